@@ -1,0 +1,407 @@
+//! A baron: the duke's handle on one peasant. Starts it, feeds it, reads its answers, ends it, and waits for its end.
+
+use std::{collections::VecDeque, ffi::OsString, path::PathBuf, process::ExitStatus, sync::Arc};
+
+use bytes::{Buf, Bytes, BytesMut};
+use distwasm_proto::{
+    failure::Failure,
+    ids::{BaronId, JobId},
+    limits::{CHUNK_BYTES, GATHERED_BYTES_MAX, HELD_BYTES, PEASANT_STDERR_BYTES_MAX, PIPE_UNITS_MAX, READ_BYTES},
+    payload::Payload,
+    pipe::{HEADER_BYTES, Header},
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::spawn::Spawner;
+
+/// What a peasant is started with.
+#[derive(Clone, Debug)]
+pub(crate) struct Work {
+    /// The compiled program in the duke's cache.
+    pub(crate) compiled: PathBuf,
+    /// What its guest may have of memory.
+    pub(crate) memory_bytes: u64,
+    /// The guest's arguments.
+    pub(crate) args: Arc<[String]>,
+}
+
+/// What a baron tells the reactor.
+#[derive(Debug)]
+pub(crate) struct News {
+    pub(crate) baron: BaronId,
+    pub(crate) job: JobId,
+    pub(crate) what: What,
+}
+
+/// What happened to a peasant.
+#[derive(Debug)]
+pub(crate) enum What {
+    Ready,
+    /// It cannot initialise the program.
+    Unfit(Failure),
+    /// A long answer begins to arrive.
+    AnswerBegun,
+    /// Answers to the first units in its pipe, in order.
+    Answered(Vec<Answer>),
+    /// It ended; how, in words.
+    Gone(String),
+}
+
+/// One answer of a peasant.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Result(HeldResult),
+    Failure(Failure),
+}
+
+/// A result, and the room that it takes among those that the duke may hold.
+#[derive(Debug)]
+pub(crate) struct HeldResult {
+    pub(crate) result: Payload,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// Room for the large results that a duke holds.
+#[derive(Clone, Debug)]
+pub(crate) struct HeldRoom(Arc<Semaphore>);
+
+impl Default for HeldRoom {
+    fn default() -> HeldRoom {
+        HeldRoom(Arc::new(Semaphore::new(HELD_BYTES as usize)))
+    }
+}
+
+impl HeldRoom {
+    /// Waits until there is room. A result that is larger than all the room gets all of it.
+    async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let permits = u32::try_from(bytes).unwrap_or(HELD_BYTES).min(HELD_BYTES);
+        // The semaphore is never closed.
+        Arc::clone(&self.0).acquire_many_owned(permits).await.ok()
+    }
+}
+
+/// The reactor's end of a baron.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    inputs: Option<mpsc::Sender<Payload>>,
+    kill: CancellationToken,
+}
+
+impl Handle {
+    /// Writes a unit into the peasant's pipe. The roster keeps fewer units there than the queue has room for.
+    pub(crate) fn feed(&self, input: Payload) {
+        let Some(inputs) = &self.inputs else { return };
+        if let Err(mpsc::error::TrySendError::Full(_)) = inputs.try_send(input) {
+            debug_assert!(false, "the roster puts more into a pipe than it may");
+            self.kill.cancel();
+        }
+    }
+
+    /// Lets the peasant end when it has answered everything.
+    pub(crate) fn retire(&mut self) {
+        self.inputs = None;
+    }
+
+    pub(crate) fn kill(&self) {
+        self.kill.cancel();
+    }
+}
+
+/// Starts a peasant. The returned future is its whole life; it sends [`What::Gone`] last.
+pub(crate) fn hire(
+    baron: BaronId,
+    job: JobId,
+    work: Work,
+    spawner: Spawner,
+    room: HeldRoom,
+    news: mpsc::Sender<News>,
+) -> (Handle, impl Future<Output = ()>) {
+    let (inputs, waiting) = mpsc::channel(PIPE_UNITS_MAX + 1);
+    let kill = CancellationToken::new();
+    let handle = Handle { inputs: Some(inputs), kill: kill.clone() };
+    let life = async move {
+        let baron = Baron { id: baron, job, room, news, kill };
+        let ending = baron.live(work, &spawner, waiting).await;
+        baron.tell(What::Gone(ending)).await;
+    };
+    (handle, life)
+}
+
+struct Baron {
+    id: BaronId,
+    job: JobId,
+    room: HeldRoom,
+    news: mpsc::Sender<News>,
+    kill: CancellationToken,
+}
+
+impl Baron {
+    async fn live(&self, work: Work, spawner: &Spawner, inputs: mpsc::Receiver<Payload>) -> String {
+        let mut args: Vec<OsString> = vec!["--compiled".into(), work.compiled.into()];
+        args.extend(["--memory-bytes".into(), work.memory_bytes.to_string().into(), "--".into()]);
+        args.extend(work.args.iter().map(OsString::from));
+        let mut child = match spawner.spawn(args).await {
+            Ok(child) => child,
+            Err(error) => return distwasm_proto::link::chain(&error),
+        };
+        let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return "the peasant has no pipes".to_owned();
+        };
+        // Feeding may block while the peasant writes, and the other way round: all three pipes at once.
+        let (_, (), words) = tokio::join!(feed(stdin, inputs, &self.kill), self.listen(stdout, &mut child), last_words(stderr));
+        let ending = match child.wait().await {
+            Ok(status) => describe(status),
+            Err(error) => format!("it could not be waited for: {error}"),
+        };
+        if words.is_empty() { ending } else { format!("{ending}; it said: {words}") }
+    }
+
+    async fn tell(&self, what: What) {
+        // The reactor ends only after its barons; if it ended nevertheless, nobody wants to know.
+        let _sent = self.news.send(News { baron: self.id, job: self.job, what }).await;
+    }
+
+    /// Reads answers to the end of the pipe. Whatever goes wrong, the peasant is dead afterwards, or about to end.
+    async fn listen(&self, mut stdout: ChildStdout, child: &mut Child) {
+        let read_all = async {
+            let mut answers = Answers { stdout: &mut stdout, buffer: BytesMut::new() };
+            if answers.initialised(self).await? {
+                while answers.next_batch(self).await? {}
+            }
+            Some(())
+        };
+        let killed = tokio::select! {
+            read = read_all => read.is_none(),
+            () = self.kill.cancelled() => true,
+        };
+        // Stop the feeding too, in case the peasant closed its stdout and reads on.
+        self.kill.cancel();
+        if killed && let Err(error) = child.start_kill() {
+            debug!(baron = self.id.0, %error, "a peasant could not be killed");
+        }
+    }
+}
+
+/// Writes inputs as frames, all that have gathered at once, until there are no more to come.
+async fn feed(mut stdin: ChildStdin, mut inputs: mpsc::Receiver<Payload>, kill: &CancellationToken) -> Option<()> {
+    let mut batch = Vec::new();
+    loop {
+        let received = tokio::select! {
+            received = inputs.recv_many(&mut batch, PIPE_UNITS_MAX) => received,
+            () = kill.cancelled() => 0,
+        };
+        if received == 0 {
+            return None;
+        }
+        let mut frames = Frames::default();
+        for input in batch.drain(..) {
+            frames.push(&input);
+        }
+        let mut frames = frames.finish();
+        // A peasant that ended closes its pipe; how it ended is seen elsewhere.
+        tokio::select! {
+            written = stdin.write_all_buf(&mut frames) => written.ok()?,
+            () = kill.cancelled() => return None,
+        }
+    }
+}
+
+/// Headers and bodies on their way into a pipe: short ones gathered, long ones as they lie, many with one system call.
+#[derive(Default)]
+struct Frames {
+    chunks: VecDeque<Bytes>,
+    gathered: BytesMut,
+}
+
+impl Frames {
+    fn push(&mut self, input: &Payload) {
+        // The border refuses what does not fit a frame.
+        let body_bytes = usize::try_from(input.bytes()).unwrap_or(usize::MAX);
+        self.gathered.extend_from_slice(&Header { body_bytes, is_failure: false }.encode());
+        if body_bytes <= GATHERED_BYTES_MAX {
+            input.chunks().for_each(|chunk| self.gathered.extend_from_slice(chunk));
+        } else {
+            self.chunks.push_back(self.gathered.split().freeze());
+            self.chunks.extend(input.chunks().cloned());
+        }
+    }
+
+    /// What is to be written.
+    fn finish(mut self) -> Frames {
+        let rest = self.gathered.split().freeze();
+        self.chunks.extend(Some(rest).filter(|rest| !rest.is_empty()));
+        self
+    }
+}
+
+impl Buf for Frames {
+    fn remaining(&self) -> usize {
+        self.chunks.iter().map(Bytes::len).sum()
+    }
+
+    fn has_remaining(&self) -> bool {
+        !self.chunks.is_empty()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.chunks.front().map_or(&[], AsRef::as_ref)
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [std::io::IoSlice<'a>]) -> usize {
+        let filled = slices.iter_mut().zip(&self.chunks).map(|(slice, chunk)| *slice = std::io::IoSlice::new(chunk));
+        filled.count()
+    }
+
+    fn advance(&mut self, mut bytes: usize) {
+        while let Some(chunk) = self.chunks.front_mut() {
+            if bytes < chunk.len() {
+                return chunk.advance(bytes);
+            }
+            bytes -= chunk.len();
+            self.chunks.pop_front();
+        }
+    }
+}
+
+/// What a peasant writes, put together into answers. `None` means that it cannot go on: the pipe broke, ended within
+/// an answer, or the peasant spoke out of turn.
+struct Answers<'a> {
+    stdout: &'a mut ChildStdout,
+    buffer: BytesMut,
+}
+
+impl Answers<'_> {
+    /// Reads the first frame: whether the peasant is ready to work.
+    async fn initialised(&mut self, baron: &Baron) -> Option<bool> {
+        let Some(answer) = self.next(baron).await? else { return Some(false) };
+        match answer {
+            Answer::Result(held) if held.result.bytes() == 0 => {
+                baron.tell(What::Ready).await;
+                Some(true)
+            }
+            Answer::Result(_) => None,
+            Answer::Failure(failure) => {
+                baron.tell(What::Unfit(failure)).await;
+                Some(false)
+            }
+        }
+    }
+
+    /// Reads at least one answer, and all that came with it; `false` at the end of the pipe.
+    async fn next_batch(&mut self, baron: &Baron) -> Option<bool> {
+        let Some(first) = self.next(baron).await? else { return Some(false) };
+        let mut batch = vec![first];
+        while let Some(answer) = self.buffered() {
+            batch.push(answer);
+        }
+        baron.tell(What::Answered(batch)).await;
+        Some(true)
+    }
+
+    /// The next answer; `Some(None)` at a clean end.
+    async fn next(&mut self, baron: &Baron) -> Option<Option<Answer>> {
+        loop {
+            if let Some(answer) = self.buffered() {
+                return Some(Some(answer));
+            }
+            if let Some(header) = Header::parse(&self.buffer).filter(|header| header.frame_bytes() > READ_BYTES) {
+                return Some(Some(self.long(header, baron).await?));
+            }
+            self.buffer.reserve(READ_BYTES);
+            if self.stdout.read_buf(&mut self.buffer).await.ok()? == 0 {
+                return if self.buffer.is_empty() { Some(None) } else { None };
+            }
+        }
+    }
+
+    /// An answer that is in the buffer as a whole.
+    fn buffered(&mut self) -> Option<Answer> {
+        let header = Header::parse(&self.buffer)?;
+        if self.buffer.len() < header.frame_bytes() {
+            return None;
+        }
+        self.buffer.advance(HEADER_BYTES);
+        let body = self.buffer.split_to(header.body_bytes).freeze();
+        Some(answer(header, Payload::from(body).detached(), None))
+    }
+
+    /// A long answer, read in chunks once there is room for it.
+    async fn long(&mut self, header: Header, baron: &Baron) -> Option<Answer> {
+        baron.tell(What::AnswerBegun).await;
+        let room = baron.room.take(header.body_bytes).await?;
+        self.buffer.advance(HEADER_BYTES);
+        let mut missing = header.body_bytes;
+        let mut body = Payload::default();
+        loop {
+            let part = self.buffer.split_to(missing.min(self.buffer.len()));
+            missing -= part.len();
+            body.push(part.freeze());
+            if missing == 0 {
+                return Some(answer(header, body, Some(room)));
+            }
+            let mut chunk = BytesMut::with_capacity(missing.min(CHUNK_BYTES));
+            while chunk.len() < missing.min(CHUNK_BYTES) {
+                if (&mut *self.stdout).take((missing - chunk.len()) as u64).read_buf(&mut chunk).await.ok()? == 0 {
+                    return None;
+                }
+            }
+            self.buffer = chunk;
+        }
+    }
+}
+
+fn answer(header: Header, body: Payload, room: Option<OwnedSemaphorePermit>) -> Answer {
+    if header.is_failure {
+        return Answer::Failure(Failure::decode(&body.contiguous()));
+    }
+    Answer::Result(HeldResult { result: body, _room: room })
+}
+
+/// What a peasant says on stderr before it ends. Guests do not write there.
+async fn last_words(mut stderr: ChildStderr) -> String {
+    let mut words = Vec::new();
+    let first = (&mut stderr).take(PEASANT_STDERR_BYTES_MAX as u64).read_to_end(&mut words).await;
+    // The rest must be read too, or the peasant could block on it.
+    if first.is_ok() && discard(&mut stderr).await.is_err() {
+        words.extend_from_slice(b" [...]");
+    }
+    String::from_utf8_lossy(&words).trim().to_owned()
+}
+
+async fn discard(reader: &mut (impl AsyncRead + Unpin)) -> std::io::Result<u64> {
+    tokio::io::copy(reader, &mut tokio::io::sink()).await
+}
+
+/// How a process ended, in words.
+pub(crate) fn describe(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("it ended with exit status {code}"),
+        (None, Some(9)) => "it was killed by signal 9 (SIGKILL): by the kernel for want of memory, or by somebody".to_owned(),
+        (None, Some(signal)) => format!("it was killed by signal {signal} ({})", signal_name(signal)),
+        (None, None) => "it ended".to_owned(),
+    }
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    match signal {
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        11 => "SIGSEGV",
+        13 => "SIGPIPE",
+        15 => "SIGTERM",
+        24 => "SIGXCPU",
+        25 => "SIGXFSZ",
+        31 => "SIGSYS",
+        _ => "see signal(7)",
+    }
+}

@@ -1,0 +1,99 @@
+//! The duke's command line: what was typed, and what holds.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    path::{Path, PathBuf},
+};
+
+use clap::Parser;
+use distwasm_proto::{link::KingAddress, logging::LogFormat};
+
+use crate::{Settings, machine};
+
+/// Offers this machine's processors to a distwasm king, and runs peasants for him.
+///
+/// May be started before the king; it keeps trying. Stop it with Ctrl-C or SIGTERM.
+#[derive(Debug, Parser)]
+#[command(name = "duke", version)]
+pub struct Options {
+    /// Where the king is
+    #[arg(short, long, value_name = "HOST:PORT", env = "DISTWASM_KING_ADDRESS")]
+    pub king_address: String,
+
+    /// The name under which this machine appears [default: this machine's name]
+    #[arg(long, value_name = "NAME", env = "DISTWASM_HOSTNAME")]
+    pub hostname: Option<String>,
+
+    /// Peasants to run at a time [default: the processors that this process may use]
+    #[arg(long, value_name = "N", env = "DISTWASM_NUM_CPUS", value_parser = clap::value_parser!(u32).range(1..=i64::from(distwasm_proto::limits::DUKE_CPUS_MAX)))]
+    pub num_cpus: Option<u32>,
+
+    /// Memory for all guests together, in MB (1 MB = 1,048,576 bytes) [default: half of this machine's]
+    #[arg(long, value_name = "MB", env = "DISTWASM_RAM_LIMIT", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    pub ram_limit: Option<u64>,
+
+    /// A label of this machine, such as zone=eu; may be given several times
+    #[arg(long = "label", value_name = "K=V", env = "DISTWASM_LABELS", value_delimiter = ',', value_parser = parse_label)]
+    pub labels: Vec<(String, String)>,
+
+    /// The peasant program [default: `peasant` beside this program, else in PATH]
+    #[arg(long, value_name = "PATH", env = "DISTWASM_PEASANT")]
+    pub peasant: Option<PathBuf>,
+
+    /// Folder for compiled programs [default: distwasm in the user's cache folder]
+    #[arg(long, value_name = "DIR", env = "DISTWASM_CACHE")]
+    pub cache: Option<PathBuf>,
+
+    /// How log lines look; RUST_LOG says which there are
+    #[arg(long, value_enum, default_value_t, env = "DISTWASM_LOG_FORMAT")]
+    pub log_format: LogFormat,
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("a label is KEY=VALUE".to_owned()),
+    }
+}
+
+impl Options {
+    /// What holds, with defaults for what was not said.
+    pub fn settings(self) -> Settings {
+        Settings {
+            hostname: self.hostname.unwrap_or_else(machine::hostname),
+            cpus: self.num_cpus.unwrap_or_else(machine::cpus),
+            ram_bytes: self.ram_limit.map_or_else(|| machine::memory_bytes() / 2, |mb| mb.saturating_mul(1 << 20)),
+            labels: self.labels.into_iter().collect(),
+            ..Settings::of_this_machine(KingAddress::Tcp(self.king_address), self.peasant, self.cache)
+        }
+    }
+}
+
+impl Settings {
+    /// All of this machine: what a duke offers when nothing else is said.
+    pub fn of_this_machine(king: KingAddress, peasant: Option<PathBuf>, cache: Option<PathBuf>) -> Settings {
+        Settings {
+            king,
+            hostname: machine::hostname(),
+            cpus: machine::cpus(),
+            ram_bytes: machine::memory_bytes() / 2,
+            labels: BTreeMap::new(),
+            peasant: peasant.unwrap_or_else(find_peasant),
+            cache: cache.unwrap_or_else(cache_folder),
+        }
+    }
+}
+
+/// `peasant` beside this program, else the name alone, for PATH.
+fn find_peasant() -> PathBuf {
+    let beside = env::current_exe().ok().and_then(|program| Some(program.parent()?.join("peasant")));
+    beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from("peasant"))
+}
+
+fn cache_folder() -> PathBuf {
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
+    let user = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
+    let own = |folder: &Path| folder.join("distwasm");
+    user.as_deref().map_or_else(|| env::temp_dir().join(format!("distwasm-{}", rustix::process::geteuid().as_raw())), own)
+}

@@ -1,0 +1,49 @@
+//! The roster's invariants, by name; the simulator checks them after each batch of events.
+
+use std::collections::BTreeSet;
+
+use distwasm_proto::limits::STARTS_FAILED_MAX;
+
+use super::{Roster, State, lease::Program};
+
+impl Roster {
+    /// Asserts every invariant.
+    ///
+    /// # Panics
+    ///
+    /// When one does not hold; the message names it.
+    pub fn check(&self) {
+        let mut attempts = BTreeSet::new();
+        for (id, baron) in &self.barons {
+            assert!(self.leases.contains_key(&baron.job), "baron_has_a_lease: {id}");
+            assert!(self.leases[&baron.job].barons.contains(id), "lease_knows_its_baron: {id}");
+            let bytes: u64 = baron.pipe.iter().map(|unit| unit.bytes).sum();
+            assert_eq!(baron.pipe_bytes, bytes, "pipe_counts_its_bytes: {id}");
+            let alone = baron.pipe.iter().any(|unit| unit.alone);
+            assert!(!alone || baron.pipe.len() == 1, "suspect_is_alone_in_its_pipe: {id}");
+            let may_hold = matches!(baron.state, State::Serving | State::TimedOut | State::Spared);
+            assert!(may_hold || baron.pipe.is_empty(), "only_a_ready_peasant_has_units: {id}");
+            for unit in &baron.pipe {
+                assert!(attempts.insert(unit.attempt), "attempt_is_in_one_place: {}", unit.attempt);
+            }
+        }
+        for (job, lease) in &self.leases {
+            for unit in lease.waiting() {
+                assert!(attempts.insert(unit.attempt), "attempt_is_in_one_place: {}", unit.attempt);
+            }
+            for baron in &lease.barons {
+                assert!(self.barons.contains_key(baron), "lease_lists_living_barons: {job}, {baron}");
+            }
+            let barons = || lease.barons.iter().map(|id| &self.barons[id]);
+            let waiting = lease.waiting().count();
+            assert!(waiting == 0 || barons().any(|baron| !baron.leaving), "orphans_are_returned: {job}");
+            assert!(!lease.is_closed() || !lease.barons.is_empty(), "closed_lease_is_forgotten: {job}");
+            assert!(lease.starts_failed < STARTS_FAILED_MAX, "hopeless_lease_is_given_up: {job}");
+            if lease.program == Program::Ready && !lease.is_closed() {
+                assert!(barons().all(|baron| baron.state != State::Vacant), "slot_has_a_peasant: {job}");
+            }
+            let idle = barons().any(|b| b.state == State::Serving && !b.leaving && b.pipe.is_empty());
+            assert!(waiting == 0 || !idle, "peasant_idles_while_a_unit_waits: {job}");
+        }
+    }
+}

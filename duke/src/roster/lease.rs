@@ -1,0 +1,116 @@
+//! What the roster knows of a job on this machine.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use distwasm_proto::{
+    ids::{AttemptId, BaronId},
+    limits::{PIPE_QUEUE, PIPE_UNITS_MAX},
+};
+
+/// One job on this machine.
+#[derive(Debug)]
+pub(super) struct Lease {
+    /// For one unit.
+    pub(super) timeout: Option<Duration>,
+    pub(super) program: Program,
+    /// All barons of the job, those that are leaving among them.
+    pub(super) barons: BTreeSet<BaronId>,
+    /// Peasants that ended before they were ready, one after the other.
+    pub(super) starts_failed: u32,
+    /// Slots that became free since the job was closed.
+    pub(super) slots_to_release: u32,
+    closed: bool,
+    queue: VecDeque<Queued>,
+    suspects: VecDeque<Queued>,
+    /// Moving average of what a unit takes, in microseconds.
+    unit_us: Option<u64>,
+}
+
+/// How far a job's program is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Program {
+    Pending,
+    Ready,
+    Unfit,
+}
+
+/// One unit on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Queued {
+    pub(super) attempt: AttemptId,
+    pub(super) bytes: u64,
+    /// It may share a pipe with no other.
+    pub(super) alone: bool,
+}
+
+impl Lease {
+    pub(super) fn new(timeout: Option<Duration>) -> Lease {
+        Lease {
+            timeout,
+            program: Program::Pending,
+            barons: BTreeSet::new(),
+            starts_failed: 0,
+            slots_to_release: 0,
+            closed: false,
+            queue: VecDeque::new(),
+            suspects: VecDeque::new(),
+            unit_us: None,
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+        self.queue.clear();
+        self.suspects.clear();
+    }
+
+    pub(super) fn enqueue(&mut self, unit: Queued) {
+        let queue = if unit.alone { &mut self.suspects } else { &mut self.queue };
+        queue.push_back(unit);
+    }
+
+    /// Has units run again, one at a time.
+    pub(super) fn suspect(&mut self, units: &[Queued]) {
+        self.suspects.extend(units.iter().map(|unit| Queued { alone: true, ..*unit }));
+    }
+
+    /// The next unit for a baron. A suspect needs an empty pipe, and nothing else runs until all suspects do.
+    pub(super) fn next_for(&mut self, pipe_is_empty: bool) -> Option<Queued> {
+        match (self.suspects.is_empty(), pipe_is_empty) {
+            (true, _) => self.queue.pop_front(),
+            (false, true) => self.suspects.pop_front(),
+            (false, false) => None,
+        }
+    }
+
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Queued> + use<> {
+        std::mem::take(&mut self.suspects).into_iter().chain(std::mem::take(&mut self.queue))
+    }
+
+    /// All that wait.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Queued> {
+        self.suspects.iter().chain(&self.queue)
+    }
+
+    pub(super) fn measure(&mut self, run_us: u64) {
+        self.unit_us = Some(match self.unit_us {
+            None => run_us,
+            Some(average) => (average * 7 + run_us) / 8,
+        });
+    }
+
+    /// How many units should be in a pipe. A long unit has it for itself, so that the next can go to whichever
+    /// peasant is free first.
+    pub(super) fn depth(&self) -> usize {
+        let Some(unit_us) = self.unit_us else { return 1 };
+        let units = PIPE_QUEUE.as_micros() as u64 / unit_us.max(1);
+        usize::try_from(units).unwrap_or(usize::MAX).clamp(1, PIPE_UNITS_MAX)
+    }
+}

@@ -1,0 +1,516 @@
+//! The duke's roster: a pure state machine that decides which peasant runs which unit.
+//!
+//! Like the king's scheduler it takes events with a time and gives actions, without a clock, I/O or payload bytes.
+//! It keeps one *baron* for each slot that the king granted; a baron keeps one peasant at a time. Units of a job wait
+//! in one queue for all barons of that job, and only as many are in a peasant's pipe as hide the cost of waking it.
+//!
+//! When a peasant dies or is killed for taking too long, and several units were in its pipe, they are *suspects*: they
+//! run again one at a time, so that the one that is to blame is found, and only it is blamed.
+
+mod check;
+mod lease;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use distwasm_proto::{
+    ids::{AttemptId, BaronId, JobId},
+    limits::{PIPE_BYTES, RESULT_UNASKED_BYTES_MAX, START_WITHIN, STARTS_FAILED_MAX},
+    time::Time,
+};
+
+use lease::{Lease, Program, Queued};
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are named for what they are")]
+pub enum Event {
+    /// The king gives this duke a part in a job. `timeout` is for one unit.
+    LeaseOpened { job: JobId, timeout: Option<Duration> },
+    /// The job is over.
+    LeaseClosed { job: JobId },
+    /// The king grants slots to a job.
+    SlotsGranted { job: JobId, slots: u32 },
+    /// The king wants slots back.
+    SlotsAskedBack { job: JobId, slots: u32 },
+    /// A unit came, with an input of this size.
+    AttemptArrived { job: JobId, attempt: AttemptId, bytes: u64, alone: bool },
+    /// A job's program is compiled.
+    ProgramReady { job: JobId },
+    /// A peasant is initialised.
+    PeasantReady { baron: BaronId },
+    /// A peasant cannot initialise its program, or the program cannot be compiled.
+    ProgramUnfit { job: JobId },
+    /// A long answer of a peasant has begun to arrive.
+    AnswerBegun { baron: BaronId },
+    /// A peasant answered the unit that was first in its pipe. `answer` is the reactor's name for what it said.
+    Answered { baron: BaronId, answer: AnswerId, done: bool, bytes: u64 },
+    /// A peasant ended, for whatever reason, or could not be started.
+    PeasantGone { baron: BaronId },
+    /// Time passed; sent when [`Roster::next_deadline`] is reached.
+    Tick,
+}
+
+/// The reactor's name for one answer of a peasant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AnswerId(pub u64);
+
+/// Something to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are named for what they are")]
+pub enum Action {
+    /// Get the job's program, and have it compiled.
+    PrepareProgram { job: JobId },
+    /// Start a peasant.
+    Spawn { baron: BaronId, job: JobId },
+    /// Write a unit into a peasant's pipe.
+    Feed { baron: BaronId, attempt: AttemptId },
+    /// Close a peasant's stdin: it has answered everything, and is to end.
+    Retire { baron: BaronId },
+    /// Kill a peasant.
+    Kill { baron: BaronId },
+    /// Tell the king how an attempt ended. Its input is not needed any more.
+    Report { attempt: AttemptId, outcome: Outcome, run_us: u64 },
+    /// Tell the king that a large result waits.
+    Offer { attempt: AttemptId, answer: AnswerId, bytes: u64, run_us: u64 },
+    /// Tell the king that the job's program cannot run here; the reactor knows why.
+    TellUnfit { job: JobId },
+    /// Tell the king that slots are free, as he wished.
+    TellReleased { job: JobId, slots: u32 },
+    /// Tell the king that slots are given back because peasants cannot be started.
+    TellBroken { job: JobId, slots: u32 },
+    /// Forget what is kept for a job.
+    Forget { job: JobId },
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The peasant answered: a result or a failure.
+    Answered(AnswerId),
+    /// The unit took longer than its time-out.
+    TimedOut(Duration),
+    /// The peasant of this baron died under this very unit.
+    Killed(BaronId),
+    /// The unit is given back; it is not to blame.
+    Returned,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub struct Roster {
+    leases: BTreeMap<JobId, Lease>,
+    barons: BTreeMap<BaronId, Baron>,
+    barons_made: u64,
+}
+
+/// One slot and its peasant.
+#[derive(Debug)]
+struct Baron {
+    job: JobId,
+    state: State,
+    /// What the peasant was given and has not answered, in order.
+    pipe: VecDeque<Queued>,
+    pipe_bytes: u64,
+    /// When the first unit in the pipe had its turn, or when the peasant was started.
+    turn_since: Time,
+    /// The first unit has run; its long answer is being read.
+    answering: bool,
+    /// Asked back by the king: nothing new for it.
+    leaving: bool,
+}
+
+/// What a baron's peasant does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// There is none: the program is not compiled yet, or unfit.
+    Vacant,
+    /// Started, not ready.
+    Starting,
+    /// Ready.
+    Serving,
+    /// Told to end: it has nothing left to do.
+    Ending,
+    /// Killed because the first unit in its pipe took too long.
+    TimedOut,
+    /// Killed for that, but the first unit was answered meanwhile: nobody is to blame.
+    Spared,
+    /// Killed because nobody wants what it does.
+    Unwanted,
+}
+
+impl Roster {
+    /// Takes in a batch of events, and appends to `actions` what follows from them.
+    pub fn handle(&mut self, now: Time, events: impl IntoIterator<Item = Event>, actions: &mut Vec<Action>) {
+        for event in events {
+            self.on_event(now, event, actions);
+        }
+        self.feed(now, actions);
+    }
+
+    /// When [`Event::Tick`] is due next.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.barons.values().filter_map(|baron| self.deadline(baron)).min()
+    }
+
+    fn on_event(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {
+        match event {
+            Event::LeaseOpened { job, timeout } => self.on_lease_opened(job, timeout, actions),
+            Event::LeaseClosed { job } => self.on_lease_closed(job, actions),
+            Event::SlotsGranted { job, slots } => self.on_slots_granted(now, job, slots, actions),
+            Event::SlotsAskedBack { job, slots } => self.on_slots_asked_back(job, slots, actions),
+            Event::AttemptArrived { job, attempt, bytes, alone } => {
+                self.on_attempt_arrived(job, Queued { attempt, bytes, alone }, actions);
+            }
+            Event::ProgramReady { job } => self.on_program_ready(now, job, actions),
+            Event::ProgramUnfit { job } => self.on_program_unfit(job, actions),
+            Event::PeasantReady { baron } => self.on_peasant_ready(baron),
+            Event::AnswerBegun { baron } => self.on_answer_begun(baron),
+            Event::Answered { baron, answer, done, bytes } => {
+                self.on_answered(now, baron, answer, done.then_some(bytes), actions);
+            }
+            Event::PeasantGone { baron } => self.on_peasant_gone(now, baron, actions),
+            Event::Tick => self.on_tick(now, actions),
+        }
+    }
+
+    fn on_lease_opened(&mut self, job: JobId, timeout: Option<Duration>, actions: &mut Vec<Action>) {
+        let known = self.leases.insert(job, Lease::new(timeout));
+        debug_assert!(known.is_none(), "the border lets a job be opened once");
+        actions.push(Action::PrepareProgram { job });
+    }
+
+    fn on_lease_closed(&mut self, job: JobId, actions: &mut Vec<Action>) {
+        // The border lets only open jobs through.
+        let Some(lease) = self.leases.get_mut(&job) else { return };
+        lease.close();
+        let barons: Vec<BaronId> = lease.barons.iter().copied().collect();
+        for id in barons {
+            self.dismiss(id, actions);
+        }
+        self.release_if_closed(job, actions);
+    }
+
+    fn on_slots_granted(&mut self, now: Time, job: JobId, slots: u32, actions: &mut Vec<Action>) {
+        // The border lets only open jobs through.
+        let Some(lease) = self.leases.get_mut(&job) else { return };
+        for _ in 0..slots {
+            self.barons_made += 1;
+            let id = BaronId(self.barons_made);
+            lease.barons.insert(id);
+            let mut baron = Baron::new(job, now);
+            if lease.program == Program::Ready {
+                baron.start(now);
+                actions.push(Action::Spawn { baron: id, job });
+            }
+            self.barons.insert(id, baron);
+        }
+    }
+
+    fn on_slots_asked_back(&mut self, job: JobId, slots: u32, actions: &mut Vec<Action>) {
+        for _ in 0..slots {
+            let Some(lease) = self.leases.get(&job) else { return };
+            let staying = lease.barons.iter().filter_map(|id| Some((*id, self.barons.get(id)?))).filter(|(_, b)| !b.leaving);
+            // Who has the least to do goes first.
+            let idlest = staying.min_by_key(|(id, baron)| (baron.state == State::Serving, baron.pipe.len(), *id));
+            // Slots that were given back as broken may be asked back by a king who had not heard of it.
+            let Some((id, _)) = idlest else { return };
+            self.leave(id, actions);
+        }
+        self.return_orphans(job, actions);
+    }
+
+    fn on_attempt_arrived(&mut self, job: JobId, unit: Queued, actions: &mut Vec<Action>) {
+        // The border lets only open jobs through.
+        let Some(lease) = self.leases.get_mut(&job) else { return };
+        lease.enqueue(unit);
+        self.return_orphans(job, actions);
+    }
+
+    fn on_program_ready(&mut self, now: Time, job: JobId, actions: &mut Vec<Action>) {
+        // The job may have ended while its program was compiled.
+        let Some(lease) = self.leases.get_mut(&job).filter(|lease| !lease.is_closed()) else { return };
+        lease.program = Program::Ready;
+        for id in &lease.barons {
+            let Some(baron) = self.barons.get_mut(id).filter(|baron| baron.state == State::Vacant) else { continue };
+            baron.start(now);
+            actions.push(Action::Spawn { baron: *id, job });
+        }
+    }
+
+    fn on_program_unfit(&mut self, job: JobId, actions: &mut Vec<Action>) {
+        // The job may have ended meanwhile; and every peasant says the same of its program.
+        let Some(lease) = self.leases.get_mut(&job) else { return };
+        if lease.is_closed() || lease.program == Program::Unfit {
+            return;
+        }
+        lease.program = Program::Unfit;
+        actions.push(Action::TellUnfit { job });
+    }
+
+    fn on_peasant_ready(&mut self, id: BaronId) {
+        // It may have been killed while it became ready.
+        let Some(baron) = self.barons.get_mut(&id).filter(|baron| baron.state == State::Starting) else { return };
+        baron.state = State::Serving;
+        if let Some(lease) = self.leases.get_mut(&baron.job) {
+            lease.starts_failed = 0;
+        }
+    }
+
+    fn on_answer_begun(&mut self, id: BaronId) {
+        if let Some(baron) = self.barons.get_mut(&id) {
+            baron.answering = true;
+        }
+    }
+
+    fn on_answered(
+        &mut self,
+        now: Time,
+        id: BaronId,
+        answer: AnswerId,
+        result_bytes: Option<u64>,
+        actions: &mut Vec<Action>,
+    ) {
+        // The answer of a peasant that was killed because its job is over.
+        let Some(baron) = self.barons.get_mut(&id).filter(|baron| baron.state != State::Unwanted) else { return };
+        let Some(unit) = baron.take_first() else {
+            // It answers what it was not asked: it cannot be trusted with what comes next.
+            if baron.state == State::Serving {
+                actions.push(Action::Kill { baron: id });
+            }
+            return;
+        };
+        let run_us = now.micros_since(baron.turn_since);
+        baron.turn_since = now;
+        baron.answering = false;
+        let done_leaving = baron.leaving && baron.pipe.is_empty() && baron.state == State::Serving;
+        if done_leaving {
+            baron.state = State::Ending;
+        } else if baron.state == State::TimedOut {
+            baron.state = State::Spared;
+        }
+        if let Some(lease) = self.leases.get_mut(&baron.job) {
+            lease.measure(run_us);
+        }
+        let attempt = unit.attempt;
+        match result_bytes.filter(|bytes| *bytes > RESULT_UNASKED_BYTES_MAX) {
+            Some(bytes) => actions.push(Action::Offer { attempt, answer, bytes, run_us }),
+            None => actions.push(Action::Report { attempt, outcome: Outcome::Answered(answer), run_us }),
+        }
+        if done_leaving {
+            actions.push(Action::Retire { baron: id });
+        }
+    }
+
+    fn on_peasant_gone(&mut self, now: Time, id: BaronId, actions: &mut Vec<Action>) {
+        let Some(baron) = self.barons.get_mut(&id) else { return };
+        let (job, state) = (baron.job, baron.state);
+        let run_us = now.micros_since(baron.turn_since);
+        let unanswered: Vec<Queued> = baron.pipe.drain(..).collect();
+        baron.pipe_bytes = 0;
+        baron.answering = false;
+        baron.state = State::Vacant;
+        let leaving = baron.leaving;
+        let Some(lease) = self.leases.get_mut(&job) else { return };
+        match (unanswered.as_slice(), state) {
+            ([], _) | (_, State::Unwanted) => {}
+            // Nothing else was in the pipe: this one is to blame.
+            ([unit], State::TimedOut) => {
+                let timeout = lease.timeout.unwrap_or_default();
+                let (attempt, outcome) = (unit.attempt, Outcome::TimedOut(timeout));
+                actions.push(Action::Report { attempt, outcome, run_us });
+            }
+            ([unit], State::Serving) => {
+                let (attempt, outcome) = (unit.attempt, Outcome::Killed(id));
+                actions.push(Action::Report { attempt, outcome, run_us });
+            }
+            (units, _) => lease.suspect(units),
+        }
+        let failed_to_start = state == State::Starting && lease.program == Program::Ready && !leaving;
+        lease.starts_failed += u32::from(failed_to_start);
+        if lease.is_closed() || leaving {
+            self.remove(id, actions);
+        } else if lease.starts_failed >= STARTS_FAILED_MAX {
+            self.give_up(job, actions);
+        } else if lease.program == Program::Ready {
+            baron.start(now);
+            actions.push(Action::Spawn { baron: id, job });
+        }
+    }
+
+    fn on_tick(&mut self, now: Time, actions: &mut Vec<Action>) {
+        let late: Vec<BaronId> = self
+            .barons
+            .iter()
+            .filter(|(_, baron)| self.deadline(baron).is_some_and(|deadline| deadline <= now))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in late {
+            let Some(baron) = self.barons.get_mut(&id) else { continue };
+            let was_starting = baron.state == State::Starting;
+            baron.state = if was_starting { State::Unwanted } else { State::TimedOut };
+            let job = baron.job;
+            actions.push(Action::Kill { baron: id });
+            if was_starting {
+                self.on_program_unfit(job, actions);
+            }
+        }
+    }
+
+    // ---- Shared by the above --------------------------------------------------------------------------------------
+
+    /// When a baron must give its peasant up, if nothing happens before.
+    fn deadline(&self, baron: &Baron) -> Option<Time> {
+        let timeout = self.leases.get(&baron.job)?.timeout;
+        match baron.state {
+            State::Starting => Some(baron.turn_since.after(START_WITHIN.max(timeout.unwrap_or_default()))),
+            State::Serving if !baron.pipe.is_empty() && !baron.answering => Some(baron.turn_since.after(timeout?)),
+            State::Vacant | State::Serving | State::Ending | State::TimedOut | State::Spared | State::Unwanted => None,
+        }
+    }
+
+    /// Lets a baron finish what it has, and then end.
+    fn leave(&mut self, id: BaronId, actions: &mut Vec<Action>) {
+        let Some(baron) = self.barons.get_mut(&id) else { return };
+        baron.leaving = true;
+        match baron.state {
+            State::Vacant => self.remove(id, actions),
+            State::Starting => {
+                baron.state = State::Unwanted;
+                actions.push(Action::Kill { baron: id });
+            }
+            State::Serving if baron.pipe.is_empty() => {
+                baron.state = State::Ending;
+                actions.push(Action::Retire { baron: id });
+            }
+            State::Serving | State::Ending | State::TimedOut | State::Spared | State::Unwanted => {}
+        }
+    }
+
+    /// Ends a baron whose job is over.
+    fn dismiss(&mut self, id: BaronId, actions: &mut Vec<Action>) {
+        let Some(baron) = self.barons.get_mut(&id) else { return };
+        baron.pipe.clear();
+        baron.pipe_bytes = 0;
+        match baron.state {
+            State::Vacant => self.remove(id, actions),
+            State::Starting | State::Serving | State::Ending => {
+                baron.state = State::Unwanted;
+                actions.push(Action::Kill { baron: id });
+            }
+            State::TimedOut | State::Spared => baron.state = State::Unwanted,
+            State::Unwanted => {}
+        }
+    }
+
+    /// Forgets a baron without a peasant, and tells the king of the free slot. The slots of a closed job are told
+    /// all at once.
+    fn remove(&mut self, id: BaronId, actions: &mut Vec<Action>) {
+        let Some(baron) = self.barons.remove(&id) else { return };
+        let job = baron.job;
+        let Some(lease) = self.leases.get_mut(&job) else { return };
+        lease.barons.remove(&id);
+        if lease.is_closed() {
+            lease.slots_to_release += 1;
+            self.release_if_closed(job, actions);
+        } else {
+            actions.push(Action::TellReleased { job, slots: 1 });
+            self.return_orphans(job, actions);
+        }
+    }
+
+    fn release_if_closed(&mut self, job: JobId, actions: &mut Vec<Action>) {
+        let Some(lease) = self.leases.get(&job).filter(|lease| lease.is_closed() && lease.barons.is_empty()) else {
+            return;
+        };
+        let slots = lease.slots_to_release;
+        self.leases.remove(&job);
+        if slots > 0 {
+            actions.push(Action::TellReleased { job, slots });
+        }
+        actions.push(Action::Forget { job });
+    }
+
+    /// Gives all slots of a job back to the king, because no peasant can be started.
+    fn give_up(&mut self, job: JobId, actions: &mut Vec<Action>) {
+        let Some(lease) = self.leases.get_mut(&job) else { return };
+        lease.starts_failed = 0;
+        let staying = lease.barons.iter().copied().filter(|id| {
+            self.barons.get(id).is_some_and(|baron| baron.state == State::Vacant && !baron.leaving)
+        });
+        let vacant: Vec<BaronId> = staying.collect();
+        let slots = u32::try_from(vacant.len()).unwrap_or(u32::MAX);
+        for id in vacant {
+            self.barons.remove(&id);
+            lease.barons.remove(&id);
+        }
+        actions.push(Action::TellBroken { job, slots });
+        self.return_orphans(job, actions);
+    }
+
+    /// Gives units back for which there is no baron any more.
+    fn return_orphans(&mut self, job: JobId, actions: &mut Vec<Action>) {
+        let Some(lease) = self.leases.get_mut(&job) else { return };
+        let barons = &self.barons;
+        let has_baron = lease.barons.iter().any(|id| barons.get(id).is_some_and(|baron| !baron.leaving));
+        if has_baron || lease.is_closed() {
+            return;
+        }
+        for unit in lease.take_all() {
+            actions.push(Action::Report { attempt: unit.attempt, outcome: Outcome::Returned, run_us: 0 });
+        }
+    }
+
+    /// Keeps every pipe as full as it should be. Where there are suspects, pipes run empty first.
+    fn feed(&mut self, now: Time, actions: &mut Vec<Action>) {
+        for (id, baron) in &mut self.barons {
+            if baron.state != State::Serving || baron.leaving {
+                continue;
+            }
+            let Some(lease) = self.leases.get_mut(&baron.job) else { continue };
+            let depth = lease.depth();
+            while baron.has_room(depth) {
+                let Some(unit) = lease.next_for(baron.pipe.is_empty()) else { break };
+                if baron.pipe.is_empty() {
+                    baron.turn_since = now;
+                }
+                baron.pipe_bytes += unit.bytes;
+                baron.pipe.push_back(unit);
+                actions.push(Action::Feed { baron: *id, attempt: unit.attempt });
+            }
+        }
+    }
+}
+
+impl Baron {
+    fn new(job: JobId, now: Time) -> Baron {
+        Baron {
+            job,
+            state: State::Vacant,
+            pipe: VecDeque::new(),
+            pipe_bytes: 0,
+            turn_since: now,
+            answering: false,
+            leaving: false,
+        }
+    }
+
+    fn start(&mut self, now: Time) {
+        self.state = State::Starting;
+        self.turn_since = now;
+    }
+
+    fn take_first(&mut self) -> Option<Queued> {
+        let unit = self.pipe.pop_front()?;
+        self.pipe_bytes -= unit.bytes;
+        Some(unit)
+    }
+
+    /// Whether one more unit may go into the pipe. A unit that runs alone shares it with nobody.
+    fn has_room(&self, depth: usize) -> bool {
+        let Some(first) = self.pipe.front() else { return true };
+        !first.alone && self.pipe.len() < depth && self.pipe_bytes < PIPE_BYTES
+    }
+}

@@ -1,0 +1,107 @@
+//! Starts child processes that cannot outlive the duke.
+//!
+//! The kernel kills a child whose parent *thread* ends (`PR_SET_PDEATHSIG`), so all children are started by one thread
+//! that lives as long as the duke's runtime.
+
+use std::{
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+};
+
+use thiserror::Error;
+use tokio::{
+    process::{Child, Command},
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
+
+/// Starts peasants.
+#[derive(Clone, Debug)]
+pub(crate) struct Spawner {
+    peasant: Arc<Path>,
+    requests: mpsc::Sender<Request>,
+}
+
+struct Request {
+    args: Vec<OsString>,
+    answer: oneshot::Sender<io::Result<Child>>,
+}
+
+/// Why a peasant could not be started.
+#[derive(Debug, Error)]
+#[error("failed to start {}", .peasant.display())]
+pub(crate) struct SpawnError {
+    peasant: PathBuf,
+    source: io::Error,
+}
+
+/// Requests that may wait for the spawning thread; more make their barons wait.
+const REQUESTS: usize = 16;
+
+impl Spawner {
+    /// Starts the thread. It ends when the last clone of the spawner is gone.
+    pub(crate) fn start(peasant: &Path) -> io::Result<Spawner> {
+        let (requests, mut waiting) = mpsc::channel::<Request>(REQUESTS);
+        let peasant: Arc<Path> = peasant.into();
+        let (program, runtime) = (Arc::clone(&peasant), Handle::current());
+        std::thread::Builder::new().name("spawner".to_owned()).spawn(move || {
+            let _inside = runtime.enter();
+            while let Some(Request { args, answer }) = waiting.blocking_recv() {
+                // A baron that was dropped does not want its child any more; dropping the child kills it.
+                let _sent = answer.send(spawn(&program, &args));
+            }
+        })?;
+        Ok(Spawner { peasant, requests })
+    }
+
+    /// Starts a peasant with piped standard streams, in a process group of its own, without the duke's environment.
+    pub(crate) async fn spawn(&self, args: Vec<OsString>) -> Result<Child, SpawnError> {
+        let (answer, answered) = oneshot::channel();
+        let ended = || io::Error::other("the thread that starts processes has ended");
+        let child = match self.requests.send(Request { args, answer }).await {
+            Ok(()) => answered.await.unwrap_or_else(|_| Err(ended())),
+            Err(_) => Err(ended()),
+        };
+        child.map_err(|source| SpawnError { peasant: self.peasant.to_path_buf(), source })
+    }
+}
+
+fn spawn(program: &Path, args: &[OsString]) -> io::Result<Child> {
+    let mut command = Command::new(program);
+    command.args(args).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.process_group(0).kill_on_drop(true);
+    confine(&mut command);
+    command.spawn()
+}
+
+#[cfg(target_os = "linux")]
+fn confine(command: &mut Command) {
+    let duke = rustix::process::getpid();
+    let before_exec = move || {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        // The duke may have died before the line above.
+        if rustix::process::getppid() != Some(duke) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        rustix::thread::set_no_new_privs(true)?;
+        close_on_exec_from(3)
+    };
+    // SAFETY: between fork and exec only system calls are made, which are async-signal-safe; nothing is allocated.
+    unsafe {
+        command.pre_exec(before_exec);
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn confine(_command: &mut Command) {}
+
+/// Lets no descriptor from `first` on reach the program that is executed next.
+#[cfg(target_os = "linux")]
+fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
+    // SAFETY: the call takes three integers and touches only the flags of open descriptors.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,115 @@
+//! The king: the one coordinator of a kingdom. He takes jobs from queens and spreads their units over dukes.
+//!
+//! [`run`] is the whole king on connections of any kind. What he decides is decided by the pure [`scheduler`].
+
+mod http;
+mod metrics;
+pub mod options;
+mod payloads;
+mod reactor;
+pub mod scheduler;
+mod service;
+mod takings;
+
+use std::sync::Arc;
+
+use distwasm_proto::{
+    limits::{
+        CONNECTION_WINDOW_BYTES, FRAME_BYTES, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, MESSAGE_BYTES_MAX, REACTOR_QUEUE,
+        SHUTDOWN_WITHIN, STREAM_WINDOW_BYTES,
+    },
+    time::Clock,
+    wire::{DESCRIPTORS, king_server::KingServer},
+};
+use thiserror::Error;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::mpsc,
+    time::timeout,
+};
+use tokio_stream::Stream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::{Server, server::Connected};
+use tracing::warn;
+
+/// Why a king could not go on.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum KingError {
+    #[error("failed to serve gRPC")]
+    Grpc(#[from] tonic::transport::Error),
+    #[error("failed to describe the gRPC services")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    #[error("failed to serve HTTP")]
+    Http(#[source] std::io::Error),
+}
+
+/// Serves the connections of `incoming`, and HTTP if there is a listener for it, until `shutdown`.
+///
+/// # Errors
+///
+/// When a server fails; peers cannot bring that about.
+pub async fn run<C, E>(
+    incoming: impl Stream<Item = Result<C, E>>,
+    http: Option<TcpListener>,
+    shutdown: CancellationToken,
+) -> Result<(), KingError>
+where
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let takings = Arc::new(takings::Takings::default());
+    let (sender, inputs) = mpsc::channel(REACTOR_QUEUE);
+    let reactor = reactor::Reactor::new(Clock::start(), Arc::clone(&takings)).run(inputs, shutdown.clone());
+    let links = TaskTracker::new();
+    let service = KingServer::new(service::Service::new(sender.clone(), takings, links.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let (health_reporter, health) = tonic_health::server::health_reporter();
+    health_reporter.set_serving::<KingServer<service::Service>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let grpc = Server::builder()
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .add_service(service)
+        .add_service(health)
+        .add_service(reflection)
+        .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
+    let grpc = async {
+        let patience = async {
+            shutdown.cancelled().await;
+            // The server waits for its streams without an end of its own.
+            tokio::time::sleep(SHUTDOWN_WITHIN).await;
+        };
+        let served = tokio::select! {
+            served = grpc => served.map_err(KingError::from),
+            () = patience => {
+                warn!("some peers did not close their streams; leaving without them");
+                Ok(())
+            }
+        };
+        // Whatever ended the server ends the rest of the king.
+        shutdown.cancel();
+        served
+    };
+    let http = async {
+        match http {
+            Some(listener) => http::serve(listener, sender.clone(), shutdown.clone()).await.map_err(KingError::Http),
+            None => Ok(()),
+        }
+    };
+    let ((), grpc, http) = tokio::join!(reactor, grpc, http);
+    links.close();
+    if timeout(SHUTDOWN_WITHIN, links.wait()).await.is_err() {
+        warn!("some links did not end; leaving without them");
+    }
+    grpc.and(http)
+}

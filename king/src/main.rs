@@ -1,0 +1,65 @@
+//! The `king` program: see [`distwasm_king`].
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use distwasm_king::options::{Http, Options, write_port_file};
+use distwasm_proto::{exit::Exit, logging};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
+use tracing::{error, info};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    logging::start(options.log_format, "info");
+    match run(options).await {
+        Ok(()) => Exit::Done.into(),
+        Err(error) => {
+            error!("{error:#}");
+            Exit::CouldNotRun.into()
+        }
+    }
+}
+
+async fn run(options: Options) -> anyhow::Result<()> {
+    let address = options.address();
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("failed to listen on {address} (is another king running? --port takes another port)"))?;
+    let address = listener.local_addr()?;
+    let http = match options.http {
+        Http::None => None,
+        Http::On(address) => Some(
+            TcpListener::bind(address)
+                .await
+                .with_context(|| format!("failed to listen on {address} for HTTP (--http takes another address, or none)"))?,
+        ),
+    };
+    if let Some(path) = &options.port_file {
+        write_port_file(path, address).with_context(|| format!("failed to write {}", path.display()))?;
+    }
+    let http_address = http.as_ref().and_then(|listener| listener.local_addr().ok());
+    info!(%address, http = http_address.map(|address| address.to_string()), "the king is ready");
+    let shutdown = CancellationToken::new();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let asked = shutdown.clone();
+    let signals = async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            () = asked.cancelled() => {}
+        }
+        info!("the king is shutting down");
+        asked.cancel();
+    };
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let (served, ()) = tokio::join!(distwasm_king::run(incoming, http, shutdown), signals);
+    Ok(served?)
+}

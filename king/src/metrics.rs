@@ -1,0 +1,89 @@
+//! The king's figures, as Prometheus reads them.
+
+use std::fmt::{self, Write};
+
+use crate::scheduler::Census;
+
+/// What was counted since the king started.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) jobs: u64,
+    pub(crate) units: u64,
+    pub(crate) units_done: u64,
+    pub(crate) units_failed: u64,
+    pub(crate) attempts: u64,
+    pub(crate) input_bytes: u64,
+    pub(crate) result_bytes: u64,
+}
+
+/// All figures at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Metrics {
+    pub(crate) census: Census,
+    pub(crate) totals: Totals,
+    /// Bytes of inputs that are held.
+    pub(crate) input_bytes: u64,
+    /// Bytes of programs that are held.
+    pub(crate) program_bytes: u64,
+}
+
+impl Metrics {
+    /// The figures in Prometheus' text format, version 0.0.4.
+    pub(crate) fn to_text(self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _written = self.write(&mut text);
+        text
+    }
+
+    fn write(&self, out: &mut String) -> fmt::Result {
+        let Metrics { census, totals, input_bytes, program_bytes } = self;
+        let gauges = [
+            ("distwasm_jobs", "Jobs that are open.", &[("", census.jobs as u64)][..]),
+            ("distwasm_dukes", "Dukes that are here.", &[("", census.dukes as u64)]),
+            (
+                "distwasm_slots",
+                "Slots of all dukes, and how many of them serve a job.",
+                &[("{state=\"all\"}", census.slots), ("{state=\"granted\"}", census.slots_granted)],
+            ),
+            (
+                "distwasm_units",
+                "Units without a verdict, by state.",
+                &[("{state=\"waiting\"}", census.units_waiting), ("{state=\"running\"}", census.units_running)],
+            ),
+            (
+                "distwasm_bytes_in_flight",
+                "Bytes that the king holds, by what they are.",
+                &[
+                    ("{kind=\"inputs\"}", *input_bytes),
+                    ("{kind=\"results\"}", census.results_bytes),
+                    ("{kind=\"programs\"}", *program_bytes),
+                ],
+            ),
+        ];
+        let counters = [
+            ("distwasm_jobs_total", "Jobs that were opened.", &[("", totals.jobs)][..]),
+            ("distwasm_units_added_total", "Units that arrived.", &[("", totals.units)]),
+            (
+                "distwasm_verdicts_total",
+                "Units that got their verdict.",
+                &[("{verdict=\"done\"}", totals.units_done), ("{verdict=\"failed\"}", totals.units_failed)],
+            ),
+            ("distwasm_attempts_total", "Attempts that were handed to dukes.", &[("", totals.attempts)]),
+            (
+                "distwasm_bytes_total",
+                "Bytes that passed through the king.",
+                &[("{kind=\"inputs\"}", totals.input_bytes), ("{kind=\"results\"}", totals.result_bytes)],
+            ),
+        ];
+        for (kind, metrics) in [("gauge", gauges), ("counter", counters)] {
+            for (name, help, values) in metrics {
+                writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}")?;
+                for (label, value) in values {
+                    writeln!(out, "{name}{label} {value}")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,73 @@
+//! The king's command line: what was typed, and what holds.
+
+use std::{io, net::SocketAddr, path::PathBuf, str::FromStr};
+
+use clap::Parser;
+use distwasm_proto::logging::LogFormat;
+
+/// Coordinates a distwasm kingdom: takes jobs from queens and spreads their units over dukes.
+///
+/// Holds no state on disk. Stop it with Ctrl-C or SIGTERM.
+#[derive(Debug, Parser)]
+#[command(name = "king", version)]
+pub struct Options {
+    /// Address and port for dukes and queens; port 0 takes any free port
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:1900", env = "DISTWASM_LISTEN")]
+    pub listen: SocketAddr,
+
+    /// Port for dukes and queens, instead of the one in --listen
+    #[arg(short, long, value_name = "N", env = "DISTWASM_PORT")]
+    pub port: Option<u16>,
+
+    /// Address and port of the HTTP pages /healthz and /metrics, or `none`
+    #[arg(long, value_name = "ADDRESS:PORT|none", default_value = "127.0.0.1:1901", env = "DISTWASM_HTTP")]
+    pub http: Http,
+
+    /// Write the address that dukes and queens can reach to this file, once it is known
+    #[arg(long, value_name = "PATH", env = "DISTWASM_PORT_FILE")]
+    pub port_file: Option<PathBuf>,
+
+    /// How log lines look; RUST_LOG says which there are
+    #[arg(long, value_enum, default_value_t, env = "DISTWASM_LOG_FORMAT")]
+    pub log_format: LogFormat,
+}
+
+/// Where the HTTP pages are, if anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Http {
+    /// Nowhere.
+    None,
+    /// On this address.
+    On(SocketAddr),
+}
+
+impl FromStr for Http {
+    type Err = <SocketAddr as FromStr>::Err;
+
+    fn from_str(text: &str) -> Result<Http, Self::Err> {
+        if text == "none" { Ok(Http::None) } else { text.parse().map(Http::On) }
+    }
+}
+
+impl Options {
+    /// The address to listen on.
+    pub fn address(&self) -> SocketAddr {
+        let mut address = self.listen;
+        if let Some(port) = self.port {
+            address.set_port(port);
+        }
+        address
+    }
+}
+
+/// Writes the address to the file so that nobody who reads it sees half of it.
+///
+/// # Errors
+///
+/// When the file cannot be written or renamed.
+pub fn write_port_file(path: &std::path::Path, address: SocketAddr) -> io::Result<()> {
+    let mut unfinished = path.to_owned().into_os_string();
+    unfinished.push(".tmp");
+    std::fs::write(&unfinished, format!("{address}\n"))?;
+    std::fs::rename(&unfinished, path)
+}

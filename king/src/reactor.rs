@@ -1,0 +1,479 @@
+//! The king's one loop: takes what happened on all links, has the scheduler decide, and does what it decided.
+//!
+//! The loop never blocks on a peer: words go to outboxes, which the connections empty at their own speed. What may lie
+//! in an outbox is bounded by the scheduler, which stops handing out units whose results nobody takes.
+
+use std::{collections::HashMap, sync::Arc};
+
+use distwasm_proto::{
+    VERSION,
+    digest::Digest,
+    failure::{Failure, FailureKind},
+    ids::{AttemptId, DukeId, JobId, UnitNo},
+    limits::{DUKES_MAX, JOBS_MAX, REACTOR_BATCH, WINDOW_BYTES, WINDOW_UNITS},
+    payload::Payload,
+    time::Clock,
+    transfer::Outbox,
+    wire::{self, DukeOrder, QueenNews, duke_order::Order, queen_news::News},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::sleep_until,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::{
+    metrics::{Metrics, Totals},
+    payloads::{Inputs, Programs},
+    scheduler::{Action, Event, JobEnd, JobStatus, Outcome, Scheduler, Verdict, WaitsFor},
+    service::{
+        Leaving,
+        submit::{self, JobRequest},
+        volunteer::{self, Machine},
+    },
+    takings::Takings,
+};
+
+/// Everything that reaches the reactor from its links.
+#[derive(Debug)]
+pub(crate) enum Input {
+    DukeJoined { duke: DukeId, machine: Machine, outbox: Outbox<DukeOrder>, ended: CancellationToken },
+    DukeSaid { duke: DukeId, said: Vec<volunteer::Said> },
+    DukeGone { duke: DukeId, outbox: Outbox<DukeOrder>, leaving: Leaving },
+    QueenJoined { job: JobId, request: JobRequest, outbox: Outbox<QueenNews>, ended: CancellationToken },
+    QueenSaid { job: JobId, said: Vec<submit::Said> },
+    QueenGone { job: JobId, outbox: Outbox<QueenNews>, leaving: Leaving },
+    /// Somebody wants to see figures.
+    Asked(oneshot::Sender<Metrics>),
+}
+
+/// See the module's documentation.
+pub(crate) struct Reactor {
+    clock: Clock,
+    scheduler: Scheduler,
+    takings: Arc<Takings>,
+    dukes: HashMap<DukeId, Duke>,
+    queens: HashMap<JobId, Queen>,
+    programs: Programs,
+    totals: Totals,
+    /// What is to be handled with the next batch.
+    events: Vec<Event>,
+    /// What attempts that ended in this batch left behind.
+    evidence: HashMap<AttemptId, Evidence>,
+}
+
+struct Duke {
+    machine: Machine,
+    outbox: Outbox<DukeOrder>,
+    ended: CancellationToken,
+}
+
+struct Queen {
+    project: String,
+    digest: Digest,
+    timeout_ms: u64,
+    args: Vec<String>,
+    min_ram_bytes: u64,
+    outbox: Outbox<QueenNews>,
+    ended: CancellationToken,
+    inputs: Inputs,
+    /// Why units could not be sent whole, until their verdicts are told.
+    broken: HashMap<UnitNo, String>,
+    /// Why the program is unfit, or a duke could start no peasants, as it was said last.
+    complaint: Option<Failure>,
+}
+
+enum Evidence {
+    Result { duke: DukeId, result: Payload },
+    Failure { duke: DukeId, failure: Failure },
+}
+
+impl Reactor {
+    pub(crate) fn new(clock: Clock, takings: Arc<Takings>) -> Reactor {
+        Reactor {
+            clock,
+            scheduler: Scheduler::default(),
+            takings,
+            dukes: HashMap::new(),
+            queens: HashMap::new(),
+            programs: Programs::default(),
+            totals: Totals::default(),
+            events: Vec::new(),
+            evidence: HashMap::new(),
+        }
+    }
+
+    /// Runs until `shutdown`, then says goodbye to everybody.
+    pub(crate) async fn run(mut self, mut inputs: mpsc::Receiver<Input>, shutdown: CancellationToken) {
+        let mut batch = Vec::with_capacity(REACTOR_BATCH);
+        let takings = Arc::clone(&self.takings);
+        loop {
+            let deadline = self.scheduler.next_deadline().map(|time| self.clock.instant(time).into());
+            tokio::select! {
+                _ = inputs.recv_many(&mut batch, REACTOR_BATCH) => {}
+                () = takings.changed() => {}
+                () = async { sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)).await }, if deadline.is_some() => {
+                    self.events.push(Event::Tick);
+                }
+                () = shutdown.cancelled() => break,
+            }
+            for (job, bytes) in self.takings.collect() {
+                self.events.push(Event::ResultsTaken { job, bytes });
+            }
+            for input in batch.drain(..) {
+                self.on_input(input);
+            }
+            self.settle();
+        }
+        self.say_goodbye();
+    }
+
+    /// Has the scheduler handle what happened, and does what it decides, until there is nothing more.
+    fn settle(&mut self) {
+        let mut actions = Vec::new();
+        while !self.events.is_empty() {
+            let events = std::mem::take(&mut self.events);
+            self.scheduler.handle(self.clock.now(), events, &mut actions);
+            for action in actions.drain(..) {
+                self.perform(action);
+            }
+        }
+        self.evidence.clear();
+    }
+
+    fn say_goodbye(&self) {
+        let end = || wire::End { reason: "the king is shutting down".to_owned() };
+        for duke in self.dukes.values() {
+            duke.outbox.push(Order::End(end()));
+            duke.outbox.close();
+        }
+        for queen in self.queens.values() {
+            queen.outbox.push(News::End(end()));
+            queen.outbox.close();
+        }
+    }
+
+    // ---- What comes in --------------------------------------------------------------------------------------------
+
+    fn on_input(&mut self, input: Input) {
+        match input {
+            Input::DukeJoined { duke, machine, outbox, ended } => self.on_duke_joined(duke, machine, outbox, ended),
+            Input::DukeSaid { duke, said } => {
+                // What a duke said before it was told to go may still arrive.
+                if self.dukes.contains_key(&duke) {
+                    said.into_iter().for_each(|said| self.on_duke_said(duke, said));
+                }
+            }
+            Input::DukeGone { duke, outbox, leaving } => self.on_duke_gone(duke, &outbox, leaving),
+            Input::QueenJoined { job, request, outbox, ended } => self.on_queen_joined(job, request, outbox, ended),
+            Input::QueenSaid { job, said } => said.into_iter().for_each(|said| self.on_queen_said(job, said)),
+            Input::QueenGone { job, outbox, leaving } => self.on_queen_gone(job, &outbox, leaving),
+            Input::Asked(answer) => {
+                let input_bytes = self.queens.values().map(|queen| queen.inputs.bytes()).sum();
+                let program_bytes = self.programs.bytes();
+                let metrics =
+                    Metrics { census: self.scheduler.census(), totals: self.totals, input_bytes, program_bytes };
+                // Who asked may have gone away.
+                let _sent = answer.send(metrics);
+            }
+        }
+    }
+
+    fn on_duke_joined(&mut self, id: DukeId, machine: Machine, outbox: Outbox<DukeOrder>, ended: CancellationToken) {
+        if self.dukes.len() >= DUKES_MAX {
+            let reason = format!("the king has {DUKES_MAX} dukes already, which is as many as he takes");
+            outbox.push(Order::End(wire::End { reason }));
+            outbox.close();
+            ended.cancel();
+            return;
+        }
+        info!(duke = id.0, host = machine.hostname, cpus = machine.cpus, ram_mb = machine.ram_bytes >> 20, labels = ?machine.labels, "a duke joined");
+        outbox.push(Order::Welcome(wire::DukeWelcome { version: VERSION.to_owned() }));
+        let (cpus, ram_bytes) = (machine.cpus, machine.ram_bytes);
+        self.dukes.insert(id, Duke { machine, outbox, ended });
+        self.events.push(Event::DukeJoined { duke: id, cpus, ram_bytes });
+    }
+
+    fn on_duke_said(&mut self, duke: DukeId, said: volunteer::Said) {
+        let event = match said {
+            volunteer::Said::ProgramWanted(digest) => return self.send_program(duke, digest),
+            volunteer::Said::ProgramUnfit { job, failure } => {
+                self.complain(job, failure);
+                Event::ProgramUnfit { duke, job }
+            }
+            volunteer::Said::AttemptDone { attempt, run_us, result } => {
+                let outcome = Outcome::Done { bytes: result.bytes() };
+                self.evidence.insert(attempt, Evidence::Result { duke, result });
+                Event::AttemptEnded { duke, attempt, outcome, run_us }
+            }
+            volunteer::Said::AttemptFailed { attempt, run_us, killed, failure } => {
+                let outcome = if killed { Outcome::Killed } else { Outcome::Failed };
+                self.evidence.insert(attempt, Evidence::Failure { duke, failure });
+                Event::AttemptEnded { duke, attempt, outcome, run_us }
+            }
+            volunteer::Said::AttemptReturned { attempt } => {
+                Event::AttemptEnded { duke, attempt, outcome: Outcome::Returned, run_us: 0 }
+            }
+            volunteer::Said::ResultOffered { attempt, bytes, run_us } => {
+                Event::ResultOffered { duke, attempt, bytes, run_us }
+            }
+            volunteer::Said::SlotsReleased { job, slots } => Event::SlotsReleased { duke, job, slots },
+            volunteer::Said::SlotsBroken { job, slots, reason } => {
+                let host = self.dukes.get(&duke).map_or("", |duke| duke.machine.hostname.as_str());
+                warn!(duke = duke.0, host, job = job.0, reason, "a duke cannot start peasants");
+                self.complain(job, Failure::new(FailureKind::Other, format!("duke {host} cannot start peasants: {reason}")));
+                Event::SlotsBroken { duke, job, slots }
+            }
+        };
+        self.events.push(event);
+    }
+
+    fn complain(&mut self, job: JobId, failure: Failure) {
+        if let Some(queen) = self.queens.get_mut(&job) {
+            queen.complaint = Some(failure);
+        }
+    }
+
+    fn send_program(&self, duke: DukeId, digest: Digest) {
+        // The job may have ended meanwhile, and its program been forgotten.
+        let (Some(duke), Some(program)) = (self.dukes.get(&duke), self.programs.get(digest)) else { return };
+        let order = Order::Program(wire::Program { digest: digest.to_wire(), program: None });
+        duke.outbox.push_with(order, program.clone());
+    }
+
+    fn on_duke_gone(&mut self, id: DukeId, outbox: &Outbox<DukeOrder>, leaving: Leaving) {
+        let Some(duke) = self.dukes.remove(&id) else {
+            // It never joined, or was told to go. If its words were the reason, it should know.
+            if let Err(error) = leaving {
+                debug!(duke = id.0, %error, "a link ended");
+                outbox.push(Order::End(wire::End { reason: error.to_string() }));
+            }
+            return outbox.close();
+        };
+        let host = duke.machine.hostname;
+        match leaving {
+            Ok(()) => info!(duke = id.0, host, "a duke left"),
+            Err(error) => {
+                warn!(duke = id.0, host, %error, "a duke is lost; its units run again elsewhere");
+                outbox.push(Order::End(wire::End { reason: error.to_string() }));
+            }
+        }
+        outbox.close();
+        self.events.push(Event::DukeLost { duke: id });
+    }
+
+    fn on_queen_joined(
+        &mut self,
+        job: JobId,
+        request: JobRequest,
+        outbox: Outbox<QueenNews>,
+        ended: CancellationToken,
+    ) {
+        if self.queens.len() >= JOBS_MAX {
+            let reason = format!("the king has {JOBS_MAX} jobs already, which is as many as he takes: try again later");
+            outbox.push(News::End(wire::End { reason }));
+            outbox.close();
+            ended.cancel();
+            return;
+        }
+        let JobRequest { spec, digest, program, timeout, args } = request;
+        info!(job = job.0, project = spec.project, program = %digest, "a job was opened");
+        outbox.push(News::Welcome(wire::QueenWelcome {
+            version: VERSION.to_owned(),
+            job: job.0,
+            window_units: WINDOW_UNITS,
+            window_bytes: WINDOW_BYTES,
+        }));
+        self.programs.insert(digest, program);
+        let queen = Queen {
+            project: spec.project.clone(),
+            digest,
+            timeout_ms: timeout.map_or(0, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+            args,
+            min_ram_bytes: spec.min_ram_bytes,
+            outbox,
+            ended,
+            inputs: Inputs::default(),
+            broken: HashMap::new(),
+            complaint: None,
+        };
+        self.queens.insert(job, queen);
+        self.totals.jobs += 1;
+        self.events.push(Event::JobOpened { job, spec });
+    }
+
+    fn on_queen_said(&mut self, job: JobId, said: submit::Said) {
+        // A queen may go on sending while she is being told that her job failed.
+        let Some(queen) = self.queens.get_mut(&job) else { return };
+        match said {
+            submit::Said::Unit { unit, input: Ok(input) } => {
+                let bytes = input.bytes();
+                let held = queen.inputs.bytes();
+                if queen.inputs.len() >= WINDOW_UNITS as usize || (held > 0 && held + bytes > WINDOW_BYTES) {
+                    return self.expel_queen(job, "it sent more units than its window allows");
+                }
+                queen.inputs.insert(unit, input);
+                self.totals.units += 1;
+                self.totals.input_bytes += bytes;
+                self.events.push(Event::UnitAdded { job, unit, bytes });
+            }
+            submit::Said::Unit { unit, input: Err(reason) } => {
+                queen.broken.insert(unit, reason);
+                self.totals.units += 1;
+                self.events.push(Event::UnitBroken { job, unit });
+            }
+            submit::Said::Closed => self.events.push(Event::JobClosed { job }),
+        }
+    }
+
+    fn on_queen_gone(&mut self, job: JobId, outbox: &Outbox<QueenNews>, leaving: Leaving) {
+        if let Err(error) = &leaving {
+            outbox.push(News::End(wire::End { reason: error.to_string() }));
+        }
+        outbox.close();
+        // After the end of her job, or when it was never opened, a queen just goes.
+        let Some(queen) = self.forget_queen(job) else { return };
+        match leaving {
+            Ok(()) => info!(job = job.0, project = queen.project, "the queen left; her job is over"),
+            Err(error) => warn!(job = job.0, project = queen.project, %error, "the queen is lost; her job is dropped"),
+        }
+        self.events.push(Event::QueenLost { job });
+    }
+
+    fn forget_queen(&mut self, job: JobId) -> Option<Queen> {
+        let queen = self.queens.remove(&job)?;
+        self.programs.release(queen.digest);
+        Some(queen)
+    }
+
+    fn expel_queen(&mut self, job: JobId, why: &'static str) {
+        let Some(queen) = self.forget_queen(job) else { return };
+        warn!(job = job.0, project = queen.project, why, "a queen was sent away");
+        queen.outbox.push(News::End(wire::End { reason: why.to_owned() }));
+        queen.outbox.close();
+        queen.ended.cancel();
+        self.events.push(Event::QueenLost { job });
+    }
+
+    // ---- What goes out --------------------------------------------------------------------------------------------
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::OpenLease { duke, job, slot_bytes } => {
+                let Some(queen) = self.queens.get(&job) else { return };
+                let order = wire::OpenLease {
+                    job: job.0,
+                    program_digest: queen.digest.to_wire(),
+                    slot_bytes,
+                    timeout_ms: queen.timeout_ms,
+                    args: queen.args.clone(),
+                };
+                self.tell_duke(duke, Order::OpenLease(order));
+            }
+            Action::GrantSlots { duke, job, slots } => {
+                self.tell_duke(duke, Order::GrantSlots(wire::GrantSlots { job: job.0, slots }));
+            }
+            Action::ReleaseSlots { duke, job, slots } => {
+                self.tell_duke(duke, Order::ReleaseSlots(wire::ReleaseSlots { job: job.0, slots }));
+            }
+            Action::CloseLease { duke, job } => {
+                self.tell_duke(duke, Order::CloseLease(wire::CloseLease { job: job.0 }));
+            }
+            Action::StartAttempt { duke, job, unit, attempt, alone } => {
+                let (Some(duke), Some(queen)) = (self.dukes.get(&duke), self.queens.get(&job)) else { return };
+                let Some(input) = queen.inputs.get(unit) else { return };
+                let (job, unit, attempt) = (job.0, unit.0, attempt.0);
+                let order = wire::StartAttempt { job, unit, attempt, alone, input: None };
+                duke.outbox.push_with(Order::StartAttempt(order), input.clone());
+                self.totals.attempts += 1;
+            }
+            Action::FetchResult { duke, attempt } => {
+                self.tell_duke(duke, Order::SendResult(wire::SendResult { attempt: attempt.0 }));
+            }
+            Action::Report { job, unit, verdict, attempts } => self.report(job, unit, verdict, attempts),
+            Action::TellStatus { job, status } => self.tell_status(job, status),
+            Action::EndJob { job, end } => self.end_job(job, end),
+            Action::ExpelDuke { duke, why } => self.expel_duke(duke, why),
+        }
+    }
+
+    fn tell_duke(&self, duke: DukeId, order: Order) {
+        // A duke that is already gone is about to be lost to the scheduler too.
+        if let Some(duke) = self.dukes.get(&duke) {
+            duke.outbox.push(order);
+        }
+    }
+
+    fn report(&mut self, job: JobId, unit: UnitNo, verdict: Verdict, attempts: u32) {
+        let Some(queen) = self.queens.get_mut(&job) else { return };
+        queen.inputs.remove(unit);
+        let (duke, outcome) = match verdict {
+            Verdict::Broken => {
+                let reason = queen.broken.remove(&unit).unwrap_or_default();
+                (None, Err(Failure::new(FailureKind::Input, reason)))
+            }
+            Verdict::Done(attempt) | Verdict::Failed(attempt) => match self.evidence.remove(&attempt) {
+                Some(Evidence::Result { duke, result }) => (Some(duke), Ok(result)),
+                Some(Evidence::Failure { duke, failure }) => (Some(duke), Err(failure)),
+                // Both are put there with the event that leads here.
+                None => (None, Err(Failure::new(FailureKind::Other, "the king lost the evidence"))),
+            },
+        };
+        let host = duke.and_then(|duke| self.dukes.get(&duke)).map(|duke| duke.machine.hostname.clone());
+        let duke = host.unwrap_or_default();
+        let (result, failure) = match outcome {
+            Ok(result) => (result, None),
+            Err(failure) => (Payload::default(), Some(failure.into())),
+        };
+        let done = failure.is_none();
+        if done {
+            self.totals.units_done += 1;
+            self.totals.result_bytes += result.bytes();
+        } else {
+            self.totals.units_failed += 1;
+        }
+        let verdict = wire::Verdict { unit: unit.0, done, result: None, failure, attempts, duke };
+        queen.outbox.push_with(News::Verdict(verdict), result);
+    }
+
+    fn tell_status(&self, job: JobId, status: JobStatus) {
+        let Some(queen) = self.queens.get(&job) else { return };
+        let waits_for = match status.waits_for {
+            None => String::new(),
+            Some(WaitsFor::Duke) => "there is no duke; start one with `duke --king-address ...`".to_owned(),
+            Some(WaitsFor::Memory { largest_bytes }) => format!(
+                "each slot must have {} MB (--min-ram), and the largest duke has {} MB (its --ram-limit)",
+                queen.min_ram_bytes >> 20,
+                largest_bytes >> 20
+            ),
+            Some(WaitsFor::Slot) => match &queen.complaint {
+                Some(complaint) => complaint.message.clone(),
+                None => "all slots serve other jobs".to_owned(),
+            },
+        };
+        let state = wire::JobState { slots: status.slots, dukes: status.dukes, waits_for };
+        queen.outbox.push(News::JobState(state));
+    }
+
+    fn end_job(&mut self, job: JobId, end: JobEnd) {
+        let Some(queen) = self.forget_queen(job) else { return };
+        info!(job = job.0, project = queen.project, ?end, "a job ended");
+        let failure = match end {
+            JobEnd::Complete => None,
+            JobEnd::Unfit => queen.complaint,
+        };
+        queen.outbox.push(News::JobEnded(wire::JobEnded { failure: failure.map(wire::Failure::from) }));
+        queen.outbox.push(News::End(wire::End::default()));
+        queen.outbox.close();
+    }
+
+    fn expel_duke(&mut self, id: DukeId, why: &'static str) {
+        let Some(duke) = self.dukes.remove(&id) else { return };
+        warn!(duke = id.0, host = duke.machine.hostname, why, "a duke was sent away");
+        duke.outbox.push(Order::End(wire::End { reason: why.to_owned() }));
+        duke.outbox.close();
+        duke.ended.cancel();
+        self.events.push(Event::DukeLost { duke: id });
+    }
+}

@@ -1,0 +1,118 @@
+//! The scheduler's invariants, by name; the simulator checks them after each batch of events.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use distwasm_proto::ids::{JobId, UnitNo};
+
+use super::{Scheduler, Stage, duke::Room, job::UnitState};
+
+impl Scheduler {
+    /// Asserts every invariant.
+    ///
+    /// # Panics
+    ///
+    /// When one does not hold; the message names it.
+    pub fn check(&self) {
+        self.check_dukes();
+        self.check_leases();
+        self.check_jobs();
+        self.check_units();
+        self.check_results();
+    }
+
+    fn check_dukes(&self) {
+        for (id, duke) in &self.dukes {
+            let held = duke.leases.values().map(|lease| lease.slot.times(lease.slots + lease.releasing));
+            let all = held.fold(duke.free, Room::plus);
+            let machine = Room { cpus: duke.cpus, bytes: duke.ram_bytes };
+            assert_eq!(all, machine, "machine_is_dealt_out_once: {id}");
+            let coming = duke.leases.values().map(|lease| lease.slot.times(lease.releasing));
+            let promised = duke.reserved.iter().filter_map(|job| Some(duke.capacity(&self.jobs.get(job)?.spec)?.1));
+            let promised = promised.fold(Room::default(), Room::plus);
+            let available = coming.fold(duke.free, Room::plus);
+            assert!(available.minus(promised).is_some(), "reservations_can_be_kept: {id}");
+            for job in &duke.reserved {
+                assert!(self.jobs.contains_key(job), "reservation_is_for_a_job: {id}, {job}");
+            }
+        }
+    }
+
+    fn check_leases(&self) {
+        for (duke_id, duke) in &self.dukes {
+            for (job_id, lease) in &duke.leases {
+                let attempts = || self.attempts.values().filter(|a| a.duke == *duke_id && a.job == *job_id && a.stage == Stage::Running);
+                assert_eq!(lease.running as usize, attempts().count(), "lease_counts_its_attempts: {duke_id}, {job_id}");
+                let bytes: u64 = attempts().map(|attempt| attempt.input_bytes).sum();
+                assert_eq!(lease.running_bytes, bytes, "lease_counts_its_bytes: {duke_id}, {job_id}");
+                let Some(job) = self.jobs.get(job_id) else {
+                    assert_eq!(lease.slots, 0, "ended_job_has_no_slots: {duke_id}, {job_id}");
+                    assert!(lease.releasing > 0, "ended_lease_is_forgotten: {duke_id}, {job_id}");
+                    continue;
+                };
+                let listed = job.by_load.contains(&(lease.load(), *duke_id));
+                assert_eq!(listed, lease.slots > 0, "lease_is_found_by_its_load: {duke_id}, {job_id}");
+                if job.spec.one_per_machine {
+                    assert!(lease.slots <= 1, "one_per_machine: {duke_id}, {job_id}");
+                }
+                let slot_bytes = lease.slot.bytes;
+                assert!(slot_bytes >= job.spec.min_ram_bytes, "slot_has_the_memory_it_needs: {duke_id}, {job_id}");
+            }
+        }
+    }
+
+    fn check_jobs(&self) {
+        let mut slots: BTreeMap<JobId, u32> = BTreeMap::new();
+        let mut reserved: BTreeMap<JobId, u32> = BTreeMap::new();
+        for duke in self.dukes.values() {
+            for (job, lease) in &duke.leases {
+                *slots.entry(*job).or_default() += lease.slots;
+            }
+            for job in &duke.reserved {
+                *reserved.entry(*job).or_default() += 1;
+            }
+        }
+        for (id, job) in &self.jobs {
+            assert_eq!(job.slots, slots.get(id).copied().unwrap_or(0), "job_counts_its_slots: {id}");
+            assert_eq!(job.reserved, reserved.get(id).copied().unwrap_or(0), "job_counts_its_reservations: {id}");
+            assert!(!job.closed || job.units.open() > 0, "complete_job_is_ended: {id}");
+        }
+    }
+
+    fn check_units(&self) {
+        let mut tried: BTreeSet<(JobId, UnitNo)> = BTreeSet::new();
+        for (id, attempt) in &self.attempts {
+            assert!(self.dukes.contains_key(&attempt.duke), "attempt_is_at_a_known_duke: {id}");
+            assert!(self.jobs.contains_key(&attempt.job), "attempt_is_for_a_known_job: {id}");
+            assert!(tried.insert((attempt.job, attempt.unit)), "unit_has_one_attempt_at_a_time: {id}");
+        }
+        for (id, job) in &self.jobs {
+            let queued: Vec<UnitNo> = job.waiting.iter().chain(&job.suspects).copied().collect();
+            let queued_once: BTreeSet<UnitNo> = queued.iter().copied().collect();
+            assert_eq!(queued.len(), queued_once.len(), "unit_is_queued_once: {id}");
+            let mut open = 0;
+            for (unit, state) in job.units.iter() {
+                assert_eq!(queued_once.contains(&unit), state.state == UnitState::Waiting, "waiting_unit_is_queued: {id}, {unit}");
+                assert_eq!(tried.contains(&(*id, unit)), state.state == UnitState::Trying, "unit_is_tried: {id}, {unit}");
+                open += u64::from(state.state != UnitState::Reported);
+            }
+            assert_eq!(job.units.open(), open, "job_counts_its_open_units: {id}");
+        }
+    }
+
+    fn check_results(&self) {
+        for (id, job) in &self.jobs {
+            let stages = self.attempts.values().filter(|attempt| attempt.job == *id).map(|attempt| attempt.stage);
+            let (mut offered, mut fetched) = (0, 0);
+            for stage in stages {
+                match stage {
+                    Stage::Running => {}
+                    Stage::Offered(_) => offered += 1,
+                    Stage::Fetched(bytes) => fetched += bytes,
+                }
+            }
+            assert_eq!(job.offers.len(), offered, "offer_is_queued: {id}");
+            assert!(job.results_bytes >= fetched, "fetched_results_are_counted: {id}");
+            assert!(job.offers.is_empty() || job.results_bytes > 0, "something_is_fetched_while_something_is_offered: {id}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What the scheduler knows of a duke: its machine, and which of its slots serve which job.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use distwasm_proto::{
+    ids::JobId,
+    limits::{SLOT_BYTES, SLOT_UNITS_MIN},
+    time::Time,
+};
+
+use super::job::JobSpec;
+
+/// One duke.
+#[derive(Debug)]
+pub(super) struct Duke {
+    pub(super) cpus: u32,
+    pub(super) ram_bytes: u64,
+    /// What no slot has.
+    pub(super) free: Room,
+    pub(super) leases: BTreeMap<JobId, Lease>,
+    /// Jobs that get a slot as soon as there is room, one entry a slot, in this order.
+    pub(super) reserved: VecDeque<JobId>,
+}
+
+/// A part of a machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Room {
+    pub(super) cpus: u32,
+    pub(super) bytes: u64,
+}
+
+impl Room {
+    pub(super) fn times(self, slots: u32) -> Room {
+        Room { cpus: self.cpus * slots, bytes: self.bytes * u64::from(slots) }
+    }
+
+    pub(super) fn plus(self, other: Room) -> Room {
+        Room { cpus: self.cpus + other.cpus, bytes: self.bytes + other.bytes }
+    }
+
+    /// What is left when `other` is taken away; `None` if it does not fit.
+    pub(super) fn minus(self, other: Room) -> Option<Room> {
+        Some(Room { cpus: self.cpus.checked_sub(other.cpus)?, bytes: self.bytes.checked_sub(other.bytes)? })
+    }
+}
+
+/// What a job has on a duke.
+#[derive(Debug)]
+pub(super) struct Lease {
+    /// What each slot takes of the machine.
+    pub(super) slot: Room,
+    /// Slots that serve the job.
+    pub(super) slots: u32,
+    /// Slots that were asked back and are not free yet.
+    pub(super) releasing: u32,
+    /// When it was last granted a slot.
+    pub(super) since: Time,
+    /// Attempts that are queued or running, and the bytes of their inputs.
+    pub(super) running: u32,
+    pub(super) running_bytes: u64,
+    /// The duke cannot start peasants for this job; leave it alone until then.
+    pub(super) broken_until: Option<Time>,
+    /// The job is over.
+    closed: bool,
+}
+
+impl Lease {
+    pub(super) fn new(slot: Room) -> Lease {
+        Lease {
+            slot,
+            slots: 0,
+            releasing: 0,
+            since: Time::default(),
+            running: 0,
+            running_bytes: 0,
+            broken_until: None,
+            closed: false,
+        }
+    }
+
+    /// Units queued for each slot; the highest number when no more bytes should be queued.
+    pub(super) fn load(&self) -> u32 {
+        let Some(units) = self.running.checked_div(self.slots) else { return u32::MAX };
+        let is_full = self.running_bytes >= u64::from(self.slots) * SLOT_BYTES && units >= SLOT_UNITS_MIN;
+        if is_full { u32::MAX } else { units }
+    }
+
+    /// Asks all slots back, for good.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+        self.releasing += self.slots;
+        self.slots = 0;
+        self.running = 0;
+        self.running_bytes = 0;
+    }
+}
+
+impl Duke {
+    pub(super) fn new(cpus: u32, ram_bytes: u64) -> Duke {
+        let free = Room { cpus, bytes: ram_bytes };
+        Duke { cpus, ram_bytes, free, leases: BTreeMap::new(), reserved: VecDeque::new() }
+    }
+
+    /// How many slots a job could have here, and what each takes of the machine; `None` if it does not fit at all.
+    pub(super) fn capacity(&self, spec: &JobSpec) -> Option<(u32, Room)> {
+        let by_ram = self.ram_bytes.checked_div(spec.min_ram_bytes).unwrap_or(u64::MAX);
+        let mut slots = u32::try_from(by_ram).unwrap_or(u32::MAX).min(self.cpus);
+        if spec.one_per_machine {
+            slots = slots.min(1);
+        }
+        let bytes = self.ram_bytes.checked_div(u64::from(slots))?;
+        Some((slots, Room { cpus: 1, bytes }))
+    }
+
+    /// Slots that a job has or will have here.
+    pub(super) fn slots_of(&self, job: JobId) -> u32 {
+        let reserved = self.reserved.iter().filter(|reserved| **reserved == job).count();
+        let held = self.leases.get(&job).map_or(0, |lease| lease.slots);
+        held + u32::try_from(reserved).unwrap_or(u32::MAX)
+    }
+
+    /// Takes note that `slots` slots of a job, already taken off its lease, are free.
+    pub(super) fn free_slots(&mut self, job: JobId, slots: u32) {
+        if let Some(lease) = self.leases.get(&job) {
+            self.free = self.free.plus(lease.slot.times(slots));
+        }
+        self.forget_lease_if_over(job);
+    }
+
+    pub(super) fn forget_lease_if_over(&mut self, job: JobId) {
+        if self.leases.get(&job).is_some_and(|lease| lease.closed && lease.releasing == 0) {
+            self.leases.remove(&job);
+        }
+    }
+}

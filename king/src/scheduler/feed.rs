@@ -1,0 +1,105 @@
+//! Keeps the slots that a job has supplied with units, and fetches results as there is room for them.
+
+use std::ops::Bound;
+
+use distwasm_proto::{
+    ids::{AttemptId, DukeId, JobId, UnitNo},
+    limits::RESULTS_BYTES,
+};
+
+use super::{Action, Attempt, Scheduler, Stage, job::UnitState};
+
+impl Scheduler {
+    /// Hands out units of all jobs whose slots may want some.
+    pub(super) fn feed_jobs(&mut self, actions: &mut Vec<Action>) {
+        for job in std::mem::take(&mut self.hungry) {
+            self.feed(job, actions);
+        }
+    }
+
+    /// Hands out units to the least loaded dukes first, until each slot has what it should.
+    fn feed(&mut self, id: JobId, actions: &mut Vec<Action>) {
+        let mut passed = None;
+        loop {
+            let Some(job) = self.jobs.get(&id) else { return };
+            // A queen who does not take her results gets no more of them.
+            if job.results_bytes >= RESULTS_BYTES {
+                return;
+            }
+            let after = passed.map_or(Bound::Unbounded, Bound::Excluded);
+            let Some(&(load, duke)) = job.by_load.range((after, Bound::Unbounded)).next() else { return };
+            if load >= job.depth() {
+                return;
+            }
+            if !self.start_round(id, duke, actions) {
+                passed = Some((load, duke));
+            }
+        }
+    }
+
+    /// Starts one unit for each slot of a lease; says whether there was any unit for it.
+    fn start_round(&mut self, job_id: JobId, duke_id: DukeId, actions: &mut Vec<Action>) -> bool {
+        let Some(lease) = self.dukes.get(&duke_id).and_then(|duke| duke.leases.get(&job_id)) else { return false };
+        let mut started = 0;
+        for _ in 0..lease.slots {
+            let Some(unit) = self.take_unit(job_id, duke_id) else { break };
+            self.start(job_id, duke_id, unit, actions);
+            started += 1;
+        }
+        started > 0
+    }
+
+    /// The next unit for this duke. One that killed a peasant goes elsewhere, if there is an elsewhere.
+    fn take_unit(&mut self, job_id: JobId, duke_id: DukeId) -> Option<UnitNo> {
+        let job = self.jobs.get_mut(&job_id)?;
+        let only_duke = job.by_load.len() == 1;
+        let units = &mut job.units;
+        let may_run_here = |unit: &UnitNo| {
+            only_duke || units.get_mut(*unit).is_some_and(|unit| unit.avoid != Some(duke_id))
+        };
+        if let Some(place) = job.suspects.iter().position(may_run_here) {
+            return job.suspects.remove(place);
+        }
+        job.waiting.pop_front()
+    }
+
+    fn start(&mut self, job_id: JobId, duke_id: DukeId, unit_no: UnitNo, actions: &mut Vec<Action>) {
+        let Some(unit) = self.jobs.get_mut(&job_id).and_then(|job| job.units.get_mut(unit_no)) else { return };
+        debug_assert!(unit.state == UnitState::Waiting, "only waiting units are queued");
+        unit.state = UnitState::Trying;
+        unit.attempts += 1;
+        let (input_bytes, alone) = (unit.bytes, unit.kills > 0);
+        self.attempts_made += 1;
+        let id = AttemptId(self.attempts_made);
+        let attempt = Attempt { duke: duke_id, job: job_id, unit: unit_no, input_bytes, stage: Stage::Running };
+        self.attempts.insert(id, attempt);
+        self.change_load(duke_id, job_id, |lease| {
+            lease.running += 1;
+            lease.running_bytes += input_bytes;
+        });
+        actions.push(Action::StartAttempt { duke: duke_id, job: job_id, unit: unit_no, attempt: id, alone });
+    }
+
+    /// Fetches offered results while the job may hold more. One result may always be held, whatever its size.
+    pub(super) fn fetch_results(&mut self, job_id: JobId, actions: &mut Vec<Action>) {
+        let Some(job) = self.jobs.get_mut(&job_id) else { return };
+        while let Some(id) = job.offers.front().copied() {
+            let Some(attempt) = self.attempts.get_mut(&id) else { return };
+            let Stage::Offered(bytes) = attempt.stage else { return };
+            if job.results_bytes > 0 && job.results_bytes + bytes > RESULTS_BYTES {
+                return;
+            }
+            job.offers.pop_front();
+            job.results_bytes += bytes;
+            attempt.stage = Stage::Fetched(bytes);
+            actions.push(Action::FetchResult { duke: attempt.duke, attempt: id });
+        }
+    }
+
+    /// Counts a result that arrived and waits for the queen to take it.
+    pub(super) fn hold_result(&mut self, job_id: JobId, bytes: u64) {
+        if let Some(job) = self.jobs.get_mut(&job_id) {
+            job.results_bytes += bytes;
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What the scheduler knows of a job and its units.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use distwasm_proto::{
+    ids::{AttemptId, DukeId, UnitNo},
+    limits::{SLOT_QUEUE, SLOT_UNITS_MAX, SLOT_UNITS_MIN},
+};
+
+/// What a queen wants of a job, as far as scheduling goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobSpec {
+    /// The key of fair sharing.
+    pub project: String,
+    /// What each slot must have of its machine's memory, in bytes; 0 for no wish.
+    pub min_ram_bytes: u64,
+    /// At most one slot on each duke, with all its memory.
+    pub one_per_machine: bool,
+    /// How often a unit that failed is tried again.
+    pub retries: u32,
+}
+
+/// What a job has, and what it waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JobStatus {
+    /// Slots that serve it.
+    pub slots: u32,
+    /// Dukes of the whole kingdom.
+    pub dukes: u32,
+    /// Why it has no slot, if it has none.
+    pub waits_for: Option<WaitsFor>,
+}
+
+/// Why a job has no slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are named for what they are")]
+pub enum WaitsFor {
+    /// There is no duke.
+    Duke,
+    /// No duke has the memory that a slot must have; the largest has this many bytes.
+    Memory { largest_bytes: u64 },
+    /// All slots serve other jobs, or their dukes cannot start peasants for this one at present.
+    Slot,
+}
+
+/// One job.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) spec: JobSpec,
+    pub(super) units: Units,
+    /// Units without an attempt, in the order in which they are to run.
+    pub(super) waiting: VecDeque<UnitNo>,
+    /// The same for units under which a peasant died.
+    pub(super) suspects: VecDeque<UnitNo>,
+    /// The queen will add no more units.
+    pub(super) closed: bool,
+    /// Slots that serve this job and were not asked back.
+    pub(super) slots: u32,
+    /// Slots that will be granted as soon as they are free.
+    pub(super) reserved: u32,
+    /// Nothing could be found for it when slots were last dealt out.
+    pub(super) passed_over: bool,
+    /// Its leases with slots, the least loaded first.
+    pub(super) by_load: BTreeSet<(u32, DukeId)>,
+    /// Attempts whose results wait at their dukes.
+    pub(super) offers: VecDeque<AttemptId>,
+    /// Bytes of results that are under way to the king or held by him.
+    pub(super) results_bytes: u64,
+    /// What the queen was told last.
+    pub(super) told: Option<JobStatus>,
+    /// Moving average of what a unit takes in a slot, in microseconds.
+    unit_us: Option<u64>,
+}
+
+impl Job {
+    pub(super) fn new(spec: JobSpec) -> Job {
+        Job {
+            spec,
+            units: Units::default(),
+            waiting: VecDeque::new(),
+            suspects: VecDeque::new(),
+            closed: false,
+            slots: 0,
+            reserved: 0,
+            passed_over: false,
+            by_load: BTreeSet::new(),
+            offers: VecDeque::new(),
+            results_bytes: 0,
+            told: None,
+            unit_us: None,
+        }
+    }
+
+    /// How many slots it could use. An open job without units could use one, to have its program compiled meanwhile.
+    pub(super) fn need(&self) -> u32 {
+        let units = u32::try_from(self.units.open()).unwrap_or(u32::MAX);
+        units.max(u32::from(!self.closed))
+    }
+
+    pub(super) fn wants_slot(&self) -> bool {
+        self.need() > self.slots + self.reserved
+    }
+
+    /// Takes in how long a unit took.
+    pub(super) fn measure(&mut self, run_us: u64) {
+        self.unit_us = Some(match self.unit_us {
+            None => run_us,
+            Some(average) => (average * 7 + run_us) / 8,
+        });
+    }
+
+    /// How many units each slot should have queued: enough work to hide the link's latency, but not more than its
+    /// share of what is left, so that all slots end at about the same time.
+    pub(super) fn depth(&self) -> u32 {
+        let by_time = match self.unit_us {
+            None => SLOT_UNITS_MIN,
+            Some(unit_us) => {
+                let units = SLOT_QUEUE.as_micros() as u64 / unit_us.max(1);
+                u32::try_from(units).unwrap_or(u32::MAX)
+            }
+        };
+        let waiting = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
+        let by_share = waiting / (2 * self.slots.max(1));
+        by_time.min(by_share).clamp(SLOT_UNITS_MIN, SLOT_UNITS_MAX)
+    }
+
+    pub(super) fn status(&self, dukes: u32, largest_ram: Option<u64>) -> JobStatus {
+        let waits_for = match largest_ram {
+            _ if self.slots > 0 || self.need() == 0 => None,
+            None => Some(WaitsFor::Duke),
+            Some(largest_bytes) if largest_bytes < self.spec.min_ram_bytes => Some(WaitsFor::Memory { largest_bytes }),
+            Some(_) => Some(WaitsFor::Slot),
+        };
+        JobStatus { slots: self.slots, dukes, waits_for }
+    }
+}
+
+/// One unit, in as few bytes as it takes: a job may have millions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unit {
+    pub(super) bytes: u64,
+    pub(super) state: UnitState,
+    pub(super) attempts: u32,
+    pub(super) failures: u32,
+    pub(super) kills: u32,
+    /// Where it last killed its peasant.
+    pub(super) avoid: Option<DukeId>,
+}
+
+/// Where a unit is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UnitState {
+    /// In one of the queues of its job.
+    Waiting,
+    /// It has an attempt.
+    Trying,
+    /// It has its verdict.
+    Reported,
+}
+
+impl Unit {
+    pub(super) fn new(bytes: u64) -> Unit {
+        Unit { bytes, state: UnitState::Waiting, attempts: 0, failures: 0, kills: 0, avoid: None }
+    }
+}
+
+/// The units of a job from the first that is without a verdict. Numbers are dense, so a unit's place is its number.
+#[derive(Debug, Default)]
+pub(super) struct Units {
+    first: u64,
+    units: VecDeque<Unit>,
+    open: u64,
+}
+
+impl Units {
+    /// Appends a unit, and gives its number.
+    pub(super) fn push(&mut self, unit: Unit) -> UnitNo {
+        self.units.push_back(unit);
+        self.open += 1;
+        UnitNo(self.first + self.units.len() as u64 - 1)
+    }
+
+    /// A unit that is kept still: all those without a verdict, and some with.
+    pub(super) fn get_mut(&mut self, unit: UnitNo) -> Option<&mut Unit> {
+        let place = usize::try_from(unit.0.checked_sub(self.first)?).ok()?;
+        self.units.get_mut(place)
+    }
+
+    /// Marks a unit as reported, and says how often it was tried.
+    pub(super) fn close(&mut self, unit: UnitNo) -> u32 {
+        let Some(closed) = self.get_mut(unit) else { return 0 };
+        debug_assert!(closed.state != UnitState::Reported, "a unit has one verdict");
+        closed.state = UnitState::Reported;
+        let attempts = closed.attempts;
+        self.open -= 1;
+        while self.units.front().is_some_and(|unit| unit.state == UnitState::Reported) {
+            self.units.pop_front();
+            self.first += 1;
+        }
+        attempts
+    }
+
+    /// How many are without a verdict.
+    pub(super) fn open(&self) -> u64 {
+        self.open
+    }
+
+    /// All that are kept, with their numbers.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (UnitNo, &Unit)> {
+        (self.first..).map(UnitNo).zip(&self.units)
+    }
+}

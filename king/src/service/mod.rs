@@ -1,0 +1,115 @@
+//! The gRPC border: what peers say is checked here, into types that cannot be wrong, and passed on to the reactor.
+
+pub(crate) mod submit;
+pub(crate) mod volunteer;
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use distwasm_proto::{
+    PROTOCOL,
+    ids::{DukeId, JobId},
+    transfer::{Outbox, TransferError},
+    wire::{self, king_server::King},
+};
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, StreamExt};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{reactor::Input, takings::Takings};
+
+type Replies<M> = Pin<Box<dyn Stream<Item = Result<M, Status>> + Send>>;
+
+/// The gRPC service. It owns a task for each link, which ends with the link.
+#[derive(Clone)]
+pub(crate) struct Service {
+    reactor: mpsc::Sender<Input>,
+    takings: Arc<Takings>,
+    links: Arc<AtomicU64>,
+    tasks: TaskTracker,
+}
+
+/// Why a link ended that did not end with a word.
+#[derive(Debug, Error)]
+pub(crate) enum LinkError {
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    #[error("the connection ended without a word")]
+    Silent,
+    #[error("it said nothing within {0:?} of connecting")]
+    NoHello(std::time::Duration),
+    #[error("it speaks protocol {0}, and this king speaks {PROTOCOL}: use the same version of distwasm everywhere")]
+    Protocol(u32),
+    #[error("its words do not fit together: {0}")]
+    Transfer(#[from] TransferError),
+    #[error("what it says cannot be: {0}")]
+    Nonsense(&'static str),
+    #[error("the king ended the link")]
+    Ended,
+}
+
+/// How a peer left.
+pub(crate) type Leaving = Result<(), LinkError>;
+
+impl Service {
+    pub(crate) fn new(reactor: mpsc::Sender<Input>, takings: Arc<Takings>, tasks: TaskTracker) -> Service {
+        Service { reactor, takings, links: Arc::new(AtomicU64::new(1)), tasks }
+    }
+
+    /// A number that no other link has.
+    fn next_id(&self) -> u64 {
+        self.links.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+#[tonic::async_trait]
+impl King for Service {
+    type VolunteerStream = Replies<wire::ToDuke>;
+    type SubmitJobStream = Replies<wire::ToQueen>;
+
+    async fn volunteer(
+        &self,
+        request: Request<Streaming<wire::FromDuke>>,
+    ) -> Result<Response<Self::VolunteerStream>, Status> {
+        let (outbox, replies) = Outbox::new(Box::new(|_| ()));
+        let link = volunteer::Link { duke: DukeId(self.next_id()), reactor: self.reactor.clone(), outbox };
+        self.tasks.spawn(link.serve(request.into_inner()));
+        Ok(Response::new(Box::pin(replies.map(Ok))))
+    }
+
+    async fn submit_job(
+        &self,
+        request: Request<Streaming<wire::FromQueen>>,
+    ) -> Result<Response<Self::SubmitJobStream>, Status> {
+        let job = JobId(self.next_id());
+        let takings = Arc::clone(&self.takings);
+        let (outbox, replies) = Outbox::new(Box::new(move |bytes| takings.add(job, bytes)));
+        let link = submit::Link { job, reactor: self.reactor.clone(), outbox };
+        self.tasks.spawn(link.serve(request.into_inner()));
+        Ok(Response::new(Box::pin(replies.map(Ok))))
+    }
+}
+
+/// The next message of a peer, or why there is none.
+async fn next_message<M>(stream: &mut Streaming<M>, ended: &CancellationToken) -> Result<M, LinkError> {
+    let message = tokio::select! {
+        message = stream.message() => message,
+        () = ended.cancelled() => return Err(LinkError::Ended),
+    };
+    match message {
+        Ok(Some(message)) => Ok(message),
+        Ok(None) => Err(LinkError::Silent),
+        Err(status) => Err(LinkError::Broken(status.message().to_owned())),
+    }
+}
+
+fn check_protocol(protocol: u32) -> Result<(), LinkError> {
+    if protocol == PROTOCOL { Ok(()) } else { Err(LinkError::Protocol(protocol)) }
+}

@@ -1,0 +1,164 @@
+//! A duke's link: its words, checked.
+
+use std::collections::BTreeMap;
+
+use distwasm_proto::{
+    digest::Digest,
+    failure::{Failure, FailureKind},
+    ids::{AttemptId, DukeId, JobId},
+    limits::{DUKE_CPUS_MAX, HELLO_WITHIN, LABELS_MAX, NAME_BYTES_MAX, RESULT_UNASKED_BYTES_MAX, UNIT_BYTES_MAX},
+    payload::Payload,
+    transfer::{Arrived, Assembler, Outbox},
+    wire::{self, DukeOrder, DukeWord, duke_word::Word},
+};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+
+use super::{Leaving, LinkError, check_protocol, next_message};
+use crate::reactor::Input;
+
+/// What a duke is, as it says in its first word.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    pub(crate) hostname: String,
+    pub(crate) cpus: u32,
+    pub(crate) ram_bytes: u64,
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+/// What a duke says after that.
+#[derive(Debug)]
+pub(crate) enum Said {
+    ProgramWanted(Digest),
+    ProgramUnfit { job: JobId, failure: Failure },
+    AttemptDone { attempt: AttemptId, run_us: u64, result: Payload },
+    AttemptFailed { attempt: AttemptId, run_us: u64, killed: bool, failure: Failure },
+    AttemptReturned { attempt: AttemptId },
+    ResultOffered { attempt: AttemptId, bytes: u64, run_us: u64 },
+    SlotsReleased { job: JobId, slots: u32 },
+    SlotsBroken { job: JobId, slots: u32, reason: String },
+}
+
+/// What reads a duke's stream.
+pub(super) struct Link {
+    pub(super) duke: DukeId,
+    pub(super) reactor: mpsc::Sender<Input>,
+    pub(super) outbox: Outbox<DukeOrder>,
+}
+
+impl Link {
+    /// Reads until the duke leaves or is told to, and tells the reactor of both ends.
+    pub(super) async fn serve(self, mut stream: Streaming<wire::FromDuke>) {
+        let ended = CancellationToken::new();
+        let _cancel_with_task = ended.clone().drop_guard();
+        let leaving = self.listen(&mut stream, &ended).await;
+        // The reactor is gone only when the king ends.
+        let _sent = self.reactor.send(Input::DukeGone { duke: self.duke, outbox: self.outbox, leaving }).await;
+    }
+
+    async fn listen(&self, stream: &mut Streaming<wire::FromDuke>, ended: &CancellationToken) -> Leaving {
+        let hello = timeout(HELLO_WITHIN, next_message(stream, ended));
+        let mut words = hello.await.map_err(|_| LinkError::NoHello(HELLO_WITHIN))??.words.into_iter();
+        let Some(Word::Hello(hello)) = words.next().and_then(|word| word.word) else {
+            return Err(LinkError::Nonsense("its first word is no hello"));
+        };
+        let machine = check_hello(hello)?;
+        let joined = Input::DukeJoined {
+            duke: self.duke,
+            machine,
+            outbox: self.outbox.clone(),
+            ended: ended.clone(),
+        };
+        self.send(joined).await?;
+        let mut assembler = Assembler::new(UNIT_BYTES_MAX);
+        loop {
+            let mut said = Vec::with_capacity(words.len());
+            let mut leaves = false;
+            for word in words {
+                let Some(arrived) = assembler.accept(word)? else { continue };
+                match check_word(arrived)? {
+                    Some(word) => said.push(word),
+                    None => leaves = true,
+                }
+            }
+            if !said.is_empty() {
+                self.send(Input::DukeSaid { duke: self.duke, said }).await?;
+            }
+            if leaves {
+                return Ok(());
+            }
+            words = next_message(stream, ended).await?.words.into_iter();
+        }
+    }
+
+    async fn send(&self, input: Input) -> Result<(), LinkError> {
+        self.reactor.send(input).await.map_err(|_| LinkError::Ended)
+    }
+}
+
+fn check_hello(hello: wire::DukeHello) -> Result<Machine, LinkError> {
+    check_protocol(hello.protocol)?;
+    let is_name = |name: &String| name.len() <= NAME_BYTES_MAX;
+    if hello.cpus == 0 || hello.cpus > DUKE_CPUS_MAX {
+        return Err(LinkError::Nonsense("it offers no processor, or more than a machine has"));
+    }
+    if hello.labels.len() > LABELS_MAX || !hello.labels.iter().all(|(key, value)| is_name(key) && is_name(value)) {
+        return Err(LinkError::Nonsense("too many labels, or too long ones"));
+    }
+    if !is_name(&hello.hostname) {
+        return Err(LinkError::Nonsense("the name of its host is too long"));
+    }
+    let labels = hello.labels.into_iter().collect();
+    Ok(Machine { hostname: hello.hostname, cpus: hello.cpus, ram_bytes: hello.ram_bytes, labels })
+}
+
+/// The word as the reactor knows it; `None` for the last word.
+fn check_word((word, payload): Arrived<DukeWord>) -> Result<Option<Said>, LinkError> {
+    let Ok(payload) = payload else { return Err(LinkError::Nonsense("it broke off in a result")) };
+    let said = match word.word {
+        Some(Word::ProgramWanted(wanted)) => {
+            let digest = Digest::from_wire(&wanted.digest);
+            Said::ProgramWanted(digest.ok_or(LinkError::Nonsense("a digest has 32 bytes"))?)
+        }
+        Some(Word::ProgramUnfit(unfit)) => {
+            Said::ProgramUnfit { job: JobId(unfit.job), failure: check_failure(unfit.failure)? }
+        }
+        Some(Word::AttemptEnded(ended)) => check_ended(ended, payload)?,
+        Some(Word::ResultOffered(offer)) => {
+            let (attempt, bytes) = (AttemptId(offer.attempt), offer.result_bytes);
+            if bytes > UNIT_BYTES_MAX || bytes <= RESULT_UNASKED_BYTES_MAX {
+                return Err(LinkError::Nonsense("it offers a result of a size that is not to be offered"));
+            }
+            Said::ResultOffered { attempt, bytes, run_us: offer.run_us }
+        }
+        Some(Word::SlotsReleased(released)) => {
+            Said::SlotsReleased { job: JobId(released.job), slots: released.slots }
+        }
+        Some(Word::SlotsBroken(broken)) => {
+            let reason = Failure::new(FailureKind::Other, broken.reason).message;
+            Said::SlotsBroken { job: JobId(broken.job), slots: broken.slots, reason }
+        }
+        Some(Word::End(_)) => return Ok(None),
+        Some(Word::Hello(_)) => return Err(LinkError::Nonsense("a second hello")),
+        Some(Word::Piece(_)) | None => return Err(LinkError::Nonsense("a word of a kind that is not known")),
+    };
+    Ok(Some(said))
+}
+
+fn check_ended(ended: wire::AttemptEnded, result: Payload) -> Result<Said, LinkError> {
+    let (attempt, run_us) = (AttemptId(ended.attempt), ended.run_us);
+    match ended.outcome() {
+        wire::Outcome::Done => Ok(Said::AttemptDone { attempt, run_us, result }),
+        outcome @ (wire::Outcome::Failed | wire::Outcome::Killed) => {
+            let (killed, failure) = (outcome == wire::Outcome::Killed, check_failure(ended.failure)?);
+            Ok(Said::AttemptFailed { attempt, run_us, killed, failure })
+        }
+        wire::Outcome::Returned => Ok(Said::AttemptReturned { attempt }),
+        wire::Outcome::Unspecified => Err(LinkError::Nonsense("an outcome of a kind that is not known")),
+    }
+}
+
+fn check_failure(failure: Option<wire::Failure>) -> Result<Failure, LinkError> {
+    failure.map(Failure::from).ok_or(LinkError::Nonsense("a failure without a reason"))
+}

@@ -1,0 +1,110 @@
+//! A peasant: one process that runs one WebAssembly program over the inputs on its stdin.
+//!
+//! The way of an input: [`inputs`] → [`work`] → [`abi`] → the guest, which calls [`wasi`] on its [`stdio`] → [`verdict`] if
+//! it fails → [`answers`]. Before that, [`program`] makes the guest from bytes and [`sandbox`] closes the process.
+
+pub mod abi;
+pub mod answers;
+pub mod engine;
+pub mod foreign;
+pub mod guest;
+pub mod inputs;
+pub mod options;
+pub mod program;
+pub mod sandbox;
+pub mod stdio;
+pub mod verdict;
+pub mod wasi;
+pub mod work;
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use distwasm_proto::exit::Exit;
+use distwasm_proto::limits::PROGRAM_BYTES_MAX;
+
+use crate::guest::Grants;
+use crate::options::{Command, Options, Serve};
+use crate::program::{Program, Unfit};
+use crate::work::{Source, WorkError};
+
+/// The exit status of `peasant compile` when the machine, and not the program, is to blame: a full disk, say.
+pub const TROUBLE: u8 = 1;
+
+/// Does what the command line says.
+pub fn run(options: Options) -> ExitCode {
+    if let Err(error) = sandbox::open() {
+        return report("cannot raise the sandbox", &error, TROUBLE);
+    }
+    match options.command {
+        None => match serve(&options.serve) {
+            Ok(()) => Exit::Done.into(),
+            Err(WorkError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done.into(),
+            Err(error) => report("stopped", &error, Exit::CouldNotRun.status()),
+        },
+        Some(Command::Compile { output }) => match compile(&output) {
+            Ok(Ok(())) => Exit::Done.into(),
+            Ok(Err(unfit)) => say(&unfit.to_string(), Exit::CouldNotRun.status()),
+            Err(error) => report(&format!("cannot compile to {}", output.display()), &error, TROUBLE),
+        },
+        Some(Command::Fingerprint) => match fingerprint() {
+            Ok(()) => Exit::Done.into(),
+            Err(error) => report("no fingerprint", error.as_ref(), TROUBLE),
+        },
+    }
+}
+
+fn serve(options: &Serve) -> Result<(), WorkError> {
+    let source = options.compiled.as_deref().map_or(Source::FirstFrame, Source::Compiled);
+    let grants = Grants {
+        args: options.args.clone().into(),
+        memory_bytes_max: options.memory_bytes_max(),
+        output_bytes_max: options.answer_bytes_max(),
+    };
+    // Reads larger than its buffer go past the buffer of the standard library's stdin.
+    work::serve(source, grants, io::stdin().lock(), answers::stdout()?, sandbox::close)
+}
+
+fn compile(output: &Path) -> io::Result<Result<(), Unfit>> {
+    sandbox::limit_compiling()?;
+    let mut bytes = Vec::new();
+    io::stdin().lock().take(PROGRAM_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > PROGRAM_BYTES_MAX {
+        return Ok(Err(Unfit(format!("a program longer than the {PROGRAM_BYTES_MAX} bytes that are allowed"))));
+    }
+    match Program::compile(&bytes).and_then(|program| program.serialize()) {
+        Ok(compiled) => {
+            let mut file = File::create(output)?;
+            file.write_all(&compiled)?;
+            file.sync_all()?;
+            Ok(Ok(()))
+        }
+        Err(unfit) => Ok(Err(unfit)),
+    }
+}
+
+fn fingerprint() -> Result<(), Box<dyn Error>> {
+    let fingerprint = engine::fingerprint(&engine::plain()?);
+    Ok(writeln!(io::stdout(), "{fingerprint}")?)
+}
+
+/// Writes an error and its causes to stderr, and returns the status.
+fn report(what: &str, error: &dyn Error, status: u8) -> ExitCode {
+    let mut text = format!("peasant: {what}");
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    say(&text, status)
+}
+
+fn say(message: &str, status: u8) -> ExitCode {
+    // Nobody may be listening, and nothing is left to be done about that.
+    let _ = writeln!(io::stderr(), "{message}");
+    ExitCode::from(status)
+}

@@ -1,0 +1,65 @@
+//! The walls on Linux.
+
+use std::io::{self, IsTerminal};
+
+use distwasm_proto::limits::COMPILE_CPU_SECONDS_MAX;
+use rustix::fs::{FileType, fstat};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setpgid, setrlimit};
+use rustix::thread::set_no_new_privs;
+
+/// At the very start.
+pub fn open() -> io::Result<()> {
+    close_descriptors();
+    if !io::stdin().is_terminal() {
+        // Fails for the leader of a session, who has a group of its own already. A terminal would be lost by it.
+        let _ = setpgid(None, None);
+    }
+    limit(Resource::Core, 0)
+}
+
+/// For compiling.
+pub fn limit_compiling() -> io::Result<()> {
+    limit(Resource::Cpu, COMPILE_CPU_SECONDS_MAX)
+}
+
+/// Before the first guest.
+pub fn close() -> io::Result<()> {
+    // Not earlier: the files in /proc/self, of which the engine's pool needs one, would belong to root.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    set_no_new_privs(true)?;
+    limit(Resource::Nproc, 0)?;
+    // The limit would kill a peasant used by hand that writes to a file.
+    if !is_file(io::stdout()) && !is_file(io::stderr()) {
+        limit(Resource::Fsize, 0)?;
+    }
+    Ok(())
+}
+
+/// Whether memory may be swapped out here. What cannot be found out counts as yes.
+pub fn has_swap() -> bool {
+    // The first line is a heading.
+    std::fs::read_to_string("/proc/swaps").map_or(true, |swaps| swaps.lines().count() > 1)
+}
+
+fn limit(resource: Resource, most: u64) -> io::Result<()> {
+    Ok(setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?)
+}
+
+fn is_file(stream: impl std::os::fd::AsFd) -> bool {
+    fstat(stream).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
+}
+
+fn close_descriptors() {
+    const FIRST: libc::c_uint = 3;
+    // SAFETY: the process has opened nothing yet, so no descriptor from 3 on is owned by anything in it.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, 0) };
+    if result == 0 {
+        return;
+    }
+    // A kernel before 5.9.
+    const LAST: libc::c_int = 65_535;
+    for descriptor in FIRST as libc::c_int..=LAST {
+        // SAFETY: as above.
+        unsafe { libc::close(descriptor) };
+    }
+}

@@ -1,0 +1,172 @@
+//! The guest's stdin, stdout and stderr: bounded memory, so that nothing a guest does reaches the real pipes.
+
+use bytes::{Buf, Bytes};
+use distwasm_proto::limits::{PEASANT_BUFFER_KEPT_BYTES, STDERR_HALF_BYTES};
+
+/// The three standard streams of one guest.
+#[derive(Debug)]
+pub struct Stdio {
+    /// What the guest has not read yet of its input. Empty means the end of the file.
+    input: Bytes,
+    output: Vec<u8>,
+    output_bytes_max: usize,
+    stderr: Stderr,
+}
+
+/// The guest has written more to stdout than it may.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("answer is longer than {output_bytes_max} bytes")]
+pub struct OutputTooLong {
+    /// The bound.
+    pub output_bytes_max: usize,
+}
+
+impl Stdio {
+    /// Empty streams; stdout takes at most `output_bytes_max` bytes for one unit.
+    pub fn new(output_bytes_max: usize) -> Stdio {
+        Stdio { input: Bytes::new(), output: Vec::new(), output_bytes_max, stderr: Stderr::default() }
+    }
+
+    /// Begins a unit: `input` to read, nothing written yet.
+    pub fn begin(&mut self, input: Bytes) {
+        self.input = input;
+        self.stderr = Stderr::default();
+        self.output.clear();
+        self.output.shrink_to(PEASANT_BUFFER_KEPT_BYTES);
+    }
+
+    /// Ends a unit's reading, so that its input is not kept in memory.
+    pub fn end(&mut self) {
+        self.input = Bytes::new();
+    }
+
+    /// Reads into `target` as much as there is.
+    pub fn read(&mut self, target: &mut [u8]) -> usize {
+        let count = target.len().min(self.input.len());
+        if let (Some(target), Some(source)) = (target.get_mut(..count), self.input.get(..count)) {
+            target.copy_from_slice(source);
+        }
+        self.input.advance(count);
+        if self.input.is_empty() {
+            // Gives its memory back before the answer takes as much.
+            self.input = Bytes::new();
+        }
+        count
+    }
+
+    /// Writes to stdout, all or nothing.
+    pub fn write_output(&mut self, bytes: &[u8]) -> Result<(), OutputTooLong> {
+        if bytes.len() > self.output_bytes_max.saturating_sub(self.output.len()) {
+            return Err(OutputTooLong { output_bytes_max: self.output_bytes_max });
+        }
+        self.output.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Writes to stderr; what does not fit is only counted.
+    pub fn write_stderr(&mut self, bytes: &[u8]) {
+        self.stderr.write(bytes);
+    }
+
+    /// What the guest has written to stdout in this unit.
+    pub fn output(&self) -> &[u8] {
+        &self.output
+    }
+
+    /// Puts a buffer in the place of what was written to stdout, and returns that.
+    pub fn swap_output(&mut self, buffer: Vec<u8>) -> Vec<u8> {
+        std::mem::replace(&mut self.output, buffer)
+    }
+
+    /// What is kept of what the guest has written to stderr in this unit.
+    pub fn stderr(&self) -> Vec<u8> {
+        self.stderr.kept()
+    }
+}
+
+/// The start and the end of a log, each [`STDERR_HALF_BYTES`] long.
+#[derive(Debug, Default)]
+struct Stderr {
+    first: Vec<u8>,
+    /// A ring once it is full.
+    last: Vec<u8>,
+    /// Where in the full ring the oldest byte is, and the next one goes.
+    oldest: usize,
+    left_out: u64,
+}
+
+impl Stderr {
+    fn write(&mut self, bytes: &[u8]) {
+        let (first, rest) = bytes.split_at(bytes.len().min(STDERR_HALF_BYTES - self.first.len()));
+        self.first.extend_from_slice(first);
+        let (skipped, rest) = rest.split_at(rest.len().saturating_sub(STDERR_HALF_BYTES));
+        self.left_out += skipped.len() as u64;
+        let (fill, mut rest) = rest.split_at(rest.len().min(STDERR_HALF_BYTES - self.last.len()));
+        self.last.extend_from_slice(fill);
+        self.left_out += rest.len() as u64;
+        while !rest.is_empty() {
+            let (part, later) = rest.split_at(rest.len().min(STDERR_HALF_BYTES - self.oldest));
+            if let Some(place) = self.last.get_mut(self.oldest..self.oldest + part.len()) {
+                place.copy_from_slice(part);
+            }
+            self.oldest = (self.oldest + part.len()) % STDERR_HALF_BYTES;
+            rest = later;
+        }
+    }
+
+    fn kept(&self) -> Vec<u8> {
+        let mut kept = self.first.clone();
+        if self.left_out > 0 {
+            kept.extend_from_slice(format!("\n[... {} bytes left out ...]\n", self.left_out).as_bytes());
+        }
+        let (newer, older) = self.last.split_at(self.oldest.min(self.last.len()));
+        kept.extend_from_slice(older);
+        kept.extend_from_slice(newer);
+        kept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use distwasm_proto::limits::STDERR_BYTES_MAX;
+
+    #[test]
+    fn a_short_log_is_kept_whole_however_it_is_cut() {
+        let log: Vec<u8> = (0..2 * STDERR_HALF_BYTES).map(|i| (i % 251) as u8).collect();
+        for piece in [1, 7, 1000, log.len()] {
+            let mut stderr = Stderr::default();
+            log.chunks(piece).for_each(|part| stderr.write(part));
+            assert!(stderr.kept() == log, "in pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn of_a_long_log_both_ends_are_kept() {
+        let log: Vec<u8> = (0..300_000).map(|i| (i % 251) as u8).collect();
+        let note = format!("\n[... {} bytes left out ...]\n", log.len() - 2 * STDERR_HALF_BYTES);
+        let mut wanted = log[..STDERR_HALF_BYTES].to_vec();
+        wanted.extend_from_slice(note.as_bytes());
+        wanted.extend_from_slice(&log[log.len() - STDERR_HALF_BYTES..]);
+        for piece in [1, 7, 1000, 40_000, 100_000, log.len()] {
+            let mut stderr = Stderr::default();
+            log.chunks(piece).for_each(|part| stderr.write(part));
+            assert!(stderr.kept() == wanted, "in pieces of {piece}");
+        }
+        assert!(wanted.len() <= STDERR_BYTES_MAX);
+    }
+
+    #[test]
+    fn stdout_takes_exactly_what_it_may() {
+        let mut stdio = Stdio::new(4);
+        stdio.write_output(b"abc").unwrap();
+        assert!(stdio.write_output(b"de").is_err());
+        stdio.write_output(b"d").unwrap();
+        assert_eq!(stdio.output(), b"abcd");
+        stdio.begin(Bytes::from_static(b"xyz"));
+        assert_eq!(stdio.output(), b"");
+        let mut target = [0; 2];
+        assert_eq!((stdio.read(&mut target), target), (2, *b"xy"));
+        assert_eq!((stdio.read(&mut target), target[0], stdio.read(&mut target)), (1, b'z', 0));
+    }
+}

@@ -1,0 +1,95 @@
+//! From how a guest ended to what its queen is told.
+
+use distwasm_proto::failure::{Failure, FailureKind};
+use distwasm_proto::limits::GUEST_STACK_BYTES;
+use wasmtime::{Trap, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
+
+use crate::guest::Guest;
+use crate::stdio::OutputTooLong;
+
+/// Judges a guest that ended by `error` instead of returning. Exit status 0 is no failure.
+pub fn of_error(error: &wasmtime::Error, guest: &Guest) -> Result<(), Failure> {
+    let (kind, mut message) = if let Some(I32Exit(status)) = error.downcast_ref() {
+        match status {
+            0 => return Ok(()),
+            status => (FailureKind::Exit, format!("exited with status {status}")),
+        }
+    } else if let Some(too_long) = error.downcast_ref::<OutputTooLong>() {
+        (FailureKind::Answer, too_long.to_string())
+    } else if let Some(trap) = error.downcast_ref::<Trap>() {
+        (FailureKind::Trap, of_trap(*trap))
+    } else {
+        (FailureKind::Trap, causes(error))
+    };
+    // A guest that was denied memory ends in whatever way its allocator chose.
+    let is_exit_or_trap = matches!(kind, FailureKind::Exit | FailureKind::Trap);
+    if let Some(bytes) = guest.bounds.denied().filter(|_| is_exit_or_trap) {
+        let what = format!("wanted more than {} of memory, which is what its slot has", size(bytes));
+        return Err(failure(FailureKind::Memory, format!("{what}: {message}"), error, guest));
+    }
+    if kind == FailureKind::Exit {
+        message = with_last_words(message, guest);
+        return Err(Failure::new(kind, message).with_stderr(&guest.stdio.stderr()));
+    }
+    Err(failure(kind, message, error, guest))
+}
+
+/// A failure to answer as the ABI demands, found after the guest returned.
+pub fn of_answer(message: String, guest: &Guest) -> Failure {
+    Failure::new(FailureKind::Answer, message).with_stderr(&guest.stdio.stderr())
+}
+
+fn failure(kind: FailureKind, message: String, error: &wasmtime::Error, guest: &Guest) -> Failure {
+    let message = match error.downcast_ref::<WasmBacktrace>() {
+        Some(backtrace) if !backtrace.frames().is_empty() => format!("{message}\n{backtrace}"),
+        _ => message,
+    };
+    Failure::new(kind, message).with_stderr(&guest.stdio.stderr())
+}
+
+fn of_trap(trap: Trap) -> String {
+    match trap {
+        Trap::StackOverflow => {
+            format!("recursed deeper than its stack of {} allows", size(GUEST_STACK_BYTES))
+        }
+        trap => trap.to_string().replace("wasm trap: ", ""),
+    }
+}
+
+/// The error and its causes in one line, without the backtrace, which stands apart.
+fn causes(error: &wasmtime::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if !text.starts_with("error while executing at wasm backtrace") && parts.last() != Some(&text) {
+            parts.push(text);
+        }
+    }
+    parts.join(": ")
+}
+
+/// Programs say on stderr why they exit; the first line of it makes the message useful on its own.
+fn with_last_words(message: String, guest: &Guest) -> String {
+    const WORDS_BYTES_MAX: usize = 200;
+    let stderr = guest.stdio.stderr();
+    let first = stderr.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).find(|line| !line.is_empty());
+    match first {
+        Some(line) => {
+            let line = String::from_utf8_lossy(line.get(..WORDS_BYTES_MAX).unwrap_or(line)).into_owned();
+            format!("{message}: {line}")
+        }
+        None => message,
+    }
+}
+
+/// A number of bytes for people.
+pub fn size(bytes: usize) -> String {
+    match bytes {
+        0 => "0 bytes".to_owned(),
+        _ if bytes.is_multiple_of(1 << 30) => format!("{} GiB", bytes >> 30),
+        _ if bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
+        _ if bytes.is_multiple_of(1 << 10) => format!("{} KiB", bytes >> 10),
+        _ => format!("{bytes} bytes"),
+    }
+}

@@ -1,0 +1,163 @@
+//! Why a unit or a program failed, in the form that travels from the peasant to the queen.
+
+use byteorder::{ByteOrder, LittleEndian};
+
+use crate::limits::{FAILURE_MESSAGE_BYTES_MAX, STDERR_BYTES_MAX};
+
+/// What went wrong, as far as programs need to tell one from the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum FailureKind {
+    /// The program cannot be compiled, linked or initialised. Ends the job, not a unit.
+    Program,
+    /// The guest ended with a non-zero exit status.
+    Exit,
+    /// The guest trapped: unreachable, out of bounds, division by zero, stack exhausted, and the like.
+    Trap,
+    /// The guest wanted more memory than its slot has.
+    Memory,
+    /// The guest's answer breaks the ABI or is longer than allowed.
+    Answer,
+    /// The guest took longer than the job's time-out.
+    Timeout,
+    /// The peasant died under the unit: a signal, the kernel's out-of-memory killer.
+    Killed,
+    /// The input could not be read, or was not what it was announced to be.
+    Input,
+    /// The output could not be written. Known only to the queen.
+    Output,
+    /// A kind that this version does not know, from a newer peer.
+    Other,
+}
+
+impl FailureKind {
+    /// Every kind, with its number on the wire and its name in reports.
+    const TABLE: [(FailureKind, u8, &'static str); 10] = [
+        (FailureKind::Other, 0, "other"),
+        (FailureKind::Program, 1, "program"),
+        (FailureKind::Exit, 2, "exit"),
+        (FailureKind::Trap, 3, "trap"),
+        (FailureKind::Memory, 4, "memory"),
+        (FailureKind::Answer, 5, "answer"),
+        (FailureKind::Timeout, 6, "timeout"),
+        (FailureKind::Killed, 7, "killed"),
+        (FailureKind::Input, 8, "input"),
+        (FailureKind::Output, 9, "output"),
+    ];
+
+    /// The kind's number on the wire.
+    pub fn code(self) -> u8 {
+        Self::TABLE.iter().find(|(kind, _, _)| *kind == self).map_or(0, |(_, code, _)| *code)
+    }
+
+    /// The kind with this number, [`FailureKind::Other`] if there is none.
+    pub fn from_code(code: u8) -> FailureKind {
+        Self::TABLE.iter().find(|(_, known, _)| *known == code).map_or(FailureKind::Other, |(kind, _, _)| *kind)
+    }
+
+    /// One word for reports, stable across versions.
+    pub fn name(self) -> &'static str {
+        Self::TABLE.iter().find(|(kind, _, _)| *kind == self).map_or("other", |(_, _, name)| *name)
+    }
+}
+
+/// Why a unit or a program failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What went wrong.
+    pub kind: FailureKind,
+    /// A lowercase fragment without a full stop, for people; several lines where a backtrace is known.
+    pub message: String,
+    /// What the guest wrote to stderr, shortened in the middle; any bytes.
+    pub stderr: Vec<u8>,
+}
+
+impl Failure {
+    /// A failure without any stderr. A message over [`FAILURE_MESSAGE_BYTES_MAX`] is cut.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Failure {
+        let mut message = message.into();
+        if message.len() > FAILURE_MESSAGE_BYTES_MAX {
+            message.truncate(message.floor_char_boundary(FAILURE_MESSAGE_BYTES_MAX));
+        }
+        Failure { kind, message, stderr: Vec::new() }
+    }
+
+    /// The same with the guest's stderr, of which at most [`STDERR_BYTES_MAX`] bytes are kept.
+    #[must_use]
+    pub fn with_stderr(mut self, stderr: &[u8]) -> Failure {
+        self.stderr = stderr.get(..STDERR_BYTES_MAX).unwrap_or(stderr).to_vec();
+        self
+    }
+
+    /// The body of a failure frame: kind (u8), length of the message (u32, little-endian), message, stderr.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut length = [0; 4];
+        LittleEndian::write_u32(&mut length, u32::try_from(self.message.len()).unwrap_or(u32::MAX));
+        let mut body = Vec::with_capacity(5 + self.message.len() + self.stderr.len());
+        body.push(self.kind.code());
+        body.extend_from_slice(&length);
+        body.extend_from_slice(self.message.as_bytes());
+        body.extend_from_slice(&self.stderr);
+        body
+    }
+
+    /// Reads what [`Failure::encode`] wrote. Bytes that make no sense still make a failure, which says so.
+    pub fn decode(body: &[u8]) -> Failure {
+        let read = || {
+            let kind = FailureKind::from_code(*body.first()?);
+            let length = LittleEndian::read_u32(body.get(1..5)?) as usize;
+            let end = length.checked_add(5)?;
+            let message = String::from_utf8_lossy(body.get(5..end)?);
+            Some(Failure::new(kind, message).with_stderr(body.get(end..)?))
+        };
+        read().unwrap_or_else(|| {
+            Failure::new(FailureKind::Other, format!("the peasant reported a failure of {} unreadable bytes", body.len()))
+        })
+    }
+}
+
+#[cfg(feature = "grpc")]
+impl From<crate::wire::Failure> for Failure {
+    fn from(wire: crate::wire::Failure) -> Failure {
+        let kind = u8::try_from(wire.kind).map_or(FailureKind::Other, FailureKind::from_code);
+        Failure::new(kind, wire.message).with_stderr(&wire.stderr)
+    }
+}
+
+#[cfg(feature = "grpc")]
+impl From<Failure> for crate::wire::Failure {
+    fn from(failure: Failure) -> crate::wire::Failure {
+        let (kind, stderr) = (failure.kind.code().into(), failure.stderr.into());
+        crate::wire::Failure { kind, message: failure.message, stderr }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_number_and_a_name_of_its_own() {
+        for (kind, code, name) in FailureKind::TABLE {
+            assert_eq!(FailureKind::from_code(code), kind);
+            assert_eq!((kind.code(), kind.name()), (code, name));
+        }
+        assert_eq!(FailureKind::from_code(200), FailureKind::Other);
+    }
+
+    #[test]
+    fn nonsense_decodes_into_a_failure_that_says_so() {
+        for body in [&b""[..], b"\x02", b"\x02\xff\xff\xff\xff", b"\x02\xff\xff\xff\xffabc"] {
+            assert_eq!(Failure::decode(body).kind, FailureKind::Other, "{body:?}");
+        }
+    }
+
+    #[test]
+    fn long_evidence_is_cut() {
+        let failure = Failure::new(FailureKind::Exit, "ä".repeat(FAILURE_MESSAGE_BYTES_MAX))
+            .with_stderr(&vec![b'x'; STDERR_BYTES_MAX + 1]);
+        assert!(failure.message.len() <= FAILURE_MESSAGE_BYTES_MAX);
+        assert_eq!(failure.stderr.len(), STDERR_BYTES_MAX);
+        assert_eq!(Failure::decode(&failure.encode()), failure);
+    }
+}

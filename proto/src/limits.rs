@@ -1,0 +1,247 @@
+//! Every limit of the system, each with its reason.
+//!
+//! A limit that a user may change is the default of a flag; the flag's documentation says so.
+
+use std::time::Duration;
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+// ---- Guests ---------------------------------------------------------------------------------------------------------
+
+/// The longest input or result. The pipe's header has 31 bits for a length.
+pub const UNIT_BYTES_MAX: u64 = crate::pipe::BODY_BYTES_MAX as u64;
+
+/// The largest program. The largest seen in practice, a Python interpreter with its library, has 40 MiB.
+pub const PROGRAM_BYTES_MAX: u64 = 256 << 20;
+
+/// Stack of a guest. What wasmtime gives by default; deep recursion ends in a trap, not in a crash.
+pub const GUEST_STACK_BYTES: usize = MIB;
+
+/// Entries in a guest's tables: what a module with a hundred thousand functions needs, and 8 MiB of the host's memory.
+pub const GUEST_TABLE_ELEMENTS_MAX: usize = MIB;
+
+/// What is kept of a guest's stderr for one unit: this much of its start, and as much of its end.
+pub const STDERR_HALF_BYTES: usize = 32 * KIB;
+
+/// What is kept of a guest's stderr for one unit as a whole, with room for the line that says what was left out.
+pub const STDERR_BYTES_MAX: usize = 2 * STDERR_HALF_BYTES + 128;
+
+/// The message of a failure: a sentence, or a sentence and a backtrace.
+pub const FAILURE_MESSAGE_BYTES_MAX: usize = 16 * KIB;
+
+/// Arguments of a guest, counted with one byte between them. A Linux process gets 2 MiB; no guest needs that many.
+pub const GUEST_ARGS_BYTES_MAX: usize = 128 * KIB;
+
+/// Deaths of a peasant under one unit before the unit is given up as the cause.
+pub const KILLS_MAX: u32 = 3;
+
+// ---- Pipes ----------------------------------------------------------------------------------------------------------
+
+/// Answers that a peasant gathers before it writes them: one pipe buffer of Linux.
+pub const ANSWERS_BYTES: usize = 64 * KIB;
+
+/// How long a peasant may hold finished answers back while more inputs are already in its pipe.
+pub const ANSWERS_HELD: Duration = Duration::from_millis(1);
+
+// ---- Messages -------------------------------------------------------------------------------------------------------
+
+/// A gRPC message is full when its words have this many bytes: large enough that the fixed cost of a message is lost,
+/// small enough that a lone word behind it waits about a millisecond on a slow network.
+pub const MESSAGE_FILL_BYTES: usize = MIB;
+
+/// Words in one gRPC message, so that the reader's work on one message stays short.
+pub const MESSAGE_WORDS: usize = 4096;
+
+/// The largest gRPC message that is decoded. The word that fills a message may go over [`MESSAGE_FILL_BYTES`] by as
+/// much again.
+pub const MESSAGE_BYTES_MAX: usize = 4 * MIB;
+
+/// A payload up to this size is copied out of the message that it came in, which may be a hundred times larger.
+pub const COPIED_BYTES_MAX: usize = 64 * KIB;
+
+/// HTTP/2 flow control: what may be under way on one stream. Larger than bandwidth × delay of a 10 Gbit/s network.
+pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+
+/// HTTP/2 flow control: what may be under way on one connection.
+pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// The largest HTTP/2 frame: fewer, larger frames are 25 to 50 % faster than the default of 16 KiB.
+pub const FRAME_BYTES: u32 = 256 << 10;
+
+/// How long a silent link may stay silent before HTTP/2 asks whether the peer is there.
+pub const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
+
+/// How long the peer may take to answer that before the link counts as lost.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a peer may take for its first word.
+pub const HELLO_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long one attempt to connect may take.
+pub const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+
+/// The first bound of the waits between attempts to connect.
+pub const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+
+/// The largest wait between attempts to connect.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// Labels of a duke, and the characters of one key or value.
+pub const LABELS_MAX: usize = 64;
+/// Characters of a name: a project, a host, a label's key or value.
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// Slots of one duke: four times the cores of the largest machines of today.
+pub const DUKE_CPUS_MAX: u32 = 4096;
+
+// ---- King -----------------------------------------------------------------------------------------------------------
+
+/// Jobs at a time. Each may hold two windows of bytes.
+pub const JOBS_MAX: usize = 1024;
+
+/// Dukes at a time.
+pub const DUKES_MAX: usize = 10_000;
+
+/// Units of a job that may be without a verdict at a time: enough for a thousand slots with 64 units each.
+pub const WINDOW_UNITS: u32 = 65_536;
+
+/// Bytes of inputs of a job that the king may hold. A single larger input is held alone.
+pub const WINDOW_BYTES: u64 = 64 << 20;
+
+/// Bytes of results of a job that the king may hold, on the same terms.
+pub const RESULTS_BYTES: u64 = 64 << 20;
+
+/// A result up to this size comes unasked, at most one for each attempt that runs. A larger one is offered, and
+/// fetched when there is room for it.
+pub const RESULT_UNASKED_BYTES_MAX: u64 = 16 << 10;
+
+/// Bytes of inputs at one duke for one job and slot, beyond the two units that each slot may always have.
+pub const SLOT_BYTES: u64 = MIB as u64;
+
+/// The work that a slot should have queued: enough to hide any link's latency.
+pub const SLOT_QUEUE: Duration = Duration::from_millis(100);
+
+/// Units that a slot may have queued, however short they are.
+pub const SLOT_UNITS_MAX: u32 = 1024;
+
+/// Units that a slot has queued, however long they are: one that runs, and the next.
+pub const SLOT_UNITS_MIN: u32 = 2;
+
+/// How long a slot serves a job before it may be asked back for a project that has less.
+pub const SLOT_TENURE: Duration = Duration::from_secs(1);
+
+/// How long a duke that could not start peasants for a job is left out of it.
+pub const BROKEN_SLOTS_REST: Duration = Duration::from_secs(10);
+
+/// Events that may wait for a reactor. Full, they hold back whoever reads the connections.
+pub const REACTOR_QUEUE: usize = 256;
+
+/// Events that a reactor handles as one batch.
+pub const REACTOR_BATCH: usize = 64;
+
+/// How long an ending king waits for the streams to close.
+pub const SHUTDOWN_WITHIN: Duration = Duration::from_secs(5);
+
+// ---- Peasants -------------------------------------------------------------------------------------------------------
+
+/// Linear memory of a guest when nobody says otherwise: what a program run by hand may need.
+pub const GUEST_MEMORY_BYTES: u64 = 1 << 30;
+
+/// What a peasant reads at once from its duke: several pipe buffers of Linux, since a duke may enlarge its pipes.
+pub const PEASANT_READ_BYTES: usize = 256 * KIB;
+
+/// Buffers that a unit has made larger than this are given back after it, so that one large unit does not count for
+/// ever, and small enough ones are kept, because making them anew for each unit costs page faults.
+pub const PEASANT_BUFFER_KEPT_BYTES: usize = 4 * MIB;
+
+/// Linear memory that a pooled slot clears by writing zeroes instead of giving it back to the system: what typical
+/// guests touch. Giving back and faulting in again costs more than clearing.
+pub const POOL_RESIDENT_BYTES: usize = 2 * MIB;
+
+/// The same where there is swap: a swapped-out page may escape the clearing scan, so the scan is left out and less kept.
+pub const POOL_RESIDENT_BYTES_WITH_SWAP: usize = 64 * KIB;
+
+/// The bookkeeping of one instance in the pool: functions, globals, imports. A Python interpreter needs 1 MiB.
+pub const POOL_INSTANCE_BYTES_MAX: usize = 64 * MIB;
+
+/// CPU time for compiling one program. The slowest seen in practice takes 10 s.
+pub const COMPILE_CPU_SECONDS_MAX: u64 = 300;
+
+/// Names of missing imports that are listed before "and N more".
+pub const MISSING_IMPORTS_NAMED: usize = 10;
+
+// ---- Duke -----------------------------------------------------------------------------------------------------------
+
+/// The work that a peasant should have in its pipe: enough to hide the wake-up of a process, little enough that a unit
+/// does not wait long behind others while another peasant is idle.
+pub const PIPE_QUEUE: Duration = Duration::from_millis(5);
+
+/// Units in the pipe of a peasant, however short they are.
+pub const PIPE_UNITS_MAX: usize = 256;
+
+/// Bytes of inputs in the pipe of a peasant, beyond the one unit that may always be there.
+pub const PIPE_BYTES: u64 = 256 << 10;
+
+/// Inputs up to this size are copied together before they are written into a pipe; longer ones are written from where
+/// they lie.
+pub const GATHERED_BYTES_MAX: usize = 4 * KIB;
+
+/// How much of a pipe is read at once.
+pub const READ_BYTES: usize = 64 * KIB;
+
+/// How much of a large result is read at once; also the size of its chunks.
+pub const CHUNK_BYTES: usize = 256 * KIB;
+
+/// Bytes of large results that a duke may hold until the king fetches them. A single larger result is held alone.
+pub const HELD_BYTES: u32 = 64 << 20;
+
+/// How long a peasant may take to load and initialise its program, unless the job's time-out is longer.
+pub const START_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long the compiler may work on one program.
+pub const COMPILE_WITHIN: Duration = Duration::from_secs(300);
+
+/// Peasants that may end before they are ready, one after the other, before a duke gives up on a job for a while.
+pub const STARTS_FAILED_MAX: u32 = 3;
+
+/// What is kept of the stderr of a peasant itself: it says a sentence before it ends, if anything.
+pub const PEASANT_STDERR_BYTES_MAX: usize = 4 * KIB;
+
+/// Compiled programs on disk. The oldest go when it is more.
+pub const CACHE_BYTES_MAX: u64 = 1 << 30;
+
+// ---- Queen ----------------------------------------------------------------------------------------------------------
+
+/// Inputs that are listed ahead of being read.
+pub const LISTED_MAX: usize = 4096;
+
+/// Inputs that the readers may have at a time.
+pub const READING_MAX: usize = 512;
+
+/// Threads that read inputs: enough to hide the latency of a file system on a network.
+pub const READERS: usize = 4;
+
+/// Threads that write outputs.
+pub const WRITERS: usize = 4;
+
+/// An input up to this size goes into one message with others; a larger one is sent in pieces as it is read.
+pub const GATHERED_INPUT_BYTES_MAX: u64 = 64 << 10;
+
+/// Messages that may wait for the connection to the king.
+pub const MESSAGES_WAITING: usize = 4;
+
+/// Bytes of results that a queen may hold until they are written. A single larger result is held alone.
+pub const UNWRITTEN_BYTES: u32 = 64 << 20;
+
+/// How long a queen tries to reach a king before she gives up.
+pub const KING_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a queen who leaves tries to tell the king.
+pub const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
+
+/// Failures that the summary shows; the rest are in the file of failures.
+pub const FAILURES_SHOWN: usize = 10;
+
+/// How often a run that is not watched on a terminal says how far it is.
+pub const PROGRESS_EVERY: Duration = Duration::from_secs(10);

@@ -1,0 +1,120 @@
+//! The frames that a duke and a peasant exchange over the peasant's stdin and stdout.
+//!
+//! A frame is a 32-bit little-endian header followed by a body. The low 31 bits of the header are the length of the
+//! body in bytes. The top bit, set only by a peasant, says that the body is an encoded [`Failure`] instead of a
+//! result.
+//!
+//! The first frame to a peasant that was started without a compiled program is the program. When the program is
+//! compiled and initialised, the peasant says so with an empty frame (four zero bytes). From then on it answers each
+//! frame with one frame, in order. The framing is that of the original distwasm; the failure bit is ours.
+
+use byteorder::{ByteOrder, LittleEndian};
+
+use crate::failure::Failure;
+
+/// Bytes of a frame's header.
+pub const HEADER_BYTES: usize = 4;
+
+/// The longest body that a header can describe: 2 GiB − 1.
+pub const BODY_BYTES_MAX: usize = (1 << 31) - 1;
+
+/// What a peasant writes when its program is initialised: the header of an empty frame.
+pub const READY: [u8; HEADER_BYTES] = [0; HEADER_BYTES];
+
+const FAILURE_BIT: u32 = 1 << 31;
+
+/// What stands before each body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Length of the body in bytes, at most [`BODY_BYTES_MAX`].
+    pub body_bytes: usize,
+    /// Whether the body is an encoded [`Failure`].
+    pub is_failure: bool,
+}
+
+impl Header {
+    /// The header of a plain body; `None` if the body is longer than [`BODY_BYTES_MAX`].
+    pub fn of_body(body: &[u8]) -> Option<Header> {
+        Some(Header { body_bytes: body.len(), is_failure: false }).filter(|_| body.len() <= BODY_BYTES_MAX)
+    }
+
+    /// The header at the start of `buffer`; `None` while fewer than [`HEADER_BYTES`] bytes are there.
+    pub fn parse(buffer: &[u8]) -> Option<Header> {
+        let word = LittleEndian::read_u32(buffer.get(..HEADER_BYTES)?);
+        Some(Header { body_bytes: (word & !FAILURE_BIT) as usize, is_failure: word & FAILURE_BIT != 0 })
+    }
+
+    /// The four bytes that go over the pipe. `body_bytes` must not exceed [`BODY_BYTES_MAX`].
+    pub fn encode(self) -> [u8; HEADER_BYTES] {
+        debug_assert!(self.body_bytes <= BODY_BYTES_MAX, "checked where the header was made");
+        let length = u32::try_from(self.body_bytes).unwrap_or(u32::MAX) & !FAILURE_BIT;
+        let word = if self.is_failure { length | FAILURE_BIT } else { length };
+        let mut bytes = [0; HEADER_BYTES];
+        LittleEndian::write_u32(&mut bytes, word);
+        bytes
+    }
+
+    /// Bytes of the whole frame.
+    pub fn frame_bytes(self) -> usize {
+        HEADER_BYTES + self.body_bytes
+    }
+}
+
+/// One whole frame found in a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// The frame's header.
+    pub header: Header,
+    /// The frame's body, [`Header::body_bytes`] long.
+    pub body: &'a [u8],
+}
+
+/// The frame at the start of `buffer`, or `None` while it is not there as a whole.
+pub fn parse(buffer: &[u8]) -> Option<Frame<'_>> {
+    let header = Header::parse(buffer)?;
+    let body = buffer.get(HEADER_BYTES..header.frame_bytes())?;
+    Some(Frame { header, body })
+}
+
+/// Appends a failure as a frame. A failure is far smaller than [`BODY_BYTES_MAX`] by its own limits.
+pub fn append_failure(failure: &Failure, out: &mut Vec<u8>) {
+    let body = failure.encode();
+    out.extend_from_slice(&Header { body_bytes: body.len(), is_failure: true }.encode());
+    out.extend_from_slice(&body);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::FailureKind;
+
+    #[test]
+    fn a_frame_is_found_only_when_it_is_whole() {
+        let mut bytes = Header { body_bytes: 3, is_failure: false }.encode().to_vec();
+        bytes.extend_from_slice(b"abcrest");
+        for cut in 0..7 {
+            assert_eq!(parse(&bytes[..cut]), None, "cut at {cut}");
+        }
+        let frame = parse(&bytes).unwrap();
+        assert_eq!(frame.body, b"abc");
+        assert_eq!(frame.header.frame_bytes(), 7);
+    }
+
+    #[test]
+    fn the_longest_body_keeps_clear_of_the_failure_bit() {
+        for is_failure in [false, true] {
+            let header = Header { body_bytes: BODY_BYTES_MAX, is_failure };
+            assert_eq!(Header::parse(&header.encode()), Some(header));
+        }
+    }
+
+    #[test]
+    fn a_failure_comes_back_as_it_was() {
+        let failure = Failure::new(FailureKind::Trap, "unreachable").with_stderr(b"before\xff");
+        let mut bytes = Vec::new();
+        append_failure(&failure, &mut bytes);
+        let frame = parse(&bytes).unwrap();
+        assert!(frame.header.is_failure);
+        assert_eq!(Failure::decode(frame.body), failure);
+    }
+}

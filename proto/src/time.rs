@@ -1,0 +1,44 @@
+//! Time as the pure parts know it: an argument, counted from an origin that means nothing.
+
+use std::time::{Duration, Instant};
+
+/// A point in time, in microseconds since its clock was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time(pub u64);
+
+impl Time {
+    /// The time `duration` later.
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Time {
+        Time(self.0.saturating_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)))
+    }
+
+    /// Microseconds from `earlier` to this time; 0 if it is not earlier.
+    pub fn micros_since(self, earlier: Time) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// Where a process reads the time. Monotonic: a change of the wall clock is not seen.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    origin: Instant,
+}
+
+impl Clock {
+    /// A clock that stands at zero.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
+    pub fn start() -> Clock {
+        Clock { origin: Instant::now() }
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Time {
+        Time::default().after(self.origin.elapsed())
+    }
+
+    /// The instant of `time`, for timers of the runtime.
+    pub fn instant(&self, time: Time) -> Instant {
+        self.origin.checked_add(Duration::from_micros(time.0)).unwrap_or(self.origin + Duration::from_secs(1 << 30))
+    }
+}

@@ -1,0 +1,283 @@
+//! The queen's submission: a pure state machine that decides how many units may be open, and how the job ends.
+//!
+//! Like the king's scheduler it takes events and gives actions, without I/O or payload bytes. Inputs pass through in
+//! their order: listed, then handed to the readers, then sent (which is when they get their unit numbers), then
+//! without a verdict, then settled.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use distwasm_proto::{
+    ids::UnitNo,
+    limits::{LISTED_MAX, READING_MAX},
+};
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are named for what they are")]
+pub enum Event {
+    /// The king took the job; so much may be without a verdict.
+    Welcomed { window_units: u32, window_bytes: u64 },
+    /// An input was found that has no output yet.
+    InputListed { bytes: u64 },
+    /// All inputs were found.
+    ListingEnded,
+    /// An input of this listed size was read and sent, and is this unit.
+    UnitSent { unit: UnitNo, bytes: u64 },
+    /// An input of this listed size could not be read, and was not sent.
+    InputFailed { bytes: u64 },
+    /// The king said how a unit ended.
+    VerdictArrived { unit: UnitNo, done: bool },
+    /// A unit's output is in its place.
+    OutputWritten { unit: UnitNo },
+    /// A unit's output could not be written, but others may.
+    OutputFailed { unit: UnitNo },
+    /// No outputs can be written any more.
+    OutputsImpossible,
+    /// The king said that all units have their verdicts.
+    JobEnded,
+    /// The king said that the job cannot run.
+    JobFailed,
+    /// The link to the king ended before the job did.
+    KingLost,
+    /// The user wants to stop.
+    Interrupted,
+}
+
+/// Something to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are named for what they are")]
+pub enum Action {
+    /// Give the next listed inputs to the readers.
+    ReadInputs { count: usize },
+    /// Tell the king that there are no more units.
+    CloseJob { units: u64 },
+    /// The run is over.
+    Finish { end: End },
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Every input has its output, or failed.
+    Complete,
+    /// The program cannot run.
+    Unfit,
+    /// The king was lost.
+    KingLost,
+    /// No outputs can be written.
+    NoOutputs,
+    /// The user stopped it.
+    Interrupted,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub struct Submission {
+    window: Option<Window>,
+    /// Sizes of inputs that the readers have not got yet.
+    listed: VecDeque<u64>,
+    listing_ended: bool,
+    /// How many inputs the readers have.
+    reading: usize,
+    /// How many units were sent.
+    sent: u64,
+    /// Units without a verdict, with the sizes of their inputs.
+    open: BTreeMap<UnitNo, u64>,
+    /// Bytes of the inputs that are being read or are without a verdict.
+    open_bytes: u64,
+    /// Units whose outputs are being written.
+    writing: BTreeSet<UnitNo>,
+    closed: bool,
+    job_ended: bool,
+    /// Set once; nothing is decided afterwards.
+    end: Option<End>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    units: usize,
+    bytes: u64,
+}
+
+impl Submission {
+    /// Takes in one event, and appends to `actions` what follows from it.
+    pub fn handle(&mut self, event: Event, actions: &mut Vec<Action>) {
+        // The run is over; what is still under way does not matter any more.
+        if self.end.is_some() {
+            return;
+        }
+        match event {
+            Event::Welcomed { window_units, window_bytes } => {
+                let units = usize::try_from(window_units).unwrap_or(usize::MAX);
+                self.window = Some(Window { units, bytes: window_bytes });
+            }
+            Event::InputListed { bytes } => self.listed.push_back(bytes),
+            Event::ListingEnded => self.listing_ended = true,
+            Event::UnitSent { unit, bytes } => {
+                self.reading -= 1;
+                self.sent += 1;
+                self.open.insert(unit, bytes);
+            }
+            Event::InputFailed { bytes } => {
+                self.reading -= 1;
+                self.open_bytes -= bytes;
+            }
+            Event::VerdictArrived { unit, done } => {
+                // The border lets only verdicts of open units through.
+                let Some(bytes) = self.open.remove(&unit) else { return };
+                self.open_bytes -= bytes;
+                if done {
+                    self.writing.insert(unit);
+                }
+            }
+            Event::OutputWritten { unit } | Event::OutputFailed { unit } => {
+                self.writing.remove(&unit);
+            }
+            Event::OutputsImpossible => return self.finish(End::NoOutputs, actions),
+            Event::JobEnded => self.job_ended = true,
+            Event::JobFailed => return self.finish(End::Unfit, actions),
+            Event::KingLost => return self.finish(End::KingLost, actions),
+            Event::Interrupted => return self.finish(End::Interrupted, actions),
+        }
+        self.go_on(actions);
+    }
+
+    /// Whether more inputs should be listed.
+    pub fn wants_inputs(&self) -> bool {
+        self.listed.len() < LISTED_MAX && self.end.is_none()
+    }
+
+    /// Whether a verdict on this unit is expected.
+    pub fn expects(&self, unit: UnitNo) -> bool {
+        self.open.contains_key(&unit)
+    }
+
+    fn go_on(&mut self, actions: &mut Vec<Action>) {
+        let count = self.readable();
+        if count > 0 {
+            actions.push(Action::ReadInputs { count });
+        }
+        let all_sent = self.listing_ended && self.listed.is_empty() && self.reading == 0;
+        if !all_sent {
+            return;
+        }
+        if self.sent == 0 {
+            // There was nothing to do, or nothing could be read: the king need not know.
+            return self.finish(End::Complete, actions);
+        }
+        if !self.closed {
+            self.closed = true;
+            actions.push(Action::CloseJob { units: self.sent });
+        }
+        if self.job_ended && self.open.is_empty() && self.writing.is_empty() {
+            self.finish(End::Complete, actions);
+        }
+    }
+
+    /// Takes as many inputs from the list as the window has room for. One may always be open, whatever its size.
+    fn readable(&mut self) -> usize {
+        let Some(window) = self.window else { return 0 };
+        let mut count = 0;
+        while let Some(bytes) = self.listed.front().copied() {
+            let open = self.open.len() + self.reading;
+            let fits = open < window.units && self.open_bytes.saturating_add(bytes) <= window.bytes;
+            if self.reading >= READING_MAX || !(fits || open == 0) {
+                break;
+            }
+            self.listed.pop_front();
+            self.reading += 1;
+            self.open_bytes += bytes;
+            count += 1;
+        }
+        count
+    }
+
+    fn finish(&mut self, end: End, actions: &mut Vec<Action>) {
+        self.end = Some(end);
+        actions.push(Action::Finish { end });
+    }
+
+    /// Asserts every invariant, by name.
+    ///
+    /// # Panics
+    ///
+    /// When one does not hold; the message names it.
+    pub fn check(&self) {
+        let open_bytes: u64 = self.open.values().sum();
+        if self.reading == 0 {
+            assert_eq!(self.open_bytes, open_bytes, "open_bytes_are_counted");
+        }
+        assert!(self.open_bytes >= open_bytes, "open_bytes_are_counted");
+        if let Some(window) = self.window {
+            let open = self.open.len() + self.reading;
+            assert!(open <= window.units.max(1), "window_of_units_is_kept");
+            assert!(self.open_bytes <= window.bytes || open == 1, "window_of_bytes_is_kept");
+        }
+        if self.end == Some(End::Complete) {
+            let nothing_left = self.open.is_empty() && self.writing.is_empty() && self.listed.is_empty();
+            assert!(nothing_left && self.reading == 0, "complete_run_has_nothing_left");
+        }
+        assert!(!self.closed || (self.listing_ended && self.listed.is_empty()), "closed_job_has_all_its_units");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn handle(submission: &mut Submission, events: impl IntoIterator<Item = Event>) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for event in events {
+            submission.handle(event, &mut actions);
+            submission.check();
+        }
+        actions
+    }
+
+    fn listed(sizes: &[u64]) -> Vec<Event> {
+        sizes.iter().map(|bytes| Event::InputListed { bytes: *bytes }).collect()
+    }
+
+    #[test]
+    fn nothing_to_do_is_done_without_a_king() {
+        let actions = handle(&mut Submission::default(), [Event::ListingEnded]);
+        assert_eq!(actions, [Action::Finish { end: End::Complete }]);
+    }
+
+    #[test]
+    fn the_window_bounds_units_and_bytes_but_lets_one_large_input_through() {
+        let mut submission = Submission::default();
+        handle(&mut submission, listed(&[10, 60, 50, 1000, 5]));
+        let welcome = Event::Welcomed { window_units: 3, window_bytes: 100 };
+        assert_eq!(handle(&mut submission, [welcome]), [Action::ReadInputs { count: 2 }]);
+        let sent = |unit, bytes| Event::UnitSent { unit: UnitNo(unit), bytes };
+        let verdict = |unit| Event::VerdictArrived { unit: UnitNo(unit), done: false };
+        assert_eq!(handle(&mut submission, [sent(0, 10), sent(1, 60)]), []);
+        assert_eq!(handle(&mut submission, [verdict(1)]), [Action::ReadInputs { count: 1 }]);
+        assert_eq!(handle(&mut submission, [sent(2, 50), verdict(2)]), []);
+        assert_eq!(handle(&mut submission, [verdict(0)]), [Action::ReadInputs { count: 1 }]);
+        assert_eq!(handle(&mut submission, [sent(3, 1000)]), []);
+        assert_eq!(handle(&mut submission, [verdict(3)]), [Action::ReadInputs { count: 1 }]);
+    }
+
+    #[test]
+    fn a_run_is_complete_when_the_last_output_is_in_its_place() {
+        let mut submission = Submission::default();
+        let welcome = Event::Welcomed { window_units: 9, window_bytes: 9 };
+        let unit = UnitNo(0);
+        handle(&mut submission, listed(&[1, 2]));
+        handle(&mut submission, [welcome, Event::UnitSent { unit, bytes: 1 }, Event::InputFailed { bytes: 2 }]);
+        assert_eq!(handle(&mut submission, [Event::ListingEnded]), [Action::CloseJob { units: 1 }]);
+        let verdict = Event::VerdictArrived { unit, done: true };
+        assert_eq!(handle(&mut submission, [verdict, Event::JobEnded]), []);
+        let written = Event::OutputWritten { unit };
+        assert_eq!(handle(&mut submission, [written]), [Action::Finish { end: End::Complete }]);
+    }
+
+    #[test]
+    fn nothing_is_decided_after_the_end() {
+        let mut submission = Submission::default();
+        let actions = handle(&mut submission, [Event::Interrupted, Event::KingLost, Event::ListingEnded]);
+        assert_eq!(actions, [Action::Finish { end: End::Interrupted }]);
+    }
+}

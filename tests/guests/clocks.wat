@@ -1,0 +1,28 @@
+;; Command: asks for the time, for randomness, for its arguments, and to sleep for 2 ms; answers five error numbers.
+(module
+  (import "wasi_snapshot_preview1" "clock_time_get" (func $clock_time_get (param i32 i64 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "random_get" (func $random_get (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "args_sizes_get" (func $args_sizes_get (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "environ_sizes_get" (func $environ_sizes_get (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll_oneoff (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "_start")
+    (i32.store8 (i32.const 16) (call $clock_time_get (i32.const 0) (i64.const 1) (i32.const 64)))
+    (i32.store8 (i32.const 17) (call $clock_time_get (i32.const 1) (i64.const 1) (i32.const 64)))
+    (i32.store8 (i32.const 18) (call $random_get (i32.const 64) (i32.const 32)))
+    ;; A subscription at 256: user data 5, clock 1, 2 ms from now.
+    (i64.store (i32.const 256) (i64.const 5))
+    (i32.store (i32.const 272) (i32.const 1))
+    (i64.store (i32.const 280) (i64.const 2000000))
+    (i32.store8 (i32.const 19) (call $poll_oneoff (i32.const 256) (i32.const 512) (i32.const 1) (i32.const 64)))
+    ;; One event, with the user data.
+    (i32.store8 (i32.const 20) (i32.load (i32.const 64)))
+    (i32.store8 (i32.const 21) (i32.load (i32.const 512)))
+    (drop (call $args_sizes_get (i32.const 64) (i32.const 68)))
+    (i32.store8 (i32.const 22) (i32.load (i32.const 64)))
+    (drop (call $environ_sizes_get (i32.const 64) (i32.const 68)))
+    (i32.store8 (i32.const 23) (i32.load (i32.const 64)))
+    (i32.store (i32.const 0) (i32.const 16))
+    (i32.store (i32.const 4) (i32.const 8))
+    (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))
