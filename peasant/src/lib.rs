@@ -6,7 +6,6 @@
 pub mod abi;
 pub mod answers;
 pub mod engine;
-pub mod foreign;
 pub mod guest;
 pub mod inputs;
 pub mod options;

@@ -7,7 +7,7 @@ use std::path::Path;
 use distwasm_proto::limits::MISSING_IMPORTS_NAMED;
 use wasmtime::{CodeBuilder, CodeHint, Engine, ExternType, FuncType, InstancePre, Module, Store, ValType};
 
-use crate::foreign;
+use distwasm_proto::foreign;
 use crate::guest::Guest;
 use crate::{engine, wasi};
 
@@ -98,20 +98,14 @@ impl Program {
 
 fn compile_module(engine: &Engine, bytes: &[u8]) -> Result<Module, Unfit> {
     const COMPONENT: &str = "is a component; this version runs core modules (wasm32-wasip1)";
-    let not_wasm = |what: String| Unfit(format!("not a WebAssembly program: it is {what}"));
     let is_binary = bytes.starts_with(b"\0asm");
-    if bytes.is_empty() {
-        return Err(not_wasm("empty".to_owned()));
-    }
-    if let Some(what) = foreign::what_is(bytes) {
-        return Err(not_wasm(what.to_owned()));
-    }
-    if !is_binary && std::str::from_utf8(bytes).map_or(true, |text| text.contains('\0')) {
-        return Err(not_wasm(format!("a binary file that begins with {}", foreign::first_bytes(bytes))));
+    if let Some(why) = foreign::why_no_program(bytes) {
+        return Err(Unfit(why));
     }
     let mut builder = CodeBuilder::new(engine);
     if let Err(error) = builder.wasm_binary_or_text(bytes, None) {
-        return Err(not_wasm(format!("text, but not WebAssembly's text format: {error}")));
+        let why = format!("not a WebAssembly program: it is text, but not WebAssembly's text format: {error}");
+        return Err(Unfit(why));
     }
     // The header's last two bytes tell modules (0) from components (1).
     if matches!(builder.hint(), Some(CodeHint::Component)) || (is_binary && bytes.get(6) == Some(&1)) {

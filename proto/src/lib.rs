@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod digest;
 pub mod exit;
 pub mod failure;
+pub mod foreign;
 pub mod ids;
 pub mod limits;
 #[cfg(feature = "grpc")]

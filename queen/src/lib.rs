@@ -1,1 +1,76 @@
+//! The queen: the command line. She lists inputs, submits a job, and writes each result as it comes.
+//!
+//! [`run`] is one whole run. What may be open at a time is decided by the pure [`submission`], what is to be done by
+//! the pure [`plan`].
 
+mod king_link;
+mod listing;
+mod local;
+pub mod options;
+mod output;
+pub mod plan;
+mod reactor;
+mod readers;
+pub mod report;
+pub mod submission;
+
+use distwasm_proto::{exit::Exit, link::KingAddress, time::Clock};
+use tokio_util::sync::CancellationToken;
+
+use local::Kingdom;
+use options::{Options, OptionsError};
+use reactor::{CutShort, Ending};
+use report::{FailedUnit, FailureFile, Human, Summary, failure_file};
+
+/// A run that is over.
+#[derive(Debug)]
+pub struct Report {
+    /// The figures.
+    pub summary: Summary,
+    /// The first failures, with all that is known of them.
+    pub first_failures: Vec<FailedUnit>,
+}
+
+/// Runs what the options say, until it is done or `interrupted`.
+///
+/// # Errors
+///
+/// When the run cannot begin: wrong files or folders. Everything else is in the report.
+pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Report, OptionsError> {
+    let clock = Clock::start();
+    let prepared = options.prepare()?;
+    let failures = FailureFile::new(failure_file(&prepared.folders.output));
+    let mut human = Human::new(clock, options.quiet, options.verbose > 0, failures);
+    let (folders, request) = (&prepared.folders, &prepared.request);
+    let ending = match &options.king_address {
+        Some(address) => {
+            let address = KingAddress::Tcp(address.clone());
+            reactor::run(folders, &address, request, &mut human, &interrupted, std::future::pending()).await
+        }
+        None => {
+            let mut kingdom = Kingdom::start(options);
+            let address = kingdom.address.clone();
+            let ending =
+                reactor::run(folders, &address, request, &mut human, &interrupted, kingdom.trouble()).await;
+            kingdom.end().await;
+            ending
+        }
+    };
+    let Ending { counts, cut_short } = ending;
+    let exit = match &cut_short {
+        Some(CutShort::Interrupted) => Exit::Interrupted,
+        Some(_) => Exit::CouldNotRun,
+        None if counts.failed > 0 => Exit::SomeFailed,
+        None => Exit::Done,
+    };
+    let (first_failures, failures) = human.finish();
+    let mut cut_short = cut_short.map(|why| why.to_string());
+    let failures = failures.finish(exit == Exit::Done).unwrap_or_else(|error| {
+        let why = format!("the failures cannot be written to {}: {error}", failure_file(&folders.output).display());
+        cut_short.get_or_insert(why);
+        None
+    });
+    let elapsed = std::time::Duration::from_micros(clock.now().0);
+    let summary = Summary { project: request.project.clone(), counts, elapsed, failures, cut_short, exit };
+    Ok(Report { summary, first_failures })
+}

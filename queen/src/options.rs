@@ -1,0 +1,238 @@
+//! The queen's command line: what was typed, checked once, into what holds.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::Parser;
+use distwasm_proto::{
+    foreign::why_no_program,
+    limits::{GUEST_ARGS_BYTES_MAX, NAME_BYTES_MAX, PROGRAM_BYTES_MAX},
+    logging::LogFormat,
+    payload::Payload,
+};
+use thiserror::Error;
+
+use crate::{king_link::JobRequest, reactor::Folders};
+
+/// Runs one WebAssembly program over every file below a folder, and writes a folder of results.
+///
+/// Without --king-address everything happens on this machine. An input whose output exists is done: running the same
+/// command again goes on where the last run was.
+///
+/// Exit status: 0 all done, 1 some units failed, 2 the job could not run (to its end), 130 interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "queen", version)]
+pub struct Options {
+    /// The program: a WebAssembly module, binary or text
+    #[arg(short, long, value_name = "PROGRAM", env = "DISTWASM_BINARY")]
+    pub binary: PathBuf,
+
+    /// The king to submit to [default: none, all on this machine]
+    #[arg(short, long, value_name = "HOST:PORT", env = "DISTWASM_KING_ADDRESS")]
+    pub king_address: Option<String>,
+
+    /// A label for the job; slots are shared fairly between projects [default: the program's name without its ending]
+    #[arg(short, long, value_name = "NAME", env = "DISTWASM_PROJECT")]
+    pub project: Option<String>,
+
+    /// Folder of inputs; every file below it is one
+    #[arg(long, value_name = "DIR", default_value = "input", env = "DISTWASM_INPUT")]
+    pub input: PathBuf,
+
+    /// Folder of outputs, which get the names of their inputs; made if need be
+    #[arg(long, value_name = "DIR", default_value = "output", env = "DISTWASM_OUTPUT")]
+    pub output: PathBuf,
+
+    /// Memory that each slot must have, in MB (1 MB = 1,048,576 bytes)
+    #[arg(short, long, value_name = "MB", default_value_t = 0, env = "DISTWASM_MIN_RAM")]
+    pub min_ram: u64,
+
+    /// Run at most one unit at a time on each machine, with all its memory
+    #[arg(long, env = "DISTWASM_ONE_PER_MACHINE")]
+    pub one_per_machine: bool,
+
+    /// How long one unit may take, such as 30s or 5min [default: for ever]
+    #[arg(long, value_name = "DURATION", env = "DISTWASM_TIMEOUT", value_parser = parse_timeout)]
+    pub timeout: Option<Duration>,
+
+    /// How often a unit that failed is tried again
+    #[arg(long, value_name = "N", default_value_t = 0, env = "DISTWASM_RETRIES")]
+    pub retries: u32,
+
+    /// Put each output on disk for good before it counts
+    #[arg(long, env = "DISTWASM_SYNC")]
+    pub sync: bool,
+
+    /// Print a summary as JSON to stdout
+    #[arg(long, env = "DISTWASM_JSON")]
+    pub json: bool,
+
+    /// Say nothing but errors and failures
+    #[arg(short, long, env = "DISTWASM_QUIET", conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Say more: each failure as it happens, and what king and duke log; twice for even more
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Without a king: peasants to run at a time [default: the processors that this process may use]
+    #[arg(long, value_name = "N", env = "DISTWASM_NUM_CPUS", value_parser = clap::value_parser!(u32).range(1..=i64::from(distwasm_proto::limits::DUKE_CPUS_MAX)))]
+    pub num_cpus: Option<u32>,
+
+    /// Without a king: memory for all guests together, in MB [default: half of this machine's]
+    #[arg(long, value_name = "MB", env = "DISTWASM_RAM_LIMIT", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    pub ram_limit: Option<u64>,
+
+    /// Without a king: the peasant program [default: `peasant` beside this program, else in PATH]
+    #[arg(long, value_name = "PATH", env = "DISTWASM_PEASANT")]
+    pub peasant: Option<PathBuf>,
+
+    /// Without a king: folder for compiled programs [default: distwasm in the user's cache folder]
+    #[arg(long, value_name = "DIR", env = "DISTWASM_CACHE")]
+    pub cache: Option<PathBuf>,
+
+    /// How log lines look; RUST_LOG says which there are
+    #[arg(long, value_enum, default_value_t, env = "DISTWASM_LOG_FORMAT")]
+    pub log_format: LogFormat,
+
+    /// Arguments for the program
+    #[arg(last = true, value_name = "ARGS")]
+    pub args: Vec<String>,
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(timeout) if timeout.is_zero() => Err("a unit must have some time".to_owned()),
+        Ok(timeout) => Ok(timeout),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Why a run cannot begin.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum OptionsError {
+    #[error("failed to read the program {}", .path.display())]
+    Program { path: PathBuf, source: io::Error },
+    #[error("the program {} has more than {} MB", .path.display(), PROGRAM_BYTES_MAX >> 20)]
+    ProgramTooLarge { path: PathBuf },
+    #[error("{}: {why}", .path.display())]
+    NoProgram { path: PathBuf, why: String },
+    #[error("failed to find the input folder {} (--input names another)", .path.display())]
+    Input { path: PathBuf, source: io::Error },
+    #[error("the input {} is no folder", .path.display())]
+    InputNoFolder { path: PathBuf },
+    #[error("failed to use {} as the output folder (--output names another)", .path.display())]
+    Output { path: PathBuf, source: io::Error },
+    #[error("the folders overlap: input {} and output {}; outputs would be taken for inputs", .input.display(), .output.display())]
+    Overlap { input: PathBuf, output: PathBuf },
+    #[error("another queen is writing to the output folder {}", .path.display())]
+    OutputBusy { path: PathBuf },
+    #[error("a project's name has 1 to {NAME_BYTES_MAX} bytes")]
+    Project,
+    #[error("the arguments for the program have more than {} KB", GUEST_ARGS_BYTES_MAX >> 10)]
+    Args,
+}
+
+/// What a run needs, checked.
+#[derive(Debug)]
+pub struct Prepared {
+    /// What the king is to do.
+    pub request: JobRequest,
+    /// Where inputs and outputs are.
+    pub folders: Folders,
+    /// Kept open, and locked, as long as the run lasts.
+    pub _output_lock: fs::File,
+}
+
+impl Options {
+    /// Checks what can be checked before anything starts, and makes the output folder.
+    ///
+    /// # Errors
+    ///
+    /// When the run cannot begin, with the reason.
+    pub fn prepare(&self) -> Result<Prepared, OptionsError> {
+        let program = read_program(&self.binary)?;
+        let stem = || self.binary.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let project = self.project.clone().unwrap_or_else(stem);
+        if project.is_empty() || project.len() > NAME_BYTES_MAX {
+            return Err(OptionsError::Project);
+        }
+        if self.args.iter().map(|arg| arg.len() + 1).sum::<usize>() > GUEST_ARGS_BYTES_MAX {
+            return Err(OptionsError::Args);
+        }
+        let input = fs::canonicalize(&self.input)
+            .map_err(|source| OptionsError::Input { path: self.input.clone(), source })?;
+        if !input.is_dir() {
+            return Err(OptionsError::InputNoFolder { path: self.input.clone() });
+        }
+        let (output, lock) = self.claim_output(&input)?;
+        let request = JobRequest {
+            project,
+            program,
+            min_ram_bytes: self.min_ram.saturating_mul(1 << 20),
+            one_per_machine: self.one_per_machine,
+            timeout: self.timeout,
+            retries: self.retries,
+            args: self.args.clone(),
+        };
+        Ok(Prepared { request, folders: Folders { input, output, sync: self.sync }, _output_lock: lock })
+    }
+
+    fn claim_output(&self, input: &Path) -> Result<(PathBuf, fs::File), OptionsError> {
+        let path = &self.output;
+        let cannot_use = |source| OptionsError::Output { path: path.clone(), source };
+        // A folder that was made only to find that it overlaps with the input would be an odd thing to leave behind.
+        let overlap = |output: &Path| {
+            let overlaps = output.starts_with(input) || input.starts_with(output);
+            let error = OptionsError::Overlap { input: self.input.clone(), output: path.clone() };
+            if overlaps { Err(error) } else { Ok(()) }
+        };
+        overlap(&resolve(path).map_err(cannot_use)?)?;
+        fs::create_dir_all(path).map_err(cannot_use)?;
+        let output = fs::canonicalize(path).map_err(cannot_use)?;
+        overlap(&output)?;
+        rustix::fs::access(&output, rustix::fs::Access::WRITE_OK).map_err(|errno| cannot_use(errno.into()))?;
+        let lock = fs::File::open(&output).map_err(cannot_use)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(OptionsError::OutputBusy { path: path.clone() }),
+            // Some file systems on networks know no locks.
+            Err(fs::TryLockError::Error(error)) => {
+                tracing::debug!(%error, "the output folder cannot be locked");
+            }
+        }
+        Ok((output, lock))
+    }
+}
+
+/// The path with the links in its existing part followed.
+fn resolve(path: &Path) -> io::Result<PathBuf> {
+    let absolute = std::path::absolute(path)?;
+    for ancestor in absolute.ancestors() {
+        match fs::canonicalize(ancestor) {
+            Ok(existing) => {
+                return Ok(absolute.strip_prefix(ancestor).map_or(existing.clone(), |rest| existing.join(rest)));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(absolute)
+}
+
+fn read_program(path: &Path) -> Result<Payload, OptionsError> {
+    let cannot_read = |source| OptionsError::Program { path: path.to_owned(), source };
+    let metadata = fs::metadata(path).map_err(cannot_read)?;
+    if metadata.len() > PROGRAM_BYTES_MAX {
+        return Err(OptionsError::ProgramTooLarge { path: path.to_owned() });
+    }
+    let program = fs::read(path).map_err(cannot_read)?;
+    match why_no_program(&program) {
+        Some(why) => Err(OptionsError::NoProgram { path: path.to_owned(), why }),
+        None => Ok(program.into()),
+    }
+}

@@ -1,0 +1,424 @@
+//! The queen's one loop: takes what the lister, the readers, the king and the writers say, has the submission decide,
+//! does what it decided, and keeps count for the report.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    path::PathBuf,
+    sync::{Arc, Mutex, mpsc as blocking},
+};
+
+use distwasm_proto::{
+    failure::{Failure, FailureKind},
+    ids::UnitNo,
+    limits::{GOODBYE_WITHIN, MESSAGES_WAITING, READERS, READING_MAX, REACTOR_QUEUE, WRITERS},
+    link::KingAddress,
+    wire::FromQueen,
+};
+use thiserror::Error;
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    king_link::{self, Incoming, JobRequest, LinkError, Told, Verdict, Window},
+    listing::{self, BATCH, Found, Input},
+    output::{self, Output, Written},
+    readers::{self, Order, Post, Sent},
+    report::{Counts, FailedUnit, PROGRESS_DRAWN_EVERY, Reporter},
+    submission::{Action, End, Event, Submission},
+};
+
+/// Where a run reads and writes.
+#[derive(Clone, Debug)]
+pub struct Folders {
+    /// The inputs.
+    pub input: PathBuf,
+    /// The outputs.
+    pub output: PathBuf,
+    /// Whether each output must be on disk before it counts.
+    pub sync: bool,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Ending {
+    /// What was done.
+    pub counts: Counts,
+    /// Why it ended before everything was done, if it did.
+    pub cut_short: Option<CutShort>,
+}
+
+/// Why a run ended before everything was done.
+#[derive(Debug, Error)]
+pub enum CutShort {
+    #[error("interrupted")]
+    Interrupted,
+    #[error("the program cannot run: {0}")]
+    Unfit(String),
+    #[error(transparent)]
+    King(#[from] LinkError),
+    #[error("no more outputs can be written: {0}")]
+    NoOutputs(String),
+    #[error("{0}")]
+    Household(String),
+}
+
+/// Outputs in one order to a writer.
+const WRITE_BATCH: usize = 64;
+
+/// Orders that may wait for the writers; what is more waits here, bounded in bytes by `king_link`.
+const WRITE_ORDERS: usize = 2 * WRITERS;
+
+/// See the module's documentation.
+struct Reactor<'a> {
+    submission: Submission,
+    reporter: &'a mut dyn Reporter,
+    counts: Counts,
+    /// Inputs that the submission has not given to the readers.
+    listed: VecDeque<Input>,
+    /// Inputs of units without a verdict.
+    open: HashMap<UnitNo, Input>,
+    readers: blocking::SyncSender<Order>,
+    writers: blocking::SyncSender<Vec<Output>>,
+    /// What the writers are to get next.
+    outputs: VecDeque<Output>,
+    events: Vec<Event>,
+    why: Option<CutShort>,
+    end: Option<End>,
+}
+
+/// What the threads and the link say.
+struct Channels {
+    found: mpsc::Receiver<Found>,
+    sent: mpsc::Receiver<Sent>,
+    written: mpsc::Receiver<Vec<Written>>,
+    told: mpsc::Receiver<Result<Vec<Told>, LinkError>>,
+}
+
+/// Runs a job to its end. `household` ends with a reason when the king or duke of this process cannot go on.
+pub async fn run(
+    folders: &Folders,
+    address: &KingAddress,
+    request: &JobRequest,
+    reporter: &mut dyn Reporter,
+    interrupted: &CancellationToken,
+    household: impl Future<Output = String>,
+) -> Ending {
+    let mut threads = JoinSet::new();
+    let (messages, outgoing) = mpsc::channel(MESSAGES_WAITING);
+    let (readers, sent) = start_readers(&mut threads, folders, messages.clone());
+    let (writers, written) = start_writers(&mut threads, folders);
+    let found = start_lister(&mut threads, folders);
+    let (news, told) = mpsc::channel(MESSAGES_WAITING);
+    let mut channels = Channels { found, sent, written, told };
+    let mut reactor = Reactor {
+        submission: Submission::default(),
+        reporter,
+        counts: Counts::default(),
+        listed: VecDeque::new(),
+        open: HashMap::new(),
+        readers,
+        writers,
+        outputs: VecDeque::new(),
+        events: Vec::new(),
+        why: None,
+        end: None,
+    };
+    let mut link = JoinSet::new();
+    let submit = king_link::submit(address, request, outgoing);
+    let listen = |incoming| {
+        link.spawn(listen(incoming, news.clone()));
+    };
+    reactor.run(&mut channels, submit, listen, interrupted, household).await;
+    if reactor.end != Some(End::Complete) {
+        king_link::leave(messages).await;
+    }
+    let ending = reactor.finish(channels).await;
+    // The king closes the link when he has heard of it; a king who does not is left alone.
+    let _closed = timeout(GOODBYE_WITHIN, link.join_next()).await;
+    link.shutdown().await;
+    while threads.join_next().await.is_some() {}
+    ending
+}
+
+fn start_lister(threads: &mut JoinSet<()>, folders: &Folders) -> mpsc::Receiver<Found> {
+    let (sender, found) = mpsc::channel(REACTOR_QUEUE);
+    let folders = folders.clone();
+    threads.spawn_blocking(move || listing::list(&folders.input, &folders.output, &sender));
+    found
+}
+
+fn start_readers(
+    threads: &mut JoinSet<()>,
+    folders: &Folders,
+    messages: mpsc::Sender<FromQueen>,
+) -> (blocking::SyncSender<Order>, mpsc::Receiver<Sent>) {
+    let (orders, queue) = blocking::sync_channel(READING_MAX + 1);
+    let (sender, sent) = mpsc::channel(REACTOR_QUEUE);
+    let (queue, post) = (Arc::new(Mutex::new(queue)), Arc::new(Post::new(messages)));
+    for _ in 0..READERS {
+        let (input, queue, post, sender) = (folders.input.clone(), Arc::clone(&queue), Arc::clone(&post), sender.clone());
+        threads.spawn_blocking(move || readers::read(&input, &queue, &post, &sender));
+    }
+    (orders, sent)
+}
+
+fn start_writers(
+    threads: &mut JoinSet<()>,
+    folders: &Folders,
+) -> (blocking::SyncSender<Vec<Output>>, mpsc::Receiver<Vec<Written>>) {
+    let (orders, queue) = blocking::sync_channel(WRITE_ORDERS);
+    let (sender, written) = mpsc::channel(REACTOR_QUEUE);
+    let queue = Arc::new(Mutex::new(queue));
+    for _ in 0..WRITERS {
+        let (folders, queue, sender) = (folders.clone(), Arc::clone(&queue), sender.clone());
+        threads.spawn_blocking(move || output::write(&folders.output, folders.sync, &queue, &sender));
+    }
+    (orders, written)
+}
+
+/// Passes on what the king says. Waits in here for room for results, so that the loop never does.
+async fn listen(mut incoming: Incoming, news: mpsc::Sender<Result<Vec<Told>, LinkError>>) {
+    while let Some(told) = incoming.next().await.transpose() {
+        let is_last = told.is_err();
+        // The reactor ends before the link when the user wants it.
+        if news.send(told).await.is_err() || is_last {
+            return;
+        }
+    }
+}
+
+impl Reactor<'_> {
+    async fn run(
+        &mut self,
+        channels: &mut Channels,
+        submit: impl Future<Output = Result<(Incoming, Window), LinkError>>,
+        mut listen: impl FnMut(Incoming),
+        interrupted: &CancellationToken,
+        household: impl Future<Output = String>,
+    ) {
+        tokio::pin!(submit, household);
+        let mut linked = false;
+        let mut listing = true;
+        let mut ticks = interval(PROGRESS_DRAWN_EVERY);
+        while self.end.is_none() {
+            tokio::select! {
+                found = channels.found.recv(), if listing && self.submission.wants_inputs() => match found {
+                    Some(found) => self.on_found(found),
+                    None => {
+                        listing = false;
+                        self.counts.all_found = true;
+                        self.events.push(Event::ListingEnded);
+                    }
+                },
+                Some(sent) = channels.sent.recv() => self.on_sent(sent),
+                Some(written) = channels.written.recv() => self.on_written(written),
+                Some(told) = channels.told.recv() => {
+                    // What was sent before an answer to it is known before the answer.
+                    while let Ok(sent) = channels.sent.try_recv() {
+                        self.on_sent(sent);
+                    }
+                    self.on_told(told);
+                }
+                // There may be nothing to do; then there need not be a king.
+                submitted = &mut submit, if !linked && self.counts.found > 0 => {
+                    linked = true;
+                    match submitted {
+                        Ok((incoming, Window { units: window_units, bytes: window_bytes })) => {
+                            self.events.push(Event::Welcomed { window_units, window_bytes });
+                            listen(incoming);
+                        }
+                        Err(error) => self.lose_king(error.into()),
+                    }
+                }
+                why = &mut household => self.lose_king(CutShort::Household(why)),
+                () = interrupted.cancelled() => self.events.push(Event::Interrupted),
+                _ = ticks.tick() => self.reporter.progress(&self.counts),
+            }
+            self.settle();
+        }
+    }
+
+    fn settle(&mut self) {
+        let mut actions = Vec::new();
+        for event in std::mem::take(&mut self.events) {
+            self.submission.handle(event, &mut actions);
+        }
+        for action in actions {
+            match action {
+                Action::ReadInputs { count } => self.read_inputs(count),
+                Action::CloseJob { units } => self.order_readers(Order::Close { units }),
+                Action::Finish { end } => self.end = Some(end),
+            }
+        }
+        self.order_writers();
+    }
+
+    /// Counts what is still being written, after the end was decided.
+    async fn finish(mut self, mut channels: Channels) -> Ending {
+        drop((channels.found, channels.sent, channels.told));
+        let Reactor { writers, outputs, .. } = &mut self;
+        // The writers end when the last order is given and done. Results that are here are kept, whatever the end.
+        let rest = Vec::from(std::mem::take(outputs));
+        let writers = writers.clone();
+        drop(std::mem::replace(&mut self.writers, blocking::sync_channel(0).0));
+        let orders = tokio::task::spawn_blocking(move || writers.send(rest));
+        while let Some(written) = channels.written.recv().await {
+            self.on_written(written);
+        }
+        // The writers take orders as long as there are any.
+        let _given = orders.await;
+        self.reporter.progress(&self.counts);
+        let cut_short = match self.end {
+            None | Some(End::Complete) => None,
+            Some(End::Interrupted) => Some(CutShort::Interrupted),
+            Some(End::Unfit | End::KingLost | End::NoOutputs) => self.why,
+        };
+        Ending { counts: self.counts, cut_short }
+    }
+
+    // ---- What comes in --------------------------------------------------------------------------------------------
+
+    fn on_found(&mut self, found: Found) {
+        match found {
+            Found::Inputs(inputs) => {
+                self.counts.found += inputs.len() as u64;
+                self.events.extend(inputs.iter().map(|input| Event::InputListed { bytes: input.bytes }));
+                self.listed.extend(inputs);
+            }
+            Found::Done(count) => self.counts.done_before += count,
+            Found::Skipped { path, why } => self.reporter.skipped(&path, &why),
+            Found::Unusable { path, why } => {
+                self.counts.found += 1;
+                self.fail(path, Failure::new(FailureKind::Input, why), 0, String::new());
+            }
+        }
+    }
+
+    fn on_sent(&mut self, sent: Sent) {
+        match sent {
+            Sent::Units(units) => {
+                for (unit, input) in units {
+                    self.counts.bytes_sent += input.bytes;
+                    self.events.push(Event::UnitSent { unit, bytes: input.bytes });
+                    self.open.insert(unit, input);
+                }
+            }
+            Sent::Unreadable(input, why) => {
+                self.events.push(Event::InputFailed { bytes: input.bytes });
+                self.fail(input.path, Failure::new(FailureKind::Input, why), 0, String::new());
+            }
+        }
+    }
+
+    fn on_told(&mut self, told: Result<Vec<Told>, LinkError>) {
+        let told = match told {
+            Ok(told) => told,
+            Err(error) => return self.lose_king(error.into()),
+        };
+        for word in told {
+            match word {
+                Told::Verdict(verdict) => self.on_verdict(verdict),
+                Told::State { slots, dukes, waits_for } => {
+                    self.counts.slots = slots;
+                    self.reporter.state(slots, dukes, &waits_for);
+                }
+                Told::Ended(None) => self.events.push(Event::JobEnded),
+                Told::Ended(Some(failure)) => {
+                    self.why = Some(CutShort::Unfit(describe(&failure)));
+                    self.events.push(Event::JobFailed);
+                }
+            }
+        }
+    }
+
+    fn on_verdict(&mut self, Verdict { unit, outcome, attempts, duke }: Verdict) {
+        let Some(input) = self.open.remove(&unit) else {
+            return self.lose_king(LinkError::Nonsense("a verdict on a unit that has none to come").into());
+        };
+        self.events.push(Event::VerdictArrived { unit, done: outcome.is_ok() });
+        match outcome {
+            Ok((result, room)) => self.outputs.push_back(Output { unit, path: input.path, result, room }),
+            Err(failure) => self.fail(input.path, failure, attempts, duke),
+        }
+    }
+
+    fn on_written(&mut self, written: Vec<Written>) {
+        for Written { unit, path, outcome } in written {
+            match outcome {
+                Ok(bytes) => {
+                    self.counts.done += 1;
+                    self.counts.bytes_written += bytes;
+                    self.events.push(Event::OutputWritten { unit });
+                }
+                Err(error) if error.hopeless => {
+                    self.why = Some(CutShort::NoOutputs(format!("{}: {}", path.display(), error.why)));
+                    self.events.push(Event::OutputsImpossible);
+                }
+                Err(error) => {
+                    self.events.push(Event::OutputFailed { unit });
+                    self.fail(path, Failure::new(FailureKind::Output, error.why), 1, String::new());
+                }
+            }
+        }
+    }
+
+    fn lose_king(&mut self, why: CutShort) {
+        self.why.get_or_insert(why);
+        self.events.push(Event::KingLost);
+    }
+
+    fn fail(&mut self, path: PathBuf, failure: Failure, attempts: u32, duke: String) {
+        self.counts.failed += 1;
+        self.reporter.failed(FailedUnit { path, failure, attempts, duke });
+    }
+
+    // ---- What goes out --------------------------------------------------------------------------------------------
+
+    fn read_inputs(&mut self, count: usize) {
+        let share = count.div_ceil(READERS).clamp(1, BATCH);
+        let mut next = self.listed.drain(..count.min(self.listed.len())).collect::<Vec<_>>().into_iter();
+        loop {
+            let inputs: Vec<Input> = next.by_ref().take(share).collect();
+            if inputs.is_empty() {
+                return;
+            }
+            self.order_readers(Order::Inputs(inputs));
+        }
+    }
+
+    fn order_readers(&mut self, order: Order) {
+        // The submission gives the readers no more than their queue holds; they end only when the queen does.
+        if self.readers.try_send(order).is_err() {
+            self.lose_king(CutShort::Household("the threads that read inputs have ended".to_owned()));
+        }
+    }
+
+    /// Gives the writers as much as their queue takes. What is left goes when they have written something.
+    fn order_writers(&mut self) {
+        while !self.outputs.is_empty() {
+            let count = self.outputs.len().min(WRITE_BATCH);
+            let batch: Vec<Output> = self.outputs.drain(..count).collect();
+            match self.writers.try_send(batch) {
+                Ok(()) => {}
+                Err(blocking::TrySendError::Full(batch) | blocking::TrySendError::Disconnected(batch)) => {
+                    for output in batch.into_iter().rev() {
+                        self.outputs.push_front(output);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn describe(failure: &Failure) -> String {
+    let stderr = String::from_utf8_lossy(&failure.stderr);
+    match stderr.trim() {
+        "" => failure.message.clone(),
+        stderr => format!("{}\nthe program wrote to stderr:\n{stderr}", failure.message),
+    }
+}

@@ -1,0 +1,66 @@
+//! What people and machines are told of a run. stdout is data, stderr is talk.
+
+mod failures;
+mod human;
+mod progress;
+mod summary;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use distwasm_proto::failure::Failure;
+
+pub use failures::{FailureFile, failure_file};
+pub use human::{Human, print_summary};
+pub use summary::{Summary, print_json};
+
+/// How often progress is shown on a terminal: a tenth of a second looks alive.
+pub const PROGRESS_DRAWN_EVERY: Duration = Duration::from_millis(100);
+
+/// What was done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Inputs that had no output when the run began, as far as they were found.
+    pub found: u64,
+    /// All inputs were found.
+    pub all_found: bool,
+    /// Inputs that had their output before.
+    pub done_before: u64,
+    /// Outputs that are in their place.
+    pub done: u64,
+    /// Inputs that failed.
+    pub failed: u64,
+    /// Bytes of inputs that were sent.
+    pub bytes_sent: u64,
+    /// Bytes of outputs that are in their place.
+    pub bytes_written: u64,
+    /// Slots that serve the job at present.
+    pub slots: u32,
+}
+
+/// An input that has no output because something failed.
+#[derive(Clone, Debug)]
+pub struct FailedUnit {
+    /// The input, below the input folder.
+    pub path: PathBuf,
+    /// Why.
+    pub failure: Failure,
+    /// How often it was tried; 0 if it never was.
+    pub attempts: u32,
+    /// Where it was tried last, if anywhere.
+    pub duke: String,
+}
+
+/// Who tells what happens in a run, while it happens.
+pub trait Reporter {
+    /// Something in the input folder is no input.
+    fn skipped(&mut self, path: &Path, why: &str);
+    /// An input failed.
+    fn failed(&mut self, unit: FailedUnit);
+    /// What the job has changed, or what it waits for; empty if it does not wait.
+    fn state(&mut self, slots: u32, dukes: u32, waits_for: &str);
+    /// Called about every [`PROGRESS_DRAWN_EVERY`].
+    fn progress(&mut self, counts: &Counts);
+}

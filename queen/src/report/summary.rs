@@ -1,0 +1,82 @@
+//! What is said at the end of a run.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    time::Duration,
+};
+
+use distwasm_proto::exit::Exit;
+use serde::Serialize;
+
+use super::Counts;
+
+/// A run in figures.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The label of the job.
+    pub project: String,
+    /// What was done.
+    pub counts: Counts,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// Where all failures are told, if there were any.
+    pub failures: Option<PathBuf>,
+    /// Why it ended before everything was done, if it did.
+    pub cut_short: Option<String>,
+    /// The exit status.
+    pub exit: Exit,
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    project: &'a str,
+    status: u8,
+    done: u64,
+    skipped: u64,
+    failed: u64,
+    seconds: f64,
+    units_per_second: f64,
+    bytes_sent: u64,
+    bytes_written: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failures_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+impl Summary {
+    /// Units that were settled in a second.
+    pub fn units_per_second(&self) -> f64 {
+        let units = self.counts.done + self.counts.failed;
+        units as f64 / self.elapsed.as_secs_f64().max(1e-6)
+    }
+}
+
+/// Prints the summary as one line of JSON on stdout.
+///
+/// # Errors
+///
+/// When stdout cannot be written; a reader who went away is none.
+pub fn print_json(summary: &Summary) -> io::Result<()> {
+    let counts = &summary.counts;
+    let json = Json {
+        project: &summary.project,
+        status: summary.exit.status(),
+        done: counts.done,
+        skipped: counts.done_before,
+        failed: counts.failed,
+        seconds: summary.elapsed.as_secs_f64(),
+        units_per_second: summary.units_per_second(),
+        bytes_sent: counts.bytes_sent,
+        bytes_written: counts.bytes_written,
+        failures_file: summary.failures.as_ref().map(|path| path.to_string_lossy().into_owned()),
+        error: summary.cut_short.as_deref(),
+    };
+    let mut line = serde_json::to_string(&json)?;
+    line.push('\n');
+    match io::stdout().write_all(line.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
