@@ -1,1 +1,10 @@
+//! Tests of the whole system: the kingdom in one thread from seeds, and helpers for tests of the real processes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that finds something odd fails"
+)]
 
+pub mod sim;

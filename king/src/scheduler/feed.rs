@@ -10,9 +10,10 @@ use distwasm_proto::{
 use super::{Action, Attempt, Scheduler, Stage, job::UnitState};
 
 impl Scheduler {
-    /// Hands out units of all jobs whose slots may want some.
+    /// Hands out units of all jobs whose slots may want some, and fetches results that there is room for.
     pub(super) fn feed_jobs(&mut self, actions: &mut Vec<Action>) {
         for job in std::mem::take(&mut self.hungry) {
+            self.fetch_results(job, actions);
             self.feed(job, actions);
         }
     }
@@ -81,7 +82,7 @@ impl Scheduler {
     }
 
     /// Fetches offered results while the job may hold more. One result may always be held, whatever its size.
-    pub(super) fn fetch_results(&mut self, job_id: JobId, actions: &mut Vec<Action>) {
+    fn fetch_results(&mut self, job_id: JobId, actions: &mut Vec<Action>) {
         let Some(job) = self.jobs.get_mut(&job_id) else { return };
         while let Some(id) = job.offers.front().copied() {
             let Some(attempt) = self.attempts.get_mut(&id) else { return };

@@ -128,7 +128,7 @@ pub struct Scheduler {
     jobs: BTreeMap<JobId, Job>,
     attempts: BTreeMap<AttemptId, Attempt>,
     attempts_made: u64,
-    /// Jobs whose slots may want units.
+    /// Jobs whose slots may want units, or whose results may be fetched.
     hungry: BTreeSet<JobId>,
     /// Whether slots may have to be dealt out anew.
     deal: bool,
@@ -187,7 +187,7 @@ impl Scheduler {
             Event::ResultOffered { duke, attempt, bytes, run_us } => {
                 self.on_result_offered(duke, attempt, bytes, run_us, actions);
             }
-            Event::ResultsTaken { job, bytes } => self.on_results_taken(job, bytes, actions),
+            Event::ResultsTaken { job, bytes } => self.on_results_taken(job, bytes),
             Event::ProgramUnfit { duke, job } => self.on_program_unfit(duke, job, actions),
             Event::SlotsReleased { duke, job, slots } => self.on_slots_released(duke, job, slots, actions),
             Event::SlotsBroken { duke, job, slots } => self.on_slots_broken(now, duke, job, slots, actions),
@@ -327,16 +327,14 @@ impl Scheduler {
             job.measure(run_us);
             job.offers.push_back(id);
         }
-        self.fetch_results(job_id, actions);
     }
 
-    fn on_results_taken(&mut self, id: JobId, bytes: u64, actions: &mut Vec<Action>) {
+    fn on_results_taken(&mut self, id: JobId, bytes: u64) {
         // The last results of a job are taken after its end.
         let Some(job) = self.jobs.get_mut(&id) else { return };
         debug_assert!(job.results_bytes >= bytes, "more was taken than was held");
         job.results_bytes = job.results_bytes.saturating_sub(bytes);
         self.hungry.insert(id);
-        self.fetch_results(id, actions);
     }
 
     fn on_program_unfit(&mut self, duke: DukeId, id: JobId, actions: &mut Vec<Action>) {
@@ -374,14 +372,15 @@ impl Scheduler {
             return;
         }
         let load = lease.load();
-        let from_releasing = slots.min(lease.releasing);
-        lease.releasing -= from_releasing;
-        lease.slots -= slots - from_releasing;
+        // What was asked back meanwhile the duke takes from those that are left, and releases them as usual.
+        let staying = slots.min(lease.slots);
+        lease.slots -= staying;
+        lease.releasing -= slots - staying;
         lease.broken_until = Some(now.after(BROKEN_SLOTS_REST));
         let (slots_left, load_now) = (lease.slots, lease.load());
         duke.free_slots(job_id, slots);
         if let Some(job) = self.jobs.get_mut(&job_id) {
-            job.slots -= slots - from_releasing;
+            job.slots -= staying;
             job.by_load.remove(&(load, id));
             if slots_left > 0 {
                 job.by_load.insert((load_now, id));
@@ -420,6 +419,8 @@ impl Scheduler {
             Stage::Fetched(bytes) => {
                 if let Some(job) = self.jobs.get_mut(&attempt.job) {
                     job.results_bytes = job.results_bytes.saturating_sub(bytes);
+                    // There is room for another offer now.
+                    self.hungry.insert(attempt.job);
                 }
             }
         }

@@ -1,0 +1,43 @@
+//! The whole kingdom in one thread, from one seed: the real scheduler, rosters and submissions in a made-up world.
+
+mod duke;
+mod queen;
+mod weather;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub use weather::Dice;
+pub use world::{Tally, World};
+
+/// A seed under which something went wrong.
+#[derive(Debug)]
+pub struct Broken {
+    /// The seed.
+    pub seed: u64,
+    /// What went wrong.
+    pub why: String,
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Broken { seed, why } = self;
+        write!(f, "{why}\nreplay: cargo run -p distwasm-tests --bin simulate -- --first {seed} --seeds 1 --log")
+    }
+}
+
+/// Runs one seed.
+///
+/// # Errors
+///
+/// When an invariant does not hold.
+pub fn run_seed(seed: u64) -> Result<Tally, Broken> {
+    let mut world = World::new(seed, false);
+    catch_unwind(AssertUnwindSafe(|| world.run())).map_err(|panic| Broken { seed, why: describe(&*panic) })
+}
+
+/// What a panic said.
+pub fn describe(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("a panic without words").to_owned()
+}

@@ -1,0 +1,205 @@
+//! A simulated queen: the real submission, and an oracle that knows how each of her units must end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use distwasm_king::scheduler::{self, JobSpec};
+use distwasm_proto::{
+    ids::{JobId, UnitNo},
+    limits::{WINDOW_BYTES, WINDOW_UNITS},
+};
+use distwasm_queen::submission::{Action, End, Event, Submission};
+
+use super::{
+    weather::{Nature, QueenPlan, UnitPlan},
+    world::{Backlog, Due, KingWord, QueenNews, Sender, World},
+};
+
+/// One queen.
+#[derive(Debug)]
+pub(super) struct Queen {
+    plan: QueenPlan,
+    submission: Submission,
+    /// Inputs that were listed and not read.
+    backlog: Backlog,
+    /// Which input became which unit.
+    units: Vec<usize>,
+    verdicts: BTreeMap<UnitNo, bool>,
+    /// Attempts that ended in a failure, so that the second attempt of a unit can be told from the first.
+    pub(super) failed_once: BTreeSet<UnitNo>,
+    /// How often bad luck struck a unit.
+    pub(super) struck: BTreeMap<UnitNo, u32>,
+    end: Option<End>,
+    left: bool,
+}
+
+impl Queen {
+    fn new(plan: QueenPlan) -> Queen {
+        let backlog = (0..plan.units.len()).collect();
+        Queen {
+            plan,
+            submission: Submission::default(),
+            backlog,
+            units: Vec::new(),
+            verdicts: BTreeMap::new(),
+            failed_once: BTreeSet::new(),
+            struck: BTreeMap::new(),
+            end: None,
+            left: false,
+        }
+    }
+
+    pub(super) fn plan(&self) -> &QueenPlan {
+        &self.plan
+    }
+
+    pub(super) fn unit(&self, unit: UnitNo) -> UnitPlan {
+        self.plan.units[self.units[unit.0 as usize]]
+    }
+
+    pub(super) fn result_bytes(&self, unit: UnitNo) -> u64 {
+        self.unit(unit).result_bytes
+    }
+
+    /// Whether this verdict is the one that the unit deserves.
+    fn check_verdict(&self, job: JobId, unit: UnitNo, done: bool) {
+        let deserves = match self.unit(unit).nature {
+            Nature::Ordinary => true,
+            Nature::Fails | Nature::Kills | Nature::Hangs | Nature::Broken => false,
+            // Where a duke or a peasant was lost with the first failure, the unit may have had a second first attempt.
+            Nature::FailsOnce => done || self.plan.retries > 0,
+        };
+        assert_eq!(done, deserves, "unit_gets_the_verdict_it_deserves: {job}, {unit}: {:?}", self.unit(unit));
+    }
+
+    /// Every job ends, with every unit settled.
+    pub(super) fn check_end(&self, job: JobId) {
+        if self.left {
+            return;
+        }
+        // A job none of whose units arrives may be over before its program is known.
+        let tried = self.plan.units.iter().any(|unit| unit.nature != Nature::Broken);
+        let expected = match self.end {
+            Some(End::Unfit) if self.plan.unfit && !tried => End::Unfit,
+            _ if self.plan.unfit && tried => End::Unfit,
+            _ => End::Complete,
+        };
+        assert_eq!(self.end, Some(expected), "every_job_ends: {job}");
+        if expected == End::Complete {
+            assert_eq!(self.verdicts.len(), self.plan.units.len(), "every_unit_has_its_verdict: {job}");
+        }
+    }
+}
+
+impl World {
+    pub(super) fn queen_comes(&mut self, number: usize) {
+        let job = JobId(self.next_link());
+        let plan = self.plans[number].clone();
+        let spec = JobSpec {
+            project: plan.project.clone(),
+            min_ram_bytes: plan.min_ram_bytes,
+            one_per_machine: plan.one_per_machine,
+            retries: plan.retries,
+        };
+        let mut events: Vec<Event> =
+            plan.units.iter().map(|unit| Event::InputListed { bytes: unit.input_bytes }).collect();
+        events.push(Event::ListingEnded);
+        let has_units = !plan.units.is_empty();
+        self.queens.insert(job, Queen::new(plan));
+        if has_units {
+            self.tell_king(job, scheduler::Event::JobOpened { job, spec });
+        }
+        self.queen_handles(job, events);
+    }
+
+    pub(super) fn queen_leaves(&mut self, job: JobId) {
+        let Some(queen) = self.queens.get_mut(&job) else { return };
+        if queen.left || queen.end.is_some() {
+            return;
+        }
+        self.tally.queens_left += 1;
+        self.queen_handles(job, vec![Event::Interrupted]);
+    }
+
+    pub(super) fn queen_hears(&mut self, job: JobId, news: QueenNews) {
+        let leaves = self.faults_go_on() && self.dice.permille(self.weather.queen_leaves);
+        let Some(queen) = self.queens.get_mut(&job) else { return };
+        if queen.left {
+            return;
+        }
+        let event = match news {
+            QueenNews::Welcome => Event::Welcomed { window_units: WINDOW_UNITS, window_bytes: WINDOW_BYTES },
+            QueenNews::Verdict { unit, done } => {
+                assert!(queen.submission.expects(unit), "verdict_is_on_an_open_unit: {job}, {unit}");
+                queen.check_verdict(job, unit, done);
+                assert!(queen.verdicts.insert(unit, done).is_none(), "no_verdict_twice: {job}, {unit}");
+                self.tally.verdicts += 1;
+                self.tally.failed += u64::from(!done);
+                Event::VerdictArrived { unit, done }
+            }
+            QueenNews::Ended => Event::JobEnded,
+            QueenNews::Failed => {
+                self.tally.jobs_unfit += 1;
+                Event::JobFailed
+            }
+        };
+        let written = match event {
+            Event::VerdictArrived { unit, done: true } => Some(Event::OutputWritten { unit }),
+            _ => None,
+        };
+        self.queen_handles(job, std::iter::once(event).chain(written).collect());
+        if leaves {
+            let in_us = self.dice.below(10_000);
+            self.later(in_us, Due::QueenLeaves(job));
+        }
+    }
+
+    fn queen_handles(&mut self, job: JobId, events: Vec<Event>) {
+        let mut actions = Vec::new();
+        let Some(queen) = self.queens.get_mut(&job) else { return };
+        for event in events {
+            queen.submission.handle(event, &mut actions);
+            queen.submission.check();
+        }
+        for action in actions {
+            match action {
+                Action::ReadInputs { count } => self.read_inputs(job, count),
+                Action::CloseJob { .. } => self.tell_king(job, scheduler::Event::JobClosed { job }),
+                Action::Finish { end } => self.queen_ends(job, end),
+            }
+        }
+    }
+
+    fn queen_ends(&mut self, job: JobId, end: End) {
+        let Some(queen) = self.queens.get_mut(&job) else { return };
+        queen.end = Some(end);
+        let left = end == End::Interrupted;
+        queen.left = left;
+        if left {
+            self.tell_king(job, scheduler::Event::QueenLost { job });
+        }
+    }
+
+    /// The readers are quick here: what they read is sent at once.
+    fn read_inputs(&mut self, job: JobId, count: usize) {
+        let mut sent = Vec::new();
+        for _ in 0..count {
+            let Some(queen) = self.queens.get_mut(&job) else { return };
+            let Some(input) = queen.backlog.pop_front() else { panic!("no_more_is_read_than_was_listed: {job}") };
+            let unit = UnitNo(queen.units.len() as u64);
+            queen.units.push(input);
+            let UnitPlan { nature, input_bytes: bytes, .. } = queen.plan.units[input];
+            let word = if nature == Nature::Broken {
+                KingWord::Event(scheduler::Event::UnitBroken { job, unit })
+            } else {
+                KingWord::Unit { job, unit, bytes }
+            };
+            self.send(Sender::Queen(job), true, Due::ToKing(Sender::Queen(job), word));
+            sent.push(Event::UnitSent { unit, bytes });
+        }
+        self.queen_handles(job, sent);
+    }
+
+    fn tell_king(&mut self, job: JobId, event: scheduler::Event) {
+        self.send(Sender::Queen(job), true, Due::ToKing(Sender::Queen(job), KingWord::Event(event)));
+    }
+}

@@ -1,0 +1,178 @@
+//! What a simulated kingdom is like, and what befalls it: all drawn from one seed.
+
+use distwasm_proto::limits::{RESULT_UNASKED_BYTES_MAX, RESULTS_BYTES, WINDOW_BYTES};
+
+/// A small generator of numbers (S. Vigna, SplitMix64, 2015): the same seed, the same numbers.
+#[derive(Clone, Debug)]
+pub struct Dice(u64);
+
+impl Dice {
+    /// Dice with this seed.
+    pub fn new(seed: u64) -> Dice {
+        Dice(seed)
+    }
+
+    /// Any number.
+    pub fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `bound`, which must not be 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.roll() % bound
+    }
+
+    /// True in so many of a thousand cases.
+    pub fn permille(&mut self, chance: u64) -> bool {
+        self.below(1000) < chance
+    }
+
+    /// One of these.
+    pub fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len() as u64) as usize]
+    }
+}
+
+/// How things are in one seed. Chances are in thousandths.
+#[derive(Clone, Debug)]
+pub struct Weather {
+    /// Dukes that live at a time.
+    pub dukes: u64,
+    /// Queens that come.
+    pub queens: u64,
+    /// Units of each queen, at most.
+    pub units_max: u64,
+    /// The longest delay of a message, in microseconds.
+    pub delay_us_max: u64,
+    /// Chance that a duke dies with a unit that it gets.
+    pub duke_dies: u64,
+    /// Chance that a duke falls silent with a unit that it gets: nothing arrives any more, and nothing closes.
+    pub duke_falls_silent: u64,
+    /// Chance that a queen leaves with a verdict that she gets.
+    pub queen_leaves: u64,
+    /// Chance that a peasant dies with nothing to do with its unit.
+    pub peasant_dies: u64,
+    /// Chance that a peasant cannot be started.
+    pub start_fails: u64,
+    /// Chance that a unit is not an ordinary one.
+    pub odd_units: u64,
+    /// Chance that a program is unfit.
+    pub unfit: u64,
+    /// When faults stop, in microseconds.
+    pub faults_end_us: u64,
+}
+
+/// What a unit does to its peasant, the same at each attempt but for [`Nature::FailsOnce`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nature {
+    /// Answers.
+    Ordinary,
+    /// Fails.
+    Fails,
+    /// Fails at the first attempt, and answers at later ones.
+    FailsOnce,
+    /// Kills its peasant.
+    Kills,
+    /// Never answers.
+    Hangs,
+    /// Never arrives whole.
+    Broken,
+}
+
+/// One unit.
+#[derive(Clone, Copy, Debug)]
+pub struct UnitPlan {
+    /// What it does.
+    pub nature: Nature,
+    /// How long it runs.
+    pub run_us: u64,
+    /// Size of its input.
+    pub input_bytes: u64,
+    /// Size of its result.
+    pub result_bytes: u64,
+}
+
+/// One queen and her job.
+#[derive(Clone, Debug)]
+pub struct QueenPlan {
+    /// The key of fair sharing.
+    pub project: String,
+    /// Megabytes; may be more than any duke has.
+    pub min_ram_bytes: u64,
+    /// One slot a duke.
+    pub one_per_machine: bool,
+    /// For failed units.
+    pub retries: u32,
+    /// For one unit; there is one where units hang.
+    pub timeout_us: Option<u64>,
+    /// Whether the program is unfit.
+    pub unfit: bool,
+    /// Her inputs.
+    pub units: Vec<UnitPlan>,
+    /// When she comes.
+    pub comes_us: u64,
+}
+
+/// Memory of every simulated duke at least.
+pub const DUKE_BYTES_MIN: u64 = 1 << 30;
+
+impl Weather {
+    /// Draws the weather of a seed. Most faults are absent from most seeds, so that each is seen alone, too.
+    pub fn draw(dice: &mut Dice) -> Weather {
+        Weather {
+            dukes: 1 + dice.below(5),
+            queens: 1 + dice.below(4),
+            units_max: dice.pick(&[1, 5, 40, 120]),
+            delay_us_max: dice.pick(&[1, 500, 50_000]),
+            duke_dies: dice.pick(&[0, 0, 2, 20]),
+            duke_falls_silent: dice.pick(&[0, 0, 0, 5]),
+            queen_leaves: dice.pick(&[0, 0, 10]),
+            peasant_dies: dice.pick(&[0, 0, 5]),
+            start_fails: dice.pick(&[0, 0, 0, 300]),
+            odd_units: dice.pick(&[0, 50, 400]),
+            unfit: dice.pick(&[0, 0, 200]),
+            faults_end_us: 60_000_000,
+        }
+    }
+
+    /// Draws a queen.
+    pub fn queen(&self, dice: &mut Dice) -> QueenPlan {
+        let timeout_us = dice.pick(&[None, Some(1_000_000)]);
+        let typical_us = dice.pick(&[10, 1_000, 30_000]);
+        let large = dice.permille(200);
+        let units = (0..dice.below(self.units_max + 1)).map(|_| self.unit(dice, timeout_us, typical_us, large)).collect();
+        QueenPlan {
+            project: format!("project {}", dice.below(3)),
+            min_ram_bytes: dice.pick(&[0, 0, DUKE_BYTES_MIN / 4, DUKE_BYTES_MIN]),
+            one_per_machine: dice.permille(150),
+            retries: dice.pick(&[0, 0, 2]),
+            timeout_us,
+            unfit: dice.permille(self.unfit),
+            units,
+            comes_us: dice.below(2_000_000),
+        }
+    }
+
+    fn unit(&self, dice: &mut Dice, timeout_us: Option<u64>, typical_us: u64, large: bool) -> UnitPlan {
+        let mut nature = Nature::Ordinary;
+        if dice.permille(self.odd_units) {
+            let hangs = if timeout_us.is_some() { Nature::Hangs } else { Nature::Fails };
+            nature = dice.pick(&[Nature::Fails, Nature::FailsOnce, Nature::Kills, hangs, Nature::Broken]);
+        }
+        let bytes = |dice: &mut Dice, max: u64| {
+            let small = dice.below(100);
+            let choices = [small, small, 100_000, max / 3, max - 1, max + max / 2];
+            if large { dice.pick(&choices) } else { small }
+        };
+        UnitPlan {
+            nature,
+            run_us: 1 + dice.below(2 * typical_us),
+            input_bytes: bytes(dice, WINDOW_BYTES),
+            result_bytes: bytes(dice, RESULTS_BYTES).max(if large { RESULT_UNASKED_BYTES_MAX } else { 0 }),
+        }
+    }
+}
