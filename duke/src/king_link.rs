@@ -61,6 +61,15 @@ pub(crate) struct KingLink {
     pub(crate) outbox: Outbox<DukeWord>,
     orders: Streaming<wire::ToDuke>,
     assembler: Assembler<DukeOrder>,
+    /// Orders that came with the welcome.
+    early: Vec<DukeOrder>,
+}
+
+impl Drop for KingLink {
+    fn drop(&mut self) {
+        // The king does not notice that nobody listens any more; he notices that nobody speaks any more.
+        self.outbox.close();
+    }
 }
 
 impl KingLink {
@@ -80,10 +89,13 @@ impl KingLink {
         let welcomed = async {
             let orders = king.volunteer(words).await.map_err(|status| broken(&status))?.into_inner();
             let assembler = Assembler::new(UNIT_BYTES_MAX.max(PROGRAM_BYTES_MAX));
-            let mut link = KingLink { outbox, orders, assembler };
-            let mut words = link.next_words().await?;
-            match words.pop().and_then(|word| word.order) {
-                Some(Order::Welcome(_)) if words.is_empty() => Ok(link),
+            let mut link = KingLink { outbox, orders, assembler, early: Vec::new() };
+            let mut words = link.next_words().await?.into_iter();
+            match words.next().and_then(|word| word.order) {
+                Some(Order::Welcome(_)) => {
+                    link.early = words.collect();
+                    Ok(link)
+                }
                 Some(Order::End(end)) => Err(LinkError::Ended(end.reason)),
                 _ => Err(LinkError::Nonsense("its first word is no welcome")),
             }
@@ -93,7 +105,7 @@ impl KingLink {
 
     /// The orders of the next message. Safe to drop while it waits.
     pub(crate) async fn next(&mut self) -> Result<Vec<Told>, LinkError> {
-        let words = self.next_words().await?;
+        let words = if self.early.is_empty() { self.next_words().await? } else { std::mem::take(&mut self.early) };
         let mut orders = Vec::with_capacity(words.len());
         for word in words {
             if let Some(arrived) = self.assembler.accept(word)? {

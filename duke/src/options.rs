@@ -15,7 +15,7 @@ use crate::{Settings, machine};
 ///
 /// May be started before the king; it keeps trying. Stop it with Ctrl-C or SIGTERM.
 #[derive(Debug, Parser)]
-#[command(name = "duke", version)]
+#[command(name = "duke", version, args_override_self = true)]
 pub struct Options {
     /// Where the king is
     #[arg(short, long, value_name = "HOST:PORT", env = "DISTWASM_KING_ADDRESS")]

@@ -9,7 +9,7 @@ use distwasm_proto::logging::LogFormat;
 ///
 /// Holds no state on disk. Stop it with Ctrl-C or SIGTERM.
 #[derive(Debug, Parser)]
-#[command(name = "king", version)]
+#[command(name = "king", version, args_override_self = true)]
 pub struct Options {
     /// Address and port for dukes and queens; port 0 takes any free port
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:1900", env = "DISTWASM_LISTEN")]

@@ -24,7 +24,7 @@ use crate::{king_link::JobRequest, reactor::Folders};
 ///
 /// Exit status: 0 all done, 1 some units failed, 2 the job could not run (to its end), 130 interrupted.
 #[derive(Debug, Parser)]
-#[command(name = "queen", version)]
+#[command(name = "queen", version, args_override_self = true)]
 pub struct Options {
     /// The program: a WebAssembly module, binary or text
     #[arg(short, long, value_name = "PROGRAM", env = "DISTWASM_BINARY")]

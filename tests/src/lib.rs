@@ -7,4 +7,5 @@
     reason = "a test that finds something odd fails"
 )]
 
+pub mod real;
 pub mod sim;

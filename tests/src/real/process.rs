@@ -1,0 +1,155 @@
+//! Processes of a test: started, watched, killed and waited for.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::until;
+
+/// A process that runs, with its standard error in a file. Killed when it is dropped.
+pub struct Process {
+    child: Child,
+    name: String,
+    log: PathBuf,
+    stdout: PathBuf,
+}
+
+/// A process that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its exit status, if it was not killed.
+    pub status: Option<i32>,
+    /// What it wrote to its standard output.
+    pub stdout: String,
+    /// What it wrote to its standard error.
+    pub stderr: String,
+}
+
+impl Process {
+    /// Starts it.
+    pub fn start(command: &mut Command, name: &str, folder: &Path) -> Process {
+        static STARTED: AtomicU64 = AtomicU64::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let log = folder.join(format!("{name}-{number}.log"));
+        let stdout = folder.join(format!("{name}-{number}.out"));
+        command.stdout(fs::File::create(&stdout).unwrap()).stderr(fs::File::create(&log).unwrap());
+        let child = command.spawn().unwrap();
+        Process { child, name: name.to_owned(), log, stdout }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
+    }
+
+    /// The word that follows this in its log, without quotes.
+    pub fn logged_value(&self, key: &str) -> Option<String> {
+        let log = self.log();
+        let value = log.split_once(key)?.1.split_whitespace().next()?;
+        Some(value.trim_matches('"').to_owned())
+    }
+
+    /// Waits until it has logged this.
+    pub fn expect_log(&self, text: &str) {
+        until(text, || self.log().contains(text).then_some(()), || self.log());
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for its end.
+    pub fn finish(mut self) -> Finished {
+        let log = self.log.clone();
+        let show = || fs::read_to_string(&log).unwrap_or_default();
+        let status: ExitStatus = until("the end of a process", || self.child.try_wait().unwrap(), show);
+        let stdout = String::from_utf8_lossy(&fs::read(&self.stdout).unwrap()).into_owned();
+        Finished { status: status.code(), stdout, stderr: self.log() }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _killed = self.child.kill();
+        let _waited = self.child.wait();
+        if std::thread::panicking() {
+            let log = fs::read(&self.log).unwrap_or_default();
+            println!("---- log of {} ----\n{}", self.name, String::from_utf8_lossy(&log));
+        }
+    }
+}
+
+impl Finished {
+    /// Runs a command to its end.
+    pub fn of(command: &mut Command) -> Finished {
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        Finished {
+            status: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// It ended with this exit status, and said each of these on its standard error.
+    pub fn expect(&self, status: i32, said: &[&str]) {
+        assert_eq!(self.status, Some(status), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        for text in said {
+            assert!(self.stderr.contains(text), "nothing about {text:?} in: {}", self.stderr);
+        }
+    }
+}
+
+/// The peasants that are children of a process.
+pub fn peasants_of(parent: u32) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    numbers.filter(|id| is_peasant(*id, parent)).collect()
+}
+
+fn is_peasant(id: u32, parent: u32) -> bool {
+    stat(id).is_some_and(|stat| stat.name == "peasant" && stat.runs && stat.parent == parent)
+}
+
+/// Whether this process exists and has not ended, waited for or not.
+pub fn runs(id: u32) -> bool {
+    stat(id).is_some_and(|stat| stat.runs)
+}
+
+struct Stat {
+    name: String,
+    runs: bool,
+    parent: u32,
+}
+
+/// What the kernel says of a process; `None` if there is none.
+fn stat(id: u32) -> Option<Stat> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace();
+    let runs = !matches!(fields.next()?, "Z" | "X");
+    Some(Stat { name: name.to_owned(), runs, parent: fields.next()?.parse().ok()? })
+}
+
+/// The most memory that a process has had, in bytes.
+pub fn peak_memory_bytes(id: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().strip_suffix("kB").unwrap().trim().parse::<u64>().unwrap() << 10
+}

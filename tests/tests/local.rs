@@ -1,0 +1,305 @@
+//! A queen on one machine: what comes out, and what is said when something is wrong.
+#![allow(clippy::unwrap_used, reason = "a test ends where its expectation does")]
+
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::{ffi::OsStrExt, fs::symlink},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use distwasm_tests::real::{Place, Process, guest, peasants_of, until};
+use rustix::process::{Pid, Signal, kill_process};
+
+#[test]
+fn every_sum_is_right_and_a_second_run_finds_nothing_to_do() {
+    let place = Place::default();
+    place.write_sums(500);
+    place.queen(guest("summer.wasm"), &[]).expect(0, &["500 done, 0 skipped", "0 failed"]);
+    place.expect_sums(500);
+    place.queen(guest("summer.wasm"), &[]).expect(0, &["0 done, 500 skipped"]);
+    place.write("501", "501 + 501");
+    place.queen(guest("summer-command.wasm"), &[]).expect(0, &["1 done, 500 skipped"]);
+    place.expect_sums(501);
+}
+
+#[test]
+fn any_file_name_and_any_depth_will_do() {
+    let place = Place::default();
+    let long = "n".repeat(255);
+    let names: [&[u8]; 9] = [
+        b"a b",
+        b"new\nline",
+        b"-b",
+        b"\xff\xfe",
+        long.as_bytes(),
+        b"deep/er/and deeper/file",
+        b".hidden",
+        b"*",
+        b".distwasm-1-1.unfinished",
+    ];
+    for name in names {
+        place.write(OsStr::from_bytes(name), name);
+    }
+    place.write("empty", "");
+    let elsewhere = place.path().join("elsewhere");
+    fs::write(&elsewhere, "linked").unwrap();
+    symlink(&elsewhere, place.input().join("link")).unwrap();
+    symlink(place.path(), place.input().join("folder link")).unwrap();
+    symlink("nowhere", place.input().join("dangling")).unwrap();
+    assert!(Command::new("mkfifo").arg(place.input().join("pipe")).status().unwrap().success());
+    let said = ["skipped pipe: it is a named pipe", "skipped folder link: it is a link to a folder", "skipped dangling"];
+    place.queen(guest("echo.wat"), &[]).expect(0, &said);
+    let outputs = place.outputs();
+    assert_eq!(outputs.len(), names.len() + 2);
+    for name in names {
+        assert_eq!(outputs[Path::new(OsStr::from_bytes(name))], name, "{name:?}");
+    }
+    assert_eq!(outputs[Path::new("empty")], b"");
+    assert_eq!(outputs[Path::new("link")], b"linked");
+}
+
+#[test]
+fn bad_inputs_fail_with_their_reasons_and_good_ones_are_done() {
+    let place = Place::default();
+    place.write_sums(20);
+    place.write("bad/apples", "one and one");
+    place.write("bad/pears", "1 + ");
+    let finished = place.queen(guest("summer.wasm"), &["--json"]);
+    finished.expect(1, &["failed: bad/apples: ", "20 done", "2 failed", "stderr: ", "output.failures.jsonl"]);
+    let summary: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!((&summary["done"], &summary["failed"], &summary["status"]), (&20.into(), &2.into(), &1.into()));
+    let failures = fs::read_to_string(summary["failures_file"].as_str().unwrap()).unwrap();
+    let first: serde_json::Value = serde_json::from_str(failures.lines().next().unwrap()).unwrap();
+    assert_eq!(first["kind"], "exit", "{failures}");
+    assert_eq!(place.outputs().len(), 20);
+    fs::remove_dir_all(place.input().join("bad")).unwrap();
+    place.queen(guest("summer.wasm"), &["--quiet"]).expect(0, &[]);
+    assert!(!place.path().join("output.failures.jsonl").exists(), "a clean run leaves no old failures behind");
+}
+
+#[test]
+fn guests_that_misbehave_fail_alone_each_with_its_reason() {
+    let place = Place::default();
+    let troubles = [
+        ("x", "exit status 3"),
+        ("t", "unreachable"),
+        ("r", "stack"),
+        ("m", "memory"),
+        ("e", "exit status 1"),
+        ("a", "longer than"),
+    ];
+    for (letter, _) in troubles {
+        place.write(letter, letter);
+    }
+    place.write("good", "good");
+    let said: Vec<String> = troubles.iter().map(|(letter, _)| format!("failed: {letter}: ")).collect();
+    let mut said: Vec<&str> = said.iter().map(String::as_str).collect();
+    said.extend(troubles.iter().map(|(_, reason)| *reason));
+    // Some memory, so that taking all of it does not take long.
+    place.queen(guest("trouble.wat"), &["--ram-limit", "128"]).expect(1, &said);
+    assert_eq!(place.outputs().into_iter().collect::<Vec<_>>(), [(PathBuf::from("good"), b"fine".to_vec())]);
+}
+
+#[test]
+fn answers_that_break_the_abi_are_failures() {
+    let place = Place::default();
+    for letter in ["n", "s", "g", "c", "l", "z"] {
+        place.write(letter, letter);
+    }
+    place.write("good", "good");
+    place.queen(guest("answers.wat"), &[]).expect(1, &["6 failed", "1 done"]);
+    assert_eq!(place.outputs()[Path::new("good")], b"good");
+}
+
+#[test]
+fn only_the_unit_that_hangs_is_blamed() {
+    let place = Place::default();
+    for number in 0..200 {
+        place.write(number.to_string(), "fine");
+    }
+    place.write("100-hangs", "loop");
+    place.write("77-hangs", "loop");
+    let finished = place.queen(guest("loop.wat"), &["--timeout", "300ms", "--num-cpus", "2"]);
+    finished.expect(1, &["failed: 100-hangs: took longer than the time-out of 300ms", "failed: 77-hangs", "200 done"]);
+    assert_eq!(place.outputs().len(), 200);
+}
+
+#[test]
+fn a_unit_whose_peasants_are_killed_fails_with_the_evidence() {
+    let place = Place::default();
+    place.write("victim", "loop");
+    let mut queen = Process::start(&mut place.queen_command(guest("loop.wat")), "queen", place.path());
+    let mut killed = Vec::new();
+    while queen.is_running() {
+        for peasant in peasants_of(queen.id()) {
+            // Its one unit is in its pipe by the time that it uses the processor.
+            let burns = fs::read_to_string(format!("/proc/{peasant}/schedstat")).is_ok_and(|stat| {
+                stat.split_whitespace().next().is_some_and(|ns| ns.parse::<u64>().is_ok_and(|ns| ns > 200_000_000))
+            });
+            if burns && !killed.contains(&peasant) {
+                killed.push(peasant);
+                kill_process(Pid::from_raw(peasant.cast_signed()).unwrap(), Signal::KILL).unwrap();
+            }
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(5));
+    }
+    let said = ["failed: victim: its peasant died: it was killed by signal 9 (SIGKILL)", "after 3 attempts"];
+    queen.finish().expect(1, &said);
+    assert_eq!(killed.len(), 3);
+}
+
+#[test]
+fn a_failed_unit_is_tried_again_as_often_as_is_said() {
+    let place = Place::default();
+    place.write("bad", "nonsense");
+    place.queen(guest("summer.wasm"), &["--retries", "2"]).expect(1, &["after 3 attempts"]);
+}
+
+#[test]
+fn what_cannot_begin_says_why_with_status_2() {
+    let place = Place::default();
+    place.write_sums(3);
+    let cases: [(&[u8], &str); 7] = [
+        (b"\x7fELF\x02\x01", "not a WebAssembly program: it is an ELF executable or library"),
+        (b"", "not a WebAssembly program: it is empty"),
+        (b"(module (func", "not WebAssembly's text format"),
+        (b"(module)", "ProcessStdio"),
+        (b"(module (func (export \"ProcessStdio\") (param i64)))", "i64"),
+        (b"(module (import \"env\" \"foo\" (func)) (func (export \"_start\")))", "`env.foo`"),
+        (b"(module (func $trap unreachable) (start $trap) (func (export \"ProcessStdio\") (param i32)))", "unreachable"),
+    ];
+    for (program, said) in cases {
+        let path = place.path().join("program");
+        fs::write(&path, program).unwrap();
+        place.queen(&path, &[]).expect(2, &[said]);
+    }
+    let summer = guest("summer.wasm");
+    let missing = place.path().join("missing");
+    place.queen(&missing, &[]).expect(2, &["failed to read the program", "No such file"]);
+    place.queen(&summer, &["--timeout", "0s"]).expect(2, &["a unit must have some time"]);
+    place.queen(&summer, &["--peasant", "/bin/false"]).expect(2, &["failed to use /bin/false as a peasant"]);
+    place.queen(&summer, &["--peasant", "/no/where"]).expect(2, &["failed to use /no/where as a peasant", "No such file"]);
+    assert_eq!(place.outputs_count(), 0);
+}
+
+#[test]
+fn folders_that_will_not_do_are_refused() {
+    let place = Place::default();
+    place.write_sums(3);
+    let run = |input: &Path, output: &Path| {
+        let mut queen = place.command("queen");
+        queen.arg("-b").arg(guest("summer.wasm")).arg("--input").arg(input).arg("--output").arg(output);
+        distwasm_tests::real::Finished::of(&mut queen)
+    };
+    let (input, output) = (place.input(), place.output());
+    run(&place.path().join("missing"), &output).expect(2, &["failed to find the input folder", "--input names another"]);
+    run(&input.join("1"), &output).expect(2, &["is no folder"]);
+    run(&input, &input).expect(2, &["the folders overlap"]);
+    run(&input, &input.join("deeper")).expect(2, &["the folders overlap"]);
+    run(&input, place.path()).expect(2, &["the folders overlap"]);
+    run(&input, &input.join("1")).expect(2, &["the folders overlap"]);
+    fs::write(place.path().join("file"), "").unwrap();
+    run(&input, &place.path().join("file")).expect(2, &["failed to use", "as the output folder"]);
+    assert!(!input.join("deeper").exists());
+    fs::create_dir(place.path().join("none")).unwrap();
+    run(&place.path().join("none"), &output).expect(0, &["0 done"]);
+}
+
+#[test]
+fn an_input_that_cannot_be_read_is_a_failed_unit() {
+    let place = Place::default();
+    place.write_sums(3);
+    // The memory of the reader itself: a regular file that cannot be read at its beginning.
+    symlink("/proc/self/mem", place.input().join("unreadable")).unwrap();
+    fs::create_dir_all(place.output().join("1")).unwrap();
+    let said = ["failed: unreadable: ", "failed: 1: its output cannot be written", "2 done", "2 failed"];
+    place.queen(guest("summer.wasm"), &[]).expect(1, &said);
+}
+
+#[test]
+fn an_interrupted_run_keeps_what_is_done_and_goes_on_later() {
+    let place = Place::default();
+    for number in 0..400 {
+        place.write(number.to_string(), "slow");
+    }
+    let queen = Process::start(&mut place.queen_command(guest("slow.wat")), "queen", place.path());
+    until("some outputs", || (place.outputs_count() > 5).then_some(()), || queen.log());
+    let peasants = peasants_of(queen.id());
+    assert!(!peasants.is_empty());
+    queen.signal(Signal::INT);
+    queen.finish().expect(130, &["interrupted", "run the same command again to go on"]);
+    let done = place.outputs_count();
+    assert!(done < 400, "it was interrupted too late to show anything");
+    assert!(place.outputs().values().all(|output| output == b"slow"), "an output is whole or not there");
+    // Both kinds of leftovers: ours goes, a stranger's stays.
+    fs::write(place.output().join(".distwasm-99999-1.unfinished"), "half").unwrap();
+    fs::write(place.output().join(".distwasm-stranger"), "mine").unwrap();
+    let skipped = format!("{done} skipped");
+    place.queen(guest("slow.wat"), &["--sync"]).expect(0, &[&skipped]);
+    let outputs = place.outputs();
+    assert_eq!(outputs.len(), 401);
+    assert_eq!(outputs[Path::new(".distwasm-stranger")], b"mine");
+}
+
+#[test]
+fn two_queens_do_not_write_into_one_folder() {
+    let place = Place::default();
+    place.write("endless", "loop");
+    let queen = Process::start(&mut place.queen_command(guest("loop.wat")), "queen", place.path());
+    until("the first queen's peasant", || peasants_of(queen.id()).first().copied(), || queen.log());
+    place.queen(guest("loop.wat"), &[]).expect(2, &["another queen is writing to the output folder"]);
+    queen.signal(Signal::TERM);
+    queen.finish().expect(130, &[]);
+}
+
+#[test]
+fn a_full_disk_ends_the_run_and_keeps_what_is_whole() {
+    let place = Place::default();
+    let disk = place.output();
+    fs::create_dir(&disk).unwrap();
+    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&disk).output();
+    if !mount.is_ok_and(|mount| mount.status.success()) {
+        println!("SKIPPED: a small file system cannot be mounted here, so a full disk cannot be tried");
+        return;
+    }
+    let content = vec![b'x'; 100_000];
+    for number in 0..40 {
+        place.write(number.to_string(), &content);
+    }
+    let finished = place.queen(guest("upper.wat"), &[]);
+    let outputs = place.outputs();
+    assert!(Command::new("umount").arg(&disk).status().unwrap().success());
+    finished.expect(2, &["no more outputs can be written", "No space left", "what is done is kept"]);
+    assert!(!outputs.is_empty());
+    assert!(outputs.values().all(|output| output.len() == content.len()), "half an output was left");
+}
+
+#[test]
+fn large_answers_and_large_inputs_go_through() {
+    let place = Place::default();
+    place.write("a", "");
+    place.write("b", "");
+    place.queen(guest("big.wat"), &[]).expect(0, &["2 done"]);
+    assert!(place.outputs().values().all(|output| output.len() == 100 << 20));
+    let place = Place::default();
+    let content: Vec<u8> = (b'a'..=b'z').cycle().take(150 << 20).collect();
+    place.write("large", &content);
+    place.queen(guest("upper.wat"), &[]).expect(0, &["1 done"]);
+    let output = fs::read(place.output().join("large")).unwrap();
+    assert!(output == content.to_ascii_uppercase(), "the output is not the input in capitals");
+}
+
+#[test]
+fn arguments_reach_the_guest_and_flags_come_from_the_environment() {
+    let place = Place::default();
+    place.write("x", "x");
+    let mut queen = place.command("queen");
+    queen.env("DISTWASM_BINARY", guest("clocks.wat")).env("DISTWASM_INPUT", place.input());
+    queen.env("DISTWASM_OUTPUT", place.output()).env("DISTWASM_JSON", "true").env("DISTWASM_PROJECT", "from the air");
+    let finished = distwasm_tests::real::Finished::of(queen.args(["--", "one", "--two"]));
+    finished.expect(0, &["1 done"]);
+    let summary: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!(summary["project"], "from the air");
+}
