@@ -155,7 +155,8 @@ impl Baron {
             return "the peasant has no pipes".to_owned();
         };
         // Feeding may block while the peasant writes, and the other way round: all three pipes at once.
-        let (_, (), words) = tokio::join!(feed(stdin, inputs, &self.kill), self.listen(stdout, &mut child), last_words(stderr));
+        let (_, (), words) =
+            tokio::join!(feed(stdin, inputs, &self.kill), self.listen(stdout, &mut child), last_words(stderr));
         let ending = match child.wait().await {
             Ok(status) => describe(status),
             Err(error) => format!("it could not be waited for: {error}"),
@@ -384,7 +385,9 @@ pub(crate) fn describe(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt;
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("it ended with exit status {code}"),
-        (None, Some(9)) => "it was killed by signal 9 (SIGKILL): by the kernel for want of memory, or by somebody".to_owned(),
+        (None, Some(9)) => {
+            "it was killed by signal 9 (SIGKILL): by the kernel for want of memory, or by somebody".to_owned()
+        }
         (None, Some(signal)) => format!("it was killed by signal {signal} ({})", signal_name(signal)),
         (None, None) => "it ended".to_owned(),
     }

@@ -39,7 +39,12 @@ fn cgroup_limits() -> Vec<u64> {
         let path = path.trim_start_matches('/');
         if controllers.is_empty() {
             let folder = PathBuf::from("/sys/fs/cgroup").join(path);
-            files.extend(folder.ancestors().take_while(|folder| folder.starts_with("/sys/fs/cgroup")).map(|f| f.join("memory.max")));
+            files.extend(
+                folder
+                    .ancestors()
+                    .take_while(|folder| folder.starts_with("/sys/fs/cgroup"))
+                    .map(|f| f.join("memory.max")),
+            );
         } else if controllers.split(',').any(|controller| controller == "memory") {
             files.push(PathBuf::from("/sys/fs/cgroup/memory").join(path).join("memory.limit_in_bytes"));
         }

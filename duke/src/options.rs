@@ -95,5 +95,6 @@ fn cache_folder() -> PathBuf {
     let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
     let user = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
     let own = |folder: &Path| folder.join("distwasm");
-    user.as_deref().map_or_else(|| env::temp_dir().join(format!("distwasm-{}", rustix::process::geteuid().as_raw())), own)
+    user.as_deref()
+        .map_or_else(|| env::temp_dir().join(format!("distwasm-{}", rustix::process::geteuid().as_raw())), own)
 }

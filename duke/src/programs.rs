@@ -86,7 +86,10 @@ impl Cache {
         let compiled = run_compiler(&unfinished, program, spawner).await;
         let kept = compiled.and_then(|()| {
             fs::rename(&unfinished, &path).map_err(|error| {
-                Failure::new(FailureKind::Program, format!("the compiled program cannot be kept in {}: {error}", path.display()))
+                Failure::new(
+                    FailureKind::Program,
+                    format!("the compiled program cannot be kept in {}: {error}", path.display()),
+                )
             })
         });
         if let Err(failure) = kept {

@@ -85,7 +85,11 @@ struct Compiled {
 }
 
 /// Works for the king until the link ends or `shutdown` comes; no peasant is left afterwards.
-pub(crate) async fn work(household: Household, mut link: KingLink, shutdown: &CancellationToken) -> Result<(), LinkError> {
+pub(crate) async fn work(
+    household: Household,
+    mut link: KingLink,
+    shutdown: &CancellationToken,
+) -> Result<(), LinkError> {
     let (news_sender, mut news) = mpsc::channel(REACTOR_QUEUE);
     let (compiled_sender, mut compiled) = mpsc::channel(REACTOR_QUEUE);
     let mut reactor = Reactor::new(household, news_sender, compiled_sender);

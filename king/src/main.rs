@@ -29,17 +29,15 @@ async fn main() -> ExitCode {
 
 async fn run(options: Options) -> anyhow::Result<()> {
     let address = options.address();
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("failed to listen on {address} (is another king running? --port takes another port)"))?;
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!("failed to listen on {address} (is another king running? --port takes another port)")
+    })?;
     let address = listener.local_addr()?;
     let http = match options.http {
         Http::None => None,
-        Http::On(address) => Some(
-            TcpListener::bind(address)
-                .await
-                .with_context(|| format!("failed to listen on {address} for HTTP (--http takes another address, or none)"))?,
-        ),
+        Http::On(address) => Some(TcpListener::bind(address).await.with_context(|| {
+            format!("failed to listen on {address} for HTTP (--http takes another address, or none)")
+        })?),
     };
     if let Some(path) = &options.port_file {
         write_port_file(path, address).with_context(|| format!("failed to write {}", path.display()))?;

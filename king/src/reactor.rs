@@ -38,12 +38,36 @@ use crate::{
 /// Everything that reaches the reactor from its links.
 #[derive(Debug)]
 pub(crate) enum Input {
-    DukeJoined { duke: DukeId, machine: Machine, outbox: Outbox<DukeOrder>, ended: CancellationToken },
-    DukeSaid { duke: DukeId, said: Vec<volunteer::Said> },
-    DukeGone { duke: DukeId, outbox: Outbox<DukeOrder>, leaving: Leaving },
-    QueenJoined { job: JobId, request: JobRequest, outbox: Outbox<QueenNews>, ended: CancellationToken },
-    QueenSaid { job: JobId, said: Vec<submit::Said> },
-    QueenGone { job: JobId, outbox: Outbox<QueenNews>, leaving: Leaving },
+    DukeJoined {
+        duke: DukeId,
+        machine: Machine,
+        outbox: Outbox<DukeOrder>,
+        ended: CancellationToken,
+    },
+    DukeSaid {
+        duke: DukeId,
+        said: Vec<volunteer::Said>,
+    },
+    DukeGone {
+        duke: DukeId,
+        outbox: Outbox<DukeOrder>,
+        leaving: Leaving,
+    },
+    QueenJoined {
+        job: JobId,
+        request: JobRequest,
+        outbox: Outbox<QueenNews>,
+        ended: CancellationToken,
+    },
+    QueenSaid {
+        job: JobId,
+        said: Vec<submit::Said>,
+    },
+    QueenGone {
+        job: JobId,
+        outbox: Outbox<QueenNews>,
+        leaving: Leaving,
+    },
     /// Somebody wants to see figures.
     Asked(oneshot::Sender<Metrics>),
 }
@@ -222,7 +246,10 @@ impl Reactor {
             volunteer::Said::SlotsBroken { job, slots, reason } => {
                 let host = self.dukes.get(&duke).map_or("", |duke| duke.machine.hostname.as_str());
                 warn!(duke = duke.0, host, job = job.0, reason, "a duke cannot start peasants");
-                self.complain(job, Failure::new(FailureKind::Other, format!("duke {host} cannot start peasants: {reason}")));
+                self.complain(
+                    job,
+                    Failure::new(FailureKind::Other, format!("duke {host} cannot start peasants: {reason}")),
+                );
                 Event::SlotsBroken { duke, job, slots }
             }
         };

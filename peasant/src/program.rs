@@ -7,9 +7,9 @@ use std::path::Path;
 use distwasm_proto::limits::MISSING_IMPORTS_NAMED;
 use wasmtime::{CodeBuilder, CodeHint, Engine, ExternType, FuncType, InstancePre, Module, Store, ValType};
 
-use distwasm_proto::foreign;
 use crate::guest::Guest;
 use crate::{engine, wasi};
+use distwasm_proto::foreign;
 
 /// How the guest wants to be called, found from what it exports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

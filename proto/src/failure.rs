@@ -111,7 +111,10 @@ impl Failure {
             Some(Failure::new(kind, message).with_stderr(body.get(end..)?))
         };
         read().unwrap_or_else(|| {
-            Failure::new(FailureKind::Other, format!("the peasant reported a failure of {} unreadable bytes", body.len()))
+            Failure::new(
+                FailureKind::Other,
+                format!("the peasant reported a failure of {} unreadable bytes", body.len()),
+            )
         })
     }
 }
@@ -154,8 +157,11 @@ mod tests {
 
     #[test]
     fn long_evidence_is_cut() {
-        let failure = Failure::new(FailureKind::Exit, "ä".repeat(FAILURE_MESSAGE_BYTES_MAX))
-            .with_stderr(&vec![b'x'; STDERR_BYTES_MAX + 1]);
+        let failure = Failure::new(FailureKind::Exit, "ä".repeat(FAILURE_MESSAGE_BYTES_MAX)).with_stderr(&vec![
+            b'x';
+            STDERR_BYTES_MAX
+                + 1
+        ]);
         assert!(failure.message.len() <= FAILURE_MESSAGE_BYTES_MAX);
         assert_eq!(failure.stderr.len(), STDERR_BYTES_MAX);
         assert_eq!(Failure::decode(&failure.encode()), failure);

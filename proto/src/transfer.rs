@@ -118,12 +118,8 @@ fn lock<W>(state: &Mutex<State<W>>) -> MutexGuard<'_, State<W>> {
 impl<W: Word> Outbox<W> {
     /// An empty outbox and the stream that empties it. `on_taken` hears of the payload bytes that the stream took.
     pub fn new(on_taken: OnTaken) -> (Outbox<W>, OutboxStream<W>) {
-        let state = Arc::new(Mutex::new(State {
-            words: VecDeque::new(),
-            pieces: VecDeque::new(),
-            closed: false,
-            waker: None,
-        }));
+        let state =
+            Arc::new(Mutex::new(State { words: VecDeque::new(), pieces: VecDeque::new(), closed: false, waker: None }));
         (Outbox { state: Arc::clone(&state) }, OutboxStream { state, on_taken })
     }
 

@@ -50,8 +50,7 @@ pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Re
         None => {
             let mut kingdom = Kingdom::start(options);
             let address = kingdom.address.clone();
-            let ending =
-                reactor::run(folders, &address, request, &mut human, &interrupted, kingdom.trouble()).await;
+            let ending = reactor::run(folders, &address, request, &mut human, &interrupted, kingdom.trouble()).await;
             kingdom.end().await;
             ending
         }

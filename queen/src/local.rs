@@ -19,8 +19,7 @@ impl Kingdom {
     pub fn start(options: &Options) -> Kingdom {
         let (door, connections) = local_door();
         let address = KingAddress::Local(door);
-        let mut settings =
-            Settings::of_this_machine(address.clone(), options.peasant.clone(), options.cache.clone());
+        let mut settings = Settings::of_this_machine(address.clone(), options.peasant.clone(), options.cache.clone());
         if let Some(cpus) = options.num_cpus {
             settings.cpus = cpus;
         }

@@ -60,7 +60,9 @@ async fn run(options: &Options, interrupted: CancellationToken) -> ExitCode {
         Err(error) => return fail(&error),
     };
     print_summary(&report.summary, &report.first_failures, options.quiet);
-    if options.json && let Err(error) = print_json(&report.summary) {
+    if options.json
+        && let Err(error) = print_json(&report.summary)
+    {
         return fail(&error);
     }
     report.summary.exit.into()

@@ -164,8 +164,8 @@ impl Options {
         if self.args.iter().map(|arg| arg.len() + 1).sum::<usize>() > GUEST_ARGS_BYTES_MAX {
             return Err(OptionsError::Args);
         }
-        let input = fs::canonicalize(&self.input)
-            .map_err(|source| OptionsError::Input { path: self.input.clone(), source })?;
+        let input =
+            fs::canonicalize(&self.input).map_err(|source| OptionsError::Input { path: self.input.clone(), source })?;
         if !input.is_dir() {
             return Err(OptionsError::InputNoFolder { path: self.input.clone() });
         }

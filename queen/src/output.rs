@@ -69,7 +69,7 @@ pub fn write(
         for Output { unit, path, result, room } in outputs {
             let outcome = put(folder, &path, &result, sync, &mut known_folders).map(|()| result.bytes());
             drop(room);
-            done.push(Written { unit, path, outcome: outcome.map_err(explain) });
+            done.push(Written { unit, path, outcome: outcome.map_err(|error| explain(&error)) });
         }
         if written.blocking_send(done).is_err() {
             return;
@@ -106,7 +106,7 @@ fn fill(path: &Path, result: &Payload, sync: bool) -> io::Result<()> {
     if sync { file.sync_all() } else { Ok(()) }
 }
 
-fn explain(error: io::Error) -> WriteError {
+fn explain(error: &io::Error) -> WriteError {
     let hopeless =
         matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem);
     WriteError { why: error.to_string(), hopeless }

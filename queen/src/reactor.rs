@@ -10,7 +10,7 @@ use std::{
 use distwasm_proto::{
     failure::{Failure, FailureKind},
     ids::UnitNo,
-    limits::{GOODBYE_WITHIN, MESSAGES_WAITING, READERS, READING_MAX, REACTOR_QUEUE, WRITERS},
+    limits::{GOODBYE_WITHIN, MESSAGES_WAITING, REACTOR_QUEUE, READERS, READING_MAX, WRITERS},
     link::KingAddress,
     wire::FromQueen,
 };
@@ -160,7 +160,8 @@ fn start_readers(
     let (sender, sent) = mpsc::channel(REACTOR_QUEUE);
     let (queue, post) = (Arc::new(Mutex::new(queue)), Arc::new(Post::new(messages)));
     for _ in 0..READERS {
-        let (input, queue, post, sender) = (folders.input.clone(), Arc::clone(&queue), Arc::clone(&post), sender.clone());
+        let (input, queue, post, sender) =
+            (folders.input.clone(), Arc::clone(&queue), Arc::clone(&post), sender.clone());
         threads.spawn_blocking(move || readers::read(&input, &queue, &post, &sender));
     }
     (orders, sent)

@@ -85,9 +85,9 @@ pub fn read(folder: &Path, orders: &Arc<Mutex<Receiver<Order>>>, post: &Post, se
         let order = orders.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let done = match order {
             Ok(Order::Inputs(inputs)) => Batch::default().read_all(folder, inputs, post, sent),
-            Ok(Order::Close { units }) => post.send(Vec::new(), sent, |_, send| {
-                send(vec![Word::CloseJob(wire::CloseJob { units })])
-            }),
+            Ok(Order::Close { units }) => {
+                post.send(Vec::new(), sent, |_, send| send(vec![Word::CloseJob(wire::CloseJob { units })]))
+            }
             Err(_) => return,
         };
         if done.is_err() {
@@ -105,7 +105,13 @@ struct Batch {
 }
 
 impl Batch {
-    fn read_all(mut self, folder: &Path, inputs: Vec<Input>, post: &Post, sent: &mpsc::Sender<Sent>) -> Result<(), Over> {
+    fn read_all(
+        mut self,
+        folder: &Path,
+        inputs: Vec<Input>,
+        post: &Post,
+        sent: &mpsc::Sender<Sent>,
+    ) -> Result<(), Over> {
         for input in inputs {
             let path = folder.join(&input.path);
             if input.bytes > GATHERED_INPUT_BYTES_MAX {
@@ -147,7 +153,9 @@ impl Batch {
 }
 
 fn changed(listed: u64) -> io::Error {
-    io::Error::other(format!("it had {listed} bytes when it was listed, and has changed since; run again when it is at rest"))
+    io::Error::other(format!(
+        "it had {listed} bytes when it was listed, and has changed since; run again when it is at rest"
+    ))
 }
 
 fn read_small(path: &Path, listed: u64) -> io::Result<Bytes> {
@@ -159,7 +167,8 @@ fn read_small(path: &Path, listed: u64) -> io::Result<Bytes> {
 /// Sends an input in pieces. If it cannot be read to its end, the king is told, and the unit fails.
 fn send_large(path: &PathBuf, input: Input, post: &Post, sent: &mpsc::Sender<Sent>) -> Result<(), Over> {
     let listed = input.bytes;
-    let opened = File::open(path).and_then(|file| if file.metadata()?.len() == listed { Ok(file) } else { Err(changed(listed)) });
+    let opened = File::open(path)
+        .and_then(|file| if file.metadata()?.len() == listed { Ok(file) } else { Err(changed(listed)) });
     let mut file = match opened {
         Ok(file) => file,
         Err(error) => return sent.blocking_send(Sent::Unreadable(input, error.to_string())).map_err(|_| Over),

@@ -12,7 +12,7 @@ use distwasm_proto::{
 };
 
 /// Something that happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are named for what they are")]
 pub enum Event {
     /// The king took the job; so much may be without a verdict.

@@ -1,5 +1,5 @@
 //! The compiled example guests: none is older than its sources, and a fresh build answers the same.
-#![allow(clippy::unwrap_used, reason = "a test ends where its expectation does")]
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test ends where its expectation does")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -147,7 +147,9 @@ fn nonsense_on_the_kings_port_disturbs_nobody() {
     let king = place.king();
     let _duke = place.duke(&king, &[]);
     let mut held = Vec::new();
-    for nonsense in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\0\0\0\0\0\0", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff\xff\xff"] {
+    for nonsense in
+        [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\0\0\0\0\0\0", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff\xff\xff"]
+    {
         let mut stream = TcpStream::connect(&king.address).unwrap();
         stream.write_all(nonsense).unwrap();
         held.push(stream);

@@ -12,7 +12,9 @@ fn every_invariant_holds_in_five_hundred_kingdoms() {
             Err(broken) => panic!("{broken}"),
         }
     }
-    let Tally { verdicts, failed, dukes_lost, queens_left, peasants_died, jobs_unfit, slots_asked_back, offers, .. } = tally;
+    let Tally {
+        verdicts, failed, dukes_lost, queens_left, peasants_died, jobs_unfit, slots_asked_back, offers, ..
+    } = tally;
     for (what, count) in [
         ("verdicts", verdicts),
         ("failed", failed),

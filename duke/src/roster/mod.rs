@@ -24,7 +24,7 @@ use distwasm_proto::{
 use lease::{Lease, Program, Queued};
 
 /// Something that happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are named for what they are")]
 pub enum Event {
     /// The king gives this duke a part in a job. `timeout` is for one unit.
@@ -58,7 +58,7 @@ pub enum Event {
 pub struct AnswerId(pub u64);
 
 /// Something to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are named for what they are")]
 pub enum Action {
     /// Get the job's program, and have it compiled.
@@ -212,7 +212,8 @@ impl Roster {
     fn on_slots_asked_back(&mut self, job: JobId, slots: u32, actions: &mut Vec<Action>) {
         for _ in 0..slots {
             let Some(lease) = self.leases.get(&job) else { return };
-            let staying = lease.barons.iter().filter_map(|id| Some((*id, self.barons.get(id)?))).filter(|(_, b)| !b.leaving);
+            let staying =
+                lease.barons.iter().filter_map(|id| Some((*id, self.barons.get(id)?))).filter(|(_, b)| !b.leaving);
             // Who has the least to do goes first.
             let idlest = staying.min_by_key(|(id, baron)| (baron.state == State::Serving, baron.pipe.len(), *id));
             // Slots that were given back as broken may be asked back by a king who had not heard of it.
@@ -437,9 +438,11 @@ impl Roster {
     fn give_up(&mut self, job: JobId, actions: &mut Vec<Action>) {
         let Some(lease) = self.leases.get_mut(&job) else { return };
         lease.starts_failed = 0;
-        let staying = lease.barons.iter().copied().filter(|id| {
-            self.barons.get(id).is_some_and(|baron| baron.state == State::Vacant && !baron.leaving)
-        });
+        let staying = lease
+            .barons
+            .iter()
+            .copied()
+            .filter(|id| self.barons.get(id).is_some_and(|baron| baron.state == State::Vacant && !baron.leaving));
         let vacant: Vec<BaronId> = staying.collect();
         let slots = u32::try_from(vacant.len()).unwrap_or(u32::MAX);
         for id in vacant {

@@ -40,8 +40,16 @@ impl Scheduler {
     fn check_leases(&self) {
         for (duke_id, duke) in &self.dukes {
             for (job_id, lease) in &duke.leases {
-                let attempts = || self.attempts.values().filter(|a| a.duke == *duke_id && a.job == *job_id && a.stage == Stage::Running);
-                assert_eq!(lease.running as usize, attempts().count(), "lease_counts_its_attempts: {duke_id}, {job_id}");
+                let attempts = || {
+                    self.attempts
+                        .values()
+                        .filter(|a| a.duke == *duke_id && a.job == *job_id && a.stage == Stage::Running)
+                };
+                assert_eq!(
+                    lease.running as usize,
+                    attempts().count(),
+                    "lease_counts_its_attempts: {duke_id}, {job_id}"
+                );
                 let bytes: u64 = attempts().map(|attempt| attempt.input_bytes).sum();
                 assert_eq!(lease.running_bytes, bytes, "lease_counts_its_bytes: {duke_id}, {job_id}");
                 let Some(job) = self.jobs.get(job_id) else {
@@ -91,8 +99,16 @@ impl Scheduler {
             assert_eq!(queued.len(), queued_once.len(), "unit_is_queued_once: {id}");
             let mut open = 0;
             for (unit, state) in job.units.iter() {
-                assert_eq!(queued_once.contains(&unit), state.state == UnitState::Waiting, "waiting_unit_is_queued: {id}, {unit}");
-                assert_eq!(tried.contains(&(*id, unit)), state.state == UnitState::Trying, "unit_is_tried: {id}, {unit}");
+                assert_eq!(
+                    queued_once.contains(&unit),
+                    state.state == UnitState::Waiting,
+                    "waiting_unit_is_queued: {id}, {unit}"
+                );
+                assert_eq!(
+                    tried.contains(&(*id, unit)),
+                    state.state == UnitState::Trying,
+                    "unit_is_tried: {id}, {unit}"
+                );
                 open += u64::from(state.state != UnitState::Reported);
             }
             assert_eq!(job.units.open(), open, "job_counts_its_open_units: {id}");
@@ -112,7 +128,10 @@ impl Scheduler {
             }
             assert_eq!(job.offers.len(), offered, "offer_is_queued: {id}");
             assert!(job.results_bytes >= fetched, "fetched_results_are_counted: {id}");
-            assert!(job.offers.is_empty() || job.results_bytes > 0, "something_is_fetched_while_something_is_offered: {id}");
+            assert!(
+                job.offers.is_empty() || job.results_bytes > 0,
+                "something_is_fetched_while_something_is_offered: {id}"
+            );
         }
     }
 }

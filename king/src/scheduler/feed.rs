@@ -55,9 +55,8 @@ impl Scheduler {
         let job = self.jobs.get_mut(&job_id)?;
         let only_duke = job.by_load.len() == 1;
         let units = &mut job.units;
-        let may_run_here = |unit: &UnitNo| {
-            only_duke || units.get_mut(*unit).is_some_and(|unit| unit.avoid != Some(duke_id))
-        };
+        let may_run_here =
+            |unit: &UnitNo| only_duke || units.get_mut(*unit).is_some_and(|unit| unit.avoid != Some(duke_id));
         if let Some(place) = job.suspects.iter().position(may_run_here) {
             return job.suspects.remove(place);
         }

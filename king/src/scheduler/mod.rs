@@ -76,7 +76,7 @@ pub enum Outcome {
 }
 
 /// Something to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are named for what they are")]
 pub enum Action {
     /// Tell a duke about a job that it is going to work for.
@@ -306,14 +306,7 @@ impl Scheduler {
         }
     }
 
-    fn on_result_offered(
-        &mut self,
-        duke: DukeId,
-        id: AttemptId,
-        bytes: u64,
-        run_us: u64,
-        actions: &mut Vec<Action>,
-    ) {
+    fn on_result_offered(&mut self, duke: DukeId, id: AttemptId, bytes: u64, run_us: u64, actions: &mut Vec<Action>) {
         // The job may have ended while the offer was on its way, or the duke been given up.
         let Some(attempt) = self.attempts.get_mut(&id).filter(|attempt| attempt.duke == duke) else { return };
         if attempt.stage != Stage::Running {

@@ -118,7 +118,8 @@ impl Scheduler {
         let coming = duke.leases.values().map(|lease| lease.slot.times(lease.releasing));
         let free = coming.fold(duke.free, Room::plus);
         duke.reserved.iter().try_fold(free, |room, id| {
-            let slot = self.jobs.get(id).and_then(|job| duke.capacity(&job.spec)).map_or_else(Room::default, |(_, slot)| slot);
+            let slot =
+                self.jobs.get(id).and_then(|job| duke.capacity(&job.spec)).map_or_else(Room::default, |(_, slot)| slot);
             room.minus(slot)
         })
     }
@@ -178,7 +179,9 @@ impl Scheduler {
             Some(Eviction { duke: *duke_id, victims })
         });
         let best = evictions.min_by_key(|eviction| eviction.victims.len());
-        if best.is_none() && let Some(until) = wait_until {
+        if best.is_none()
+            && let Some(until) = wait_until
+        {
             self.deal_at = Some(self.deal_at.map_or(until, |at| at.min(until)));
         }
         best
@@ -194,26 +197,27 @@ impl Scheduler {
         let mut taken: BTreeMap<JobId, u32> = BTreeMap::new();
         let mut victims = Vec::new();
         while room.minus(slot).is_none() {
-            let candidates = held.iter().filter(|(victim, slots)| **victim != id && **slots > 0).filter_map(|(victim, _)| {
-                let victim_job = self.jobs.get(victim)?;
-                let slots = victim_job.slots - taken.get(victim).copied().unwrap_or(0);
-                let share = shares.get(victim_job.spec.project.as_str()).copied().unwrap_or(0);
-                let is_spare = slots > victim_job.need();
-                let may_ask = if is_spare {
-                    true
-                } else if victim_job.spec.project == job.spec.project {
-                    slots >= 2 && job.slots + job.reserved == 0
-                } else {
-                    let own_share = shares.get(job.spec.project.as_str()).copied().unwrap_or(0);
-                    let tenure_ends = duke.leases.get(victim)?.since.after(SLOT_TENURE);
-                    let may_alternate = own_share == 0 && share >= 1;
-                    if may_alternate && share < 2 && now < tenure_ends {
-                        *wait_until = Some(wait_until.map_or(tenure_ends, |until: Time| until.min(tenure_ends)));
-                    }
-                    share >= own_share + 2 || (may_alternate && now >= tenure_ends)
-                };
-                may_ask.then_some((is_spare, share, slots, *victim))
-            });
+            let candidates =
+                held.iter().filter(|(victim, slots)| **victim != id && **slots > 0).filter_map(|(victim, _)| {
+                    let victim_job = self.jobs.get(victim)?;
+                    let slots = victim_job.slots - taken.get(victim).copied().unwrap_or(0);
+                    let share = shares.get(victim_job.spec.project.as_str()).copied().unwrap_or(0);
+                    let is_spare = slots > victim_job.need();
+                    let may_ask = if is_spare {
+                        true
+                    } else if victim_job.spec.project == job.spec.project {
+                        slots >= 2 && job.slots + job.reserved == 0
+                    } else {
+                        let own_share = shares.get(job.spec.project.as_str()).copied().unwrap_or(0);
+                        let tenure_ends = duke.leases.get(victim)?.since.after(SLOT_TENURE);
+                        let may_alternate = own_share == 0 && share >= 1;
+                        if may_alternate && share < 2 && now < tenure_ends {
+                            *wait_until = Some(wait_until.map_or(tenure_ends, |until: Time| until.min(tenure_ends)));
+                        }
+                        share >= own_share + 2 || (may_alternate && now >= tenure_ends)
+                    };
+                    may_ask.then_some((is_spare, share, slots, *victim))
+                });
             let (_, _, _, victim) = candidates.max()?;
             if let Some(slots) = held.get_mut(&victim) {
                 *slots -= 1;

@@ -103,12 +103,8 @@ impl Link {
                 };
                 let program = program.map_err(|_| LinkError::Nonsense("it broke off in its program"))?;
                 let request = check_request(request, program)?;
-                let opened = Input::QueenJoined {
-                    job: self.job,
-                    request,
-                    outbox: self.outbox.clone(),
-                    ended: ended.clone(),
-                };
+                let opened =
+                    Input::QueenJoined { job: self.job, request, outbox: self.outbox.clone(), ended: ended.clone() };
                 self.send(opened).await?;
                 return Ok(words);
             }

@@ -64,12 +64,7 @@ impl Link {
             return Err(LinkError::Nonsense("its first word is no hello"));
         };
         let machine = check_hello(hello)?;
-        let joined = Input::DukeJoined {
-            duke: self.duke,
-            machine,
-            outbox: self.outbox.clone(),
-            ended: ended.clone(),
-        };
+        let joined = Input::DukeJoined { duke: self.duke, machine, outbox: self.outbox.clone(), ended: ended.clone() };
         self.send(joined).await?;
         let mut assembler = Assembler::new(UNIT_BYTES_MAX);
         loop {
@@ -132,9 +127,7 @@ fn check_word((word, payload): Arrived<DukeWord>) -> Result<Option<Said>, LinkEr
             }
             Said::ResultOffered { attempt, bytes, run_us: offer.run_us }
         }
-        Some(Word::SlotsReleased(released)) => {
-            Said::SlotsReleased { job: JobId(released.job), slots: released.slots }
-        }
+        Some(Word::SlotsReleased(released)) => Said::SlotsReleased { job: JobId(released.job), slots: released.slots },
         Some(Word::SlotsBroken(broken)) => {
             let reason = Failure::new(FailureKind::Other, broken.reason).message;
             Said::SlotsBroken { job: JobId(broken.job), slots: broken.slots, reason }

@@ -3,14 +3,19 @@
 use std::{
     io::{self, Write},
     path::Path,
+    time::Duration,
 };
 
-use distwasm_proto::{exit::Exit, limits::FAILURES_SHOWN, time::Clock};
+use distwasm_proto::{
+    exit::Exit,
+    limits::FAILURES_SHOWN,
+    time::{Clock, Time},
+};
 
 use super::{Counts, FailedUnit, FailureFile, Reporter, Summary, progress::Progress};
 
-/// Lines of a failed unit's stderr that the summary shows.
-const STDERR_LINES_SHOWN: usize = 5;
+/// Lines of a failed unit's stderr, and of a longer reason, that the summary shows.
+const LINES_SHOWN: usize = 5;
 
 /// Tells people of a run, and keeps its failures.
 pub struct Human {
@@ -19,14 +24,45 @@ pub struct Human {
     quiet: bool,
     verbose: bool,
     waits_for: String,
-    skipped: u64,
+    /// When the job began to wait for that, unless it was told.
+    waits_since: Option<Time>,
     first_failures: Vec<FailedUnit>,
     failures: FailureFile,
 }
 
+/// Characters of one line of a guest's words that are shown.
+const LINE_CHARS_SHOWN: usize = 200;
+
+/// How long a job may wait before it is worth a word. Most waits are over at once.
+const WAIT_TOLD_AFTER: Duration = Duration::from_secs(1);
+
 /// Writes a line to stderr. Where nobody can read it there is nobody to tell.
 pub(super) fn talk(line: &str) {
     let _written = writeln!(io::stderr(), "{line}");
+}
+
+/// A name or a guest's words as one line that does nothing to a terminal: control characters are written as escapes.
+fn harmless(text: &str) -> String {
+    let mut line = String::new();
+    for (count, character) in text.chars().enumerate() {
+        if count == LINE_CHARS_SHOWN {
+            return line + " ...";
+        }
+        if character.is_control() && character != '\t' {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line
+}
+
+fn harmless_path(path: &Path) -> String {
+    // A path is shown whole: it is what one would look for.
+    path.to_string_lossy()
+        .chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
+        .collect()
 }
 
 /// A number of bytes for people.
@@ -43,7 +79,7 @@ impl Human {
             quiet,
             verbose,
             waits_for: String::new(),
-            skipped: 0,
+            waits_since: None,
             first_failures: Vec::new(),
             failures,
         }
@@ -58,16 +94,16 @@ impl Human {
 
 impl Reporter for Human {
     fn skipped(&mut self, path: &Path, why: &str) {
-        self.skipped += 1;
         if !self.quiet {
-            self.progress.say(&format!("skipped {}: it is {why}", path.display()));
+            self.progress.say(&format!("skipped {}: it is {why}", harmless_path(path)));
         }
     }
 
     fn failed(&mut self, unit: FailedUnit) {
         self.failures.record(&unit);
         if self.verbose {
-            self.progress.say(&format!("failed: {}: {}", unit.path.display(), unit.failure.message));
+            let reason = unit.failure.message.lines().next().unwrap_or_default();
+            self.progress.say(&format!("failed: {}: {}", harmless_path(&unit.path), harmless(reason)));
         }
         if self.first_failures.len() < FAILURES_SHOWN {
             self.first_failures.push(unit);
@@ -76,14 +112,16 @@ impl Reporter for Human {
 
     fn state(&mut self, _slots: u32, _dukes: u32, waits_for: &str) {
         if self.waits_for != waits_for {
-            waits_for.clone_into(&mut self.waits_for);
-            if !self.quiet && !waits_for.is_empty() {
-                self.progress.say(&format!("waiting: {waits_for}"));
-            }
+            self.waits_for = harmless(waits_for);
+            self.waits_since = (!self.quiet && !waits_for.is_empty()).then(|| self.clock.now());
         }
     }
 
     fn progress(&mut self, counts: &Counts) {
+        if self.waits_since.is_some_and(|since| since.after(WAIT_TOLD_AFTER) <= self.clock.now()) {
+            self.waits_since = None;
+            self.progress.say(&format!("waiting: {}", self.waits_for));
+        }
         self.progress.update(&self.clock, counts, &self.waits_for);
     }
 }
@@ -129,13 +167,33 @@ fn print_failure(unit: &FailedUnit) {
         (0 | 1, false) => format!(" (on {})", unit.duke),
         (attempts, _) => format!(" (after {attempts} attempts, the last on {})", unit.duke),
     };
-    talk(&format!("failed: {}: {}{tried}", unit.path.display(), unit.failure.message));
+    let mut reason = unit.failure.message.lines();
+    let first = reason.next().unwrap_or_default();
+    talk(&format!("failed: {}: {}{tried}", harmless_path(&unit.path), harmless(first)));
+    show_lines("", reason);
     let stderr = String::from_utf8_lossy(&unit.failure.stderr);
-    let lines: Vec<&str> = stderr.trim_end().lines().collect();
-    for line in lines.iter().take(STDERR_LINES_SHOWN) {
-        talk(&format!("    stderr: {line}"));
+    show_lines("stderr: ", stderr.trim_end().lines());
+}
+
+/// Shows the first lines of some text, each behind a prefix.
+fn show_lines<'a>(prefix: &str, mut lines: impl Iterator<Item = &'a str>) {
+    for line in lines.by_ref().take(LINES_SHOWN) {
+        talk(&format!("    {prefix}{}", harmless(line)));
     }
-    if lines.len() > STDERR_LINES_SHOWN {
-        talk(&format!("    stderr: ... {} more lines", lines.len() - STDERR_LINES_SHOWN));
+    let more = lines.count();
+    if more > 0 {
+        talk(&format!("    {prefix}... {more} more lines"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_guests_and_names_say_does_nothing_to_a_terminal() {
+        assert_eq!(harmless("a\tb\x1b[2J\0"), "a\tb\\u{1b}[2J\\u{0}");
+        assert_eq!(harmless(&"ä".repeat(300)), "ä".repeat(LINE_CHARS_SHOWN) + " ...");
+        assert_eq!(harmless_path(Path::new("new\nline")), "new\\nline");
     }
 }

@@ -15,7 +15,9 @@ pub(super) enum Progress {
     /// Nobody wants to know.
     Hidden,
     Bar(ProgressBar),
-    Lines { next: Time },
+    Lines {
+        next: Time,
+    },
 }
 
 impl Progress {
@@ -37,7 +39,6 @@ impl Progress {
         let now = clock.now();
         let settled = counts.done + counts.failed;
         match self {
-            Progress::Hidden => {}
             Progress::Bar(bar) => {
                 // The bar comes with the first sign of life, so that a run with nothing to do shows none.
                 if counts.found == 0 {
@@ -51,7 +52,7 @@ impl Progress {
                 *next = now.after(PROGRESS_EVERY);
                 self.say(&describe(now, counts, waits_for));
             }
-            Progress::Lines { .. } => {}
+            Progress::Hidden | Progress::Lines { .. } => {}
         }
     }
 

@@ -234,4 +234,3 @@ impl King {
         until(name, || expected(self.metric(name)).then_some(()), || self.page("/metrics").1);
     }
 }
-

@@ -91,7 +91,7 @@ impl Drop for Process {
         let _waited = self.child.wait();
         if std::thread::panicking() {
             let log = fs::read(&self.log).unwrap_or_default();
-            println!("---- log of {} ----\n{}", self.name, String::from_utf8_lossy(&log));
+            eprintln!("---- log of {} ----\n{}", self.name, String::from_utf8_lossy(&log));
         }
     }
 }

@@ -69,7 +69,8 @@ impl Duke {
     fn check(&self, id: DukeId) {
         self.roster.check();
         assert!(self.peasants.len() <= self.cpus as usize, "no_more_peasants_than_processors: {id}");
-        let bytes: u64 = self.peasants.values().map(|peasant| self.slot_bytes.get(&peasant.job).copied().unwrap_or(0)).sum();
+        let bytes: u64 =
+            self.peasants.values().map(|peasant| self.slot_bytes.get(&peasant.job).copied().unwrap_or(0)).sum();
         assert!(bytes <= self.ram_bytes, "no_more_memory_than_the_machine_has: {id}");
     }
 }
@@ -224,8 +225,7 @@ impl World {
         let Some(duke) = self.dukes.get_mut(&id) else { return };
         duke.peasants_made += 1;
         let number = duke.peasants_made;
-        let peasant =
-            Peasant { number, job, pipe: VecDeque::new(), busy: false, answers_after: now, dead: false };
+        let peasant = Peasant { number, job, pipe: VecDeque::new(), busy: false, answers_after: now, dead: false };
         assert!(duke.peasants.insert(baron, peasant).is_none(), "baron_has_one_peasant: {baron}");
         let due = match (fails, unfit) {
             (true, _) => PeasantDue::Dies,
@@ -272,7 +272,9 @@ impl World {
         let holds_back = self.dice.pick(&[0, 0, 1_000, 20_000]);
         let now = self.now;
         let Some(duke) = self.dukes.get_mut(&id) else { return };
-        let Some(peasant) = duke.peasants.get_mut(&baron).filter(|peasant| !peasant.busy && !peasant.dead) else { return };
+        let Some(peasant) = duke.peasants.get_mut(&baron).filter(|peasant| !peasant.busy && !peasant.dead) else {
+            return;
+        };
         let Some(attempt) = peasant.pipe.pop_front() else { return };
         peasant.busy = true;
         let number = peasant.number;
@@ -287,7 +289,9 @@ impl World {
             // A unit under which three peasants die is to blame, whatever it did: bad luck strikes twice at most.
             _ if dies_by_chance && self.strikes(job, unit) => self.at(ends, due(PeasantDue::Dies)),
             _ => {
-                let Some(peasant) = self.dukes.get_mut(&id).and_then(|duke| duke.peasants.get_mut(&baron)) else { return };
+                let Some(peasant) = self.dukes.get_mut(&id).and_then(|duke| duke.peasants.get_mut(&baron)) else {
+                    return;
+                };
                 let leaves = peasant.answers_after.max(Time(ends.0 + holds_back));
                 let large = plan.result_bytes > RESULT_UNASKED_BYTES_MAX;
                 let arrives = Time(leaves.0 + if large { 300 } else { 0 });

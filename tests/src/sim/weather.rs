@@ -144,7 +144,8 @@ impl Weather {
         let timeout_us = dice.pick(&[None, Some(1_000_000)]);
         let typical_us = dice.pick(&[10, 1_000, 30_000]);
         let large = dice.permille(200);
-        let units = (0..dice.below(self.units_max + 1)).map(|_| self.unit(dice, timeout_us, typical_us, large)).collect();
+        let units =
+            (0..dice.below(self.units_max + 1)).map(|_| self.unit(dice, timeout_us, typical_us, large)).collect();
         QueenPlan {
             project: format!("project {}", dice.below(3)),
             min_ram_bytes: dice.pick(&[0, 0, DUKE_BYTES_MIN / 4, DUKE_BYTES_MIN]),

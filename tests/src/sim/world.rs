@@ -50,10 +50,14 @@ pub(super) enum Sender {
 pub(super) enum KingWord {
     Event(scheduler::Event),
     /// A unit of a queen.
-    Unit { job: JobId, unit: UnitNo, bytes: u64 },
+    Unit {
+        job: JobId,
+        unit: UnitNo,
+        bytes: u64,
+    },
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum DukeOrder {
     OpenLease { job: JobId, slot_bytes: u64 },
     CloseLease { job: JobId },
@@ -63,7 +67,7 @@ pub(super) enum DukeOrder {
     Fetch { attempt: AttemptId },
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum QueenNews {
     Welcome,
     Verdict { unit: UnitNo, done: bool },
@@ -76,7 +80,10 @@ pub(super) enum PeasantDue {
     Ready,
     Unfit,
     /// Its first unit is through, and the answer is on its way.
-    Answers { attempt: AttemptId, begun: bool },
+    Answers {
+        attempt: AttemptId,
+        begun: bool,
+    },
     /// The unit at hand is through; the next begins.
     Next,
     Dies,
@@ -321,7 +328,11 @@ impl World {
             let next = self.due.first_entry().filter(|next| {
                 next.key().0 == self.now && matches!(next.get(), Due::ToKing(Sender::Duke(_), KingWord::Event(_)))
             });
-            let Some(Due::ToKing(_, KingWord::Event(event))) = next.map(|next| next.remove()) else { break };
+            let Some(Due::ToKing(_, KingWord::Event(event))) =
+                next.map(std::collections::btree_map::OccupiedEntry::remove)
+            else {
+                break;
+            };
             events.push(event);
         }
         self.king_handles(events);
@@ -333,7 +344,10 @@ impl World {
         let Some(held) = self.held.get(&job) else { return };
         let held_bytes: u64 = held.values().sum();
         assert!(held.len() < WINDOW_UNITS as usize, "king_holds_no_more_units_than_the_window: {job}");
-        assert!(held_bytes == 0 || held_bytes + bytes <= WINDOW_BYTES, "king_holds_no_more_bytes_than_the_window: {job}");
+        assert!(
+            held_bytes == 0 || held_bytes + bytes <= WINDOW_BYTES,
+            "king_holds_no_more_bytes_than_the_window: {job}"
+        );
     }
 
     fn king_handles(&mut self, events: Vec<scheduler::Event>) {
