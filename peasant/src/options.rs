@@ -29,7 +29,7 @@ pub enum Command {
     /// Exit status 2 says that the program is unfit, and stderr why; 1 that something else went wrong.
     Compile {
         /// Where to write the compiled program.
-        #[arg(long, env = "DISTWASM_OUTPUT", value_name = "FILE")]
+        #[arg(long, env = "DISTWASM_COMPILE_OUTPUT", value_name = "FILE")]
         output: PathBuf,
     },
     /// Print a word that differs between peasants that cannot use each other's compiled programs.

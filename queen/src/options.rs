@@ -75,7 +75,7 @@ pub struct Options {
     pub quiet: bool,
 
     /// Say more: each failure as it happens, and what king and duke log; twice for even more
-    #[arg(short, long, action = clap::ArgAction::Count)]
+    #[arg(short, long, action = clap::ArgAction::Count, env = "DISTWASM_VERBOSE")]
     pub verbose: u8,
 
     /// Without a king: peasants to run at a time [default: the processors that this process may use]

@@ -1,0 +1,133 @@
+//! Does what the scheduler decided: orders to dukes, news to queens.
+
+use distwasm_proto::{
+    failure::{Failure, FailureKind},
+    ids::{DukeId, JobId, UnitNo},
+    payload::Payload,
+    wire::{self, duke_order::Order, queen_news::News},
+};
+use tracing::{info, warn};
+
+use super::{Evidence, Reactor};
+use crate::scheduler::{Action, Event, JobEnd, JobStatus, Verdict, WaitsFor};
+
+impl Reactor {
+    pub(super) fn perform(&mut self, action: Action) {
+        match action {
+            Action::OpenLease { duke, job, slot_bytes } => {
+                let Some(queen) = self.queens.get(&job) else { return };
+                let order = wire::OpenLease {
+                    job: job.0,
+                    program_digest: queen.digest.to_wire(),
+                    slot_bytes,
+                    timeout_ms: queen.timeout_ms,
+                    args: queen.args.clone(),
+                };
+                self.tell_duke(duke, Order::OpenLease(order));
+            }
+            Action::GrantSlots { duke, job, slots } => {
+                self.tell_duke(duke, Order::GrantSlots(wire::GrantSlots { job: job.0, slots }));
+            }
+            Action::ReleaseSlots { duke, job, slots } => {
+                self.tell_duke(duke, Order::ReleaseSlots(wire::ReleaseSlots { job: job.0, slots }));
+            }
+            Action::CloseLease { duke, job } => {
+                self.tell_duke(duke, Order::CloseLease(wire::CloseLease { job: job.0 }));
+            }
+            Action::StartAttempt { duke, job, unit, attempt, alone } => {
+                let (Some(duke), Some(queen)) = (self.dukes.get(&duke), self.queens.get(&job)) else { return };
+                let Some(input) = queen.inputs.get(unit) else { return };
+                let (job, unit, attempt) = (job.0, unit.0, attempt.0);
+                let order = wire::StartAttempt { job, unit, attempt, alone, input: None };
+                duke.outbox.push_with(Order::StartAttempt(order), input.clone());
+                self.totals.attempts += 1;
+            }
+            Action::FetchResult { duke, attempt } => {
+                self.tell_duke(duke, Order::SendResult(wire::SendResult { attempt: attempt.0 }));
+            }
+            Action::Report { job, unit, verdict, attempts } => self.report(job, unit, verdict, attempts),
+            Action::TellStatus { job, status } => self.tell_status(job, status),
+            Action::EndJob { job, end } => self.end_job(job, end),
+            Action::ExpelDuke { duke, why } => self.expel_duke(duke, why),
+        }
+    }
+
+    fn tell_duke(&self, duke: DukeId, order: Order) {
+        // A duke that is already gone is about to be lost to the scheduler too.
+        if let Some(duke) = self.dukes.get(&duke) {
+            duke.outbox.push(order);
+        }
+    }
+
+    fn report(&mut self, job: JobId, unit: UnitNo, verdict: Verdict, attempts: u32) {
+        let Some(queen) = self.queens.get_mut(&job) else { return };
+        queen.inputs.remove(unit);
+        let (duke, outcome) = match verdict {
+            Verdict::Broken => {
+                let reason = queen.broken.remove(&unit).unwrap_or_default();
+                (None, Err(Failure::new(FailureKind::Input, reason)))
+            }
+            Verdict::Done(attempt) | Verdict::Failed(attempt) => match self.evidence.remove(&attempt) {
+                Some(Evidence::Result { duke, result }) => (Some(duke), Ok(result)),
+                Some(Evidence::Failure { duke, failure }) => (Some(duke), Err(failure)),
+                // Both are put there with the event that leads here.
+                None => (None, Err(Failure::new(FailureKind::Other, "the king lost the evidence"))),
+            },
+        };
+        let host = duke.and_then(|duke| self.dukes.get(&duke)).map(|duke| duke.machine.hostname.clone());
+        let duke = host.unwrap_or_default();
+        let (result, failure) = match outcome {
+            Ok(result) => (result, None),
+            Err(failure) => (Payload::default(), Some(failure.into())),
+        };
+        let done = failure.is_none();
+        if done {
+            self.totals.units_done += 1;
+            self.totals.result_bytes += result.bytes();
+        } else {
+            self.totals.units_failed += 1;
+        }
+        let verdict = wire::Verdict { unit: unit.0, done, result: None, failure, attempts, duke };
+        queen.outbox.push_with(News::Verdict(verdict), result);
+    }
+
+    fn tell_status(&self, job: JobId, status: JobStatus) {
+        let Some(queen) = self.queens.get(&job) else { return };
+        let waits_for = match status.waits_for {
+            None => String::new(),
+            Some(WaitsFor::Duke) => "there is no duke; start one with `duke --king-address ...`".to_owned(),
+            Some(WaitsFor::Memory { largest_bytes }) => format!(
+                "each slot must have {} MB (--min-ram), and the largest duke has {} MB (its --ram-limit)",
+                queen.min_ram_bytes >> 20,
+                largest_bytes >> 20
+            ),
+            Some(WaitsFor::Slot) => match &queen.complaint {
+                Some(complaint) => complaint.message.clone(),
+                None => "all slots serve other jobs".to_owned(),
+            },
+        };
+        let state = wire::JobState { slots: status.slots, dukes: status.dukes, waits_for };
+        queen.outbox.push(News::JobState(state));
+    }
+
+    fn end_job(&mut self, job: JobId, end: JobEnd) {
+        let Some(queen) = self.forget_queen(job) else { return };
+        info!(job = job.0, project = queen.project, ?end, "a job ended");
+        let failure = match end {
+            JobEnd::Complete => None,
+            JobEnd::Unfit => queen.complaint,
+        };
+        queen.outbox.push(News::JobEnded(wire::JobEnded { failure: failure.map(wire::Failure::from) }));
+        queen.outbox.push(News::End(wire::End::default()));
+        queen.outbox.close();
+    }
+
+    fn expel_duke(&mut self, id: DukeId, why: &'static str) {
+        let Some(duke) = self.dukes.remove(&id) else { return };
+        warn!(duke = id.0, host = duke.machine.hostname, why, "a duke was sent away");
+        duke.outbox.push(Order::End(wire::End { reason: why.to_owned() }));
+        duke.outbox.close();
+        duke.ended.cancel();
+        self.events.push(Event::DukeLost { duke: id });
+    }
+}

@@ -1,0 +1,112 @@
+//! What the scheduler is told and what it tells: events, actions, and what they are made of.
+
+use distwasm_proto::ids::{AttemptId, DukeId, JobId, UnitNo};
+
+use super::job::{JobSpec, JobStatus};
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are named for what they are")]
+pub enum Event {
+    /// A duke offers its machine.
+    DukeJoined { duke: DukeId, cpus: u32, ram_bytes: u64 },
+    /// A duke's link ended, in whatever way.
+    DukeLost { duke: DukeId },
+    /// A queen opened a job.
+    JobOpened { job: JobId, spec: JobSpec },
+    /// A queen added the next unit of a job, with an input of this size.
+    UnitAdded { job: JobId, unit: UnitNo, bytes: u64 },
+    /// A queen announced the next unit of a job, and could not send its input.
+    UnitBroken { job: JobId, unit: UnitNo },
+    /// A queen will add no more units.
+    JobClosed { job: JobId },
+    /// A queen went away; nobody wants her job's results any more.
+    QueenLost { job: JobId },
+    /// A duke says how an attempt ended.
+    AttemptEnded { duke: DukeId, attempt: AttemptId, outcome: Outcome, run_us: u64 },
+    /// A duke has a result that is too large to be sent unasked.
+    ResultOffered { duke: DukeId, attempt: AttemptId, bytes: u64, run_us: u64 },
+    /// A queen's connection took this many bytes of results.
+    ResultsTaken { job: JobId, bytes: u64 },
+    /// A duke could not compile or initialise a job's program.
+    ProgramUnfit { duke: DukeId, job: JobId },
+    /// Slots that were asked back are free.
+    SlotsReleased { duke: DukeId, job: JobId, slots: u32 },
+    /// A duke gives slots back because it cannot start peasants for the job at present.
+    SlotsBroken { duke: DukeId, job: JobId, slots: u32 },
+    /// Time passed; sent when [`Scheduler::next_deadline`] is reached.
+    Tick,
+}
+
+/// How an attempt ended, as its duke tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are named for what they are")]
+pub enum Outcome {
+    /// The guest answered with a result of this size.
+    Done { bytes: u64 },
+    /// The guest failed.
+    Failed,
+    /// The peasant died under this very unit.
+    Killed,
+    /// The duke gives the unit back; the unit is not to blame.
+    Returned,
+}
+
+/// Something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are named for what they are")]
+pub enum Action {
+    /// Tell a duke about a job that it is going to work for.
+    OpenLease { duke: DukeId, job: JobId, slot_bytes: u64 },
+    /// Give a duke's slots to a job.
+    GrantSlots { duke: DukeId, job: JobId, slots: u32 },
+    /// Ask slots back; the duke finishes what they run.
+    ReleaseSlots { duke: DukeId, job: JobId, slots: u32 },
+    /// Tell a duke that a job is over.
+    CloseLease { duke: DukeId, job: JobId },
+    /// Hand a unit to a duke.
+    StartAttempt { duke: DukeId, job: JobId, unit: UnitNo, attempt: AttemptId, alone: bool },
+    /// Ask a duke for a result that it offered.
+    FetchResult { duke: DukeId, attempt: AttemptId },
+    /// Tell the queen how a unit ended. Nothing more is heard of the unit.
+    Report { job: JobId, unit: UnitNo, verdict: Verdict, attempts: u32 },
+    /// Tell the queen what her job has and what it waits for.
+    TellStatus { job: JobId, status: JobStatus },
+    /// Tell the queen that her job is over.
+    EndJob { job: JobId, end: JobEnd },
+    /// End a duke's link: what it says cannot be.
+    ExpelDuke { duke: DukeId, why: &'static str },
+}
+
+/// What the queen is told of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It has a result: that of this attempt.
+    Done(AttemptId),
+    /// It failed, for the reason that this attempt gave.
+    Failed(AttemptId),
+    /// Its input never arrived whole.
+    Broken,
+}
+
+/// How a job ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobEnd {
+    /// Every unit has its verdict.
+    Complete,
+    /// Its program cannot run; the duke said why.
+    Unfit,
+}
+
+/// Counts of what there is, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Census {
+    pub jobs: usize,
+    pub dukes: usize,
+    pub slots: u64,
+    pub slots_granted: u64,
+    pub units_waiting: u64,
+    pub units_running: u64,
+    pub results_bytes: u64,
+}

@@ -1,0 +1,140 @@
+//! The documents say what is so: the reference of the command line is that of the programs, and commands that are
+//! shown work as they stand.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where its expectation does")]
+
+use std::{
+    env,
+    ffi::OsString,
+    fmt::Write,
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use clap::CommandFactory;
+use distwasm_tests::real::{programs, root};
+
+/// `UPDATE=1 cargo test -p distwasm-tests --test documents` writes the reference anew.
+#[test]
+fn the_reference_of_the_command_line_is_fresh() {
+    let commands = [
+        distwasm_queen::options::Options::command(),
+        distwasm_king::options::Options::command(),
+        distwasm_duke::options::Options::command(),
+        distwasm_peasant::options::Options::command(),
+    ];
+    let mut reference = String::from(
+        "# Command line\n\nWhat `--help` says. Every flag can also come from the environment, by the name in brackets.\n\
+         This page is generated from the programs; a test keeps it fresh.\n",
+    );
+    for command in commands {
+        describe(command, None, &mut reference);
+    }
+    let path = root().join("docs/cli.md");
+    if env::var_os("UPDATE").is_some() {
+        fs::write(&path, &reference).unwrap();
+    }
+    let written = fs::read_to_string(&path).unwrap_or_default();
+    assert!(written == reference, "docs/cli.md is stale: run with UPDATE=1 and commit what changes");
+}
+
+fn describe(command: clap::Command, parent: Option<&str>, reference: &mut String) {
+    let name =
+        parent.map_or_else(|| command.get_name().to_owned(), |parent| format!("{parent} {}", command.get_name()));
+    // Values from the environment of this test must not get into the page.
+    let mut command = command.term_width(100).mut_args(|arg| arg.hide_env_values(true)).bin_name(&name);
+    command.build();
+    let help = command.render_long_help().to_string();
+    let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
+    write!(reference, "\n## {name}\n\n```text\n{}\n```\n", lines.join("\n").trim_end()).unwrap();
+    let subcommands: Vec<clap::Command> =
+        command.get_subcommands().filter(|sub| sub.get_name() != "help").cloned().collect();
+    for subcommand in subcommands {
+        describe(subcommand, Some(&name), reference);
+    }
+}
+
+/// A block of shell commands in a document.
+struct Block {
+    place: String,
+    text: String,
+}
+
+/// The blocks of a document whose first line is this comment.
+fn blocks(document: &str, first_line: &str) -> Vec<Block> {
+    let text = fs::read_to_string(root().join(document)).unwrap();
+    let mut blocks = Vec::new();
+    let mut open: Option<Block> = None;
+    for (number, line) in text.lines().enumerate() {
+        match &mut open {
+            None if line == "```sh" => {
+                open = Some(Block { place: format!("{document}:{}", number + 1), text: String::new() })
+            }
+            None => {}
+            Some(_) if line == "```" => blocks.extend(open.take().filter(|block| block.text.starts_with(first_line))),
+            Some(block) => writeln!(block.text, "{line}").unwrap(),
+        }
+    }
+    blocks
+}
+
+fn run(block: &Block, folder: &Path, scratch: &Path) -> String {
+    let mut path = OsString::from(programs());
+    path.push(":");
+    path.push(env::var_os("PATH").unwrap());
+    let output = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", &block.text])
+        .current_dir(folder)
+        .env("PATH", path)
+        .env("SCRATCH", scratch)
+        .env("DISTWASM_CACHE", scratch.join(".cache"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{} fails:\n{}\n{stdout}\n{stderr}", block.place, block.text);
+    stdout.into_owned()
+}
+
+#[test]
+fn commands_in_the_documents_work_as_they_stand() {
+    let mut count = 0;
+    for document in ["README.md", "docs/guide.md", "docs/protocol.md", "docs/guest-abi.md"] {
+        for block in blocks(document, "# test\n") {
+            let scratch = tempfile::tempdir().unwrap();
+            run(&block, &root(), scratch.path());
+            count += 1;
+        }
+    }
+    assert!(count >= 6, "the documents show only {count} tested blocks");
+}
+
+/// The kingdom of the README, as it stands but for its port, which may be in use here.
+#[test]
+fn the_kingdom_of_the_readme_sums_ten_thousand_pairs_twice() {
+    let [kingdom] =
+        blocks("README.md", "# kingdom\n").try_into().unwrap_or_else(|_| panic!("README.md shows one kingdom"));
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path();
+    std::os::unix::fs::symlink(root().join("examples"), folder.join("examples")).unwrap();
+    fs::create_dir(folder.join("target")).unwrap();
+    std::os::unix::fs::symlink(programs(), folder.join("target/release")).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    assert!(kingdom.text.contains("127.0.0.1:1900"), "the example names the king's port");
+    let text = kingdom.text.replace("127.0.0.1:1900", &format!("127.0.0.1:{port}"));
+    let text = text.replacen("king &", &format!("king --port {port} --http none &"), 1);
+    let block = Block { place: kingdom.place, text };
+    for _ in 0..2 {
+        run(&block, folder, folder);
+    }
+    let mut sums = 0;
+    for entry in fs::read_dir(folder.join("my-input")).unwrap() {
+        let name = entry.unwrap().file_name();
+        let input = fs::read_to_string(folder.join("my-input").join(&name)).unwrap();
+        let sum: u64 = input.split('+').map(|number| number.trim().parse::<u64>().unwrap()).sum();
+        let output = fs::read_to_string(folder.join("my-output").join(&name)).unwrap();
+        assert_eq!(output.trim(), sum.to_string(), "{input}");
+        sums += 1;
+    }
+    assert_eq!(sums, 10_000);
+}

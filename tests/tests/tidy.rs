@@ -1,0 +1,81 @@
+//! What no lint can check: that each file says what it is for, and that none outgrows a reader's head.
+#![allow(clippy::unwrap_used, reason = "a test ends where its expectation does")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use distwasm_tests::real::root;
+
+/// The longest a source file may be.
+const LINES_MAX: usize = 500;
+
+/// Words that say that something is not finished.
+const UNFINISHED: [&str; 4] = ["TODO", "FIXME", "XXX", "HACK"];
+
+fn sources() -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders: Vec<PathBuf> =
+        ["proto", "king", "duke", "peasant", "queen", "guest", "tests", "bench", "examples"]
+            .map(|name| root().join(name))
+            .into();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("target") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files
+}
+
+fn complaints(check: impl Fn(&Path, &str) -> Option<String>) -> Vec<String> {
+    let complain = |path: &PathBuf| {
+        let text = fs::read_to_string(path).unwrap();
+        check(path, &text).map(|complaint| format!("{}: {complaint}", path.display()))
+    };
+    sources().iter().filter_map(complain).collect()
+}
+
+#[test]
+fn every_file_opens_with_what_it_is_for() {
+    let found =
+        complaints(|_, text| (!text.starts_with("//! ")).then(|| "does not open with what it is for".to_owned()));
+    assert_eq!(found, Vec::<String>::new());
+}
+
+#[test]
+fn no_file_is_too_long_to_be_read() {
+    let found = complaints(|_, text| {
+        let lines = text.lines().count();
+        (lines > LINES_MAX).then(|| format!("has {lines} lines"))
+    });
+    assert_eq!(found, Vec::<String>::new());
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    let found = complaints(|path, text| {
+        let word = UNFINISHED.iter().find(|word| text.contains(*word))?;
+        (!path.ends_with("tests/tests/tidy.rs")).then(|| format!("says {word}"))
+    });
+    assert_eq!(found, Vec::<String>::new());
+}
+
+/// What is pure stays pure: no clock, no I/O, no async, no maps whose order differs from run to run.
+#[test]
+fn the_pure_parts_are_pure() {
+    let pure = ["king/src/scheduler", "duke/src/roster", "queen/src/submission.rs", "queen/src/plan.rs"];
+    let impure =
+        ["tokio", "async ", "std::fs", "Instant", "SystemTime", "HashMap", "HashSet", "fastrand", "tracing", "Mutex"];
+    let found = complaints(|path, text| {
+        let is_pure = pure.iter().any(|pure| path.to_string_lossy().contains(pure));
+        let word = impure.iter().find(|word| text.contains(*word))?;
+        is_pure.then(|| format!("is to be pure, and says {word}"))
+    });
+    assert_eq!(found, Vec::<String>::new());
+}
