@@ -6,7 +6,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use distwasm_proto::{
     failure::Failure,
     ids::{BaronId, JobId},
-    limits::{CHUNK_BYTES, GATHERED_BYTES_MAX, HELD_BYTES, PEASANT_STDERR_BYTES_MAX, PIPE_UNITS_MAX, READ_BYTES},
+    limits::{
+        CHUNK_BYTES, FAILURE_FRAME_BYTES_MAX, GATHERED_BYTES_MAX, HELD_BYTES, PEASANT_STDERR_BYTES_MAX, PIPE_UNITS_MAX,
+        READ_BYTES, RESULT_UNASKED_BYTES_MAX,
+    },
     payload::Payload,
     pipe::{HEADER_BYTES, Header},
 };
@@ -67,7 +70,7 @@ pub(crate) struct HeldResult {
     _room: Option<OwnedSemaphorePermit>,
 }
 
-/// Room for the large results that a duke holds.
+/// Room for the large results that a duke holds for one job.
 #[derive(Clone, Debug)]
 pub(crate) struct HeldRoom(Arc<Semaphore>);
 
@@ -312,7 +315,7 @@ impl Answers<'_> {
             if let Some(answer) = self.buffered() {
                 return Some(Some(answer));
             }
-            if let Some(header) = Header::parse(&self.buffer).filter(|header| header.frame_bytes() > READ_BYTES) {
+            if let Some(header) = Header::parse(&self.buffer).filter(|header| is_long(*header)) {
                 return Some(Some(self.long(header, baron).await?));
             }
             self.buffer.reserve(READ_BYTES);
@@ -322,10 +325,10 @@ impl Answers<'_> {
         }
     }
 
-    /// An answer that is in the buffer as a whole.
+    /// A short answer that is in the buffer as a whole.
     fn buffered(&mut self) -> Option<Answer> {
         let header = Header::parse(&self.buffer)?;
-        if self.buffer.len() < header.frame_bytes() {
+        if self.buffer.len() < header.frame_bytes() || is_long(header) {
             return None;
         }
         self.buffer.advance(HEADER_BYTES);
@@ -356,6 +359,12 @@ impl Answers<'_> {
             self.buffer = chunk;
         }
     }
+}
+
+/// Whether an answer takes room: it waits here until the king wants it. Failures are short, and go at once.
+fn is_long(header: Header) -> bool {
+    header.body_bytes as u64 > RESULT_UNASKED_BYTES_MAX
+        && !(header.is_failure && header.frame_bytes() <= FAILURE_FRAME_BYTES_MAX)
 }
 
 fn answer(header: Header, body: Payload, room: Option<OwnedSemaphorePermit>) -> Answer {

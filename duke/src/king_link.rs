@@ -6,7 +6,7 @@ use distwasm_proto::{
     PROTOCOL, VERSION,
     digest::Digest,
     ids::{AttemptId, JobId},
-    limits::{HELLO_WITHIN, PROGRAM_BYTES_MAX, UNIT_BYTES_MAX},
+    limits::{GOODBYE_WITHIN, HELLO_WITHIN, PROGRAM_BYTES_MAX, UNIT_BYTES_MAX},
     link::KingAddress,
     payload::Payload,
     transfer::{Arrived, Assembler, Outbox, TransferError},
@@ -123,10 +123,13 @@ impl KingLink {
         }
     }
 
-    /// Says goodbye.
-    pub(crate) fn leave(&self) {
+    /// Says goodbye, and waits a little for the king to hear it: he closes the stream.
+    pub(crate) async fn leave(mut self) {
         self.outbox.push(Word::End(wire::End { reason: "the duke is leaving".to_owned() }));
         self.outbox.close();
+        let closed = async { while self.next_words().await.is_ok() {} };
+        // A king who does not listen notices that the link is gone.
+        let _heard = timeout(GOODBYE_WITHIN, closed).await;
     }
 }
 

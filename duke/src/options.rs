@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::Parser;
-use distwasm_proto::{link::KingAddress, logging::LogFormat};
+use distwasm_proto::{limits::NAME_BYTES_MAX, link::KingAddress, logging::LogFormat};
 
 use crate::{Settings, machine};
 
@@ -22,7 +22,7 @@ pub struct Options {
     pub king_address: String,
 
     /// The name under which this machine appears [default: this machine's name]
-    #[arg(long, value_name = "NAME", env = "DISTWASM_HOSTNAME")]
+    #[arg(long, value_name = "NAME", env = "DISTWASM_HOSTNAME", value_parser = parse_hostname)]
     pub hostname: Option<String>,
 
     /// Peasants to run at a time [default: the processors that this process may use]
@@ -48,6 +48,13 @@ pub struct Options {
     /// How log lines look; RUST_LOG says which there are
     #[arg(long, value_enum, default_value_t, env = "DISTWASM_LOG_FORMAT")]
     pub log_format: LogFormat,
+}
+
+fn parse_hostname(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > NAME_BYTES_MAX {
+        return Err(format!("a name has 1 to {NAME_BYTES_MAX} bytes"));
+    }
+    Ok(text.to_owned())
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {

@@ -47,7 +47,6 @@ pub(crate) struct Reactor {
     /// Results that wait until the king wants them.
     offered: HashMap<AttemptId, (JobId, u64, HeldResult)>,
     barons: HashMap<BaronId, baron::Handle>,
-    room: HeldRoom,
     news: mpsc::Sender<News>,
     compiled: mpsc::Sender<Compiled>,
     tasks: TaskTracker,
@@ -67,6 +66,7 @@ struct Job {
     compiled: Option<PathBuf>,
     unfit: Option<Failure>,
     last_ending: String,
+    room: HeldRoom,
     /// The king has not closed it yet.
     open: bool,
 }
@@ -94,9 +94,9 @@ pub(crate) async fn work(
     let (compiled_sender, mut compiled) = mpsc::channel(REACTOR_QUEUE);
     let mut reactor = Reactor::new(household, news_sender, compiled_sender);
     let ending = reactor.run(&mut link, &mut news, &mut compiled, shutdown).await;
-    link.leave();
     drop((news, compiled));
     reactor.dismiss_all().await;
+    link.leave().await;
     ending
 }
 
@@ -110,7 +110,6 @@ impl Reactor {
             inputs: HashMap::new(),
             offered: HashMap::new(),
             barons: HashMap::new(),
-            room: HeldRoom::default(),
             news,
             compiled,
             tasks: TaskTracker::new(),
@@ -184,6 +183,7 @@ impl Reactor {
                     compiled: None,
                     unfit: None,
                     last_ending: String::new(),
+                    room: HeldRoom::default(),
                     open: true,
                 };
                 self.jobs.insert(job, state);
@@ -385,7 +385,7 @@ impl Reactor {
         let Some(compiled) = job.compiled.clone() else { return };
         let work = Work { compiled, memory_bytes: job.slot_bytes, args: Arc::clone(&job.args) };
         let spawner = self.household.spawner.clone();
-        let (handle, life) = baron::hire(baron, id, work, spawner, self.room.clone(), self.news.clone());
+        let (handle, life) = baron::hire(baron, id, work, spawner, job.room.clone(), self.news.clone());
         self.barons.insert(baron, handle);
         self.tasks.spawn(life);
     }

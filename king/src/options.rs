@@ -16,14 +16,14 @@ pub struct Options {
     pub listen: SocketAddr,
 
     /// Port for dukes and queens, instead of the one in --listen
-    #[arg(short, long, value_name = "N", env = "DISTWASM_PORT")]
+    #[arg(short, long, value_name = "N", env = "DISTWASM_LISTEN_PORT")]
     pub port: Option<u16>,
 
     /// Address and port of the HTTP pages /healthz and /metrics, or `none`
     #[arg(long, value_name = "ADDRESS:PORT|none", default_value = "127.0.0.1:1901", env = "DISTWASM_HTTP")]
     pub http: Http,
 
-    /// Write the address that dukes and queens can reach to this file, once it is known
+    /// Write the address and port that is listened on to this file, once it is known
     #[arg(long, value_name = "PATH", env = "DISTWASM_PORT_FILE")]
     pub port_file: Option<PathBuf>,
 

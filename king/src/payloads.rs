@@ -27,10 +27,6 @@ impl Inputs {
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.inputs.len()
-    }
-
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }

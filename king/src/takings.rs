@@ -5,19 +5,23 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use distwasm_proto::ids::JobId;
+use distwasm_proto::{ids::JobId, transfer::Taken};
 use tokio::sync::Notify;
 
-/// Bytes taken for each job since they were last collected. At most one entry a job, so it cannot grow.
+/// What was taken for each job since it was last collected. At most one entry a job, so it cannot grow.
 #[derive(Debug, Default)]
 pub(crate) struct Takings {
-    bytes: Mutex<BTreeMap<JobId, u64>>,
+    taken: Mutex<BTreeMap<JobId, Taken>>,
     changed: Notify,
 }
 
 impl Takings {
-    pub(crate) fn add(&self, job: JobId, bytes: u64) {
-        *self.bytes.lock().unwrap_or_else(PoisonError::into_inner).entry(job).or_default() += bytes;
+    pub(crate) fn add(&self, job: JobId, taken: Taken) {
+        let mut all = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_job = all.entry(job).or_default();
+        of_job.bytes += taken.bytes;
+        of_job.weighed += taken.weighed;
+        drop(all);
         self.changed.notify_one();
     }
 
@@ -26,7 +30,7 @@ impl Takings {
         self.changed.notified().await;
     }
 
-    pub(crate) fn collect(&self) -> BTreeMap<JobId, u64> {
-        std::mem::take(&mut *self.bytes.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(crate) fn collect(&self) -> BTreeMap<JobId, Taken> {
+        std::mem::take(&mut *self.taken.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -97,7 +97,7 @@ impl Program {
 }
 
 fn compile_module(engine: &Engine, bytes: &[u8]) -> Result<Module, Unfit> {
-    const COMPONENT: &str = "is a component; this version runs core modules (wasm32-wasip1)";
+    const COMPONENT: &str = "it is a component; this version runs core modules (wasm32-wasip1)";
     let is_binary = bytes.starts_with(b"\0asm");
     if let Some(why) = foreign::why_no_program(bytes) {
         return Err(Unfit(why));

@@ -28,8 +28,8 @@ fn wrong_files_are_told_for_what_they_are() {
         (b"hello world", "it is text, but not WebAssembly's text format"),
         (b"(module (func (export \"_start\") i32.add))", "not valid WebAssembly"),
         (b"(module (func (export \"_start\") oops))", "unknown operator or unexpected token"),
-        (b"(component)", "is a component; this version runs core modules (wasm32-wasip1)"),
-        (b"\0asm\x0d\0\x01\0", "is a component; this version runs core modules (wasm32-wasip1)"),
+        (b"(component)", "it is a component; this version runs core modules (wasm32-wasip1)"),
+        (b"\0asm\x0d\0\x01\0", "it is a component; this version runs core modules (wasm32-wasip1)"),
         (b"\0asm\x07\0\0\0", "not valid WebAssembly"),
     ];
     for (bytes, text) in table {

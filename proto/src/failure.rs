@@ -89,6 +89,11 @@ impl Failure {
         self
     }
 
+    /// What it takes in memory, as far as limits go.
+    pub fn bytes(&self) -> u64 {
+        (self.message.len() + self.stderr.len()) as u64
+    }
+
     /// The body of a failure frame: kind (u8), length of the message (u32, little-endian), message, stderr.
     pub fn encode(&self) -> Vec<u8> {
         let mut length = [0; 4];

@@ -30,6 +30,9 @@ pub const STDERR_BYTES_MAX: usize = 2 * STDERR_HALF_BYTES + 128;
 /// The message of a failure: a sentence, or a sentence and a backtrace.
 pub const FAILURE_MESSAGE_BYTES_MAX: usize = 16 * KIB;
 
+/// A failure on the pipe with its header, its kind and its message's length.
+pub const FAILURE_FRAME_BYTES_MAX: usize = 16 + FAILURE_MESSAGE_BYTES_MAX + STDERR_BYTES_MAX;
+
 /// Arguments of a guest, counted with one byte between them. A Linux process gets 2 MiB; no guest needs that many.
 pub const GUEST_ARGS_BYTES_MAX: usize = 128 * KIB;
 
@@ -193,7 +196,8 @@ pub const READ_BYTES: usize = 64 * KIB;
 /// How much of a large result is read at once; also the size of its chunks.
 pub const CHUNK_BYTES: usize = 256 * KIB;
 
-/// Bytes of large results that a duke may hold until the king fetches them. A single larger result is held alone.
+/// Bytes of large results of one job that a duke may hold until the king fetches them. A single larger result is held
+/// alone.
 pub const HELD_BYTES: u32 = 64 << 20;
 
 /// How long a peasant may take to load and initialise its program, unless the job's time-out is longer.
@@ -237,7 +241,7 @@ pub const UNWRITTEN_BYTES: u32 = 64 << 20;
 /// How long a queen tries to reach a king before she gives up.
 pub const KING_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long a queen who leaves tries to tell the king.
+/// How long a queen or a duke who leaves tries to tell the king.
 pub const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Failures that the summary shows; the rest are in the file of failures.

@@ -82,8 +82,17 @@ words!(ToQueen { news } of QueenNews { news: wire::queen_news::News } carrying V
 
 // ---- Outgoing ------------------------------------------------------------------------------------------------------
 
-/// What the connection took from an outbox: payload bytes that are no longer held here.
-pub type OnTaken = Box<dyn Fn(u64) + Send + Sync>;
+/// What the connection took from an outbox, and what is no longer held there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Bytes of payloads, and of weighed words besides their payloads.
+    pub bytes: u64,
+    /// Weighed words.
+    pub weighed: u64,
+}
+
+/// Who hears of what the connection took.
+pub type OnTaken = Box<dyn Fn(Taken) + Send + Sync>;
 
 /// Words on their way out. Bounded by whoever puts words in: the scheduler's windows count what lies here.
 pub struct Outbox<W> {
@@ -91,11 +100,17 @@ pub struct Outbox<W> {
 }
 
 struct State<W> {
-    words: VecDeque<(W, Payload)>,
+    words: VecDeque<Waiting<W>>,
     /// What is left of the payload whose first part has gone.
     pieces: VecDeque<Bytes>,
     closed: bool,
     waker: Option<Waker>,
+}
+
+struct Waiting<W> {
+    word: W,
+    payload: Payload,
+    weight: Option<u64>,
 }
 
 impl<W> Clone for Outbox<W> {
@@ -130,11 +145,20 @@ impl<W: Word> Outbox<W> {
 
     /// Appends a word with its payload. A word for a connection that is gone is dropped.
     pub fn push_with(&self, word: impl Into<W>, payload: Payload) {
+        self.append(Waiting { word: word.into(), payload, weight: None });
+    }
+
+    /// The same for a word whose way out is counted: it has `weight` bytes besides its payload.
+    pub fn push_weighed(&self, word: impl Into<W>, payload: Payload, weight: u64) {
+        self.append(Waiting { word: word.into(), payload, weight: Some(weight) });
+    }
+
+    fn append(&self, waiting: Waiting<W>) {
         let mut state = lock(&self.state);
         if state.closed {
             return;
         }
-        state.words.push_back((word.into(), payload));
+        state.words.push_back(waiting);
         if let Some(waker) = state.waker.take() {
             waker.wake();
         }
@@ -161,7 +185,7 @@ impl<W: Word> Stream for OutboxStream<W> {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<W::Message>> {
         let mut state = lock(&self.state);
-        let (words, payload_bytes) = state.next_batch();
+        let (words, taken) = state.next_batch();
         if words.is_empty() {
             if state.closed {
                 return Poll::Ready(None);
@@ -170,8 +194,8 @@ impl<W: Word> Stream for OutboxStream<W> {
             return Poll::Pending;
         }
         drop(state);
-        if payload_bytes > 0 {
-            (self.on_taken)(payload_bytes);
+        if taken != Taken::default() {
+            (self.on_taken)(taken);
         }
         Poll::Ready(Some(W::message(words)))
     }
@@ -187,16 +211,18 @@ impl<W> Drop for OutboxStream<W> {
 }
 
 impl<W: Word> State<W> {
-    /// Takes words and pieces until a message is full, and counts their payload bytes.
-    fn next_batch(&mut self) -> (Vec<W>, u64) {
+    /// Takes words and pieces until a message is full, and counts what is taken.
+    fn next_batch(&mut self) -> (Vec<W>, Taken) {
         let mut words = Vec::new();
-        let mut payload_bytes = 0;
+        let mut taken = Taken::default();
         let mut room = MESSAGE_FILL_BYTES;
         while room > 0 && words.len() < MESSAGE_WORDS {
             let (word, data_bytes) = if let Some(data) = take_part(&mut self.pieces, room) {
                 let data_bytes = data.len();
                 (W::of_piece(wire::Piece { data, broken: String::new() }), data_bytes)
-            } else if let Some((mut word, payload)) = self.words.pop_front() {
+            } else if let Some(Waiting { mut word, payload, weight }) = self.words.pop_front() {
+                taken.bytes += weight.unwrap_or(0);
+                taken.weighed += u64::from(weight.is_some());
                 let mut data_bytes = 0;
                 if let Some(place) = word.payload() {
                     self.pieces.extend(payload.chunks().cloned());
@@ -208,11 +234,11 @@ impl<W: Word> State<W> {
             } else {
                 break;
             };
-            payload_bytes += data_bytes as u64;
+            taken.bytes += data_bytes as u64;
             room = room.saturating_sub(word.encoded_len());
             words.push(word);
         }
-        (words, payload_bytes)
+        (words, taken)
     }
 }
 
@@ -324,8 +350,8 @@ mod tests {
     fn payloads_of_all_sizes_arrive_whole_and_in_order() {
         let taken = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&taken);
-        let on_taken = Box::new(move |bytes| {
-            counter.fetch_add(bytes, Ordering::Relaxed);
+        let on_taken = Box::new(move |taken: Taken| {
+            counter.fetch_add(taken.bytes, Ordering::Relaxed);
         });
         let (outbox, mut stream) = Outbox::<wire::QueenWord>::new(on_taken);
         let sizes = [0, 1, 15, MESSAGE_FILL_BYTES - 1, MESSAGE_FILL_BYTES, 3 * MESSAGE_FILL_BYTES + 7, 0];

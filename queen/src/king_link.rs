@@ -11,9 +11,8 @@ use distwasm_proto::{
     limits::{GOODBYE_WITHIN, HELLO_WITHIN, KING_PATIENCE, UNIT_BYTES_MAX, UNWRITTEN_BYTES},
     link::{KingAddress, chain},
     payload::Payload,
-    time::Clock,
     transfer::{Arrived, Assembler, Outbox, TransferError},
-    wire::{self, FromQueen, QueenNews, queen_news::News, queen_word::Word},
+    wire::{self, FromQueen, QueenNews, king_client::KingClient, queen_news::News, queen_word::Word},
 };
 use thiserror::Error;
 use tokio::{
@@ -21,7 +20,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
-use tonic::Streaming;
+use tonic::{Streaming, transport::Channel};
 
 /// What the queen wants done, but for the units.
 #[derive(Clone, Debug)]
@@ -115,19 +114,7 @@ pub async fn submit(
     request: &JobRequest,
     messages: mpsc::Receiver<FromQueen>,
 ) -> Result<(Incoming, Window), LinkError> {
-    let clock = Clock::start();
-    let mut backoff = Backoff::default();
-    let mut king = loop {
-        let error = match address.connect().await {
-            Ok(king) => break king,
-            Err(error) => error,
-        };
-        let tried = Duration::from_micros(clock.now().0);
-        if tried >= KING_PATIENCE {
-            return Err(LinkError::NoKing { address: address.to_string(), tried: KING_PATIENCE, why: chain(&error) });
-        }
-        sleep(backoff.next(fastrand::f64())).await;
-    };
+    let mut king = find_king(address).await?;
     // The job goes first, in as many messages as its program needs; the readers' messages follow.
     let (outbox, opening) = Outbox::<wire::QueenWord>::new(Box::new(|_| ()));
     outbox.push_with(Word::OpenJob(open_job(request)), request.program.clone());
@@ -151,6 +138,23 @@ pub async fn submit(
     // A large program takes its time to be sent.
     let patience = HELLO_WITHIN + Duration::from_micros(request.program.bytes());
     timeout(patience, welcomed).await.map_err(|_| LinkError::NoWelcome(address.to_string()))?
+}
+
+/// Connects to the king, again and again while there is patience.
+async fn find_king(address: &KingAddress) -> Result<KingClient<Channel>, LinkError> {
+    let mut backoff = Backoff::default();
+    let mut why = "no answer".to_owned();
+    let search = async {
+        loop {
+            match address.connect().await {
+                Ok(king) => return king,
+                Err(error) => why = chain(&error),
+            }
+            sleep(backoff.next(fastrand::f64())).await;
+        }
+    };
+    let found = timeout(KING_PATIENCE, search).await;
+    found.map_err(|_| LinkError::NoKing { address: address.to_string(), tried: KING_PATIENCE, why })
 }
 
 /// Tells the king that the queen leaves, if he takes it in time.

@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use distwasm_proto::{
     ids::UnitNo,
-    limits::{GATHERED_INPUT_BYTES_MAX, MESSAGE_FILL_BYTES},
+    limits::{GATHERED_INPUT_BYTES_MAX, MESSAGE_FILL_BYTES, UNIT_BYTES_MAX},
     wire::{self, FromQueen, queen_word::Word},
 };
 use tokio::sync::mpsc;
@@ -114,6 +114,11 @@ impl Batch {
     ) -> Result<(), Over> {
         for input in inputs {
             let path = folder.join(&input.path);
+            if input.bytes > UNIT_BYTES_MAX {
+                let why = format!("it has {} bytes, and an input may have {UNIT_BYTES_MAX} (2 GiB - 1)", input.bytes);
+                sent.blocking_send(Sent::Unreadable(input, why)).map_err(|_| Over)?;
+                continue;
+            }
             if input.bytes > GATHERED_INPUT_BYTES_MAX {
                 self.flush(post, sent)?;
                 send_large(&path, input, post, sent)?;

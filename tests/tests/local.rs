@@ -211,7 +211,7 @@ fn folders_that_will_not_do_are_refused() {
     run(&input, &place.path().join("file")).expect(2, &["failed to use", "as the output folder"]);
     assert!(!input.join("deeper").exists());
     fs::create_dir(place.path().join("none")).unwrap();
-    run(&place.path().join("none"), &output).expect(0, &["0 done"]);
+    run(&place.path().join("none"), &output).expect(0, &["there is no file below the input folder", "0 done"]);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use distwasm_proto::{
     limits::{DUKES_MAX, JOBS_MAX, REACTOR_BATCH, WINDOW_BYTES, WINDOW_UNITS},
     payload::Payload,
     time::Clock,
-    transfer::Outbox,
+    transfer::{Outbox, Taken},
     wire::{self, DukeOrder, QueenNews, duke_order::Order, queen_news::News},
 };
 use tokio::{
@@ -104,8 +104,10 @@ struct Queen {
     outbox: Outbox<QueenNews>,
     ended: CancellationToken,
     inputs: Inputs,
+    /// Units that arrived, and whose verdicts her connection has not taken.
+    units_in_hand: u64,
     /// Why units could not be sent whole, until their verdicts are told.
-    broken: HashMap<UnitNo, String>,
+    broken: HashMap<UnitNo, Failure>,
     /// Why the program is unfit, or a duke could start no peasants, as it was said last.
     complaint: Option<Failure>,
 }
@@ -144,8 +146,8 @@ impl Reactor {
                 }
                 () = shutdown.cancelled() => break,
             }
-            for (job, bytes) in self.takings.collect() {
-                self.events.push(Event::ResultsTaken { job, bytes });
+            for (job, taken) in self.takings.collect() {
+                self.on_taken(job, taken);
             }
             for input in batch.drain(..) {
                 self.on_input(input);
@@ -234,7 +236,8 @@ impl Reactor {
                 Event::AttemptEnded { duke, attempt, outcome, run_us }
             }
             volunteer::Said::AttemptFailed { attempt, run_us, killed, failure } => {
-                let outcome = if killed { Outcome::Killed } else { Outcome::Failed };
+                let bytes = failure.bytes();
+                let outcome = if killed { Outcome::Killed { bytes } } else { Outcome::Failed { bytes } };
                 self.evidence.insert(attempt, Evidence::Failure { duke, failure });
                 Event::AttemptEnded { duke, attempt, outcome, run_us }
             }
@@ -292,6 +295,13 @@ impl Reactor {
         self.events.push(Event::DukeLost { duke: id });
     }
 
+    fn on_taken(&mut self, job: JobId, taken: Taken) {
+        if let Some(queen) = self.queens.get_mut(&job) {
+            queen.units_in_hand -= taken.weighed;
+        }
+        self.events.push(Event::ResultsTaken { job, bytes: taken.bytes });
+    }
+
     fn on_queen_joined(
         &mut self,
         job: JobId,
@@ -324,6 +334,7 @@ impl Reactor {
             outbox,
             ended,
             inputs: Inputs::default(),
+            units_in_hand: 0,
             broken: HashMap::new(),
             complaint: None,
         };
@@ -335,24 +346,28 @@ impl Reactor {
     fn on_queen_said(&mut self, job: JobId, said: submit::Said) {
         // A queen may go on sending while she is being told that her job failed.
         let Some(queen) = self.queens.get_mut(&job) else { return };
-        match said {
-            submit::Said::Unit { unit, input: Ok(input) } => {
-                let bytes = input.bytes();
-                let held = queen.inputs.bytes();
-                if queen.inputs.len() >= WINDOW_UNITS as usize || (held > 0 && held + bytes > WINDOW_BYTES) {
-                    return self.expel_queen(job, "it sent more units than its window allows");
-                }
+        let submit::Said::Unit { unit, input } = said else {
+            return self.events.push(Event::JobClosed { job });
+        };
+        let bytes = input.as_ref().map_or(0, Payload::bytes);
+        let held = queen.inputs.bytes();
+        if queen.units_in_hand >= u64::from(WINDOW_UNITS) || (held > 0 && held + bytes > WINDOW_BYTES) {
+            return self.expel_queen(job, "it sent more units than its window allows");
+        }
+        queen.units_in_hand += 1;
+        self.totals.units += 1;
+        self.totals.input_bytes += bytes;
+        match input {
+            Ok(input) => {
                 queen.inputs.insert(unit, input);
-                self.totals.units += 1;
-                self.totals.input_bytes += bytes;
                 self.events.push(Event::UnitAdded { job, unit, bytes });
             }
-            submit::Said::Unit { unit, input: Err(reason) } => {
-                queen.broken.insert(unit, reason);
-                self.totals.units += 1;
-                self.events.push(Event::UnitBroken { job, unit });
+            Err(reason) => {
+                // What a file system says is short; what a liar says is cut.
+                let failure = Failure::new(FailureKind::Input, reason);
+                self.events.push(Event::UnitBroken { job, unit, bytes: failure.bytes() });
+                queen.broken.insert(unit, failure);
             }
-            submit::Said::Closed => self.events.push(Event::JobClosed { job }),
         }
     }
 

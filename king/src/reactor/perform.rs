@@ -64,8 +64,9 @@ impl Reactor {
         queen.inputs.remove(unit);
         let (duke, outcome) = match verdict {
             Verdict::Broken => {
-                let reason = queen.broken.remove(&unit).unwrap_or_default();
-                (None, Err(Failure::new(FailureKind::Input, reason)))
+                // It was put there with the event that leads here.
+                let failure = queen.broken.remove(&unit);
+                (None, Err(failure.unwrap_or_else(|| Failure::new(FailureKind::Input, ""))))
             }
             Verdict::Done(attempt) | Verdict::Failed(attempt) => match self.evidence.remove(&attempt) {
                 Some(Evidence::Result { duke, result }) => (Some(duke), Ok(result)),
@@ -76,9 +77,9 @@ impl Reactor {
         };
         let host = duke.and_then(|duke| self.dukes.get(&duke)).map(|duke| duke.machine.hostname.clone());
         let duke = host.unwrap_or_default();
-        let (result, failure) = match outcome {
-            Ok(result) => (result, None),
-            Err(failure) => (Payload::default(), Some(failure.into())),
+        let (result, weight, failure) = match outcome {
+            Ok(result) => (result, 0, None),
+            Err(failure) => (Payload::default(), failure.bytes(), Some(failure.into())),
         };
         let done = failure.is_none();
         if done {
@@ -88,7 +89,7 @@ impl Reactor {
             self.totals.units_failed += 1;
         }
         let verdict = wire::Verdict { unit: unit.0, done, result: None, failure, attempts, duke };
-        queen.outbox.push_with(News::Verdict(verdict), result);
+        queen.outbox.push_weighed(News::Verdict(verdict), result, weight);
     }
 
     fn tell_status(&self, job: JobId, status: JobStatus) {

@@ -86,7 +86,7 @@ impl Scheduler {
             Event::DukeLost { duke } => self.on_duke_lost(duke),
             Event::JobOpened { job, spec } => self.on_job_opened(job, spec),
             Event::UnitAdded { job, unit, bytes } => self.on_unit_added(job, unit, bytes),
-            Event::UnitBroken { job, unit } => self.on_unit_broken(job, unit, actions),
+            Event::UnitBroken { job, unit, bytes } => self.on_unit_broken(job, unit, bytes, actions),
             Event::JobClosed { job } => self.on_job_closed(job, actions),
             Event::QueenLost { job } => self.remove_job(job, actions),
             Event::AttemptEnded { duke, attempt, outcome, run_us } => {
@@ -147,11 +147,12 @@ impl Scheduler {
         self.hungry.insert(id);
     }
 
-    fn on_unit_broken(&mut self, id: JobId, unit: UnitNo, actions: &mut Vec<Action>) {
+    fn on_unit_broken(&mut self, id: JobId, unit: UnitNo, bytes: u64, actions: &mut Vec<Action>) {
         // The queen may send units while she is being told that her job failed.
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let expected = job.units.push(Unit::new(0));
         debug_assert!(expected == unit && !job.closed, "the service checks the order of units");
+        self.hold_result(id, bytes);
         self.report(id, unit, Verdict::Broken, actions);
     }
 
@@ -180,7 +181,7 @@ impl Scheduler {
             actions.push(Action::ExpelDuke { duke, why: "it sent a result that was to wait until it is fetched" });
             return;
         }
-        if !fetched && matches!(outcome, Outcome::Done { .. } | Outcome::Failed) {
+        if !fetched && matches!(outcome, Outcome::Done { .. } | Outcome::Failed { .. }) {
             job.measure(run_us);
         }
         let retries = job.spec.retries;
@@ -191,22 +192,24 @@ impl Scheduler {
                 self.hold_result(job_id, bytes);
                 self.report(job_id, unit_no, Verdict::Done(id), actions);
             }
-            Outcome::Failed => {
+            Outcome::Failed { bytes } => {
                 unit.failures += 1;
                 if unit.failures <= retries {
                     self.again(id);
                 } else {
                     self.release_attempt(id);
+                    self.hold_result(job_id, bytes);
                     self.report(job_id, unit_no, Verdict::Failed(id), actions);
                 }
             }
-            Outcome::Killed => {
+            Outcome::Killed { bytes } => {
                 unit.kills += 1;
                 unit.avoid = Some(duke);
                 if unit.kills < KILLS_MAX {
                     self.again(id);
                 } else {
                     self.release_attempt(id);
+                    self.hold_result(job_id, bytes);
                     self.report(job_id, unit_no, Verdict::Failed(id), actions);
                 }
             }

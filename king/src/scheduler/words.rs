@@ -16,8 +16,8 @@ pub enum Event {
     JobOpened { job: JobId, spec: JobSpec },
     /// A queen added the next unit of a job, with an input of this size.
     UnitAdded { job: JobId, unit: UnitNo, bytes: u64 },
-    /// A queen announced the next unit of a job, and could not send its input.
-    UnitBroken { job: JobId, unit: UnitNo },
+    /// A queen announced the next unit of a job, and could not send its input, for a reason of so many bytes.
+    UnitBroken { job: JobId, unit: UnitNo, bytes: u64 },
     /// A queen will add no more units.
     JobClosed { job: JobId },
     /// A queen went away; nobody wants her job's results any more.
@@ -44,10 +44,10 @@ pub enum Event {
 pub enum Outcome {
     /// The guest answered with a result of this size.
     Done { bytes: u64 },
-    /// The guest failed.
-    Failed,
-    /// The peasant died under this very unit.
-    Killed,
+    /// The guest failed, with so many bytes of evidence.
+    Failed { bytes: u64 },
+    /// The peasant died under this very unit, with so many bytes of evidence.
+    Killed { bytes: u64 },
     /// The duke gives the unit back; the unit is not to blame.
     Returned,
 }

@@ -90,7 +90,7 @@ impl King for Service {
     ) -> Result<Response<Self::SubmitJobStream>, Status> {
         let job = JobId(self.next_id());
         let takings = Arc::clone(&self.takings);
-        let (outbox, replies) = Outbox::new(Box::new(move |bytes| takings.add(job, bytes)));
+        let (outbox, replies) = Outbox::new(Box::new(move |taken| takings.add(job, taken)));
         let link = submit::Link { job, reactor: self.reactor.clone(), outbox };
         self.tasks.spawn(link.serve(request.into_inner()));
         Ok(Response::new(Box::pin(replies.map(Ok))))

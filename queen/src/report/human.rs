@@ -145,6 +145,9 @@ pub fn print_summary(summary: &Summary, first_failures: &[FailedUnit], quiet: bo
     if quiet {
         return;
     }
+    if summary.exit == Exit::Done && counts.found + counts.done_before == 0 {
+        talk("there is no file below the input folder, so there is nothing to do");
+    }
     let seconds = summary.elapsed.as_secs_f64();
     talk(&format!(
         "{} done, {} skipped (done before), {} failed in {seconds:.3} s ({:.0} units/s)",

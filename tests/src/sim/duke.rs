@@ -14,7 +14,7 @@ use distwasm_proto::{
 };
 
 use super::{
-    weather::Nature,
+    weather::{EVIDENCE_BYTES, Nature},
     world::{Due, DukeOrder, KingWord, PeasantDue, Sender, World},
 };
 
@@ -198,12 +198,12 @@ impl World {
                 let bytes = self.queens[&job].result_bytes(unit);
                 scheduler::Outcome::Done { bytes }
             }
-            Outcome::Answered(_) | Outcome::TimedOut(_) => scheduler::Outcome::Failed,
+            Outcome::Answered(_) | Outcome::TimedOut(_) => scheduler::Outcome::Failed { bytes: EVIDENCE_BYTES },
             Outcome::Killed(_) => {
                 let nature = self.queens[&job].unit(unit).nature;
                 let by_chance = self.weather.peasant_dies > 0;
                 assert!(nature == Nature::Kills || by_chance, "only_the_guilty_is_blamed: {job}, {unit}");
-                scheduler::Outcome::Killed
+                scheduler::Outcome::Killed { bytes: EVIDENCE_BYTES }
             }
             Outcome::Returned => scheduler::Outcome::Returned,
         };

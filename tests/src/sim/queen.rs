@@ -10,7 +10,7 @@ use distwasm_proto::{
 use distwasm_queen::submission::{Action, End, Event, Submission};
 
 use super::{
-    weather::{Nature, QueenPlan, UnitPlan},
+    weather::{EVIDENCE_BYTES, Nature, QueenPlan, UnitPlan},
     world::{Backlog, Due, KingWord, QueenNews, Sender, World},
 };
 
@@ -189,7 +189,7 @@ impl World {
             queen.units.push(input);
             let UnitPlan { nature, input_bytes: bytes, .. } = queen.plan.units[input];
             let word = if nature == Nature::Broken {
-                KingWord::Event(scheduler::Event::UnitBroken { job, unit })
+                KingWord::Event(scheduler::Event::UnitBroken { job, unit, bytes: EVIDENCE_BYTES })
             } else {
                 KingWord::Unit { job, unit, bytes }
             };

@@ -117,6 +117,9 @@ pub struct QueenPlan {
     pub comes_us: u64,
 }
 
+/// What is said of each failure.
+pub const EVIDENCE_BYTES: u64 = 1000;
+
 /// Memory of every simulated duke at least.
 pub const DUKE_BYTES_MIN: u64 = 1 << 30;
 

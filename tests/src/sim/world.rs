@@ -14,7 +14,7 @@ use distwasm_proto::{
 use super::{
     duke::Duke,
     queen::Queen,
-    weather::{DUKE_BYTES_MIN, Dice, QueenPlan, Weather},
+    weather::{DUKE_BYTES_MIN, Dice, EVIDENCE_BYTES, QueenPlan, Weather},
 };
 
 /// Everything that can be due.
@@ -382,9 +382,9 @@ impl World {
                 if let Some(held) = self.held.get_mut(&job) {
                     held.remove(&unit);
                 }
-                let result_bytes = self.queens[&job].result_bytes(unit);
+                let result_bytes = if done { self.queens[&job].result_bytes(unit) } else { EVIDENCE_BYTES };
                 self.send(Sender::Queen(job), false, Due::ToQueen(job, QueenNews::Verdict { unit, done }));
-                if done && result_bytes > 0 {
+                if result_bytes > 0 {
                     let slowly = self.dice.pick(&[10, 1_000, 300_000]);
                     let in_us = self.dice.below(slowly);
                     self.later(in_us, Due::Take(job, result_bytes));
