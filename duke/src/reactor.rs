@@ -393,8 +393,9 @@ impl Reactor {
     fn report(&mut self, link: &KingLink, attempt: AttemptId, outcome: Outcome, run_us: u64) {
         self.inputs.remove(&attempt);
         let answer = match outcome {
-            Outcome::Returned => {
-                return say_ended(link, attempt, wire::Outcome::Returned, run_us, None, Payload::default());
+            Outcome::Returned { suspect } => {
+                let outcome = if suspect { wire::Outcome::Suspected } else { wire::Outcome::Returned };
+                return say_ended(link, attempt, outcome, run_us, None, Payload::default());
             }
             Outcome::Killed(baron) => {
                 let ending = self.endings.get(&baron).map_or("nobody saw how", String::as_str);

@@ -390,7 +390,11 @@ impl Roster {
             return;
         }
         for unit in lease.take_all() {
-            actions.push(Action::Report { attempt: unit.attempt, outcome: Outcome::Returned, run_us: 0 });
+            actions.push(Action::Report {
+                attempt: unit.attempt,
+                outcome: Outcome::Returned { suspect: unit.alone },
+                run_us: 0,
+            });
         }
     }
 

@@ -68,6 +68,7 @@ pub enum Action {
 
 /// How an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are named for what they are")]
 pub enum Outcome {
     /// The peasant answered: a result or a failure.
     Answered(AnswerId),
@@ -75,6 +76,6 @@ pub enum Outcome {
     TimedOut(Duration),
     /// The peasant of this baron died under this very unit.
     Killed(BaronId),
-    /// The unit is given back; it is not to blame.
-    Returned,
+    /// The unit is given back; it is not to blame, or it is not known to be: a suspect is to be tried alone.
+    Returned { suspect: bool },
 }

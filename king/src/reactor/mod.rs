@@ -241,8 +241,8 @@ impl Reactor {
                 self.evidence.insert(attempt, Evidence::Failure { duke, failure });
                 Event::AttemptEnded { duke, attempt, outcome, run_us }
             }
-            volunteer::Said::AttemptReturned { attempt } => {
-                Event::AttemptEnded { duke, attempt, outcome: Outcome::Returned, run_us: 0 }
+            volunteer::Said::AttemptReturned { attempt, suspect } => {
+                Event::AttemptEnded { duke, attempt, outcome: Outcome::Returned { suspect }, run_us: 0 }
             }
             volunteer::Said::ResultOffered { attempt, bytes, run_us } => {
                 Event::ResultOffered { duke, attempt, bytes, run_us }

@@ -68,7 +68,7 @@ impl Scheduler {
         debug_assert!(unit.state == UnitState::Waiting, "only waiting units are queued");
         unit.state = UnitState::Trying;
         unit.attempts += 1;
-        let (input_bytes, alone) = (unit.bytes, unit.kills > 0);
+        let (input_bytes, alone) = (unit.bytes, unit.is_suspect());
         self.attempts_made += 1;
         let id = AttemptId(self.attempts_made);
         let attempt = Attempt { duke: duke_id, job: job_id, unit: unit_no, input_bytes, stage: Stage::Running };

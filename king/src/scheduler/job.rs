@@ -50,7 +50,7 @@ pub(super) struct Job {
     pub(super) units: Units,
     /// Units without an attempt, in the order in which they are to run.
     pub(super) waiting: VecDeque<UnitNo>,
-    /// The same for units under which a peasant died.
+    /// The same for units that are to be tried alone.
     pub(super) suspects: VecDeque<UnitNo>,
     /// The queen will add no more units.
     pub(super) closed: bool,
@@ -143,6 +143,8 @@ pub(super) struct Unit {
     pub(super) attempts: u32,
     pub(super) failures: u32,
     pub(super) kills: u32,
+    /// It was in a pipe with others when its peasant died or hung.
+    pub(super) suspect: bool,
     /// Where it last killed its peasant.
     pub(super) avoid: Option<DukeId>,
 }
@@ -160,7 +162,14 @@ pub(super) enum UnitState {
 
 impl Unit {
     pub(super) fn new(bytes: u64) -> Unit {
-        Unit { bytes, state: UnitState::Waiting, attempts: 0, failures: 0, kills: 0, avoid: None }
+        Unit { bytes, state: UnitState::Waiting, attempts: 0, failures: 0, kills: 0, suspect: false, avoid: None }
+    }
+}
+
+impl Unit {
+    /// Whether it may share a pipe with no other.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.suspect || self.kills > 0
     }
 }
 

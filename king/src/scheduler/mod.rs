@@ -213,7 +213,10 @@ impl Scheduler {
                     self.report(job_id, unit_no, Verdict::Failed(id), actions);
                 }
             }
-            Outcome::Returned => self.again(id),
+            Outcome::Returned { suspect } => {
+                unit.suspect |= suspect;
+                self.again(id);
+            }
         }
     }
 
@@ -301,7 +304,7 @@ impl Scheduler {
         let Some(job) = self.jobs.get_mut(&job_id) else { return };
         if let Some(state) = job.units.get_mut(unit) {
             state.state = UnitState::Waiting;
-            if state.kills > 0 {
+            if state.is_suspect() {
                 job.suspects.push_back(unit);
             } else {
                 job.waiting.push_front(unit);

@@ -48,8 +48,8 @@ pub enum Outcome {
     Failed { bytes: u64 },
     /// The peasant died under this very unit, with so many bytes of evidence.
     Killed { bytes: u64 },
-    /// The duke gives the unit back; the unit is not to blame.
-    Returned,
+    /// The duke gives the unit back; it is not to blame, or it is not known to be: a suspect is to be tried alone.
+    Returned { suspect: bool },
 }
 
 /// Something to do.

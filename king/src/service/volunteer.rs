@@ -34,7 +34,7 @@ pub(crate) enum Said {
     ProgramUnfit { job: JobId, failure: Failure },
     AttemptDone { attempt: AttemptId, run_us: u64, result: Payload },
     AttemptFailed { attempt: AttemptId, run_us: u64, killed: bool, failure: Failure },
-    AttemptReturned { attempt: AttemptId },
+    AttemptReturned { attempt: AttemptId, suspect: bool },
     ResultOffered { attempt: AttemptId, bytes: u64, run_us: u64 },
     SlotsReleased { job: JobId, slots: u32 },
     SlotsBroken { job: JobId, slots: u32, reason: String },
@@ -147,7 +147,8 @@ fn check_ended(ended: wire::AttemptEnded, result: Payload) -> Result<Said, LinkE
             let (killed, failure) = (outcome == wire::Outcome::Killed, check_failure(ended.failure)?);
             Ok(Said::AttemptFailed { attempt, run_us, killed, failure })
         }
-        wire::Outcome::Returned => Ok(Said::AttemptReturned { attempt }),
+        wire::Outcome::Returned => Ok(Said::AttemptReturned { attempt, suspect: false }),
+        wire::Outcome::Suspected => Ok(Said::AttemptReturned { attempt, suspect: true }),
         wire::Outcome::Unspecified => Err(LinkError::Nonsense("an outcome of a kind that is not known")),
     }
 }

@@ -205,7 +205,7 @@ impl World {
                 assert!(nature == Nature::Kills || by_chance, "only_the_guilty_is_blamed: {job}, {unit}");
                 scheduler::Outcome::Killed { bytes: EVIDENCE_BYTES }
             }
-            Outcome::Returned => scheduler::Outcome::Returned,
+            Outcome::Returned { suspect } => scheduler::Outcome::Returned { suspect },
         };
         self.duke_says(id, scheduler::Event::AttemptEnded { duke: id, attempt, outcome, run_us });
     }
