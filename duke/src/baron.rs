@@ -4,7 +4,7 @@ use std::{collections::VecDeque, ffi::OsString, path::PathBuf, process::ExitStat
 
 use bytes::{Buf, Bytes, BytesMut};
 use distwasm_proto::{
-    failure::Failure,
+    failure::{Failure, FailureKind},
     ids::{BaronId, JobId},
     limits::{
         CHUNK_BYTES, FAILURE_FRAME_BYTES_MAX, GATHERED_BYTES_MAX, HELD_BYTES, PEASANT_STDERR_BYTES_MAX, PIPE_UNITS_MAX,
@@ -48,6 +48,8 @@ pub(crate) enum What {
     Ready,
     /// It cannot initialise the program.
     Unfit(Failure),
+    /// It cannot load the compiled program; why, in words.
+    Unloadable(String),
     /// A long answer begins to arrive.
     AnswerBegun,
     /// Answers to the first units in its pipe, in order.
@@ -292,7 +294,8 @@ impl Answers<'_> {
             }
             Answer::Result(_) => None,
             Answer::Failure(failure) => {
-                baron.tell(What::Unfit(failure)).await;
+                let is_unfit = failure.kind == FailureKind::Program;
+                baron.tell(if is_unfit { What::Unfit(failure) } else { What::Unloadable(failure.message) }).await;
                 Some(false)
             }
         }

@@ -45,7 +45,16 @@ pub(crate) struct Cache {
     engine: String,
 }
 
-/// How much younger than the oldest allowed a file must be to be kept is not known; the oldest go first.
+/// Why there is no compiled program.
+#[derive(Debug)]
+pub(crate) enum CompileError {
+    /// The program cannot run anywhere.
+    Unfit(Failure),
+    /// This machine lacks something; in words.
+    Trouble(String),
+}
+
+/// A file of the cache.
 struct Entry {
     path: PathBuf,
     bytes: u64,
@@ -79,27 +88,36 @@ impl Cache {
     }
 
     /// Compiles a program, and gives the file that it was compiled to.
-    pub(crate) async fn compile(&self, digest: Digest, program: Payload, spawner: Spawner) -> Result<PathBuf, Failure> {
+    pub(crate) async fn compile(
+        &self,
+        digest: Digest,
+        program: Payload,
+        spawner: Spawner,
+    ) -> Result<PathBuf, CompileError> {
         let path = self.path(digest);
         // Two dukes may share a cache; each writes a file of its own.
         let unfinished = self.folder.join(format!("{digest}-{}.{}.tmp", self.engine, std::process::id()));
         let compiled = run_compiler(&unfinished, program, spawner).await;
         let kept = compiled.and_then(|()| {
-            fs::rename(&unfinished, &path).map_err(|error| {
-                Failure::new(
-                    FailureKind::Program,
-                    format!("the compiled program cannot be kept in {}: {error}", path.display()),
-                )
-            })
+            let keep = fs::rename(&unfinished, &path);
+            keep.map_err(|error| CompileError::Trouble(format!("{} cannot be written: {error}", path.display())))
         });
-        if let Err(failure) = kept {
+        if let Err(error) = kept {
             // There may be no such file.
             let _removed = fs::remove_file(&unfinished);
-            return Err(failure);
+            return Err(error);
         }
         info!(program = %digest, "compiled a program");
         self.evict();
         Ok(path)
+    }
+
+    /// Forgets a compiled program that cannot be loaded.
+    pub(crate) fn remove(&self, digest: Digest) {
+        let path = self.path(digest);
+        warn!(path = %path.display(), "a compiled program cannot be loaded; it will be compiled again");
+        // Somebody may have removed it, which would be the reason.
+        let _removed = fs::remove_file(path);
     }
 
     /// Removes the oldest files while there are too many bytes. A peasant that has one mapped keeps it.
@@ -178,12 +196,13 @@ impl From<SpawnError> for FingerprintError {
     }
 }
 
-async fn run_compiler(output: &Path, program: Payload, spawner: Spawner) -> Result<(), Failure> {
-    let unfit = |message: String| Failure::new(FailureKind::Program, message);
+async fn run_compiler(output: &Path, program: Payload, spawner: Spawner) -> Result<(), CompileError> {
+    let trouble = CompileError::Trouble;
+    let unfit = |message: String| CompileError::Unfit(Failure::new(FailureKind::Program, message));
     let args = vec!["compile".into(), "--output".into(), output.into()];
-    let mut child = spawner.spawn(args).await.map_err(|error| unfit(distwasm_proto::link::chain(&error)))?;
+    let mut child = spawner.spawn(args).await.map_err(|error| trouble(distwasm_proto::link::chain(&error)))?;
     let (Some(mut stdin), Some(stderr)) = (child.stdin.take(), child.stderr.take()) else {
-        return Err(unfit("the compiler has no pipes".to_owned()));
+        return Err(trouble("the compiler has no pipes".to_owned()));
     };
     let work = async {
         let feed = async {
@@ -206,10 +225,15 @@ async fn run_compiler(output: &Path, program: Payload, spawner: Spawner) -> Resu
     // On expiry the child is dropped, which kills it.
     let ended = timeout(COMPILE_WITHIN, work).await;
     let (status, said) = ended.map_err(|_| unfit(format!("it took longer than {COMPILE_WITHIN:?} to compile")))?;
-    let status = status.map_err(|error| unfit(format!("the compiler cannot be waited for: {error}")))?;
-    match (status.success(), status.code(), said.is_empty()) {
-        (true, _, _) => Ok(()),
-        (false, Some(_), false) => Err(unfit(said)),
-        (false, _, _) => Err(unfit(format!("the compiler did not finish: {}", describe(status)))),
+    let status = status.map_err(|error| trouble(format!("the compiler cannot be waited for: {error}")))?;
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(UNFIT) if !said.is_empty() => Err(unfit(said)),
+        Some(_) => Err(trouble(format!("the compiler failed: {}; it said: {said}", describe(status)))),
+        // A limit of the child, most likely: what breaks one compiler breaks the next.
+        None => Err(unfit(format!("the compiler did not finish: {}", describe(status)))),
     }
 }
+
+/// The exit status by which the compiler says that the program is to blame.
+const UNFIT: i32 = 2;

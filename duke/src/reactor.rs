@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 use crate::{
     baron::{self, Answer, HeldResult, HeldRoom, News, What, Work},
     king_link::{KingLink, LinkError, Told},
-    programs::Cache,
+    programs::{Cache, CompileError},
     roster::{Action, AnswerId, Event, Outcome, Roster},
     spawn::Spawner,
 };
@@ -81,7 +81,7 @@ enum Program {
 
 struct Compiled {
     digest: Digest,
-    result: Result<PathBuf, Failure>,
+    result: Result<PathBuf, CompileError>,
 }
 
 /// Works for the king until the link ends or `shutdown` comes; no peasant is left afterwards.
@@ -249,7 +249,13 @@ impl Reactor {
     fn on_compiled(&mut self, Compiled { digest, result }: Compiled) {
         let program = match result {
             Ok(path) => Program::Ready(path),
-            Err(failure) => Program::Unfit(failure),
+            Err(CompileError::Unfit(failure)) => Program::Unfit(failure),
+            Err(CompileError::Trouble(why)) => {
+                if let Some(Program::Coming(jobs)) = self.programs.remove(&digest) {
+                    jobs.into_iter().for_each(|job| self.on_program_broken(job, &why));
+                }
+                return;
+            }
         };
         if let Some(Program::Coming(jobs)) = self.programs.insert(digest, program) {
             jobs.into_iter().for_each(|job| self.on_program_known(job, digest));
@@ -273,6 +279,25 @@ impl Reactor {
         }
     }
 
+    fn on_program_broken(&mut self, id: JobId, why: &str) {
+        // The job may be over.
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        why.clone_into(&mut job.last_ending);
+        self.events.push(Event::ProgramBroken { job: id });
+    }
+
+    fn on_unloadable(&mut self, id: JobId, why: &str) {
+        // The job may be over, or another of its peasants have said the same.
+        let Some(job) = self.jobs.get_mut(&id).filter(|job| job.compiled.is_some()) else { return };
+        job.compiled = None;
+        let digest = job.digest;
+        self.household.cache.remove(digest);
+        if matches!(self.programs.get(&digest), Some(Program::Ready(_))) {
+            self.programs.remove(&digest);
+        }
+        self.on_program_broken(id, why);
+    }
+
     fn on_news(&mut self, News { baron, job, what }: News) {
         match what {
             What::Ready => self.events.push(Event::PeasantReady { baron }),
@@ -282,6 +307,7 @@ impl Reactor {
                 }
                 self.events.push(Event::ProgramUnfit { job });
             }
+            What::Unloadable(why) => self.on_unloadable(job, &why),
             What::AnswerBegun => self.events.push(Event::AnswerBegun { baron }),
             What::Answered(answers) => {
                 for said in answers {

@@ -48,7 +48,7 @@ pub fn serve(
 ) -> Result<(), WorkError> {
     let mut inputs = Inputs::new(stdin);
     let mut answers = Answers::new(stdout);
-    let started = load(source, &mut inputs)?.map_err(unfit).and_then(|program| {
+    let started = load(source, &mut inputs)?.map_err(|why| not_loaded(source, why)).and_then(|program| {
         program.make_image().map_err(unfit)?;
         Ok(close_sandbox().map(|()| abi::start(&program, grants)))
     });
@@ -82,6 +82,14 @@ fn load(source: Source<'_>, inputs: &mut Inputs<impl Read>) -> Result<Result<Pro
             }
             Err(error) => Err(error.into()),
         },
+    }
+}
+
+/// A compiled program that cannot be loaded is the cache's fault, not the program's.
+fn not_loaded(source: Source<'_>, why: Unfit) -> Failure {
+    match source {
+        Source::FirstFrame => unfit(why),
+        Source::Compiled(_) => Failure::new(FailureKind::Other, why.0),
     }
 }
 

@@ -135,7 +135,7 @@ pub const SLOT_UNITS_MIN: u32 = 2;
 pub const SLOT_TENURE: Duration = Duration::from_secs(1);
 
 /// How long a duke that could not start peasants for a job is left out of it.
-pub const BROKEN_SLOTS_REST: Duration = Duration::from_secs(10);
+pub const BROKEN_SLOTS_REST: Duration = Duration::from_secs(3);
 
 /// Events that may wait for a reactor. Full, they hold back whoever reads the connections.
 pub const REACTOR_QUEUE: usize = 256;
@@ -170,6 +170,9 @@ pub const POOL_INSTANCE_BYTES_MAX: usize = 64 * MIB;
 
 /// CPU time for compiling one program. The slowest seen in practice takes 10 s.
 pub const COMPILE_CPU_SECONDS_MAX: u64 = 300;
+
+/// Memory of the compiler. Compiling the largest programs seen in practice takes a quarter of it.
+pub const COMPILE_DATA_BYTES_MAX: u64 = 8 << 30;
 
 /// Names of missing imports that are listed before "and N more".
 pub const MISSING_IMPORTS_NAMED: usize = 10;

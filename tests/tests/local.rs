@@ -310,3 +310,18 @@ fn arguments_reach_the_guest_and_flags_come_from_the_environment() {
     let summary: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
     assert_eq!(summary["project"], "from the air");
 }
+
+#[test]
+fn a_cache_that_rots_is_made_anew() {
+    let place = Place::default();
+    place.write_sums(3);
+    place.queen(guest("summer.wasm"), &[]).expect(0, &["3 done"]);
+    let cached: Vec<PathBuf> =
+        fs::read_dir(place.path().join("cache")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(cached.len(), 1, "{cached:?}");
+    fs::write(&cached[0], "rubbish").unwrap();
+    place.write("4", "4 + 4");
+    place.queen(guest("summer.wasm"), &[]).expect(0, &["cannot be loaded; it will be compiled again", "1 done"]);
+    assert!(fs::metadata(&cached[0]).unwrap().len() > 1000, "it was compiled again");
+    place.expect_sums(4);
+}

@@ -39,7 +39,7 @@ impl Roster {
             assert!(waiting == 0 || barons().any(|baron| !baron.leaving), "orphans_are_returned: {job}");
             assert!(!lease.is_closed() || !lease.barons.is_empty(), "closed_lease_is_forgotten: {job}");
             assert!(lease.starts_failed < STARTS_FAILED_MAX, "hopeless_lease_is_given_up: {job}");
-            if lease.program == Program::Ready && !lease.is_closed() {
+            if matches!(lease.program, Program::Ready | Program::Missing) && !lease.is_closed() {
                 assert!(barons().all(|baron| baron.state != State::Vacant), "slot_has_a_peasant: {job}");
             }
             let idle = barons().any(|b| b.state == State::Serving && !b.leaving && b.pipe.is_empty());

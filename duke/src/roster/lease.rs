@@ -35,6 +35,8 @@ pub(super) enum Program {
     Pending,
     Ready,
     Unfit,
+    /// It could not be had, and is asked for again with the next slot.
+    Missing,
 }
 
 /// One unit on this machine.

@@ -94,6 +94,7 @@ impl Roster {
             }
             Event::ProgramReady { job } => self.on_program_ready(now, job, actions),
             Event::ProgramUnfit { job } => self.on_program_unfit(job, actions),
+            Event::ProgramBroken { job } => self.on_program_broken(job, actions),
             Event::PeasantReady { baron } => self.on_peasant_ready(baron),
             Event::AnswerBegun { baron } => self.on_answer_begun(baron),
             Event::Answered { baron, answer, done, bytes } => {
@@ -124,6 +125,10 @@ impl Roster {
     fn on_slots_granted(&mut self, now: Time, job: JobId, slots: u32, actions: &mut Vec<Action>) {
         // The border lets only open jobs through.
         let Some(lease) = self.leases.get_mut(&job) else { return };
+        if lease.program == Program::Missing {
+            lease.program = Program::Pending;
+            actions.push(Action::PrepareProgram { job });
+        }
         for _ in 0..slots {
             self.barons_made += 1;
             let id = BaronId(self.barons_made);
@@ -177,6 +182,15 @@ impl Roster {
         }
         lease.program = Program::Unfit;
         actions.push(Action::TellUnfit { job });
+    }
+
+    fn on_program_broken(&mut self, job: JobId, actions: &mut Vec<Action>) {
+        // The job may have ended meanwhile, or have been found to be unfit.
+        let Some(lease) = self.leases.get_mut(&job).filter(|lease| !lease.is_closed()) else { return };
+        if lease.program != Program::Unfit {
+            lease.program = Program::Missing;
+            self.give_up(job, actions);
+        }
     }
 
     fn on_peasant_ready(&mut self, id: BaronId) {
@@ -261,7 +275,7 @@ impl Roster {
         lease.starts_failed += u32::from(failed_to_start);
         if lease.is_closed() || leaving {
             self.remove(id, actions);
-        } else if lease.starts_failed >= STARTS_FAILED_MAX {
+        } else if lease.starts_failed >= STARTS_FAILED_MAX || lease.program == Program::Missing {
             self.give_up(job, actions);
         } else if lease.program == Program::Ready {
             baron.start(now);

@@ -20,6 +20,8 @@ pub enum Event {
     AttemptArrived { job: JobId, attempt: AttemptId, bytes: u64, alone: bool },
     /// A job's program is compiled.
     ProgramReady { job: JobId },
+    /// A job's program cannot be compiled or loaded for want of something on this machine; the program is not to blame.
+    ProgramBroken { job: JobId },
     /// A peasant is initialised.
     PeasantReady { baron: BaronId },
     /// A peasant cannot initialise its program, or the program cannot be compiled.

@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal};
 
-use distwasm_proto::limits::COMPILE_CPU_SECONDS_MAX;
+use distwasm_proto::limits::{COMPILE_CPU_SECONDS_MAX, COMPILE_DATA_BYTES_MAX};
 use rustix::fs::{FileType, fstat};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setpgid, setrlimit};
 use rustix::thread::set_no_new_privs;
@@ -17,9 +17,11 @@ pub fn open() -> io::Result<()> {
     limit(Resource::Core, 0)
 }
 
-/// For compiling.
+/// For compiling: processor time and memory.
 pub fn limit_compiling() -> io::Result<()> {
-    limit(Resource::Cpu, COMPILE_CPU_SECONDS_MAX)
+    limit(Resource::Cpu, COMPILE_CPU_SECONDS_MAX)?;
+    // Not the address space, of which the engine reserves gigabytes that it never touches.
+    limit(Resource::Data, COMPILE_DATA_BYTES_MAX)
 }
 
 /// Before the first guest.

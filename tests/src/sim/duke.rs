@@ -212,7 +212,12 @@ impl World {
 
     pub(super) fn compiled(&mut self, id: DukeId, job: JobId) {
         let unfit = self.queens[&job].plan().unfit && self.dice.permille(500);
-        let event = if unfit { Event::ProgramUnfit { job } } else { Event::ProgramReady { job } };
+        let broken = self.faults_go_on() && self.dice.permille(self.weather.start_fails);
+        let event = match (broken, unfit) {
+            (true, _) => Event::ProgramBroken { job },
+            (false, true) => Event::ProgramUnfit { job },
+            (false, false) => Event::ProgramReady { job },
+        };
         self.duke_handles(id, vec![event]);
     }
 
