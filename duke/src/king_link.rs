@@ -134,7 +134,7 @@ impl KingLink {
 }
 
 fn broken(status: &tonic::Status) -> LinkError {
-    LinkError::Broken(distwasm_proto::link::chain(status))
+    LinkError::Broken(status.message().to_owned())
 }
 
 fn check_order((word, payload): Arrived<DukeOrder>) -> Result<Told, LinkError> {

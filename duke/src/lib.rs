@@ -100,6 +100,8 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
         };
         match ending {
             Ok(()) => break,
+            // The king of the same process ends at the same time.
+            Err(_) if shutdown.is_cancelled() => break,
             // A king who is not there yet is told of once.
             Err(error @ LinkError::Connect(_)) if told_no_king => debug!(king = %settings.king, %error, "no king yet"),
             Err(error) => {

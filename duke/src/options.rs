@@ -7,7 +7,11 @@ use std::{
 };
 
 use clap::Parser;
-use distwasm_proto::{limits::NAME_BYTES_MAX, link::KingAddress, logging::LogFormat};
+use distwasm_proto::{
+    limits::NAME_BYTES_MAX,
+    link::{KingAddress, parse_address},
+    logging::LogFormat,
+};
 
 use crate::{Settings, machine};
 
@@ -18,7 +22,7 @@ use crate::{Settings, machine};
 #[command(name = "duke", version, args_override_self = true)]
 pub struct Options {
     /// Where the king is
-    #[arg(short, long, value_name = "HOST:PORT", env = "DISTWASM_KING_ADDRESS")]
+    #[arg(short, long, value_name = "HOST:PORT", env = "DISTWASM_KING_ADDRESS", value_parser = parse_address)]
     pub king_address: String,
 
     /// The name under which this machine appears [default: this machine's name]
@@ -51,8 +55,8 @@ pub struct Options {
 }
 
 fn parse_hostname(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > NAME_BYTES_MAX {
-        return Err(format!("a name has 1 to {NAME_BYTES_MAX} bytes"));
+    if text.is_empty() || text.len() > NAME_BYTES_MAX || text.chars().any(char::is_control) {
+        return Err(format!("a name has 1 to {NAME_BYTES_MAX} bytes, and no control characters"));
     }
     Ok(text.to_owned())
 }

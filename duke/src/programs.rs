@@ -77,7 +77,8 @@ impl Cache {
     /// The compiled program, if it is there.
     pub(crate) fn find(&self, digest: Digest) -> Option<PathBuf> {
         let path = self.path(digest);
-        let file = fs::File::open(&path).ok()?;
+        let is_program = fs::symlink_metadata(&path).is_ok_and(|found| found.is_file() && found.len() > 0);
+        let file = is_program.then(|| fs::File::open(&path).ok())??;
         // Its age decides what goes when the cache is full. If it cannot be told, it goes earlier.
         let _touched = file.set_modified(now());
         Some(path)

@@ -137,6 +137,9 @@ pub const SLOT_TENURE: Duration = Duration::from_secs(1);
 /// How long a duke that could not start peasants for a job is left out of it.
 pub const BROKEN_SLOTS_REST: Duration = Duration::from_secs(3);
 
+/// Large results that a duke may have offered at a time: one for each attempt that it may have, and more than any has.
+pub const OFFERS_MAX: usize = 1 << 20;
+
 /// Events that may wait for a reactor. Full, they hold back whoever reads the connections.
 pub const REACTOR_QUEUE: usize = 256;
 

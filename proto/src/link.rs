@@ -89,6 +89,19 @@ fn endpoint(uri: &str) -> Result<Endpoint, tonic::transport::Error> {
         .keep_alive_while_idle(true))
 }
 
+/// Checks what a user typed as the address of a king.
+///
+/// # Errors
+///
+/// When it is not `HOST:PORT`, in words.
+pub fn parse_address(text: &str) -> Result<String, String> {
+    let is_host = |host: &str| !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || "/@?#".contains(c));
+    match text.rsplit_once(':') {
+        Some((host, port)) if is_host(host) && port.parse::<u16>().is_ok_and(|port| port > 0) => Ok(text.to_owned()),
+        _ => Err("the address of a king is HOST:PORT, such as king-host:1900".to_owned()),
+    }
+}
+
 /// The text of an error with its causes, as one line: gRPC errors say nothing without them.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

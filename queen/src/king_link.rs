@@ -246,5 +246,5 @@ impl Incoming {
 }
 
 fn broken(status: &tonic::Status) -> LinkError {
-    LinkError::Broken(chain(status))
+    LinkError::Broken(status.message().to_owned())
 }

@@ -38,7 +38,7 @@ pub struct Report {
 /// When the run cannot begin: wrong files or folders. Everything else is in the report.
 pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Report, OptionsError> {
     let clock = Clock::start();
-    let prepared = options.prepare()?;
+    let prepared = tokio::task::block_in_place(|| options.prepare())?;
     let failures = FailureFile::new(failure_file(&prepared.folders.output));
     let mut human = Human::new(clock, options.quiet, options.verbose > 0, failures);
     let (folders, request) = (&prepared.folders, &prepared.request);
@@ -48,7 +48,7 @@ pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Re
             reactor::run(folders, &address, request, &mut human, &interrupted, std::future::pending()).await
         }
         None => {
-            let mut kingdom = Kingdom::start(options);
+            let mut kingdom = Kingdom::start(options)?;
             let address = kingdom.address.clone();
             let ending = reactor::run(folders, &address, request, &mut human, &interrupted, kingdom.trouble()).await;
             kingdom.end().await;

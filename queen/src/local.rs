@@ -1,10 +1,14 @@
 //! A kingdom within the queen's process: a king and a duke who talk over a pair of sockets, and real peasants beside.
 
 use distwasm_duke::Settings;
-use distwasm_proto::link::{KingAddress, chain, local_door};
+use distwasm_proto::{
+    limits::SHUTDOWN_WITHIN,
+    link::{KingAddress, chain, local_door},
+};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::options::Options;
+use crate::options::{Options, OptionsError};
 
 /// A king and a duke in this process.
 pub struct Kingdom {
@@ -15,8 +19,8 @@ pub struct Kingdom {
 }
 
 impl Kingdom {
-    /// Starts both. Nothing listens on the network.
-    pub fn start(options: &Options) -> Kingdom {
+    /// Starts both, if the job can run here at all. Nothing listens on the network.
+    pub fn start(options: &Options) -> Result<Kingdom, OptionsError> {
         let (door, connections) = local_door();
         let address = KingAddress::Local(door);
         let mut settings = Settings::of_this_machine(address.clone(), options.peasant.clone(), options.cache.clone());
@@ -26,13 +30,18 @@ impl Kingdom {
         if let Some(mb) = options.ram_limit {
             settings.ram_bytes = mb.saturating_mul(1 << 20);
         }
+        let (wanted_mb, limit_mb) = (options.min_ram, settings.ram_bytes >> 20);
+        if wanted_mb > limit_mb {
+            // No other duke can come.
+            return Err(OptionsError::MinRam { wanted_mb, limit_mb });
+        }
         let shutdown = CancellationToken::new();
         let mut members = tokio::task::JoinSet::new();
         let king = distwasm_king::run(connections, None, shutdown.clone());
         members.spawn(async move { king.await.map_err(|error| chain(&error)) });
         let duke = distwasm_duke::run(settings, shutdown.clone());
         members.spawn(async move { duke.await.map_err(|error| chain(&error)) });
-        Kingdom { address, shutdown, members }
+        Ok(Kingdom { address, shutdown, members })
     }
 
     /// Waits until one of the two cannot go on, and says why.
@@ -48,6 +57,9 @@ impl Kingdom {
     /// Ends both; no peasant is left afterwards.
     pub async fn end(mut self) {
         self.shutdown.cancel();
-        while self.members.join_next().await.is_some() {}
+        let ended = async { while self.members.join_next().await.is_some() {} };
+        if timeout(2 * SHUTDOWN_WITHIN, ended).await.is_err() {
+            tracing::warn!("the king or the duke of this process did not end in time; leaving without them");
+        }
     }
 }

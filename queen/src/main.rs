@@ -63,7 +63,7 @@ async fn run(options: &Options, interrupted: CancellationToken) -> ExitCode {
     if options.json
         && let Err(error) = print_json(&report.summary)
     {
-        return fail(&error);
+        return fail(&std::io::Error::other(format!("failed to print the summary: {error}")));
     }
     report.summary.exit.into()
 }

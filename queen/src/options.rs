@@ -1,15 +1,17 @@
 //! The queen's command line: what was typed, checked once, into what holds.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use clap::Parser;
+use clap::{Parser, builder::BoolishValueParser};
 use distwasm_proto::{
     foreign::why_no_program,
     limits::{GUEST_ARGS_BYTES_MAX, NAME_BYTES_MAX, PROGRAM_BYTES_MAX},
+    link::parse_address,
     logging::LogFormat,
     payload::Payload,
 };
@@ -31,7 +33,7 @@ pub struct Options {
     pub binary: PathBuf,
 
     /// The king to submit to [default: none, all on this machine]
-    #[arg(short, long, value_name = "HOST:PORT", env = "DISTWASM_KING_ADDRESS")]
+    #[arg(short, long, value_name = "HOST:PORT", env = "DISTWASM_KING_ADDRESS", value_parser = parse_address)]
     pub king_address: Option<String>,
 
     /// A label for the job; slots are shared fairly between projects [default: the program's name without its ending]
@@ -47,11 +49,11 @@ pub struct Options {
     pub output: PathBuf,
 
     /// Memory that each slot must have, in MB (1 MB = 1,048,576 bytes)
-    #[arg(short, long, value_name = "MB", default_value_t = 0, env = "DISTWASM_MIN_RAM")]
+    #[arg(short, long, value_name = "MB", default_value_t = 0, env = "DISTWASM_MIN_RAM", value_parser = clap::value_parser!(u64).range(0..=1 << 40))]
     pub min_ram: u64,
 
     /// Run at most one unit at a time on each machine, with all its memory
-    #[arg(long, env = "DISTWASM_ONE_PER_MACHINE")]
+    #[arg(long, env = "DISTWASM_ONE_PER_MACHINE", value_parser = BoolishValueParser::new())]
     pub one_per_machine: bool,
 
     /// How long one unit may take, such as 30s or 5min [default: for ever]
@@ -63,15 +65,15 @@ pub struct Options {
     pub retries: u32,
 
     /// Put each output on disk for good before it counts
-    #[arg(long, env = "DISTWASM_SYNC")]
+    #[arg(long, env = "DISTWASM_SYNC", value_parser = BoolishValueParser::new())]
     pub sync: bool,
 
     /// Print a summary as JSON to stdout
-    #[arg(long, env = "DISTWASM_JSON")]
+    #[arg(long, env = "DISTWASM_JSON", value_parser = BoolishValueParser::new())]
     pub json: bool,
 
     /// Say nothing but errors and failures
-    #[arg(short, long, env = "DISTWASM_QUIET", conflicts_with = "verbose")]
+    #[arg(short, long, env = "DISTWASM_QUIET", conflicts_with = "verbose", value_parser = BoolishValueParser::new())]
     pub quiet: bool,
 
     /// Say more: each failure as it happens, and what king and duke log; twice for even more
@@ -133,6 +135,10 @@ pub enum OptionsError {
     OutputBusy { path: PathBuf },
     #[error("a project's name has 1 to {NAME_BYTES_MAX} bytes")]
     Project,
+    #[error(
+        "each slot must have {wanted_mb} MB (--min-ram), and this machine gives its guests {limit_mb} MB (--ram-limit)"
+    )]
+    MinRam { wanted_mb: u64, limit_mb: u64 },
     #[error("the arguments for the program have more than {} KB", GUEST_ARGS_BYTES_MAX >> 10)]
     Args,
 }
@@ -230,7 +236,13 @@ fn read_program(path: &Path) -> Result<Payload, OptionsError> {
     if metadata.len() > PROGRAM_BYTES_MAX {
         return Err(OptionsError::ProgramTooLarge { path: path.to_owned() });
     }
-    let program = fs::read(path).map_err(cannot_read)?;
+    // A device or a pipe has no size, and may have no end.
+    let mut program = Vec::new();
+    let mut file = fs::File::open(path).map_err(cannot_read)?.take(PROGRAM_BYTES_MAX + 1);
+    file.read_to_end(&mut program).map_err(cannot_read)?;
+    if program.len() as u64 > PROGRAM_BYTES_MAX {
+        return Err(OptionsError::ProgramTooLarge { path: path.to_owned() });
+    }
     match why_no_program(&program) {
         Some(why) => Err(OptionsError::NoProgram { path: path.to_owned(), why }),
         None => Ok(program.into()),

@@ -204,6 +204,7 @@ impl Reactor<'_> {
         tokio::pin!(submit, household);
         let mut linked = false;
         let mut listing = true;
+        let mut sought = false;
         let mut ticks = interval(PROGRESS_DRAWN_EVERY);
         while self.end.is_none() {
             tokio::select! {
@@ -230,6 +231,7 @@ impl Reactor<'_> {
                     match submitted {
                         Ok((incoming, Window { units: window_units, bytes: window_bytes })) => {
                             self.events.push(Event::Welcomed { window_units, window_bytes });
+                            self.reporter.state(0, 0, "");
                             listen(incoming);
                         }
                         Err(error) => self.lose_king(error.into()),
@@ -240,6 +242,10 @@ impl Reactor<'_> {
                 _ = ticks.tick() => self.reporter.progress(&self.counts),
             }
             self.settle();
+            if self.counts.found > 0 && !linked && !sought {
+                sought = true;
+                self.reporter.state(0, 0, "no king has answered yet");
+            }
         }
     }
 

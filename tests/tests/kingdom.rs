@@ -230,3 +230,28 @@ fn dukes_may_die_over_and_over() {
     }
     queen.finish().expect(0, &["150 done"]);
 }
+
+#[test]
+fn a_queen_may_leave_in_the_middle_of_a_large_input() {
+    let place = Place::default();
+    let large = fs::File::create(place.input().join("large")).unwrap();
+    // Larger than all buffers on the way, so that she is sending it when she is stopped.
+    large.set_len(500 << 20).unwrap();
+    let king = place.king();
+    let queen = place.start_queen(&king, guest("upper.wat"), &[]);
+    king.expect_metric("distwasm_jobs", |jobs| jobs == 1);
+    queen.signal(Signal::INT);
+    queen.finish().expect(130, &["interrupted"]);
+    king.process.expect_log("the queen left; her job is over");
+}
+
+#[test]
+fn a_duke_who_leaves_is_heard() {
+    let place = Place::default();
+    let king = place.king();
+    let duke = place.duke(&king, &[]);
+    king.expect_metric("distwasm_dukes", |dukes| dukes == 1);
+    duke.signal(Signal::TERM);
+    duke.finish().expect(0, &["the duke has left"]);
+    king.process.expect_log("a duke left");
+}

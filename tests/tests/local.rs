@@ -182,6 +182,10 @@ fn what_cannot_begin_says_why_with_status_2() {
     let summer = guest("summer.wasm");
     let missing = place.path().join("missing");
     place.queen(&missing, &[]).expect(2, &["failed to read the program", "No such file"]);
+    place.queen("/dev/zero", &[]).expect(2, &["has more than 256 MB"]);
+    place.queen(&summer, &["--king-address", "a b:1"]).expect(2, &["HOST:PORT"]);
+    place.queen(&summer, &["--king-address", "king"]).expect(2, &["HOST:PORT"]);
+    place.queen(&summer, &["--min-ram", "99999999"]).expect(2, &["this machine gives its guests"]);
     place.queen(&summer, &["--timeout", "0s"]).expect(2, &["a unit must have some time"]);
     place.queen(&summer, &["--peasant", "/bin/false"]).expect(2, &["failed to use /bin/false as a peasant"]);
     place

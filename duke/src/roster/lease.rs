@@ -104,7 +104,7 @@ impl Lease {
     pub(super) fn measure(&mut self, run_us: u64) {
         self.unit_us = Some(match self.unit_us {
             None => run_us,
-            Some(average) => (average * 7 + run_us) / 8,
+            Some(average) => average - average / 8 + run_us / 8,
         });
     }
 

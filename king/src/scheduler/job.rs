@@ -105,7 +105,7 @@ impl Job {
     pub(super) fn measure(&mut self, run_us: u64) {
         self.unit_us = Some(match self.unit_us {
             None => run_us,
-            Some(average) => (average * 7 + run_us) / 8,
+            Some(average) => average - average / 8 + run_us / 8,
         });
     }
 
@@ -217,5 +217,22 @@ impl Units {
     /// All that are kept, with their numbers.
     pub(super) fn iter(&self) -> impl Iterator<Item = (UnitNo, &Unit)> {
         (self.first..).map(UnitNo).zip(&self.units)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_duke_claims_of_time_gives_a_depth() {
+        let spec = JobSpec { project: "p".into(), min_ram_bytes: 0, one_per_machine: false, retries: 0 };
+        let mut job = Job::new(spec);
+        job.slots = 1;
+        job.waiting.extend((0..100_000).map(UnitNo));
+        for claims in [[0, 0, 0], [u64::MAX, u64::MAX, 0], [0, u64::MAX, u64::MAX]] {
+            claims.into_iter().for_each(|run_us| job.measure(run_us));
+            assert!((SLOT_UNITS_MIN..=SLOT_UNITS_MAX).contains(&job.depth()));
+        }
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod submit;
 pub(crate) mod volunteer;
 
 use std::{
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -22,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
+use tracing::{debug, warn};
 
 use crate::{reactor::Input, takings::Takings};
 
@@ -55,6 +57,26 @@ pub(crate) enum LinkError {
     Ended,
 }
 
+/// Where a peer is, if it is not in this process.
+#[derive(Clone, Copy, Debug)]
+struct Peer(Option<SocketAddr>);
+
+impl Peer {
+    /// Logs why a link ended, if the peer is to blame. What that means for a duke or a job is logged by the reactor.
+    fn tell(self, leaving: &Leaving) {
+        let Err(error) = leaving else { return };
+        let address = self.0.map(|address| address.to_string()).unwrap_or_default();
+        match error {
+            LinkError::Broken(_) | LinkError::Silent | LinkError::Ended => {
+                debug!(peer = address, %error, "a link ended")
+            }
+            LinkError::NoHello(_) | LinkError::Protocol(_) | LinkError::Transfer(_) | LinkError::Nonsense(_) => {
+                warn!(peer = address, %error, "a peer is refused");
+            }
+        }
+    }
+}
+
 /// How a peer left.
 pub(crate) type Leaving = Result<(), LinkError>;
 
@@ -79,7 +101,12 @@ impl King for Service {
         request: Request<Streaming<wire::FromDuke>>,
     ) -> Result<Response<Self::VolunteerStream>, Status> {
         let (outbox, replies) = Outbox::new(Box::new(|_| ()));
-        let link = volunteer::Link { duke: DukeId(self.next_id()), reactor: self.reactor.clone(), outbox };
+        let link = volunteer::Link {
+            duke: DukeId(self.next_id()),
+            reactor: self.reactor.clone(),
+            outbox,
+            peer: Peer(request.remote_addr()),
+        };
         self.tasks.spawn(link.serve(request.into_inner()));
         Ok(Response::new(Box::pin(replies.map(Ok))))
     }
@@ -91,7 +118,7 @@ impl King for Service {
         let job = JobId(self.next_id());
         let takings = Arc::clone(&self.takings);
         let (outbox, replies) = Outbox::new(Box::new(move |taken| takings.add(job, taken)));
-        let link = submit::Link { job, reactor: self.reactor.clone(), outbox };
+        let link = submit::Link { job, reactor: self.reactor.clone(), outbox, peer: Peer(request.remote_addr()) };
         self.tasks.spawn(link.serve(request.into_inner()));
         Ok(Response::new(Box::pin(replies.map(Ok))))
     }

@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
-use super::{Leaving, LinkError, check_protocol, next_message};
+use super::{Leaving, LinkError, Peer, check_protocol, next_message};
 use crate::{reactor::Input, scheduler::JobSpec};
 
 /// What a queen asks for.
@@ -42,6 +42,7 @@ pub(super) struct Link {
     pub(super) job: JobId,
     pub(super) reactor: mpsc::Sender<Input>,
     pub(super) outbox: Outbox<QueenNews>,
+    pub(super) peer: Peer,
 }
 
 /// What has been said so far, as far as the next word must fit it.
@@ -57,6 +58,7 @@ impl Link {
         let ended = CancellationToken::new();
         let _cancel_with_task = ended.clone().drop_guard();
         let leaving = self.listen(&mut stream, &ended).await;
+        self.peer.tell(&leaving);
         // The reactor is gone only when the king ends.
         let _sent = self.reactor.send(Input::QueenGone { job: self.job, outbox: self.outbox, leaving }).await;
     }
@@ -69,11 +71,13 @@ impl Link {
             let mut said = Vec::with_capacity(words.len());
             let mut leaves = false;
             for word in words {
-                let Some(arrived) = assembler.accept(word)? else { continue };
-                match progress.check_word(arrived)? {
-                    Some(word) => said.push(word),
-                    None => leaves = true,
+                // Whoever leaves may do so in the middle of a payload.
+                leaves |= matches!(word.word, Some(Word::End(_)));
+                if leaves {
+                    break;
                 }
+                let Some(arrived) = assembler.accept(word)? else { continue };
+                said.push(progress.check_word(arrived)?);
             }
             if !said.is_empty() {
                 self.send(Input::QueenSaid { job: self.job, said }).await?;
@@ -140,8 +144,8 @@ fn check_request(request: wire::OpenJob, program: Payload) -> Result<JobRequest,
 }
 
 impl Progress {
-    /// The word as the reactor knows it; `None` for the last word.
-    fn check_word(&mut self, (word, payload): Arrived<QueenWord>) -> Result<Option<Said>, LinkError> {
+    /// The word as the reactor knows it.
+    fn check_word(&mut self, (word, payload): Arrived<QueenWord>) -> Result<Said, LinkError> {
         match word.word {
             Some(Word::Unit(_)) if self.closed => Err(LinkError::Nonsense("a unit after the last one")),
             Some(Word::Unit(unit)) if unit.unit != self.units => {
@@ -149,7 +153,7 @@ impl Progress {
             }
             Some(Word::Unit(unit)) => {
                 self.units += 1;
-                Ok(Some(Said::Unit { unit: UnitNo(unit.unit), input: payload }))
+                Ok(Said::Unit { unit: UnitNo(unit.unit), input: payload })
             }
             Some(Word::CloseJob(_)) if self.closed => Err(LinkError::Nonsense("a second last unit")),
             Some(Word::CloseJob(close)) if close.units != self.units => {
@@ -157,11 +161,12 @@ impl Progress {
             }
             Some(Word::CloseJob(_)) => {
                 self.closed = true;
-                Ok(Some(Said::Closed))
+                Ok(Said::Closed)
             }
-            Some(Word::End(_)) => Ok(None),
             Some(Word::OpenJob(_)) => Err(LinkError::Nonsense("a second job on one stream")),
-            Some(Word::Piece(_)) | None => Err(LinkError::Nonsense("a word of a kind that is not known")),
+            Some(Word::Piece(_) | Word::End(_)) | None => {
+                Err(LinkError::Nonsense("a word of a kind that is not known"))
+            }
         }
     }
 }

@@ -6,7 +6,9 @@ use distwasm_proto::{
     digest::Digest,
     failure::{Failure, FailureKind},
     ids::{AttemptId, DukeId, JobId},
-    limits::{DUKE_CPUS_MAX, HELLO_WITHIN, LABELS_MAX, NAME_BYTES_MAX, RESULT_UNASKED_BYTES_MAX, UNIT_BYTES_MAX},
+    limits::{
+        DUKE_CPUS_MAX, HELLO_WITHIN, LABELS_MAX, NAME_BYTES_MAX, OFFERS_MAX, RESULT_UNASKED_BYTES_MAX, UNIT_BYTES_MAX,
+    },
     payload::Payload,
     transfer::{Arrived, Assembler, Outbox},
     wire::{self, DukeOrder, DukeWord, duke_word::Word},
@@ -15,7 +17,7 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
-use super::{Leaving, LinkError, check_protocol, next_message};
+use super::{Leaving, LinkError, Peer, check_protocol, next_message};
 use crate::reactor::Input;
 
 /// What a duke is, as it says in its first word.
@@ -45,6 +47,7 @@ pub(super) struct Link {
     pub(super) duke: DukeId,
     pub(super) reactor: mpsc::Sender<Input>,
     pub(super) outbox: Outbox<DukeOrder>,
+    pub(super) peer: Peer,
 }
 
 impl Link {
@@ -53,6 +56,7 @@ impl Link {
         let ended = CancellationToken::new();
         let _cancel_with_task = ended.clone().drop_guard();
         let leaving = self.listen(&mut stream, &ended).await;
+        self.peer.tell(&leaving);
         // The reactor is gone only when the king ends.
         let _sent = self.reactor.send(Input::DukeGone { duke: self.duke, outbox: self.outbox, leaving }).await;
     }
@@ -67,15 +71,19 @@ impl Link {
         let joined = Input::DukeJoined { duke: self.duke, machine, outbox: self.outbox.clone(), ended: ended.clone() };
         self.send(joined).await?;
         let mut assembler = Assembler::new(UNIT_BYTES_MAX);
+        let mut offers = Offers::default();
         loop {
             let mut said = Vec::with_capacity(words.len());
             let mut leaves = false;
             for word in words {
-                let Some(arrived) = assembler.accept(word)? else { continue };
-                match check_word(arrived)? {
-                    Some(word) => said.push(word),
-                    None => leaves = true,
+                // Whoever leaves may do so in the middle of a payload.
+                leaves |= matches!(word.word, Some(Word::End(_)));
+                if leaves {
+                    break;
                 }
+                offers.check(&word)?;
+                let Some(arrived) = assembler.accept(word)? else { continue };
+                said.push(check_word(arrived)?);
             }
             if !said.is_empty() {
                 self.send(Input::DukeSaid { duke: self.duke, said }).await?;
@@ -92,24 +100,51 @@ impl Link {
     }
 }
 
+/// The sizes of results that were offered and have not come: no other large result may.
+#[derive(Default)]
+struct Offers(BTreeMap<u64, u64>);
+
+impl Offers {
+    fn check(&mut self, word: &DukeWord) -> Result<(), LinkError> {
+        match &word.word {
+            Some(Word::ResultOffered(offer)) => {
+                self.0.insert(offer.attempt, offer.result_bytes);
+                if self.0.len() > OFFERS_MAX {
+                    return Err(LinkError::Nonsense("it offers more results than it can have"));
+                }
+                Ok(())
+            }
+            Some(Word::AttemptEnded(ended)) => {
+                let bytes = ended.result.as_ref().map_or(0, |result| result.bytes_total);
+                let offered = self.0.remove(&ended.attempt);
+                if bytes > RESULT_UNASKED_BYTES_MAX && offered != Some(bytes) {
+                    return Err(LinkError::Nonsense("it sends a large result of another size than it offered"));
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 fn check_hello(hello: wire::DukeHello) -> Result<Machine, LinkError> {
     check_protocol(hello.protocol)?;
-    let is_name = |name: &String| name.len() <= NAME_BYTES_MAX;
+    let is_name = |name: &String| name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control);
     if hello.cpus == 0 || hello.cpus > DUKE_CPUS_MAX {
         return Err(LinkError::Nonsense("it offers no processor, or more than a machine has"));
     }
     if hello.labels.len() > LABELS_MAX || !hello.labels.iter().all(|(key, value)| is_name(key) && is_name(value)) {
-        return Err(LinkError::Nonsense("too many labels, or too long ones"));
+        return Err(LinkError::Nonsense("too many labels, or too long ones, or some with control characters"));
     }
     if !is_name(&hello.hostname) {
-        return Err(LinkError::Nonsense("the name of its host is too long"));
+        return Err(LinkError::Nonsense("the name of its host is too long, or has control characters"));
     }
     let labels = hello.labels.into_iter().collect();
     Ok(Machine { hostname: hello.hostname, cpus: hello.cpus, ram_bytes: hello.ram_bytes, labels })
 }
 
-/// The word as the reactor knows it; `None` for the last word.
-fn check_word((word, payload): Arrived<DukeWord>) -> Result<Option<Said>, LinkError> {
+/// The word as the reactor knows it.
+fn check_word((word, payload): Arrived<DukeWord>) -> Result<Said, LinkError> {
     let Ok(payload) = payload else { return Err(LinkError::Nonsense("it broke off in a result")) };
     let said = match word.word {
         Some(Word::ProgramWanted(wanted)) => {
@@ -132,11 +167,12 @@ fn check_word((word, payload): Arrived<DukeWord>) -> Result<Option<Said>, LinkEr
             let reason = Failure::new(FailureKind::Other, broken.reason).message;
             Said::SlotsBroken { job: JobId(broken.job), slots: broken.slots, reason }
         }
-        Some(Word::End(_)) => return Ok(None),
         Some(Word::Hello(_)) => return Err(LinkError::Nonsense("a second hello")),
-        Some(Word::Piece(_)) | None => return Err(LinkError::Nonsense("a word of a kind that is not known")),
+        Some(Word::Piece(_) | Word::End(_)) | None => {
+            return Err(LinkError::Nonsense("a word of a kind that is not known"));
+        }
     };
-    Ok(Some(said))
+    Ok(said)
 }
 
 fn check_ended(ended: wire::AttemptEnded, result: Payload) -> Result<Said, LinkError> {

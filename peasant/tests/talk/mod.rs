@@ -64,7 +64,7 @@ impl Peasant {
 
     fn spawn(args: &[&str]) -> Peasant {
         let mut command = Command::new(PEASANT);
-        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         let stdin = child.stdin.take();
         Peasant { child, stdin, sender: None }

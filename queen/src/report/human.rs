@@ -167,8 +167,8 @@ pub fn print_summary(summary: &Summary, first_failures: &[FailedUnit], quiet: bo
 fn print_failure(unit: &FailedUnit) {
     let tried = match (unit.attempts, unit.duke.is_empty()) {
         (0 | 1, true) => String::new(),
-        (0 | 1, false) => format!(" (on {})", unit.duke),
-        (attempts, _) => format!(" (after {attempts} attempts, the last on {})", unit.duke),
+        (0 | 1, false) => format!(" (on {})", harmless(&unit.duke)),
+        (attempts, _) => format!(" (after {attempts} attempts, the last on {})", harmless(&unit.duke)),
     };
     let mut reason = unit.failure.message.lines();
     let first = reason.next().unwrap_or_default();

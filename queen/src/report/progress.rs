@@ -29,7 +29,7 @@ impl Progress {
             return Progress::Lines { next: Time::default().after(PROGRESS_EVERY) };
         }
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
-        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {msg}") {
+        if let Ok(style) = ProgressStyle::with_template("{bar:20} {wide_msg}") {
             bar.set_style(style);
         }
         Progress::Bar(bar)
