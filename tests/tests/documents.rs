@@ -68,7 +68,7 @@ fn blocks(document: &str, first_line: &str) -> Vec<Block> {
     for (number, line) in text.lines().enumerate() {
         match &mut open {
             None if line == "```sh" => {
-                open = Some(Block { place: format!("{document}:{}", number + 1), text: String::new() })
+                open = Some(Block { place: format!("{document}:{}", number + 1), text: String::new() });
             }
             None => {}
             Some(_) if line == "```" => blocks.extend(open.take().filter(|block| block.text.starts_with(first_line))),

@@ -68,7 +68,7 @@ impl Peer {
         let address = self.0.map(|address| address.to_string()).unwrap_or_default();
         match error {
             LinkError::Broken(_) | LinkError::Silent | LinkError::Ended => {
-                debug!(peer = address, %error, "a link ended")
+                debug!(peer = address, %error, "a link ended");
             }
             LinkError::NoHello(_) | LinkError::Protocol(_) | LinkError::Transfer(_) | LinkError::Nonsense(_) => {
                 warn!(peer = address, %error, "a peer is refused");
