@@ -136,3 +136,27 @@ fn the_kingdom_of_the_readme_sums_ten_thousand_pairs() {
     }
     assert_eq!(sums, 10_000);
 }
+
+/// Someone reads the files in the order of the table, and finds each step where it says.
+#[test]
+fn the_way_of_one_unit_is_where_the_architecture_says() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let mut steps = 0;
+    for line in text.lines() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, number, file, functions, ..] = cells.as_slice() else { continue };
+        if number.parse::<u32>().is_err() {
+            continue;
+        }
+        steps += 1;
+        let path = root().join(file.trim_matches('`'));
+        let files = if path.is_dir() { vec![path.join("mod.rs")] } else { vec![path] };
+        let source: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+        for name in functions.split(',') {
+            let name = name.trim().trim_matches('`').rsplit("::").next().unwrap();
+            let known = [format!("fn {name}"), format!("struct {name}"), format!("trait {name}")];
+            assert!(known.iter().any(|known| source.contains(known)), "step {number}: no {name} in {file}");
+        }
+    }
+    assert!(steps > 30, "the table has only {steps} steps");
+}
