@@ -32,7 +32,7 @@ pub enum Event {
     Answered { baron: BaronId, answer: AnswerId, done: bool, bytes: u64 },
     /// A peasant ended, for whatever reason, or could not be started.
     PeasantGone { baron: BaronId },
-    /// Time passed; sent when [`Roster::next_deadline`] is reached.
+    /// Time passed; sent when [`Roster::next_deadline`](super::Roster::next_deadline) is reached.
     Tick,
 }
 

@@ -4,9 +4,9 @@
 //! goes out as an [`Action`]. There is no clock in here, no randomness, no lock and no I/O, and payload bytes live
 //! elsewhere: the scheduler moves ids and sizes. The same events give the same actions.
 //!
-//! Deciding has two levels. [`slots`] deals out the slots of dukes to jobs, seldom, by fair sharing. [`feed`] keeps
+//! Deciding has two levels. `slots` deals out the slots of dukes to jobs, seldom, by fair sharing. `feed` keeps
 //! the slots that a job has supplied with units, all the time. Reading order: [`Event`], [`Action`],
-//! [`Scheduler::handle`], then one `on_…` function for each event; the state is in [`job`] and [`duke`].
+//! [`Scheduler::handle`], then one `on_…` function for each event; the state is in `job` and `duke`.
 
 mod check;
 mod duke;

@@ -34,7 +34,7 @@ pub enum Event {
     SlotsReleased { duke: DukeId, job: JobId, slots: u32 },
     /// A duke gives slots back because it cannot start peasants for the job at present.
     SlotsBroken { duke: DukeId, job: JobId, slots: u32 },
-    /// Time passed; sent when [`Scheduler::next_deadline`] is reached.
+    /// Time passed; sent when [`Scheduler::next_deadline`](super::Scheduler::next_deadline) is reached.
     Tick,
 }
 
