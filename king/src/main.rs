@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -44,6 +44,9 @@ async fn run(options: Options) -> anyhow::Result<()> {
     }
     let http_address = http.as_ref().and_then(|listener| listener.local_addr().ok());
     info!(%address, http = http_address.map(|address| address.to_string()), "the king is ready");
+    if !address.ip().is_loopback() {
+        warn!(%address, "anybody who reaches this address can submit programs and see inputs: trusted networks only");
+    }
     let shutdown = CancellationToken::new();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
