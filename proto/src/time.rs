@@ -19,6 +19,28 @@ impl Time {
     }
 }
 
+/// What a unit of a job takes: a moving average, by which king and duke size their queues.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UnitTime {
+    micros: Option<u64>,
+}
+
+impl UnitTime {
+    /// Takes in how long a unit took, in microseconds; any number will do.
+    pub fn measure(&mut self, run_us: u64) {
+        self.micros = Some(match self.micros {
+            None => run_us,
+            Some(average) => average - average / 8 + run_us / 8,
+        });
+    }
+
+    /// How many units make this much work; `None` before the first was measured.
+    pub fn units_in(&self, work: Duration) -> Option<u64> {
+        let work_us = u64::try_from(work.as_micros()).unwrap_or(u64::MAX);
+        Some(work_us / self.micros?.max(1))
+    }
+}
+
 /// Where a process reads the time. Monotonic: a change of the wall clock is not seen.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {

@@ -8,6 +8,7 @@ use std::{
 use distwasm_proto::{
     ids::{AttemptId, BaronId},
     limits::{PIPE_QUEUE, PIPE_UNITS_MAX},
+    time::UnitTime,
 };
 
 /// One job on this machine.
@@ -25,8 +26,7 @@ pub(super) struct Lease {
     closed: bool,
     queue: VecDeque<Queued>,
     suspects: VecDeque<Queued>,
-    /// Moving average of what a unit takes, in microseconds.
-    unit_us: Option<u64>,
+    pub(super) unit_time: UnitTime,
 }
 
 /// How far a job's program is.
@@ -59,7 +59,7 @@ impl Lease {
             closed: false,
             queue: VecDeque::new(),
             suspects: VecDeque::new(),
-            unit_us: None,
+            unit_time: UnitTime::default(),
         }
     }
 
@@ -101,18 +101,10 @@ impl Lease {
         self.suspects.iter().chain(&self.queue)
     }
 
-    pub(super) fn measure(&mut self, run_us: u64) {
-        self.unit_us = Some(match self.unit_us {
-            None => run_us,
-            Some(average) => average - average / 8 + run_us / 8,
-        });
-    }
-
     /// How many units should be in a pipe. A long unit has it for itself, so that the next can go to whichever
     /// peasant is free first.
     pub(super) fn depth(&self) -> usize {
-        let Some(unit_us) = self.unit_us else { return 1 };
-        let units = PIPE_QUEUE.as_micros() as u64 / unit_us.max(1);
+        let Some(units) = self.unit_time.units_in(PIPE_QUEUE) else { return 1 };
         usize::try_from(units).unwrap_or(usize::MAX).clamp(1, PIPE_UNITS_MAX)
     }
 }

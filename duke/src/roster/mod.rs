@@ -235,7 +235,7 @@ impl Roster {
             baron.state = State::Spared;
         }
         if let Some(lease) = self.leases.get_mut(&baron.job) {
-            lease.measure(run_us);
+            lease.unit_time.measure(run_us);
         }
         let attempt = unit.attempt;
         match result_bytes.filter(|bytes| *bytes > RESULT_UNASKED_BYTES_MAX) {

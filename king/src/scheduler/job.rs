@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use distwasm_proto::{
     ids::{AttemptId, DukeId, UnitNo},
     limits::{SLOT_QUEUE, SLOT_UNITS_MAX, SLOT_UNITS_MIN},
+    time::UnitTime,
 };
 
 /// What a queen wants of a job, as far as scheduling goes.
@@ -68,8 +69,8 @@ pub(super) struct Job {
     pub(super) results_bytes: u64,
     /// What the queen was told last.
     pub(super) told: Option<JobStatus>,
-    /// Moving average of what a unit takes in a slot, in microseconds.
-    unit_us: Option<u64>,
+    /// What a unit takes in a slot.
+    pub(super) unit_time: UnitTime,
 }
 
 impl Job {
@@ -87,7 +88,7 @@ impl Job {
             offers: VecDeque::new(),
             results_bytes: 0,
             told: None,
-            unit_us: None,
+            unit_time: UnitTime::default(),
         }
     }
 
@@ -101,24 +102,13 @@ impl Job {
         self.need() > self.slots + self.reserved
     }
 
-    /// Takes in how long a unit took.
-    pub(super) fn measure(&mut self, run_us: u64) {
-        self.unit_us = Some(match self.unit_us {
-            None => run_us,
-            Some(average) => average - average / 8 + run_us / 8,
-        });
-    }
-
     /// How many units each slot should have queued: enough work to hide the link's latency, but not more than its
     /// share of what is left, so that all slots end at about the same time.
     pub(super) fn depth(&self) -> u32 {
-        let by_time = match self.unit_us {
-            None => SLOT_UNITS_MIN,
-            Some(unit_us) => {
-                let units = SLOT_QUEUE.as_micros() as u64 / unit_us.max(1);
-                u32::try_from(units).unwrap_or(u32::MAX)
-            }
-        };
+        let by_time = self
+            .unit_time
+            .units_in(SLOT_QUEUE)
+            .map_or(SLOT_UNITS_MIN, |units| u32::try_from(units).unwrap_or(u32::MAX));
         let waiting = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
         let by_share = waiting / (2 * self.slots.max(1));
         by_time.min(by_share).clamp(SLOT_UNITS_MIN, SLOT_UNITS_MAX)
@@ -231,7 +221,7 @@ mod tests {
         job.slots = 1;
         job.waiting.extend((0..100_000).map(UnitNo));
         for claims in [[0, 0, 0], [u64::MAX, u64::MAX, 0], [0, u64::MAX, u64::MAX]] {
-            claims.into_iter().for_each(|run_us| job.measure(run_us));
+            claims.into_iter().for_each(|run_us| job.unit_time.measure(run_us));
             assert!((SLOT_UNITS_MIN..=SLOT_UNITS_MAX).contains(&job.depth()));
         }
     }

@@ -182,7 +182,7 @@ impl Scheduler {
             return;
         }
         if !fetched && matches!(outcome, Outcome::Done { .. } | Outcome::Failed { .. }) {
-            job.measure(run_us);
+            job.unit_time.measure(run_us);
         }
         let retries = job.spec.retries;
         let Some(unit) = job.units.get_mut(unit_no) else { return };
@@ -231,7 +231,7 @@ impl Scheduler {
         let Attempt { job: job_id, input_bytes, .. } = *attempt;
         self.unload(duke, job_id, input_bytes);
         if let Some(job) = self.jobs.get_mut(&job_id) {
-            job.measure(run_us);
+            job.unit_time.measure(run_us);
             job.offers.push_back(id);
         }
     }
@@ -416,10 +416,5 @@ impl Scheduler {
             units_running: self.attempts.len() as u64,
             results_bytes: self.jobs.values().map(|job| job.results_bytes).sum(),
         }
-    }
-
-    /// How many units of a job are without a verdict.
-    pub fn open_units(&self, job: JobId) -> u64 {
-        self.jobs.get(&job).map_or(0, |job| job.units.open())
     }
 }

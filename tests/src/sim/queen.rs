@@ -1,6 +1,6 @@
 //! A simulated queen: the real submission, and an oracle that knows how each of her units must end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use distwasm_king::scheduler::{self, JobSpec};
 use distwasm_proto::{
@@ -11,7 +11,7 @@ use distwasm_queen::submission::{Action, End, Event, Submission};
 
 use super::{
     weather::{EVIDENCE_BYTES, Nature, QueenPlan, UnitPlan},
-    world::{Backlog, Due, KingWord, QueenNews, Sender, World},
+    world::{Due, KingWord, QueenNews, Sender, World},
 };
 
 /// One queen.
@@ -20,7 +20,7 @@ pub(super) struct Queen {
     plan: QueenPlan,
     submission: Submission,
     /// Inputs that were listed and not read.
-    backlog: Backlog,
+    backlog: VecDeque<usize>,
     /// Which input became which unit.
     units: Vec<usize>,
     verdicts: BTreeMap<UnitNo, bool>,

@@ -3,7 +3,7 @@
 //! The real scheduler, rosters and submissions run here; all that is made up is what lies between them: links that
 //! delay messages, keep their order, and break; peasants that run, fail, hang and die; queens who leave.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 
 use distwasm_king::scheduler::{self, Scheduler};
 use distwasm_proto::{
@@ -130,8 +130,6 @@ pub struct World {
     pub(super) dukes: BTreeMap<DukeId, Duke>,
     pub(super) queens: BTreeMap<JobId, Queen>,
     pub(super) plans: Vec<QueenPlan>,
-    /// Jobs that the king has open.
-    pub(super) open_jobs: BTreeSet<JobId>,
     /// What the king holds of each job's inputs.
     pub(super) held: BTreeMap<JobId, BTreeMap<UnitNo, u64>>,
     due: BTreeMap<(Time, u64), Due>,
@@ -160,7 +158,6 @@ impl World {
             dukes: BTreeMap::new(),
             queens: BTreeMap::new(),
             plans,
-            open_jobs: BTreeSet::new(),
             held: BTreeMap::new(),
             due: BTreeMap::new(),
             dues_made: 0,
@@ -312,12 +309,10 @@ impl World {
         };
         match (&event, sender) {
             (scheduler::Event::JobOpened { job, .. }, _) => {
-                self.open_jobs.insert(*job);
                 self.held.insert(*job, BTreeMap::new());
                 self.send(sender, false, Due::ToQueen(*job, QueenNews::Welcome));
             }
             (scheduler::Event::QueenLost { job }, _) => {
-                self.open_jobs.remove(job);
                 self.held.remove(job);
             }
             _ => {}
@@ -393,7 +388,6 @@ impl World {
             }
             Action::TellStatus { .. } => return,
             Action::EndJob { job, end } => {
-                self.open_jobs.remove(&job);
                 self.held.remove(&job);
                 let news = match end {
                     scheduler::JobEnd::Complete => QueenNews::Ended,
@@ -406,6 +400,3 @@ impl World {
         self.send(Sender::Duke(duke), false, Due::ToDuke(duke, order));
     }
 }
-
-/// Inputs that a queen has, for the readers.
-pub(super) type Backlog = VecDeque<usize>;
