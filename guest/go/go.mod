@@ -1,0 +1,3 @@
+module distwasm
+
+go 1.24
