@@ -1,14 +1,14 @@
 //! A baron: the duke's handle on one peasant. Starts it, feeds it, reads its answers, ends it, and waits for its end.
 
-use std::{collections::VecDeque, ffi::OsString, path::PathBuf, process::ExitStatus, sync::Arc};
+use std::{process::ExitStatus, sync::Arc};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use distwasm_proto::{
     failure::{Failure, FailureKind},
     ids::{BaronId, JobId},
     limits::{
-        CHUNK_BYTES, FAILURE_FRAME_BYTES_MAX, GATHERED_BYTES_MAX, HELD_BYTES, PEASANT_STDERR_BYTES_MAX, PIPE_UNITS_MAX,
-        READ_BYTES, RESULT_UNASKED_BYTES_MAX,
+        CHUNK_BYTES, FAILURE_FRAME_BYTES_MAX, HELD_BYTES, PEASANT_STDERR_BYTES_MAX, PIPE_UNITS_MAX, READ_BYTES,
+        RESULT_UNASKED_BYTES_MAX,
     },
     payload::Payload,
     pipe::{HEADER_BYTES, Header},
@@ -21,18 +21,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::spawn::Spawner;
-
-/// What a peasant is started with.
-#[derive(Clone, Debug)]
-pub(crate) struct Work {
-    /// The compiled program in the duke's cache.
-    pub(crate) compiled: PathBuf,
-    /// What its guest may have of memory.
-    pub(crate) memory_bytes: u64,
-    /// The guest's arguments.
-    pub(crate) args: Arc<[String]>,
-}
+use crate::{
+    spawn::Spawner,
+    work::{Frames, Input, Work},
+};
 
 /// What a baron tells the reactor.
 #[derive(Debug)]
@@ -94,13 +86,13 @@ impl HeldRoom {
 /// The reactor's end of a baron.
 #[derive(Debug)]
 pub(crate) struct Handle {
-    inputs: Option<mpsc::Sender<Payload>>,
+    inputs: Option<mpsc::Sender<Input>>,
     kill: CancellationToken,
 }
 
 impl Handle {
     /// Writes a unit into the peasant's pipe. The roster keeps fewer units there than the queue has room for.
-    pub(crate) fn feed(&self, input: Payload) {
+    pub(crate) fn feed(&self, input: Input) {
         let Some(inputs) = &self.inputs else { return };
         if let Err(mpsc::error::TrySendError::Full(_)) = inputs.try_send(input) {
             debug_assert!(false, "the roster puts more into a pipe than it may");
@@ -147,11 +139,8 @@ struct Baron {
 }
 
 impl Baron {
-    async fn live(&self, work: Work, spawner: &Spawner, inputs: mpsc::Receiver<Payload>) -> String {
-        let mut args: Vec<OsString> = vec!["--compiled".into(), work.compiled.into()];
-        args.extend(["--memory-bytes".into(), work.memory_bytes.to_string().into(), "--".into()]);
-        args.extend(work.args.iter().map(OsString::from));
-        let mut child = match spawner.spawn(args).await {
+    async fn live(&self, work: Work, spawner: &Spawner, inputs: mpsc::Receiver<Input>) -> String {
+        let mut child = match spawner.spawn(work.command_line(self.job)).await {
             Ok(child) => child,
             Err(error) => return distwasm_proto::link::chain(&error),
         };
@@ -196,7 +185,7 @@ impl Baron {
 }
 
 /// Writes inputs as frames, all that have gathered at once, until there are no more to come.
-async fn feed(mut stdin: ChildStdin, mut inputs: mpsc::Receiver<Payload>, kill: &CancellationToken) -> Option<()> {
+async fn feed(mut stdin: ChildStdin, mut inputs: mpsc::Receiver<Input>, kill: &CancellationToken) -> Option<()> {
     let mut batch = Vec::new();
     loop {
         let received = tokio::select! {
@@ -215,63 +204,6 @@ async fn feed(mut stdin: ChildStdin, mut inputs: mpsc::Receiver<Payload>, kill: 
         tokio::select! {
             written = stdin.write_all_buf(&mut frames) => written.ok()?,
             () = kill.cancelled() => return None,
-        }
-    }
-}
-
-/// Headers and bodies on their way into a pipe: short ones gathered, long ones as they lie, many with one system call.
-#[derive(Default)]
-struct Frames {
-    chunks: VecDeque<Bytes>,
-    gathered: BytesMut,
-}
-
-impl Frames {
-    fn push(&mut self, input: &Payload) {
-        // The border refuses what does not fit a frame.
-        let body_bytes = usize::try_from(input.bytes()).unwrap_or(usize::MAX);
-        self.gathered.extend_from_slice(&Header { body_bytes, is_failure: false }.encode());
-        if body_bytes <= GATHERED_BYTES_MAX {
-            input.chunks().for_each(|chunk| self.gathered.extend_from_slice(chunk));
-        } else {
-            self.chunks.push_back(self.gathered.split().freeze());
-            self.chunks.extend(input.chunks().cloned());
-        }
-    }
-
-    /// What is to be written.
-    fn finish(mut self) -> Frames {
-        let rest = self.gathered.split().freeze();
-        self.chunks.extend(Some(rest).filter(|rest| !rest.is_empty()));
-        self
-    }
-}
-
-impl Buf for Frames {
-    fn remaining(&self) -> usize {
-        self.chunks.iter().map(Bytes::len).sum()
-    }
-
-    fn has_remaining(&self) -> bool {
-        !self.chunks.is_empty()
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.chunks.front().map_or(&[], AsRef::as_ref)
-    }
-
-    fn chunks_vectored<'a>(&'a self, slices: &mut [std::io::IoSlice<'a>]) -> usize {
-        let filled = slices.iter_mut().zip(&self.chunks).map(|(slice, chunk)| *slice = std::io::IoSlice::new(chunk));
-        filled.count()
-    }
-
-    fn advance(&mut self, mut bytes: usize) {
-        while let Some(chunk) = self.chunks.front_mut() {
-            if bytes < chunk.len() {
-                return chunk.advance(bytes);
-            }
-            bytes -= chunk.len();
-            self.chunks.pop_front();
         }
     }
 }

@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use bytes::Bytes;
 use distwasm_proto::{
     PROTOCOL, VERSION,
     digest::Digest,
-    ids::{AttemptId, JobId},
-    limits::{GOODBYE_WITHIN, HELLO_WITHIN, PROGRAM_BYTES_MAX, UNIT_BYTES_MAX},
+    guest::{GuestError, GuestSettings},
+    ids::{AttemptId, JobId, UnitNo},
+    limits::{HELLO_WITHIN, PROGRAM_BYTES_MAX, SHARES_BYTES_MAX, UNIT_BYTES_MAX},
     link::KingAddress,
     payload::Payload,
     transfer::{Arrived, Assembler, Outbox, TransferError},
@@ -15,6 +17,8 @@ use distwasm_proto::{
 use thiserror::Error;
 use tokio::time::timeout;
 use tonic::Streaming;
+
+use crate::work::Input;
 
 /// What this duke offers.
 #[derive(Clone, Debug)]
@@ -28,13 +32,13 @@ pub(crate) struct Machine {
 /// What the king orders.
 #[derive(Debug)]
 pub(crate) enum Told {
-    LeaseOpened { job: JobId, digest: Digest, slot_bytes: u64, timeout: Option<Duration>, args: Vec<String> },
+    LeaseOpened { job: JobId, digest: Digest, slot_bytes: u64, timeout: Option<Duration>, guest: GuestSettings },
     LeaseClosed { job: JobId },
     SlotsGranted { job: JobId, slots: u32 },
     SlotsAskedBack { job: JobId, slots: u32 },
-    AttemptArrived { job: JobId, attempt: AttemptId, alone: bool, input: Payload },
+    AttemptArrived { job: JobId, attempt: AttemptId, alone: bool, input: Input },
     ResultWanted { attempt: AttemptId },
-    ProgramArrived { digest: Digest, program: Payload },
+    BlobArrived { digest: Digest, blob: Payload },
 }
 
 /// Why a link could not be made, or ended.
@@ -52,6 +56,8 @@ pub(crate) enum LinkError {
     Ended(String),
     #[error("the king's words do not fit together: {0}")]
     Transfer(#[from] TransferError),
+    #[error("what the king says of a job's guests cannot be: {0}")]
+    Guest(#[from] GuestError),
     #[error("what the king says cannot be: {0}")]
     Nonsense(&'static str),
 }
@@ -88,7 +94,7 @@ impl KingLink {
         }));
         let welcomed = async {
             let orders = king.volunteer(words).await.map_err(|status| broken(&status))?.into_inner();
-            let assembler = Assembler::new(UNIT_BYTES_MAX.max(PROGRAM_BYTES_MAX));
+            let assembler = Assembler::new(UNIT_BYTES_MAX.max(PROGRAM_BYTES_MAX).max(SHARES_BYTES_MAX));
             let mut link = KingLink { outbox, orders, assembler, early: Vec::new() };
             let mut words = link.next_words().await?.into_iter();
             match words.next().and_then(|word| word.order) {
@@ -123,13 +129,13 @@ impl KingLink {
         }
     }
 
-    /// Says goodbye, and waits a little for the king to hear it: he closes the stream.
-    pub(crate) async fn leave(mut self) {
+    /// Says goodbye, and waits for the king to hear it, and all that was said before: he closes the stream. A king who
+    /// does not within this time notices that the link is gone.
+    pub(crate) async fn leave(mut self, patience: Duration) {
         self.outbox.push(Word::End(wire::End { reason: "the duke is leaving".to_owned() }));
         self.outbox.close();
         let closed = async { while self.next_words().await.is_ok() {} };
-        // A king who does not listen notices that the link is gone.
-        let _heard = timeout(GOODBYE_WITHIN, closed).await;
+        let _heard = timeout(patience, closed).await;
     }
 }
 
@@ -146,7 +152,7 @@ fn check_order((word, payload): Arrived<DukeOrder>) -> Result<Told, LinkError> {
             digest: digest(&lease.program_digest)?,
             slot_bytes: lease.slot_bytes,
             timeout: (lease.timeout_ms > 0).then(|| Duration::from_millis(lease.timeout_ms)),
-            args: lease.args,
+            guest: GuestSettings::from_wire(lease.guest)?,
         }),
         Some(Order::CloseLease(close)) => Ok(Told::LeaseClosed { job: JobId(close.job) }),
         Some(Order::GrantSlots(grant)) => Ok(Told::SlotsGranted { job: JobId(grant.job), slots: grant.slots }),
@@ -157,12 +163,16 @@ fn check_order((word, payload): Arrived<DukeOrder>) -> Result<Told, LinkError> {
             job: JobId(start.job),
             attempt: AttemptId(start.attempt),
             alone: start.alone,
-            input: payload,
+            input: Input {
+                unit: UnitNo(start.unit),
+                number: start.number,
+                // The message that it came in may be a hundred times larger.
+                name: Bytes::copy_from_slice(&start.name),
+                content: payload,
+            },
         }),
         Some(Order::SendResult(send)) => Ok(Told::ResultWanted { attempt: AttemptId(send.attempt) }),
-        Some(Order::Program(program)) => {
-            Ok(Told::ProgramArrived { digest: digest(&program.digest)?, program: payload })
-        }
+        Some(Order::Blob(blob)) => Ok(Told::BlobArrived { digest: digest(&blob.digest)?, blob: payload }),
         Some(Order::End(end)) => Err(LinkError::Ended(end.reason)),
         Some(Order::Welcome(_)) => Err(LinkError::Nonsense("a second welcome")),
         Some(Order::Piece(_)) | None => Err(LinkError::Nonsense("a word of a kind that is not known")),

@@ -4,24 +4,28 @@
 //! [`run`] is the whole duke. What he decides is decided by the pure [`roster`].
 
 mod baron;
+mod cache;
 mod king_link;
 pub mod machine;
 pub mod options;
 mod programs;
 mod reactor;
 pub mod roster;
+mod shares;
 mod spawn;
+mod supplies;
+mod work;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use distwasm_proto::{backoff::Backoff, link::KingAddress, time::Clock};
+use distwasm_proto::{backoff::Backoff, link::KingAddress, stop::Stop, time::Clock};
 use thiserror::Error;
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use cache::Cache;
+pub use cache::CacheError;
 use king_link::{KingLink, LinkError, Machine};
-use programs::Cache;
-pub use programs::{CacheError, FingerprintError};
+pub use programs::FingerprintError;
 use reactor::Household;
 use spawn::Spawner;
 
@@ -40,7 +44,7 @@ pub struct Settings {
     pub labels: BTreeMap<String, String>,
     /// The peasant program.
     pub peasant: PathBuf,
-    /// The folder for compiled programs.
+    /// The folder for compiled programs and shared directories.
     pub cache: PathBuf,
 }
 
@@ -56,12 +60,13 @@ pub enum DukeError {
     Cache(#[from] CacheError),
 }
 
-/// Works for the king until `shutdown`. A king that is not there, or goes, is waited for.
+/// Works for the king until `stop` says so: in peace, when what runs is done, or at once. A king that is not there, or
+/// goes, is waited for.
 ///
 /// # Errors
 ///
 /// When this machine cannot run peasants at all.
-pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), DukeError> {
+pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
     let spawner = Spawner::start(&settings.peasant).map_err(DukeError::Thread)?;
     let engine = programs::fingerprint(&spawner)
         .await
@@ -84,6 +89,8 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     );
     let mut backoff = Backoff::default();
     let mut told_no_king = false;
+    // Without a link there is nothing to be finished in peace.
+    let shutdown = stop.drains();
     while !shutdown.is_cancelled() {
         let opened = tokio::select! {
             opened = KingLink::open(&settings.king, &machine) => opened,
@@ -94,13 +101,13 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
                 info!(king = %settings.king, "serving the king");
                 backoff.reset();
                 told_no_king = false;
-                reactor::work(household.clone(), link, &shutdown).await
+                reactor::work(household.clone(), link, &stop).await
             }
             Err(error) => Err(error),
         };
         match ending {
             Ok(()) => break,
-            // The king of the same process ends at the same time.
+            // The king of the same process ends at the same time; any other runs again elsewhere what was not done.
             Err(_) if shutdown.is_cancelled() => break,
             // A king who is not there yet is told of once.
             Err(error @ LinkError::Connect(_)) if told_no_king => debug!(king = %settings.king, %error, "no king yet"),

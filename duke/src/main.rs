@@ -4,9 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use distwasm_duke::options::Options;
-use distwasm_proto::{exit::Exit, logging};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use distwasm_proto::{exit::Exit, logging, stop::Stop};
 use tracing::error;
 
 #[tokio::main]
@@ -23,21 +21,11 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {
-    let shutdown = CancellationToken::new();
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let asked = shutdown.clone();
-    let signals = async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            () = asked.cancelled() => {}
-        }
-        asked.cancel();
-    };
+    let stop = Stop::new(options.drain);
+    let signals = stop.on_signals()?;
     let work = async {
-        let worked = distwasm_duke::run(options.settings(), shutdown.clone()).await;
-        shutdown.cancel();
+        let worked = distwasm_duke::run(options.settings(), stop.clone()).await;
+        stop.end();
         worked
     };
     let (worked, ()) = tokio::join!(work, signals);

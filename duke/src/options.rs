@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     env,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::Parser;
@@ -17,7 +18,8 @@ use crate::{Settings, machine};
 
 /// Offers this machine's processors to a distwasm king, and runs peasants for him.
 ///
-/// May be started before the king; it keeps trying. Stop it with Ctrl-C or SIGTERM.
+/// May be started before the king; it keeps trying. Ctrl-C or SIGTERM: takes nothing new, and ends when what it runs is
+/// done; a second one ends it at once.
 #[derive(Debug, Parser)]
 #[command(name = "duke", version, args_override_self = true)]
 pub struct Options {
@@ -48,6 +50,10 @@ pub struct Options {
     /// Folder for compiled programs [default: distwasm in the user's cache folder]
     #[arg(long, value_name = "DIR", env = "DISTWASM_CACHE")]
     pub cache: Option<PathBuf>,
+
+    /// When told to end: how long what runs may take to end, such as 60s or 10min; it runs again elsewhere otherwise
+    #[arg(long, value_name = "DURATION", default_value = "60s", env = "DISTWASM_DRAIN", value_parser = humantime::parse_duration)]
+    pub drain: Duration,
 
     /// How log lines look; RUST_LOG says which there are
     #[arg(long, value_enum, default_value_t, env = "DISTWASM_LOG_FORMAT")]
@@ -96,10 +102,14 @@ impl Settings {
     }
 }
 
-/// `peasant` beside this program, else the name alone, for PATH.
+/// `peasant` beside this program, else in PATH. Looked for here, because processes are started without an environment.
+/// The name alone if there is none, for the error message.
 fn find_peasant() -> PathBuf {
-    let beside = env::current_exe().ok().and_then(|program| Some(program.parent()?.join("peasant")));
-    beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from("peasant"))
+    let is_program = |path: &PathBuf| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
+    let beside = env::current_exe().ok().and_then(|program| Some(program.parent()?.to_owned()));
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut folders = beside.into_iter().chain(env::split_paths(&path));
+    folders.find_map(|folder| Some(folder.join("peasant")).filter(is_program)).unwrap_or_else(|| "peasant".into())
 }
 
 fn cache_folder() -> PathBuf {

@@ -18,6 +18,7 @@ use distwasm_proto::{
         CONNECTION_WINDOW_BYTES, FRAME_BYTES, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, MESSAGE_BYTES_MAX, REACTOR_QUEUE,
         SHUTDOWN_WITHIN, STREAM_WINDOW_BYTES,
     },
+    stop::Stop,
     time::Clock,
     wire::{DESCRIPTORS, king_server::KingServer},
 };
@@ -29,7 +30,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_stream::Stream;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 use tonic::transport::{Server, server::Connected};
 use tracing::warn;
 
@@ -45,7 +46,8 @@ pub enum KingError {
     Http(#[source] std::io::Error),
 }
 
-/// Serves the connections of `incoming`, and HTTP if there is a listener for it, until `shutdown`.
+/// Serves the connections of `incoming`, and HTTP if there is a listener for it, until `stop` says so: in peace, when
+/// the jobs that he has have ended, or at once.
 ///
 /// # Errors
 ///
@@ -53,15 +55,16 @@ pub enum KingError {
 pub async fn run<C, E>(
     incoming: impl Stream<Item = Result<C, E>>,
     http: Option<TcpListener>,
-    shutdown: CancellationToken,
+    stop: Stop,
 ) -> Result<(), KingError>
 where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let shutdown = stop.ends().clone();
     let takings = Arc::new(takings::Takings::default());
     let (sender, inputs) = mpsc::channel(REACTOR_QUEUE);
-    let reactor = reactor::Reactor::new(Clock::start(), Arc::clone(&takings)).run(inputs, shutdown.clone());
+    let reactor = reactor::Reactor::new(Clock::start(), Arc::clone(&takings)).run(inputs, stop);
     let links = TaskTracker::new();
     let service = KingServer::new(service::Service::new(sender.clone(), takings, links.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)

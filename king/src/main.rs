@@ -5,12 +5,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use distwasm_king::options::{Http, Options, write_port_file};
-use distwasm_proto::{exit::Exit, logging};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
-use tokio_util::sync::CancellationToken;
+use distwasm_proto::{exit::Exit, logging, stop::Stop};
+use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tracing::{error, info, warn};
 
@@ -47,20 +43,9 @@ async fn run(options: Options) -> anyhow::Result<()> {
     if !address.ip().is_loopback() {
         warn!(%address, "anybody who reaches this address can submit programs and see inputs: trusted networks only");
     }
-    let shutdown = CancellationToken::new();
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let asked = shutdown.clone();
-    let signals = async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            () = asked.cancelled() => {}
-        }
-        info!("the king is shutting down");
-        asked.cancel();
-    };
+    let stop = Stop::new(options.drain);
+    let signals = stop.on_signals()?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let (served, ()) = tokio::join!(distwasm_king::run(incoming, http, shutdown), signals);
+    let (served, ()) = tokio::join!(distwasm_king::run(incoming, http, stop), signals);
     Ok(served?)
 }

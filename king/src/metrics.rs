@@ -25,6 +25,8 @@ pub(crate) struct Metrics {
     pub(crate) input_bytes: u64,
     /// Bytes of programs that are held.
     pub(crate) program_bytes: u64,
+    /// Bytes of shared directories that are held.
+    pub(crate) share_bytes: u64,
 }
 
 impl Metrics {
@@ -37,7 +39,7 @@ impl Metrics {
     }
 
     fn write(&self, out: &mut String) -> fmt::Result {
-        let Metrics { census, totals, input_bytes, program_bytes } = self;
+        let Metrics { census, totals, input_bytes, program_bytes, share_bytes } = self;
         let gauges = [
             ("distwasm_jobs", "Jobs that are open.", &[("", census.jobs as u64)][..]),
             ("distwasm_dukes", "Dukes that are here.", &[("", census.dukes as u64)]),
@@ -58,6 +60,7 @@ impl Metrics {
                     ("{kind=\"inputs\"}", *input_bytes),
                     ("{kind=\"results\"}", census.results_bytes),
                     ("{kind=\"programs\"}", *program_bytes),
+                    ("{kind=\"shares\"}", *share_bytes),
                 ],
             ),
         ];

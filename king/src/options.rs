@@ -1,13 +1,14 @@
 //! The king's command line: what was typed, and what holds.
 
-use std::{io, net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{io, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::Parser;
 use distwasm_proto::logging::LogFormat;
 
 /// Coordinates a distwasm kingdom: takes jobs from queens and spreads their units over dukes.
 ///
-/// Holds no state on disk. Stop it with Ctrl-C or SIGTERM.
+/// Holds no state on disk. Ctrl-C or SIGTERM: takes no new jobs, and ends when those that it has have ended; a second
+/// one ends it at once.
 #[derive(Debug, Parser)]
 #[command(name = "king", version, args_override_self = true)]
 pub struct Options {
@@ -26,6 +27,10 @@ pub struct Options {
     /// Write the address and port that is listened on to this file, once it is known
     #[arg(long, value_name = "PATH", env = "DISTWASM_PORT_FILE")]
     pub port_file: Option<PathBuf>,
+
+    /// When told to end: how long the jobs that are there may take to end, such as 60s or 10min
+    #[arg(long, value_name = "DURATION", default_value = "60s", env = "DISTWASM_DRAIN", value_parser = humantime::parse_duration)]
+    pub drain: Duration,
 
     /// How log lines look; RUST_LOG says which there are
     #[arg(long, value_enum, default_value_t, env = "DISTWASM_LOG_FORMAT")]

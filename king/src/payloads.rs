@@ -1,23 +1,38 @@
-//! The bytes that the king holds: inputs until their units have a verdict, programs until their last job is over.
+//! The bytes that the king holds: inputs until their units have a verdict, blobs until their last job is over.
 
 use std::collections::HashMap;
 
 use distwasm_proto::{digest::Digest, ids::UnitNo, payload::Payload};
 
+/// What a unit is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Input {
+    /// What the queen calls the unit.
+    pub(crate) name: Box<[u8]>,
+    pub(crate) content: Payload,
+}
+
+impl Input {
+    /// What it counts for in the windows.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.name.len() as u64 + self.content.bytes()
+    }
+}
+
 /// The inputs of one job.
 #[derive(Debug, Default)]
 pub(crate) struct Inputs {
-    inputs: HashMap<UnitNo, Payload>,
+    inputs: HashMap<UnitNo, Input>,
     bytes: u64,
 }
 
 impl Inputs {
-    pub(crate) fn insert(&mut self, unit: UnitNo, input: Payload) {
+    pub(crate) fn insert(&mut self, unit: UnitNo, input: Input) {
         self.bytes += input.bytes();
         self.inputs.insert(unit, input);
     }
 
-    pub(crate) fn get(&self, unit: UnitNo) -> Option<&Payload> {
+    pub(crate) fn get(&self, unit: UnitNo) -> Option<&Input> {
         self.inputs.get(&unit)
     }
 
@@ -32,33 +47,33 @@ impl Inputs {
     }
 }
 
-/// The programs of all jobs, each held once.
+/// What jobs need besides their inputs: programs, or archives of shares. Each is held once, however many jobs need it.
 #[derive(Debug, Default)]
-pub(crate) struct Programs {
-    programs: HashMap<Digest, (Payload, usize)>,
+pub(crate) struct Blobs {
+    blobs: HashMap<Digest, (Payload, usize)>,
 }
 
-impl Programs {
-    /// Takes in the program of one more job.
-    pub(crate) fn insert(&mut self, digest: Digest, program: Payload) {
-        self.programs.entry(digest).or_insert((program, 0)).1 += 1;
+impl Blobs {
+    /// One job more needs the blob.
+    pub(crate) fn insert(&mut self, digest: Digest, blob: Payload) {
+        self.blobs.entry(digest).or_insert((blob, 0)).1 += 1;
     }
 
     pub(crate) fn get(&self, digest: Digest) -> Option<&Payload> {
-        self.programs.get(&digest).map(|(program, _)| program)
+        self.blobs.get(&digest).map(|(blob, _)| blob)
     }
 
-    /// One job less needs the program.
+    /// One job less needs the blob.
     pub(crate) fn release(&mut self, digest: Digest) {
-        if let Some((_, jobs)) = self.programs.get_mut(&digest) {
+        if let Some((_, jobs)) = self.blobs.get_mut(&digest) {
             *jobs -= 1;
             if *jobs == 0 {
-                self.programs.remove(&digest);
+                self.blobs.remove(&digest);
             }
         }
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        self.programs.values().map(|(program, _)| program.bytes()).sum()
+        self.blobs.values().map(|(blob, _)| blob.bytes()).sum()
     }
 }

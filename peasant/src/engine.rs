@@ -1,13 +1,13 @@
 //! The engine: one configuration for compiling and for running, so that a compiled program can be loaded anywhere.
 //!
-//! Nothing that makes guests slower is switched on: no epochs, no fuel, no canonical NaNs. Time is kept from outside, by
-//! killing the process.
+//! Nothing that makes guests slower is switched on: no epochs, no fuel, and canonical NaNs only where the same unit must
+//! give the same bytes everywhere. Time is kept from outside, by killing the process.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use distwasm_proto::limits::{
-    GUEST_STACK_BYTES, GUEST_TABLE_ELEMENTS_MAX, POOL_INSTANCE_BYTES_MAX, POOL_RESIDENT_BYTES,
-    POOL_RESIDENT_BYTES_WITH_SWAP,
+    COMPONENT_CORE_INSTANCES_MAX, GUEST_STACK_BYTES, GUEST_TABLE_ELEMENTS_MAX, POOL_INSTANCE_BYTES_MAX,
+    POOL_RESIDENT_BYTES, POOL_RESIDENT_BYTES_WITH_SWAP,
 };
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourcesRequired, Result,
@@ -17,9 +17,12 @@ use wasmtime::{
 use crate::sandbox;
 
 /// The configuration that all engines share. What differs between them (where instances are allocated) does not change
-/// compiled programs.
-fn engine_config() -> Config {
+/// compiled programs; whether they are deterministic does.
+fn engine_config(deterministic: bool) -> Config {
     let mut config = Config::new();
+    if deterministic {
+        config.cranelift_nan_canonicalization(true).relaxed_simd_deterministic(true);
+    }
     config.max_wasm_stack(GUEST_STACK_BYTES);
     // Never from the environment: both sides of a compiled program must agree.
     config.wasm_backtrace_details(WasmBacktraceDetails::Enable);
@@ -27,24 +30,28 @@ fn engine_config() -> Config {
 }
 
 /// An engine that makes room for each instance anew: for compiling, and for instances that live long.
-pub fn plain() -> Result<Engine> {
-    Engine::new(&engine_config())
+pub fn plain(deterministic: bool) -> Result<Engine> {
+    Engine::new(&engine_config(deterministic))
 }
 
 /// An engine that keeps room for one instance with these needs, for fresh instances in microseconds.
 ///
 /// The bounds of the room are wide, because the memory behind it is taken only when touched; the guest's own bounds are
 /// kept by its store.
-pub fn pooled(needs: &ResourcesRequired) -> Result<Engine> {
+pub fn pooled(needs: &ResourcesRequired, deterministic: bool) -> Result<Engine> {
     let memories = needs.num_memories.max(1);
     let tables = needs.num_tables.max(1);
     let table_elements = usize::try_from(needs.max_initial_table_size.unwrap_or(0)).unwrap_or(usize::MAX);
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_core_instances(1).max_core_instance_size(POOL_INSTANCE_BYTES_MAX);
+    // A component is made of several modules, each with an instance.
+    pool.total_core_instances(COMPONENT_CORE_INSTANCES_MAX).max_core_instance_size(POOL_INSTANCE_BYTES_MAX);
+    pool.total_component_instances(1).max_component_instance_size(POOL_INSTANCE_BYTES_MAX);
+    pool.max_core_instances_per_component(COMPONENT_CORE_INSTANCES_MAX);
+    pool.max_memories_per_component(memories).max_tables_per_component(tables);
     pool.total_memories(memories).max_memories_per_module(memories);
     pool.total_tables(tables).max_tables_per_module(tables);
     pool.table_elements(table_elements.max(GUEST_TABLE_ELEMENTS_MAX));
-    pool.total_stacks(0).total_component_instances(0);
+    pool.total_stacks(1);
     if sandbox::has_swap() {
         pool.linear_memory_keep_resident(POOL_RESIDENT_BYTES_WITH_SWAP).pagemap_scan(Enabled::No);
     } else if PoolingAllocationConfig::is_pagemap_scan_available() {
@@ -53,7 +60,7 @@ pub fn pooled(needs: &ResourcesRequired) -> Result<Engine> {
         // Without the scan all that is kept is cleared each time, touched or not.
         pool.linear_memory_keep_resident(POOL_RESIDENT_BYTES_WITH_SWAP).pagemap_scan(Enabled::No);
     }
-    Engine::new(engine_config().allocation_strategy(InstanceAllocationStrategy::Pooling(pool)))
+    Engine::new(engine_config(deterministic).allocation_strategy(InstanceAllocationStrategy::Pooling(pool)))
 }
 
 /// A word that changes whenever programs compiled by this peasant cannot be loaded by another.
@@ -71,9 +78,9 @@ mod tests {
 
     #[test]
     fn pooled_engines_load_what_plain_ones_compiled() {
-        let plain = plain().unwrap();
+        let plain = plain(false).unwrap();
         let module = Module::new(&plain, "(module (memory (export \"memory\") 3) (table 7 funcref))").unwrap();
-        let pooled = pooled(&module.resources_required()).unwrap();
+        let pooled = pooled(&module.resources_required(), false).unwrap();
         // SAFETY: the bytes come straight from `serialize`.
         let loaded = unsafe { Module::deserialize(&pooled, module.serialize().unwrap()) };
         assert!(loaded.is_ok(), "{loaded:?}");

@@ -1,63 +1,147 @@
 //! The guest's world: the one function that builds the sandboxed store, and what it grants.
 //!
-//! A guest gets its input, a bounded place for its answer, a log, clocks, randomness, and bounded memory and tables.
-//! Everything else is absent, not forbidden.
+//! A guest gets its input, a bounded place for its answer, a log, arguments, environment, clocks, randomness, bounded
+//! memory and tables, and the directories that its job shares, to read. Everything else is absent, not forbidden.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use distwasm_proto::limits::GUEST_TABLE_ELEMENTS_MAX;
-use wasmtime::{Engine, ResourceLimiter, Store};
+use bytes::Bytes;
+use distwasm_proto::limits::{GUEST_TABLE_ELEMENTS_MAX, HOSTCALL_BYTES_MIN};
+use distwasm_proto::pipe::Description;
+use wasmtime::{Engine, ResourceLimiter, Result, Store};
 use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::{WasiCtxBuilder, WasiCtxView, WasiView};
 
-use crate::stdio::Stdio;
+use crate::determinism::Clock;
+use crate::stdio::{Shared, Stdio};
 use crate::wasi;
 
-/// What a guest is granted.
-#[derive(Clone, Debug)]
+/// What a guest is granted, and how it is called.
+#[derive(Clone, Debug, Default)]
 pub struct Grants {
     /// The guest's arguments, after its name.
-    pub args: Arc<[String]>,
+    pub args: Vec<String>,
+    /// Its environment, beside what it is told of its unit.
+    pub env: Vec<(String, String)>,
+    /// What it may read.
+    pub dirs: Vec<SharedDir>,
+    /// The export that is called for each unit; `None` to find it from the program.
+    pub call: Option<String>,
+    /// Each unit gets an instance of its own.
+    pub fresh: bool,
+    /// What randomness is drawn from, for guests that are to answer the same everywhere: they get a fixed clock too.
+    pub seed: Option<String>,
+    /// The job, as the guest is told.
+    pub job: Option<String>,
     /// All linear memories together.
     pub memory_bytes_max: usize,
     /// All that it writes to stdout for one unit.
     pub output_bytes_max: usize,
 }
 
+/// A directory that a guest may read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedDir {
+    /// Where it is.
+    pub host_path: PathBuf,
+    /// Where the guest sees it.
+    pub guest_path: String,
+}
+
 /// The state of one guest, in its store.
 pub struct Guest {
     /// Its standard streams.
-    pub stdio: Stdio,
+    pub stdio: Shared,
     /// Its memory and tables.
     pub bounds: Bounds,
-    args: Arc<[String]>,
+    grants: Arc<Grants>,
+    /// A [`Description`] of the unit for which it lives, if it lives for one.
+    description: Option<Bytes>,
+    clock: Clock,
     /// Made at the first call that needs it. Most units of most programs need none.
     wasi: Option<WasiP1Ctx>,
 }
 
 /// Builds the store in which an instance lives. There is no other way to make one.
-pub fn store(engine: &Engine, grants: &Grants) -> Store<Guest> {
-    let guest = Guest {
-        stdio: Stdio::new(grants.output_bytes_max),
+///
+/// `description` is that of the unit, if the instance lives for one only.
+pub fn store(engine: &Engine, grants: &Arc<Grants>, description: Option<Bytes>) -> Result<Store<Guest>> {
+    let mut guest = Guest {
+        stdio: Shared::new(Stdio::new(grants.output_bytes_max)),
         bounds: Bounds { memory_bytes_max: grants.memory_bytes_max, ..Bounds::default() },
-        args: Arc::clone(&grants.args),
+        grants: Arc::clone(grants),
+        description,
+        clock: if grants.seed.is_some() { Clock::fixed() } else { Clock::Real },
         wasi: None,
     };
+    if !grants.dirs.is_empty() {
+        // Here it can fail; at the guest's first call it could not.
+        let mut builder = wasi_builder(grants, guest.description.as_ref(), &guest.clock, &guest.stdio);
+        wasi::share(&mut builder, &grants.dirs)?;
+        guest.wasi = Some(builder.build_p1());
+    }
     let mut store = Store::new(engine, guest);
     store.limiter(|guest| &mut guest.bounds);
-    store
+    // What a component may hand to its host in one call: a list may name the same bytes again and again.
+    store.set_hostcall_fuel(grants.output_bytes_max.max(HOSTCALL_BYTES_MIN));
+    Ok(store)
 }
 
 impl Guest {
     /// The part of WASI that is answered by `wasmtime-wasi`.
     pub fn wasi(&mut self) -> &mut WasiP1Ctx {
-        self.wasi.get_or_insert_with(|| wasi::context(&self.args))
+        let (grants, description, clock, stdio) = (&self.grants, &self.description, &self.clock, &self.stdio);
+        self.wasi.get_or_insert_with(|| wasi_builder(grants, description.as_ref(), clock, stdio).build_p1())
+    }
+
+    /// Its clocks.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+}
+
+fn wasi_builder(grants: &Grants, description: Option<&Bytes>, clock: &Clock, stdio: &Shared) -> WasiCtxBuilder {
+    let description = description.and_then(|bytes| Description::parse(bytes));
+    let unit = description.map_or(&[][..], |description| description.name);
+    wasi::context(grants, &environment(grants, description), clock, unit, stdio)
+}
+
+/// The guest's environment. What differs from run to run is left out where the answer must not.
+fn environment(grants: &Grants, description: Option<Description<'_>>) -> Vec<(String, String)> {
+    let mut env = grants.env.clone();
+    let mut tell = |key: &str, value: String| env.push((format!("DISTWASM_{key}"), value));
+    let is_same_everywhere = grants.seed.is_some();
+    if let Some(job) = grants.job.as_ref().filter(|_| !is_same_everywhere) {
+        tell("JOB", job.clone());
+    }
+    if let Some(description) = description {
+        tell("INPUT", String::from_utf8_lossy(description.name).into_owned());
+        if !is_same_everywhere {
+            tell("UNIT", description.unit.0.to_string());
+            tell("ATTEMPT", description.attempt.to_string());
+        }
+    }
+    env
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        self.wasi().ctx()
     }
 }
 
 impl Default for Guest {
     /// A guest without any grant.
     fn default() -> Guest {
-        Guest { stdio: Stdio::new(0), bounds: Bounds::default(), args: Arc::default(), wasi: None }
+        Guest {
+            stdio: Shared::new(Stdio::new(0)),
+            bounds: Bounds::default(),
+            grants: Arc::default(),
+            description: None,
+            clock: Clock::Real,
+            wasi: None,
+        }
     }
 }
 
@@ -83,7 +167,7 @@ impl Bounds {
 }
 
 impl ResourceLimiter for Bounds {
-    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool> {
         let total = self.memory_bytes.saturating_add(desired.saturating_sub(current));
         if total > self.memory_bytes_max {
             self.is_memory_denied = true;
@@ -93,7 +177,7 @@ impl ResourceLimiter for Bounds {
         Ok(true)
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool> {
         let total = self.table_elements.saturating_add(desired.saturating_sub(current));
         if total > GUEST_TABLE_ELEMENTS_MAX {
             return Ok(false);

@@ -5,6 +5,8 @@
 
 pub mod abi;
 pub mod answers;
+pub mod check;
+pub mod determinism;
 pub mod engine;
 pub mod guest;
 pub mod inputs;
@@ -21,6 +23,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use distwasm_proto::exit::Exit;
 use distwasm_proto::limits::PROGRAM_BYTES_MAX;
@@ -28,7 +31,7 @@ use distwasm_proto::limits::PROGRAM_BYTES_MAX;
 use crate::guest::Grants;
 use crate::options::{Command, Options, Serve};
 use crate::program::{Program, Unfit};
-use crate::work::{Source, WorkError};
+use crate::work::{Manner, Source, WorkError};
 
 /// The exit status of `peasant compile` when the machine, and not the program, is to blame: a full disk, say.
 pub const TROUBLE: u8 = 1;
@@ -44,11 +47,19 @@ pub fn run(options: Options) -> ExitCode {
             Err(WorkError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done.into(),
             Err(error) => report("stopped", &error, Exit::CouldNotRun.status()),
         },
-        Some(Command::Compile { output }) => match compile(&output) {
+        Some(Command::Compile { output, calling }) => match compile(&output, &calling.grants()) {
             Ok(Ok(())) => Exit::Done.into(),
             Ok(Err(unfit)) => say(&unfit.to_string(), Exit::CouldNotRun.status()),
             Err(error) => report(&format!("cannot compile to {}", output.display()), &error, TROUBLE),
         },
+        Some(Command::Check { name, input, within_ms, guest }) => {
+            let asked = check::Asked { name, input, within: Duration::from_millis(within_ms), grants: guest.grants() };
+            match check::check(asked) {
+                Ok(Ok(())) => Exit::Done.into(),
+                Ok(Err(bad)) => say(&bad.to_string(), bad.exit().status()),
+                Err(error) => report("cannot check", &error, TROUBLE),
+            }
+        }
         Some(Command::Fingerprint) => match fingerprint() {
             Ok(()) => Exit::Done.into(),
             Err(error) => report("no fingerprint", error.as_ref(), TROUBLE),
@@ -58,35 +69,35 @@ pub fn run(options: Options) -> ExitCode {
 
 fn serve(options: &Serve) -> Result<(), WorkError> {
     let source = options.compiled.as_deref().map_or(Source::FirstFrame, Source::Compiled);
-    let grants = Grants {
-        args: options.args.clone().into(),
-        memory_bytes_max: options.memory_bytes_max(),
-        output_bytes_max: options.answer_bytes_max(),
-    };
+    let manner = Manner { source, described: options.described };
     // Reads larger than its buffer go past the buffer of the standard library's stdin.
-    work::serve(source, grants, io::stdin().lock(), answers::stdout()?, sandbox::close)
+    work::serve(manner, options.guest.grants(), io::stdin().lock(), answers::stdout()?, sandbox::close)
 }
 
-fn compile(output: &Path) -> io::Result<Result<(), Unfit>> {
+fn compile(output: &Path, grants: &Grants) -> io::Result<Result<(), Unfit>> {
     sandbox::limit_compiling()?;
+    let compiled = match read_program()?.and_then(|bytes| Program::compile(&bytes, grants)?.serialize()) {
+        Ok(compiled) => compiled,
+        Err(unfit) => return Ok(Err(unfit)),
+    };
+    let mut file = File::create(output)?;
+    file.write_all(&compiled)?;
+    file.sync_all()?;
+    Ok(Ok(()))
+}
+
+/// All of stdin.
+fn read_program() -> io::Result<Result<Vec<u8>, Unfit>> {
     let mut bytes = Vec::new();
     io::stdin().lock().take(PROGRAM_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > PROGRAM_BYTES_MAX {
         return Ok(Err(Unfit(format!("a program longer than the {PROGRAM_BYTES_MAX} bytes that are allowed"))));
     }
-    match Program::compile(&bytes).and_then(|program| program.serialize()) {
-        Ok(compiled) => {
-            let mut file = File::create(output)?;
-            file.write_all(&compiled)?;
-            file.sync_all()?;
-            Ok(Ok(()))
-        }
-        Err(unfit) => Ok(Err(unfit)),
-    }
+    Ok(Ok(bytes))
 }
 
 fn fingerprint() -> Result<(), Box<dyn Error>> {
-    let fingerprint = engine::fingerprint(&engine::plain()?);
+    let fingerprint = engine::fingerprint(&engine::plain(false)?);
     Ok(writeln!(io::stdout(), "{fingerprint}")?)
 }
 

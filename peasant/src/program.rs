@@ -1,31 +1,29 @@
-//! From bytes to a compiled program that is known to be runnable here: it is WebAssembly, it exports what some ABI
-//! calls, and all that it imports exists.
+//! From bytes to a compiled program that is known to be runnable here: it is WebAssembly, it exports what can be called,
+//! and all that it imports exists.
 
-use std::fmt::Write;
+mod component;
+mod hints;
+mod module;
+
 use std::path::Path;
 
-use distwasm_proto::limits::MISSING_IMPORTS_NAMED;
-use wasmtime::{CodeBuilder, CodeHint, Engine, ExternType, FuncType, InstancePre, Module, Store, ValType};
-
-use crate::guest::Guest;
-use crate::{engine, wasi};
 use distwasm_proto::foreign;
+use distwasm_proto::limits::MISSING_IMPORTS_NAMED;
+use wasmtime::component::Component;
+use wasmtime::{CodeBuilder, CodeHint, Engine, Module, Precompiled};
 
-/// How the guest wants to be called, found from what it exports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Exports `ProcessStdio(i32)`, called for each unit on one instance that lives on.
-    ProcessStdio,
-    /// Exports `_start`, run for each unit on an instance of its own.
-    Command,
-}
+use crate::engine;
+use crate::guest::Grants;
+
+pub use component::{ComponentEntry, ComponentProgram};
+pub use module::{ModuleEntry, ModuleProgram};
 
 /// A program that can run here.
-pub struct Program {
-    /// How it wants to be called.
-    pub kind: Kind,
-    /// The program with all its imports.
-    pub linked: InstancePre<Guest>,
+pub enum Program {
+    /// A core module.
+    Module(ModuleProgram),
+    /// A component.
+    Component(ComponentProgram),
 }
 
 /// Why a program cannot run here: a lowercase fragment for people.
@@ -33,11 +31,28 @@ pub struct Program {
 #[error("{0}")]
 pub struct Unfit(pub String);
 
+/// Why a compiled program cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// The file is at fault.
+    #[error("{0}")]
+    File(String),
+    /// The program is.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+}
+
+/// What a compiler made.
+enum Code {
+    Module(Module),
+    Component(Component),
+}
+
 impl Program {
     /// Compiles and checks a program in binary or text form.
-    pub fn compile(bytes: &[u8]) -> Result<Program, Unfit> {
-        let engine = engine::plain().map_err(|error| Unfit(format!("no engine: {error:#}")))?;
-        Program::check(&compile_module(&engine, bytes)?)
+    pub fn compile(bytes: &[u8], grants: &Grants) -> Result<Program, Unfit> {
+        let engine = engine::plain(is_deterministic(grants)).map_err(|error| Unfit(format!("no engine: {error:#}")))?;
+        Program::check(&Code::compile(&engine, bytes)?, grants)
     }
 
     /// Loads and checks what [`Program::serialize`] gave.
@@ -46,139 +61,122 @@ impl Program {
     ///
     /// The file must have been written from [`Program::serialize`] by a peasant (any with another fingerprint is refused),
     /// and must not change while this process lives.
-    pub unsafe fn load(path: &Path) -> Result<Program, Unfit> {
-        let unfit = |error: wasmtime::Error| Unfit(format!("cannot load {}: {error:#}", path.display()));
-        let plain = engine::plain().map_err(unfit)?;
-        // SAFETY: the caller's promise.
-        let module = unsafe { Module::deserialize_file(&plain, path) }.map_err(unfit)?;
-        let program = Program::check(&module)?;
-        // SAFETY: the caller's promise.
-        program.pooled(|pooled| unsafe { Module::deserialize_file(pooled, path) })
+    pub unsafe fn load(path: &Path, grants: &Grants) -> Result<Program, LoadError> {
+        let broken = |error: wasmtime::Error| LoadError::File(format!("cannot load {}: {error:#}", path.display()));
+        let plain = engine::plain(is_deterministic(grants)).map_err(broken)?;
+        let load = |engine: &Engine| {
+            // SAFETY: the caller's promise.
+            Ok(unsafe {
+                match Engine::detect_precompiled_file(path)? {
+                    Some(Precompiled::Component) => Code::Component(Component::deserialize_file(engine, path)?),
+                    _ => Code::Module(Module::deserialize_file(engine, path)?),
+                }
+            })
+        };
+        let program = Program::check(&load(&plain).map_err(broken)?, grants)?;
+        Ok(program.pooled(grants, load)?)
     }
 
     /// The compiled program as bytes for [`Program::load`].
     pub fn serialize(&self) -> Result<Vec<u8>, Unfit> {
-        self.linked.module().serialize().map_err(|error| Unfit(format!("cannot be serialized: {error:#}")))
+        let serialized = match self {
+            Program::Module(program) => program.linked.module().serialize(),
+            Program::Component(program) => program.linked.component().serialize(),
+        };
+        serialized.map_err(|error| Unfit(format!("cannot be serialized: {error:#}")))
     }
 
     /// The same program, just compiled, ready to be run by this process.
-    pub fn ready(self) -> Result<Program, Unfit> {
-        if self.kind != Kind::Command {
+    pub fn ready(self, grants: &Grants) -> Result<Program, Unfit> {
+        if self.lives_on(grants) {
             return Ok(self);
         }
         let compiled = self.serialize()?;
+        let is_module = matches!(self, Program::Module(_));
         // SAFETY: the bytes come straight from `serialize`.
-        self.pooled(|pooled| unsafe { Module::deserialize(pooled, compiled) })
+        self.pooled(grants, |pooled| unsafe {
+            Ok(if is_module {
+                Code::Module(Module::deserialize(pooled, compiled)?)
+            } else {
+                Code::Component(Component::deserialize(pooled, compiled)?)
+            })
+        })
     }
 
     /// Makes the image from which each instance's memory starts. It is a file in memory, so this must come before the
     /// size of files is limited.
     pub fn make_image(&self) -> Result<(), Unfit> {
-        self.linked.module().initialize_copy_on_write_image().map_err(|error| Unfit(format!("no image: {error:#}")))
+        let made = match self {
+            Program::Module(program) => program.linked.module().initialize_copy_on_write_image(),
+            Program::Component(program) => program.linked.component().initialize_copy_on_write_image(),
+        };
+        made.map_err(|error| Unfit(format!("no image: {error:#}")))
+    }
+
+    /// Whether its instance lives on from unit to unit.
+    pub fn lives_on(&self, grants: &Grants) -> bool {
+        matches!(self, Program::Module(program) if program.entry == ModuleEntry::ProcessStdio) && !grants.fresh
     }
 
     /// A program whose every unit is a new instance moves into a pool. One that does not fit there stays where it is.
-    fn pooled(self, load: impl FnOnce(&Engine) -> wasmtime::Result<Module>) -> Result<Program, Unfit> {
-        if self.kind != Kind::Command {
+    fn pooled(self, grants: &Grants, load: impl FnOnce(&Engine) -> wasmtime::Result<Code>) -> Result<Program, Unfit> {
+        if self.lives_on(grants) {
             return Ok(self);
         }
-        let needs = self.linked.module().resources_required();
-        match engine::pooled(&needs).and_then(|engine| load(&engine)) {
-            Ok(module) => Program::check(&module),
+        let needs = match &self {
+            Program::Module(program) => Some(program.linked.module().resources_required()),
+            Program::Component(program) => program.linked.component().resources_required(),
+        };
+        let Some(needs) = needs else { return Ok(self) };
+        match engine::pooled(&needs, is_deterministic(grants)).and_then(|engine| load(&engine)) {
+            Ok(code) => Program::check(&code, grants),
             Err(_does_not_fit) => Ok(self),
         }
     }
 
-    fn check(module: &Module) -> Result<Program, Unfit> {
-        let kind = kind(module)?;
-        let linked = link(module)?;
-        Ok(Program { kind, linked })
+    fn check(code: &Code, grants: &Grants) -> Result<Program, Unfit> {
+        Ok(match code {
+            Code::Module(module) => Program::Module(ModuleProgram::check(module, grants)?),
+            Code::Component(component) => Program::Component(ComponentProgram::check(component, grants)?),
+        })
     }
 }
 
-fn compile_module(engine: &Engine, bytes: &[u8]) -> Result<Module, Unfit> {
-    const COMPONENT: &str = "it is a component; this version runs core modules (wasm32-wasip1)";
-    let is_binary = bytes.starts_with(b"\0asm");
-    if let Some(why) = foreign::why_no_program(bytes) {
-        return Err(Unfit(why));
-    }
-    let mut builder = CodeBuilder::new(engine);
-    if let Err(error) = builder.wasm_binary_or_text(bytes, None) {
-        let why = format!("not a WebAssembly program: it is text, but not WebAssembly's text format: {error}");
-        return Err(Unfit(why));
-    }
-    // The header's last two bytes tell modules (0) from components (1).
-    if matches!(builder.hint(), Some(CodeHint::Component)) || (is_binary && bytes.get(6) == Some(&1)) {
-        return Err(Unfit(COMPONENT.to_owned()));
-    }
-    builder.compile_module().map_err(|error| Unfit(format!("not valid WebAssembly: {error:#}")))
-}
-
-fn kind(module: &Module) -> Result<Kind, Unfit> {
-    let unit = (&[][..], "()");
-    if let Some(export) = module.get_export("ProcessStdio") {
-        check_signature("ProcessStdio", &export, (&[ValType::I32], "(i32)"))?;
-        for name in ["_initialize", "_start"] {
-            if let Some(export) = module.get_export(name) {
-                check_signature(name, &export, unit)?;
-            }
+impl Code {
+    fn compile(engine: &Engine, bytes: &[u8]) -> Result<Code, Unfit> {
+        let is_binary = bytes.starts_with(b"\0asm");
+        if let Some(why) = foreign::why_no_program(bytes) {
+            return Err(Unfit(why));
         }
-        return Ok(Kind::ProcessStdio);
-    }
-    if let Some(export) = module.get_export("_start") {
-        check_signature("_start", &export, unit)?;
-        return Ok(Kind::Command);
-    }
-    let names: Vec<_> =
-        module.exports().map(|export| format!("`{}`", export.name())).take(MISSING_IMPORTS_NAMED).collect();
-    let found = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
-    Err(Unfit(format!("exports neither `ProcessStdio` nor `_start`; found: {found}")))
-}
-
-fn check_signature(name: &str, export: &ExternType, (params, wanted): (&[ValType], &str)) -> Result<(), Unfit> {
-    let ExternType::Func(signature) = export else {
-        return Err(Unfit(format!("exports `{name}`, but not as a function")));
-    };
-    let is_right = signature.results().len() == 0
-        && signature.params().len() == params.len()
-        && signature.params().zip(params).all(|(found, wanted)| ValType::eq(&found, wanted));
-    if is_right {
-        return Ok(());
-    }
-    Err(Unfit(format!("exports `{name}` with the signature {}, which must be {wanted}", show(signature))))
-}
-
-fn show(signature: &FuncType) -> String {
-    let list = |types: &mut dyn Iterator<Item = ValType>| types.map(|t| t.to_string()).collect::<Vec<_>>().join(", ");
-    let mut text = format!("({})", list(&mut signature.params()));
-    match signature.results().len() {
-        0 => {}
-        _ => {
-            let _ = write!(text, " -> {}", list(&mut signature.results()));
+        let mut builder = CodeBuilder::new(engine);
+        if let Err(error) = builder.wasm_binary_or_text(bytes, None) {
+            let why = format!("not a WebAssembly program: it is text, but not WebAssembly's text format: {error}");
+            return Err(Unfit(why));
         }
+        // The header's last two bytes tell modules (0) from components (1).
+        let is_component =
+            matches!(builder.hint(), Some(CodeHint::Component)) || (is_binary && bytes.get(6) == Some(&1));
+        let compiled = if is_component {
+            builder.compile_component().map(Code::Component)
+        } else {
+            builder.compile_module().map(Code::Module)
+        };
+        compiled.map_err(|error| Unfit(hints::invalid(&error)))
     }
-    text
 }
 
-fn link(module: &Module) -> Result<InstancePre<Guest>, Unfit> {
-    let engine = module.engine();
-    let linker = wasi::linker(engine, module).map_err(|error| Unfit(format!("cannot be linked: {error:#}")))?;
-    let mut store = Store::new(engine, Guest::default());
-    let mut missing = Vec::new();
-    for import in module.imports() {
-        if linker.get_by_import(&mut store, &import).is_none() {
-            missing.push(format!("`{}.{}`", import.module(), import.name()));
-        }
+fn is_deterministic(grants: &Grants) -> bool {
+    grants.seed.is_some()
+}
+
+/// Some names in a row, and how many more there are.
+fn list(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    let mut names: Vec<String> = names.into_iter().map(|name| format!("`{}`", name.as_ref().escape_debug())).collect();
+    if names.is_empty() {
+        return "nothing".to_owned();
     }
-    if !missing.is_empty() {
-        let verb = if missing.len() == 1 { "does" } else { "do" };
-        let more = missing.len().saturating_sub(MISSING_IMPORTS_NAMED);
-        missing.truncate(MISSING_IMPORTS_NAMED);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        return Err(Unfit(format!(
-            "imports {}{more}, which {verb} not exist here: guests get WASI preview 1 only",
-            missing.join(", ")
-        )));
-    }
-    linker.instantiate_pre(module).map_err(|error| Unfit(format!("imports something as what it is not: {error:#}")))
+    let more = names.len().saturating_sub(MISSING_IMPORTS_NAMED);
+    names.truncate(MISSING_IMPORTS_NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    names.join(", ") + &more
 }

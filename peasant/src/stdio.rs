@@ -1,7 +1,27 @@
 //! The guest's stdin, stdout and stderr: bounded memory, so that nothing a guest does reaches the real pipes.
 
+pub mod streams;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use bytes::{Buf, Bytes};
 use distwasm_proto::limits::{PEASANT_BUFFER_KEPT_BYTES, STDERR_HALF_BYTES};
+
+/// The streams of one guest, which its store and [`streams`] share.
+#[derive(Clone, Debug)]
+pub struct Shared(Arc<Mutex<Stdio>>);
+
+impl Shared {
+    /// Streams that may be shared from now on.
+    pub fn new(stdio: Stdio) -> Shared {
+        Shared(Arc::new(Mutex::new(stdio)))
+    }
+
+    /// The streams. Only one thread ever asks for them, so there is no waiting.
+    pub fn lock(&self) -> MutexGuard<'_, Stdio> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// The three standard streams of one guest.
 #[derive(Debug)]
@@ -10,6 +30,8 @@ pub struct Stdio {
     input: Bytes,
     output: Vec<u8>,
     output_bytes_max: usize,
+    /// What is written to stdout is not the answer.
+    is_output_dropped: bool,
     stderr: Stderr,
 }
 
@@ -24,20 +46,33 @@ pub struct OutputTooLong {
 impl Stdio {
     /// Empty streams; stdout takes at most `output_bytes_max` bytes for one unit.
     pub fn new(output_bytes_max: usize) -> Stdio {
-        Stdio { input: Bytes::new(), output: Vec::new(), output_bytes_max, stderr: Stderr::default() }
+        Stdio {
+            input: Bytes::new(),
+            output: Vec::new(),
+            output_bytes_max,
+            is_output_dropped: false,
+            stderr: Stderr::default(),
+        }
     }
 
-    /// Begins a unit: `input` to read, nothing written yet.
-    pub fn begin(&mut self, input: Bytes) {
+    /// From now on what is written to stdout goes nowhere.
+    pub fn drop_output(&mut self) {
+        self.is_output_dropped = true;
+    }
+
+    /// Begins a unit: `input` to read, nothing written yet. The room of `answer`, an earlier one, is used again.
+    pub fn begin(&mut self, input: Bytes, answer: &mut Vec<u8>) {
         self.input = input;
         self.stderr = Stderr::default();
+        self.output = std::mem::take(answer);
         self.output.clear();
         self.output.shrink_to(PEASANT_BUFFER_KEPT_BYTES);
     }
 
-    /// Ends a unit's reading, so that its input is not kept in memory.
-    pub fn end(&mut self) {
+    /// Ends a unit: its input goes, and what was written to stdout is its answer.
+    pub fn end(&mut self, answer: &mut Vec<u8>) {
         self.input = Bytes::new();
+        *answer = std::mem::take(&mut self.output);
     }
 
     /// Reads into `target` as much as there is.
@@ -54,8 +89,16 @@ impl Stdio {
         count
     }
 
+    /// Takes at most `count` bytes of what there is to read.
+    pub fn take(&mut self, count: usize) -> Bytes {
+        self.input.split_to(count.min(self.input.len()))
+    }
+
     /// Writes to stdout, all or nothing.
     pub fn write_output(&mut self, bytes: &[u8]) -> Result<(), OutputTooLong> {
+        if self.is_output_dropped {
+            return Ok(());
+        }
         if bytes.len() > self.output_bytes_max.saturating_sub(self.output.len()) {
             return Err(OutputTooLong { output_bytes_max: self.output_bytes_max });
         }
@@ -66,16 +109,6 @@ impl Stdio {
     /// Writes to stderr; what does not fit is only counted.
     pub fn write_stderr(&mut self, bytes: &[u8]) {
         self.stderr.write(bytes);
-    }
-
-    /// What the guest has written to stdout in this unit.
-    pub fn output(&self) -> &[u8] {
-        &self.output
-    }
-
-    /// Puts a buffer in the place of what was written to stdout, and returns that.
-    pub fn swap_output(&mut self, buffer: Vec<u8>) -> Vec<u8> {
-        std::mem::replace(&mut self.output, buffer)
     }
 
     /// What is kept of what the guest has written to stderr in this unit.
@@ -162,9 +195,9 @@ mod tests {
         stdio.write_output(b"abc").unwrap();
         assert!(stdio.write_output(b"de").is_err());
         stdio.write_output(b"d").unwrap();
-        assert_eq!(stdio.output(), b"abcd");
-        stdio.begin(Bytes::from_static(b"xyz"));
-        assert_eq!(stdio.output(), b"");
+        assert_eq!(stdio.output, b"abcd");
+        stdio.begin(Bytes::from_static(b"xyz"), &mut Vec::new());
+        assert_eq!(stdio.output, b"");
         let mut target = [0; 2];
         assert_eq!((stdio.read(&mut target), target), (2, *b"xy"));
         assert_eq!((stdio.read(&mut target), target[0], stdio.read(&mut target)), (1, b'z', 0));

@@ -30,14 +30,24 @@ pub fn of_error(error: &wasmtime::Error, guest: &Guest) -> Result<(), Failure> {
     }
     if kind == FailureKind::Exit {
         message = with_last_words(message, guest);
-        return Err(Failure::new(kind, message).with_stderr(&guest.stdio.stderr()));
+        return Err(Failure::new(kind, message).with_stderr(&guest.stdio.lock().stderr()));
     }
     Err(failure(kind, message, error, guest))
 }
 
+/// The guest said by itself that it has no answer, and why.
+pub fn of_refusal(message: String, guest: &Guest) -> Failure {
+    Failure::new(FailureKind::Exit, message).with_stderr(&guest.stdio.lock().stderr())
+}
+
+/// A guest that ended with a status of failure, whose reason is in its log.
+pub fn of_exit(status: i32, guest: &Guest) -> Failure {
+    of_refusal(with_last_words(format!("exited with status {status}"), guest), guest)
+}
+
 /// A failure to answer as the ABI demands, found after the guest returned.
 pub fn of_answer(message: String, guest: &Guest) -> Failure {
-    Failure::new(FailureKind::Answer, message).with_stderr(&guest.stdio.stderr())
+    Failure::new(FailureKind::Answer, message).with_stderr(&guest.stdio.lock().stderr())
 }
 
 fn failure(kind: FailureKind, message: String, error: &wasmtime::Error, guest: &Guest) -> Failure {
@@ -45,7 +55,7 @@ fn failure(kind: FailureKind, message: String, error: &wasmtime::Error, guest: &
         Some(backtrace) if !backtrace.frames().is_empty() => format!("{message}\n{backtrace}"),
         _ => message,
     };
-    Failure::new(kind, message).with_stderr(&guest.stdio.stderr())
+    Failure::new(kind, message).with_stderr(&guest.stdio.lock().stderr())
 }
 
 fn of_trap(trap: Trap) -> String {
@@ -72,7 +82,7 @@ fn causes(error: &wasmtime::Error) -> String {
 /// Programs say on stderr why they exit; the first line of it makes the message useful on its own.
 fn with_last_words(message: String, guest: &Guest) -> String {
     const WORDS_BYTES_MAX: usize = 200;
-    let stderr = guest.stdio.stderr();
+    let stderr = guest.stdio.lock().stderr();
     let first = stderr.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).find(|line| !line.is_empty());
     match first {
         Some(line) => {

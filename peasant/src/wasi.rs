@@ -1,16 +1,24 @@
-//! What a guest may call: WASI preview 1, without files and without network.
+//! What a guest may call: WASI without network, and without files but those that its job shares.
 //!
-//! `wasmtime-wasi` answers the calls about arguments, environment, clocks and randomness. All calls that it would
-//! answer on a tokio runtime (which it makes, with threads, at the first of them) are answered here: those on the
-//! standard streams from bounded memory, sleeping by sleeping, and those on files by "bad file descriptor". This is also
-//! six times faster for a unit of 100 bytes.
+//! Modules get preview 1. `wasmtime-wasi` answers the calls about arguments, environment, clocks and randomness, and, if
+//! files are shared, those on descriptors. If none are, calls on descriptors are answered here: those on the standard
+//! streams from bounded memory, and those on files by "bad file descriptor". This is six times faster for a unit of 100
+//! bytes. Sleeping is always answered here, because `wasmtime-wasi` would need a runtime with threads for it.
+//!
+//! Components get WASI 0.2, all of it answered by `wasmtime-wasi`.
 
 mod poll;
 
-use wasmtime::{Caller, Engine, Extern, Linker, Module, ModuleExport, Result, Store, Val, error::Context};
-use wasmtime_wasi::p1::{self, WasiP1Ctx};
+use chacha20::rand_core::Rng;
+use wasmtime::{Caller, Engine, Extern, Linker, Module, ModuleExport, Result, Store, Val, component, error::Context};
+use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, p1, p2};
 
-use crate::guest::Guest;
+use crate::determinism::{Clock, seeded_random};
+use crate::guest::{Grants, Guest, SharedDir};
+use crate::stdio::{
+    Shared,
+    streams::{Input, Output},
+};
 
 /// The module name of WASI preview 1 in imports.
 const MODULE: &str = "wasi_snapshot_preview1";
@@ -49,21 +57,40 @@ const ON_FILES: [&str; 21] = [
 /// Calls that ask for a place in a file, which the standard streams, being pipes, do not have.
 const ON_PLACES: [&str; 4] = ["fd_pread", "fd_pwrite", "fd_seek", "fd_tell"];
 
-/// All that guests may import, for a module whose memory is found once, here, and not by name at each call.
-pub fn linker(engine: &Engine, module: &Module) -> Result<Linker<Guest>> {
+/// All that modules may import, for a module whose memory is found once, here, and not by name at each call.
+pub fn linker(engine: &Engine, module: &Module, has_files: bool) -> Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     p1::add_to_linker_sync(&mut linker, Guest::wasi)?;
     linker.allow_shadowing(true);
-    let mut store = Store::new(engine, Guest::default());
+    let memory = module.get_export_index("memory");
+    linker.func_wrap(
+        MODULE,
+        "poll_oneoff",
+        move |mut caller: Caller<'_, Guest>, subscriptions: u32, events: u32, count: u32, out: u32| {
+            errno(with_memory(&mut caller, memory, |bytes, guest| {
+                let world = poll::World { clock: guest.clock(), has_files };
+                poll::poll_oneoff(bytes, &world, subscriptions, events, count, out)
+            }))
+        },
+    )?;
+    // Any status is one, not only those below 126.
+    linker.func_wrap(MODULE, "proc_exit", |status: i32| -> Result<()> { Err(I32Exit(status).into()) })?;
+    if !has_files {
+        answer_descriptors(&mut linker, memory)?;
+    }
+    Ok(linker)
+}
+
+/// Answers the calls on descriptors for guests without files.
+fn answer_descriptors(linker: &mut Linker<Guest>, memory: Option<ModuleExport>) -> Result<()> {
+    let mut store = Store::new(linker.engine(), Guest::default());
     for name in ON_FILES {
-        shadow(&mut linker, &mut store, name, |_| BADF)?;
+        shadow(linker, &mut store, name, |_| BADF)?;
     }
     for name in ON_PLACES {
-        shadow(&mut linker, &mut store, name, |fd| if (0..=2).contains(&fd) { SPIPE } else { BADF })?;
+        shadow(linker, &mut store, name, |fd| if (0..=2).contains(&fd) { SPIPE } else { BADF })?;
     }
-    shadow(&mut linker, &mut store, "fd_close", |fd| if (0..=2).contains(&fd) { SUCCESS } else { BADF })?;
-
-    let memory = module.get_export_index("memory");
+    shadow(linker, &mut store, "fd_close", |fd| if (0..=2).contains(&fd) { SUCCESS } else { BADF })?;
     linker.func_wrap(
         MODULE,
         "fd_read",
@@ -84,24 +111,49 @@ pub fn linker(engine: &Engine, module: &Module) -> Result<Linker<Guest>> {
     linker.func_wrap(MODULE, "fd_filestat_get", move |mut caller: Caller<'_, Guest>, fd: i32, out: u32| {
         errno(with_memory(&mut caller, memory, |bytes, _| fd_filestat_get(bytes, fd, out)))
     })?;
-    linker.func_wrap(
-        MODULE,
-        "poll_oneoff",
-        move |mut caller: Caller<'_, Guest>, subscriptions: u32, events: u32, count: u32, out: u32| {
-            errno(with_memory(&mut caller, memory, |bytes, _| {
-                poll::poll_oneoff(bytes, subscriptions, events, count, out)
-            }))
-        },
-    )?;
+    Ok(())
+}
+
+/// All that components may import.
+pub fn component_linker(engine: &Engine) -> Result<component::Linker<Guest>> {
+    let mut linker = component::Linker::new(engine);
+    p2::add_to_linker_async(&mut linker)?;
     Ok(linker)
 }
 
-/// The part of WASI that `wasmtime-wasi` answers, for a guest with these arguments and nothing else.
-pub fn context(args: &[String]) -> WasiP1Ctx {
-    let mut builder = wasmtime_wasi::WasiCtxBuilder::new();
-    builder.arg("program").args(args).monotonic_clock(poll::ProcessClock);
+/// The part of WASI that `wasmtime-wasi` answers, for one guest. `unit` is the name of its unit.
+pub fn context(
+    grants: &Grants,
+    env: &[(String, String)],
+    clock: &Clock,
+    unit: &[u8],
+    stdio: &Shared,
+) -> WasiCtxBuilder {
+    let mut builder = WasiCtxBuilder::new();
+    builder.arg("program").args(&grants.args).envs(env);
+    builder.wall_clock(clock.clone()).monotonic_clock(clock.clone());
+    if let Some(seed) = &grants.seed {
+        let random = |purpose| seeded_random(seed, unit, purpose);
+        let mut seeds = random("seeds");
+        builder.secure_random(random("secure")).insecure_random(random("insecure"));
+        builder.insecure_random_seed(u128::from(seeds.next_u64()) << 64 | u128::from(seeds.next_u64()));
+    }
+    builder.stdin(Input(stdio.clone()));
+    builder.stdout(Output::Stdout(stdio.clone())).stderr(Output::Stderr(stdio.clone()));
     builder.allow_tcp(false).allow_udp(false);
-    builder.build_p1()
+    // No threads in a peasant: whoever reads a file waits for it.
+    builder.allow_blocking_current_thread(true);
+    builder
+}
+
+/// Gives the guest directories to read.
+pub fn share(builder: &mut WasiCtxBuilder, dirs: &[SharedDir]) -> Result<()> {
+    for dir in dirs {
+        builder
+            .preopened_dir(&dir.host_path, &dir.guest_path, FsPerms::ReadOnly)
+            .with_context(|| format!("cannot open the shared directory {}", dir.host_path.display()))?;
+    }
+    Ok(())
 }
 
 /// Answers `name`, whatever its signature is, by a number that depends on its first argument alone.
@@ -145,10 +197,11 @@ fn fd_read(bytes: &mut [u8], guest: &mut Guest, fd: i32, iovs: u32, count: u32, 
     if fd != 0 {
         return Err(Stop::Errno(BADF));
     }
+    let mut stdio = guest.stdio.lock();
     let mut total = 0_u32;
     for index in 0..count {
         let (start, length) = iovec(bytes, iovs, index)?;
-        let read = guest.stdio.read(slice_mut(bytes, start, length)?);
+        let read = stdio.read(slice_mut(bytes, start, length)?);
         // A guest that lists the same bytes again and again gets no more than its number can count.
         let Some(sum) = u32::try_from(read).ok().and_then(|read| total.checked_add(read)) else { break };
         total = sum;
@@ -163,15 +216,16 @@ fn fd_write(bytes: &mut [u8], guest: &mut Guest, fd: i32, iovs: u32, count: u32,
     if fd != 1 && fd != 2 {
         return Err(Stop::Errno(BADF));
     }
+    let mut stdio = guest.stdio.lock();
     let mut total = 0_u32;
     for index in 0..count {
         let (start, length) = iovec(bytes, iovs, index)?;
         let Some(sum) = total.checked_add(length) else { break };
         let source = slice(bytes, start, length as usize)?;
         if fd == 1 {
-            guest.stdio.write_output(source).map_err(|error| Stop::Now(error.into()))?;
+            stdio.write_output(source).map_err(|error| Stop::Now(error.into()))?;
         } else {
-            guest.stdio.write_stderr(source);
+            stdio.write_stderr(source);
         }
         total = sum;
     }

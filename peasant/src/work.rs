@@ -3,14 +3,16 @@
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use bytes::Bytes;
 use distwasm_proto::failure::{Failure, FailureKind};
-use distwasm_proto::limits::{PROGRAM_BYTES_MAX, UNIT_BYTES_MAX};
+use distwasm_proto::limits::{PROGRAM_BYTES_MAX, UNIT_BYTES_MAX, UNIT_DESCRIPTION_BYTES_MAX};
+use distwasm_proto::pipe::Description;
 
-use crate::abi::{self, Abi};
+use crate::abi::{self, Abi, Unit};
 use crate::answers::Answers;
 use crate::guest::Grants;
 use crate::inputs::{InputError, Inputs};
-use crate::program::{Program, Unfit};
+use crate::program::{LoadError, Program, Unfit};
 
 /// Why a peasant stopped before its inputs ended.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +23,9 @@ pub enum WorkError {
     /// The next input cannot be had.
     #[error(transparent)]
     Input(#[from] InputError),
+    /// What should describe the next unit does not.
+    #[error("a frame of {0} bytes on stdin is too short to describe a unit")]
+    Description(usize),
     /// Nobody takes the answers.
     #[error("cannot write to stdout")]
     Output(#[from] io::Error),
@@ -38,9 +43,18 @@ pub enum Source<'a> {
     Compiled(&'a Path),
 }
 
+/// How the peasant is spoken to.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner<'a> {
+    /// Where the program comes from.
+    pub source: Source<'a>,
+    /// Whether a description precedes each input.
+    pub described: bool,
+}
+
 /// Serves until the inputs end. `close_sandbox` is called when the program is loaded and before any of it runs.
 pub fn serve(
-    source: Source<'_>,
+    manner: Manner<'_>,
     grants: Grants,
     stdin: impl Read,
     stdout: impl Write,
@@ -48,9 +62,11 @@ pub fn serve(
 ) -> Result<(), WorkError> {
     let mut inputs = Inputs::new(stdin);
     let mut answers = Answers::new(stdout);
-    let started = load(source, &mut inputs)?.map_err(|why| not_loaded(source, why)).and_then(|program| {
+    let started = load(manner.source, &grants, &mut inputs)?.and_then(|program| {
         program.make_image().map_err(unfit)?;
-        Ok(close_sandbox().map(|()| abi::start(&program, grants)))
+        let runtime = abi::runtime(&program, &grants);
+        let runtime = runtime.map_err(|error| Failure::new(FailureKind::Other, format!("no runtime: {error}")))?;
+        Ok(close_sandbox().map(|()| abi::start(program, grants, runtime)))
     });
     let started = match started {
         Ok(Ok(started)) => started.map_err(|failure| cannot_be_initialised(&failure)),
@@ -60,7 +76,7 @@ pub fn serve(
     match started {
         Ok(mut guest) => {
             answers.write_ready()?;
-            answer_all(&mut inputs, &mut answers, guest.as_mut())
+            answer_all(manner.described, &mut inputs, &mut answers, guest.as_mut())
         }
         Err(failure) => {
             answers.push(Err(&failure), answers.now())?;
@@ -70,63 +86,82 @@ pub fn serve(
     }
 }
 
-fn load(source: Source<'_>, inputs: &mut Inputs<impl Read>) -> Result<Result<Program, Unfit>, WorkError> {
-    match source {
-        // SAFETY: the file is the duke's own, as the manual of the flag demands.
-        Source::Compiled(path) => Ok(unsafe { Program::load(path) }),
+fn load(
+    source: Source<'_>,
+    grants: &Grants,
+    inputs: &mut Inputs<impl Read>,
+) -> Result<Result<Program, Failure>, WorkError> {
+    let compiled = match source {
+        Source::Compiled(path) => {
+            // SAFETY: the file is the duke's own, as the manual of the flag demands.
+            let loaded = unsafe { Program::load(path, grants) };
+            return Ok(loaded.map_err(|error| match error {
+                LoadError::Unfit(why) => unfit(why),
+                LoadError::File(why) => Failure::new(FailureKind::Other, why),
+            }));
+        }
         Source::FirstFrame => match inputs.next(PROGRAM_BYTES_MAX) {
-            Ok(Some(bytes)) => Ok(Program::compile(&bytes).and_then(Program::ready)),
-            Ok(None) => Ok(Err(Unfit("no program came before the end of stdin".to_owned()))),
+            Ok(Some(bytes)) => Program::compile(&bytes, grants).and_then(|program| program.ready(grants)),
+            Ok(None) => Err(Unfit("no program came before the end of stdin".to_owned())),
             Err(InputError::TooLong { got, most }) => {
-                Ok(Err(Unfit(format!("a program of {got} bytes is longer than the {most} that are allowed"))))
+                Err(Unfit(format!("a program of {got} bytes is longer than the {most} that are allowed")))
             }
-            Err(error) => Err(error.into()),
+            Err(error) => return Err(error.into()),
         },
-    }
-}
-
-/// A compiled program that cannot be loaded is the cache's fault, not the program's.
-fn not_loaded(source: Source<'_>, why: Unfit) -> Failure {
-    match source {
-        Source::FirstFrame => unfit(why),
-        Source::Compiled(_) => Failure::new(FailureKind::Other, why.0),
-    }
+    };
+    Ok(compiled.map_err(unfit))
 }
 
 fn unfit(unfit: Unfit) -> Failure {
     Failure::new(FailureKind::Program, unfit.0)
 }
 
-/// Whatever kind of failure it was: before the first unit it is the program's.
+/// Whatever the guest did: before the first unit it is the program's failure. What the machine did stays the machine's.
 fn cannot_be_initialised(failure: &Failure) -> Failure {
-    Failure::new(FailureKind::Program, format!("cannot be initialised: {}", failure.message))
-        .with_stderr(&failure.stderr)
+    let kind = if failure.kind == FailureKind::Other { FailureKind::Other } else { FailureKind::Program };
+    Failure::new(kind, format!("cannot be initialised: {}", failure.message)).with_stderr(&failure.stderr)
 }
 
 fn answer_all(
+    described: bool,
     inputs: &mut Inputs<impl Read>,
     answers: &mut Answers<impl Write>,
     guest: &mut dyn Abi,
 ) -> Result<(), WorkError> {
     loop {
-        let input = match inputs.next_arrived(UNIT_BYTES_MAX) {
-            Ok(Some(input)) => input,
-            Ok(None) => {
-                answers.write_held()?;
-                match inputs.next(UNIT_BYTES_MAX)? {
-                    Some(input) => input,
-                    None => return Ok(()),
-                }
+        let mut description = None;
+        if described {
+            description = next(UNIT_DESCRIPTION_BYTES_MAX, inputs, answers)?;
+            match &description {
+                Some(body) if Description::parse(body).is_none() => return Err(WorkError::Description(body.len())),
+                Some(_) => {}
+                None => return Ok(()),
             }
-            Err(error) => {
-                answers.write_held()?;
-                return Err(error.into());
-            }
-        };
+        }
+        let Some(input) = next(UNIT_BYTES_MAX, inputs, answers)? else { return Ok(()) };
         let began = answers.now();
-        match guest.answer(input) {
+        match guest.answer(Unit { input, description }) {
             Ok(answer) => answers.push(Ok(answer), began)?,
             Err(failure) => answers.push(Err(&failure), began)?,
+        }
+    }
+}
+
+/// The next frame. If it has not arrived, the answers that are held leave before it is waited for.
+fn next(
+    bytes_max: u64,
+    inputs: &mut Inputs<impl Read>,
+    answers: &mut Answers<impl Write>,
+) -> Result<Option<Bytes>, WorkError> {
+    match inputs.next_arrived(bytes_max) {
+        Ok(Some(body)) => Ok(Some(body)),
+        Ok(None) => {
+            answers.write_held()?;
+            Ok(inputs.next(bytes_max)?)
+        }
+        Err(error) => {
+            answers.write_held()?;
+            Err(error.into())
         }
     }
 }

@@ -75,7 +75,10 @@ fn an_unfit_program_is_told_by_compile() {
     let output = folder.path().join("out");
     let compile = ["compile", "--output", output.to_str().unwrap()];
     for (program, text) in [
-        (guest("unfit-exports.wat"), "exports neither `ProcessStdio` nor `_start`; found: `memory`, `main`\n"),
+        (
+            guest("unfit-exports.wat"),
+            "exports neither `ProcessStdio` nor `_start`; found: `memory`, `main`; --call NAME calls any function of numbers\n",
+        ),
         (b"\x7fELF\x02\x01".to_vec(), "not a WebAssembly program: it is an ELF executable or library\n"),
     ] {
         let output = run(&compile, &program);

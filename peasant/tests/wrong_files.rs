@@ -3,13 +3,20 @@
 
 mod talk;
 
+use distwasm_peasant::guest::Grants;
 use distwasm_peasant::program::Program;
-use distwasm_peasant::work::{self, Source, WorkError};
+use distwasm_peasant::work::{self, Manner, Source, WorkError};
 use talk::{frame, guest};
 
 /// Why `bytes` cannot run.
 fn refusal(bytes: &[u8]) -> String {
-    Program::compile(bytes).err().map(|unfit| unfit.to_string()).expect("the file to be refused")
+    refusal_of_call(bytes, None)
+}
+
+/// Why `bytes` cannot run with `--call`.
+fn refusal_of_call(bytes: &[u8], call: Option<&str>) -> String {
+    let grants = Grants { call: call.map(str::to_owned), ..Grants::default() };
+    Program::compile(bytes, &grants).err().map(|unfit| unfit.to_string()).expect("the file to be refused")
 }
 
 #[test]
@@ -28,8 +35,8 @@ fn wrong_files_are_told_for_what_they_are() {
         (b"hello world", "it is text, but not WebAssembly's text format"),
         (b"(module (func (export \"_start\") i32.add))", "not valid WebAssembly"),
         (b"(module (func (export \"_start\") oops))", "unknown operator or unexpected token"),
-        (b"(component)", "it is a component; this version runs core modules (wasm32-wasip1)"),
-        (b"\0asm\x0d\0\x01\0", "it is a component; this version runs core modules (wasm32-wasip1)"),
+        (b"(component)", "exports neither `answer` nor `wasi:cli/run@0.2`; found: nothing"),
+        (b"\0asm\x0d\0\x01\0", "exports neither `answer` nor `wasi:cli/run@0.2`; found: nothing"),
         (b"\0asm\x07\0\0\0", "not valid WebAssembly"),
     ];
     for (bytes, text) in table {
@@ -67,6 +74,51 @@ fn wrong_exports_are_told() {
 }
 
 #[test]
+fn programs_of_other_worlds_are_told_the_way_out() {
+    let importing = |module: &str, name: &str| {
+        refusal(format!(r#"(module (import "{module}" "{name}" (func)) (func (export "_start")))"#).as_bytes())
+    };
+    for (module, name, way_out) in [
+        ("env", "emscripten_memcpy_js", "build it for wasm32-wasip1"),
+        ("env", "something_own", "guests get WASI preview 1 only"),
+        ("wbg", "__wbindgen_throw", "made by wasm-bindgen for JavaScript"),
+        ("gojs", "runtime.wasmExit", "build it with GOOS=wasip1"),
+        ("wasi", "thread-spawn", "there are no threads here"),
+        ("wasi_unstable", "fd_write", "first draft of WASI"),
+    ] {
+        let refusal = importing(module, name);
+        assert!(refusal.contains(&format!("imports `{module}.{name}`, which does not exist here: ")), "{refusal}");
+        assert!(refusal.contains(way_out), "{refusal}");
+    }
+    for (text, way_out) in [
+        ("(module (memory 1 1 shared) (func (export \"_start\")))", "there are no threads here"),
+        ("(module (tag) (func (export \"_start\")))", "exceptions are off here"),
+        ("(module (type (struct)) (func (export \"_start\")))", "garbage collection is off here"),
+        (r#"(component (import "wasi:http/types@0.2.0" (instance (export "f" (func)))))"#, "guests have no network"),
+    ] {
+        let refusal = refusal(text.as_bytes());
+        assert!(refusal.contains(way_out), "{text}: {refusal}");
+    }
+}
+
+#[test]
+fn what_cannot_be_called_is_told() {
+    let module = guest("call.wat");
+    let component = guest("component-call.wat");
+    for (program, name, message) in [
+        (&module, "nothing", "exports no `nothing` to call; functions that it exports: `add`, `div`"),
+        (&module, "number", "exports `number`, but not as a function"),
+        (&module, "vector", "exports `vector` with the signature (v128); only i32, i64, f32 and f64 can be written"),
+        (&component, "nothing", "exports no `nothing` to call; found: "),
+        (&component, "x#greet", "exports no interface `x`; found: `test:greeter/greeter@1.0.0#greet`"),
+        (&component, "test:greeter/greeter@1.0.0", "but not as a function; one within an interface is called by"),
+    ] {
+        let refusal = refusal_of_call(program, Some(name));
+        assert!(refusal.contains(message), "{name}: {refusal}");
+    }
+}
+
+#[test]
 fn a_module_is_refused_wherever_it_is_cut() {
     // Without names and data: their sections stand last, and a module without them is still one.
     let text = r#"(module
@@ -76,7 +128,7 @@ fn a_module_is_refused_wherever_it_is_cut() {
         (elem (i32.const 0) 0)
         (func (export "_start") (if (i32.load (i32.const 5)) (then (call 0 (i32.const 3))))))"#;
     let whole = wat::parse_str(text).unwrap();
-    assert!(Program::compile(&whole).is_ok());
+    assert!(Program::compile(&whole, &Grants::default()).is_ok());
     for cut in 1..whole.len() {
         assert!(!refusal(&whole[..cut]).is_empty(), "cut at {cut}");
     }
@@ -85,9 +137,9 @@ fn a_module_is_refused_wherever_it_is_cut() {
 #[test]
 fn flipped_bits_never_panic() {
     let mut random = fastrand::Rng::with_seed(2);
-    let grants =
-        || distwasm_peasant::guest::Grants { args: [].into(), memory_bytes_max: 1 << 24, output_bytes_max: 1 << 20 };
-    for name in ["upper.wat", "count.wat", "trouble.wat"] {
+    let grants = || Grants { memory_bytes_max: 1 << 24, output_bytes_max: 1 << 20, ..Grants::default() };
+    let manner = Manner { source: Source::FirstFrame, described: false };
+    for name in ["upper.wat", "count.wat", "trouble.wat", "component-upper.wat", "component-echo.wat"] {
         let whole = binary(name);
         for round in 0..150 {
             let mut bytes = whole.clone();
@@ -97,7 +149,7 @@ fn flipped_bits_never_panic() {
             }
             // What still compiles is only initialised: without time limits, a flipped loop could run for ever.
             let mut answers = Vec::new();
-            let ended = work::serve(Source::FirstFrame, grants(), &frame(&bytes)[..], &mut answers, || Ok(()));
+            let ended = work::serve(manner, grants(), &frame(&bytes)[..], &mut answers, || Ok(()));
             match ended {
                 Ok(()) => assert_eq!(answers, [0; 4], "{name}, round {round}"),
                 Err(WorkError::Program(reason)) => assert!(!reason.is_empty(), "{name}, round {round}"),

@@ -1,10 +1,10 @@
-//! Programs are known by their SHA-256.
+//! Programs and shared directories are known by their SHA-256.
 
 use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
-/// The SHA-256 of a program's bytes.
+/// The SHA-256 of a program, or of the archive of a shared directory.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 

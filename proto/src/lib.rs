@@ -8,6 +8,8 @@ pub mod digest;
 pub mod exit;
 pub mod failure;
 pub mod foreign;
+#[cfg(feature = "grpc")]
+pub mod guest;
 pub mod ids;
 pub mod limits;
 #[cfg(feature = "grpc")]
@@ -17,6 +19,8 @@ pub mod logging;
 #[cfg(feature = "grpc")]
 pub mod payload;
 pub mod pipe;
+#[cfg(feature = "grpc")]
+pub mod stop;
 pub mod time;
 #[cfg(feature = "grpc")]
 pub mod transfer;

@@ -36,6 +36,28 @@ pub const FAILURE_FRAME_BYTES_MAX: usize = 16 + FAILURE_MESSAGE_BYTES_MAX + STDE
 /// Arguments of a guest, counted with one byte between them. A Linux process gets 2 MiB; no guest needs that many.
 pub const GUEST_ARGS_BYTES_MAX: usize = 128 * KIB;
 
+/// The environment of a guest, counted as it goes to a peasant: one argument for each variable, with `--env=` before it.
+/// One argument of a Linux process may have 128 KiB.
+pub const GUEST_ENV_BYTES_MAX: usize = 128 * KIB;
+
+/// The name of a unit: the longest path that Linux opens.
+pub const UNIT_NAME_BYTES_MAX: usize = 4 * KIB;
+
+/// What describes a unit on the pipe: its name, its number and that of the attempt.
+pub const UNIT_DESCRIPTION_BYTES_MAX: u64 = 12 + UNIT_NAME_BYTES_MAX as u64;
+
+/// All files of all directories that a job shares with its guests, packed. The king holds them as long as the job.
+pub const SHARES_BYTES_MAX: u64 = 256 << 20;
+
+/// Directories that a job shares with its guests.
+pub const SHARES_MAX: usize = 64;
+
+/// Files and folders in one shared directory.
+pub const SHARE_ENTRIES_MAX: usize = 100_000;
+
+/// The path of a file or folder in a shared directory: what Linux opens, with room for where dukes keep the directory.
+pub const SHARE_PATH_BYTES_MAX: usize = 3 * KIB;
+
 /// Deaths of a peasant under one unit before the unit is given up as the cause.
 pub const KILLS_MAX: u32 = 3;
 
@@ -134,6 +156,20 @@ pub const SLOT_UNITS_MIN: u32 = 2;
 /// How long a slot serves a job before it may be asked back for a project that has less.
 pub const SLOT_TENURE: Duration = Duration::from_secs(1);
 
+/// The largest weight of a job: one slot in a thousand is as little as anybody could mean.
+pub const WEIGHT_MAX: u32 = 1000;
+
+/// The highest priority of a job; the lowest is as far below 0.
+pub const PRIORITY_MAX: i32 = 100;
+
+/// Projects with so many slots do not take turns with a slot that cannot be divided: it is less than 5 % of what they
+/// have, and each turn costs a peasant.
+pub const TURNS_BELOW_SLOTS: u32 = 20;
+
+/// How far a project may fall behind others, in terms of [`SLOT_TENURE`] for the smallest weight: taking turns needs
+/// one or two, and whoever could not be served for a long time is not to be served for as long afterwards.
+pub const CREDIT_TENURES: u32 = 4;
+
 /// How long a duke that could not start peasants for a job is left out of it.
 pub const BROKEN_SLOTS_REST: Duration = Duration::from_secs(3);
 
@@ -170,6 +206,21 @@ pub const POOL_RESIDENT_BYTES_WITH_SWAP: usize = 64 * KIB;
 
 /// The bookkeeping of one instance in the pool: functions, globals, imports. A Python interpreter needs 1 MiB.
 pub const POOL_INSTANCE_BYTES_MAX: usize = 64 * MIB;
+
+/// Core modules in one component: those that compilers make have fewer than ten.
+pub const COMPONENT_CORE_INSTANCES_MAX: u32 = 1000;
+
+/// What a guest may write to a stream at once through WASI 0.2, which copies it on the way.
+pub const GUEST_WRITE_BYTES: usize = MIB;
+
+/// What a component may hand to its host in one call, if its answer may not be longer anyway: the engine's default.
+pub const HOSTCALL_BYTES_MIN: usize = 128 * MIB;
+
+/// How long `check` waits for a program to be initialised and to answer.
+pub const CHECK_WITHIN: Duration = Duration::from_secs(10);
+
+/// How much of an answer `check` shows.
+pub const ANSWER_SHOWN_BYTES: usize = 4 * KIB;
 
 /// CPU time for compiling one program. The slowest seen in practice takes 10 s.
 pub const COMPILE_CPU_SECONDS_MAX: u64 = 300;
@@ -218,7 +269,8 @@ pub const STARTS_FAILED_MAX: u32 = 3;
 /// What is kept of the stderr of a peasant itself: it says a sentence before it ends, if anything.
 pub const PEASANT_STDERR_BYTES_MAX: usize = 4 * KIB;
 
-/// Compiled programs on disk. The oldest go when it is more.
+/// Compiled programs and shared directories on disk, but for directories that running jobs share. The oldest go when it
+/// is more.
 pub const CACHE_BYTES_MAX: u64 = 1 << 30;
 
 // ---- Queen ----------------------------------------------------------------------------------------------------------
@@ -250,8 +302,21 @@ pub const KING_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a queen or a duke who leaves tries to tell the king.
 pub const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
 
+/// Finished units from which on the share of those that failed says something of the rest.
+pub const FAILURES_JUDGED_FROM: u64 = 100;
+
+/// Lines of a failures file that are read: their names take about 200 MB, and a run with more of them has one cause,
+/// for which it is better run again as a whole.
+pub const FAILURES_READ_MAX: u64 = 1_000_000;
+
+/// A line of a failures file: a message, a stderr and a name of the largest sizes, each byte escaped, are half of it.
+pub const FAILURE_LINE_BYTES_MAX: u64 = 1 << 20;
+
 /// Failures that the summary shows; the rest are in the file of failures.
 pub const FAILURES_SHOWN: usize = 10;
 
 /// How often a run that is not watched on a terminal says how far it is.
 pub const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+
+/// The name of a new project: as long as the names of files in archives and packages may be everywhere.
+pub const PROJECT_NAME_BYTES_MAX: usize = 64;

@@ -1,5 +1,7 @@
 //! Bytes on their way: an input, a result, or a program, as the chunks in which they arrived.
 
+use std::io::{self, Read};
+
 use bytes::Bytes;
 
 use crate::limits::COPIED_BYTES_MAX;
@@ -36,6 +38,11 @@ impl Payload {
         std::iter::once(&self.first).chain(&self.rest).filter(|chunk| !chunk.is_empty())
     }
 
+    /// Reads the bytes in their order, without a copy of all of them.
+    pub fn reader(&self) -> impl Read + '_ {
+        Reader { chunks: self.chunks(), chunk: &[] }
+    }
+
     /// All bytes in one piece; copies only if there are several chunks.
     pub fn contiguous(&self) -> Bytes {
         if self.rest.is_empty() {
@@ -54,6 +61,21 @@ impl Payload {
     }
 }
 
+struct Reader<'a, I> {
+    chunks: I,
+    /// What is left of the chunk at hand.
+    chunk: &'a [u8],
+}
+
+impl<'a, I: Iterator<Item = &'a Bytes>> Read for Reader<'a, I> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.chunk.is_empty() {
+            self.chunk = self.chunks.next().map_or(&[], AsRef::as_ref);
+        }
+        self.chunk.read(buffer)
+    }
+}
+
 impl From<Bytes> for Payload {
     fn from(bytes: Bytes) -> Payload {
         Payload { bytes: bytes.len() as u64, first: bytes, rest: Vec::new() }
@@ -63,5 +85,21 @@ impl From<Bytes> for Payload {
 impl From<Vec<u8>> for Payload {
     fn from(bytes: Vec<u8>) -> Payload {
         Bytes::from(bytes).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_goes_through_all_chunks() {
+        let mut payload = Payload::default();
+        for chunk in [&b""[..], b"ab", b"", b"c", b"defg"] {
+            payload.push(Bytes::from_static(chunk));
+        }
+        let mut read = String::new();
+        payload.reader().read_to_string(&mut read).unwrap();
+        assert_eq!(read, "abcdefg");
     }
 }

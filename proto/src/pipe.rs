@@ -7,10 +7,12 @@
 //! The first frame to a peasant that was started without a compiled program is the program. When the program is
 //! compiled and initialised, the peasant says so with an empty frame (four zero bytes). From then on it answers each
 //! frame with one frame, in order. The framing is that of the original distwasm; the failure bit is ours.
+//!
+//! A peasant that was started with `--described` gets two frames for each unit: a [`Description`], then the input.
 
 use byteorder::{ByteOrder, LittleEndian};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, ids::UnitNo};
 
 /// Bytes of a frame's header.
 pub const HEADER_BYTES: usize = 4;
@@ -60,6 +62,37 @@ impl Header {
     }
 }
 
+/// What a guest is told of the unit that it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Description<'a> {
+    /// The unit's number within its job.
+    pub unit: UnitNo,
+    /// Which try of the unit this is; the first is 1.
+    pub attempt: u32,
+    /// The unit's name: the path of its input below the input folder, in the bytes that its system uses.
+    pub name: &'a [u8],
+}
+
+impl<'a> Description<'a> {
+    const NUMBERS_BYTES: usize = 12;
+
+    /// A description's frame as a whole: the header, 64 bits of the unit's number and 32 bits of the attempt's, both
+    /// little-endian, then the name.
+    pub fn append(self, mut extend: impl FnMut(&[u8])) {
+        extend(&Header { body_bytes: Self::NUMBERS_BYTES + self.name.len(), is_failure: false }.encode());
+        extend(&self.unit.0.to_le_bytes());
+        extend(&self.attempt.to_le_bytes());
+        extend(self.name);
+    }
+
+    /// The description in a frame's body; `None` if it is too short to be one.
+    pub fn parse(body: &'a [u8]) -> Option<Description<'a>> {
+        let (numbers, name) = body.split_at_checked(Self::NUMBERS_BYTES)?;
+        let (unit, attempt) = numbers.split_at_checked(8)?;
+        Some(Description { unit: UnitNo(LittleEndian::read_u64(unit)), attempt: LittleEndian::read_u32(attempt), name })
+    }
+}
+
 /// One whole frame found in a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
@@ -106,6 +139,16 @@ mod tests {
             let header = Header { body_bytes: BODY_BYTES_MAX, is_failure };
             assert_eq!(Header::parse(&header.encode()), Some(header));
         }
+    }
+
+    #[test]
+    fn a_description_comes_back_as_it_was() {
+        let description = Description { unit: UnitNo(1 << 40), attempt: 3, name: b"sub/\xff" };
+        let mut bytes = Vec::new();
+        description.append(|part| bytes.extend_from_slice(part));
+        let frame = parse(&bytes).unwrap();
+        assert_eq!((frame.header.frame_bytes(), Description::parse(frame.body)), (bytes.len(), Some(description)));
+        assert_eq!(Description::parse(&frame.body[..11]), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Time as the pure parts know it: an argument, counted from an origin that means nothing.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// A point in time, in microseconds since its clock was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +39,12 @@ impl UnitTime {
         let work_us = u64::try_from(work.as_micros()).unwrap_or(u64::MAX);
         Some(work_us / self.micros?.max(1))
     }
+}
+
+/// The time of day, to be told to people; nothing may be decided by it.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
+pub fn time_of_day() -> SystemTime {
+    SystemTime::now()
 }
 
 /// Where a process reads the time. Monotonic: a change of the wall clock is not seen.

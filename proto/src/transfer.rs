@@ -76,8 +76,8 @@ macro_rules! words {
 }
 
 words!(FromDuke { words } of DukeWord { word: wire::duke_word::Word } carrying AttemptEnded.result);
-words!(ToDuke { orders } of DukeOrder { order: wire::duke_order::Order } carrying StartAttempt.input, Program.program);
-words!(FromQueen { words } of QueenWord { word: wire::queen_word::Word } carrying OpenJob.program, Unit.input);
+words!(ToDuke { orders } of DukeOrder { order: wire::duke_order::Order } carrying StartAttempt.input, Blob.payload);
+words!(FromQueen { words } of QueenWord { word: wire::queen_word::Word } carrying OpenJob.program, ShareData.archive, Unit.input);
 words!(ToQueen { news } of QueenNews { news: wire::queen_news::News } carrying Verdict.result);
 
 // ---- Outgoing ------------------------------------------------------------------------------------------------------
@@ -334,7 +334,7 @@ mod tests {
     use wire::{Unit, queen_word::Word as Said};
 
     fn unit(unit: u64) -> Said {
-        Said::Unit(Unit { unit, input: None })
+        Said::Unit(Unit { unit, ..Unit::default() })
     }
 
     fn drain(stream: &mut OutboxStream<wire::QueenWord>) -> Vec<wire::FromQueen> {
@@ -383,7 +383,8 @@ mod tests {
     fn what_breaks_the_rules_is_refused() {
         let begin = |bytes_total, data: &'static [u8]| -> wire::QueenWord {
             let data = Bytes::from_static(data);
-            Said::Unit(Unit { unit: 0, input: Some(wire::Payload { bytes_total, data }) }).into()
+            let input = Some(wire::Payload { bytes_total, data });
+            Said::Unit(Unit { input, ..Unit::default() }).into()
         };
         let piece = |data: &'static [u8]| -> wire::QueenWord {
             Said::Piece(wire::Piece { data: Bytes::from_static(data), broken: String::new() }).into()
@@ -404,7 +405,7 @@ mod tests {
     fn a_payload_whose_sender_gives_up_is_told_as_broken() {
         let mut assembler = Assembler::<wire::QueenWord>::new(10);
         let input = Some(wire::Payload { bytes_total: 5, data: Bytes::from_static(b"ab") });
-        assert!(assembler.accept(Said::Unit(Unit { unit: 7, input }).into()).unwrap().is_none());
+        assert!(assembler.accept(Said::Unit(Unit { unit: 7, input, ..Unit::default() }).into()).unwrap().is_none());
         let broken = wire::Piece { data: Bytes::new(), broken: "cut short".into() };
         let (_, payload) = assembler.accept(Said::Piece(broken).into()).unwrap().unwrap();
         assert_eq!(payload.unwrap_err(), "cut short");

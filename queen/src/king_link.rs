@@ -7,6 +7,7 @@ use distwasm_proto::{
     backoff::Backoff,
     digest::Digest,
     failure::Failure,
+    guest::GuestSettings,
     ids::UnitNo,
     limits::{GOODBYE_WITHIN, HELLO_WITHIN, KING_PATIENCE, UNIT_BYTES_MAX, UNWRITTEN_BYTES},
     link::{KingAddress, chain},
@@ -22,6 +23,8 @@ use tokio::{
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Streaming, transport::Channel};
 
+use crate::wishes::Wishes;
+
 /// What the queen wants done, but for the units.
 #[derive(Clone, Debug)]
 pub struct JobRequest {
@@ -33,12 +36,16 @@ pub struct JobRequest {
     pub min_ram_bytes: u64,
     /// At most one slot on each duke.
     pub one_per_machine: bool,
+    /// What it gets beside other jobs.
+    pub wishes: Wishes,
     /// How long one unit may take.
     pub timeout: Option<Duration>,
     /// How often a unit that failed is tried again.
     pub retries: u32,
-    /// The guest's arguments.
-    pub args: Vec<String>,
+    /// What its guests are given and how they are run.
+    pub guest: GuestSettings,
+    /// The archives of its shares, each once.
+    pub archives: Vec<(Digest, Payload)>,
 }
 
 /// How much may be without a verdict at a time.
@@ -72,6 +79,8 @@ pub struct Verdict {
     pub attempts: u32,
     /// Where it was tried last.
     pub duke: String,
+    /// How long that took, in microseconds, if it is known.
+    pub run_us: Option<u64>,
 }
 
 /// Why there is no link, or no link any more.
@@ -115,9 +124,13 @@ pub async fn submit(
     messages: mpsc::Receiver<FromQueen>,
 ) -> Result<(Incoming, Window), LinkError> {
     let mut king = find_king(address).await?;
-    // The job goes first, in as many messages as its program needs; the readers' messages follow.
+    // The job goes first, in as many messages as its program and its shares need; the readers' messages follow.
     let (outbox, opening) = Outbox::<wire::QueenWord>::new(Box::new(|_| ()));
     outbox.push_with(Word::OpenJob(open_job(request)), request.program.clone());
+    for (digest, archive) in &request.archives {
+        let share = wire::ShareData { digest: digest.to_wire(), archive: None };
+        outbox.push_with(Word::ShareData(share), archive.clone());
+    }
     outbox.close();
     let words = opening.chain(ReceiverStream::new(messages));
     let welcomed = async {
@@ -135,8 +148,9 @@ pub async fn submit(
             _ => Err(LinkError::Nonsense("his first word is no welcome")),
         }
     };
-    // A large program takes its time to be sent.
-    let patience = HELLO_WITHIN + Duration::from_micros(request.program.bytes());
+    // A large program, or large shares, take their time to be sent.
+    let shares_bytes: u64 = request.archives.iter().map(|(_, archive)| archive.bytes()).sum();
+    let patience = HELLO_WITHIN + Duration::from_micros(request.program.bytes() + shares_bytes);
     timeout(patience, welcomed).await.map_err(|_| LinkError::NoWelcome(address.to_string()))?
 }
 
@@ -165,7 +179,7 @@ pub async fn leave(messages: mpsc::Sender<FromQueen>) {
 }
 
 fn open_job(request: &JobRequest) -> wire::OpenJob {
-    wire::OpenJob {
+    let mut open = wire::OpenJob {
         protocol: PROTOCOL,
         version: VERSION.to_owned(),
         project: request.project.clone(),
@@ -175,8 +189,11 @@ fn open_job(request: &JobRequest) -> wire::OpenJob {
         one_per_machine: request.one_per_machine,
         timeout_ms: request.timeout.map_or(0, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1)),
         retries: request.retries,
-        args: request.args.clone(),
-    }
+        guest: Some(request.guest.to_wire()),
+        ..wire::OpenJob::default()
+    };
+    request.wishes.tell(&mut open);
+    open
 }
 
 impl Incoming {
@@ -221,7 +238,8 @@ impl Incoming {
                     (false, None) => return Err(LinkError::Nonsense("a failure without a reason")),
                 };
                 let unit = UnitNo(verdict.unit);
-                Ok(Some(Told::Verdict(Verdict { unit, outcome, attempts: verdict.attempts, duke: verdict.duke })))
+                let (attempts, duke, run_us) = (verdict.attempts, verdict.duke, verdict.run_us);
+                Ok(Some(Told::Verdict(Verdict { unit, outcome, attempts, duke, run_us })))
             }
             Some(News::JobState(state)) => {
                 Ok(Some(Told::State { slots: state.slots, dukes: state.dukes, waits_for: state.waits_for }))

@@ -1,26 +1,36 @@
 //! The queen: the command line. She lists inputs, submits a job, and writes each result as it comes.
 //!
-//! [`run`] is one whole run. What may be open at a time is decided by the pure [`submission`], what is to be done by
-//! the pure [`plan`].
+//! [`command_line`] is what was typed. [`run`] is one whole run of a job; [`check`](mod@check) and [`new`](mod@new) are
+//! tools beside it. What may be open at a time is decided by the pure [`submission`], what is to be done by the pure
+//! [`plan`].
 
+pub mod check;
+pub mod command_line;
+pub mod earlier;
+pub mod guest_options;
 mod king_link;
+pub mod limits;
 mod listing;
 mod local;
+pub mod new;
 pub mod options;
 mod output;
 pub mod plan;
 mod reactor;
 mod readers;
 pub mod report;
+pub mod shares;
 pub mod submission;
+pub mod templates;
+pub mod wishes;
 
 use distwasm_proto::{exit::Exit, link::KingAddress, time::Clock};
 use tokio_util::sync::CancellationToken;
 
 use local::Kingdom;
 use options::{Options, OptionsError};
-use reactor::{CutShort, Ending};
-use report::{FailedUnit, FailureFile, Human, Summary, failure_file};
+use reactor::{CutShort, Ending, Terms};
+use report::{FailedUnit, FailureFile, Human, Scope, Summary, failure_file};
 
 /// A run that is over.
 #[derive(Debug)]
@@ -42,15 +52,16 @@ pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Re
     let failures = FailureFile::new(failure_file(&prepared.folders.output));
     let mut human = Human::new(clock, options.quiet, options.verbose > 0, failures);
     let (folders, request) = (&prepared.folders, &prepared.request);
+    let terms = Terms { clock, limits: options.limits(), interrupted: &interrupted };
     let ending = match &options.king_address {
         Some(address) => {
             let address = KingAddress::Tcp(address.clone());
-            reactor::run(folders, &address, request, &mut human, &interrupted, std::future::pending()).await
+            reactor::run(folders, &address, request, &mut human, &terms, std::future::pending()).await
         }
         None => {
             let mut kingdom = Kingdom::start(options)?;
             let address = kingdom.address.clone();
-            let ending = reactor::run(folders, &address, request, &mut human, &interrupted, kingdom.trouble()).await;
+            let ending = reactor::run(folders, &address, request, &mut human, &terms, kingdom.trouble()).await;
             kingdom.end().await;
             ending
         }
@@ -58,18 +69,23 @@ pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Re
     let Ending { counts, cut_short } = ending;
     let exit = match &cut_short {
         Some(CutShort::Interrupted) => Exit::Interrupted,
+        Some(CutShort::TooManyFailed { .. }) => Exit::SomeFailed,
         Some(_) => Exit::CouldNotRun,
         None if counts.failed > 0 => Exit::SomeFailed,
         None => Exit::Done,
     };
     let (first_failures, failures) = human.finish();
+    let retry = folders.only.is_some();
+    let stopped = matches!(cut_short, Some(CutShort::TooManyFailed { .. }));
     let mut cut_short = cut_short.map(|why| why.to_string());
-    let failures = failures.finish(exit == Exit::Done).unwrap_or_else(|error| {
+    let scope = Scope { input: &folders.input, output: &folders.output, listed_all: counts.all_found };
+    let failures = tokio::task::block_in_place(|| failures.finish(&scope)).unwrap_or_else(|error| {
         let why = format!("the failures cannot be written to {}: {error}", failure_file(&folders.output).display());
         cut_short.get_or_insert(why);
         None
     });
     let elapsed = std::time::Duration::from_micros(clock.now().0);
-    let summary = Summary { project: request.project.clone(), counts, elapsed, failures, cut_short, exit };
+    let summary =
+        Summary { project: request.project.clone(), counts, elapsed, failures, cut_short, stopped, retry, exit };
     Ok(Report { summary, first_failures })
 }

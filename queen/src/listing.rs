@@ -4,11 +4,11 @@
 //! what it found.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     ffi::OsString,
     fs::{self, FileType},
     io,
-    os::unix::fs::FileTypeExt,
+    os::unix::{ffi::OsStrExt, fs::FileTypeExt},
     path::{Path, PathBuf},
 };
 
@@ -25,6 +25,18 @@ pub struct Input {
     pub bytes: u64,
 }
 
+impl Input {
+    /// What the king calls it as a unit.
+    pub fn name(&self) -> &[u8] {
+        self.path.as_os_str().as_bytes()
+    }
+
+    /// What it counts for in the window.
+    pub fn window_bytes(&self) -> u64 {
+        self.bytes + self.name().len() as u64
+    }
+}
+
 /// What the lister found.
 #[derive(Debug)]
 pub enum Found {
@@ -32,6 +44,8 @@ pub enum Found {
     Inputs(Vec<Input>),
     /// So many inputs are done already.
     Done(u64),
+    /// An input that was asked for by name is none.
+    Gone,
     /// Something that is no input; why, in words.
     Skipped { path: PathBuf, why: String },
     /// An input, or a folder of inputs, that cannot be worked on; why, in words.
@@ -41,14 +55,62 @@ pub enum Found {
 /// Inputs in one [`Found::Inputs`].
 pub const BATCH: usize = 64;
 
-/// Goes through all folders below `input`, in the order of their names. Ends early when nobody listens any more.
-pub fn list(input: &Path, output: &Path, found: &mpsc::Sender<Found>) {
-    let mut folders = vec![PathBuf::new()];
+/// What keeps an input from having an output.
+const BLOCKED: &str = "its output cannot be written: something that is no file has that name";
+
+/// Goes through all folders below `input`, in the order of their names, or through these inputs only, in their order.
+/// Ends early when nobody listens any more.
+pub fn list(input: &Path, output: &Path, only: Option<&[PathBuf]>, found: &mpsc::Sender<Found>) {
+    // Nobody listens any more: there is nothing left to do then.
+    let _end = match only {
+        None => list_below(input, output, PathBuf::new(), found),
+        Some(names) => list_named(input, output, names, found),
+    };
+}
+
+/// Goes through named inputs. A folder among them could not be read in an earlier run: all that is below it.
+fn list_named(input: &Path, output: &Path, names: &[PathBuf], found: &mpsc::Sender<Found>) -> Option<()> {
+    let mut folders: HashSet<&Path> = HashSet::new();
+    let mut batch = Vec::with_capacity(BATCH);
+    for name in names {
+        if name.ancestors().skip(1).any(|folder| folders.contains(folder)) {
+            continue;
+        }
+        let outcome = match fs::metadata(input.join(name)) {
+            Ok(metadata) if metadata.is_dir() => {
+                folders.insert(name);
+                list_below(input, output, name.clone(), found)?;
+                continue;
+            }
+            Ok(metadata) if metadata.is_file() => {
+                let target = output.join(name);
+                if target.is_file() {
+                    Found::Done(1)
+                } else if target.symlink_metadata().is_ok() {
+                    Found::Unusable { path: name.clone(), why: BLOCKED.to_owned() }
+                } else {
+                    batch.push(Input { path: name.clone(), bytes: metadata.len() });
+                    if batch.len() == BATCH {
+                        found.blocking_send(Found::Inputs(std::mem::take(&mut batch))).ok()?;
+                    }
+                    continue;
+                }
+            }
+            Ok(_) | Err(_) => Found::Gone,
+        };
+        found.blocking_send(outcome).ok()?;
+    }
+    if batch.is_empty() { Some(()) } else { found.blocking_send(Found::Inputs(batch)).ok() }
+}
+
+fn list_below(input: &Path, output: &Path, folder: PathBuf, found: &mpsc::Sender<Found>) -> Option<()> {
+    let mut folders = vec![folder];
     while let Some(folder) = folders.pop() {
-        let Some(deeper) = list_folder(input, output, &folder, found) else { return };
+        let deeper = list_folder(input, output, &folder, found)?;
         // The last pushed comes next: keep the order of names.
         folders.extend(deeper.into_iter().rev().map(|name| folder.join(name)));
     }
+    Some(())
 }
 
 /// Says what is to be done in one folder, and gives the folders in it; `None` when nobody listens any more.
@@ -83,8 +145,7 @@ fn list_folder(input: &Path, output: &Path, folder: &Path, found: &mpsc::Sender<
         say(Found::Skipped { path: folder.join(name), why: why.to_owned() })?;
     }
     for name in plan.blocked {
-        let why = "its output cannot be written: something that is no file has that name".to_owned();
-        say(Found::Unusable { path: folder.join(name), why })?;
+        say(Found::Unusable { path: folder.join(name), why: BLOCKED.to_owned() })?;
     }
     if plan.done > 0 {
         say(Found::Done(plan.done))?;

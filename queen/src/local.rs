@@ -1,12 +1,14 @@
 //! A kingdom within the queen's process: a king and a duke who talk over a pair of sockets, and real peasants beside.
 
+use std::time::Duration;
+
 use distwasm_duke::Settings;
 use distwasm_proto::{
     limits::SHUTDOWN_WITHIN,
     link::{KingAddress, chain, local_door},
+    stop::Stop,
 };
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use crate::options::{Options, OptionsError};
 
@@ -14,7 +16,7 @@ use crate::options::{Options, OptionsError};
 pub struct Kingdom {
     /// Where the king is.
     pub address: KingAddress,
-    shutdown: CancellationToken,
+    stop: Stop,
     members: tokio::task::JoinSet<Result<(), String>>,
 }
 
@@ -35,13 +37,14 @@ impl Kingdom {
             // No other duke can come.
             return Err(OptionsError::MinRam { wanted_mb, limit_mb });
         }
-        let shutdown = CancellationToken::new();
+        // Who ends here ends at once: the queen has what she wants.
+        let stop = Stop::new(Duration::ZERO);
         let mut members = tokio::task::JoinSet::new();
-        let king = distwasm_king::run(connections, None, shutdown.clone());
+        let king = distwasm_king::run(connections, None, stop.clone());
         members.spawn(async move { king.await.map_err(|error| chain(&error)) });
-        let duke = distwasm_duke::run(settings, shutdown.clone());
+        let duke = distwasm_duke::run(settings, stop.clone());
         members.spawn(async move { duke.await.map_err(|error| chain(&error)) });
-        Ok(Kingdom { address, shutdown, members })
+        Ok(Kingdom { address, stop, members })
     }
 
     /// Waits until one of the two cannot go on, and says why.
@@ -56,7 +59,7 @@ impl Kingdom {
 
     /// Ends both; no peasant is left afterwards.
     pub async fn end(mut self) {
-        self.shutdown.cancel();
+        self.stop.end();
         let ended = async { while self.members.join_next().await.is_some() {} };
         if timeout(2 * SHUTDOWN_WITHIN, ended).await.is_err() {
             tracing::warn!("the king or the duke of this process did not end in time; leaving without them");

@@ -2,9 +2,11 @@
 
 use std::{io::Write, process::ExitCode};
 
-use clap::Parser;
 use distwasm_proto::{exit::Exit, link::chain, logging};
 use distwasm_queen::{
+    check::check,
+    command_line::CommandLine,
+    new::{self, Made},
     options::Options,
     report::{print_json, print_summary},
 };
@@ -12,26 +14,28 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    let level = match options.verbose {
-        0 if options.quiet => "error",
-        0 => "warn",
-        1 => "info",
-        _ => "debug",
-    };
-    logging::start(options.log_format, level);
+    let command_line = CommandLine::parse();
+    if let CommandLine::Job(options) = &command_line {
+        let level = match options.verbose {
+            0 if options.quiet => "error",
+            0 => "warn",
+            1 => "info",
+            _ => "debug",
+        };
+        logging::start(options.log_format, level);
+    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    let exit = runtime.block_on(run_or_give_up(&options));
+    let exit = runtime.block_on(run_or_give_up(&command_line));
     // After a second Ctrl-C some threads may still be at work; they are not waited for.
     runtime.shutdown_background();
     exit
 }
 
 /// Runs; the first signal ends the run in good order, the second at once.
-async fn run_or_give_up(options: &Options) -> ExitCode {
+async fn run_or_give_up(command_line: &CommandLine) -> ExitCode {
     let (mut interrupt, mut terminate) = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
         (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
         (Err(error), _) | (_, Err(error)) => return fail(&error),
@@ -48,13 +52,26 @@ async fn run_or_give_up(options: &Options) -> ExitCode {
         interrupted.cancel();
         next_signal().await;
     };
+    let run = async {
+        match command_line {
+            CommandLine::Job(options) => run_job(options, interrupted.clone()).await,
+            CommandLine::Check(options) => match check(options, &interrupted).await {
+                Ok(exit) => exit.into(),
+                Err(error) => fail(&error),
+            },
+            CommandLine::New(options) => match new::write(options) {
+                Ok(made) => tell(&made),
+                Err(error) => fail(&error),
+            },
+        }
+    };
     tokio::select! {
-        exit = run(options, interrupted.clone()) => exit,
+        exit = run => exit,
         () = signals => Exit::Interrupted.into(),
     }
 }
 
-async fn run(options: &Options, interrupted: CancellationToken) -> ExitCode {
+async fn run_job(options: &Options, interrupted: CancellationToken) -> ExitCode {
     let report = match distwasm_queen::run(options, interrupted).await {
         Ok(report) => report,
         Err(error) => return fail(&error),
@@ -66,6 +83,13 @@ async fn run(options: &Options, interrupted: CancellationToken) -> ExitCode {
         return fail(&std::io::Error::other(format!("failed to print the summary: {error}")));
     }
     report.summary.exit.into()
+}
+
+fn tell(made: &Made) -> ExitCode {
+    // The folder is there whether or not anybody reads this.
+    let _written = writeln!(std::io::stderr(), "wrote {}; these lines build and run it:", made.folder.display());
+    let _written = write!(std::io::stdout(), "{made}");
+    Exit::Done.into()
 }
 
 fn fail(error: &dyn std::error::Error) -> ExitCode {

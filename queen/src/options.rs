@@ -10,14 +10,23 @@ use std::{
 use clap::{Parser, builder::BoolishValueParser};
 use distwasm_proto::{
     foreign::why_no_program,
-    limits::{GUEST_ARGS_BYTES_MAX, NAME_BYTES_MAX, PROGRAM_BYTES_MAX},
+    limits::{NAME_BYTES_MAX, PROGRAM_BYTES_MAX},
     link::parse_address,
     logging::LogFormat,
     payload::Payload,
+    time::Time,
 };
 use thiserror::Error;
 
-use crate::{king_link::JobRequest, reactor::Folders};
+use crate::{
+    earlier::{self, EarlierError},
+    guest_options::{GuestOptions, GuestOptionsError},
+    king_link::JobRequest,
+    limits::{FailureLimit, Limits},
+    reactor::Folders,
+    report::failure_file,
+    wishes::Wishes,
+};
 
 /// Runs one WebAssembly program over every file below a folder, and writes a folder of results.
 ///
@@ -28,7 +37,7 @@ use crate::{king_link::JobRequest, reactor::Folders};
 #[derive(Debug, Parser)]
 #[command(name = "queen", version, args_override_self = true)]
 pub struct Options {
-    /// The program: a WebAssembly module, binary or text
+    /// The program: a WebAssembly module or component, binary or text
     #[arg(short, long, value_name = "PROGRAM", env = "DISTWASM_BINARY")]
     pub binary: PathBuf,
 
@@ -56,6 +65,10 @@ pub struct Options {
     #[arg(long, env = "DISTWASM_ONE_PER_MACHINE", value_parser = BoolishValueParser::new())]
     pub one_per_machine: bool,
 
+    /// What this job gets beside others.
+    #[command(flatten)]
+    pub wishes: Wishes,
+
     /// How long one unit may take, such as 30s or 5min [default: for ever]
     #[arg(long, value_name = "DURATION", env = "DISTWASM_TIMEOUT", value_parser = parse_timeout)]
     pub timeout: Option<Duration>,
@@ -63,6 +76,23 @@ pub struct Options {
     /// How often a unit that failed is tried again
     #[arg(long, value_name = "N", default_value_t = 0, env = "DISTWASM_RETRIES")]
     pub retries: u32,
+
+    /// Stop the job when more than N units have failed, or more than P% of the finished ones, judged from the 100th
+    /// finished unit on [default: never]
+    #[arg(long, value_name = "N|P%", env = "DISTWASM_MAX_FAILURES")]
+    pub max_failures: Option<FailureLimit>,
+
+    /// How long the whole run may take, such as 30min or 8h; what is done then is kept [default: for ever]
+    #[arg(long, value_name = "DURATION", env = "DISTWASM_TIME_LIMIT", value_parser = parse_timeout)]
+    pub time_limit: Option<Duration>,
+
+    /// Send only the inputs that are named in the failures file of an earlier run into this output folder
+    #[arg(long, env = "DISTWASM_RETRY_FAILED", value_parser = BoolishValueParser::new())]
+    pub retry_failed: bool,
+
+    /// What the program is given, and how it is called
+    #[command(flatten)]
+    pub guest: GuestOptions,
 
     /// Put each output on disk for good before it counts
     #[arg(long, env = "DISTWASM_SYNC", value_parser = BoolishValueParser::new())]
@@ -99,15 +129,11 @@ pub struct Options {
     /// How log lines look; RUST_LOG says which there are
     #[arg(long, value_enum, default_value_t, env = "DISTWASM_LOG_FORMAT")]
     pub log_format: LogFormat,
-
-    /// Arguments for the program
-    #[arg(last = true, value_name = "ARGS")]
-    pub args: Vec<String>,
 }
 
-fn parse_timeout(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_timeout(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(timeout) if timeout.is_zero() => Err("a unit must have some time".to_owned()),
+        Ok(timeout) if timeout.is_zero() => Err("it must be some time".to_owned()),
         Ok(timeout) => Ok(timeout),
         Err(error) => Err(error.to_string()),
     }
@@ -139,8 +165,10 @@ pub enum OptionsError {
         "each slot must have {wanted_mb} MB (--min-ram), and this machine gives its guests {limit_mb} MB (--ram-limit)"
     )]
     MinRam { wanted_mb: u64, limit_mb: u64 },
-    #[error("the arguments for the program have more than {} KB", GUEST_ARGS_BYTES_MAX >> 10)]
-    Args,
+    #[error(transparent)]
+    Guest(#[from] GuestOptionsError),
+    #[error("failed to find what failed (--retry-failed)")]
+    Earlier(#[from] EarlierError),
 }
 
 /// What a run needs, checked.
@@ -162,30 +190,36 @@ impl Options {
     /// When the run cannot begin, with the reason.
     pub fn prepare(&self) -> Result<Prepared, OptionsError> {
         let program = read_program(&self.binary)?;
-        let stem = || self.binary.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        let project = self.project.clone().unwrap_or_else(stem);
+        let project = self.project.clone().unwrap_or_else(|| project_of(&self.binary));
         if project.is_empty() || project.len() > NAME_BYTES_MAX {
             return Err(OptionsError::Project);
         }
-        if self.args.iter().map(|arg| arg.len() + 1).sum::<usize>() > GUEST_ARGS_BYTES_MAX {
-            return Err(OptionsError::Args);
-        }
+        let (guest, archives) = self.guest.prepare(&project)?;
         let input =
             fs::canonicalize(&self.input).map_err(|source| OptionsError::Input { path: self.input.clone(), source })?;
         if !input.is_dir() {
             return Err(OptionsError::InputNoFolder { path: self.input.clone() });
         }
         let (output, lock) = self.claim_output(&input)?;
+        let only = if self.retry_failed { Some(earlier::names(&failure_file(&output))?.into()) } else { None };
         let request = JobRequest {
             project,
             program,
             min_ram_bytes: self.min_ram.saturating_mul(1 << 20),
             one_per_machine: self.one_per_machine,
+            wishes: self.wishes.clone(),
             timeout: self.timeout,
             retries: self.retries,
-            args: self.args.clone(),
+            guest,
+            archives,
         };
-        Ok(Prepared { request, folders: Folders { input, output, sync: self.sync }, _output_lock: lock })
+        Ok(Prepared { request, folders: Folders { input, output, sync: self.sync, only }, _output_lock: lock })
+    }
+
+    /// What the run may cost; its time counts from when the clock stood at zero.
+    pub fn limits(&self) -> Limits {
+        let ends_at = self.time_limit.map(|limit| Time::default().after(limit));
+        Limits { failures: self.max_failures, ends_at }
     }
 
     fn claim_output(&self, input: &Path) -> Result<(PathBuf, fs::File), OptionsError> {
@@ -215,6 +249,11 @@ impl Options {
     }
 }
 
+/// The name of a project when nobody chose one: that of the program, without its ending.
+pub(crate) fn project_of(program: &Path) -> String {
+    program.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
 /// The path with the links in its existing part followed.
 fn resolve(path: &Path) -> io::Result<PathBuf> {
     let absolute = std::path::absolute(path)?;
@@ -230,7 +269,7 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
     Ok(absolute)
 }
 
-fn read_program(path: &Path) -> Result<Payload, OptionsError> {
+pub(crate) fn read_program(path: &Path) -> Result<Payload, OptionsError> {
     let cannot_read = |source| OptionsError::Program { path: path.to_owned(), source };
     let metadata = fs::metadata(path).map_err(cannot_read)?;
     if metadata.len() > PROGRAM_BYTES_MAX {

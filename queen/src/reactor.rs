@@ -12,22 +12,24 @@ use distwasm_proto::{
     ids::UnitNo,
     limits::{GOODBYE_WITHIN, MESSAGES_WAITING, REACTOR_QUEUE, READERS, READING_MAX, WRITERS},
     link::KingAddress,
+    time::{Clock, time_of_day},
     wire::FromQueen,
 };
 use thiserror::Error;
 use tokio::{
     sync::mpsc,
     task::JoinSet,
-    time::{interval, timeout},
+    time::{interval, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     king_link::{self, Incoming, JobRequest, LinkError, Told, Verdict, Window},
+    limits::{FailureLimit, Limits},
     listing::{self, BATCH, Found, Input},
     output::{self, Output, Written},
     readers::{self, Order, Post, Sent},
-    report::{Counts, FailedUnit, PROGRESS_DRAWN_EVERY, Reporter},
+    report::{Counts, FailedUnit, PROGRESS_DRAWN_EVERY, Reporter, Tried},
     submission::{Action, End, Event, Submission},
 };
 
@@ -40,6 +42,19 @@ pub struct Folders {
     pub output: PathBuf,
     /// Whether each output must be on disk before it counts.
     pub sync: bool,
+    /// Only these inputs, and what is below these folders, if not all.
+    pub only: Option<Arc<[PathBuf]>>,
+}
+
+/// What may end a run early.
+#[derive(Debug)]
+pub struct Terms<'a> {
+    /// Stood at zero when the run began.
+    pub clock: Clock,
+    /// What the run may cost.
+    pub limits: Limits,
+    /// The user wants it to end.
+    pub interrupted: &'a CancellationToken,
 }
 
 /// How a run ended.
@@ -56,6 +71,10 @@ pub struct Ending {
 pub enum CutShort {
     #[error("interrupted")]
     Interrupted,
+    #[error("stopped: {failed} of {finished} finished units failed, which is more than --max-failures {limit} allows")]
+    TooManyFailed { failed: u64, finished: u64, limit: FailureLimit },
+    #[error("the time for the whole run is over (--time-limit)")]
+    OutOfTime,
     #[error("the program cannot run: {0}")]
     Unfit(String),
     #[error(transparent)]
@@ -74,6 +93,8 @@ const WRITE_ORDERS: usize = 2 * WRITERS;
 
 /// See the module's documentation.
 struct Reactor<'a> {
+    limits: Limits,
+    clock: Clock,
     submission: Submission,
     reporter: &'a mut dyn Reporter,
     counts: Counts,
@@ -104,7 +125,7 @@ pub async fn run(
     address: &KingAddress,
     request: &JobRequest,
     reporter: &mut dyn Reporter,
-    interrupted: &CancellationToken,
+    terms: &Terms<'_>,
     household: impl Future<Output = String>,
 ) -> Ending {
     let mut threads = JoinSet::new();
@@ -115,7 +136,9 @@ pub async fn run(
     let (news, told) = mpsc::channel(MESSAGES_WAITING);
     let mut channels = Channels { found, sent, written, told };
     let mut reactor = Reactor {
-        submission: Submission::default(),
+        limits: terms.limits,
+        clock: terms.clock,
+        submission: Submission::new(terms.limits),
         reporter,
         counts: Counts::default(),
         listed: VecDeque::new(),
@@ -132,7 +155,7 @@ pub async fn run(
     let listen = |incoming| {
         link.spawn(listen(incoming, news.clone()));
     };
-    reactor.run(&mut channels, submit, listen, interrupted, household).await;
+    reactor.run(&mut channels, submit, listen, terms.interrupted, household).await;
     if reactor.end != Some(End::Complete) {
         king_link::leave(messages).await;
     }
@@ -147,7 +170,7 @@ pub async fn run(
 fn start_lister(threads: &mut JoinSet<()>, folders: &Folders) -> mpsc::Receiver<Found> {
     let (sender, found) = mpsc::channel(REACTOR_QUEUE);
     let folders = folders.clone();
-    threads.spawn_blocking(move || listing::list(&folders.input, &folders.output, &sender));
+    threads.spawn_blocking(move || listing::list(&folders.input, &folders.output, folders.only.as_deref(), &sender));
     found
 }
 
@@ -207,6 +230,7 @@ impl Reactor<'_> {
         let mut sought = false;
         let mut ticks = interval(PROGRESS_DRAWN_EVERY);
         while self.end.is_none() {
+            let deadline = self.submission.next_deadline().map(|time| self.clock.instant(time).into());
             tokio::select! {
                 found = channels.found.recv(), if listing && self.submission.wants_inputs() => match found {
                     Some(found) => self.on_found(found),
@@ -239,6 +263,9 @@ impl Reactor<'_> {
                 }
                 why = &mut household => self.lose_king(CutShort::Household(why)),
                 () = interrupted.cancelled() => self.events.push(Event::Interrupted),
+                () = async { sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)).await }, if deadline.is_some() => {
+                    self.events.push(Event::Tick);
+                }
                 _ = ticks.tick() => self.reporter.progress(&self.counts),
             }
             self.settle();
@@ -252,7 +279,7 @@ impl Reactor<'_> {
     fn settle(&mut self) {
         let mut actions = Vec::new();
         for event in std::mem::take(&mut self.events) {
-            self.submission.handle(event, &mut actions);
+            self.submission.handle(self.clock.now(), event, &mut actions);
         }
         for action in actions {
             match action {
@@ -282,6 +309,10 @@ impl Reactor<'_> {
         let cut_short = match self.end {
             None | Some(End::Complete) => None,
             Some(End::Interrupted) => Some(CutShort::Interrupted),
+            Some(End::OutOfTime) => Some(CutShort::OutOfTime),
+            Some(End::TooManyFailed { failed, finished }) => {
+                self.limits.failures.map(|limit| CutShort::TooManyFailed { failed, finished, limit })
+            }
             Some(End::Unfit | End::KingLost | End::NoOutputs) => self.why,
         };
         Ending { counts: self.counts, cut_short }
@@ -293,14 +324,16 @@ impl Reactor<'_> {
         match found {
             Found::Inputs(inputs) => {
                 self.counts.found += inputs.len() as u64;
-                self.events.extend(inputs.iter().map(|input| Event::InputListed { bytes: input.bytes }));
+                self.events.extend(inputs.iter().map(|input| Event::InputListed { bytes: input.window_bytes() }));
                 self.listed.extend(inputs);
             }
             Found::Done(count) => self.counts.done_before += count,
+            Found::Gone => self.counts.gone += 1,
             Found::Skipped { path, why } => self.reporter.skipped(&path, &why),
             Found::Unusable { path, why } => {
                 self.counts.found += 1;
-                self.fail(path, Failure::new(FailureKind::Input, why), 0, String::new());
+                self.events.push(Event::InputUnusable);
+                self.fail(path, Failure::new(FailureKind::Input, why), Tried::default());
             }
         }
     }
@@ -310,13 +343,13 @@ impl Reactor<'_> {
             Sent::Units(units) => {
                 for (unit, input) in units {
                     self.counts.bytes_sent += input.bytes;
-                    self.events.push(Event::UnitSent { unit, bytes: input.bytes });
+                    self.events.push(Event::UnitSent { unit, bytes: input.window_bytes() });
                     self.open.insert(unit, input);
                 }
             }
             Sent::Unreadable(input, why) => {
-                self.events.push(Event::InputFailed { bytes: input.bytes });
-                self.fail(input.path, Failure::new(FailureKind::Input, why), 0, String::new());
+                self.events.push(Event::InputFailed { bytes: input.window_bytes() });
+                self.fail(input.path, Failure::new(FailureKind::Input, why), Tried::default());
             }
         }
     }
@@ -342,14 +375,14 @@ impl Reactor<'_> {
         }
     }
 
-    fn on_verdict(&mut self, Verdict { unit, outcome, attempts, duke }: Verdict) {
+    fn on_verdict(&mut self, Verdict { unit, outcome, attempts, duke, run_us }: Verdict) {
         let Some(input) = self.open.remove(&unit) else {
             return self.lose_king(LinkError::Nonsense("a verdict on a unit that has none to come").into());
         };
         self.events.push(Event::VerdictArrived { unit, done: outcome.is_ok() });
         match outcome {
             Ok((result, room)) => self.outputs.push_back(Output { unit, path: input.path, result, room }),
-            Err(failure) => self.fail(input.path, failure, attempts, duke),
+            Err(failure) => self.fail(input.path, failure, Tried { attempts, duke, run_us }),
         }
     }
 
@@ -367,7 +400,8 @@ impl Reactor<'_> {
                 }
                 Err(error) => {
                     self.events.push(Event::OutputFailed { unit });
-                    self.fail(path, Failure::new(FailureKind::Output, error.why), 1, String::new());
+                    let tried = Tried { attempts: 1, ..Tried::default() };
+                    self.fail(path, Failure::new(FailureKind::Output, error.why), tried);
                 }
             }
         }
@@ -378,9 +412,9 @@ impl Reactor<'_> {
         self.events.push(Event::KingLost);
     }
 
-    fn fail(&mut self, path: PathBuf, failure: Failure, attempts: u32, duke: String) {
+    fn fail(&mut self, path: PathBuf, failure: Failure, tried: Tried) {
         self.counts.failed += 1;
-        self.reporter.failed(FailedUnit { path, failure, attempts, duke });
+        self.reporter.failed(FailedUnit { path, failure, tried, failed_at: time_of_day() });
     }
 
     // ---- What goes out --------------------------------------------------------------------------------------------

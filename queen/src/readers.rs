@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use distwasm_proto::{
     ids::UnitNo,
-    limits::{GATHERED_INPUT_BYTES_MAX, MESSAGE_FILL_BYTES, UNIT_BYTES_MAX},
+    limits::{GATHERED_INPUT_BYTES_MAX, MESSAGE_FILL_BYTES, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX},
     wire::{self, FromQueen, queen_word::Word},
 };
 use tokio::sync::mpsc;
@@ -100,6 +100,7 @@ pub fn read(folder: &Path, orders: &Arc<Mutex<Receiver<Order>>>, post: &Post, se
 #[derive(Default)]
 struct Batch {
     inputs: Vec<Input>,
+    names: Vec<Bytes>,
     contents: Vec<Bytes>,
     bytes: usize,
 }
@@ -114,6 +115,11 @@ impl Batch {
     ) -> Result<(), Over> {
         for input in inputs {
             let path = folder.join(&input.path);
+            if input.name().len() > UNIT_NAME_BYTES_MAX {
+                let why = format!("its path below the input folder has more than {UNIT_NAME_BYTES_MAX} bytes");
+                sent.blocking_send(Sent::Unreadable(input, why)).map_err(|_| Over)?;
+                continue;
+            }
             if input.bytes > UNIT_BYTES_MAX {
                 let why = format!("it has {} bytes, and an input may have {UNIT_BYTES_MAX} (2 GiB - 1)", input.bytes);
                 sent.blocking_send(Sent::Unreadable(input, why)).map_err(|_| Over)?;
@@ -126,7 +132,8 @@ impl Batch {
             }
             match read_small(&path, input.bytes) {
                 Ok(content) => {
-                    self.bytes += content.len();
+                    self.bytes += input.name().len() + content.len();
+                    self.names.push(name_of(&input));
                     self.inputs.push(input);
                     self.contents.push(content);
                 }
@@ -145,16 +152,20 @@ impl Batch {
         if self.inputs.is_empty() {
             return Ok(());
         }
-        let contents = std::mem::take(&mut self.contents);
+        let (names, contents) = (std::mem::take(&mut self.names), std::mem::take(&mut self.contents));
         self.bytes = 0;
         post.send(std::mem::take(&mut self.inputs), sent, |first, send| {
-            let word = |(unit, data): (u64, Bytes)| {
+            let word = |((unit, name), data): ((u64, Bytes), Bytes)| {
                 let input = Some(wire::Payload { bytes_total: data.len() as u64, data });
-                Word::Unit(wire::Unit { unit, input })
+                Word::Unit(wire::Unit { unit, input, name })
             };
-            send((first.0..).zip(contents).map(word).collect())
+            send((first.0..).zip(names).zip(contents).map(word).collect())
         })
     }
+}
+
+fn name_of(input: &Input) -> Bytes {
+    Bytes::copy_from_slice(input.name())
 }
 
 fn changed(listed: u64) -> io::Error {
@@ -178,9 +189,10 @@ fn send_large(path: &PathBuf, input: Input, post: &Post, sent: &mpsc::Sender<Sen
         Ok(file) => file,
         Err(error) => return sent.blocking_send(Sent::Unreadable(input, error.to_string())).map_err(|_| Over),
     };
+    let name = name_of(&input);
     post.send(vec![input], sent, |unit, send| {
         let begin = wire::Payload { bytes_total: listed, data: Bytes::new() };
-        send(vec![Word::Unit(wire::Unit { unit: unit.0, input: Some(begin) })])?;
+        send(vec![Word::Unit(wire::Unit { unit: unit.0, input: Some(begin), name })])?;
         let mut missing = listed;
         while missing > 0 {
             let piece = match read_piece(&mut file, missing) {

@@ -1,6 +1,6 @@
 //! The queen's submission: a pure state machine that decides how many units may be open, and how the job ends.
 //!
-//! Like the king's scheduler it takes events and gives actions, without I/O or payload bytes. Inputs pass through in
+//! Like the king's scheduler it takes events with a time and gives actions, without a clock, I/O or payload bytes. Inputs pass through in
 //! their order: listed, then handed to the readers, then sent (which is when they get their unit numbers), then
 //! without a verdict, then settled.
 
@@ -9,7 +9,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use distwasm_proto::{
     ids::UnitNo,
     limits::{LISTED_MAX, READING_MAX},
+    time::Time,
 };
+
+use crate::limits::Limits;
 
 /// Something that happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,13 +20,15 @@ use distwasm_proto::{
 pub enum Event {
     /// The king took the job; so much may be without a verdict.
     Welcomed { window_units: u32, window_bytes: u64 },
-    /// An input was found that has no output yet.
+    /// An input was found that has no output yet. `bytes` is what it counts for in the window, here and below.
     InputListed { bytes: u64 },
+    /// An input, or a folder of inputs, was found that cannot be worked on.
+    InputUnusable,
     /// All inputs were found.
     ListingEnded,
-    /// An input of this listed size was read and sent, and is this unit.
+    /// An input was read and sent, and is this unit.
     UnitSent { unit: UnitNo, bytes: u64 },
-    /// An input of this listed size could not be read, and was not sent.
+    /// An input could not be read, and was not sent.
     InputFailed { bytes: u64 },
     /// The king said how a unit ended.
     VerdictArrived { unit: UnitNo, done: bool },
@@ -41,6 +46,8 @@ pub enum Event {
     KingLost,
     /// The user wants to stop.
     Interrupted,
+    /// Time passed; sent when [`Submission::next_deadline`] is reached.
+    Tick,
 }
 
 /// Something to do.
@@ -68,11 +75,21 @@ pub enum End {
     NoOutputs,
     /// The user stopped it.
     Interrupted,
+    /// More units failed than may.
+    TooManyFailed {
+        /// How many.
+        failed: u64,
+        /// Of so many that were finished.
+        finished: u64,
+    },
+    /// The time for the run is over.
+    OutOfTime,
 }
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct Submission {
+    limits: Limits,
     window: Option<Window>,
     /// Sizes of inputs that the readers have not got yet.
     listed: VecDeque<u64>,
@@ -87,6 +104,10 @@ pub struct Submission {
     open_bytes: u64,
     /// Units whose outputs are being written.
     writing: BTreeSet<UnitNo>,
+    /// Inputs that have their output.
+    done: u64,
+    /// Inputs that have none, and will not get one.
+    failed: u64,
     closed: bool,
     job_ended: bool,
     /// Set once; nothing is decided afterwards.
@@ -100,8 +121,18 @@ struct Window {
 }
 
 impl Submission {
+    /// A submission within these limits.
+    pub fn new(limits: Limits) -> Submission {
+        Submission { limits, ..Submission::default() }
+    }
+
+    /// When [`Event::Tick`] is due, if the run does not end before.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.limits.ends_at.filter(|_| self.end.is_none())
+    }
+
     /// Takes in one event, and appends to `actions` what follows from it.
-    pub fn handle(&mut self, event: Event, actions: &mut Vec<Action>) {
+    pub fn handle(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {
         // The run is over; what is still under way does not matter any more.
         if self.end.is_some() {
             return;
@@ -112,6 +143,7 @@ impl Submission {
                 self.window = Some(Window { units, bytes: window_bytes });
             }
             Event::InputListed { bytes } => self.listed.push_back(bytes),
+            Event::InputUnusable => self.failed += 1,
             Event::ListingEnded => self.listing_ended = true,
             Event::UnitSent { unit, bytes } => {
                 self.reading -= 1;
@@ -121,6 +153,7 @@ impl Submission {
             Event::InputFailed { bytes } => {
                 self.reading -= 1;
                 self.open_bytes -= bytes;
+                self.failed += 1;
             }
             Event::VerdictArrived { unit, done } => {
                 // The border lets only verdicts of open units through.
@@ -128,16 +161,27 @@ impl Submission {
                 self.open_bytes -= bytes;
                 if done {
                     self.writing.insert(unit);
+                } else {
+                    self.failed += 1;
                 }
             }
-            Event::OutputWritten { unit } | Event::OutputFailed { unit } => {
-                self.writing.remove(&unit);
-            }
+            Event::OutputWritten { unit } => self.done += u64::from(self.writing.remove(&unit)),
+            Event::OutputFailed { unit } => self.failed += u64::from(self.writing.remove(&unit)),
             Event::OutputsImpossible => return self.finish(End::NoOutputs, actions),
             Event::JobEnded => self.job_ended = true,
             Event::JobFailed => return self.finish(End::Unfit, actions),
             Event::KingLost => return self.finish(End::KingLost, actions),
             Event::Interrupted => return self.finish(End::Interrupted, actions),
+            Event::Tick => {}
+        }
+        let (failed, finished) = (self.failed, self.failed + self.done);
+        if self.limits.failures.is_some_and(|limit| limit.is_exceeded(failed, finished)) {
+            return self.finish(End::TooManyFailed { failed, finished }, actions);
+        }
+        if self.is_out_of_time(now) {
+            // What was asked for may have been done with this very event.
+            let complete = if self.is_complete() { End::Complete } else { End::OutOfTime };
+            return self.finish(complete, actions);
         }
         self.go_on(actions);
     }
@@ -152,24 +196,28 @@ impl Submission {
         self.open.contains_key(&unit)
     }
 
+    fn is_out_of_time(&self, now: Time) -> bool {
+        self.limits.ends_at.is_some_and(|ends_at| now >= ends_at)
+    }
+
+    fn is_complete(&self) -> bool {
+        let all_sent = self.listing_ended && self.listed.is_empty() && self.reading == 0;
+        let all_settled = self.job_ended && self.open.is_empty() && self.writing.is_empty();
+        // When there was nothing to do, or nothing could be read, the king need not know.
+        all_sent && (self.sent == 0 || all_settled)
+    }
+
     fn go_on(&mut self, actions: &mut Vec<Action>) {
         let count = self.readable();
         if count > 0 {
             actions.push(Action::ReadInputs { count });
         }
         let all_sent = self.listing_ended && self.listed.is_empty() && self.reading == 0;
-        if !all_sent {
-            return;
-        }
-        if self.sent == 0 {
-            // There was nothing to do, or nothing could be read: the king need not know.
-            return self.finish(End::Complete, actions);
-        }
-        if !self.closed {
+        if all_sent && self.sent > 0 && !self.closed {
             self.closed = true;
             actions.push(Action::CloseJob { units: self.sent });
         }
-        if self.job_ended && self.open.is_empty() && self.writing.is_empty() {
+        if self.is_complete() {
             self.finish(End::Complete, actions);
         }
     }
@@ -217,6 +265,11 @@ impl Submission {
             let nothing_left = self.open.is_empty() && self.writing.is_empty() && self.listed.is_empty();
             assert!(nothing_left && self.reading == 0, "complete_run_has_nothing_left");
         }
+        if self.end.is_none()
+            && let Some(limit) = self.limits.failures
+        {
+            assert!(!limit.is_exceeded(self.failed, self.failed + self.done), "limit_of_failures_is_kept");
+        }
         assert!(!self.closed || (self.listing_ended && self.listed.is_empty()), "closed_job_has_all_its_units");
     }
 }
@@ -228,10 +281,22 @@ mod tests {
     fn handle(submission: &mut Submission, events: impl IntoIterator<Item = Event>) -> Vec<Action> {
         let mut actions = Vec::new();
         for event in events {
-            submission.handle(event, &mut actions);
+            submission.handle(Time::default(), event, &mut actions);
             submission.check();
         }
         actions
+    }
+
+    fn failing(limit: &str) -> Submission {
+        let mut submission = Submission::new(Limits { failures: Some(limit.parse().unwrap()), ends_at: None });
+        let welcome = Event::Welcomed { window_units: 1000, window_bytes: 1000 };
+        handle(&mut submission, std::iter::once(welcome).chain(listed(&[1; 300])));
+        handle(&mut submission, (0..300).map(|unit| Event::UnitSent { unit: UnitNo(unit), bytes: 1 }));
+        submission
+    }
+
+    fn verdict(unit: u64, done: bool) -> Event {
+        Event::VerdictArrived { unit: UnitNo(unit), done }
     }
 
     fn listed(sizes: &[u64]) -> Vec<Event> {
@@ -279,5 +344,43 @@ mod tests {
         let mut submission = Submission::default();
         let actions = handle(&mut submission, [Event::Interrupted, Event::KingLost, Event::ListingEnded]);
         assert_eq!(actions, [Action::Finish { end: End::Interrupted }]);
+    }
+
+    #[test]
+    fn every_kind_of_failure_counts_and_one_too_many_ends_the_run() {
+        let mut submission = failing("3");
+        assert_eq!(handle(&mut submission, [verdict(0, false), Event::InputUnusable]), []);
+        let output = [verdict(1, true), Event::OutputFailed { unit: UnitNo(1) }];
+        assert_eq!(handle(&mut submission, output), []);
+        let written = [verdict(2, true), Event::OutputWritten { unit: UnitNo(2) }];
+        assert_eq!(handle(&mut submission, written), []);
+        let end = End::TooManyFailed { failed: 4, finished: 5 };
+        assert_eq!(handle(&mut submission, [verdict(3, false)]), [Action::Finish { end }]);
+        assert_eq!(handle(&mut submission, [verdict(4, false), Event::Interrupted]), []);
+    }
+
+    #[test]
+    fn a_share_of_failures_is_judged_from_the_hundredth_finished_unit_on() {
+        let mut submission = failing("10%");
+        assert_eq!(handle(&mut submission, (0..99).map(|unit| verdict(unit, false))), []);
+        let end = End::TooManyFailed { failed: 99, finished: 100 };
+        let hundredth = [verdict(99, true), Event::OutputWritten { unit: UnitNo(99) }];
+        assert_eq!(handle(&mut submission, hundredth), [Action::Finish { end }]);
+    }
+
+    #[test]
+    fn a_run_ends_when_its_time_is_over_unless_it_is_complete_then() {
+        let limits = Limits { failures: None, ends_at: Some(Time(100)) };
+        let mut submission = Submission::new(limits);
+        assert_eq!(submission.next_deadline(), Some(Time(100)));
+        let mut actions = Vec::new();
+        submission.handle(Time(99), Event::Tick, &mut actions);
+        assert_eq!(actions, []);
+        submission.handle(Time(100), Event::Tick, &mut actions);
+        assert_eq!(actions, [Action::Finish { end: End::OutOfTime }]);
+        assert_eq!(submission.next_deadline(), None);
+        let mut actions = Vec::new();
+        Submission::new(limits).handle(Time(100), Event::ListingEnded, &mut actions);
+        assert_eq!(actions, [Action::Finish { end: End::Complete }]);
     }
 }

@@ -8,5 +8,6 @@
     reason = "a test that finds something odd fails"
 )]
 
+pub mod chaos;
 pub mod real;
 pub mod sim;

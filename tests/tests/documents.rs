@@ -18,13 +18,13 @@ use distwasm_tests::real::{programs, root};
 #[test]
 fn the_reference_of_the_command_line_is_fresh() {
     let commands = [
-        distwasm_queen::options::Options::command(),
+        distwasm_queen::command_line::CommandLine::command(),
         distwasm_king::options::Options::command(),
         distwasm_duke::options::Options::command(),
         distwasm_peasant::options::Options::command(),
     ];
     let mut reference = String::from(
-        "# Command line\n\nWhat `--help` says. Every flag can also come from the environment, by the name in brackets.\n\
+        "# Command line\n\nWhat `--help` says. What has a name in brackets can also come from the environment, by that name.\n\
          This page is generated from the programs; a test keeps it fresh.\n",
     );
     for command in commands {

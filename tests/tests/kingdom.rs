@@ -86,6 +86,19 @@ fn a_job_that_cannot_be_placed_waits_and_says_why() {
 }
 
 #[test]
+fn a_job_runs_only_where_the_labels_are_that_it_requires() {
+    let place = Place::default();
+    place.write_sums(3);
+    let king = place.king();
+    let _elsewhere = place.duke(&king, &["--label", "zone=us"]);
+    king.expect_metric("distwasm_dukes", |dukes| dukes == 1);
+    let queen = place.start_queen(&king, guest("summer.wasm"), &["--require", "zone=eu", "--require", "gpu=no"]);
+    queen.expect_log("waiting: no duke has labels gpu=no, zone=eu");
+    let _there = place.duke(&king, &["--label", "zone=eu,gpu=no"]);
+    queen.finish().expect(0, &["3 done"]);
+}
+
+#[test]
 fn one_per_machine_means_one() {
     let place = Place::default();
     for number in 0..60 {
@@ -173,6 +186,8 @@ fn a_king_who_is_told_to_stop_says_so_to_everybody() {
     let duke = place.duke(&king, &[]);
     let queen = place.start_queen(&king, guest("slow.wat"), &[]);
     until("some outputs", || (place.outputs_count() > 5).then_some(()), || queen.log());
+    king.process.signal(Signal::TERM);
+    king.process.expect_log("the king takes no new jobs");
     king.process.signal(Signal::TERM);
     queen.finish().expect(2, &["the king is shutting down", "run the same command again to go on"]);
     king.process.finish().expect(0, &["the king is shutting down"]);

@@ -13,13 +13,25 @@ fn every_invariant_holds_in_five_hundred_kingdoms() {
         }
     }
     let Tally {
-        verdicts, failed, dukes_lost, queens_left, peasants_died, jobs_unfit, slots_asked_back, offers, ..
+        verdicts,
+        failed,
+        dukes_lost,
+        dukes_drained,
+        queens_left,
+        queens_stopped,
+        peasants_died,
+        jobs_unfit,
+        slots_asked_back,
+        offers,
+        ..
     } = tally;
     for (what, count) in [
         ("verdicts", verdicts),
         ("failed", failed),
         ("dukes_lost", dukes_lost),
+        ("dukes_drained", dukes_drained),
         ("queens_left", queens_left),
+        ("queens_stopped", queens_stopped),
         ("peasants_died", peasants_died),
         ("jobs_unfit", jobs_unfit),
         ("slots_asked_back", slots_asked_back),

@@ -83,6 +83,11 @@ impl Roster {
         self.barons.values().filter_map(|baron| self.deadline(baron)).min()
     }
 
+    /// Whether no slot is kept, so that nothing runs or waits.
+    pub fn is_idle(&self) -> bool {
+        self.barons.is_empty()
+    }
+
     fn on_event(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {
         match event {
             Event::LeaseOpened { job, timeout } => self.on_lease_opened(job, timeout, actions),
@@ -150,7 +155,7 @@ impl Roster {
             // Who has the least to do goes first.
             let idlest = staying.min_by_key(|(id, baron)| (baron.state == State::Serving, baron.pipe.len(), *id));
             // Slots that were given back as broken may be asked back by a king who had not heard of it.
-            let Some((id, _)) = idlest else { return };
+            let Some((id, _)) = idlest else { break };
             self.leave(id, actions);
         }
         self.return_orphans(job, actions);

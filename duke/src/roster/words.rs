@@ -18,9 +18,9 @@ pub enum Event {
     SlotsAskedBack { job: JobId, slots: u32 },
     /// A unit came, with an input of this size.
     AttemptArrived { job: JobId, attempt: AttemptId, bytes: u64, alone: bool },
-    /// A job's program is compiled.
+    /// All that a job's peasants need is there: its program is compiled, its shared directories are unpacked.
     ProgramReady { job: JobId },
-    /// A job's program cannot be compiled or loaded for want of something on this machine; the program is not to blame.
+    /// What a job's peasants need cannot be had, for want of something on this machine; the program is not to blame.
     ProgramBroken { job: JobId },
     /// A peasant is initialised.
     PeasantReady { baron: BaronId },
@@ -44,7 +44,7 @@ pub struct AnswerId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are named for what they are")]
 pub enum Action {
-    /// Get the job's program, and have it compiled.
+    /// Get what the job's peasants need: its program, compiled, and its shared directories.
     PrepareProgram { job: JobId },
     /// Start a peasant.
     Spawn { baron: BaronId, job: JobId },

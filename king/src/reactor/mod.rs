@@ -5,15 +5,20 @@
 
 mod perform;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
 
 use distwasm_proto::{
     VERSION,
     digest::Digest,
     failure::{Failure, FailureKind},
+    guest::GuestSettings,
     ids::{AttemptId, DukeId, JobId, UnitNo},
     limits::{DUKES_MAX, JOBS_MAX, REACTOR_BATCH, WINDOW_BYTES, WINDOW_UNITS},
     payload::Payload,
+    stop::Stop,
     time::Clock,
     transfer::{Outbox, Taken},
     wire::{self, DukeOrder, QueenNews, duke_order::Order, queen_news::News},
@@ -27,7 +32,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     metrics::{Metrics, Totals},
-    payloads::{Inputs, Programs},
+    payloads::{self, Blobs, Inputs},
     scheduler::{Event, Outcome, Scheduler},
     service::{
         Leaving,
@@ -57,7 +62,7 @@ pub(crate) enum Input {
     },
     QueenJoined {
         job: JobId,
-        request: JobRequest,
+        request: Box<JobRequest>,
         outbox: Outbox<QueenNews>,
         ended: CancellationToken,
     },
@@ -81,7 +86,12 @@ pub(crate) struct Reactor {
     takings: Arc<Takings>,
     dukes: HashMap<DukeId, Duke>,
     queens: HashMap<JobId, Queen>,
-    programs: Programs,
+    /// Queens whose links have not ended: some may still have results to take after the ends of their jobs.
+    linked_queens: HashSet<JobId>,
+    /// The king is going to end: no new jobs.
+    draining: bool,
+    programs: Blobs,
+    shares: Blobs,
     totals: Totals,
     /// What is to be handled with the next batch.
     events: Vec<Event>,
@@ -99,8 +109,12 @@ struct Queen {
     project: String,
     digest: Digest,
     timeout_ms: u64,
-    args: Vec<String>,
+    guest: GuestSettings,
+    /// Archives that it needs, each once.
+    shares: Vec<Digest>,
     min_ram_bytes: u64,
+    /// Labels that dukes must have, as they are said.
+    requires: String,
     outbox: Outbox<QueenNews>,
     ended: CancellationToken,
     inputs: Inputs,
@@ -113,8 +127,8 @@ struct Queen {
 }
 
 enum Evidence {
-    Result { duke: DukeId, result: Payload },
-    Failure { duke: DukeId, failure: Failure },
+    Result { duke: DukeId, result: Payload, run_us: u64 },
+    Failure { duke: DukeId, failure: Failure, run_us: u64 },
 }
 
 impl Reactor {
@@ -125,15 +139,20 @@ impl Reactor {
             takings,
             dukes: HashMap::new(),
             queens: HashMap::new(),
-            programs: Programs::default(),
+            linked_queens: HashSet::new(),
+            draining: false,
+            programs: Blobs::default(),
+            shares: Blobs::default(),
             totals: Totals::default(),
             events: Vec::new(),
             evidence: HashMap::new(),
         }
     }
 
-    /// Runs until `shutdown`, then says goodbye to everybody.
-    pub(crate) async fn run(mut self, mut inputs: mpsc::Receiver<Input>, shutdown: CancellationToken) {
+    /// Runs until `stop` says so, then says goodbye to everybody. An end in peace becomes an end at once when the jobs
+    /// have ended, or have had the time that they may have.
+    pub(crate) async fn run(mut self, mut inputs: mpsc::Receiver<Input>, stop: Stop) {
+        let mut drained_at = None;
         let mut batch = Vec::with_capacity(REACTOR_BATCH);
         let takings = Arc::clone(&self.takings);
         loop {
@@ -144,7 +163,19 @@ impl Reactor {
                 () = async { sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)).await }, if deadline.is_some() => {
                     self.events.push(Event::Tick);
                 }
-                () = shutdown.cancelled() => break,
+                () = stop.drains().cancelled(), if !self.draining => {
+                    if stop.ends().is_cancelled() {
+                        break;
+                    }
+                    info!(jobs = self.queens.len(), "the king takes no new jobs, and ends when those that he has have ended");
+                    self.draining = true;
+                    drained_at = Some(self.clock.instant(self.clock.now().after(stop.patience())).into());
+                }
+                () = async { sleep_until(drained_at.unwrap_or_else(tokio::time::Instant::now)).await }, if drained_at.is_some() => {
+                    warn!(jobs = self.queens.len(), "some jobs have not ended in time");
+                    break;
+                }
+                () = stop.ends().cancelled() => break,
             }
             for (job, taken) in self.takings.collect() {
                 self.on_taken(job, taken);
@@ -153,7 +184,12 @@ impl Reactor {
                 self.on_input(input);
             }
             self.settle();
+            if self.draining && self.linked_queens.is_empty() {
+                break;
+            }
         }
+        stop.end();
+        info!("the king is shutting down");
         self.say_goodbye();
     }
 
@@ -199,9 +235,9 @@ impl Reactor {
             Input::QueenGone { job, outbox, leaving } => self.on_queen_gone(job, &outbox, leaving),
             Input::Asked(answer) => {
                 let input_bytes = self.queens.values().map(|queen| queen.inputs.bytes()).sum();
-                let program_bytes = self.programs.bytes();
-                let metrics =
-                    Metrics { census: self.scheduler.census(), totals: self.totals, input_bytes, program_bytes };
+                let (program_bytes, share_bytes) = (self.programs.bytes(), self.shares.bytes());
+                let (census, totals) = (self.scheduler.census(), self.totals);
+                let metrics = Metrics { census, totals, input_bytes, program_bytes, share_bytes };
                 // Who asked may have gone away.
                 let _sent = answer.send(metrics);
             }
@@ -218,27 +254,27 @@ impl Reactor {
         }
         info!(duke = id.0, host = machine.hostname, cpus = machine.cpus, ram_mb = machine.ram_bytes >> 20, labels = ?machine.labels, "a duke joined");
         outbox.push(Order::Welcome(wire::DukeWelcome { version: VERSION.to_owned() }));
-        let (cpus, ram_bytes) = (machine.cpus, machine.ram_bytes);
+        let (cpus, ram_bytes, labels) = (machine.cpus, machine.ram_bytes, machine.labels.clone());
         self.dukes.insert(id, Duke { machine, outbox, ended });
-        self.events.push(Event::DukeJoined { duke: id, cpus, ram_bytes });
+        self.events.push(Event::DukeJoined { duke: id, cpus, ram_bytes, labels });
     }
 
     fn on_duke_said(&mut self, duke: DukeId, said: volunteer::Said) {
         let event = match said {
-            volunteer::Said::ProgramWanted(digest) => return self.send_program(duke, digest),
+            volunteer::Said::BlobWanted(digest) => return self.send_blob(duke, digest),
             volunteer::Said::ProgramUnfit { job, failure } => {
                 self.complain(job, failure);
                 Event::ProgramUnfit { duke, job }
             }
             volunteer::Said::AttemptDone { attempt, run_us, result } => {
                 let outcome = Outcome::Done { bytes: result.bytes() };
-                self.evidence.insert(attempt, Evidence::Result { duke, result });
+                self.evidence.insert(attempt, Evidence::Result { duke, result, run_us });
                 Event::AttemptEnded { duke, attempt, outcome, run_us }
             }
             volunteer::Said::AttemptFailed { attempt, run_us, killed, failure } => {
                 let bytes = failure.bytes();
                 let outcome = if killed { Outcome::Killed { bytes } } else { Outcome::Failed { bytes } };
-                self.evidence.insert(attempt, Evidence::Failure { duke, failure });
+                self.evidence.insert(attempt, Evidence::Failure { duke, failure, run_us });
                 Event::AttemptEnded { duke, attempt, outcome, run_us }
             }
             volunteer::Said::AttemptReturned { attempt, suspect } => {
@@ -246,6 +282,11 @@ impl Reactor {
             }
             volunteer::Said::ResultOffered { attempt, bytes, run_us } => {
                 Event::ResultOffered { duke, attempt, bytes, run_us }
+            }
+            volunteer::Said::Draining => {
+                let host = self.dukes.get(&duke).map_or("", |duke| duke.machine.hostname.as_str());
+                info!(duke = duke.0, host, "a duke is going to leave");
+                Event::DukeDraining { duke }
             }
             volunteer::Said::SlotsReleased { job, slots } => Event::SlotsReleased { duke, job, slots },
             volunteer::Said::SlotsBroken { job, slots, reason } => {
@@ -267,11 +308,12 @@ impl Reactor {
         }
     }
 
-    fn send_program(&self, duke: DukeId, digest: Digest) {
-        // The job may have ended meanwhile, and its program been forgotten.
-        let (Some(duke), Some(program)) = (self.dukes.get(&duke), self.programs.get(digest)) else { return };
-        let order = Order::Program(wire::Program { digest: digest.to_wire(), program: None });
-        duke.outbox.push_with(order, program.clone());
+    fn send_blob(&self, duke: DukeId, digest: Digest) {
+        let blob = self.programs.get(digest).or_else(|| self.shares.get(digest));
+        // The job may have ended meanwhile, and what it needed been forgotten.
+        let (Some(duke), Some(blob)) = (self.dukes.get(&duke), blob) else { return };
+        let order = Order::Blob(wire::Blob { digest: digest.to_wire(), payload: None });
+        duke.outbox.push_with(order, blob.clone());
     }
 
     fn on_duke_gone(&mut self, id: DukeId, outbox: &Outbox<DukeOrder>, leaving: Leaving) {
@@ -305,18 +347,18 @@ impl Reactor {
     fn on_queen_joined(
         &mut self,
         job: JobId,
-        request: JobRequest,
+        request: Box<JobRequest>,
         outbox: Outbox<QueenNews>,
         ended: CancellationToken,
     ) {
-        if self.queens.len() >= JOBS_MAX {
-            let reason = format!("the king has {JOBS_MAX} jobs already, which is as many as he takes: try again later");
+        self.linked_queens.insert(job);
+        if let Some(reason) = self.why_no_job() {
             outbox.push(News::End(wire::End { reason }));
             outbox.close();
             ended.cancel();
             return;
         }
-        let JobRequest { spec, digest, program, timeout, args } = request;
+        let JobRequest { spec, digest, program, timeout, guest, archives } = *request;
         info!(job = job.0, project = spec.project, program = %digest, "a job was opened");
         outbox.push(News::Welcome(wire::QueenWelcome {
             version: VERSION.to_owned(),
@@ -325,12 +367,16 @@ impl Reactor {
             window_bytes: WINDOW_BYTES,
         }));
         self.programs.insert(digest, program);
+        let shares: Vec<Digest> = archives.keys().copied().collect();
+        archives.into_iter().for_each(|(digest, archive)| self.shares.insert(digest, archive));
         let queen = Queen {
             project: spec.project.clone(),
             digest,
             timeout_ms: timeout.map_or(0, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
-            args,
+            guest,
+            shares,
             min_ram_bytes: spec.min_ram_bytes,
+            requires: name_labels(&spec.requires),
             outbox,
             ended,
             inputs: Inputs::default(),
@@ -343,20 +389,28 @@ impl Reactor {
         self.events.push(Event::JobOpened { job, spec });
     }
 
+    fn why_no_job(&self) -> Option<String> {
+        if self.draining {
+            return Some("the king is going to end, and takes no new jobs: try again when he is back".to_owned());
+        }
+        (self.queens.len() >= JOBS_MAX)
+            .then(|| format!("the king has {JOBS_MAX} jobs already, which is as many as he takes: try again later"))
+    }
+
     fn on_queen_said(&mut self, job: JobId, said: submit::Said) {
         // A queen may go on sending while she is being told that her job failed.
         let Some(queen) = self.queens.get_mut(&job) else { return };
         let submit::Said::Unit { unit, input } = said else {
             return self.events.push(Event::JobClosed { job });
         };
-        let bytes = input.as_ref().map_or(0, Payload::bytes);
+        let bytes = input.as_ref().map_or(0, payloads::Input::bytes);
         let held = queen.inputs.bytes();
         if queen.units_in_hand >= u64::from(WINDOW_UNITS) || (held > 0 && held + bytes > WINDOW_BYTES) {
             return self.expel_queen(job, "it sent more units than its window allows");
         }
         queen.units_in_hand += 1;
         self.totals.units += 1;
-        self.totals.input_bytes += bytes;
+        self.totals.input_bytes += input.as_ref().map_or(0, |input| input.content.bytes());
         match input {
             Ok(input) => {
                 queen.inputs.insert(unit, input);
@@ -372,6 +426,7 @@ impl Reactor {
     }
 
     fn on_queen_gone(&mut self, job: JobId, outbox: &Outbox<QueenNews>, leaving: Leaving) {
+        self.linked_queens.remove(&job);
         if let Err(error) = &leaving {
             outbox.push(News::End(wire::End { reason: error.to_string() }));
         }
@@ -388,6 +443,7 @@ impl Reactor {
     fn forget_queen(&mut self, job: JobId) -> Option<Queen> {
         let queen = self.queens.remove(&job)?;
         self.programs.release(queen.digest);
+        queen.shares.iter().for_each(|digest| self.shares.release(*digest));
         Some(queen)
     }
 
@@ -399,4 +455,10 @@ impl Reactor {
         queen.ended.cancel();
         self.events.push(Event::QueenLost { job });
     }
+}
+
+/// Labels as a user writes them.
+fn name_labels(labels: &BTreeMap<String, String>) -> String {
+    let named: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    format!("{} {}", if named.len() == 1 { "label" } else { "labels" }, named.join(", "))
 }

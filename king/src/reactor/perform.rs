@@ -1,5 +1,6 @@
 //! Does what the scheduler decided: orders to dukes, news to queens.
 
+use bytes::Bytes;
 use distwasm_proto::{
     failure::{Failure, FailureKind},
     ids::{DukeId, JobId, UnitNo},
@@ -21,7 +22,7 @@ impl Reactor {
                     program_digest: queen.digest.to_wire(),
                     slot_bytes,
                     timeout_ms: queen.timeout_ms,
-                    args: queen.args.clone(),
+                    guest: Some(queen.guest.to_wire()),
                 };
                 self.tell_duke(duke, Order::OpenLease(order));
             }
@@ -34,12 +35,13 @@ impl Reactor {
             Action::CloseLease { duke, job } => {
                 self.tell_duke(duke, Order::CloseLease(wire::CloseLease { job: job.0 }));
             }
-            Action::StartAttempt { duke, job, unit, attempt, alone } => {
+            Action::StartAttempt { duke, job, unit, attempt, number, alone } => {
                 let (Some(duke), Some(queen)) = (self.dukes.get(&duke), self.queens.get(&job)) else { return };
                 let Some(input) = queen.inputs.get(unit) else { return };
                 let (job, unit, attempt) = (job.0, unit.0, attempt.0);
-                let order = wire::StartAttempt { job, unit, attempt, alone, input: None };
-                duke.outbox.push_with(Order::StartAttempt(order), input.clone());
+                let name = Bytes::copy_from_slice(&input.name);
+                let order = wire::StartAttempt { job, unit, attempt, alone, input: None, name, number };
+                duke.outbox.push_with(Order::StartAttempt(order), input.content.clone());
                 self.totals.attempts += 1;
             }
             Action::FetchResult { duke, attempt } => {
@@ -62,17 +64,17 @@ impl Reactor {
     fn report(&mut self, job: JobId, unit: UnitNo, verdict: Verdict, attempts: u32) {
         let Some(queen) = self.queens.get_mut(&job) else { return };
         queen.inputs.remove(unit);
-        let (duke, outcome) = match verdict {
+        let (duke, outcome, run_us) = match verdict {
             Verdict::Broken => {
                 // It was put there with the event that leads here.
                 let failure = queen.broken.remove(&unit);
-                (None, Err(failure.unwrap_or_else(|| Failure::new(FailureKind::Input, ""))))
+                (None, Err(failure.unwrap_or_else(|| Failure::new(FailureKind::Input, ""))), None)
             }
             Verdict::Done(attempt) | Verdict::Failed(attempt) => match self.evidence.remove(&attempt) {
-                Some(Evidence::Result { duke, result }) => (Some(duke), Ok(result)),
-                Some(Evidence::Failure { duke, failure }) => (Some(duke), Err(failure)),
+                Some(Evidence::Result { duke, result, run_us }) => (Some(duke), Ok(result), Some(run_us)),
+                Some(Evidence::Failure { duke, failure, run_us }) => (Some(duke), Err(failure), Some(run_us)),
                 // Both are put there with the event that leads here.
-                None => (None, Err(Failure::new(FailureKind::Other, "the king lost the evidence"))),
+                None => (None, Err(Failure::new(FailureKind::Other, "the king lost the evidence")), None),
             },
         };
         let host = duke.and_then(|duke| self.dukes.get(&duke)).map(|duke| duke.machine.hostname.clone());
@@ -88,7 +90,7 @@ impl Reactor {
         } else {
             self.totals.units_failed += 1;
         }
-        let verdict = wire::Verdict { unit: unit.0, done, result: None, failure, attempts, duke };
+        let verdict = wire::Verdict { unit: unit.0, done, result: None, failure, attempts, duke, run_us };
         queen.outbox.push_weighed(News::Verdict(verdict), result, weight);
     }
 
@@ -97,6 +99,7 @@ impl Reactor {
         let waits_for = match status.waits_for {
             None => String::new(),
             Some(WaitsFor::Duke) => "there is no duke; start one with `duke --king-address ...`".to_owned(),
+            Some(WaitsFor::Labels) => format!("no duke has {}", queen.requires),
             Some(WaitsFor::Memory { largest_bytes }) => format!(
                 "each slot must have {} MB (--min-ram), and the largest duke has {} MB (its --ram-limit)",
                 queen.min_ram_bytes >> 20,

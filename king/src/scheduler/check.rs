@@ -4,7 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use distwasm_proto::ids::{JobId, UnitNo};
 
-use super::{Scheduler, Stage, duke::Room, job::UnitState};
+use super::{
+    Scheduler, Stage,
+    duke::Room,
+    job::{Job, UnitState},
+};
 
 impl Scheduler {
     /// Asserts every invariant.
@@ -16,6 +20,7 @@ impl Scheduler {
         self.check_dukes();
         self.check_leases();
         self.check_jobs();
+        self.check_projects();
         self.check_units();
         self.check_results();
     }
@@ -31,6 +36,8 @@ impl Scheduler {
             let promised = promised.fold(Room::default(), Room::plus);
             let available = coming.fold(duke.free, Room::plus);
             assert!(available.minus(promised).is_some(), "reservations_can_be_kept: {id}");
+            let slots: u32 = duke.leases.values().map(|lease| lease.slots).sum();
+            assert!(!duke.draining || slots == 0, "draining_duke_serves_nobody: {id}");
             for job in &duke.reserved {
                 assert!(self.jobs.contains_key(job), "reservation_is_for_a_job: {id}, {job}");
             }
@@ -59,6 +66,7 @@ impl Scheduler {
                 };
                 let listed = job.by_load.contains(&(lease.load(), *duke_id));
                 assert_eq!(listed, lease.slots > 0, "lease_is_found_by_its_load: {duke_id}, {job_id}");
+                assert!(duke.has_labels(&job.spec.requires), "duke_has_the_labels_it_needs: {duke_id}, {job_id}");
                 if job.spec.one_per_machine {
                     assert!(lease.slots <= 1, "one_per_machine: {duke_id}, {job_id}");
                 }
@@ -70,10 +78,12 @@ impl Scheduler {
 
     fn check_jobs(&self) {
         let mut slots: BTreeMap<JobId, u32> = BTreeMap::new();
+        let mut releasing: BTreeMap<JobId, u32> = BTreeMap::new();
         let mut reserved: BTreeMap<JobId, u32> = BTreeMap::new();
         for duke in self.dukes.values() {
             for (job, lease) in &duke.leases {
                 *slots.entry(*job).or_default() += lease.slots;
+                *releasing.entry(*job).or_default() += lease.releasing;
             }
             for job in &duke.reserved {
                 *reserved.entry(*job).or_default() += 1;
@@ -82,8 +92,22 @@ impl Scheduler {
         for (id, job) in &self.jobs {
             assert_eq!(job.slots, slots.get(id).copied().unwrap_or(0), "job_counts_its_slots: {id}");
             assert_eq!(job.reserved, reserved.get(id).copied().unwrap_or(0), "job_counts_its_reservations: {id}");
+            let counted = releasing.get(id).copied().unwrap_or(0);
+            assert_eq!(job.releasing, counted, "job_counts_what_it_gives_back: {id}");
             assert!(!job.closed || job.units.open() > 0, "complete_job_is_ended: {id}");
+            let taken = job.slots + job.reserved + job.releasing;
+            assert!(job.spec.max_parallel.is_none_or(|max| taken <= max), "max_parallel_is_kept: {id}");
         }
+    }
+
+    fn check_projects(&self) {
+        let mut weights: BTreeMap<&str, u32> = BTreeMap::new();
+        for Job { spec, .. } in self.jobs.values() {
+            let weight = weights.entry(&spec.project).or_default();
+            *weight = spec.weight.max(*weight);
+        }
+        let known = self.projects.iter().map(|(name, project)| (name, project.weight));
+        assert!(known.eq(weights), "project_weighs_what_its_heaviest_job_does");
     }
 
     fn check_units(&self) {

@@ -15,11 +15,14 @@ use super::job::JobSpec;
 pub(super) struct Duke {
     pub(super) cpus: u32,
     pub(super) ram_bytes: u64,
+    labels: BTreeMap<String, String>,
     /// What no slot has.
     pub(super) free: Room,
     pub(super) leases: BTreeMap<JobId, Lease>,
     /// Jobs that get a slot as soon as there is room, one entry a slot, in this order.
     pub(super) reserved: VecDeque<JobId>,
+    /// It is going to leave: nothing new for it.
+    pub(super) draining: bool,
 }
 
 /// A part of a machine.
@@ -96,13 +99,23 @@ impl Lease {
 }
 
 impl Duke {
-    pub(super) fn new(cpus: u32, ram_bytes: u64) -> Duke {
+    pub(super) fn new(cpus: u32, ram_bytes: u64, labels: BTreeMap<String, String>) -> Duke {
         let free = Room { cpus, bytes: ram_bytes };
-        Duke { cpus, ram_bytes, free, leases: BTreeMap::new(), reserved: VecDeque::new() }
+        let (leases, reserved) = (BTreeMap::new(), VecDeque::new());
+        Duke { cpus, ram_bytes, labels, free, leases, reserved, draining: false }
     }
 
-    /// How many slots a job could have here, and what each takes of the machine; `None` if it does not fit at all.
+    /// Whether the machine has all these labels.
+    pub(super) fn has_labels(&self, required: &BTreeMap<String, String>) -> bool {
+        required.iter().all(|(key, value)| self.labels.get(key) == Some(value))
+    }
+
+    /// How many slots a job could have here, and what each takes of the machine; `None` if it does not fit at all, or
+    /// does not want to be here.
     pub(super) fn capacity(&self, spec: &JobSpec) -> Option<(u32, Room)> {
+        if !self.has_labels(&spec.requires) {
+            return None;
+        }
         let by_ram = self.ram_bytes.checked_div(spec.min_ram_bytes).unwrap_or(u64::MAX);
         let mut slots = u32::try_from(by_ram).unwrap_or(u32::MAX).min(self.cpus);
         if spec.one_per_machine {
@@ -131,5 +144,27 @@ impl Duke {
         if self.leases.get(&job).is_some_and(|lease| lease.closed && lease.releasing == 0) {
             self.leases.remove(&job);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(labels: &[(&str, &str)]) -> BTreeMap<String, String> {
+        labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_job_has_no_place_where_a_label_is_missing() {
+        let duke = Duke::new(2, 1000, labels(&[("zone", "eu"), ("gpu", "")]));
+        let slots = |required: &[(&str, &str)]| {
+            let spec = JobSpec { requires: labels(required), ..JobSpec::default() };
+            duke.capacity(&spec).map(|(slots, _)| slots)
+        };
+        assert_eq!(slots(&[]), Some(2));
+        assert_eq!(slots(&[("zone", "eu"), ("gpu", "")]), Some(2));
+        assert_eq!(slots(&[("zone", "us")]), None);
+        assert_eq!(slots(&[("zone", "eu"), ("disk", "")]), None);
     }
 }

@@ -68,7 +68,7 @@ impl Scheduler {
         debug_assert!(unit.state == UnitState::Waiting, "only waiting units are queued");
         unit.state = UnitState::Trying;
         unit.attempts += 1;
-        let (input_bytes, alone) = (unit.bytes, unit.is_suspect());
+        let (input_bytes, number, alone) = (unit.bytes, unit.attempts, unit.is_suspect());
         self.attempts_made += 1;
         let id = AttemptId(self.attempts_made);
         let attempt = Attempt { duke: duke_id, job: job_id, unit: unit_no, input_bytes, stage: Stage::Running };
@@ -77,7 +77,7 @@ impl Scheduler {
             lease.running += 1;
             lease.running_bytes += input_bytes;
         });
-        actions.push(Action::StartAttempt { duke: duke_id, job: job_id, unit: unit_no, attempt: id, alone });
+        actions.push(Action::StartAttempt { duke: duke_id, job: job_id, unit: unit_no, attempt: id, number, alone });
     }
 
     /// Fetches offered results while the job may hold more. One result may always be held, whatever its size.

@@ -1,12 +1,14 @@
 //! What the scheduler knows of a job and its units.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use distwasm_proto::{
     ids::{AttemptId, DukeId, UnitNo},
     limits::{SLOT_QUEUE, SLOT_UNITS_MAX, SLOT_UNITS_MIN},
     time::UnitTime,
 };
+
+use super::duke::Duke;
 
 /// What a queen wants of a job, as far as scheduling goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +21,29 @@ pub struct JobSpec {
     pub one_per_machine: bool,
     /// How often a unit that failed is tried again.
     pub retries: u32,
+    /// What counts of its project beside others; the heaviest job of a project counts for it. At least 1.
+    pub weight: u32,
+    /// A job of a higher priority comes before others of its project.
+    pub priority: i32,
+    /// At most so many slots at a time.
+    pub max_parallel: Option<u32>,
+    /// Labels that a duke must have.
+    pub requires: BTreeMap<String, String>,
+}
+
+impl Default for JobSpec {
+    fn default() -> JobSpec {
+        JobSpec {
+            project: String::new(),
+            min_ram_bytes: 0,
+            one_per_machine: false,
+            retries: 0,
+            weight: 1,
+            priority: 0,
+            max_parallel: None,
+            requires: BTreeMap::new(),
+        }
+    }
 }
 
 /// What a job has, and what it waits for.
@@ -38,7 +63,9 @@ pub struct JobStatus {
 pub enum WaitsFor {
     /// There is no duke.
     Duke,
-    /// No duke has the memory that a slot must have; the largest has this many bytes.
+    /// No duke has the labels that the job requires.
+    Labels,
+    /// No duke with these labels has the memory that a slot must have; the largest has this many bytes.
     Memory { largest_bytes: u64 },
     /// All slots serve other jobs, or their dukes cannot start peasants for this one at present.
     Slot,
@@ -59,6 +86,8 @@ pub(super) struct Job {
     pub(super) slots: u32,
     /// Slots that will be granted as soon as they are free.
     pub(super) reserved: u32,
+    /// Slots that were asked back and are not free yet.
+    pub(super) releasing: u32,
     /// Nothing could be found for it when slots were last dealt out.
     pub(super) passed_over: bool,
     /// Its leases with slots, the least loaded first.
@@ -83,6 +112,7 @@ impl Job {
             closed: false,
             slots: 0,
             reserved: 0,
+            releasing: 0,
             passed_over: false,
             by_load: BTreeSet::new(),
             offers: VecDeque::new(),
@@ -95,11 +125,13 @@ impl Job {
     /// How many slots it could use. An open job without units could use one, to have its program compiled meanwhile.
     pub(super) fn need(&self) -> u32 {
         let units = u32::try_from(self.units.open()).unwrap_or(u32::MAX);
-        units.max(u32::from(!self.closed))
+        units.max(u32::from(!self.closed)).min(self.spec.max_parallel.unwrap_or(u32::MAX))
     }
 
+    /// Whether it could use one slot more. With a bound, slots that were asked back count until they are free.
     pub(super) fn wants_slot(&self) -> bool {
-        self.need() > self.slots + self.reserved
+        let held = self.slots + self.reserved;
+        self.need() > held && self.spec.max_parallel.is_none_or(|max| held + self.releasing < max)
     }
 
     /// How many units each slot should have queued: enough work to hide the link's latency, but not more than its
@@ -114,14 +146,21 @@ impl Job {
         by_time.min(by_share).clamp(SLOT_UNITS_MIN, SLOT_UNITS_MAX)
     }
 
-    pub(super) fn status(&self, dukes: u32, largest_ram: Option<u64>) -> JobStatus {
-        let waits_for = match largest_ram {
-            _ if self.slots > 0 || self.need() == 0 => None,
-            None => Some(WaitsFor::Duke),
-            Some(largest_bytes) if largest_bytes < self.spec.min_ram_bytes => Some(WaitsFor::Memory { largest_bytes }),
-            Some(_) => Some(WaitsFor::Slot),
-        };
-        JobStatus { slots: self.slots, dukes, waits_for }
+    /// What it has, and why it has nothing. `staying` of the dukes do not drain: the same number for every job.
+    pub(super) fn status(&self, dukes: &BTreeMap<DukeId, Duke>, staying: u32) -> JobStatus {
+        let waits_for = (self.slots == 0 && self.need() > 0).then(|| self.waits_for(dukes));
+        JobStatus { slots: self.slots, dukes: staying, waits_for }
+    }
+
+    fn waits_for(&self, dukes: &BTreeMap<DukeId, Duke>) -> WaitsFor {
+        let staying = || dukes.values().filter(|duke| !duke.draining);
+        let fitting = staying().filter(|duke| duke.has_labels(&self.spec.requires));
+        match fitting.map(|duke| duke.ram_bytes).max() {
+            None if staying().next().is_none() => WaitsFor::Duke,
+            None => WaitsFor::Labels,
+            Some(largest_bytes) if largest_bytes < self.spec.min_ram_bytes => WaitsFor::Memory { largest_bytes },
+            Some(_) => WaitsFor::Slot,
+        }
     }
 }
 
@@ -216,8 +255,7 @@ mod tests {
 
     #[test]
     fn whatever_a_duke_claims_of_time_gives_a_depth() {
-        let spec = JobSpec { project: "p".into(), min_ram_bytes: 0, one_per_machine: false, retries: 0 };
-        let mut job = Job::new(spec);
+        let mut job = Job::new(JobSpec::default());
         job.slots = 1;
         job.waiting.extend((0..100_000).map(UnitNo));
         for claims in [[0, 0, 0], [u64::MAX, u64::MAX, 0], [0, u64::MAX, u64::MAX]] {

@@ -9,9 +9,12 @@
 //! [`Scheduler::handle`], then one `on_…` function for each event; the state is in `job` and `duke`.
 
 mod check;
+mod drain;
 mod duke;
+mod evictions;
 mod feed;
 mod job;
+mod projects;
 mod slots;
 mod words;
 
@@ -25,6 +28,7 @@ use distwasm_proto::{
 
 use duke::{Duke, Lease};
 use job::{Job, Unit, UnitState};
+use projects::Projects;
 
 pub use job::{JobSpec, JobStatus, WaitsFor};
 pub use words::{Action, Census, Event, JobEnd, Outcome, Verdict};
@@ -34,6 +38,7 @@ pub use words::{Action, Census, Event, JobEnd, Outcome, Verdict};
 pub struct Scheduler {
     dukes: BTreeMap<DukeId, Duke>,
     jobs: BTreeMap<JobId, Job>,
+    projects: Projects,
     attempts: BTreeMap<AttemptId, Attempt>,
     attempts_made: u64,
     /// Jobs whose slots may want units, or whose results may be fetched.
@@ -67,6 +72,7 @@ enum Stage {
 impl Scheduler {
     /// Takes in a batch of events, and appends to `actions` what follows from them.
     pub fn handle(&mut self, now: Time, events: impl IntoIterator<Item = Event>, actions: &mut Vec<Action>) {
+        self.projects.charge(now, self.jobs.values());
         for event in events {
             self.on_event(now, event, actions);
         }
@@ -82,7 +88,8 @@ impl Scheduler {
 
     fn on_event(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {
         match event {
-            Event::DukeJoined { duke, cpus, ram_bytes } => self.on_duke_joined(duke, cpus, ram_bytes),
+            Event::DukeJoined { duke, cpus, ram_bytes, labels } => self.on_duke_joined(duke, cpus, ram_bytes, labels),
+            Event::DukeDraining { duke } => self.on_duke_draining(duke, actions),
             Event::DukeLost { duke } => self.on_duke_lost(duke),
             Event::JobOpened { job, spec } => self.on_job_opened(job, spec),
             Event::UnitAdded { job, unit, bytes } => self.on_unit_added(job, unit, bytes),
@@ -103,8 +110,8 @@ impl Scheduler {
         }
     }
 
-    fn on_duke_joined(&mut self, duke: DukeId, cpus: u32, ram_bytes: u64) {
-        let known = self.dukes.insert(duke, Duke::new(cpus, ram_bytes));
+    fn on_duke_joined(&mut self, duke: DukeId, cpus: u32, ram_bytes: u64, labels: BTreeMap<String, String>) {
+        let known = self.dukes.insert(duke, Duke::new(cpus, ram_bytes, labels));
         debug_assert!(known.is_none(), "a duke's id is never used twice");
         self.deal = true;
     }
@@ -115,6 +122,7 @@ impl Scheduler {
         for (job_id, lease) in &duke.leases {
             if let Some(job) = self.jobs.get_mut(job_id) {
                 job.slots -= lease.slots;
+                job.releasing -= lease.releasing;
                 job.by_load.remove(&(lease.load(), id));
             }
         }
@@ -132,6 +140,7 @@ impl Scheduler {
     }
 
     fn on_job_opened(&mut self, job: JobId, spec: JobSpec) {
+        self.projects.enter(&spec);
         let known = self.jobs.insert(job, Job::new(spec));
         debug_assert!(known.is_none(), "a job's id is never used twice");
         self.deal = true;
@@ -267,6 +276,9 @@ impl Scheduler {
         }
         lease.releasing -= slots;
         duke.free_slots(job, slots);
+        if let Some(job) = self.jobs.get_mut(&job) {
+            job.releasing -= slots;
+        }
         self.deal = true;
     }
 
@@ -288,6 +300,7 @@ impl Scheduler {
         duke.free_slots(job_id, slots);
         if let Some(job) = self.jobs.get_mut(&job_id) {
             job.slots -= staying;
+            job.releasing -= slots - staying;
             job.by_load.remove(&(load, id));
             if slots_left > 0 {
                 job.by_load.insert((load_now, id));
@@ -353,9 +366,8 @@ impl Scheduler {
     /// Forgets a job, and has its dukes end what they do for it.
     fn remove_job(&mut self, id: JobId, actions: &mut Vec<Action>) {
         // A queen whose job has ended goes away.
-        if self.jobs.remove(&id).is_none() {
-            return;
-        }
+        let Some(Job { spec, .. }) = self.jobs.remove(&id) else { return };
+        self.projects.leave(&spec.project, self.jobs.values());
         self.attempts.retain(|_, attempt| attempt.job != id);
         self.hungry.remove(&id);
         for (duke_id, duke) in &mut self.dukes {
@@ -392,10 +404,10 @@ impl Scheduler {
     }
 
     fn tell_states(&mut self, actions: &mut Vec<Action>) {
-        let largest_ram = self.dukes.values().map(|duke| duke.ram_bytes).max();
-        let dukes = u32::try_from(self.dukes.len()).unwrap_or(u32::MAX);
+        let staying = self.dukes.values().filter(|duke| !duke.draining).count();
+        let staying = u32::try_from(staying).unwrap_or(u32::MAX);
         for (id, job) in &mut self.jobs {
-            let status = job.status(dukes, largest_ram);
+            let status = job.status(&self.dukes, staying);
             if job.told != Some(status) {
                 job.told = Some(status);
                 actions.push(Action::TellStatus { job: *id, status });
@@ -416,5 +428,14 @@ impl Scheduler {
             units_running: self.attempts.len() as u64,
             results_bytes: self.jobs.values().map(|job| job.results_bytes).sum(),
         }
+    }
+
+    /// The slots that each project has, those among them that are being given back.
+    pub fn slots_of_projects(&self) -> BTreeMap<&str, u32> {
+        let mut slots = BTreeMap::new();
+        for job in self.jobs.values() {
+            *slots.entry(job.spec.project.as_str()).or_insert(0) += job.slots + job.releasing;
+        }
+        slots
     }
 }

@@ -1,16 +1,16 @@
 //! Deals out the slots of dukes to jobs.
 //!
-//! Projects get equal numbers of slots, as far as they have use for them (max-min fairness). Within a project every
-//! job gets one slot before any gets a second; then the oldest comes first. Slots that serve somebody who has more
-//! are asked back, one for one, for somebody who has less: their peasants finish what they run, and nothing is
-//! killed. A slot that is being asked back is reserved for whom it is meant, so that a job which needs much of a
-//! machine is not overtaken for ever by jobs which need little.
+//! Projects get slots by their weights, as far as they have use for them (weighted max-min fairness); where slots cannot
+//! be divided like that, they take turns. Within a project a higher priority comes first; among equals every job gets
+//! one slot before any gets a second, then the oldest comes first. Slots that serve somebody who has more are asked
+//! back, one for one, for somebody who has less: their peasants finish what they run, and nothing is killed. A slot
+//! that is being asked back is reserved for whom it is meant, so that a job which needs much of a machine is not
+//! overtaken for ever by jobs which need little.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use distwasm_proto::{
     ids::{DukeId, JobId},
-    limits::SLOT_TENURE,
     time::Time,
 };
 
@@ -19,12 +19,6 @@ use super::{
     duke::{Duke, Lease, Room},
     job::Job,
 };
-
-/// A plan to make room for a job on a duke by asking these jobs for one slot each.
-struct Eviction {
-    duke: DukeId,
-    victims: Vec<JobId>,
-}
 
 impl Scheduler {
     /// Deals out slots until nobody who wants one can have one.
@@ -36,6 +30,7 @@ impl Scheduler {
         self.deal_at = None;
         self.end_rests(now);
         self.drop_needless_reservations();
+        self.projects.recount(self.jobs.values());
         for job in self.jobs.values_mut() {
             job.passed_over = false;
         }
@@ -75,31 +70,26 @@ impl Scheduler {
             duke.reserved.retain(|id| {
                 let Some(job) = self.jobs.get_mut(id) else { return false };
                 let is_broken = leases.get(id).is_some_and(|lease| lease.broken_until.is_some());
-                let keep = job.need() >= job.slots + job.reserved && !is_broken;
+                let keep = job.need() >= job.slots + job.reserved && !is_broken && !duke.draining;
                 job.reserved -= u32::from(!keep);
                 keep
             });
         }
     }
 
-    /// The job that should get the next slot.
+    /// The job that should get the next slot: of the project that has least, the one that comes first in it.
     fn most_deserving(&self) -> Option<JobId> {
-        let shares = self.shares();
-        let wanting = self.jobs.iter().filter(|(_, job)| job.wants_slot() && !job.passed_over);
-        let order = |(id, job): &(&JobId, &Job)| {
-            let share = shares.get(job.spec.project.as_str()).copied().unwrap_or(0);
-            (share, job.slots + job.reserved > 0, **id)
-        };
-        wanting.min_by_key(order).map(|(id, _)| *id)
-    }
-
-    /// Slots that each project has or will have.
-    fn shares(&self) -> BTreeMap<&str, u32> {
-        let mut shares = BTreeMap::new();
-        for job in self.jobs.values() {
-            *shares.entry(job.spec.project.as_str()).or_insert(0) += job.slots + job.reserved;
+        let mut firsts: BTreeMap<&str, (Reverse<i32>, bool, JobId)> = BTreeMap::new();
+        for (id, job) in self.jobs.iter().filter(|(_, job)| job.wants_slot() && !job.passed_over) {
+            let rank = (Reverse(job.spec.priority), job.slots + job.reserved > 0, *id);
+            let first = firsts.entry(&job.spec.project).or_insert(rank);
+            *first = rank.min(*first);
         }
-        shares
+        let wanting = firsts.into_iter().filter_map(|(name, (_, _, id))| Some((self.projects.get(name)?, id)));
+        let first = wanting.min_by(|(one, one_id), (two, two_id)| {
+            one.compare_levels(two).then(one.pass.cmp(&two.pass)).then(one_id.cmp(two_id))
+        });
+        first.map(|(_, id)| id)
     }
 
     /// The duke with the most processors left among those that have room for one more slot of this job.
@@ -110,11 +100,11 @@ impl Scheduler {
             self.uncommitted(duke)?.minus(slot)
         };
         let roomy = self.dukes.iter().filter_map(|(id, duke)| Some((*id, fits(duke)?)));
-        roomy.max_by_key(|(id, left)| (left.cpus, std::cmp::Reverse(*id))).map(|(id, _)| id)
+        roomy.max_by_key(|(id, left)| (left.cpus, Reverse(*id))).map(|(id, _)| id)
     }
 
     /// What is free or will be, less what is reserved.
-    fn uncommitted(&self, duke: &Duke) -> Option<Room> {
+    pub(super) fn uncommitted(&self, duke: &Duke) -> Option<Room> {
         let coming = duke.leases.values().map(|lease| lease.slot.times(lease.releasing));
         let free = coming.fold(duke.free, Room::plus);
         duke.reserved.iter().try_fold(free, |room, id| {
@@ -128,6 +118,7 @@ impl Scheduler {
         if let (Some(job), Some(duke)) = (self.jobs.get_mut(&job_id), self.dukes.get_mut(&duke_id)) {
             job.reserved += 1;
             duke.reserved.push_back(job_id);
+            self.projects.give(&job.spec.project);
         }
     }
 
@@ -163,6 +154,8 @@ impl Scheduler {
     fn ask_back(&mut self, job_id: JobId, duke_id: DukeId, actions: &mut Vec<Action>) {
         if let Some(job) = self.jobs.get_mut(&job_id) {
             job.slots -= 1;
+            job.releasing += 1;
+            self.projects.take(&job.spec.project);
         }
         self.change_load(duke_id, job_id, |lease| {
             lease.slots -= 1;
@@ -170,75 +163,13 @@ impl Scheduler {
         });
         actions.push(Action::ReleaseSlots { duke: duke_id, job: job_id, slots: 1 });
     }
-
-    /// The way to make room for a job that costs the fewest slots.
-    fn best_eviction(&mut self, now: Time, id: JobId) -> Option<Eviction> {
-        let mut wait_until = None;
-        let evictions = self.dukes.iter().filter_map(|(duke_id, duke)| {
-            let victims = self.victims(now, id, duke, &mut wait_until)?;
-            Some(Eviction { duke: *duke_id, victims })
-        });
-        let best = evictions.min_by_key(|eviction| eviction.victims.len());
-        if best.is_none()
-            && let Some(until) = wait_until
-        {
-            self.deal_at = Some(self.deal_at.map_or(until, |at| at.min(until)));
-        }
-        best
-    }
-
-    /// Whom to ask for slots so that the job gets one on this duke; `None` if too few may be asked.
-    fn victims(&self, now: Time, id: JobId, duke: &Duke, wait_until: &mut Option<Time>) -> Option<Vec<JobId>> {
-        let job = self.jobs.get(&id)?;
-        let slot = duke.slot_for(id, job)?;
-        let mut room = self.uncommitted(duke)?;
-        let mut shares = self.shares();
-        let mut held: BTreeMap<JobId, u32> = duke.leases.iter().map(|(id, lease)| (*id, lease.slots)).collect();
-        let mut taken: BTreeMap<JobId, u32> = BTreeMap::new();
-        let mut victims = Vec::new();
-        while room.minus(slot).is_none() {
-            let candidates =
-                held.iter().filter(|(victim, slots)| **victim != id && **slots > 0).filter_map(|(victim, _)| {
-                    let victim_job = self.jobs.get(victim)?;
-                    let slots = victim_job.slots - taken.get(victim).copied().unwrap_or(0);
-                    let share = shares.get(victim_job.spec.project.as_str()).copied().unwrap_or(0);
-                    let is_spare = slots > victim_job.need();
-                    let may_ask = if is_spare {
-                        true
-                    } else if victim_job.spec.project == job.spec.project {
-                        slots >= 2 && job.slots + job.reserved == 0
-                    } else {
-                        let own_share = shares.get(job.spec.project.as_str()).copied().unwrap_or(0);
-                        let tenure_ends = duke.leases.get(victim)?.since.after(SLOT_TENURE);
-                        let may_alternate = own_share == 0 && share >= 1;
-                        if may_alternate && share < 2 && now < tenure_ends {
-                            *wait_until = Some(wait_until.map_or(tenure_ends, |until: Time| until.min(tenure_ends)));
-                        }
-                        share >= own_share + 2 || (may_alternate && now >= tenure_ends)
-                    };
-                    may_ask.then_some((is_spare, share, slots, *victim))
-                });
-            let (_, _, _, victim) = candidates.max()?;
-            if let Some(slots) = held.get_mut(&victim) {
-                *slots -= 1;
-            }
-            *taken.entry(victim).or_insert(0) += 1;
-            let victim_project = self.jobs.get(&victim)?.spec.project.as_str();
-            if let Some(share) = shares.get_mut(victim_project) {
-                *share -= 1;
-            }
-            room = room.plus(duke.leases.get(&victim)?.slot);
-            victims.push(victim);
-        }
-        Some(victims)
-    }
 }
 
 impl Duke {
     /// What one more slot for this job would take; `None` if it may not have one more here.
-    fn slot_for(&self, id: JobId, job: &Job) -> Option<Room> {
+    pub(super) fn slot_for(&self, id: JobId, job: &Job) -> Option<Room> {
         let (slots_max, slot) = self.capacity(&job.spec)?;
         let is_broken = self.leases.get(&id).is_some_and(|lease| lease.broken_until.is_some());
-        (!is_broken && self.slots_of(id) < slots_max).then_some(slot)
+        (!is_broken && !self.draining && self.slots_of(id) < slots_max).then_some(slot)
     }
 }

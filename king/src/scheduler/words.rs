@@ -1,5 +1,7 @@
 //! What the scheduler is told and what it tells: events, actions, and what they are made of.
 
+use std::collections::BTreeMap;
+
 use distwasm_proto::ids::{AttemptId, DukeId, JobId, UnitNo};
 
 use super::job::{JobSpec, JobStatus};
@@ -9,7 +11,9 @@ use super::job::{JobSpec, JobStatus};
 #[expect(missing_docs, reason = "the fields are named for what they are")]
 pub enum Event {
     /// A duke offers its machine.
-    DukeJoined { duke: DukeId, cpus: u32, ram_bytes: u64 },
+    DukeJoined { duke: DukeId, cpus: u32, ram_bytes: u64, labels: BTreeMap<String, String> },
+    /// A duke is going to leave: it finishes what it runs, and wants nothing new.
+    DukeDraining { duke: DukeId },
     /// A duke's link ended, in whatever way.
     DukeLost { duke: DukeId },
     /// A queen opened a job.
@@ -64,8 +68,8 @@ pub enum Action {
     ReleaseSlots { duke: DukeId, job: JobId, slots: u32 },
     /// Tell a duke that a job is over.
     CloseLease { duke: DukeId, job: JobId },
-    /// Hand a unit to a duke.
-    StartAttempt { duke: DukeId, job: JobId, unit: UnitNo, attempt: AttemptId, alone: bool },
+    /// Hand a unit to a duke. `number` says which try of the unit it is; the first is 1.
+    StartAttempt { duke: DukeId, job: JobId, unit: UnitNo, attempt: AttemptId, number: u32, alone: bool },
     /// Ask a duke for a result that it offered.
     FetchResult { duke: DukeId, attempt: AttemptId },
     /// Tell the queen how a unit ended. Nothing more is heard of the unit.

@@ -2,8 +2,10 @@
 
 pub(crate) mod submit;
 pub(crate) mod volunteer;
+mod wishes;
 
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     pin::Pin,
     sync::{
@@ -14,7 +16,9 @@ use std::{
 
 use distwasm_proto::{
     PROTOCOL,
+    guest::GuestError,
     ids::{DukeId, JobId},
+    limits::{LABELS_MAX, NAME_BYTES_MAX},
     transfer::{Outbox, TransferError},
     wire::{self, king_server::King},
 };
@@ -34,7 +38,8 @@ type Replies<M> = Pin<Box<dyn Stream<Item = Result<M, Status>> + Send>>;
 pub(crate) struct Service {
     reactor: mpsc::Sender<Input>,
     takings: Arc<Takings>,
-    links: Arc<AtomicU64>,
+    dukes: Arc<AtomicU64>,
+    jobs: Arc<AtomicU64>,
     tasks: TaskTracker,
 }
 
@@ -51,6 +56,8 @@ pub(crate) enum LinkError {
     Protocol(u32),
     #[error("its words do not fit together: {0}")]
     Transfer(#[from] TransferError),
+    #[error("what it says of its guests cannot be: {0}")]
+    Guest(#[from] GuestError),
     #[error("what it says cannot be: {0}")]
     Nonsense(&'static str),
     #[error("the king ended the link")]
@@ -70,9 +77,11 @@ impl Peer {
             LinkError::Broken(_) | LinkError::Silent | LinkError::Ended => {
                 debug!(peer = address, %error, "a link ended");
             }
-            LinkError::NoHello(_) | LinkError::Protocol(_) | LinkError::Transfer(_) | LinkError::Nonsense(_) => {
-                warn!(peer = address, %error, "a peer is refused");
-            }
+            LinkError::NoHello(_)
+            | LinkError::Protocol(_)
+            | LinkError::Transfer(_)
+            | LinkError::Guest(_)
+            | LinkError::Nonsense(_) => warn!(peer = address, %error, "a peer is refused"),
         }
     }
 }
@@ -82,12 +91,7 @@ pub(crate) type Leaving = Result<(), LinkError>;
 
 impl Service {
     pub(crate) fn new(reactor: mpsc::Sender<Input>, takings: Arc<Takings>, tasks: TaskTracker) -> Service {
-        Service { reactor, takings, links: Arc::new(AtomicU64::new(1)), tasks }
-    }
-
-    /// A number that no other link has.
-    fn next_id(&self) -> u64 {
-        self.links.fetch_add(1, Ordering::Relaxed)
+        Service { reactor, takings, dukes: Arc::default(), jobs: Arc::default(), tasks }
     }
 }
 
@@ -102,7 +106,7 @@ impl King for Service {
     ) -> Result<Response<Self::VolunteerStream>, Status> {
         let (outbox, replies) = Outbox::new(Box::new(|_| ()));
         let link = volunteer::Link {
-            duke: DukeId(self.next_id()),
+            duke: DukeId(1 + self.dukes.fetch_add(1, Ordering::Relaxed)),
             reactor: self.reactor.clone(),
             outbox,
             peer: Peer(request.remote_addr()),
@@ -115,7 +119,7 @@ impl King for Service {
         &self,
         request: Request<Streaming<wire::FromQueen>>,
     ) -> Result<Response<Self::SubmitJobStream>, Status> {
-        let job = JobId(self.next_id());
+        let job = JobId(1 + self.jobs.fetch_add(1, Ordering::Relaxed));
         let takings = Arc::clone(&self.takings);
         let (outbox, replies) = Outbox::new(Box::new(move |taken| takings.add(job, taken)));
         let link = submit::Link { job, reactor: self.reactor.clone(), outbox, peer: Peer(request.remote_addr()) };
@@ -139,4 +143,13 @@ async fn next_message<M>(stream: &mut Streaming<M>, ended: &CancellationToken) -
 
 fn check_protocol(protocol: u32) -> Result<(), LinkError> {
     if protocol == PROTOCOL { Ok(()) } else { Err(LinkError::Protocol(protocol)) }
+}
+
+fn is_name(name: &str) -> bool {
+    name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control)
+}
+
+/// Whether a duke may have these labels, and a job require them.
+fn are_labels(labels: &HashMap<String, String>) -> bool {
+    labels.len() <= LABELS_MAX && labels.iter().all(|(key, value)| is_name(key) && is_name(value))
 }

@@ -1,11 +1,15 @@
 //! A queen's link: her words, checked.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use distwasm_proto::{
     digest::Digest,
+    guest::GuestSettings,
     ids::{JobId, UnitNo},
-    limits::{GUEST_ARGS_BYTES_MAX, HELLO_WITHIN, NAME_BYTES_MAX, PROGRAM_BYTES_MAX, UNIT_BYTES_MAX},
+    limits::{HELLO_WITHIN, PROGRAM_BYTES_MAX, SHARES_BYTES_MAX, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX},
     payload::Payload,
     transfer::{Arrived, Assembler, Outbox},
     wire::{self, QueenNews, QueenWord, queen_word::Word},
@@ -17,8 +21,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
-use super::{Leaving, LinkError, Peer, check_protocol, next_message};
-use crate::{reactor::Input, scheduler::JobSpec};
+use super::{Leaving, LinkError, Peer, check_protocol, next_message, wishes::check_wishes};
+use crate::{payloads, reactor::Input, scheduler::JobSpec};
 
 /// What a queen asks for.
 #[derive(Debug)]
@@ -27,13 +31,15 @@ pub(crate) struct JobRequest {
     pub(crate) digest: Digest,
     pub(crate) program: Payload,
     pub(crate) timeout: Option<Duration>,
-    pub(crate) args: Vec<String>,
+    pub(crate) guest: GuestSettings,
+    /// The archives of its shares.
+    pub(crate) archives: BTreeMap<Digest, Payload>,
 }
 
 /// What a queen says after that.
 #[derive(Debug)]
 pub(crate) enum Said {
-    Unit { unit: UnitNo, input: Result<Payload, String> },
+    Unit { unit: UnitNo, input: Result<payloads::Input, String> },
     Closed,
 }
 
@@ -89,27 +95,27 @@ impl Link {
         }
     }
 
-    /// Reads the first word with its program, opens the job, and gives back the words that came with it.
+    /// Reads the first words with their payloads, opens the job, and gives back the words that came with them.
     async fn open(
         &self,
         stream: &mut Streaming<wire::FromQueen>,
         ended: &CancellationToken,
     ) -> Result<std::vec::IntoIter<QueenWord>, LinkError> {
         let mut assembler = Assembler::new(PROGRAM_BYTES_MAX);
-        // The time for the first message; a large program over a slow network may take longer as long as it flows.
+        let mut opening = Opening::default();
+        // The time for one message; large payloads over a slow network may take longer as long as they flow.
         loop {
             let message = timeout_at(Instant::now() + HELLO_WITHIN, next_message(stream, ended));
             let mut words = message.await.map_err(|_| LinkError::NoHello(HELLO_WITHIN))??.words.into_iter();
             while let Some(word) = words.next() {
-                let Some((word, program)) = assembler.accept(word)? else { continue };
-                let Some(Word::OpenJob(request)) = word.word else {
-                    return Err(LinkError::Nonsense("its first word opens no job"));
+                let Some(arrived) = assembler.accept(word)? else { continue };
+                let Some(request) = opening.check_word(arrived)? else {
+                    assembler = Assembler::new(opening.room_bytes());
+                    continue;
                 };
-                let program = program.map_err(|_| LinkError::Nonsense("it broke off in its program"))?;
-                let request = check_request(request, program)?;
-                let opened =
-                    Input::QueenJoined { job: self.job, request, outbox: self.outbox.clone(), ended: ended.clone() };
-                self.send(opened).await?;
+                let (job, request, ended) = (self.job, Box::new(request), ended.clone());
+                let outbox = self.outbox.clone();
+                self.send(Input::QueenJoined { job, request, outbox, ended }).await?;
                 return Ok(words);
             }
         }
@@ -120,27 +126,57 @@ impl Link {
     }
 }
 
-fn check_request(request: wire::OpenJob, program: Payload) -> Result<JobRequest, LinkError> {
+/// The words that open a job, until all of them are there.
+#[derive(Debug, Default)]
+struct Opening {
+    request: Option<JobRequest>,
+    /// Archives that have not come.
+    missing: BTreeSet<Digest>,
+}
+
+impl Opening {
+    /// Takes in a word; gives the request when nothing is missing any more.
+    fn check_word(&mut self, (word, payload): Arrived<QueenWord>) -> Result<Option<JobRequest>, LinkError> {
+        let payload = payload.map_err(|_| LinkError::Nonsense("it broke off in its program or in a share"))?;
+        match (word.word, &mut self.request) {
+            (Some(Word::OpenJob(request)), None) => {
+                let request = check_request(request, payload)?;
+                self.missing.extend(request.guest.shares.iter().map(|share| share.digest));
+                self.request = Some(request);
+            }
+            (Some(Word::ShareData(share)), Some(request)) => {
+                let digest = Digest::of(payload.chunks().map(AsRef::as_ref));
+                if Digest::from_wire(&share.digest) != Some(digest) {
+                    return Err(LinkError::Nonsense("a share is not the one whose digest it sent"));
+                }
+                if !self.missing.remove(&digest) {
+                    return Err(LinkError::Nonsense("a share that its job does not need"));
+                }
+                request.archives.insert(digest, payload);
+            }
+            (_, None) => return Err(LinkError::Nonsense("its first word opens no job")),
+            (_, Some(_)) => return Err(LinkError::Nonsense("a share of its job is missing")),
+        }
+        Ok(if self.missing.is_empty() { self.request.take() } else { None })
+    }
+
+    /// How large the next share may be.
+    fn room_bytes(&self) -> u64 {
+        let archives = self.request.iter().flat_map(|request| request.archives.values());
+        SHARES_BYTES_MAX.saturating_sub(archives.map(Payload::bytes).sum())
+    }
+}
+
+fn check_request(mut request: wire::OpenJob, program: Payload) -> Result<JobRequest, LinkError> {
     check_protocol(request.protocol)?;
-    if request.project.is_empty() || request.project.len() > NAME_BYTES_MAX {
-        return Err(LinkError::Nonsense("the name of its project is empty or too long"));
-    }
-    let args_bytes: usize = request.args.iter().map(|arg| arg.len() + 1).sum();
-    if args_bytes > GUEST_ARGS_BYTES_MAX {
-        return Err(LinkError::Nonsense("the arguments of its guest are too long"));
-    }
+    let spec = check_wishes(&mut request)?;
+    let guest = GuestSettings::from_wire(request.guest)?;
     let digest = Digest::of(program.chunks().map(AsRef::as_ref));
     if Digest::from_wire(&request.program_digest) != Some(digest) {
         return Err(LinkError::Nonsense("the program is not the one whose digest it sent"));
     }
-    let spec = JobSpec {
-        project: request.project,
-        min_ram_bytes: request.min_ram_bytes,
-        one_per_machine: request.one_per_machine,
-        retries: request.retries,
-    };
     let timeout = (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms));
-    Ok(JobRequest { spec, digest, program, timeout, args: request.args })
+    Ok(JobRequest { spec, digest, program, timeout, guest, archives: BTreeMap::new() })
 }
 
 impl Progress {
@@ -151,9 +187,13 @@ impl Progress {
             Some(Word::Unit(unit)) if unit.unit != self.units => {
                 Err(LinkError::Nonsense("units are numbered from 0 without gaps"))
             }
+            Some(Word::Unit(unit)) if unit.name.len() > UNIT_NAME_BYTES_MAX => {
+                Err(LinkError::Nonsense("the name of a unit is too long"))
+            }
             Some(Word::Unit(unit)) => {
                 self.units += 1;
-                Ok(Said::Unit { unit: UnitNo(unit.unit), input: payload })
+                let input = payload.map(|content| payloads::Input { name: unit.name.as_ref().into(), content });
+                Ok(Said::Unit { unit: UnitNo(unit.unit), input })
             }
             Some(Word::CloseJob(_)) if self.closed => Err(LinkError::Nonsense("a second last unit")),
             Some(Word::CloseJob(close)) if close.units != self.units => {
@@ -163,10 +203,117 @@ impl Progress {
                 self.closed = true;
                 Ok(Said::Closed)
             }
+            Some(Word::ShareData(_)) => Err(LinkError::Nonsense("a share after its job was opened")),
             Some(Word::OpenJob(_)) => Err(LinkError::Nonsense("a second job on one stream")),
             Some(Word::Piece(_) | Word::End(_)) | None => {
                 Err(LinkError::Nonsense("a word of a kind that is not known"))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use distwasm_proto::PROTOCOL;
+
+    use super::*;
+
+    fn digest(bytes: &[u8]) -> Digest {
+        Digest::of([bytes])
+    }
+
+    /// The first word of a queen whose guests share these archives.
+    fn open(shares: &[&[u8]]) -> wire::OpenJob {
+        let share = |(number, archive): (usize, &&[u8])| wire::Share {
+            digest: digest(archive).to_wire(),
+            guest_path: format!("/{number}"),
+        };
+        let shares = shares.iter().enumerate().map(share).collect();
+        wire::OpenJob {
+            protocol: PROTOCOL,
+            project: "p".to_owned(),
+            program_digest: digest(b"program").to_wire(),
+            guest: Some(wire::GuestSettings { shares, ..wire::GuestSettings::default() }),
+            ..wire::OpenJob::default()
+        }
+    }
+
+    fn arrived(word: Word, payload: &[u8]) -> Arrived<QueenWord> {
+        (word.into(), Ok(payload.to_vec().into()))
+    }
+
+    fn share(archive: &[u8]) -> Arrived<QueenWord> {
+        arrived(Word::ShareData(wire::ShareData { digest: digest(archive).to_wire(), archive: None }), archive)
+    }
+
+    /// What comes of these words: the archives of the job, nothing yet, or why its link ends.
+    fn opened(words: Vec<Arrived<QueenWord>>) -> Result<Option<usize>, String> {
+        let mut opening = Opening::default();
+        let mut request = None;
+        for word in words {
+            request = opening.check_word(word).map_err(|error| error.to_string())?;
+        }
+        Ok(request.map(|request| request.archives.len()))
+    }
+
+    #[test]
+    fn a_job_is_open_when_its_last_share_has_come() {
+        let first = |shares: &[&[u8]]| arrived(Word::OpenJob(open(shares)), b"program");
+        assert_eq!(opened(vec![first(&[])]), Ok(Some(0)));
+        assert_eq!(opened(vec![first(&[b"a", b"b"]), share(b"b")]), Ok(None));
+        assert_eq!(opened(vec![first(&[b"a", b"b"]), share(b"b"), share(b"a")]), Ok(Some(2)));
+        assert_eq!(opened(vec![first(&[b"a", b"a"]), share(b"a")]), Ok(Some(1)), "each archive comes once");
+    }
+
+    #[test]
+    fn shares_that_do_not_belong_to_the_job_end_the_link() {
+        let first = |shares: &[&[u8]]| arrived(Word::OpenJob(open(shares)), b"program");
+        let told = |words| opened(words).unwrap_err();
+        assert!(told(vec![share(b"a")]).contains("opens no job"));
+        assert!(told(vec![first(&[b"a"]), share(b"b")]).contains("does not need"));
+        assert!(told(vec![first(&[b"a", b"b"]), share(b"a"), share(b"a")]).contains("does not need"));
+        let lie = Word::ShareData(wire::ShareData { digest: digest(b"a").to_wire(), archive: None });
+        assert!(told(vec![first(&[b"a"]), arrived(lie, b"b")]).contains("not the one"));
+        let unit = arrived(Word::Unit(wire::Unit::default()), b"");
+        assert!(told(vec![first(&[b"a"]), unit]).contains("missing"));
+        let broken = (share(b"a").0, Err("cut".to_owned()));
+        assert!(told(vec![first(&[b"a"]), broken]).contains("broke off"));
+        assert!(told(vec![first(&[b"x".as_slice(); 65])]).contains("65 directories"));
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_bytes_of_shares_and_no_more() {
+        let mut opening = Opening::default();
+        let first = arrived(Word::OpenJob(open(&[b"abc", b"d"])), b"program");
+        assert!(opening.check_word(first).unwrap().is_none());
+        assert_eq!(opening.room_bytes(), SHARES_BYTES_MAX);
+        assert!(opening.check_word(share(b"abc")).unwrap().is_none());
+        assert_eq!(opening.room_bytes(), SHARES_BYTES_MAX - 3);
+    }
+
+    #[test]
+    fn what_is_said_of_guests_is_checked() {
+        let with = |guest: wire::GuestSettings| {
+            let request = wire::OpenJob { guest: Some(guest), ..open(&[]) };
+            opened(vec![arrived(Word::OpenJob(request), b"program")]).unwrap_err()
+        };
+        let empty = wire::GuestSettings::default();
+        let bad_env = wire::GuestSettings { env: vec!["DISTWASM_X=1".to_owned()], ..empty.clone() };
+        assert!(with(bad_env).contains("are set by distwasm"));
+        let long = wire::GuestSettings { args: vec!["x".repeat(1 << 20)], ..empty.clone() };
+        assert!(with(long).contains("the arguments for the program have more than 128 KB"));
+        let out = wire::Share { digest: digest(b"a").to_wire(), guest_path: "../a".to_owned() };
+        assert!(with(wire::GuestSettings { shares: vec![out], ..empty }).contains("no place for a shared directory"));
+    }
+
+    #[test]
+    fn names_of_units_have_their_bound() {
+        let unit = |name: Vec<u8>| {
+            let unit = wire::Unit { name: name.into(), ..wire::Unit::default() };
+            Progress::default().check_word(arrived(Word::Unit(unit), b"input"))
+        };
+        let longest = unit(vec![0xff; UNIT_NAME_BYTES_MAX]).unwrap();
+        assert!(matches!(longest, Said::Unit { input: Ok(input), .. } if input.bytes() == 4096 + 5));
+        assert!(unit(vec![b'x'; UNIT_NAME_BYTES_MAX + 1]).is_err());
     }
 }

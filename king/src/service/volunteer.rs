@@ -6,9 +6,7 @@ use distwasm_proto::{
     digest::Digest,
     failure::{Failure, FailureKind},
     ids::{AttemptId, DukeId, JobId},
-    limits::{
-        DUKE_CPUS_MAX, HELLO_WITHIN, LABELS_MAX, NAME_BYTES_MAX, OFFERS_MAX, RESULT_UNASKED_BYTES_MAX, UNIT_BYTES_MAX,
-    },
+    limits::{DUKE_CPUS_MAX, HELLO_WITHIN, OFFERS_MAX, RESULT_UNASKED_BYTES_MAX, UNIT_BYTES_MAX},
     payload::Payload,
     transfer::{Arrived, Assembler, Outbox},
     wire::{self, DukeOrder, DukeWord, duke_word::Word},
@@ -17,7 +15,7 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
-use super::{Leaving, LinkError, Peer, check_protocol, next_message};
+use super::{Leaving, LinkError, Peer, are_labels, check_protocol, is_name, next_message};
 use crate::reactor::Input;
 
 /// What a duke is, as it says in its first word.
@@ -32,7 +30,7 @@ pub(crate) struct Machine {
 /// What a duke says after that.
 #[derive(Debug)]
 pub(crate) enum Said {
-    ProgramWanted(Digest),
+    BlobWanted(Digest),
     ProgramUnfit { job: JobId, failure: Failure },
     AttemptDone { attempt: AttemptId, run_us: u64, result: Payload },
     AttemptFailed { attempt: AttemptId, run_us: u64, killed: bool, failure: Failure },
@@ -40,6 +38,7 @@ pub(crate) enum Said {
     ResultOffered { attempt: AttemptId, bytes: u64, run_us: u64 },
     SlotsReleased { job: JobId, slots: u32 },
     SlotsBroken { job: JobId, slots: u32, reason: String },
+    Draining,
 }
 
 /// What reads a duke's stream.
@@ -129,11 +128,10 @@ impl Offers {
 
 fn check_hello(hello: wire::DukeHello) -> Result<Machine, LinkError> {
     check_protocol(hello.protocol)?;
-    let is_name = |name: &String| name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control);
     if hello.cpus == 0 || hello.cpus > DUKE_CPUS_MAX {
         return Err(LinkError::Nonsense("it offers no processor, or more than a machine has"));
     }
-    if hello.labels.len() > LABELS_MAX || !hello.labels.iter().all(|(key, value)| is_name(key) && is_name(value)) {
+    if !are_labels(&hello.labels) {
         return Err(LinkError::Nonsense("too many labels, or too long ones, or some with control characters"));
     }
     if !is_name(&hello.hostname) {
@@ -147,9 +145,9 @@ fn check_hello(hello: wire::DukeHello) -> Result<Machine, LinkError> {
 fn check_word((word, payload): Arrived<DukeWord>) -> Result<Said, LinkError> {
     let Ok(payload) = payload else { return Err(LinkError::Nonsense("it broke off in a result")) };
     let said = match word.word {
-        Some(Word::ProgramWanted(wanted)) => {
+        Some(Word::BlobWanted(wanted)) => {
             let digest = Digest::from_wire(&wanted.digest);
-            Said::ProgramWanted(digest.ok_or(LinkError::Nonsense("a digest has 32 bytes"))?)
+            Said::BlobWanted(digest.ok_or(LinkError::Nonsense("a digest has 32 bytes"))?)
         }
         Some(Word::ProgramUnfit(unfit)) => {
             Said::ProgramUnfit { job: JobId(unfit.job), failure: check_failure(unfit.failure)? }
@@ -167,6 +165,7 @@ fn check_word((word, payload): Arrived<DukeWord>) -> Result<Said, LinkError> {
             let reason = Failure::new(FailureKind::Other, broken.reason).message;
             Said::SlotsBroken { job: JobId(broken.job), slots: broken.slots, reason }
         }
+        Some(Word::Draining(wire::Draining {})) => Said::Draining,
         Some(Word::Hello(_)) => return Err(LinkError::Nonsense("a second hello")),
         Some(Word::Piece(_) | Word::End(_)) | None => {
             return Err(LinkError::Nonsense("a word of a kind that is not known"));

@@ -1,25 +1,26 @@
 //! Plain WASI programs: stdin in, stdout out, a fresh instance for each unit.
 
-use bytes::Bytes;
+use std::sync::Arc;
+
 use distwasm_proto::failure::Failure;
 use wasmtime::{InstancePre, Store};
 
-use super::Abi;
+use super::{Abi, Unit, no_guest};
 use crate::guest::{self, Grants, Guest};
 use crate::verdict;
 
 /// A program with `_start`.
 pub struct Command {
     linked: InstancePre<Guest>,
-    grants: Grants,
+    grants: Arc<Grants>,
     /// The last unit's answer, whose room the next one uses again.
     answer: Vec<u8>,
 }
 
 impl Command {
     /// Makes one instance, which warms the pool and shows that the program fits into its memory.
-    pub fn start(linked: InstancePre<Guest>, grants: Grants) -> Result<Command, Failure> {
-        let mut store = guest::store(linked.module().engine(), &grants);
+    pub fn start(linked: InstancePre<Guest>, grants: Arc<Grants>) -> Result<Command, Failure> {
+        let mut store = guest::store(linked.module().engine(), &grants, None).map_err(|error| no_guest(&error))?;
         if let Err(error) = linked.instantiate(&mut store) {
             verdict::of_error(&error, store.data())?;
         }
@@ -33,13 +34,12 @@ impl Command {
 }
 
 impl Abi for Command {
-    fn answer(&mut self, input: Bytes) -> Result<&[u8], Failure> {
-        let mut store = guest::store(self.linked.module().engine(), &self.grants);
-        let stdio = &mut store.data_mut().stdio;
-        stdio.swap_output(std::mem::take(&mut self.answer));
-        stdio.begin(input);
+    fn answer(&mut self, unit: Unit) -> Result<&[u8], Failure> {
+        let engine = self.linked.module().engine();
+        let mut store = guest::store(engine, &self.grants, unit.description).map_err(|error| no_guest(&error))?;
+        store.data().stdio.lock().begin(unit.input, &mut self.answer);
         let ended = self.run(&mut store);
-        self.answer = store.data_mut().stdio.swap_output(Vec::new());
+        store.data().stdio.lock().end(&mut self.answer);
         match ended {
             Ok(()) => Ok(&self.answer),
             Err(error) => verdict::of_error(&error, store.data()).map(|()| self.answer.as_slice()),

@@ -1,25 +1,113 @@
 //! The ways to call a guest. Each is one file, and one arm in [`start`].
 
+mod call;
 mod command;
+mod component;
 mod process_stdio;
 
-use bytes::Bytes;
-use distwasm_proto::failure::Failure;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::guest::Grants;
-use crate::program::{Kind, Program};
+use bytes::Bytes;
+use distwasm_proto::failure::{Failure, FailureKind};
+use tokio::runtime::{Builder, Runtime};
+use wasmtime::{Instance, Store};
+use wasmtime_wasi::I32Exit;
+
+use crate::guest::{Grants, Guest};
+use crate::program::{ModuleEntry, ModuleProgram, Program};
+
+/// One unit as it comes to its guest.
+#[derive(Clone, Debug)]
+pub struct Unit {
+    /// The input.
+    pub input: Bytes,
+    /// The body of a [`Description`](distwasm_proto::pipe::Description), if the duke sends them.
+    pub description: Option<Bytes>,
+}
 
 /// A guest that is ready for units.
 pub trait Abi {
     /// Answers one unit. After a failure the guest is as good as new.
-    fn answer(&mut self, input: Bytes) -> Result<&[u8], Failure>;
+    fn answer(&mut self, unit: Unit) -> Result<&[u8], Failure>;
 }
 
-/// Initialises a program's guest.
-pub fn start(program: &Program, grants: Grants) -> Result<Box<dyn Abi>, Failure> {
-    let linked = program.linked.clone();
-    Ok(match program.kind {
-        Kind::ProcessStdio => Box::new(process_stdio::ProcessStdio::start(linked, grants)?),
-        Kind::Command => Box::new(command::Command::start(linked, grants)?),
+/// Initialises a program's guest. `runtime` is what [`runtime`] made for it.
+pub fn start(program: Program, grants: Grants, runtime: Option<Runtime>) -> Result<Box<dyn Abi>, Failure> {
+    let grants = Arc::new(grants);
+    match (program, runtime) {
+        (Program::Module(program), Some(runtime)) => {
+            let entered = runtime.enter();
+            let guest = start_module(program, grants)?;
+            drop(entered);
+            Ok(Box::new(WithFiles { runtime, guest }))
+        }
+        (Program::Module(program), None) => start_module(program, grants),
+        (Program::Component(program), Some(runtime)) => {
+            Ok(Box::new(component::Component::start(program, grants, runtime)?))
+        }
+        (Program::Component(_), None) => Err(Failure::new(FailureKind::Other, "a component needs a runtime")),
+    }
+}
+
+fn start_module(program: ModuleProgram, grants: Arc<Grants>) -> Result<Box<dyn Abi>, Failure> {
+    Ok(match program.entry {
+        ModuleEntry::ProcessStdio => Box::new(process_stdio::ProcessStdio::start(program.linked, grants)?),
+        ModuleEntry::Command => Box::new(command::Command::start(program.linked, grants)?),
+        ModuleEntry::Call(name) => Box::new(call::Call::start(program.linked, &name, grants)?),
     })
+}
+
+/// The runtime that `wasmtime-wasi` wants for components, and for modules that may read files; it would make one with
+/// more threads. To be made before the sandbox is closed: where files may be read it has a thread for them.
+pub fn runtime(program: &Program, grants: &Grants) -> io::Result<Option<Runtime>> {
+    let has_files = !grants.dirs.is_empty();
+    if matches!(program, Program::Module(_)) && !has_files {
+        return Ok(None);
+    }
+    let mut builder = Builder::new_current_thread();
+    builder.enable_time().max_blocking_threads(1).thread_keep_alive(FOR_EVER);
+    let runtime = builder.build()?;
+    if has_files {
+        // Starts the thread. It never ends, for another could not be started later.
+        runtime.block_on(runtime.spawn_blocking(|| ()))?;
+    }
+    Ok(Some(runtime))
+}
+
+/// Longer than any process lives: 30 years.
+const FOR_EVER: Duration = Duration::from_secs(1_000_000_000);
+
+/// A module that may read files.
+struct WithFiles {
+    runtime: Runtime,
+    guest: Box<dyn Abi>,
+}
+
+impl Abi for WithFiles {
+    fn answer(&mut self, unit: Unit) -> Result<&[u8], Failure> {
+        let _entered = self.runtime.enter();
+        self.guest.answer(unit)
+    }
+}
+
+/// What keeps a guest from being made is the machine's fault.
+fn no_guest(error: &wasmtime::Error) -> Failure {
+    Failure::new(FailureKind::Other, format!("{error:#}"))
+}
+
+/// Calls what a module that is no command wants to have called once: `_initialize`, else `_start`. It may exit with
+/// status 0.
+fn initialise(instance: &Instance, store: &mut Store<Guest>) -> wasmtime::Result<()> {
+    for name in ["_initialize", "_start"] {
+        if instance.get_func(&mut *store, name).is_some() {
+            let called = instance.get_typed_func::<(), ()>(&mut *store, name)?.call(store, ());
+            return match called {
+                Err(error) if !matches!(error.downcast_ref(), Some(I32Exit(0))) => Err(error),
+                _ => Ok(()),
+            };
+        }
+    }
+    Ok(())
 }

@@ -3,21 +3,25 @@
 //! For each unit the export is called with the input's length, reads the input from stdin, and writes a 32-bit
 //! little-endian length and that many bytes to stdout. After a failure the instance is thrown away.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use distwasm_proto::failure::{Failure, FailureKind};
 use distwasm_proto::pipe::HEADER_BYTES;
 use wasmtime::{InstancePre, Store, TypedFunc};
 
-use super::Abi;
+use super::{Abi, Unit, no_guest};
 use crate::guest::{self, Grants, Guest};
 use crate::verdict;
 
 /// A program with `ProcessStdio`.
 pub struct ProcessStdio {
     linked: InstancePre<Guest>,
-    grants: Grants,
-    /// `None` after a failure, until the next unit.
+    grants: Arc<Grants>,
+    /// `None` after a failure, until the next unit; always, if each unit gets an instance of its own.
     instance: Option<Instance>,
+    /// The last unit's answer with its length before it. The next one uses its room again.
+    answer: Vec<u8>,
 }
 
 struct Instance {
@@ -29,28 +33,33 @@ struct Instance {
 
 impl ProcessStdio {
     /// Makes and initialises the first instance.
-    pub fn start(linked: InstancePre<Guest>, mut grants: Grants) -> Result<ProcessStdio, Failure> {
+    pub fn start(linked: InstancePre<Guest>, mut grants: Arc<Grants>) -> Result<ProcessStdio, Failure> {
         // The length before the answer goes through stdout too.
-        grants.output_bytes_max = grants.output_bytes_max.saturating_add(HEADER_BYTES);
-        let instance = Instance::new(&linked, &grants)?;
-        Ok(ProcessStdio { linked, grants, instance: Some(instance) })
+        let granted = Arc::make_mut(&mut grants);
+        granted.output_bytes_max = granted.output_bytes_max.saturating_add(HEADER_BYTES);
+        let instance = Some(Instance::new(&linked, &grants, None)?).filter(|_| !grants.fresh);
+        Ok(ProcessStdio { linked, grants, instance, answer: Vec::new() })
     }
 }
 
 impl Abi for ProcessStdio {
-    fn answer(&mut self, input: Bytes) -> Result<&[u8], Failure> {
-        let mut instance = match self.instance.take().filter(|instance| !instance.is_spent) {
+    fn answer(&mut self, unit: Unit) -> Result<&[u8], Failure> {
+        let mut instance = match self.instance.take() {
             Some(instance) => instance,
-            None => Instance::new(&self.linked, &self.grants)?,
+            // One that lives on knows nothing of the unit that it begins with.
+            None => Instance::new(&self.linked, &self.grants, unit.description.filter(|_| self.grants.fresh))?,
         };
-        instance.process(input)?;
-        self.instance.insert(instance).answer()
+        instance.process(unit.input, &mut self.answer)?;
+        let is_kept = !instance.is_spent && !self.grants.fresh;
+        self.instance = Some(instance).filter(|_| is_kept);
+        Ok(self.answer.get(HEADER_BYTES..).unwrap_or_default())
     }
 }
 
 impl Instance {
-    fn new(linked: &InstancePre<Guest>, grants: &Grants) -> Result<Instance, Failure> {
-        let mut store = guest::store(linked.module().engine(), grants);
+    fn new(linked: &InstancePre<Guest>, grants: &Arc<Grants>, description: Option<Bytes>) -> Result<Instance, Failure> {
+        let mut store =
+            guest::store(linked.module().engine(), grants, description).map_err(|error| no_guest(&error))?;
         match Instance::initialise(linked, &mut store) {
             Ok(process) => Ok(Instance { store, process, is_spent: false }),
             Err(error) => {
@@ -64,58 +73,42 @@ impl Instance {
     fn initialise(linked: &InstancePre<Guest>, store: &mut Store<Guest>) -> wasmtime::Result<TypedFunc<i32, ()>> {
         let instance = linked.instantiate(&mut *store)?;
         let process = instance.get_typed_func(&mut *store, "ProcessStdio")?;
-        let mut start = None;
-        for name in ["_initialize", "_start"] {
-            if start.is_none() && instance.get_func(&mut *store, name).is_some() {
-                start = Some(instance.get_typed_func::<(), ()>(&mut *store, name)?);
-            }
-        }
-        match start.map(|start| start.call(&mut *store, ())) {
-            Some(Err(error)) if !is_exit_0(&error) => Err(error),
-            _ => Ok(process),
-        }
+        super::initialise(&instance, store)?;
+        Ok(process)
     }
 
-    fn process(&mut self, input: Bytes) -> Result<(), Failure> {
-        let size = input.len();
-        let guest = self.store.data_mut();
-        guest.stdio.begin(input);
-        guest.bounds.begin();
-        let size = i32::try_from(size).map_err(|_| {
-            Failure::new(FailureKind::Input, format!("an input of {size} bytes is longer than 2 GiB - 1"))
+    fn process(&mut self, input: Bytes, answer: &mut Vec<u8>) -> Result<(), Failure> {
+        let size = i32::try_from(input.len()).map_err(|_| {
+            Failure::new(FailureKind::Input, format!("an input of {} bytes is longer than 2 GiB - 1", input.len()))
         })?;
+        let guest = self.store.data_mut();
+        guest.bounds.begin();
+        guest.stdio.lock().begin(input, answer);
         let ended = self.process.call(&mut self.store, size);
-        self.store.data_mut().stdio.end();
+        let guest = self.store.data();
+        guest.stdio.lock().end(answer);
         if let Err(error) = ended {
-            verdict::of_error(&error, self.store.data())?;
+            verdict::of_error(&error, guest)?;
             self.is_spent = true;
         }
-        self.answer().map(|_| ())
+        self.check(answer)
     }
 
-    /// The answer that stdout holds, if it is exactly one.
-    fn answer(&self) -> Result<&[u8], Failure> {
-        let guest = self.store.data();
-        let output = guest.stdio.output();
+    /// Whether what was written to stdout is exactly one answer.
+    fn check(&self, output: &[u8]) -> Result<(), Failure> {
         let broken = |message: String| {
             let message = if self.is_spent { format!("exited with status 0 and {message}") } else { message };
-            verdict::of_answer(message, guest)
+            Err(verdict::of_answer(message, self.store.data()))
         };
         let Some((header, body)) = output.split_first_chunk::<HEADER_BYTES>() else {
             let count = output.len();
-            return Err(broken(format!("wrote {count} bytes to stdout, where the answer's length alone takes 4")));
+            return broken(format!("wrote {count} bytes to stdout, where the answer's length alone takes 4"));
         };
         let claimed = u32::from_le_bytes(*header) as usize;
         if claimed != body.len() {
-            return Err(broken(format!(
-                "claims an answer of {claimed} bytes, but wrote {} after the length",
-                body.len()
-            )));
+            let wrote = body.len();
+            return broken(format!("claims an answer of {claimed} bytes, but wrote {wrote} after the length"));
         }
-        Ok(body)
+        Ok(())
     }
-}
-
-fn is_exit_0(error: &wasmtime::Error) -> bool {
-    matches!(error.downcast_ref(), Some(wasmtime_wasi::I32Exit(0)))
 }

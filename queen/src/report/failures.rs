@@ -1,15 +1,21 @@
 //! The file of failures: one JSON object a line, for programs and for later.
+//!
+//! While a run lasts, its failures are appended to those of earlier runs, so that nothing is lost however it ends. When
+//! it has ended, what is settled goes from the file.
 
 use std::{
-    fs::File,
-    io::{self, BufWriter, Write},
+    collections::HashMap,
+    fs::{self, File, OpenOptions},
+    io::{self, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
+use distwasm_proto::limits::FAILURES_READ_MAX;
 use serde::Serialize;
 
 use super::FailedUnit;
+use crate::earlier::{Lines, name_in};
 
 /// Where the failures of runs into this output folder are told: beside it, so that it is no output itself.
 pub fn failure_file(output: &Path) -> PathBuf {
@@ -18,12 +24,25 @@ pub fn failure_file(output: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// The failures of one run. The file is made with the first of them; that of an earlier run goes then.
+/// The failures of one run, behind those of earlier runs.
 #[derive(Debug)]
 pub struct FailureFile {
     path: PathBuf,
-    file: Option<BufWriter<File>>,
+    file: Option<File>,
+    /// Where the lines of this run begin.
+    begin: u64,
     error: Option<io::Error>,
+}
+
+/// What a run was about, by which it is known what failures of earlier runs are settled.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'a> {
+    /// The folder of inputs.
+    pub input: &'a Path,
+    /// The folder of outputs.
+    pub output: &'a Path,
+    /// Whether all that was to be listed was.
+    pub listed_all: bool,
 }
 
 #[derive(Serialize)]
@@ -38,12 +57,15 @@ struct Record<'a> {
     stderr: String,
     attempts: u32,
     duke: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_us: Option<u64>,
+    failed_at: String,
 }
 
 impl FailureFile {
-    /// A file that is not made yet.
+    /// A file that is not made, or not opened, before there is a failure.
     pub fn new(path: PathBuf) -> FailureFile {
-        FailureFile { path, file: None, error: None }
+        FailureFile { path, file: None, begin: u64::MAX, error: None }
     }
 
     /// Appends one failure. An error is kept for [`FailureFile::finish`].
@@ -54,10 +76,6 @@ impl FailureFile {
     }
 
     fn append(&mut self, unit: &FailedUnit) -> io::Result<()> {
-        let file = match &mut self.file {
-            Some(file) => file,
-            none => none.insert(BufWriter::new(File::create(&self.path)?)),
-        };
         let hex = || unit.path.as_os_str().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         let record = Record {
             input: unit.path.to_string_lossy().into_owned(),
@@ -65,62 +83,196 @@ impl FailureFile {
             kind: unit.failure.kind.name(),
             reason: &unit.failure.message,
             stderr: String::from_utf8_lossy(&unit.failure.stderr).into_owned(),
-            attempts: unit.attempts,
-            duke: &unit.duke,
+            attempts: unit.tried.attempts,
+            duke: &unit.tried.duke,
+            run_us: unit.tried.run_us,
+            failed_at: humantime::format_rfc3339_millis(unit.failed_at).to_string(),
         };
-        serde_json::to_writer(&mut *file, &record)?;
-        file.write_all(b"\n")
+        let mut line = serde_json::to_vec(&record)?;
+        line.push(b'\n');
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => {
+                let (file, begin) = open_at_end(&self.path)?;
+                self.begin = begin;
+                none.insert(file)
+            }
+        };
+        // One line at once: a queen who is killed leaves whole lines.
+        file.write_all(&line)
     }
 
-    /// Makes the file whole. After a run without failures that went through all inputs, the file of an earlier run
-    /// says nothing true any more, and goes.
+    /// Leaves only what is not settled: the failures of this run, and those of earlier runs whose inputs are still
+    /// there, have no output, and did not fail again. Without any there is no file.
     ///
     /// # Errors
     ///
-    /// When some failure could not be written.
-    pub fn finish(self, all_done: bool) -> io::Result<Option<PathBuf>> {
+    /// When some failure could not be written; the file has then all that could.
+    pub fn finish(self, scope: &Scope<'_>) -> io::Result<Option<PathBuf>> {
         if let Some(error) = self.error {
             return Err(error);
         }
-        let Some(mut file) = self.file else {
-            if all_done {
-                // There may be none.
-                let _removed = std::fs::remove_file(&self.path);
+        drop(self.file);
+        match tidy(&self.path, self.begin, scope) {
+            Ok(Tidied::Empty) => Ok(None),
+            Ok(Tidied::Kept) => Ok(Some(self.path)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+enum Tidied {
+    Empty,
+    Kept,
+}
+
+/// Opens the file to append to it, and says where its end is. A line that was cut short there stays a line of its own.
+fn open_at_end(path: &Path) -> io::Result<(File, u64)> {
+    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    let end = file.seek(SeekFrom::End(0))?;
+    if end > 0 {
+        file.seek(SeekFrom::End(-1))?;
+        let mut last = [0];
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            file.write_all(b"\n")?;
+            return Ok((file, end + 1));
+        }
+    }
+    Ok((file, end))
+}
+
+/// Writes the lines that are to stay to another file, which then takes the place of this one.
+fn tidy(path: &Path, begin: u64, scope: &Scope<'_>) -> io::Result<Tidied> {
+    let mut last_lines = HashMap::new();
+    let mut lines = Lines::open(path)?;
+    while let Some(line) = lines.next()? {
+        if lines.number > FAILURES_READ_MAX {
+            // Too long to be tidied: whoever reads it finds some inputs twice, and some that have an output by now.
+            return Ok(Tidied::Kept);
+        }
+        if let Ok(name) = name_in(&line) {
+            last_lines.insert(name, lines.number);
+        }
+    }
+    let unfinished = path.with_added_extension("unfinished");
+    let mut kept = BufWriter::new(File::create(&unfinished)?);
+    let (mut count, mut lines) = (0_u64, Lines::open(path)?);
+    loop {
+        let of_this_run = lines.offset >= begin;
+        let Some(line) = lines.next()? else { break };
+        // A line that names nothing was cut short by the end of an earlier queen; its input is tried by the next run.
+        let Ok(name) = name_in(&line) else { continue };
+        let is_last = last_lines.get(&name) == Some(&lines.number);
+        if is_last && (of_this_run || scope.is_open(&name)) {
+            kept.write_all(&line)?;
+            count += 1;
+        }
+    }
+    kept.flush()?;
+    if count == 0 {
+        fs::remove_file(&unfinished)?;
+        fs::remove_file(path)?;
+        return Ok(Tidied::Empty);
+    }
+    fs::rename(&unfinished, path)?;
+    Ok(Tidied::Kept)
+}
+
+impl Scope<'_> {
+    /// Whether an input that failed in an earlier run, and not in this one, may still be without an output.
+    fn is_open(&self, name: &Path) -> bool {
+        match fs::metadata(self.input.join(name)) {
+            // It could not be read then; by now all that is in it is done or has failed.
+            Ok(metadata) if metadata.is_dir() => !self.listed_all,
+            Ok(metadata) => metadata.is_file() && !self.output.join(name).is_file(),
+            Err(error) => {
+                !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidInput)
             }
-            return Ok(None);
-        };
-        file.flush()?;
-        Ok(Some(self.path))
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{ffi::OsStr, fs};
+    use std::{ffi::OsStr, time::SystemTime};
 
     use distwasm_proto::failure::{Failure, FailureKind};
 
     use super::*;
+    use crate::report::Tried;
+
+    fn failed(name: impl AsRef<OsStr>, run_us: Option<u64>) -> FailedUnit {
+        let failure = Failure::new(FailureKind::Trap, "unreachable").with_stderr(b"x\xfey");
+        let tried = Tried { attempts: 2, duke: "d".to_owned(), run_us };
+        FailedUnit { path: PathBuf::from(name.as_ref()), failure, tried, failed_at: SystemTime::UNIX_EPOCH }
+    }
+
+    /// A folder with these inputs, and those of them that have an output.
+    fn folder(inputs: &[&str], outputs: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (sub, names) in [("in", inputs), ("out", outputs)] {
+            fs::create_dir(folder.path().join(sub)).unwrap();
+            names.iter().for_each(|name| fs::write(folder.path().join(sub).join(name), "").unwrap());
+        }
+        folder
+    }
+
+    fn run(folder: &Path, listed_all: bool, names: &[&str]) -> Option<PathBuf> {
+        let (input, output) = (folder.join("in"), folder.join("out"));
+        let mut failures = FailureFile::new(failure_file(&output));
+        names.iter().for_each(|name| failures.record(&failed(name, None)));
+        failures.finish(&Scope { input: &input, output: &output, listed_all }).unwrap()
+    }
+
+    fn named(path: &Path) -> Vec<String> {
+        let text = fs::read_to_string(path).unwrap();
+        text.lines().map(|line| name_in(line.as_bytes()).unwrap().display().to_string()).collect()
+    }
 
     #[test]
     fn each_failure_is_a_line_of_json_whatever_the_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = failure_file(&folder.path().join("out"));
-        let mut failures = FailureFile::new(path.clone());
-        for name in [&b"a \n\"b"[..], b"\xff"] {
-            let failure = Failure::new(FailureKind::Trap, "unreachable").with_stderr(b"x\xfey");
-            let (path, duke) = (PathBuf::from(OsStr::from_bytes(name)), "d".to_owned());
-            failures.record(&FailedUnit { path, failure, attempts: 2, duke });
-        }
-        assert_eq!(failures.finish(true).unwrap(), Some(path.clone()));
+        let folder = folder(&[], &[]);
+        let (input, output) = (folder.path().join("in"), folder.path().join("out"));
+        let mut failures = FailureFile::new(failure_file(&output));
+        failures.record(&failed(OsStr::from_bytes(b"a \n\"b"), Some(1500)));
+        failures.record(&failed(OsStr::from_bytes(b"\xff"), None));
+        let path = failures.finish(&Scope { input: &input, output: &output, listed_all: true }).unwrap().unwrap();
         let expected = concat!(
-            r#"{"input":"a \n\"b","kind":"trap","reason":"unreachable","stderr":"x�y","attempts":2,"duke":"d"}"#,
+            r#"{"input":"a \n\"b","kind":"trap","reason":"unreachable","stderr":"x�y","attempts":2,"duke":"d","#,
+            r#""run_us":1500,"failed_at":"1970-01-01T00:00:00.000Z"}"#,
             "\n",
-            r#"{"input":"�","input_hex":"ff","kind":"trap","reason":"unreachable","stderr":"x�y","attempts":2,"duke":"d"}"#,
+            r#"{"input":"�","input_hex":"ff","kind":"trap","reason":"unreachable","stderr":"x�y","attempts":2,"#,
+            r#""duke":"d","failed_at":"1970-01-01T00:00:00.000Z"}"#,
             "\n",
         );
         assert_eq!(fs::read_to_string(&path).unwrap(), expected);
-        assert_eq!(FailureFile::new(path.clone()).finish(true).unwrap(), None);
+    }
+
+    #[test]
+    fn what_was_not_tried_again_stays_and_what_is_settled_goes() {
+        let folder = folder(&["a", "b", "c", "d"], &[]);
+        let path = run(folder.path(), true, &["a", "b", "c", "gone"]).unwrap();
+        // A queen was killed while she wrote.
+        fs::write(&path, fs::read_to_string(&path).unwrap() + r#"{"input":"cut"#).unwrap();
+        fs::write(folder.path().join("out/b"), "").unwrap();
+        assert_eq!(run(folder.path(), false, &["d", "c"]), Some(path.clone()));
+        assert_eq!(named(&path), ["a", "d", "c"]);
+        for name in ["a", "c", "d"] {
+            fs::write(folder.path().join("out").join(name), "").unwrap();
+        }
+        assert_eq!(run(folder.path(), true, &[]), None);
         assert!(!path.exists());
+        assert_eq!(run(folder.path(), true, &[]), None);
+    }
+
+    #[test]
+    fn a_folder_that_could_not_be_read_stays_until_it_was_listed() {
+        let folder = folder(&[], &[]);
+        fs::create_dir(folder.path().join("in/sub")).unwrap();
+        assert!(run(folder.path(), true, &["sub"]).is_some());
+        assert!(run(folder.path(), false, &[]).is_some());
+        assert!(run(folder.path(), true, &[]).is_none());
     }
 }

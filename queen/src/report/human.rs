@@ -145,7 +145,10 @@ pub fn print_summary(summary: &Summary, first_failures: &[FailedUnit], quiet: bo
     if quiet {
         return;
     }
-    if summary.exit == Exit::Done && counts.found + counts.done_before == 0 {
+    if counts.gone > 0 {
+        talk(&format!("{} of the earlier failures are skipped: they are no inputs any more", counts.gone));
+    }
+    if summary.exit == Exit::Done && !summary.retry && counts.found + counts.done_before == 0 {
         talk("there is no file below the input folder, so there is nothing to do");
     }
     let seconds = summary.elapsed.as_secs_f64();
@@ -158,6 +161,10 @@ pub fn print_summary(summary: &Summary, first_failures: &[FailedUnit], quiet: bo
     ));
     match summary.exit {
         Exit::Done => {}
+        Exit::SomeFailed if summary.stopped => {
+            talk("what is done is kept; run the same command again to go on, with --retry-failed to try only what");
+            talk("failed, or with a higher --max-failures to let more fail");
+        }
         Exit::SomeFailed => talk("run the same command again to try what failed once more"),
         Exit::CouldNotRun if counts.done == 0 => {}
         Exit::CouldNotRun | Exit::Interrupted => talk("what is done is kept; run the same command again to go on"),
@@ -165,10 +172,10 @@ pub fn print_summary(summary: &Summary, first_failures: &[FailedUnit], quiet: bo
 }
 
 fn print_failure(unit: &FailedUnit) {
-    let tried = match (unit.attempts, unit.duke.is_empty()) {
+    let tried = match (unit.tried.attempts, unit.tried.duke.is_empty()) {
         (0 | 1, true) => String::new(),
-        (0 | 1, false) => format!(" (on {})", harmless(&unit.duke)),
-        (attempts, _) => format!(" (after {attempts} attempts, the last on {})", harmless(&unit.duke)),
+        (0 | 1, false) => format!(" (on {})", harmless(&unit.tried.duke)),
+        (attempts, _) => format!(" (after {attempts} attempts, the last on {})", harmless(&unit.tried.duke)),
     };
     let mut reason = unit.failure.message.lines();
     let first = reason.next().unwrap_or_default();

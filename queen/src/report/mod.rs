@@ -7,12 +7,12 @@ mod summary;
 
 use std::{
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use distwasm_proto::failure::Failure;
 
-pub use failures::{FailureFile, failure_file};
+pub use failures::{FailureFile, Scope, failure_file};
 pub use human::{Human, print_summary};
 pub use summary::{Summary, print_json};
 
@@ -28,6 +28,8 @@ pub struct Counts {
     pub all_found: bool,
     /// Inputs that had their output before.
     pub done_before: u64,
+    /// Inputs that were to be tried again, and are no inputs any more.
+    pub gone: u64,
     /// Outputs that are in their place.
     pub done: u64,
     /// Inputs that failed.
@@ -47,10 +49,21 @@ pub struct FailedUnit {
     pub path: PathBuf,
     /// Why.
     pub failure: Failure,
-    /// How often it was tried; 0 if it never was.
+    /// How it was tried, if it was.
+    pub tried: Tried,
+    /// When it was known to have failed.
+    pub failed_at: SystemTime,
+}
+
+/// How an input was tried.
+#[derive(Clone, Debug, Default)]
+pub struct Tried {
+    /// How often; 0 if it never was.
     pub attempts: u32,
     /// Where it was tried last, if anywhere.
     pub duke: String,
+    /// How long that took, in microseconds, if it is known.
+    pub run_us: Option<u64>,
 }
 
 /// Who tells what happens in a run, while it happens.

@@ -24,6 +24,10 @@ pub struct Summary {
     pub failures: Option<PathBuf>,
     /// Why it ended before everything was done, if it did.
     pub cut_short: Option<String>,
+    /// Whether it was too many failures that ended it.
+    pub stopped: bool,
+    /// Whether only what failed in an earlier run was to be done.
+    pub retry: bool,
     /// The exit status.
     pub exit: Exit,
 }
@@ -35,6 +39,8 @@ struct Json<'a> {
     done: u64,
     skipped: u64,
     failed: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gone: Option<u64>,
     seconds: f64,
     units_per_second: f64,
     bytes_sent: u64,
@@ -66,6 +72,7 @@ pub fn print_json(summary: &Summary) -> io::Result<()> {
         done: counts.done,
         skipped: counts.done_before,
         failed: counts.failed,
+        gone: summary.retry.then_some(counts.gone),
         seconds: summary.elapsed.as_secs_f64(),
         units_per_second: summary.units_per_second(),
         bytes_sent: counts.bytes_sent,

@@ -22,7 +22,7 @@ use distwasm_proto::time::Clock;
 use tempfile::TempDir;
 
 pub use guests::guest;
-pub use process::{Finished, Process, peak_memory_bytes, peasants_of, runs};
+pub use process::{Finished, Process, peak_memory_bytes, peak_memory_of_children, peasants_of, runs};
 
 /// How long a test waits for anything. Far longer than it takes, so that a loaded machine fails no test.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -43,6 +43,18 @@ pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>, state: imp
     }
 }
 
+/// Waits for so many seconds until `condition` gives something, if it does.
+pub fn within_seconds<T>(seconds: u64, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
+    let clock = Clock::start();
+    loop {
+        let found = condition();
+        if found.is_some() || clock.now().0 >= seconds * 1_000_000 {
+            return found;
+        }
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
 /// The repository.
 pub fn root() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
@@ -52,7 +64,10 @@ pub fn root() -> PathBuf {
 pub fn programs() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
-        let folder = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned();
+        // Tests stand in a folder of their own beside the programs.
+        let this = std::env::current_exe().unwrap();
+        let mut folders = this.ancestors().skip(1).skip_while(|folder| folder.ends_with("deps"));
+        let folder = folders.next().unwrap().to_owned();
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(root());
         if !cfg!(debug_assertions) {
@@ -142,7 +157,7 @@ impl Place {
         fs::read_dir(self.output()).map_or(0, |entries| entries.flatten().filter(is_whole).count())
     }
 
-    /// A program with no king in its environment, a cache of this place, and its standard error in a log.
+    /// A program, one of the four or any by its path, with no king in its environment and a cache of this place.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(programs().join(program));
         for (name, _) in std::env::vars_os() {

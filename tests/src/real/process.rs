@@ -147,6 +147,17 @@ fn stat(id: u32) -> Option<Stat> {
     Some(Stat { name: name.to_owned(), runs, parent: fields.next()?.parse().ok()? })
 }
 
+/// The most memory that any child of this process has had that was waited for, in bytes.
+pub fn peak_memory_of_children() -> u64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the pointer is to a whole `rusage`, which is valid when it is all zeroes, and stays so.
+    let usage = unsafe {
+        assert_eq!(libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr()), 0);
+        usage.assume_init()
+    };
+    u64::try_from(usage.ru_maxrss).unwrap() << 10
+}
+
 /// The most memory that a process has had, in bytes.
 pub fn peak_memory_bytes(id: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();

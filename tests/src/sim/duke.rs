@@ -23,6 +23,8 @@ use super::{
 pub(super) struct Duke {
     cpus: u32,
     ram_bytes: u64,
+    /// Its label.
+    pub(super) zone: u64,
     roster: Roster,
     slot_bytes: BTreeMap<JobId, u64>,
     attempts: BTreeMap<AttemptId, (JobId, UnitNo)>,
@@ -31,6 +33,7 @@ pub(super) struct Duke {
     peasants_made: u64,
     answers: BTreeMap<AnswerId, bool>,
     answers_made: u64,
+    draining: bool,
 }
 
 /// One peasant.
@@ -47,10 +50,11 @@ struct Peasant {
 }
 
 impl Duke {
-    pub(super) fn new(cpus: u32, ram_bytes: u64) -> Duke {
+    pub(super) fn new(cpus: u32, ram_bytes: u64, zone: u64) -> Duke {
         Duke {
             cpus,
             ram_bytes,
+            zone,
             roster: Roster::default(),
             slot_bytes: BTreeMap::new(),
             attempts: BTreeMap::new(),
@@ -59,6 +63,7 @@ impl Duke {
             peasants_made: 0,
             answers: BTreeMap::new(),
             answers_made: 0,
+            draining: false,
         }
     }
 
@@ -92,6 +97,9 @@ impl World {
                 } else if self.faults_go_on() && self.dice.permille(self.weather.duke_falls_silent) {
                     let in_us = self.dice.below(20_000);
                     self.later(in_us, Due::DukeFallsSilent(id));
+                } else if self.faults_go_on() && self.dice.permille(self.weather.duke_drains) {
+                    let in_us = self.dice.below(20_000);
+                    self.later(in_us, Due::DukeDrains(id));
                 }
             }
             DukeOrder::OpenLease { job, .. } => {
@@ -123,7 +131,8 @@ impl World {
                 let bytes = bytes.unwrap_or_else(|| panic!("only_offers_are_fetched: {attempt}"));
                 duke.attempts.remove(&attempt);
                 let outcome = scheduler::Outcome::Done { bytes };
-                return self.duke_says(id, scheduler::Event::AttemptEnded { duke: id, attempt, outcome, run_us: 0 });
+                self.duke_says(id, scheduler::Event::AttemptEnded { duke: id, attempt, outcome, run_us: 0 });
+                return self.leave_if_drained(id);
             }
         };
         self.duke_handles(id, vec![event]);
@@ -143,6 +152,27 @@ impl World {
         if let Some(deadline) = duke.roster.next_deadline() {
             self.at(deadline, Due::DukeTick(id));
         }
+        self.leave_if_drained(id);
+    }
+
+    /// A duke begins to leave in peace.
+    pub(super) fn duke_drains(&mut self, id: DukeId) {
+        let Some(duke) = self.dukes.get_mut(&id).filter(|duke| !duke.draining) else { return };
+        duke.draining = true;
+        self.duke_says(id, scheduler::Event::DukeDraining { duke: id });
+        self.leave_if_drained(id);
+    }
+
+    fn leave_if_drained(&mut self, id: DukeId) {
+        let Some(duke) = self.dukes.get(&id).filter(|duke| duke.draining && duke.roster.is_idle()) else { return };
+        if !duke.attempts.is_empty() || !duke.offered.is_empty() {
+            return;
+        }
+        self.dukes.remove(&id);
+        self.tally.dukes_drained += 1;
+        self.duke_says(id, scheduler::Event::DukeLost { duke: id });
+        let back_in = self.dice.below(5_000_000);
+        self.later(back_in, Due::DukeComes);
     }
 
     fn duke_says(&mut self, id: DukeId, event: scheduler::Event) {

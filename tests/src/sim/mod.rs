@@ -7,7 +7,7 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub use weather::Dice;
+pub use weather::{Dice, QueenPlan};
 pub use world::{Tally, World};
 
 /// A seed under which something went wrong.

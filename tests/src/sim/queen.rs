@@ -6,7 +6,9 @@ use distwasm_king::scheduler::{self, JobSpec};
 use distwasm_proto::{
     ids::{JobId, UnitNo},
     limits::{WINDOW_BYTES, WINDOW_UNITS},
+    time::Time,
 };
+use distwasm_queen::limits::Limits;
 use distwasm_queen::submission::{Action, End, Event, Submission};
 
 use super::{
@@ -26,6 +28,8 @@ pub(super) struct Queen {
     verdicts: BTreeMap<UnitNo, bool>,
     /// Attempts that ended in a failure, so that the second attempt of a unit can be told from the first.
     pub(super) failed_once: BTreeSet<UnitNo>,
+    /// How often a unit was tried.
+    pub(super) tries: BTreeMap<UnitNo, u32>,
     /// How often bad luck struck a unit.
     pub(super) struck: BTreeMap<UnitNo, u32>,
     end: Option<End>,
@@ -33,19 +37,26 @@ pub(super) struct Queen {
 }
 
 impl Queen {
-    fn new(plan: QueenPlan) -> Queen {
+    fn new(plan: QueenPlan, now: Time) -> Queen {
         let backlog = (0..plan.units.len()).collect();
+        let ends_at = plan.time_limit_us.map(|limit_us| Time(now.0 + limit_us));
+        let limits = Limits { failures: plan.failures_max, ends_at };
         Queen {
             plan,
-            submission: Submission::default(),
+            submission: Submission::new(limits),
             backlog,
             units: Vec::new(),
             verdicts: BTreeMap::new(),
             failed_once: BTreeSet::new(),
+            tries: BTreeMap::new(),
             struck: BTreeMap::new(),
             end: None,
             left: false,
         }
+    }
+
+    pub(super) fn verdicts(&self) -> usize {
+        self.verdicts.len()
     }
 
     pub(super) fn plan(&self) -> &QueenPlan {
@@ -99,12 +110,20 @@ impl World {
             min_ram_bytes: plan.min_ram_bytes,
             one_per_machine: plan.one_per_machine,
             retries: plan.retries,
+            weight: plan.weight,
+            priority: plan.priority,
+            max_parallel: plan.max_parallel,
+            requires: plan.zone.map(|zone| ("zone".to_owned(), zone.to_string())).into_iter().collect(),
         };
         let mut events: Vec<Event> =
             plan.units.iter().map(|unit| Event::InputListed { bytes: unit.input_bytes }).collect();
         events.push(Event::ListingEnded);
         let has_units = !plan.units.is_empty();
-        self.queens.insert(job, Queen::new(plan));
+        let queen = Queen::new(plan, self.now);
+        if let Some(deadline) = queen.submission.next_deadline() {
+            self.at(deadline, Due::QueenTick(job));
+        }
+        self.queens.insert(job, queen);
         if has_units {
             self.tell_king(job, scheduler::Event::JobOpened { job, spec });
         }
@@ -153,18 +172,20 @@ impl World {
         }
     }
 
-    fn queen_handles(&mut self, job: JobId, events: Vec<Event>) {
-        let mut actions = Vec::new();
-        let Some(queen) = self.queens.get_mut(&job) else { return };
-        for event in events {
-            queen.submission.handle(event, &mut actions);
-            queen.submission.check();
-        }
-        for action in actions {
-            match action {
-                Action::ReadInputs { count } => self.read_inputs(job, count),
-                Action::CloseJob { .. } => self.tell_king(job, scheduler::Event::JobClosed { job }),
-                Action::Finish { end } => self.queen_ends(job, end),
+    pub(super) fn queen_handles(&mut self, job: JobId, mut events: Vec<Event>) {
+        while !events.is_empty() {
+            let (now, mut actions) = (self.now, Vec::new());
+            let Some(queen) = self.queens.get_mut(&job) else { return };
+            for event in events.drain(..) {
+                queen.submission.handle(now, event, &mut actions);
+                queen.submission.check();
+            }
+            for action in actions {
+                match action {
+                    Action::ReadInputs { count } => events.extend(self.read_inputs(job, count)),
+                    Action::CloseJob { .. } => self.tell_king(job, scheduler::Event::JobClosed { job }),
+                    Action::Finish { end } => self.queen_ends(job, end),
+                }
             }
         }
     }
@@ -172,18 +193,30 @@ impl World {
     fn queen_ends(&mut self, job: JobId, end: End) {
         let Some(queen) = self.queens.get_mut(&job) else { return };
         queen.end = Some(end);
-        let left = end == End::Interrupted;
-        queen.left = left;
-        if left {
+        let stopped = match end {
+            End::TooManyFailed { failed, finished } => {
+                let limit = queen.plan.failures_max;
+                assert!(
+                    limit.is_some_and(|limit| limit.is_exceeded(failed, finished)),
+                    "run_is_stopped_for_cause: {job}"
+                );
+                true
+            }
+            End::OutOfTime => true,
+            End::Complete | End::Unfit | End::KingLost | End::NoOutputs | End::Interrupted => false,
+        };
+        queen.left = stopped || end == End::Interrupted;
+        self.tally.queens_stopped += u64::from(stopped);
+        if queen.left {
             self.tell_king(job, scheduler::Event::QueenLost { job });
         }
     }
 
     /// The readers are quick here: what they read is sent at once.
-    fn read_inputs(&mut self, job: JobId, count: usize) {
+    fn read_inputs(&mut self, job: JobId, count: usize) -> Vec<Event> {
         let mut sent = Vec::new();
         for _ in 0..count {
-            let Some(queen) = self.queens.get_mut(&job) else { return };
+            let Some(queen) = self.queens.get_mut(&job) else { break };
             let Some(input) = queen.backlog.pop_front() else { panic!("no_more_is_read_than_was_listed: {job}") };
             let unit = UnitNo(queen.units.len() as u64);
             queen.units.push(input);
@@ -196,7 +229,7 @@ impl World {
             self.send(Sender::Queen(job), true, Due::ToKing(Sender::Queen(job), word));
             sent.push(Event::UnitSent { unit, bytes });
         }
-        self.queen_handles(job, sent);
+        sent
     }
 
     fn tell_king(&mut self, job: JobId, event: scheduler::Event) {

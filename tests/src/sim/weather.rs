@@ -1,6 +1,7 @@
 //! What a simulated kingdom is like, and what befalls it: all drawn from one seed.
 
 use distwasm_proto::limits::{RESULT_UNASKED_BYTES_MAX, RESULTS_BYTES, WINDOW_BYTES};
+use distwasm_queen::limits::FailureLimit;
 
 /// A small generator of numbers (S. Vigna, SplitMix64, 2015): the same seed, the same numbers.
 #[derive(Clone, Debug)]
@@ -52,6 +53,8 @@ pub struct Weather {
     pub duke_dies: u64,
     /// Chance that a duke falls silent with a unit that it gets: nothing arrives any more, and nothing closes.
     pub duke_falls_silent: u64,
+    /// Chance that a duke begins to leave in peace with a unit that it gets.
+    pub duke_drains: u64,
     /// Chance that a queen leaves with a verdict that she gets.
     pub queen_leaves: u64,
     /// Chance that a peasant dies with nothing to do with its unit.
@@ -107,10 +110,22 @@ pub struct QueenPlan {
     pub one_per_machine: bool,
     /// For failed units.
     pub retries: u32,
+    /// Of its project, if no other job of it weighs more.
+    pub weight: u32,
+    /// Within its project.
+    pub priority: i32,
+    /// Slots at a time.
+    pub max_parallel: Option<u32>,
+    /// The zone in which it wants to run; there are two.
+    pub zone: Option<u64>,
     /// For one unit; there is one where units hang.
     pub timeout_us: Option<u64>,
     /// Whether the program is unfit.
     pub unfit: bool,
+    /// When the run is stopped.
+    pub failures_max: Option<FailureLimit>,
+    /// How long the run may take.
+    pub time_limit_us: Option<u64>,
     /// Her inputs.
     pub units: Vec<UnitPlan>,
     /// When she comes.
@@ -123,7 +138,49 @@ pub const EVIDENCE_BYTES: u64 = 1000;
 /// Memory of every simulated duke at least.
 pub const DUKE_BYTES_MIN: u64 = 1 << 30;
 
+impl QueenPlan {
+    /// An ordinary job with so many units that all run equally long.
+    pub fn steady(project: &str, units: usize, run_us: u64) -> QueenPlan {
+        let unit = UnitPlan { nature: Nature::Ordinary, run_us, input_bytes: 1, result_bytes: 1 };
+        QueenPlan {
+            project: project.to_owned(),
+            min_ram_bytes: 0,
+            one_per_machine: false,
+            retries: 0,
+            weight: 1,
+            priority: 0,
+            max_parallel: None,
+            zone: None,
+            timeout_us: None,
+            unfit: false,
+            failures_max: None,
+            time_limit_us: None,
+            units: vec![unit; units],
+            comes_us: 0,
+        }
+    }
+}
+
 impl Weather {
+    /// Nothing but delays of a millisecond.
+    pub fn fair() -> Weather {
+        Weather {
+            dukes: 0,
+            queens: 0,
+            units_max: 0,
+            delay_us_max: 1_000,
+            duke_dies: 0,
+            duke_falls_silent: 0,
+            duke_drains: 0,
+            queen_leaves: 0,
+            peasant_dies: 0,
+            start_fails: 0,
+            odd_units: 0,
+            unfit: 0,
+            faults_end_us: 0,
+        }
+    }
+
     /// Draws the weather of a seed. Most faults are absent from most seeds, so that each is seen alone, too.
     pub fn draw(dice: &mut Dice) -> Weather {
         Weather {
@@ -133,6 +190,7 @@ impl Weather {
             delay_us_max: dice.pick(&[1, 500, 50_000]),
             duke_dies: dice.pick(&[0, 0, 2, 20]),
             duke_falls_silent: dice.pick(&[0, 0, 0, 5]),
+            duke_drains: dice.pick(&[0, 0, 5, 30]),
             queen_leaves: dice.pick(&[0, 0, 10]),
             peasant_dies: dice.pick(&[0, 0, 5]),
             start_fails: dice.pick(&[0, 0, 0, 300]),
@@ -154,8 +212,20 @@ impl Weather {
             min_ram_bytes: dice.pick(&[0, 0, DUKE_BYTES_MIN / 4, DUKE_BYTES_MIN]),
             one_per_machine: dice.permille(150),
             retries: dice.pick(&[0, 0, 2]),
+            weight: dice.pick(&[1, 1, 2, 3, 1000]),
+            priority: dice.pick(&[0, 0, 0, 1, -100]),
+            max_parallel: dice.pick(&[None, None, None, Some(1), Some(3)]),
+            zone: dice.pick(&[None, None, None, None, Some(0)]),
             timeout_us,
             unfit: dice.permille(self.unfit),
+            failures_max: dice.pick(&[
+                None,
+                None,
+                None,
+                Some(FailureLimit::Count(1)),
+                Some(FailureLimit::Share(50_000)),
+            ]),
+            time_limit_us: dice.pick(&[None, None, None, Some(200_000), Some(3_000_000)]),
             units,
             comes_us: dice.below(2_000_000),
         }

@@ -33,8 +33,10 @@ pub(super) enum Due {
     DukeComes,
     DukeDies(DukeId),
     DukeFallsSilent(DukeId),
+    DukeDrains(DukeId),
     QueenComes(usize),
     QueenLeaves(JobId),
+    QueenTick(JobId),
     /// Something happens to the peasant that this baron had under this number.
     Peasant(DukeId, BaronId, u64, PeasantDue),
     Compiled(DukeId, JobId),
@@ -98,7 +100,9 @@ pub struct Tally {
     pub verdicts: u64,
     pub failed: u64,
     pub dukes_lost: u64,
+    pub dukes_drained: u64,
     pub queens_left: u64,
+    pub queens_stopped: u64,
     pub peasants_died: u64,
     pub jobs_unfit: u64,
     pub slots_asked_back: u64,
@@ -112,7 +116,9 @@ impl Tally {
         self.verdicts += other.verdicts;
         self.failed += other.failed;
         self.dukes_lost += other.dukes_lost;
+        self.dukes_drained += other.dukes_drained;
         self.queens_left += other.queens_left;
+        self.queens_stopped += other.queens_stopped;
         self.peasants_died += other.peasants_died;
         self.jobs_unfit += other.jobs_unfit;
         self.slots_asked_back += other.slots_asked_back;
@@ -149,6 +155,24 @@ impl World {
         let mut dice = Dice::new(seed);
         let weather = Weather::draw(&mut dice);
         let plans = (0..weather.queens).map(|_| weather.queen(&mut dice)).collect();
+        let mut world = World::empty(dice, weather, plans, log);
+        for _ in 0..world.weather.dukes {
+            let in_us = world.dice.below(3_000_000);
+            world.later(in_us, Due::DukeComes);
+        }
+        world
+    }
+
+    /// A world where nothing goes wrong: dukes with so many processors each, and these queens.
+    pub fn fair(dukes: &[u32], plans: Vec<QueenPlan>) -> World {
+        let mut world = World::empty(Dice::new(0), Weather::fair(), plans, false);
+        for cpus in dukes {
+            world.duke_joins(*cpus, DUKE_BYTES_MIN);
+        }
+        world
+    }
+
+    fn empty(dice: Dice, weather: Weather, plans: Vec<QueenPlan>, log: bool) -> World {
         let mut world = World {
             now: Time::default(),
             dice,
@@ -165,14 +189,27 @@ impl World {
             links_made: 0,
             log: log.then(Vec::new),
         };
-        for _ in 0..world.weather.dukes {
-            let in_us = world.dice.below(3_000_000);
-            world.later(in_us, Due::DukeComes);
-        }
         for (number, comes_us) in world.plans.iter().map(|plan| plan.comes_us).enumerate().collect::<Vec<_>>() {
             world.later(comes_us, Due::QueenComes(number));
         }
         world
+    }
+
+    /// Lets happen what happens until then.
+    pub fn run_until(&mut self, until: Time) {
+        while self.due.first_key_value().is_some_and(|((at, _), _)| *at <= until) {
+            self.next();
+        }
+    }
+
+    /// The slots that each project has.
+    pub fn slots_of_projects(&self) -> BTreeMap<&str, u32> {
+        self.scheduler.slots_of_projects()
+    }
+
+    /// How many units of each queen are done, in the order in which they came.
+    pub fn units_done(&self) -> Vec<usize> {
+        self.queens.values().map(Queen::verdicts).collect()
     }
 
     /// Lets everything happen, checks every invariant after each event, and at the end that every job has ended.
@@ -181,17 +218,22 @@ impl World {
     ///
     /// When something is not as it must be.
     pub fn run(&mut self) -> Tally {
-        while let Some(((at, _), due)) = self.due.pop_first() {
-            self.now = at;
-            self.tally.events += 1;
-            assert!(self.tally.events < EVENTS_MAX, "kingdom_comes_to_rest: {due:?}");
-            if let Some(log) = &mut self.log {
-                log.push(format!("{:>12} {due:?}", at.0));
-            }
-            self.step(due);
-        }
+        while self.next() {}
         self.check_rest();
         self.tally
+    }
+
+    /// Lets the next thing happen; says whether there was any.
+    fn next(&mut self) -> bool {
+        let Some(((at, _), due)) = self.due.pop_first() else { return false };
+        self.now = at;
+        self.tally.events += 1;
+        assert!(self.tally.events < EVENTS_MAX, "kingdom_comes_to_rest: {due:?}");
+        if let Some(log) = &mut self.log {
+            log.push(format!("{:>12} {due:?}", at.0));
+        }
+        self.step(due);
+        true
     }
 
     /// What happened, a line for each event, if it was kept.
@@ -209,9 +251,11 @@ impl World {
             Due::DukeTick(duke) => self.duke_handles(duke, vec![distwasm_duke::roster::Event::Tick]),
             Due::DukeComes => self.duke_comes(),
             Due::DukeDies(duke) => self.duke_dies(duke),
+            Due::DukeDrains(duke) => self.duke_drains(duke),
             Due::DukeFallsSilent(duke) => self.duke_falls_silent(duke),
             Due::QueenComes(number) => self.queen_comes(number),
             Due::QueenLeaves(job) => self.queen_leaves(job),
+            Due::QueenTick(job) => self.queen_handles(job, vec![distwasm_queen::submission::Event::Tick]),
             Due::Peasant(duke, baron, peasant, due) => self.peasant_due(duke, baron, peasant, due),
             Due::Compiled(duke, job) => self.compiled(duke, job),
         }
@@ -247,11 +291,19 @@ impl World {
     }
 
     fn duke_comes(&mut self) {
-        let duke = DukeId(self.next_link());
         let cpus = 1 + self.dice.below(4) as u32;
         let ram_bytes = DUKE_BYTES_MIN * (1 + self.dice.below(3));
-        self.dukes.insert(duke, Duke::new(cpus, ram_bytes));
-        let joined = scheduler::Event::DukeJoined { duke, cpus, ram_bytes };
+        self.duke_joins(cpus, ram_bytes);
+    }
+
+    fn duke_joins(&mut self, cpus: u32, ram_bytes: u64) {
+        let duke = DukeId(self.next_link());
+        // Whoever wants to be in the first zone finds a duke there in the end.
+        let first_zone_is_empty = self.dukes.values().all(|duke| duke.zone != 0);
+        let zone = if first_zone_is_empty { 0 } else { self.dice.below(2) };
+        self.dukes.insert(duke, Duke::new(cpus, ram_bytes, zone));
+        let labels = [("zone".to_owned(), zone.to_string())].into_iter().collect();
+        let joined = scheduler::Event::DukeJoined { duke, cpus, ram_bytes, labels };
         self.send(Sender::Duke(duke), true, Due::ToKing(Sender::Duke(duke), KingWord::Event(joined)));
     }
 
@@ -288,6 +340,7 @@ impl World {
         let census = self.scheduler.census();
         assert_eq!((census.jobs, census.units_running), (0, 0), "every_job_ends");
         assert_eq!((census.slots_granted, census.results_bytes), (0, 0), "everything_is_free_at_the_end");
+        assert!(self.held.values().all(BTreeMap::is_empty), "no_input_is_held_at_the_end");
         for (id, duke) in &self.dukes {
             assert!(duke.is_idle(), "duke_is_idle_at_the_end: {id}");
         }
@@ -345,6 +398,14 @@ impl World {
         );
     }
 
+    /// A guest may be told which try of its unit it is.
+    fn check_number(&mut self, job: JobId, unit: UnitNo, number: u32) {
+        let Some(queen) = self.queens.get_mut(&job) else { return };
+        let tries = queen.tries.entry(unit).or_insert(0);
+        *tries += 1;
+        assert_eq!(number, *tries, "attempts_are_numbered_from_1: {job}, {unit}");
+    }
+
     fn king_handles(&mut self, events: Vec<scheduler::Event>) {
         let mut actions = Vec::new();
         self.scheduler.handle(self.now, events, &mut actions);
@@ -367,7 +428,8 @@ impl World {
                 self.tally.slots_asked_back += u64::from(slots);
                 (duke, DukeOrder::AskBack { job, slots })
             }
-            Action::StartAttempt { duke, job, unit, attempt, alone } => {
+            Action::StartAttempt { duke, job, unit, attempt, number, alone } => {
+                self.check_number(job, unit, number);
                 assert!(self.held[&job].contains_key(&unit), "input_is_held_until_the_verdict: {job}, {unit}");
                 (duke, DukeOrder::Start { job, unit, attempt, alone })
             }

@@ -1,32 +1,38 @@
 //! The duke's one loop while a link stands: takes what the king and the barons say, has the roster decide, and does
 //! what it decided. Holds the payload bytes; the roster knows only their sizes.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    path::PathBuf,
-    sync::Arc,
-};
+mod provide;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use distwasm_proto::{
-    digest::Digest,
     failure::{Failure, FailureKind},
+    guest::GuestSettings,
     ids::{AttemptId, BaronId, JobId},
-    limits::{REACTOR_BATCH, REACTOR_QUEUE, START_WITHIN},
+    limits::{GOODBYE_WITHIN, REACTOR_BATCH, REACTOR_QUEUE, START_WITHIN},
     payload::Payload,
-    time::Clock,
+    stop::Stop,
+    time::{Clock, Time},
     wire::{self, duke_word::Word},
 };
-use tokio::{sync::mpsc, time::sleep_until};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, sleep_until},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use crate::{
-    baron::{self, Answer, HeldResult, HeldRoom, News, What, Work},
+    baron::{self, Answer, HeldResult, HeldRoom, News, What},
+    cache::Cache,
     king_link::{KingLink, LinkError, Told},
-    programs::{Cache, CompileError},
     roster::{Action, AnswerId, Event, Outcome, Roster},
     spawn::Spawner,
+    supplies::{Made, Supplies, Supply},
+    work::Input,
 };
+
+use provide::{Tried, needs};
 
 /// What outlives a link.
 #[derive(Clone, Debug)]
@@ -41,14 +47,14 @@ pub(crate) struct Reactor {
     household: Household,
     roster: Roster,
     jobs: HashMap<JobId, Job>,
-    programs: HashMap<Digest, Program>,
+    supplies: Supplies,
     /// Inputs of attempts that have not ended.
-    inputs: HashMap<AttemptId, (JobId, Payload)>,
+    inputs: HashMap<AttemptId, (JobId, Input)>,
     /// Results that wait until the king wants them.
     offered: HashMap<AttemptId, (JobId, u64, HeldResult)>,
     barons: HashMap<BaronId, baron::Handle>,
     news: mpsc::Sender<News>,
-    compiled: mpsc::Sender<Compiled>,
+    tried: mpsc::Sender<Tried>,
     tasks: TaskTracker,
     stop: CancellationToken,
     events: Vec<Event>,
@@ -57,13 +63,17 @@ pub(crate) struct Reactor {
     answers_made: u64,
     /// How the peasants ended that ended in this batch.
     endings: HashMap<BaronId, String>,
+    /// The duke is to leave: by then at the latest.
+    drained_at: Option<Time>,
 }
 
 struct Job {
-    digest: Digest,
+    /// The program, and then the shared directories.
+    needs: Vec<Supply>,
     slot_bytes: u64,
-    args: Arc<[String]>,
-    compiled: Option<PathBuf>,
+    guest: Arc<GuestSettings>,
+    /// All that it needs, when it is there.
+    made: Option<Vec<Made>>,
     unfit: Option<Failure>,
     last_ending: String,
     room: HeldRoom,
@@ -71,53 +81,44 @@ struct Job {
     open: bool,
 }
 
-/// A program that some job needs.
-enum Program {
-    /// Wanted from the king, or being compiled, for these jobs.
-    Coming(BTreeSet<JobId>),
-    Ready(PathBuf),
-    Unfit(Failure),
-}
-
-struct Compiled {
-    digest: Digest,
-    result: Result<PathBuf, CompileError>,
-}
-
-/// Works for the king until the link ends or `shutdown` comes; no peasant is left afterwards.
-pub(crate) async fn work(
-    household: Household,
-    mut link: KingLink,
-    shutdown: &CancellationToken,
-) -> Result<(), LinkError> {
+/// Works for the king until the link ends or `stop` says so; no peasant is left afterwards.
+pub(crate) async fn work(household: Household, mut link: KingLink, stop: &Stop) -> Result<(), LinkError> {
     let (news_sender, mut news) = mpsc::channel(REACTOR_QUEUE);
-    let (compiled_sender, mut compiled) = mpsc::channel(REACTOR_QUEUE);
-    let mut reactor = Reactor::new(household, news_sender, compiled_sender);
-    let ending = reactor.run(&mut link, &mut news, &mut compiled, shutdown).await;
-    drop((news, compiled));
+    let (tried_sender, mut tried) = mpsc::channel(REACTOR_QUEUE);
+    let mut reactor = Reactor::new(household, news_sender, tried_sender);
+    let ending = reactor.run(&mut link, &mut news, &mut tried, stop).await;
+    drop((news, tried));
     reactor.dismiss_all().await;
-    link.leave().await;
+    // Results that are on their way get the time that is left; goodbye gets a little in any case.
+    let clock = reactor.household.clock;
+    let left = reactor.drained_at.map_or(0, |at| at.micros_since(clock.now()));
+    let patience = Duration::from_micros(left).max(GOODBYE_WITHIN);
+    tokio::select! {
+        () = link.leave(if ending.is_ok() { patience } else { GOODBYE_WITHIN }) => {}
+        () = async { stop.ends().cancelled().await; sleep(GOODBYE_WITHIN).await } => {}
+    }
     ending
 }
 
 impl Reactor {
-    fn new(household: Household, news: mpsc::Sender<News>, compiled: mpsc::Sender<Compiled>) -> Reactor {
+    fn new(household: Household, news: mpsc::Sender<News>, tried: mpsc::Sender<Tried>) -> Reactor {
         Reactor {
             household,
             roster: Roster::default(),
             jobs: HashMap::new(),
-            programs: HashMap::new(),
+            supplies: Supplies::default(),
             inputs: HashMap::new(),
             offered: HashMap::new(),
             barons: HashMap::new(),
             news,
-            compiled,
+            tried,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             events: Vec::new(),
             answers: HashMap::new(),
             answers_made: 0,
             endings: HashMap::new(),
+            drained_at: None,
         }
     }
 
@@ -125,13 +126,14 @@ impl Reactor {
         &mut self,
         link: &mut KingLink,
         news: &mut mpsc::Receiver<News>,
-        compiled: &mut mpsc::Receiver<Compiled>,
-        shutdown: &CancellationToken,
+        tried: &mut mpsc::Receiver<Tried>,
+        stop: &Stop,
     ) -> Result<(), LinkError> {
         let clock = self.household.clock;
         let mut batch = Vec::with_capacity(REACTOR_BATCH);
         loop {
             let deadline = self.roster.next_deadline().map(|time| clock.instant(time).into());
+            let drained_at = self.drained_at.map(|time| clock.instant(time).into());
             tokio::select! {
                 orders = link.next() => {
                     for order in orders? {
@@ -139,13 +141,28 @@ impl Reactor {
                     }
                 }
                 _ = news.recv_many(&mut batch, REACTOR_BATCH) => batch.drain(..).for_each(|news| self.on_news(news)),
-                Some(compiled) = compiled.recv() => self.on_compiled(compiled),
+                Some(tried) = tried.recv() => self.on_tried(tried),
                 () = async { sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)).await }, if deadline.is_some() => {
                     self.events.push(Event::Tick);
                 }
-                () = shutdown.cancelled() => return Ok(()),
+                () = stop.drains().cancelled(), if self.drained_at.is_none() => {
+                    if stop.ends().is_cancelled() {
+                        return Ok(());
+                    }
+                    info!("the duke takes nothing new, and leaves when what runs is done");
+                    self.drained_at = Some(clock.now().after(stop.patience()));
+                    link.outbox.push(Word::Draining(wire::Draining {}));
+                }
+                () = async { sleep_until(drained_at.unwrap_or_else(tokio::time::Instant::now)).await }, if drained_at.is_some() => {
+                    warn!("not all was done in time; it runs again elsewhere");
+                    return Ok(());
+                }
+                () = stop.ends().cancelled() => return Ok(()),
             }
             self.settle(link);
+            if self.drained_at.is_some() && self.is_idle() {
+                return Ok(());
+            }
         }
     }
 
@@ -162,6 +179,11 @@ impl Reactor {
         self.endings.clear();
     }
 
+    /// Whether everything that was taken was handed over.
+    fn is_idle(&self) -> bool {
+        self.roster.is_idle() && self.inputs.is_empty() && self.offered.is_empty()
+    }
+
     /// Ends all children, and waits until they have ended.
     async fn dismiss_all(&mut self) {
         self.stop.cancel();
@@ -174,13 +196,13 @@ impl Reactor {
 
     fn on_told(&mut self, link: &KingLink, told: Told) -> Result<(), LinkError> {
         match told {
-            Told::LeaseOpened { job, digest, slot_bytes, timeout, args } => {
+            Told::LeaseOpened { job, digest, slot_bytes, timeout, guest } => {
                 let unknown = !self.jobs.contains_key(&job);
                 let state = Job {
-                    digest,
+                    needs: needs(digest, &guest),
                     slot_bytes,
-                    args: args.into(),
-                    compiled: None,
+                    guest: Arc::new(guest),
+                    made: None,
                     unfit: None,
                     last_ending: String::new(),
                     room: HeldRoom::default(),
@@ -193,6 +215,7 @@ impl Reactor {
             }
             Told::LeaseClosed { job } => {
                 self.open_job(job)?.open = false;
+                self.supplies.cancel(job);
                 self.inputs.retain(|_, (of, _)| *of != job);
                 self.offered.retain(|_, (of, _, _)| *of != job);
                 self.events.push(Event::LeaseClosed { job });
@@ -218,7 +241,7 @@ impl Reactor {
                 let (_, run_us, held) = offer.ok_or(LinkError::Nonsense("a result was wanted that was not offered"))?;
                 say_ended(link, attempt, wire::Outcome::Done, run_us, None, held.result);
             }
-            Told::ProgramArrived { digest, program } => self.on_program_arrived(digest, program)?,
+            Told::BlobArrived { digest, blob } => self.on_blob_arrived(digest, &blob)?,
         }
         Ok(())
     }
@@ -226,76 +249,6 @@ impl Reactor {
     fn open_job(&mut self, job: JobId) -> Result<&mut Job, LinkError> {
         let job = self.jobs.get_mut(&job).filter(|job| job.open);
         job.ok_or(LinkError::Nonsense("a word about a job that is not open"))
-    }
-
-    fn on_program_arrived(&mut self, digest: Digest, program: Payload) -> Result<(), LinkError> {
-        if !matches!(self.programs.get(&digest), Some(Program::Coming(_))) {
-            return Err(LinkError::Nonsense("a program came that was not wanted"));
-        }
-        if Digest::of(program.chunks().map(AsRef::as_ref)) != digest {
-            return Err(LinkError::Nonsense("a program is not the one whose digest came with it"));
-        }
-        let Household { cache, spawner, .. } = self.household.clone();
-        let (compiled, stop) = (self.compiled.clone(), self.stop.clone());
-        self.tasks.spawn(async move {
-            let compile = cache.compile(digest, program, spawner);
-            let Some(result) = stop.run_until_cancelled(compile).await else { return };
-            // The reactor may have ended.
-            let _sent = compiled.send(Compiled { digest, result }).await;
-        });
-        Ok(())
-    }
-
-    fn on_compiled(&mut self, Compiled { digest, result }: Compiled) {
-        let program = match result {
-            Ok(path) => Program::Ready(path),
-            Err(CompileError::Unfit(failure)) => Program::Unfit(failure),
-            Err(CompileError::Trouble(why)) => {
-                if let Some(Program::Coming(jobs)) = self.programs.remove(&digest) {
-                    jobs.into_iter().for_each(|job| self.on_program_broken(job, &why));
-                }
-                return;
-            }
-        };
-        if let Some(Program::Coming(jobs)) = self.programs.insert(digest, program) {
-            jobs.into_iter().for_each(|job| self.on_program_known(job, digest));
-        }
-    }
-
-    /// Tells the roster how it stands with the program of a job.
-    fn on_program_known(&mut self, id: JobId, digest: Digest) {
-        // The job may be over.
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        match self.programs.get(&digest) {
-            Some(Program::Ready(path)) => {
-                job.compiled = Some(path.clone());
-                self.events.push(Event::ProgramReady { job: id });
-            }
-            Some(Program::Unfit(failure)) => {
-                job.unfit = Some(failure.clone());
-                self.events.push(Event::ProgramUnfit { job: id });
-            }
-            Some(Program::Coming(_)) | None => {}
-        }
-    }
-
-    fn on_program_broken(&mut self, id: JobId, why: &str) {
-        // The job may be over.
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        why.clone_into(&mut job.last_ending);
-        self.events.push(Event::ProgramBroken { job: id });
-    }
-
-    fn on_unloadable(&mut self, id: JobId, why: &str) {
-        // The job may be over, or another of its peasants have said the same.
-        let Some(job) = self.jobs.get_mut(&id).filter(|job| job.compiled.is_some()) else { return };
-        job.compiled = None;
-        let digest = job.digest;
-        self.household.cache.remove(digest);
-        if matches!(self.programs.get(&digest), Some(Program::Ready(_))) {
-            self.programs.remove(&digest);
-        }
-        self.on_program_broken(id, why);
     }
 
     fn on_news(&mut self, News { baron, job, what }: News) {
@@ -337,7 +290,7 @@ impl Reactor {
 
     fn perform(&mut self, link: &KingLink, action: Action) {
         match action {
-            Action::PrepareProgram { job } => self.prepare_program(link, job),
+            Action::PrepareProgram { job } => self.provide(link, job),
             Action::Spawn { baron, job } => self.spawn(baron, job),
             Action::Feed { baron, attempt } => {
                 if let (Some(handle), Some((_, input))) = (self.barons.get(&baron), self.inputs.get(&attempt)) {
@@ -384,38 +337,6 @@ impl Reactor {
         }
     }
 
-    fn prepare_program(&mut self, link: &KingLink, id: JobId) {
-        let Some(digest) = self.jobs.get(&id).map(|job| job.digest) else { return };
-        match self.programs.get_mut(&digest) {
-            Some(Program::Coming(jobs)) => {
-                jobs.insert(id);
-                return;
-            }
-            Some(Program::Ready(_) | Program::Unfit(_)) => {}
-            None => match self.household.cache.find(digest) {
-                Some(path) => {
-                    self.programs.insert(digest, Program::Ready(path));
-                }
-                None => {
-                    self.programs.insert(digest, Program::Coming(BTreeSet::from([id])));
-                    link.outbox.push(Word::ProgramWanted(wire::ProgramWanted { digest: digest.to_wire() }));
-                    return;
-                }
-            },
-        }
-        self.on_program_known(id, digest);
-    }
-
-    fn spawn(&mut self, baron: BaronId, id: JobId) {
-        let Some(job) = self.jobs.get(&id) else { return };
-        let Some(compiled) = job.compiled.clone() else { return };
-        let work = Work { compiled, memory_bytes: job.slot_bytes, args: Arc::clone(&job.args) };
-        let spawner = self.household.spawner.clone();
-        let (handle, life) = baron::hire(baron, id, work, spawner, job.room.clone(), self.news.clone());
-        self.barons.insert(baron, handle);
-        self.tasks.spawn(life);
-    }
-
     fn report(&mut self, link: &KingLink, attempt: AttemptId, outcome: Outcome, run_us: u64) {
         self.inputs.remove(&attempt);
         let answer = match outcome {
@@ -441,18 +362,6 @@ impl Reactor {
             }
             // The answer was put there with the event that leads here.
             None => say_ended(link, attempt, wire::Outcome::Returned, run_us, None, Payload::default()),
-        }
-    }
-
-    fn forget(&mut self, id: JobId) {
-        let Some(job) = self.jobs.remove(&id) else { return };
-        debug!(job = id.0, "done with a job");
-        if self.jobs.values().any(|other| other.digest == job.digest) {
-            return;
-        }
-        // A program that is still on its way is kept in mind until it is compiled.
-        if matches!(self.programs.get(&job.digest), Some(Program::Ready(_) | Program::Unfit(_))) {
-            self.programs.remove(&job.digest);
         }
     }
 }

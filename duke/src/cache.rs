@@ -1,0 +1,179 @@
+//! What a duke keeps on disk from job to job: compiled programs, and shared directories beside them.
+//!
+//! A compiled program is trusted: peasants map it without a check. So the folder belongs to the duke's user alone, and
+//! whatever is in it gets its name only when it is whole. Several dukes may use one folder.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+    time::SystemTime,
+};
+
+use distwasm_proto::{digest::Digest, limits::CACHE_BYTES_MAX};
+use thiserror::Error;
+use tracing::{debug, warn};
+
+use crate::shares;
+
+/// Why the cache cannot be used.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum CacheError {
+    #[error("failed to make the folder {} for compiled programs (--cache names another)", .path.display())]
+    Make { path: PathBuf, source: io::Error },
+    #[error("the folder {} for compiled programs belongs to somebody else, or others may write to it (--cache names another)", .path.display())]
+    Shared { path: PathBuf },
+}
+
+/// What a program is compiled from, and what for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Recipe {
+    /// The program.
+    pub(crate) digest: Digest,
+    /// Whether the same unit is to give the same bytes everywhere, which takes other code.
+    pub(crate) deterministic: bool,
+    /// The export that must be there; empty when it is found from the program. The code is the same.
+    pub(crate) call: String,
+}
+
+/// The folder of compiled programs and shared directories.
+#[derive(Clone, Debug)]
+pub(crate) struct Cache {
+    folder: PathBuf,
+    /// What tells the engine of this machine's peasant from others.
+    engine: String,
+}
+
+/// A compiled program or a shared directory.
+struct Entry {
+    path: PathBuf,
+    is_share: bool,
+    bytes: u64,
+    used: SystemTime,
+}
+
+impl Cache {
+    /// Uses a folder, which is made if need be.
+    pub(crate) fn open(folder: &Path, engine: String) -> Result<Cache, CacheError> {
+        use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+        let cannot_make = |source| CacheError::Make { path: folder.to_owned(), source };
+        let make = |folder: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        make(folder).map_err(cannot_make)?;
+        let metadata = fs::metadata(folder).map_err(cannot_make)?;
+        if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
+            return Err(CacheError::Shared { path: folder.to_owned() });
+        }
+        let cache = Cache { folder: folder.to_owned(), engine };
+        make(&cache.shares()).map_err(cannot_make)?;
+        Ok(cache)
+    }
+
+    /// The compiled program, if it is there.
+    pub(crate) fn find(&self, recipe: &Recipe) -> Option<PathBuf> {
+        let path = self.path(recipe);
+        let is_program = fs::symlink_metadata(&path).is_ok_and(|found| found.is_file() && found.len() > 0);
+        let file = is_program.then(|| fs::File::open(&path).ok())??;
+        touch(&file);
+        Some(path)
+    }
+
+    /// Where a compiled program is kept. Its name says the program, the engine, and whether its code is special.
+    pub(crate) fn path(&self, recipe: &Recipe) -> PathBuf {
+        let special = if recipe.deterministic { "-deterministic" } else { "" };
+        self.folder.join(format!("{}-{}{special}.cwasm", recipe.digest, self.engine))
+    }
+
+    /// Where a program is compiled to before it is whole. Nobody else compiles to the same file.
+    pub(crate) fn unfinished_program(&self, digest: Digest) -> PathBuf {
+        self.folder.join(format!("{digest}-{}.{}.tmp", self.engine, unique()))
+    }
+
+    /// Where a shared directory is kept.
+    pub(crate) fn share(&self, digest: Digest) -> PathBuf {
+        self.shares().join(digest.to_string())
+    }
+
+    /// Where a shared directory is unpacked to before it is whole. Nobody else unpacks to the same folder.
+    pub(crate) fn unfinished_share(&self, digest: Digest) -> PathBuf {
+        self.shares().join(format!("{digest}.{}.tmp", unique()))
+    }
+
+    fn shares(&self) -> PathBuf {
+        self.folder.join("shares")
+    }
+
+    /// Forgets a compiled program that cannot be loaded.
+    pub(crate) fn remove(&self, recipe: &Recipe) {
+        let path = self.path(recipe);
+        warn!(path = %path.display(), "a compiled program cannot be loaded; it will be compiled again");
+        // Somebody may have removed it, which would be the reason.
+        let _removed = fs::remove_file(path);
+    }
+
+    /// Removes what was used longest ago while there are too many bytes. A peasant that has a program mapped keeps it.
+    pub(crate) fn evict(&self) {
+        self.evict_to(CACHE_BYTES_MAX);
+    }
+
+    /// The same for another bound. Directories that leases use stay, and do not count: otherwise they could leave no
+    /// room for the very programs that use them.
+    pub(crate) fn evict_to(&self, bytes_max: u64) {
+        let entries = match self.entries() {
+            Ok(entries) => entries,
+            Err(error) => return warn!(folder = %self.folder.display(), %error, "the cache cannot be looked through"),
+        };
+        let mut bytes: u64 = entries.iter().map(|entry| entry.bytes).sum();
+        for Entry { path, is_share, bytes: freed, .. } in entries {
+            if bytes <= bytes_max {
+                return;
+            }
+            let removed = if is_share { shares::remove_unused(&path) } else { fs::remove_file(&path).map(|()| true) };
+            // Another duke may have removed it, or may use it.
+            if removed.unwrap_or(false) {
+                debug!(path = %path.display(), "removed what was not used for long");
+                bytes -= freed;
+            }
+        }
+    }
+
+    /// All that may be removed, what was used longest ago first. What another duke removes meanwhile is left out.
+    fn entries(&self) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(&self.folder)?.flatten() {
+            let (path, Ok(metadata)) = (entry.path(), entry.metadata()) else { continue };
+            if path.extension().is_some_and(|extension| extension == "cwasm") {
+                entries.push(Entry { path, is_share: false, bytes: metadata.len(), used: metadata.modified()? });
+            }
+        }
+        for entry in fs::read_dir(self.shares())?.flatten() {
+            let (path, Ok(metadata)) = (entry.path(), entry.metadata()) else { continue };
+            if shares::is_used(&path) {
+                continue;
+            }
+            // What a duke that died left half unpacked goes first. One that is being unpacked is in use.
+            let is_unfinished = path.extension().is_some_and(|extension| extension == "tmp");
+            let used = if is_unfinished { SystemTime::UNIX_EPOCH } else { metadata.modified()? };
+            entries.push(Entry { bytes: shares::folder_bytes(&path), path, is_share: true, used });
+        }
+        entries.sort_by_key(|entry| entry.used);
+        Ok(entries)
+    }
+}
+
+/// Notes that something is used: its age decides what goes when the cache is full.
+pub(crate) fn touch(file: &fs::File) {
+    // If its age cannot be told, it goes earlier.
+    let _touched = file.set_modified(now());
+}
+
+#[expect(clippy::disallowed_methods, reason = "the age of a file is wall time")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+/// A word that no other duke has, and this one has once.
+fn unique() -> String {
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    format!("{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed))
+}

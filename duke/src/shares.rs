@@ -1,0 +1,287 @@
+//! Shared directories: each unpacked once for the machine, and kept in the cache.
+//!
+//! Archives come from the network. One that is not what the queen's packing makes (plain files and folders, each folder
+//! before what is in it) is refused as a whole: nothing of it is ever used, and nothing is written elsewhere.
+//!
+//! Whoever uses a directory holds a lock on it, which the kernel takes back when its process ends. A directory that is
+//! locked is not removed, by whatever duke.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::{Component, Path, PathBuf},
+    sync::Arc,
+};
+
+use distwasm_proto::{digest::Digest, limits::SHARE_ENTRIES_MAX, payload::Payload};
+use tar::{Archive, EntryType};
+use thiserror::Error;
+use tracing::info;
+
+use crate::cache::{Cache, touch};
+
+/// A shared directory that is in use.
+#[derive(Debug)]
+pub(crate) struct SharedFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// Why a directory cannot be shared on this machine.
+#[derive(Debug, Error)]
+pub(crate) enum UnpackError {
+    #[error("failed to unpack a shared directory to {}", .path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("failed to read the archive of a shared directory")]
+    Read(#[source] io::Error),
+    #[error("the archive of a shared directory has more than {SHARE_ENTRIES_MAX} entries")]
+    TooMany,
+    #[error("the archive of a shared directory has {name:?}, which is no plain file or folder inside it")]
+    Odd { name: String },
+    #[error("the shared directory {} was removed while it was put there", .path.display())]
+    Removed { path: PathBuf },
+}
+
+impl SharedFolder {
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Keeps a directory from being removed; `None` if there is none, or it is about to be removed.
+    fn hold(path: PathBuf) -> Option<SharedFolder> {
+        let file = File::open(&path).ok()?;
+        // Where there are no locks at all nothing is ever removed.
+        if let Err(TryLockError::WouldBlock) = file.try_lock_shared() {
+            return None;
+        }
+        // It may have been removed after it was opened, and before it was locked.
+        let (held, there) = (file.metadata().ok()?, fs::symlink_metadata(&path).ok()?);
+        let is_there = (held.dev(), held.ino()) == (there.dev(), there.ino());
+        (is_there && there.is_dir()).then_some(SharedFolder { path, _lock: file })
+    }
+}
+
+impl Cache {
+    /// The directory of this archive, if it is there.
+    pub(crate) fn find_share(&self, digest: Digest) -> Option<Arc<SharedFolder>> {
+        let folder = SharedFolder::hold(self.share(digest))?;
+        touch(&folder._lock);
+        Some(Arc::new(folder))
+    }
+
+    /// Unpacks an archive, and gives its directory.
+    pub(crate) fn keep_share(&self, digest: Digest, archive: &Payload) -> Result<Arc<SharedFolder>, UnpackError> {
+        let (path, unfinished) = (self.share(digest), self.unfinished_share(digest));
+        let kept = unpack(archive, &unfinished).and_then(|lock| {
+            match fs::rename(&unfinished, &path) {
+                Ok(()) => info!(share = %digest, "unpacked a shared directory"),
+                // Another duke may have been faster; what it has is the same.
+                Err(_) if path.is_dir() => {}
+                Err(source) => return Err(UnpackError::Write { path: path.clone(), source }),
+            }
+            let found = self.find_share(digest);
+            drop(lock);
+            found.ok_or(UnpackError::Removed { path })
+        });
+        // There is no such folder any more if all is well.
+        let _removed = fs::remove_dir_all(&unfinished);
+        self.evict();
+        kept
+    }
+}
+
+/// Unpacks an archive into a folder that is made for it. The folder counts as used until the lock is dropped.
+fn unpack(archive: &Payload, folder: &Path) -> Result<File, UnpackError> {
+    let cannot_write = |path: &Path| {
+        let path = path.to_owned();
+        move |source| UnpackError::Write { path, source }
+    };
+    let make_folder = |path: &Path| DirBuilder::new().mode(0o755).create(path).map_err(cannot_write(path));
+    make_folder(folder)?;
+    let lock = File::open(folder).map_err(cannot_write(folder))?;
+    // Where there are no locks nothing is ever removed.
+    let _locked = lock.try_lock_shared();
+    let mut archive = Archive::new(archive.reader());
+    for (count, entry) in archive.entries().map_err(UnpackError::Read)?.enumerate() {
+        let mut entry = entry.map_err(UnpackError::Read)?;
+        if count >= SHARE_ENTRIES_MAX {
+            return Err(UnpackError::TooMany);
+        }
+        let name = entry.path_bytes();
+        let odd = || UnpackError::Odd { name: String::from_utf8_lossy(&name).into_owned() };
+        let path = folder.join(plain(&name).ok_or_else(odd)?);
+        match entry.header().entry_type() {
+            EntryType::Directory => make_folder(&path)?,
+            EntryType::Regular => {
+                drop(name);
+                let mut file = OpenOptions::new();
+                // Only a name that is new: nothing that is there is written over, whatever it leads to.
+                let file = file.write(true).create_new(true).mode(0o444).open(&path);
+                let mut file = file.map_err(cannot_write(&path))?;
+                let bytes = entry.size();
+                let copied = io::copy(&mut entry, &mut file).map_err(cannot_write(&path))?;
+                if copied != bytes {
+                    return Err(UnpackError::Read(io::ErrorKind::UnexpectedEof.into()));
+                }
+            }
+            _ => return Err(odd()),
+        }
+    }
+    Ok(lock)
+}
+
+/// A path that stays where it begins.
+fn plain(name: &[u8]) -> Option<&Path> {
+    let path = Path::new(std::str::from_utf8(name).ok()?);
+    let is_plain = path.components().all(|part| matches!(part, Component::Normal(_)));
+    (is_plain && path.components().next().is_some()).then_some(path)
+}
+
+/// Whether somebody uses a directory, or it cannot be told.
+pub(crate) fn is_used(path: &Path) -> bool {
+    File::open(path).is_ok_and(|folder| folder.try_lock().is_err())
+}
+
+/// Removes a directory that nobody uses; says whether it did.
+pub(crate) fn remove_unused(path: &Path) -> io::Result<bool> {
+    let folder = File::open(path)?;
+    if folder.try_lock().is_err() {
+        return Ok(false);
+    }
+    // Who opened it meanwhile sees that it has no such name any more.
+    let removed = path.with_extension("removed.tmp");
+    fs::rename(path, &removed)?;
+    fs::remove_dir_all(&removed)?;
+    Ok(true)
+}
+
+/// What a directory takes on disk, about. What cannot be looked at counts as nothing.
+pub(crate) fn folder_bytes(path: &Path) -> u64 {
+    const ENTRY_BYTES: u64 = 512;
+    let mut bytes = ENTRY_BYTES;
+    let mut folders = vec![path.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let Ok(found) = entry.metadata() else { continue };
+            bytes += ENTRY_BYTES;
+            if found.is_dir() {
+                folders.push(entry.path());
+            } else {
+                bytes += found.len();
+            }
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use tar::{Builder, Header};
+
+    use super::*;
+
+    /// An archive of these entries, as a liar could make it: names are not looked at.
+    fn archive(entries: &[(EntryType, &str, &str)]) -> Payload {
+        let mut builder = Builder::new(Vec::new());
+        for (kind, name, content) in entries {
+            let mut header = Header::new_gnu();
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_entry_type(*kind);
+            header.set_mode(0o7777);
+            header.set_size(content.len() as u64);
+            if kind.is_symlink() || kind.is_hard_link() {
+                header.set_link_name_literal("/etc/passwd").unwrap();
+            }
+            header.set_cksum();
+            builder.append(&header, content.as_bytes()).unwrap();
+        }
+        builder.into_inner().unwrap().into()
+    }
+
+    fn digest_of(archive: &Payload) -> Digest {
+        Digest::of(archive.chunks().map(AsRef::as_ref))
+    }
+
+    fn cache() -> (tempfile::TempDir, Cache) {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(&folder.path().join("cache"), "engine".to_owned()).unwrap();
+        (folder, cache)
+    }
+
+    const GOOD: [(EntryType, &str, &str); 3] =
+        [(EntryType::Directory, "sub", ""), (EntryType::Regular, "sub/b", "bb"), (EntryType::Regular, "a", "a")];
+
+    #[test]
+    fn a_share_is_unpacked_once_and_found_again() {
+        let (_folder, cache) = cache();
+        let good = archive(&GOOD);
+        let digest = digest_of(&good);
+        assert!(cache.find_share(digest).is_none());
+        let folder = cache.keep_share(digest, &good).unwrap();
+        assert_eq!(folder.path(), cache.share(digest));
+        assert_eq!(fs::read_to_string(folder.path().join("sub/b")).unwrap(), "bb");
+        let mode = |name| fs::metadata(folder.path().join(name)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode("a"), mode("sub")), (0o444, 0o755));
+        assert_eq!(folder_bytes(folder.path()), 4 * 512 + 3);
+        // Another duke may come too late.
+        cache.keep_share(digest, &good).unwrap();
+        assert_eq!(fs::read_dir(folder.path().parent().unwrap()).unwrap().count(), 1);
+        assert!(cache.find_share(digest).is_some());
+    }
+
+    #[test]
+    fn an_archive_that_lies_leaves_nothing_behind() {
+        let (folder, cache) = cache();
+        use EntryType as E;
+        let bad: [&[(EntryType, &str, &str)]; 12] = [
+            &[(E::Regular, "../out", "x")],
+            &[(E::Regular, "/tmp/distwasm-out", "x")],
+            &[(E::Directory, "sub", ""), (E::Regular, "sub/../../out", "x")],
+            &[(E::Symlink, "link", "")],
+            &[(E::Link, "link", "")],
+            &[(E::Char, "device", "")],
+            &[(E::Fifo, "pipe", "")],
+            &[(E::GNUSparse, "sparse", "")],
+            &[(E::Regular, "a", "x"), (E::Regular, "a", "y")],
+            &[(E::Regular, "none/a", "x")],
+            &[(E::Regular, "a", "x"), (E::Regular, "a/b", "y")],
+            &[(E::Directory, ".", "")],
+        ];
+        for entries in bad {
+            let lie = archive(&[&GOOD, entries].concat());
+            assert!(cache.keep_share(digest_of(&lie), &lie).is_err(), "{entries:?}");
+        }
+        for nonsense in [vec![b'x'; 2000], archive(&GOOD).contiguous()[..1500].to_vec()] {
+            let lie = Payload::from(nonsense);
+            assert!(cache.keep_share(digest_of(&lie), &lie).is_err());
+        }
+        assert_eq!(fs::read_dir(cache.share(digest_of(&archive(&GOOD))).parent().unwrap()).unwrap().count(), 0);
+        assert!(!folder.path().join("out").exists() && !Path::new("/tmp/distwasm-out").exists());
+    }
+
+    #[test]
+    fn what_is_in_use_is_not_removed() {
+        let (_folder, cache) = cache();
+        let good = archive(&GOOD);
+        let digest = digest_of(&good);
+        let (first, second) = (cache.keep_share(digest, &good).unwrap(), cache.find_share(digest).unwrap());
+        drop(first);
+        assert!(!remove_unused(second.path()).unwrap());
+        let unused = archive(&GOOD[2..]);
+        drop(cache.keep_share(digest_of(&unused), &unused).unwrap());
+        fs::create_dir(cache.unfinished_share(digest)).unwrap();
+        cache.evict_to(0);
+        assert!(second.path().join("a").exists());
+        assert!(cache.find_share(digest_of(&unused)).is_none());
+        assert_eq!(fs::read_dir(second.path().parent().unwrap()).unwrap().count(), 1);
+        let path = second.path().to_owned();
+        drop(second);
+        assert!(remove_unused(&path).unwrap());
+        assert!(cache.find_share(digest).is_none());
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
+    }
+}

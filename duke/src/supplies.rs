@@ -1,0 +1,253 @@
+//! What jobs need before a peasant can be started: a compiled program and shared directories. Each is fetched and made
+//! once at a time, however many jobs need it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use distwasm_proto::{digest::Digest, failure::Failure, ids::JobId};
+
+use crate::{cache::Recipe, shares::SharedFolder};
+
+/// Something that a job needs, and that is made from a blob.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Supply {
+    Program(Recipe),
+    Share(Digest),
+}
+
+impl Supply {
+    /// The blob that it is made from.
+    pub(crate) fn digest(&self) -> Digest {
+        match self {
+            Supply::Program(recipe) => recipe.digest,
+            Supply::Share(digest) => *digest,
+        }
+    }
+}
+
+/// A supply that is there.
+#[derive(Clone, Debug)]
+pub(crate) enum Made {
+    Program(PathBuf),
+    /// It stays there as long as this is kept.
+    Share(Arc<SharedFolder>),
+}
+
+/// How it stands with all that a job needs.
+#[derive(Debug)]
+pub(crate) enum Stock {
+    /// Everything is there, in the order in which it was asked for.
+    Complete(Vec<Made>),
+    /// The program cannot run anywhere.
+    Unfit(Failure),
+    /// Something is missing.
+    Incomplete,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(crate) struct Supplies {
+    states: BTreeMap<Supply, State>,
+    /// Blobs that the king was asked for and that have not come, with what is to be made from them.
+    wanted: BTreeMap<Digest, BTreeSet<Supply>>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Its blob is wanted, or it is being made, for these jobs.
+    Coming(BTreeSet<JobId>),
+    Ready(Made),
+    Unfit(Failure),
+}
+
+impl Supplies {
+    /// A job needs this. What `find` finds is taken; otherwise gives the blob that the king is to be asked for, if he
+    /// was not asked before.
+    #[must_use]
+    pub(crate) fn need(&mut self, job: JobId, supply: &Supply, find: impl FnOnce() -> Option<Made>) -> Option<Digest> {
+        match self.states.get_mut(supply) {
+            Some(State::Coming(jobs)) => {
+                jobs.insert(job);
+                return None;
+            }
+            Some(State::Ready(_) | State::Unfit(_)) => return None,
+            None => {}
+        }
+        if let Some(made) = find() {
+            self.states.insert(supply.clone(), State::Ready(made));
+            return None;
+        }
+        self.states.insert(supply.clone(), State::Coming(BTreeSet::from([job])));
+        let known = self.wanted.contains_key(&supply.digest());
+        self.wanted.entry(supply.digest()).or_default().insert(supply.clone());
+        (!known).then(|| supply.digest())
+    }
+
+    /// How it stands with these.
+    pub(crate) fn stock(&self, supplies: &[Supply]) -> Stock {
+        let mut made = Vec::with_capacity(supplies.len());
+        for supply in supplies {
+            match self.states.get(supply) {
+                Some(State::Ready(ready)) => made.push(ready.clone()),
+                Some(State::Unfit(failure)) => return Stock::Unfit(failure.clone()),
+                Some(State::Coming(_)) | None => {}
+            }
+        }
+        if made.len() == supplies.len() { Stock::Complete(made) } else { Stock::Incomplete }
+    }
+
+    /// A blob came: what is to be made from it. Nothing, if all jobs that wanted it are over.
+    pub(crate) fn on_blob_arrived(&mut self, digest: Digest) -> BTreeSet<Supply> {
+        self.wanted.remove(&digest).unwrap_or_default()
+    }
+
+    /// A supply was made, or found to be unfit; gives the jobs that waited for it.
+    pub(crate) fn on_made(&mut self, supply: Supply, made: Result<Made, Failure>) -> BTreeSet<JobId> {
+        let jobs = self.take_waiting(&supply);
+        // If their jobs are over, nobody needs it here; it is on disk.
+        if !jobs.is_empty() {
+            self.states.insert(supply, made.map_or_else(State::Unfit, State::Ready));
+        }
+        jobs
+    }
+
+    /// A supply cannot be made on this machine for now; gives the jobs that waited for it.
+    pub(crate) fn on_trouble(&mut self, supply: &Supply) -> BTreeSet<JobId> {
+        self.take_waiting(supply)
+    }
+
+    fn take_waiting(&mut self, supply: &Supply) -> BTreeSet<JobId> {
+        match self.states.remove(supply) {
+            Some(State::Coming(jobs)) => jobs,
+            // Only what is coming is made.
+            Some(State::Ready(_) | State::Unfit(_)) | None => BTreeSet::new(),
+        }
+    }
+
+    /// A job is over: nothing comes for it any more. The king may have forgotten its blobs before he was asked for
+    /// them, and whoever needs them next must ask again.
+    pub(crate) fn cancel(&mut self, job: JobId) {
+        for state in self.states.values_mut() {
+            if let State::Coming(jobs) = state {
+                jobs.remove(&job);
+            }
+        }
+        let states = &mut self.states;
+        self.wanted.retain(|_, supplies| {
+            supplies.retain(|supply| {
+                let given_up = matches!(states.get(supply), Some(State::Coming(jobs)) if jobs.is_empty());
+                if given_up {
+                    states.remove(supply);
+                }
+                !given_up
+            });
+            !supplies.is_empty()
+        });
+    }
+
+    /// Something that was ready is not there any more, or cannot be used.
+    pub(crate) fn spoil(&mut self, supply: &Supply) {
+        if matches!(self.states.get(supply), Some(State::Ready(_))) {
+            self.states.remove(supply);
+        }
+    }
+
+    /// Lets go of what is not needed any more.
+    pub(crate) fn keep(&mut self, is_needed: impl Fn(&Supply) -> bool) {
+        self.states.retain(|supply, state| matches!(state, State::Coming(_)) || is_needed(supply));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use distwasm_proto::failure::FailureKind;
+
+    use super::*;
+
+    const ONE: JobId = JobId(1);
+    const TWO: JobId = JobId(2);
+
+    fn digest(name: &str) -> Digest {
+        Digest::of([name.as_bytes()])
+    }
+
+    fn program(name: &str, call: &str) -> Supply {
+        Supply::Program(Recipe { digest: digest(name), deterministic: false, call: call.to_owned() })
+    }
+
+    fn made() -> Made {
+        Made::Program("there".into())
+    }
+
+    fn is_complete(stock: &Stock) -> bool {
+        matches!(stock, Stock::Complete(_))
+    }
+
+    #[test]
+    fn what_two_jobs_need_is_fetched_once() {
+        let mut supplies = Supplies::default();
+        let (p, s) = (program("p", ""), Supply::Share(digest("s")));
+        assert_eq!(supplies.need(ONE, &p, || None), Some(digest("p")));
+        assert_eq!(supplies.need(TWO, &p, || None), None);
+        assert_eq!(supplies.need(TWO, &s, || Some(made())), None);
+        assert!(!is_complete(&supplies.stock(&[p.clone(), s.clone()])));
+        assert_eq!(supplies.on_blob_arrived(digest("p")), BTreeSet::from([p.clone()]));
+        assert_eq!(supplies.need(ONE, &p, || None), None, "it is being made");
+        assert_eq!(supplies.on_made(p.clone(), Ok(made())), BTreeSet::from([ONE, TWO]));
+        assert!(is_complete(&supplies.stock(&[p, s])));
+    }
+
+    #[test]
+    fn one_blob_may_be_made_into_several_things() {
+        let mut supplies = Supplies::default();
+        let (f, g) = (program("p", "f"), program("p", "g"));
+        assert_eq!(supplies.need(ONE, &f, || None), Some(digest("p")));
+        assert_eq!(supplies.need(TWO, &g, || None), None);
+        assert_eq!(supplies.on_blob_arrived(digest("p")).len(), 2);
+        supplies.on_made(f.clone(), Err(Failure::new(FailureKind::Program, "no f")));
+        assert!(matches!(supplies.stock(&[f]), Stock::Unfit(_)));
+        assert!(matches!(supplies.stock(&[g]), Stock::Incomplete));
+    }
+
+    #[test]
+    fn trouble_is_not_for_ever() {
+        let mut supplies = Supplies::default();
+        let p = program("p", "");
+        assert!(supplies.need(ONE, &p, || None).is_some());
+        supplies.on_blob_arrived(digest("p"));
+        assert_eq!(supplies.on_trouble(&p), BTreeSet::from([ONE]));
+        assert_eq!(supplies.need(ONE, &p, || None), Some(digest("p")));
+    }
+
+    #[test]
+    fn a_blob_that_the_king_forgot_is_asked_for_again() {
+        let mut supplies = Supplies::default();
+        let p = program("p", "");
+        assert!(supplies.need(ONE, &p, || None).is_some());
+        supplies.cancel(ONE);
+        assert_eq!(supplies.need(TWO, &p, || None), Some(digest("p")));
+        supplies.cancel(ONE);
+        assert_eq!(supplies.on_blob_arrived(digest("p")).len(), 1);
+        assert_eq!(supplies.on_blob_arrived(digest("p")).len(), 0, "it may come twice then");
+        supplies.cancel(TWO);
+        assert_eq!(supplies.on_made(p.clone(), Ok(made())).len(), 0);
+        assert!(!is_complete(&supplies.stock(&[p])), "nobody keeps what nobody needs");
+    }
+
+    #[test]
+    fn what_nobody_needs_is_let_go() {
+        let mut supplies = Supplies::default();
+        let (p, s) = (program("p", ""), Supply::Share(digest("s")));
+        for supply in [&p, &s] {
+            assert_eq!(supplies.need(ONE, supply, || Some(made())), None);
+        }
+        supplies.keep(|supply| *supply == p);
+        assert!(is_complete(&supplies.stock(std::slice::from_ref(&p))));
+        assert!(!is_complete(&supplies.stock(&[s])));
+        supplies.spoil(&p);
+        assert!(!is_complete(&supplies.stock(&[p])));
+    }
+}

@@ -1,0 +1,187 @@
+//! What a baron gives its peasant: the command line, and each unit as frames.
+
+use std::{collections::VecDeque, ffi::OsString, path::PathBuf, sync::Arc};
+
+use bytes::{Buf, Bytes, BytesMut};
+use distwasm_proto::{
+    guest::GuestSettings,
+    ids::{JobId, UnitNo},
+    limits::GATHERED_BYTES_MAX,
+    payload::Payload,
+    pipe::{Description, Header},
+};
+
+use crate::shares::SharedFolder;
+
+/// What a peasant is started with.
+#[derive(Clone, Debug)]
+pub(crate) struct Work {
+    /// The compiled program in the duke's cache.
+    pub(crate) compiled: PathBuf,
+    /// What its guest may have of memory.
+    pub(crate) memory_bytes: u64,
+    /// What its guests are given and how they are run.
+    pub(crate) guest: Arc<GuestSettings>,
+    /// The directories that they share, in the order of the settings. They stay while they are here.
+    pub(crate) folders: Vec<Arc<SharedFolder>>,
+}
+
+/// One try of a unit, as a peasant gets it.
+#[derive(Clone, Debug)]
+pub(crate) struct Input {
+    pub(crate) unit: UnitNo,
+    /// Which try it is; the first is 1.
+    pub(crate) number: u32,
+    /// What the queen calls the unit.
+    pub(crate) name: Bytes,
+    pub(crate) content: Payload,
+}
+
+impl Input {
+    /// What it counts for in a pipe.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.name.len() as u64 + self.content.bytes()
+    }
+}
+
+impl Work {
+    /// The peasant's arguments. What a person chose stands behind `=`, so that it cannot be taken for a flag.
+    pub(crate) fn command_line(&self, job: JobId) -> Vec<OsString> {
+        let guest = &self.guest;
+        let mut args: Vec<OsString> = vec!["--compiled".into(), (&self.compiled).into()];
+        args.extend(["--memory-bytes".into(), self.memory_bytes.to_string().into()]);
+        if !guest.call.is_empty() {
+            args.push(format!("--call={}", guest.call).into());
+        }
+        if guest.fresh {
+            args.push("--fresh".into());
+        }
+        if guest.deterministic {
+            args.extend(["--deterministic".into(), format!("--seed={}", guest.seed).into()]);
+        }
+        args.extend(["--job".into(), job.0.to_string().into(), "--described".into()]);
+        args.extend(guest.env.iter().map(|variable| format!("--env={variable}").into()));
+        for (share, folder) in guest.shares.iter().zip(&self.folders) {
+            let mut arg = OsString::from("--dir=");
+            arg.push(folder.path());
+            arg.push("::");
+            arg.push(&share.guest_path);
+            args.push(arg);
+        }
+        args.push("--".into());
+        args.extend(guest.args.iter().map(OsString::from));
+        args
+    }
+}
+
+/// Headers and bodies on their way into a pipe: short ones gathered, long ones as they lie, many with one system call.
+#[derive(Default)]
+pub(crate) struct Frames {
+    chunks: VecDeque<Bytes>,
+    gathered: BytesMut,
+}
+
+impl Frames {
+    /// Appends what a peasant gets for a unit: what it is called before what it is.
+    pub(crate) fn push(&mut self, input: &Input) {
+        let Input { unit, number: attempt, ref name, ref content } = *input;
+        Description { unit, attempt, name }.append(|part| self.gathered.extend_from_slice(part));
+        // The border refuses what does not fit a frame.
+        let body_bytes = usize::try_from(content.bytes()).unwrap_or(usize::MAX);
+        self.gathered.extend_from_slice(&Header { body_bytes, is_failure: false }.encode());
+        if body_bytes <= GATHERED_BYTES_MAX {
+            content.chunks().for_each(|chunk| self.gathered.extend_from_slice(chunk));
+        } else {
+            self.chunks.push_back(self.gathered.split().freeze());
+            self.chunks.extend(content.chunks().cloned());
+        }
+    }
+
+    /// What is to be written.
+    pub(crate) fn finish(mut self) -> Frames {
+        let rest = self.gathered.split().freeze();
+        self.chunks.extend(Some(rest).filter(|rest| !rest.is_empty()));
+        self
+    }
+}
+
+impl Buf for Frames {
+    fn remaining(&self) -> usize {
+        self.chunks.iter().map(Bytes::len).sum()
+    }
+
+    fn has_remaining(&self) -> bool {
+        !self.chunks.is_empty()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.chunks.front().map_or(&[], AsRef::as_ref)
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [std::io::IoSlice<'a>]) -> usize {
+        let filled = slices.iter_mut().zip(&self.chunks).map(|(slice, chunk)| *slice = std::io::IoSlice::new(chunk));
+        filled.count()
+    }
+
+    fn advance(&mut self, mut bytes: usize) {
+        while let Some(chunk) = self.chunks.front_mut() {
+            if bytes < chunk.len() {
+                return chunk.advance(bytes);
+            }
+            bytes -= chunk.len();
+            self.chunks.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn work(guest: GuestSettings) -> Work {
+        Work { compiled: "c.cwasm".into(), memory_bytes: 7, guest: Arc::new(guest), folders: Vec::new() }
+    }
+
+    #[test]
+    fn a_peasant_is_told_no_more_than_there_is_to_tell() {
+        let args = vec!["--env=x".to_owned(), String::new()];
+        let work = work(GuestSettings { args, ..GuestSettings::default() });
+        let expected = "--compiled c.cwasm --memory-bytes 7 --job 3 --described -- --env=x ".split(' ');
+        assert_eq!(work.command_line(JobId(3)), expected.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_peasant_is_told_everything_that_was_chosen() {
+        let work = work(GuestSettings {
+            args: vec!["a".to_owned()],
+            env: vec!["A=-1".to_owned(), "B=".to_owned()],
+            call: "-f".to_owned(),
+            fresh: true,
+            deterministic: true,
+            seed: "-project".to_owned(),
+            shares: Vec::new(),
+        });
+        let expected = "--compiled c.cwasm --memory-bytes 7 --call=-f --fresh --deterministic --seed=-project \
+                        --job 3 --described --env=A=-1 --env=B= -- a";
+        let told = work.command_line(JobId(3)).into_iter().map(|arg| arg.into_string().unwrap());
+        assert_eq!(told.collect::<Vec<_>>().join(" "), expected);
+    }
+
+    #[test]
+    fn a_unit_is_two_frames() {
+        for content in [vec![], vec![b'a'; 3], vec![b'a'; GATHERED_BYTES_MAX + 1]] {
+            let name = Bytes::from_static(b"sub/\xff");
+            let input = Input { unit: UnitNo(5), number: 2, name: name.clone(), content: content.clone().into() };
+            let mut frames = Frames::default();
+            frames.push(&input);
+            let mut frames = frames.finish();
+            let written = frames.copy_to_bytes(frames.remaining());
+            let frame = distwasm_proto::pipe::parse(&written).unwrap();
+            let expected = Description { unit: UnitNo(5), attempt: 2, name: &name };
+            assert_eq!(Description::parse(frame.body), Some(expected));
+            let rest = &written[frame.header.frame_bytes()..];
+            let frame = distwasm_proto::pipe::parse(rest).unwrap();
+            assert_eq!((frame.body, frame.header.frame_bytes()), (content.as_slice(), rest.len()));
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! A duke leaves in peace: it finishes what it runs, and what it has not begun goes elsewhere.
+
+use distwasm_proto::ids::DukeId;
+
+use super::{Action, Scheduler};
+
+impl Scheduler {
+    /// Asks for all slots of a duke. What they have not begun comes back, and goes elsewhere.
+    pub(super) fn on_duke_draining(&mut self, id: DukeId, actions: &mut Vec<Action>) {
+        // A duke that was expelled may say so before its link has ended.
+        let Some(duke) = self.dukes.get_mut(&id) else { return };
+        duke.draining = true;
+        for (job_id, lease) in &mut duke.leases {
+            let load = lease.load();
+            let slots = std::mem::take(&mut lease.slots);
+            if slots == 0 {
+                continue;
+            }
+            lease.releasing += slots;
+            if let Some(job) = self.jobs.get_mut(job_id) {
+                job.slots -= slots;
+                job.releasing += slots;
+                job.by_load.remove(&(load, id));
+            }
+            actions.push(Action::ReleaseSlots { duke: id, job: *job_id, slots });
+        }
+        self.deal = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use distwasm_proto::{
+        ids::{AttemptId, JobId, UnitNo},
+        time::Time,
+    };
+
+    use super::*;
+    use crate::scheduler::{Event, JobSpec, Outcome, Verdict};
+
+    const JOB: JobId = JobId(1);
+    const DUKE: DukeId = DukeId(2);
+    const OTHER: DukeId = DukeId(3);
+
+    fn handle(scheduler: &mut Scheduler, events: impl IntoIterator<Item = Event>) -> Vec<Action> {
+        let mut actions = Vec::new();
+        scheduler.handle(Time::default(), events, &mut actions);
+        scheduler.check();
+        actions
+    }
+
+    fn joined(duke: DukeId) -> Event {
+        Event::DukeJoined { duke, cpus: 2, ram_bytes: 1 << 30, labels: BTreeMap::new() }
+    }
+
+    /// A duke with both its slots at work for a job of two units.
+    fn at_work() -> Scheduler {
+        let spec = JobSpec { project: "p".to_owned(), ..JobSpec::default() };
+        let mut scheduler = Scheduler::default();
+        let unit = |unit| Event::UnitAdded { job: JOB, unit: UnitNo(unit), bytes: 1 };
+        let joined = joined(DUKE);
+        let actions = handle(&mut scheduler, [joined, Event::JobOpened { job: JOB, spec }, unit(0), unit(1)]);
+        assert_eq!(started(&actions), [(DUKE, UnitNo(0), AttemptId(1)), (DUKE, UnitNo(1), AttemptId(2))]);
+        scheduler
+    }
+
+    fn started(actions: &[Action]) -> Vec<(DukeId, UnitNo, AttemptId)> {
+        let start = |action: &Action| match action {
+            Action::StartAttempt { duke, unit, attempt, .. } => Some((*duke, *unit, *attempt)),
+            _ => None,
+        };
+        actions.iter().filter_map(start).collect()
+    }
+
+    #[test]
+    fn a_draining_duke_is_asked_for_its_slots_and_gets_no_new_ones() {
+        let mut scheduler = at_work();
+        let actions = handle(&mut scheduler, [Event::DukeDraining { duke: DUKE }]);
+        assert!(actions.contains(&Action::ReleaseSlots { duke: DUKE, job: JOB, slots: 2 }));
+        // It finishes one, gives the other back, and its slots are free: nothing comes of it.
+        let done = |attempt, outcome| Event::AttemptEnded { duke: DUKE, attempt, outcome, run_us: 1 };
+        let ended = [
+            done(AttemptId(1), Outcome::Done { bytes: 1 }),
+            done(AttemptId(2), Outcome::Returned { suspect: false }),
+            Event::SlotsReleased { duke: DUKE, job: JOB, slots: 2 },
+        ];
+        let actions = handle(&mut scheduler, ended);
+        let verdict = Verdict::Done(AttemptId(1));
+        assert!(actions.contains(&Action::Report { job: JOB, unit: UnitNo(0), verdict, attempts: 1 }));
+        assert_eq!(started(&actions), []);
+        assert_eq!(scheduler.census().slots_granted, 0);
+        let joined = joined(OTHER);
+        let actions = handle(&mut scheduler, [joined, Event::DukeLost { duke: DUKE }]);
+        assert_eq!(started(&actions), [(OTHER, UnitNo(1), AttemptId(3))]);
+    }
+
+    #[test]
+    fn a_duke_who_drains_twice_or_is_not_known_changes_nothing() {
+        let mut scheduler = at_work();
+        handle(&mut scheduler, [Event::DukeDraining { duke: DUKE }]);
+        let again = handle(&mut scheduler, [Event::DukeDraining { duke: DUKE }, Event::DukeDraining { duke: OTHER }]);
+        assert_eq!(again, []);
+    }
+}

@@ -1,0 +1,137 @@
+//! Whom to ask for slots, so that somebody who has less gets one.
+
+use std::cmp::Reverse;
+
+use distwasm_proto::{
+    ids::{DukeId, JobId},
+    limits::{SLOT_TENURE, TURNS_BELOW_SLOTS},
+    time::Time,
+};
+
+use super::{
+    Scheduler,
+    duke::{Duke, Lease, Room},
+    job::Job,
+    projects::Project,
+};
+
+/// A plan to make room for a job on a duke by asking these jobs for one slot each.
+pub(super) struct Eviction {
+    pub(super) duke: DukeId,
+    pub(super) victims: Vec<JobId>,
+}
+
+/// A job that has slots on a duke, as it is when those that are to be asked before have given theirs.
+struct Holder<'a> {
+    id: JobId,
+    job: &'a Job,
+    lease: &'a Lease,
+    project: Project,
+    slots: u32,
+}
+
+/// Whether a job may ask another for a slot.
+enum Claim {
+    Now,
+    Later(Time),
+    No,
+}
+
+impl Scheduler {
+    /// The way to make room for a job that costs the fewest slots.
+    pub(super) fn best_eviction(&mut self, now: Time, id: JobId) -> Option<Eviction> {
+        let mut wait_until = None;
+        let evictions = self.dukes.iter().filter_map(|(duke_id, duke)| {
+            let victims = self.victims(now, id, duke, &mut wait_until)?;
+            Some(Eviction { duke: *duke_id, victims })
+        });
+        let best = evictions.min_by_key(|eviction| eviction.victims.len());
+        if best.is_none() {
+            self.deal_at = self.deal_at.into_iter().chain(wait_until).min();
+        }
+        best
+    }
+
+    /// Whom to ask for slots so that the job gets one on this duke; `None` if too few may be asked. `wait_until`
+    /// becomes the time at which more may be asked, if that is earlier.
+    fn victims(&self, now: Time, id: JobId, duke: &Duke, wait_until: &mut Option<Time>) -> Option<Vec<JobId>> {
+        let job = self.jobs.get(&id)?;
+        let project = self.projects.get(&job.spec.project)?;
+        let slot = duke.slot_for(id, job)?;
+        let mut room: Room = self.uncommitted(duke)?;
+        let mut victims = Vec::new();
+        while room.minus(slot).is_none() {
+            let mut best: Option<Holder<'_>> = None;
+            for holder in self.holders(duke, &victims).filter(|holder| holder.id != id) {
+                match holder.claim(now, job, project) {
+                    Claim::Now if best.as_ref().is_none_or(|best| holder.is_better_than(best)) => best = Some(holder),
+                    Claim::Later(at) => *wait_until = Some(wait_until.map_or(at, |until| until.min(at))),
+                    Claim::Now | Claim::No => {}
+                }
+            }
+            let Holder { id: victim, lease, .. } = best?;
+            room = room.plus(lease.slot);
+            victims.push(victim);
+        }
+        Some(victims)
+    }
+
+    /// The jobs that have slots here when those in `asked` have given one each.
+    fn holders<'a>(&'a self, duke: &'a Duke, asked: &'a [JobId]) -> impl Iterator<Item = Holder<'a>> {
+        let count = |matches: &dyn Fn(&JobId) -> bool| {
+            u32::try_from(asked.iter().filter(|asked| matches(asked)).count()).unwrap_or(u32::MAX)
+        };
+        duke.leases.iter().filter_map(move |(id, lease)| {
+            let job = self.jobs.get(id)?;
+            let project = *self.projects.get(&job.spec.project)?;
+            let own = count(&|asked| asked == id);
+            let of_project =
+                count(&|asked| self.jobs.get(asked).is_some_and(|other| other.spec.project == job.spec.project));
+            let project = Project { share: project.share.saturating_sub(of_project), ..project };
+            let holder = Holder { id: *id, job, lease, project, slots: job.slots.saturating_sub(own) };
+            (lease.slots > own).then_some(holder)
+        })
+    }
+}
+
+impl Holder<'_> {
+    /// Whether a job of this project may ask for one slot.
+    fn claim(&self, now: Time, claimant: &Job, claimants: &Project) -> Claim {
+        if self.is_spare() {
+            return Claim::Now;
+        }
+        if self.job.spec.project == claimant.spec.project {
+            let is_without = claimant.slots + claimant.reserved == 0;
+            let may_ask = match claimant.spec.priority.cmp(&self.job.spec.priority) {
+                std::cmp::Ordering::Greater => true,
+                std::cmp::Ordering::Equal => self.slots >= 2 && is_without,
+                std::cmp::Ordering::Less => false,
+            };
+            return if may_ask { Claim::Now } else { Claim::No };
+        }
+        if claimants.evens_out(&self.project) {
+            return Claim::Now;
+        }
+        let take_turns = claimants.compare_levels(&self.project).is_lt() && claimants.share < TURNS_BELOW_SLOTS;
+        let tenure_ends = self.lease.since.after(SLOT_TENURE);
+        match (take_turns, now >= tenure_ends, claimants.pass < self.project.pass) {
+            (false, ..) => Claim::No,
+            (true, false, _) => Claim::Later(tenure_ends),
+            (true, true, true) => Claim::Now,
+            // Its turn comes when the other has had more; look again after a while.
+            (true, true, false) => Claim::Later(now.after(SLOT_TENURE)),
+        }
+    }
+
+    fn is_spare(&self) -> bool {
+        self.slots > self.job.need()
+    }
+
+    /// Spare slots first, then those of who has most.
+    fn is_better_than(&self, other: &Holder<'_>) -> bool {
+        let rank =
+            |holder: &Holder<'_>| (holder.project.pass, Reverse(holder.job.spec.priority), holder.slots, holder.id);
+        let by_level = || self.project.compare_levels(&other.project);
+        self.is_spare().cmp(&other.is_spare()).then_with(by_level).then_with(|| rank(self).cmp(&rank(other))).is_gt()
+    }
+}

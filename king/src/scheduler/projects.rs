@@ -1,0 +1,175 @@
+//! What counts between projects: their weights, what they have at present, and what they have had so far.
+//!
+//! A project's *pass* is the slot time that it had, divided by its weight (C. A. Waldspurger, Stride Scheduling, 1995).
+//! Where slots cannot be divided as the weights say, whoever has the lower pass gets the next turn.
+
+use std::{cmp::Ordering, collections::BTreeMap};
+
+use distwasm_proto::{
+    limits::{CREDIT_TENURES, SLOT_TENURE},
+    time::Time,
+};
+
+use super::job::{Job, JobSpec};
+
+/// Slot-microseconds of weight 1 are counted in so many parts, so that dividing by a weight loses nothing that matters.
+const PARTS: u128 = 1 << 20;
+
+/// The projects that have jobs.
+#[derive(Debug, Default)]
+pub(super) struct Projects {
+    by_name: BTreeMap<String, Project>,
+    charged_at: Time,
+}
+
+/// One project.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Project {
+    /// The largest of its jobs' weights.
+    pub(super) weight: u32,
+    /// Slots that its jobs have or will have, counted when slots are dealt out.
+    pub(super) share: u32,
+    /// See the module's documentation.
+    pub(super) pass: u128,
+}
+
+impl Project {
+    /// Compares what two projects have, each measured by its weight.
+    pub(super) fn compare_levels(&self, other: &Project) -> Ordering {
+        self.level_against(self.share, other).cmp(&other.level_against(other.share, self))
+    }
+
+    /// Whether this project, with one slot more, would still have no more than `other` with one slot less.
+    pub(super) fn evens_out(&self, other: &Project) -> bool {
+        let Some(others_left) = other.share.checked_sub(1) else { return false };
+        self.level_against(self.share + 1, other) <= other.level_against(others_left, self)
+    }
+
+    /// So many slots of this project on a scale that it has in common with `other`.
+    fn level_against(&self, slots: u32, other: &Project) -> u64 {
+        debug_assert!(self.weight > 0, "the border lets no weight of 0 through");
+        u64::from(slots) * u64::from(other.weight)
+    }
+}
+
+impl Projects {
+    pub(super) fn get(&self, name: &str) -> Option<&Project> {
+        self.by_name.get(name)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Project)> {
+        self.by_name.iter().map(|(name, project)| (name.as_str(), project))
+    }
+
+    /// A job was opened. A new project begins where the one that has had least is.
+    pub(super) fn enter(&mut self, spec: &JobSpec) {
+        let pass = self.by_name.values().map(|project| project.pass).min().unwrap_or(0);
+        let project = self.by_name.entry(spec.project.clone()).or_insert(Project { weight: 1, share: 0, pass });
+        project.weight = project.weight.max(spec.weight);
+    }
+
+    /// A job of this project is over; `jobs` are those that are left.
+    pub(super) fn leave<'a>(&mut self, name: &str, jobs: impl Iterator<Item = &'a Job>) {
+        let weight = jobs.filter(|job| job.spec.project == name).map(|job| job.spec.weight).max();
+        match (weight, self.by_name.get_mut(name)) {
+            (Some(weight), Some(project)) => project.weight = weight,
+            _ => drop(self.by_name.remove(name)),
+        }
+    }
+
+    /// Charges each project for what it had since it was charged last. A slot counts until it is given back.
+    pub(super) fn charge<'a>(&mut self, now: Time, jobs: impl Iterator<Item = &'a Job>) {
+        let micros = u128::from(now.micros_since(self.charged_at));
+        self.charged_at = now;
+        // One alone has nobody to be compared with.
+        if micros == 0 || self.by_name.len() < 2 {
+            return;
+        }
+        for job in jobs.filter(|job| job.slots + job.releasing > 0) {
+            let Some(project) = self.by_name.get_mut(&job.spec.project) else { continue };
+            project.pass += micros * u128::from(job.slots + job.releasing) * PARTS / u128::from(project.weight);
+        }
+    }
+
+    /// Counts the slots of each project anew, and forgets old credit: of those who want no more than they have, and
+    /// what goes beyond some turns.
+    pub(super) fn recount<'a>(&mut self, jobs: impl Iterator<Item = &'a Job>) {
+        let mut wanting: BTreeMap<&str, bool> = BTreeMap::new();
+        self.by_name.values_mut().for_each(|project| project.share = 0);
+        for job in jobs {
+            let Some(project) = self.by_name.get_mut(&job.spec.project) else { continue };
+            project.share += job.slots + job.reserved;
+            *wanting.entry(&job.spec.project).or_default() |= job.wants_slot();
+        }
+        let wants = |name: &String| wanting.get(name.as_str()).copied().unwrap_or(false);
+        let lowest = self.by_name.iter().filter(|(name, _)| wants(name)).map(|(_, project)| project.pass).min();
+        let highest = self.by_name.values().map(|project| project.pass).max().unwrap_or(0);
+        let lightest = self.by_name.values().map(|project| project.weight).min().unwrap_or(1);
+        let credit = SLOT_TENURE.as_micros() * u128::from(CREDIT_TENURES) * PARTS / u128::from(lightest);
+        for (name, project) in &mut self.by_name {
+            let content = lowest.filter(|_| !wants(name)).unwrap_or(0);
+            project.pass = project.pass.max(content).max(highest.saturating_sub(credit));
+        }
+    }
+
+    /// Notes that a job of this project will have one slot more.
+    pub(super) fn give(&mut self, name: &str) {
+        if let Some(project) = self.by_name.get_mut(name) {
+            project.share += 1;
+        }
+    }
+
+    /// Notes that a job of this project was asked for a slot.
+    pub(super) fn take(&mut self, name: &str) {
+        if let Some(project) = self.by_name.get_mut(name) {
+            project.share = project.share.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn project(weight: u32, share: u32) -> Project {
+        Project { weight, share, pass: 0 }
+    }
+
+    #[test]
+    fn slots_are_compared_by_weight() {
+        assert_eq!(project(1, 1).compare_levels(&project(3, 3)), Ordering::Equal);
+        assert_eq!(project(1, 1).compare_levels(&project(3, 2)), Ordering::Greater);
+        assert_eq!(project(1000, 999).compare_levels(&project(1, 1)), Ordering::Less);
+    }
+
+    #[test]
+    fn a_slot_goes_over_when_nobody_is_worse_off_than_the_other_was() {
+        assert!(project(1, 0).evens_out(&project(1, 2)));
+        assert!(!project(1, 0).evens_out(&project(1, 1)), "they take turns");
+        assert!(project(3, 2).evens_out(&project(1, 2)));
+        assert!(!project(3, 3).evens_out(&project(1, 1)));
+        assert!(!project(3, 0).evens_out(&project(1, 0)));
+    }
+
+    #[test]
+    fn a_newcomer_has_no_debts_and_no_credit() {
+        let spec = |project: &str, weight| JobSpec { project: project.to_owned(), weight, ..JobSpec::default() };
+        let mut projects = Projects::default();
+        projects.enter(&spec("a", 1));
+        projects.enter(&spec("b", 2));
+        let mut busy = Job::new(spec("a", 1));
+        busy.slots = 4;
+        let mut lazy = Job::new(spec("b", 2));
+        lazy.slots = 2;
+        projects.charge(Time(10), [&busy, &lazy].into_iter());
+        assert_eq!(projects.get("a").map(|a| a.pass), Some(40 * PARTS));
+        assert_eq!(projects.get("b").map(|b| b.pass), Some(10 * PARTS));
+        projects.enter(&spec("c", 7));
+        assert_eq!(projects.get("c").map(|c| (c.pass, c.weight)), Some((10 * PARTS, 7)));
+        projects.enter(&spec("b", 5));
+        projects.leave("b", std::iter::once(&Job::new(spec("b", 5))));
+        assert_eq!(projects.get("b").map(|b| b.weight), Some(5));
+        projects.leave("b", std::iter::empty());
+        assert!(projects.get("b").is_none());
+    }
+}

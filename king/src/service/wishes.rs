@@ -1,0 +1,66 @@
+//! What a queen wishes of the scheduling of her job, checked.
+
+use distwasm_proto::{
+    limits::{NAME_BYTES_MAX, PRIORITY_MAX, WEIGHT_MAX},
+    wire,
+};
+
+use super::{LinkError, are_labels};
+use crate::scheduler::JobSpec;
+
+/// The part of a request that is for the scheduler.
+pub(super) fn check_wishes(request: &mut wire::OpenJob) -> Result<JobSpec, LinkError> {
+    if request.project.is_empty() || request.project.len() > NAME_BYTES_MAX {
+        return Err(LinkError::Nonsense("the name of its project is empty or too long"));
+    }
+    if request.weight > WEIGHT_MAX {
+        return Err(LinkError::Nonsense("a job weighs 1 to 1000"));
+    }
+    if request.priority.unsigned_abs() > PRIORITY_MAX.unsigned_abs() {
+        return Err(LinkError::Nonsense("the priority of a job is -100 to 100"));
+    }
+    let requires = std::mem::take(&mut request.requires);
+    if !are_labels(&requires) {
+        return Err(LinkError::Nonsense("it requires labels that no duke may have"));
+    }
+    Ok(JobSpec {
+        project: std::mem::take(&mut request.project),
+        min_ram_bytes: request.min_ram_bytes,
+        one_per_machine: request.one_per_machine,
+        retries: request.retries,
+        weight: request.weight.max(1),
+        priority: request.priority,
+        max_parallel: (request.max_parallel > 0).then_some(request.max_parallel),
+        requires: requires.into_iter().collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(change: impl Fn(&mut wire::OpenJob)) -> Result<JobSpec, String> {
+        let mut request = wire::OpenJob { project: "p".to_owned(), ..wire::OpenJob::default() };
+        change(&mut request);
+        check_wishes(&mut request).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn who_wishes_nothing_weighs_one() {
+        assert_eq!(told(|_| ()), Ok(JobSpec { project: "p".to_owned(), ..JobSpec::default() }));
+    }
+
+    #[test]
+    fn wishes_have_their_bounds() {
+        assert_eq!(told(|job| job.weight = 1000).map(|spec| spec.weight), Ok(1000));
+        assert!(told(|job| job.weight = 1001).unwrap_err().contains("1 to 1000"));
+        assert_eq!(told(|job| job.priority = -100).map(|spec| spec.priority), Ok(-100));
+        for priority in [101, -101, i32::MIN] {
+            assert!(told(|job| job.priority = priority).unwrap_err().contains("-100 to 100"));
+        }
+        assert_eq!(told(|job| job.max_parallel = 7).map(|spec| spec.max_parallel), Ok(Some(7)));
+        let label = |key: &str| (key.to_owned(), "x".repeat(256));
+        assert!(told(|job| job.requires.extend([label("zone")])).unwrap_err().contains("no duke may have"));
+        assert!(told(|job| job.project = "x".repeat(256)).unwrap_err().contains("too long"));
+    }
+}

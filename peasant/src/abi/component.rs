@@ -1,0 +1,122 @@
+//! Components: a fresh instance for each unit. Their three ways to be called differ in where the answer comes from.
+
+mod wave;
+
+use std::sync::Arc;
+
+use distwasm_proto::failure::{Failure, FailureKind};
+use tokio::runtime::Runtime;
+use wasmtime::Store;
+use wasmtime::component::{ComponentExportIndex, Instance, InstancePre, Val};
+
+use super::{Abi, Unit, no_guest};
+use crate::guest::{self, Grants, Guest};
+use crate::program::{ComponentEntry, ComponentProgram};
+use crate::verdict;
+
+/// A program that is a component.
+pub struct Component {
+    entry: ComponentEntry,
+    linked: InstancePre<Guest>,
+    grants: Arc<Grants>,
+    /// Sleeping guests sleep on it.
+    runtime: Runtime,
+    answer: Vec<u8>,
+}
+
+impl Component {
+    /// Makes one instance, which warms the pool and shows that the program fits into its memory.
+    pub fn start(program: ComponentProgram, grants: Arc<Grants>, runtime: Runtime) -> Result<Component, Failure> {
+        let ComponentProgram { entry, linked } = program;
+        let mut store = guest::store(linked.engine(), &grants, None).map_err(|error| no_guest(&error))?;
+        let made = runtime.block_on(linked.instantiate_async(&mut store));
+        if let Err(error) = made {
+            verdict::of_error(&error, store.data())?;
+        }
+        Ok(Component { entry, linked, grants, runtime, answer: Vec::new() })
+    }
+}
+
+impl Abi for Component {
+    fn answer(&mut self, unit: Unit) -> Result<&[u8], Failure> {
+        let Unit { input, description } = unit;
+        let mut store =
+            guest::store(self.linked.engine(), &self.grants, description).map_err(|error| no_guest(&error))?;
+        let is_command = matches!(self.entry, ComponentEntry::Command(_));
+        let on_stdin = if is_command { input.clone() } else { bytes::Bytes::new() };
+        {
+            let mut stdio = store.data().stdio.lock();
+            stdio.begin(on_stdin, &mut self.answer);
+            if !is_command {
+                stdio.drop_output();
+            }
+        }
+        let ended = self.runtime.block_on(async {
+            let instance = self.linked.instantiate_async(&mut store).await?;
+            match &self.entry {
+                ComponentEntry::Command(indices) => {
+                    let command = indices.load(&mut store, &instance)?;
+                    let ran = command.wasi_cli_run().call_run(&mut store).await?;
+                    Ok(ran.map(|()| None).map_err(|()| verdict::of_exit(1, store.data())))
+                }
+                ComponentEntry::Program(export) => answer_of_program(&mut store, &instance, export, &input).await,
+                ComponentEntry::Call(export) => answer_of_call(&mut store, &instance, export, &input).await,
+            }
+        });
+        store.data().stdio.lock().end(&mut self.answer);
+        match ended {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(answer))) => self.answer = answer,
+            Ok(Err(failure)) => return Err(failure),
+            Err(error) => {
+                verdict::of_error(&error, store.data())?;
+                if !is_command {
+                    let why = "exited with status 0 before it returned".to_owned();
+                    return Err(verdict::of_answer(why, store.data()));
+                }
+            }
+        }
+        let output_bytes_max = self.grants.output_bytes_max;
+        if self.answer.len() > output_bytes_max {
+            let why = format!("answer is longer than {output_bytes_max} bytes");
+            return Err(verdict::of_answer(why, store.data()));
+        }
+        Ok(&self.answer)
+    }
+}
+
+/// What a unit ended with, if the guest returned: its answer, unless that is what it wrote to stdout.
+type Ended = Result<Option<Vec<u8>>, Failure>;
+
+async fn answer_of_program(
+    store: &mut Store<Guest>,
+    instance: &Instance,
+    export: &ComponentExportIndex,
+    input: &[u8],
+) -> wasmtime::Result<Ended> {
+    let answer = instance.get_typed_func::<(&[u8],), (Result<Vec<u8>, String>,)>(&mut *store, export)?;
+    let (answered,) = answer.call_async(&mut *store, (input,)).await?;
+    Ok(answered.map(Some).map_err(|why| verdict::of_refusal(format!("answered with an error: {why}"), store.data())))
+}
+
+async fn answer_of_call(
+    store: &mut Store<Guest>,
+    instance: &Instance,
+    export: &ComponentExportIndex,
+    input: &[u8],
+) -> wasmtime::Result<Ended> {
+    let function = instance.get_func(&mut *store, export);
+    let function = function.ok_or_else(|| wasmtime::format_err!("the function to call is not there"))?;
+    let signature = function.ty(&*store);
+    let arguments = match wave::parse(input, &signature) {
+        Ok(arguments) => arguments,
+        Err(why) => return Ok(Err(Failure::new(FailureKind::Input, why))),
+    };
+    let mut results = vec![Val::Bool(false); signature.results().len()];
+    function.call_async(&mut *store, &arguments, &mut results).await?;
+    let text = wave::show(&results)?;
+    if let [Val::Result(Err(_))] = results.as_slice() {
+        return Ok(Err(verdict::of_refusal(format!("answered with {}", text.trim_end()), store.data())));
+    }
+    Ok(Ok(Some(text.into_bytes())))
+}

@@ -1,0 +1,298 @@
+//! Says what a program is and whether it would run, by doing all that a duke and a peasant would do with it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fmt::{self, Display, Write as _};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use distwasm_proto::exit::Exit;
+use distwasm_proto::failure::Failure;
+use distwasm_proto::ids::UnitNo;
+use distwasm_proto::limits::{ANSWER_SHOWN_BYTES, UNIT_BYTES_MAX};
+use distwasm_proto::pipe::{Description, HEADER_BYTES};
+use wasmtime::ExternType;
+
+use crate::abi::{self, Unit};
+use crate::guest::Grants;
+use crate::program::{ComponentEntry, ModuleEntry, Program, Unfit};
+use crate::verdict::size;
+use crate::{read_program, sandbox};
+
+/// What is asked.
+#[derive(Debug)]
+pub struct Asked {
+    /// What to call the program.
+    pub name: String,
+    /// An input to answer.
+    pub input: Option<PathBuf>,
+    /// How long initialising, and then answering, may take.
+    pub within: Duration,
+    /// What the guest gets.
+    pub grants: Grants,
+}
+
+/// How a check ended that came to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Bad {
+    /// The program cannot run.
+    #[error("{0}: {1}")]
+    Unfit(String, Unfit),
+    /// It runs, and failed on the input.
+    #[error("{0} failed on the input: {1}")]
+    Failed(String, Failed),
+}
+
+/// A failure as it is shown.
+#[derive(Debug)]
+pub struct Failed(Failure);
+
+impl Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.0.message, self.0.kind.name())?;
+        if self.0.stderr.is_empty() {
+            return Ok(());
+        }
+        let stderr = String::from_utf8_lossy(&self.0.stderr);
+        f.write_str("\nit wrote to stderr:")?;
+        stderr.trim_end().lines().try_for_each(|line| write!(f, "\n{}", line.escape_debug()))
+    }
+}
+
+impl Bad {
+    /// The exit status that says it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Bad::Unfit(..) => Exit::CouldNotRun,
+            Bad::Failed(..) => Exit::SomeFailed,
+        }
+    }
+}
+
+/// Checks the program on stdin, and reports on stdout.
+pub fn check(asked: Asked) -> io::Result<Result<(), Bad>> {
+    let Asked { name, input, within, grants } = asked;
+    let input = input.map(|path| Ok::<_, io::Error>((read_input(&path)?, path))).transpose()?;
+    sandbox::limit_compiling()?;
+    // Before the sandbox, which allows no threads.
+    let watch = Watch::start(within, name.clone());
+    let mut report = io::stdout().lock();
+    let unfit = |unfit| Bad::Unfit(name.clone(), unfit);
+
+    let began = now();
+    let program = read_program()?.and_then(|bytes| Program::compile(&bytes, &grants));
+    let program = match program.and_then(|program| program.ready(&grants)) {
+        Ok(program) => program,
+        Err(why) => return Ok(Err(unfit(why))),
+    };
+    writeln!(report, "{name}: {}", describe(&program, &grants))?;
+    writeln!(report, "  compiled  in {}", Millis(began.elapsed()))?;
+    report.flush()?;
+
+    if let Err(why) = program.make_image() {
+        return Ok(Err(unfit(why)));
+    }
+    let runtime = abi::runtime(&program, &grants)?;
+    sandbox::close()?;
+    watch.begin("be initialised", Exit::CouldNotRun);
+    let began = now();
+    let mut guest = match abi::start(program, grants, runtime) {
+        Ok(guest) => guest,
+        Err(failure) => {
+            let why = format!("cannot be initialised: {}", Failed(failure));
+            return Ok(Err(unfit(Unfit(why))));
+        }
+    };
+    writeln!(report, "  ready     in {}", Millis(began.elapsed()))?;
+    report.flush()?;
+
+    let Some((input, path)) = input else { return Ok(Ok(())) };
+    watch.begin("answer", Exit::SomeFailed);
+    let input_bytes = input.len();
+    let unit = Unit { input, description: Some(description(&path)) };
+    let began = now();
+    let answered = guest.answer(unit);
+    let took = Millis(began.elapsed());
+    match answered {
+        Ok(answer) => {
+            let bytes = answer.len();
+            writeln!(report, "  answered  {input_bytes} bytes with {bytes} bytes in {took}:")?;
+            report.write_all(&shown(answer))?;
+            report.flush()?;
+            Ok(Ok(()))
+        }
+        Err(failure) => Ok(Err(Bad::Failed(name, Failed(failure)))),
+    }
+}
+
+fn read_input(path: &Path) -> io::Result<Bytes> {
+    let why = |error: io::Error| io::Error::new(error.kind(), format!("the input {}: {error}", path.display()));
+    let mut input = Vec::new();
+    File::open(path).map_err(why)?.take(UNIT_BYTES_MAX).read_to_end(&mut input).map_err(why)?;
+    Ok(input.into())
+}
+
+/// The first attempt at the first unit, named as the file is.
+fn description(path: &Path) -> Bytes {
+    let name = path.file_name().map(OsStr::as_encoded_bytes).unwrap_or_default();
+    let mut frame = Vec::new();
+    Description { unit: UnitNo(0), attempt: 1, name }.append(|part| frame.extend_from_slice(part));
+    Bytes::from(frame).split_off(HEADER_BYTES)
+}
+
+/// What the program is: its kind, what it exports and imports, its memory.
+fn describe(program: &Program, grants: &Grants) -> String {
+    let mut text = String::new();
+    let (kind, exports, imports, memory) = match program {
+        Program::Module(program) => {
+            let module = program.linked.module();
+            let kind = match &program.entry {
+                ModuleEntry::ProcessStdio if grants.fresh => "ProcessStdio, a fresh instance for each unit".to_owned(),
+                ModuleEntry::ProcessStdio => "ProcessStdio, one instance for many units".to_owned(),
+                ModuleEntry::Command => "Command, a fresh instance for each unit".to_owned(),
+                ModuleEntry::Call(name) => format!("Call of `{name}`, a fresh instance for each unit"),
+            };
+            let exports: Vec<_> = module.exports().map(|export| export.name().to_owned()).collect();
+            let imports = by_module(module.imports().map(|import| (import.module(), import.name())));
+            let memories = module.exports().filter_map(|export| match export.ty() {
+                ExternType::Memory(memory) => {
+                    Some(memory.maximum().map(|pages| pages.saturating_mul(memory.page_size())))
+                }
+                _ => None,
+            });
+            let most = memories.flatten().max();
+            (kind, exports, imports, (module.resources_required().max_initial_memory_size, most))
+        }
+        Program::Component(program) => {
+            let component = program.linked.component();
+            let kind = match &program.entry {
+                ComponentEntry::Command(_) => "Component, a command of WASI 0.2".to_owned(),
+                ComponentEntry::Program(_) => "Component, of the world distwasm:guest/program".to_owned(),
+                ComponentEntry::Call(_) => {
+                    format!("Component, Call of `{}`", grants.call.as_deref().unwrap_or_default())
+                }
+            };
+            let engine = component.engine();
+            let kinds = component.component_type();
+            let exports: Vec<_> = kinds.exports(engine).map(|(name, _)| name.to_owned()).collect();
+            let imports: Vec<_> = kinds.imports(engine).map(|(name, _)| name.to_owned()).collect();
+            let initial = component.resources_required().and_then(|needs| needs.max_initial_memory_size);
+            (kind, exports, imports, (initial, None))
+        }
+    };
+    // A string takes whatever is written.
+    let _ = writeln!(text, "{kind}");
+    let _ = writeln!(text, "  exports   {}", names(&exports));
+    let all_there = if imports.is_empty() { "" } else { " (all there)" };
+    let _ = writeln!(text, "  imports   {}{all_there}", names(&imports));
+    text + &format!("  memory    {}", memory_line(memory, grants.memory_bytes_max))
+}
+
+/// Imports of each module in one text.
+fn by_module<'a>(imports: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
+    let mut modules: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (module, name) in imports {
+        modules.entry(module).or_default().push(name);
+    }
+    modules.into_iter().map(|(module, names)| format!("{module}: {}", names.join(", "))).collect()
+}
+
+fn names(names: &[String]) -> String {
+    if names.is_empty() { "nothing".to_owned() } else { names.join(", ").escape_debug().to_string() }
+}
+
+/// `initial` in pages of 64 KiB, `most` in bytes.
+fn memory_line((initial, most): (Option<u64>, Option<u64>), bound: usize) -> String {
+    const PAGE_BYTES: u64 = 64 << 10;
+    let bytes = |bytes: u64| size(usize::try_from(bytes).unwrap_or(usize::MAX));
+    let Some(initial) = initial.map(|pages| bytes(pages.saturating_mul(PAGE_BYTES))) else {
+        return "none".to_owned();
+    };
+    let grows = match most {
+        Some(most) if most < bound as u64 => format!("may grow to {}, which the program itself says", bytes(most)),
+        _ => format!("may grow to {}, which is what it is given", size(bound)),
+    };
+    format!("{initial} at the start; {grows}")
+}
+
+/// An answer as it is shown: its beginning, and what is no text as escapes.
+fn shown(answer: &[u8]) -> Vec<u8> {
+    let (beginning, rest) = answer.split_at(answer.len().min(ANSWER_SHOWN_BYTES));
+    let is_text = std::str::from_utf8(beginning).is_ok_and(|text| {
+        text.chars().all(|character| !character.is_control() || matches!(character, '\n' | '\t' | '\r'))
+    });
+    let mut shown = if is_text { beginning.to_vec() } else { beginning.escape_ascii().to_string().into_bytes() };
+    if !shown.ends_with(b"\n") {
+        shown.push(b'\n');
+    }
+    if !rest.is_empty() {
+        shown.extend_from_slice(format!("[... {} more bytes ...]\n", rest.len()).as_bytes());
+    }
+    shown
+}
+
+/// Ends the process when the guest takes too long: nothing else could end it.
+struct Watch(SyncSender<(&'static str, Exit)>);
+
+impl Watch {
+    fn start(within: Duration, name: String) -> Watch {
+        let (begin, begun) = sync_channel::<(&'static str, Exit)>(1);
+        std::thread::spawn(move || {
+            let Ok(mut stage) = begun.recv() else { return };
+            loop {
+                match begun.recv_timeout(within) {
+                    Ok(next) => stage = next,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                    Err(RecvTimeoutError::Timeout) => break,
+                }
+            }
+            let (what, exit) = stage;
+            // Nobody may be listening, and nothing is left to be done about that.
+            let _ = writeln!(io::stderr(), "{name}: did not {what} within {within:?} (--timeout)");
+            #[allow(
+                clippy::exit,
+                clippy::disallowed_methods,
+                reason = "the thread that runs the guest cannot be made to return"
+            )]
+            std::process::exit(exit.status().into());
+        });
+        Watch(begin)
+    }
+
+    fn begin(&self, what: &'static str, exit: Exit) {
+        // The thread listens as long as this lives.
+        let _ = self.0.send((what, exit));
+    }
+}
+
+/// A time for people.
+struct Millis(Duration);
+
+impl Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.0.as_secs_f64() * 1000.0;
+        if millis < 10.0 { write!(f, "{millis:.3} ms") } else { write!(f, "{millis:.0} ms") }
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "times are shown; nothing is decided by them")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_shown_as_text_if_it_is_text() {
+        assert_eq!(shown("grün\n".as_bytes()), "grün\n".as_bytes());
+        assert_eq!(shown(b"\x1b[2J\xff"), b"\\x1b[2J\\xff\n");
+        let long = shown(&[b'a'; ANSWER_SHOWN_BYTES + 5]);
+        assert!(long.ends_with(b"a\n[... 5 more bytes ...]\n"));
+    }
+}

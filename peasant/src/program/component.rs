@@ -1,0 +1,137 @@
+//! Components: what they export, and what they import.
+
+use wasmtime::component::types::{ComponentFunc, ComponentItem};
+use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Type};
+use wasmtime_wasi::p2::bindings::CommandIndices;
+
+use super::{Unfit, hints, list};
+use crate::guest::{Grants, Guest};
+use crate::wasi;
+
+/// The export of the project's own world, `distwasm:guest/program`.
+const ANSWER: &str = "answer";
+
+/// How a component is called.
+pub enum ComponentEntry {
+    /// It exports `wasi:cli/run`.
+    Command(CommandIndices),
+    /// It exports `answer: func(input: list<u8>) -> result<list<u8>, string>`.
+    Program(ComponentExportIndex),
+    /// It exports this function of values that can be written as text.
+    Call(ComponentExportIndex),
+}
+
+/// A component that can run here.
+pub struct ComponentProgram {
+    /// How it is called.
+    pub entry: ComponentEntry,
+    /// The component with all its imports.
+    pub linked: InstancePre<Guest>,
+}
+
+impl ComponentProgram {
+    pub(super) fn check(component: &Component, grants: &Grants) -> Result<ComponentProgram, Unfit> {
+        let linked = link(component)?;
+        let entry = match &grants.call {
+            Some(name) => called(component, name)?,
+            None => found(&linked)?,
+        };
+        Ok(ComponentProgram { entry, linked })
+    }
+}
+
+fn found(linked: &InstancePre<Guest>) -> Result<ComponentEntry, Unfit> {
+    let component = linked.component();
+    if let Some((item, export)) = component.get_export(None, ANSWER) {
+        let ComponentItem::ComponentFunc(function) = item else {
+            return Err(Unfit(format!("exports `{ANSWER}`, but not as a function")));
+        };
+        return match function.typecheck::<(Vec<u8>,), (Result<Vec<u8>, String>,)>(&linked.instance_type()) {
+            Ok(()) => Ok(ComponentEntry::Program(export)),
+            Err(error) => Err(Unfit(format!(
+                "exports `{ANSWER}`, which must be a func(input: list<u8>) -> result<list<u8>, string>: {error:#}"
+            ))),
+        };
+    }
+    if let Ok(indices) = CommandIndices::new(linked) {
+        return Ok(ComponentEntry::Command(indices));
+    }
+    let found: Vec<String> = exports(component);
+    let serves = found.iter().any(|name| name.starts_with("wasi:http/"));
+    let way_out = if serves { "; it answers HTTP requests, build a command instead" } else { "" };
+    Err(Unfit(format!("exports neither `{ANSWER}` nor `wasi:cli/run@0.2`; found: {}{way_out}", list(found))))
+}
+
+fn called(component: &Component, name: &str) -> Result<ComponentEntry, Unfit> {
+    // A function within an interface is named as in `wasi:cli/run@0.2.0#run`.
+    let (interface, function_name) = match name.split_once('#') {
+        Some((interface, function)) => (Some(interface), function),
+        None => (None, name),
+    };
+    let interface = match interface.map(|interface| (interface, component.get_export_index(None, interface))) {
+        Some((interface, None)) => {
+            let found = list(exports(component));
+            return Err(Unfit(format!("exports no interface `{interface}`; found: {found}")));
+        }
+        Some((_, Some(index))) => Some(index),
+        None => None,
+    };
+    let Some((item, export)) = component.get_export(interface.as_ref(), function_name) else {
+        let found = list(exports(component));
+        return Err(Unfit(format!("exports no `{name}` to call; found: {found}")));
+    };
+    let ComponentItem::ComponentFunc(function) = item else {
+        return Err(Unfit(format!(
+            "exports `{name}`, but not as a function; one within an interface is called by INTERFACE#FUNCTION"
+        )));
+    };
+    if !is_text(&function) {
+        return Err(Unfit(format!("exports `{name}`, whose resources, streams or futures cannot be written as text")));
+    }
+    Ok(ComponentEntry::Call(export))
+}
+
+/// Names of all exports; functions within interfaces as `INTERFACE#FUNCTION`.
+pub(crate) fn exports(component: &Component) -> Vec<String> {
+    let engine = component.engine();
+    let mut names = Vec::new();
+    for (name, item) in component.component_type().exports(engine) {
+        match item.ty {
+            ComponentItem::ComponentInstance(instance) => {
+                names.extend(instance.exports(engine).map(|(function, _)| format!("{name}#{function}")));
+            }
+            _ => names.push(name.to_owned()),
+        }
+    }
+    names
+}
+
+/// Whether all that a function takes and returns can be written as text.
+fn is_text(function: &ComponentFunc) -> bool {
+    function.params().all(|(_, value)| is_text_value(&value)) && function.results().all(|value| is_text_value(&value))
+}
+
+fn is_text_value(value: &Type) -> bool {
+    let is_none_or_text = |value: Option<Type>| value.is_none_or(|value| is_text_value(&value));
+    match value {
+        Type::Own(_) | Type::Borrow(_) | Type::Stream(_) | Type::Future(_) | Type::ErrorContext | Type::Map(_) => false,
+        Type::List(list) => is_text_value(&list.ty()),
+        Type::FixedLengthList(list) => is_text_value(&list.ty()),
+        Type::Record(record) => record.fields().all(|field| is_text_value(&field.ty)),
+        Type::Tuple(tuple) => tuple.types().all(|value| is_text_value(&value)),
+        Type::Variant(variant) => variant.cases().all(|case| is_none_or_text(case.ty)),
+        Type::Option(option) => is_text_value(&option.ty()),
+        Type::Result(result) => is_none_or_text(result.ok()) && is_none_or_text(result.err()),
+        _ => true,
+    }
+}
+
+fn link(component: &Component) -> Result<InstancePre<Guest>, Unfit> {
+    let engine = component.engine();
+    let linker = wasi::component_linker(engine).map_err(|error| Unfit(format!("cannot be linked: {error:#}")))?;
+    linker.instantiate_pre(component).map_err(|error| {
+        let text = format!("{error:#}");
+        let name = text.split('`').nth(1).unwrap_or_default();
+        Unfit(format!("imports what does not exist here ({}): {text}", hints::missing_interface(name)))
+    })
+}

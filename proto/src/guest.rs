@@ -1,0 +1,252 @@
+//! What a queen says of a job's guests, checked: the king passes it on to the dukes as it is.
+
+use thiserror::Error;
+
+use crate::{
+    digest::Digest,
+    limits::{GUEST_ARGS_BYTES_MAX, GUEST_ENV_BYTES_MAX, NAME_BYTES_MAX, SHARES_MAX, UNIT_NAME_BYTES_MAX},
+    wire,
+};
+
+/// How the names of the variables begin that distwasm itself sets for a guest.
+pub const OWN_VARIABLES: &str = "DISTWASM_";
+
+/// What the guests of a job are given and how they are run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GuestSettings {
+    /// The arguments.
+    pub args: Vec<String>,
+    /// The environment; each is KEY=VALUE.
+    pub env: Vec<String>,
+    /// The export that is called for each unit; empty when it is found from the program.
+    pub call: String,
+    /// Each unit gets an instance of its own.
+    pub fresh: bool,
+    /// The same unit gives the same bytes everywhere.
+    pub deterministic: bool,
+    /// What randomness is drawn from besides the unit's name, if it is to be the same everywhere.
+    pub seed: String,
+    /// Directories that each guest sees.
+    pub shares: Vec<Share>,
+}
+
+/// A read-only directory that each guest of a job sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// The digest of its archive.
+    pub digest: Digest,
+    /// Where the guest finds it, as [`tidy_guest_path`] writes it.
+    pub guest_path: String,
+}
+
+/// Why settings are refused.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum GuestError {
+    #[error("the arguments for the program have more than {} KB", GUEST_ARGS_BYTES_MAX >> 10)]
+    ArgsTooLong,
+    #[error("the variable {variable:?} for the program is not KEY=VALUE")]
+    NoVariable { variable: String },
+    #[error("the variable {key} cannot be chosen: names that begin with {OWN_VARIABLES} are set by distwasm")]
+    OwnVariable { key: String },
+    #[error("the environment of the program has more than {} KB", GUEST_ENV_BYTES_MAX >> 10)]
+    EnvTooLong,
+    #[error("an argument, a variable or a name for the program has a NUL in it")]
+    Nul,
+    #[error("the name of the export to call, or the seed, has more than {NAME_BYTES_MAX} bytes")]
+    NameTooLong,
+    #[error("{count} directories are shared with the program, and {SHARES_MAX} may be")]
+    TooManyShares { count: usize },
+    #[error("the digest of a shared directory has not 32 bytes")]
+    Digest,
+    #[error(
+        "{path:?} is no place for a shared directory: it is empty, has more than {UNIT_NAME_BYTES_MAX} bytes, or has `..` or `::` in it"
+    )]
+    GuestPath { path: String },
+    #[error("the shared directories {one} and {other} are the same for the program, or one is inside the other")]
+    Overlap { one: String, other: String },
+}
+
+impl GuestSettings {
+    /// The settings in a peer's message.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be, or are larger than they may be.
+    pub fn from_wire(settings: Option<wire::GuestSettings>) -> Result<GuestSettings, GuestError> {
+        let wire::GuestSettings { args, env, call, fresh, deterministic, seed, shares } = settings.unwrap_or_default();
+        if shares.len() > SHARES_MAX {
+            return Err(GuestError::TooManyShares { count: shares.len() });
+        }
+        let share = |share: wire::Share| {
+            let digest = Digest::from_wire(&share.digest).ok_or(GuestError::Digest)?;
+            Ok(Share { digest, guest_path: tidy_guest_path(&share.guest_path)? })
+        };
+        let shares = shares.into_iter().map(share).collect::<Result<_, _>>()?;
+        let fresh = fresh || deterministic;
+        let settings = GuestSettings { args, env, call, fresh, deterministic, seed, shares };
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// The settings as a message has them.
+    pub fn to_wire(&self) -> wire::GuestSettings {
+        let GuestSettings { args, env, call, fresh, deterministic, seed, shares } = self.clone();
+        let share = |share: Share| wire::Share { digest: share.digest.to_wire(), guest_path: share.guest_path };
+        let shares = shares.into_iter().map(share).collect();
+        wire::GuestSettings { args, env, call, fresh, deterministic, seed, shares }
+    }
+
+    /// Whether a peasant can be started with these settings.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot, or they are larger than they may be.
+    pub fn check(&self) -> Result<(), GuestError> {
+        let args_bytes: usize = self.args.iter().map(|arg| arg.len() + 1).sum();
+        if args_bytes > GUEST_ARGS_BYTES_MAX {
+            return Err(GuestError::ArgsTooLong);
+        }
+        self.env.iter().try_for_each(|variable| check_variable(variable))?;
+        let env_bytes: usize = self.env.iter().map(|variable| "--env=".len() + variable.len() + 1).sum();
+        if env_bytes > GUEST_ENV_BYTES_MAX {
+            return Err(GuestError::EnvTooLong);
+        }
+        if self.call.len() > NAME_BYTES_MAX || self.seed.len() > NAME_BYTES_MAX {
+            return Err(GuestError::NameTooLong);
+        }
+        let mut texts = self.args.iter().chain(&self.env).chain([&self.call, &self.seed]);
+        if texts.any(|text| text.contains('\0')) {
+            return Err(GuestError::Nul);
+        }
+        if self.shares.len() > SHARES_MAX {
+            return Err(GuestError::TooManyShares { count: self.shares.len() });
+        }
+        check_places(self.shares.iter().map(|share| share.guest_path.as_str()))
+    }
+}
+
+fn check_variable(variable: &str) -> Result<(), GuestError> {
+    match variable.split_once('=') {
+        None | Some(("", _)) => Err(GuestError::NoVariable { variable: variable.to_owned() }),
+        Some((key, _)) if key.starts_with(OWN_VARIABLES) => Err(GuestError::OwnVariable { key: key.to_owned() }),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Where a guest finds a directory: without `.`, and without `/` at the end or twice.
+///
+/// # Errors
+///
+/// When it leads out of what a guest can see, or cannot be said to a peasant.
+pub fn tidy_guest_path(path: &str) -> Result<String, GuestError> {
+    let refused = path.is_empty()
+        || path.len() > UNIT_NAME_BYTES_MAX
+        || path.contains('\0')
+        // What stands between host and guest in a peasant's arguments.
+        || path.contains("::")
+        || path.starts_with(':')
+        || path.split('/').any(|part| part == "..");
+    if refused {
+        return Err(GuestError::GuestPath { path: path.to_owned() });
+    }
+    let inside = parts(path).collect::<Vec<_>>().join("/");
+    Ok(match (path.starts_with('/'), inside.as_str()) {
+        (true, inside) => format!("/{inside}"),
+        (false, "") => ".".to_owned(),
+        (false, _) => inside,
+    })
+}
+
+/// Refuses places that are the same or inside each other. A guest does not tell `/data` from `data`.
+///
+/// # Errors
+///
+/// When two of them overlap.
+pub fn check_places<'a>(places: impl Iterator<Item = &'a str>) -> Result<(), GuestError> {
+    let mut sorted: Vec<(Vec<&str>, &str)> = places.map(|place| (parts(place).collect(), place)).collect();
+    sorted.sort();
+    // What is inside a place comes right after it.
+    for pair in sorted.windows(2) {
+        if let [(outer, one), (inner, other)] = pair
+            && inner.starts_with(outer)
+        {
+            return Err(GuestError::Overlap { one: (*one).to_owned(), other: (*other).to_owned() });
+        }
+    }
+    Ok(())
+}
+
+fn parts(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|part| !part.is_empty() && *part != ".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_env(env: &[&str]) -> GuestSettings {
+        GuestSettings { env: env.iter().map(|variable| (*variable).to_owned()).collect(), ..GuestSettings::default() }
+    }
+
+    #[test]
+    fn settings_come_back_as_they_were() {
+        let shares = vec![Share { digest: Digest::of([b"a".as_slice()]), guest_path: "/data".to_owned() }];
+        let settings = GuestSettings {
+            args: vec!["-x".to_owned(), String::new()],
+            call: "f".to_owned(),
+            fresh: true,
+            deterministic: true,
+            seed: "project".to_owned(),
+            shares,
+            ..with_env(&["A=1", "B=", "C=a=b"])
+        };
+        assert_eq!(GuestSettings::from_wire(Some(settings.to_wire())), Ok(settings));
+        assert_eq!(GuestSettings::from_wire(None), Ok(GuestSettings::default()));
+    }
+
+    #[test]
+    fn deterministic_guests_are_fresh() {
+        let settings = wire::GuestSettings { deterministic: true, ..wire::GuestSettings::default() };
+        assert!(GuestSettings::from_wire(Some(settings)).unwrap().fresh);
+    }
+
+    #[test]
+    fn variables_that_cannot_be_are_refused() {
+        let told = |variable: &str| with_env(&["A=1", variable]).check().unwrap_err().to_string();
+        assert_eq!(told("A"), "the variable \"A\" for the program is not KEY=VALUE");
+        assert_eq!(told("=a"), "the variable \"=a\" for the program is not KEY=VALUE");
+        assert!(told("DISTWASM_UNIT=1").starts_with("the variable DISTWASM_UNIT cannot be chosen"));
+        assert_eq!(told("A=\0"), GuestError::Nul.to_string());
+        // As one argument of a process, with what stands before it, it is just as long as it may be.
+        let longest = format!("A={}", "x".repeat(GUEST_ENV_BYTES_MAX - "--env=A=".len() - 1));
+        assert_eq!(with_env(&[&longest]).check(), Ok(()));
+        assert_eq!(with_env(&[&longest, "B=1"]).check(), Err(GuestError::EnvTooLong));
+    }
+
+    #[test]
+    fn arguments_and_names_have_their_bounds() {
+        let args = |arg: String| GuestSettings { args: vec![arg], ..GuestSettings::default() }.check();
+        assert_eq!(args("x".repeat(GUEST_ARGS_BYTES_MAX - 1)), Ok(()));
+        assert_eq!(args("x".repeat(GUEST_ARGS_BYTES_MAX)), Err(GuestError::ArgsTooLong));
+        assert_eq!(args("a\0".to_owned()), Err(GuestError::Nul));
+        let call = "f".repeat(NAME_BYTES_MAX + 1);
+        assert_eq!(GuestSettings { call, ..GuestSettings::default() }.check(), Err(GuestError::NameTooLong));
+    }
+
+    #[test]
+    fn places_of_shares_are_tidy_and_apart() {
+        let tidy = |path| tidy_guest_path(path).ok();
+        assert_eq!(tidy("/a//b/./c/").as_deref(), Some("/a/b/c"));
+        assert_eq!(tidy("./a/").as_deref(), Some("a"));
+        assert_eq!((tidy("/").as_deref(), tidy(".").as_deref()), (Some("/"), Some(".")));
+        let refused = ["", "a/..", "../a", "a::b", "a\0", &"a".repeat(UNIT_NAME_BYTES_MAX + 1)];
+        assert!(refused.into_iter().all(|path| tidy_guest_path(path).is_err()));
+        let apart = |places: &[&str]| check_places(places.iter().copied()).is_ok();
+        assert!(apart(&["/a", "/b", "ab", "a-b"]));
+        for places in [["/a", "a"], ["/a/b", "/a"], ["/", "/a"], [".", "x"], ["a/b", "/a/b/c"]] {
+            assert!(!apart(&places), "{places:?}");
+        }
+        assert!(!apart(&["/a", "/a-b", "a/c"]), "what is between two names in their order does not hide them");
+    }
+}

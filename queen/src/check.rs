@@ -1,0 +1,341 @@
+//! `queen check`: what a program is, and whether it would run. A peasant finds out; the queen watches over it.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs, io,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use clap::Args;
+use distwasm_duke::Settings;
+use distwasm_proto::{
+    exit::Exit,
+    limits::{CHECK_WITHIN, COMPILE_WITHIN, UNIT_BYTES_MAX},
+    link::KingAddress,
+    payload::Payload,
+};
+use thiserror::Error;
+use tokio::{
+    io::AsyncWriteExt,
+    process::{Child, ChildStdin, Command},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    guest_options::{GuestOptions, GuestOptionsError},
+    options::{OptionsError, parse_timeout, project_of, read_program},
+};
+
+/// Says what a program is, and whether it would run on this machine.
+///
+/// Does what a job does before its first unit, and with --input what it does with one. Nothing is kept.
+///
+/// Exit status: 0 it would run, 1 it failed on the input, 2 it would not run, 130 interrupted.
+#[derive(Args, Debug)]
+#[command(args_override_self = true)]
+pub struct CheckOptions {
+    /// The program: a WebAssembly module or component, binary or text
+    #[arg(value_name = "PROGRAM")]
+    pub program: PathBuf,
+
+    /// Answer this input, and show the answer
+    #[arg(long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+
+    /// What the program is given, and how it is called
+    #[command(flatten)]
+    pub guest: GuestOptions,
+
+    /// Memory that the program may take, in MB (1 MB = 1,048,576 bytes) [default: 1024]
+    #[arg(long, value_name = "MB", default_value_t = 0, hide_default_value = true, env = "DISTWASM_MIN_RAM", value_parser = clap::value_parser!(u64).range(0..=1 << 40))]
+    pub min_ram: u64,
+
+    /// How long it may take to be initialised, and then to answer, such as 30s or 5min [default: 10s]
+    #[arg(long, value_name = "DURATION", env = "DISTWASM_TIMEOUT", value_parser = parse_timeout)]
+    pub timeout: Option<Duration>,
+
+    /// The peasant program [default: `peasant` beside this program, else in PATH]
+    #[arg(long, value_name = "PATH", env = "DISTWASM_PEASANT")]
+    pub peasant: Option<PathBuf>,
+}
+
+/// Why a check could not be made, or not to its end.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum CheckError {
+    #[error(transparent)]
+    Program(#[from] OptionsError),
+    #[error(transparent)]
+    Guest(#[from] GuestOptionsError),
+    #[error("failed to read the input {} (--input names another)", .path.display())]
+    Input { path: PathBuf, source: io::Error },
+    #[error("the input {} is a folder; --input names one file", .path.display())]
+    InputFolder { path: PathBuf },
+    #[error("the input {} is no regular file", .path.display())]
+    InputNoFile { path: PathBuf },
+    #[error("the input {} has {bytes} bytes, and an input may have {UNIT_BYTES_MAX}", .path.display())]
+    InputTooLarge { path: PathBuf, bytes: u64 },
+    #[error("failed to start the peasant program {} (--peasant names another)", .path.display())]
+    Start { path: PathBuf, source: io::Error },
+    #[error("failed to wait for the peasant; run the check again")]
+    Wait(#[source] io::Error),
+    #[error("the check did not end within {} and was ended; --timeout gives it more time", humantime::format_duration(*.within))]
+    TooLong { within: Duration },
+    #[error("the peasant was killed by signal {signal}; if memory ran out here, --min-ram with less may help")]
+    Killed { signal: i32 },
+    #[error("the peasant ended with status {status}, which says nothing of the program (--peasant names another)")]
+    Status { status: i32 },
+}
+
+/// Checks a program, and lets the peasant say what it finds.
+///
+/// To be called from a thread that lives as long as the check: on Linux the peasant dies with the thread that started it.
+///
+/// # Errors
+///
+/// When the check cannot be made, or not to its end.
+pub async fn check(options: &CheckOptions, interrupted: &CancellationToken) -> Result<Exit, CheckError> {
+    let timeout = options.timeout.unwrap_or(CHECK_WITHIN);
+    check_within(options, COMPILE_WITHIN.saturating_add(timeout.saturating_mul(2)), interrupted).await
+}
+
+async fn check_within(
+    options: &CheckOptions,
+    within: Duration,
+    interrupted: &CancellationToken,
+) -> Result<Exit, CheckError> {
+    let program = read_program(&options.program)?;
+    let args = options.peasant_args()?;
+    // The one that a job without a king would use.
+    let nowhere = KingAddress::Tcp(String::new());
+    let peasant = Settings::of_this_machine(nowhere, options.peasant.clone(), None).peasant;
+    let mut command = Command::new(&peasant);
+    command.args(args).env_clear().stdin(Stdio::piped()).kill_on_drop(true);
+    end_with_this_thread(&mut command);
+    let mut child = command.spawn().map_err(|source| CheckError::Start { path: peasant, source })?;
+    let stdin = child.stdin.take();
+    let ended = tokio::select! {
+        status = feed_and_wait(&mut child, stdin, &program) => Some(status.map_err(CheckError::Wait)?),
+        () = interrupted.cancelled() => None,
+        () = tokio::time::sleep(within) => {
+            child.kill().await.map_err(CheckError::Wait)?;
+            return Err(CheckError::TooLong { within });
+        }
+    };
+    match ended {
+        Some(status) => exit_of(status, options.input.is_some()),
+        None => {
+            child.kill().await.map_err(CheckError::Wait)?;
+            Ok(Exit::Interrupted)
+        }
+    }
+}
+
+async fn feed_and_wait(child: &mut Child, stdin: Option<ChildStdin>, program: &Payload) -> io::Result<ExitStatus> {
+    let feed = async {
+        let Some(mut stdin) = stdin else { return };
+        for chunk in program.chunks() {
+            // A peasant that ended before it read all has said why.
+            if stdin.write_all(chunk).await.is_err() {
+                return;
+            }
+        }
+    };
+    let ((), status) = tokio::join!(feed, child.wait());
+    status
+}
+
+fn exit_of(status: ExitStatus, had_input: bool) -> Result<Exit, CheckError> {
+    match status.code() {
+        Some(0) => Ok(Exit::Done),
+        Some(1) if had_input => Ok(Exit::SomeFailed),
+        // Nothing could fail on an input: the machine is to blame, and the peasant has said how.
+        Some(1 | 2) => Ok(Exit::CouldNotRun),
+        Some(status) => Err(CheckError::Status { status }),
+        None => Err(CheckError::Killed { signal: status.signal().unwrap_or_default() }),
+    }
+}
+
+impl CheckOptions {
+    /// What the peasant is told.
+    fn peasant_args(&self) -> Result<Vec<OsString>, CheckError> {
+        // Packed for nothing but to find out whether it can be.
+        let (guest, _archives) = self.guest.prepare(&project_of(&self.program))?;
+        let flag = |name: &str, value: &OsStr| {
+            let mut flag = OsString::from(name);
+            flag.push("=");
+            flag.push(value);
+            flag
+        };
+        // A name that is no text is shown as well as it can be.
+        let mut args = vec!["check".into(), flag("--name", self.program.to_string_lossy().as_ref().as_ref())];
+        if let Some(input) = &self.input {
+            check_input(input)?;
+            args.push(flag("--input", input.as_os_str()));
+        }
+        let timeout_ms = self.timeout.unwrap_or(CHECK_WITHIN).as_millis();
+        let timeout_ms = u64::try_from(timeout_ms).unwrap_or(u64::MAX).max(1);
+        args.push(flag("--within-ms", timeout_ms.to_string().as_ref()));
+        if self.min_ram > 0 {
+            args.push(flag("--memory-bytes", self.min_ram.saturating_mul(1 << 20).to_string().as_ref()));
+        }
+        if !guest.call.is_empty() {
+            args.push(flag("--call", guest.call.as_ref()));
+        }
+        if guest.fresh {
+            args.push("--fresh".into());
+        }
+        if guest.deterministic {
+            args.extend(["--deterministic".into(), flag("--seed", guest.seed.as_ref())]);
+        }
+        args.push("--job=1".into());
+        args.extend(guest.env.iter().map(|variable| flag("--env", variable.as_ref())));
+        for ((host, _), share) in self.guest.directories()?.into_iter().zip(&guest.shares) {
+            let mut dir = host.into_os_string();
+            dir.push("::");
+            dir.push(&share.guest_path);
+            args.push(flag("--dir", &dir));
+        }
+        args.push("--".into());
+        args.extend(guest.args.into_iter().map(OsString::from));
+        Ok(args)
+    }
+}
+
+fn check_input(path: &Path) -> Result<(), CheckError> {
+    let cannot_read = |source| CheckError::Input { path: path.to_owned(), source };
+    let metadata = fs::metadata(path).map_err(cannot_read)?;
+    if metadata.is_dir() {
+        return Err(CheckError::InputFolder { path: path.to_owned() });
+    }
+    if !metadata.is_file() {
+        return Err(CheckError::InputNoFile { path: path.to_owned() });
+    }
+    if metadata.len() > UNIT_BYTES_MAX {
+        return Err(CheckError::InputTooLarge { path: path.to_owned(), bytes: metadata.len() });
+    }
+    rustix::fs::access(path, rustix::fs::Access::READ_OK).map_err(|errno| cannot_read(errno.into()))
+}
+
+/// Lets the kernel kill the child when the thread that starts it ends: when the queen is killed, no peasant is left.
+#[cfg(target_os = "linux")]
+fn end_with_this_thread(command: &mut Command) {
+    let queen = rustix::process::getpid();
+    let before_exec = move || {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        // The queen may have died before the line above.
+        if rustix::process::getppid() == Some(queen) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+    };
+    // SAFETY: between fork and exec only system calls are made, which are async-signal-safe; nothing is allocated.
+    unsafe {
+        command.pre_exec(before_exec);
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn end_with_this_thread(_command: &mut Command) {}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::command_line::CommandLine;
+
+    /// Options of a check of some program.
+    fn options(args: &[&str]) -> (tempfile::TempDir, CheckOptions) {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("some.wat");
+        fs::write(&program, "(module)").unwrap();
+        let typed = ["queen", "check", program.to_str().unwrap()].into_iter().chain(args.iter().copied());
+        match CommandLine::try_parse_from(typed) {
+            Ok(CommandLine::Check(options)) => (folder, *options),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A check by a peasant that is this script.
+    async fn check_by(script: &str, interrupted: &CancellationToken, within: Duration) -> Result<Exit, CheckError> {
+        let (folder, mut options) = options(&[]);
+        let peasant = folder.path().join("peasant");
+        fs::write(&peasant, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&peasant, fs::Permissions::from_mode(0o755)).unwrap();
+        options.peasant = Some(peasant);
+        loop {
+            match check_within(&options, within, interrupted).await {
+                // Another test may have started a process while the script was open for writing.
+                Err(CheckError::Start { source, .. }) if source.kind() == io::ErrorKind::ExecutableFileBusy => {}
+                checked => return checked,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_peasant_is_told() {
+        let long = Duration::from_secs(100);
+        let told = async |script| check_by(script, &CancellationToken::new(), long).await.map_err(|e| e.to_string());
+        assert_eq!(told("exit 0").await, Ok(Exit::Done));
+        assert_eq!(told("exit 1").await, Ok(Exit::CouldNotRun), "there was no input to fail on");
+        assert_eq!(told("exit 2").await, Ok(Exit::CouldNotRun));
+        assert!(told("exit 101").await.unwrap_err().contains("ended with status 101"));
+        assert!(told("kill -9 $$").await.unwrap_err().contains("killed by signal 9"));
+    }
+
+    #[tokio::test]
+    async fn a_peasant_that_hangs_is_ended() {
+        let checked = check_by("exec sleep 1000", &CancellationToken::new(), Duration::from_millis(50)).await;
+        assert!(matches!(checked, Err(CheckError::TooLong { .. })), "{checked:?}");
+    }
+
+    #[tokio::test]
+    async fn an_interrupted_check_ends() {
+        let interrupted = CancellationToken::new();
+        interrupted.cancel();
+        let checked = check_by("exec sleep 1000", &interrupted, Duration::from_secs(100)).await;
+        assert_eq!(checked.unwrap(), Exit::Interrupted);
+    }
+
+    #[test]
+    fn what_is_said_goes_to_the_peasant() {
+        let (_folder, told) =
+            options(&["--deterministic", "--env=A=1", "--env=A=2", "--timeout=1us", "--min-ram=2", "--", "--x"]);
+        let args = told.peasant_args().unwrap();
+        let args: Vec<&str> = args.iter().filter_map(|arg| arg.to_str()).collect();
+        let after_name = [
+            "--within-ms=1",
+            "--memory-bytes=2097152",
+            "--fresh",
+            "--deterministic",
+            "--seed=some",
+            "--job=1",
+            "--env=A=2",
+            "--",
+            "--x",
+        ];
+        assert_eq!(args[2..], after_name);
+    }
+
+    #[test]
+    fn files_and_directories_that_cannot_be_are_refused() {
+        let (_folder, nowhere) = options(&["--input", "/nowhere"]);
+        assert!(matches!(nowhere.peasant_args(), Err(CheckError::Input { .. })));
+        let (_folder, folder) = options(&["--input", "/"]);
+        assert!(matches!(folder.peasant_args(), Err(CheckError::InputFolder { .. })));
+        let told = |dirs: &[&str]| {
+            let (_folder, mut options) = options(&[]);
+            options.guest.dirs = dirs.iter().map(OsString::from).collect();
+            options.peasant_args()
+        };
+        for dirs in [&["/"][..], &["::/x"], &["/nowhere::/x"], &["/dev/null::/x"]] {
+            assert!(matches!(told(dirs), Err(CheckError::Guest(_))), "{dirs:?}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let dir = |place: &str| format!("{}::{place}", folder.path().display());
+        assert!(matches!(told(&[&dir("/x"), &dir("/x/y")]), Err(CheckError::Guest(_))));
+        let args = told(&[&dir("/x//y/")]).unwrap();
+        assert!(args.contains(&format!("--dir={}", dir("/x/y")).into()), "{args:?}");
+    }
+}

@@ -1,0 +1,108 @@
+//! What the queen is asked to do: to run a job, or one of her tools.
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory, FromArgMatches, Subcommand, error::ErrorKind, parser::ValueSource};
+
+use crate::{check::CheckOptions, new::NewOptions, options::Options};
+
+/// What was typed.
+#[derive(Debug)]
+pub enum CommandLine {
+    /// No tool: a job.
+    Job(Box<Options>),
+    /// `queen check`.
+    Check(Box<CheckOptions>),
+    /// `queen new`.
+    New(NewOptions),
+}
+
+#[derive(Debug, Subcommand)]
+enum Tool {
+    Check(Box<CheckOptions>),
+    New(NewOptions),
+}
+
+impl CommandLine {
+    /// The whole command line, as clap knows it.
+    pub fn command() -> clap::Command {
+        Tool::augment_subcommands(Options::command()).subcommand_negates_reqs(true)
+    }
+
+    /// What this process was told. Ends it when that is no command line, or asks for help.
+    pub fn parse() -> CommandLine {
+        CommandLine::try_parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    /// What these arguments say; the first is the name of the program.
+    ///
+    /// # Errors
+    ///
+    /// When they are no command line, or ask for help.
+    pub fn try_parse_from<Arg>(args: impl IntoIterator<Item = Arg>) -> Result<CommandLine, clap::Error>
+    where
+        Arg: Into<OsString> + Clone,
+    {
+        let mut command = CommandLine::command();
+        let matches = command.try_get_matches_from_mut(args)?;
+        let Some(tool) = matches.subcommand_name() else {
+            let options = Options::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+            return Ok(CommandLine::Job(Box::new(options)));
+        };
+        // A tool would not hear what was said to a job. What comes from the environment is meant for whoever needs it.
+        let is_typed = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+        let for_job = command.get_arguments().find(|arg| is_typed(arg.get_id().as_str())).cloned();
+        if let Some(arg) = for_job {
+            let why = format!("{arg} is for a job, and cannot stand before `{tool}`");
+            return Err(command.error(ErrorKind::ArgumentConflict, why));
+        }
+        Ok(match Tool::from_arg_matches(&matches).map_err(|error| error.format(&mut command))? {
+            Tool::Check(options) => CommandLine::Check(options),
+            Tool::New(options) => CommandLine::New(options),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<CommandLine, clap::Error> {
+        CommandLine::try_parse_from(["queen"].iter().chain(args))
+    }
+
+    #[test]
+    fn what_names_no_tool_is_a_job() {
+        for args in [
+            &["--binary", "x", "--input", "y"][..],
+            &["--input", "check", "--binary", "new"],
+            &["-b", "x", "-b", "y", "-q", "--", "check", "--binary"],
+        ] {
+            assert!(matches!(parse(args), Ok(CommandLine::Job(_))), "{args:?}");
+        }
+        let Ok(CommandLine::Job(job)) = parse(&["-b", "x", "-b", "y", "--", "check"]) else { panic!() };
+        assert_eq!((job.binary.to_str(), job.guest.args), (Some("y"), vec!["check".to_owned()]));
+    }
+
+    #[test]
+    fn a_job_needs_its_program_and_a_tool_does_not() {
+        assert_eq!(parse(&["--input", "y"]).unwrap_err().kind(), ErrorKind::MissingRequiredArgument);
+        let Ok(CommandLine::Check(check)) = parse(&["check", "x", "--env", "A=1", "--env", "B=2", "--", "new"]) else {
+            panic!()
+        };
+        assert_eq!((check.program.to_str(), check.guest.env.len(), check.guest.args.len()), (Some("x"), 2, 1));
+        assert!(matches!(parse(&["new", "--lang", "c", "x"]), Ok(CommandLine::New(_))));
+    }
+
+    #[test]
+    fn what_is_for_a_job_cannot_stand_before_a_tool() {
+        let error = parse(&["--binary", "x", "check", "y"]).unwrap_err();
+        assert!(error.to_string().contains("--binary <PROGRAM> is for a job"), "{error}");
+        assert_eq!(parse(&["-q", "new", "--lang", "c", "x"]).unwrap_err().kind(), ErrorKind::ArgumentConflict);
+    }
+
+    #[test]
+    fn the_command_line_is_whole() {
+        CommandLine::command().debug_assert();
+    }
+}

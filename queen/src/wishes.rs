@@ -1,0 +1,46 @@
+//! What a queen wishes of the scheduling of her job: flags, and what the king is told of them.
+
+use clap::Args;
+use distwasm_proto::{
+    limits::{NAME_BYTES_MAX, PRIORITY_MAX, WEIGHT_MAX},
+    wire,
+};
+
+/// Wishes for the scheduling of a job among others.
+#[derive(Args, Clone, Debug)]
+pub struct Wishes {
+    /// How much of the slots the project gets beside others: one of weight 2 gets twice as many as one of weight 1.
+    /// The largest weight of its jobs counts for a project
+    #[arg(long, value_name = "N", default_value_t = 1, env = "DISTWASM_WEIGHT", value_parser = clap::value_parser!(u32).range(1..=i64::from(WEIGHT_MAX)))]
+    pub weight: u32,
+
+    /// Get slots before jobs of the same project that have a lower priority (-100 to 100)
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, env = "DISTWASM_PRIORITY", value_parser = clap::value_parser!(i32).range(-i64::from(PRIORITY_MAX)..=i64::from(PRIORITY_MAX)))]
+    pub priority: i32,
+
+    /// Use at most so many slots at a time [default: as many as there are]
+    #[arg(long, value_name = "N", env = "DISTWASM_MAX_PARALLEL", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_parallel: Option<u32>,
+
+    /// Run only on dukes with this label; may be given several times
+    #[arg(long = "require", value_name = "K=V", env = "DISTWASM_REQUIRE", requires = "king_address", value_delimiter = ',', value_parser = parse_label)]
+    pub requires: Vec<(String, String)>,
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() && text.len() <= NAME_BYTES_MAX => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("a label is KEY=VALUE, of at most {NAME_BYTES_MAX} bytes")),
+    }
+}
+
+impl Wishes {
+    /// Writes them into the word that opens the job.
+    pub fn tell(&self, open: &mut wire::OpenJob) {
+        open.weight = self.weight;
+        open.priority = self.priority;
+        open.max_parallel = self.max_parallel.unwrap_or(0);
+        // Of a label that is said twice the last value counts, as with other flags.
+        open.requires = self.requires.iter().cloned().collect();
+    }
+}

@@ -1,0 +1,13 @@
+//! The example guests: every program in every language answers what is expected, and none is older than its sources.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test ends where its expectation does"
+)]
+
+mod fresh;
+mod languages;
+mod markdown;
+mod run;

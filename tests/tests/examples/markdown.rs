@@ -1,0 +1,76 @@
+//! A command that nobody here wrote: pulldown-cmark from its registry, unmodified, against the same program natively.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use distwasm_tests::real::root;
+
+use crate::run::{answers, skipped};
+
+/// More Markdown than this says nothing new.
+const FILES_MAX: usize = 300;
+
+/// Where `scripts/build-examples` keeps what is not committed.
+fn cache() -> PathBuf {
+    let folder = |name: &str| env::var_os(name).filter(|value: &OsString| !value.is_empty()).map(PathBuf::from);
+    folder("DISTWASM_EXAMPLES_CACHE").unwrap_or_else(|| {
+        let caches = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+        caches.unwrap_or_default().join("distwasm-examples")
+    })
+}
+
+/// Documents of this repository, and those of the crates that cargo has unpacked, by numbers.
+fn documents() -> BTreeMap<String, Vec<u8>> {
+    let mut folders = vec![root(), root().join("docs"), root().join("examples")];
+    let cargo = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let cargo = cargo.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo"))).unwrap_or_default();
+    for registry in subfolders(&cargo.join("registry/src")) {
+        folders.extend(subfolders(&registry));
+    }
+    let is_markdown = |path: &PathBuf| path.extension().is_some_and(|end| end == "md") && path.is_file();
+    let files = folders.iter().flat_map(|folder| entries(folder)).filter(is_markdown);
+    files.take(FILES_MAX).enumerate().map(|(at, path)| (at.to_string(), fs::read(path).unwrap())).collect()
+}
+
+fn subfolders(folder: &Path) -> Vec<PathBuf> {
+    entries(folder).into_iter().filter(|path| path.is_dir()).collect()
+}
+
+/// What is in a folder, in order; nothing if there is none.
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+/// What the native program makes of a document.
+fn natively(program: &Path, document: &[u8]) -> Vec<u8> {
+    let input = tempfile::NamedTempFile::new().unwrap();
+    fs::write(input.path(), document).unwrap();
+    let mut command = Command::new(program);
+    let output = command.stdin(input.reopen().unwrap()).stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success());
+    output.stdout
+}
+
+#[test]
+fn markdown_becomes_the_same_as_natively() {
+    let native = cache().join("markdown/native/bin/pulldown-cmark");
+    let guest = cache().join("markdown/wasm/bin/pulldown-cmark.wasm");
+    if !native.is_file() || !guest.is_file() {
+        skipped("pulldown-cmark is not built; scripts/build-examples markdown builds it");
+        return;
+    }
+    let documents = documents();
+    assert!(documents.len() > 5);
+    for (name, html) in answers(&guest, &documents, &[]) {
+        assert_eq!(html.unwrap(), natively(&native, &documents[&name]), "document {name}");
+    }
+}

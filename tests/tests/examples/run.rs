@@ -1,0 +1,53 @@
+//! Runs a program over inputs, by a queen, and tells what came of each.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use distwasm_tests::real::{Place, root};
+
+/// The answer to each input, by its name, or why there is none.
+pub type Answers = BTreeMap<String, Result<Vec<u8>, String>>;
+
+/// The files of a folder by their names.
+pub fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let read = |entry: fs::DirEntry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap());
+    fs::read_dir(folder).unwrap().map(|entry| read(entry.unwrap())).collect()
+}
+
+/// What a program answers, called with these arguments of the queen.
+pub fn answers(program: &Path, inputs: &BTreeMap<String, Vec<u8>>, args: &[&str]) -> Answers {
+    let place = Place::default();
+    for (name, input) in inputs {
+        place.write(name, input);
+    }
+    let finished = place.queen(program, args);
+    let done = place.outputs().into_iter().map(|(path, output)| (path.to_str().unwrap().to_owned(), Ok(output)));
+    let mut answers: Answers = done.collect();
+    let failures = fs::read_to_string(place.path().join("output.failures.jsonl")).unwrap_or_default();
+    for line in failures.lines() {
+        let failure: serde_json::Value = serde_json::from_str(line).unwrap();
+        let text = |key: &str| failure[key].as_str().unwrap().to_owned();
+        answers.insert(text("input"), Err(text("reason")));
+    }
+    assert_eq!(answers.len(), inputs.len(), "{}: {}", program.display(), finished.stderr);
+    answers
+}
+
+/// The path below `examples`, if the program is there. If not, says so loudly, and how to build it.
+pub fn built(path: &str, language: &str) -> Option<PathBuf> {
+    let program = root().join("examples").join(path);
+    if !program.is_file() {
+        skipped(&format!("{path} is not built; scripts/build-examples {language} builds it"));
+        return None;
+    }
+    Some(program)
+}
+
+/// Says that a test was skipped, where it is seen although the test passes: past what the test runner holds back.
+pub fn skipped(why: &str) {
+    std::io::stderr().write_all(format!("\n==== SKIPPED: {why}\n").as_bytes()).unwrap();
+}

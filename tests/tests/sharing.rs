@@ -1,0 +1,92 @@
+//! How jobs share the slots of a kingdom, seen over half a minute of simulated time.
+#![allow(clippy::unwrap_used, reason = "a test ends where its expectation does")]
+
+use std::collections::BTreeMap;
+
+use distwasm_proto::time::Time;
+use distwasm_tests::sim::{QueenPlan, World};
+
+/// More work than there is time for.
+fn endless(project: &str) -> QueenPlan {
+    QueenPlan::steady(project, 500, 400_000)
+}
+
+/// The same for so many slots, with units as short as they may be for that.
+fn endless_on(slots: u32, project: &str) -> QueenPlan {
+    QueenPlan::steady(project, 500, 40_000 * u64::from(slots))
+}
+
+/// The part of all slot time that each project has between one second and thirty-one, in thousandths.
+fn shares(dukes: &[u32], plans: Vec<QueenPlan>) -> BTreeMap<String, u32> {
+    let mut world = World::fair(dukes, plans);
+    let mut slots: BTreeMap<String, u32> = BTreeMap::new();
+    for hundredth in 100..3100 {
+        world.run_until(Time(hundredth * 10_000));
+        for (project, number) in world.slots_of_projects() {
+            *slots.entry(project.to_owned()).or_default() += number;
+        }
+    }
+    let all: u32 = slots.values().sum();
+    slots.into_iter().map(|(project, number)| (project, (number * 1000 + all / 2) / all)).collect()
+}
+
+fn expect_shares(dukes: &[u32], weights: &[u32], tolerance: u32) {
+    let project = |number: usize| format!("project {number}");
+    let plan = |(number, weight): (usize, &u32)| QueenPlan {
+        weight: *weight,
+        ..endless_on(dukes.iter().sum(), &project(number))
+    };
+    let found = shares(dukes, weights.iter().enumerate().map(plan).collect());
+    let all: u32 = weights.iter().sum();
+    for (number, weight) in weights.iter().enumerate() {
+        let (is, fair) = (found.get(&project(number)).copied().unwrap_or(0), 1000 * weight / all);
+        assert!(is.abs_diff(fair) * 1000 <= tolerance * fair, "{dukes:?} for {weights:?}: {found:?}");
+    }
+}
+
+#[test]
+fn slots_are_shared_by_weight() {
+    for dukes in [[6].as_slice(), &[12], &[4, 4, 4], &[3, 3]] {
+        expect_shares(dukes, &[1, 2, 3], 50);
+    }
+}
+
+#[test]
+fn too_few_slots_are_shared_by_taking_turns() {
+    for dukes in [[1].as_slice(), &[4], &[1, 1, 1, 1, 1]] {
+        expect_shares(dukes, &[1, 2, 3], 50);
+    }
+    expect_shares(&[1], &[1, 1, 1], 50);
+}
+
+#[test]
+fn a_project_with_many_jobs_gets_no_more() {
+    let plans = vec![endless("one"), endless("two"), endless("two"), endless("two")];
+    let found = shares(&[8], plans);
+    assert_eq!(found.get("one"), Some(&500), "{found:?}");
+}
+
+#[test]
+fn a_job_of_higher_priority_comes_first_within_its_project() {
+    let low = QueenPlan { units: endless("a").units[..75].to_vec(), ..endless("a") };
+    let high = QueenPlan { priority: 1, comes_us: 1_000_000, ..low.clone() };
+    let mut world = World::fair(&[4], vec![low, high]);
+    // Four slots take 7.5 s for the units of one job.
+    world.run_until(Time(8_000_000));
+    let done = |world: &World| world.units_done();
+    let halfway = done(&world);
+    assert!(halfway[1] > 55 && halfway[0] < 25, "{halfway:?}");
+    world.run_until(Time(20_000_000));
+    assert_eq!(done(&world), [75, 75]);
+}
+
+#[test]
+fn a_job_never_has_more_slots_than_it_wants() {
+    let modest = QueenPlan { max_parallel: Some(2), ..endless("modest") };
+    let mut world = World::fair(&[3, 3], vec![modest, endless("other")]);
+    for tenth in 20..60 {
+        world.run_until(Time(tenth * 100_000));
+        let slots = world.slots_of_projects();
+        assert_eq!((slots["modest"], slots["other"]), (2, 4), "after {tenth} tenths of a second");
+    }
+}
