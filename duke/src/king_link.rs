@@ -1,44 +1,82 @@
 //! The duke's link to the king: his orders, checked, and the words that go back.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, pin::Pin, time::Duration};
 
 use bytes::Bytes;
 use distwasm_proto::{
     PROTOCOL, VERSION,
+    backoff::Backoff,
     digest::Digest,
     guest::{GuestError, GuestSettings},
     ids::{AttemptId, JobId, UnitNo},
-    limits::{HELLO_WITHIN, PROGRAM_BYTES_MAX, SHARES_BYTES_MAX, UNIT_BYTES_MAX},
+    limits::{HELLO_WITHIN, PROGRAM_BYTES_MAX, RETURN_BACKOFF_MAX, SHARES_BYTES_MAX, UNIT_BYTES_MAX},
     link::KingAddress,
     payload::Payload,
-    transfer::{Arrived, Assembler, Outbox, TransferError},
-    wire::{self, DukeOrder, DukeWord, duke_order::Order, duke_word::Word},
+    transfer::{Arrived, Assembler, Outbox, OutboxStream, TransferError},
+    wire::{self, DukeOrder, DukeWord, duke_order::Order, duke_word::Word, king_client::KingClient},
 };
 use thiserror::Error;
-use tokio::time::timeout;
-use tonic::Streaming;
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tonic::{Streaming, transport::Channel};
+use tracing::{debug, info, warn};
 
-use crate::work::Input;
+use crate::{seat::Seat, work::Input};
 
 /// What this duke offers.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Machine {
     pub(crate) hostname: String,
     pub(crate) cpus: u32,
     pub(crate) ram_bytes: u64,
     pub(crate) labels: BTreeMap<String, String>,
+    /// Of this process.
+    pub(crate) boot: u64,
+    pub(crate) seat: Seat,
 }
 
 /// What the king orders.
 #[derive(Debug)]
 pub(crate) enum Told {
-    LeaseOpened { job: JobId, digest: Digest, slot_bytes: u64, timeout: Option<Duration>, guest: GuestSettings },
-    LeaseClosed { job: JobId },
-    SlotsGranted { job: JobId, slots: u32 },
-    SlotsAskedBack { job: JobId, slots: u32 },
-    AttemptArrived { job: JobId, attempt: AttemptId, alone: bool, input: Input },
-    ResultWanted { attempt: AttemptId },
-    BlobArrived { digest: Digest, blob: Payload },
+    Welcome,
+    LeaseOpened {
+        job: JobId,
+        key: u64,
+        digest: Digest,
+        slot_bytes: u64,
+        timeout: Option<Duration>,
+        guest: GuestSettings,
+    },
+    LeaseClosed {
+        job: JobId,
+    },
+    SlotsGranted {
+        job: JobId,
+        slots: u32,
+    },
+    SlotsAskedBack {
+        job: JobId,
+        slots: u32,
+    },
+    AttemptArrived {
+        job: JobId,
+        attempt: AttemptId,
+        alone: bool,
+        input: Input,
+    },
+    ResultWanted {
+        attempt: AttemptId,
+    },
+    Forget {
+        attempts: Vec<AttemptId>,
+    },
+    BlobArrived {
+        digest: Digest,
+        blob: Payload,
+    },
 }
 
 /// Why a link could not be made, or ended.
@@ -62,13 +100,38 @@ pub(crate) enum LinkError {
     Nonsense(&'static str),
 }
 
-/// A link that stands.
-pub(crate) struct KingLink {
-    pub(crate) outbox: Outbox<DukeWord>,
-    orders: Streaming<wire::ToDuke>,
-    assembler: Assembler<DukeOrder>,
-    /// Orders that came with the welcome.
-    early: Vec<DukeOrder>,
+/// What comes over the way to the king.
+pub(crate) enum Arrival {
+    /// Somebody answers: the duke is to say hello.
+    Connected(KingClient<Channel>),
+    /// The king's orders.
+    Told(Vec<Told>),
+    /// The link is gone.
+    Lost(LinkError),
+}
+
+/// One attempt to reach the king.
+type Dialing = Pin<Box<dyn Future<Output = Result<KingClient<Channel>, LinkError>> + Send>>;
+
+/// The way to the king: a link, or the search for one.
+pub(crate) struct Way {
+    address: KingAddress,
+    backoff: Backoff,
+    /// Before he is tried next.
+    wait: Duration,
+    told_no_king: bool,
+    /// Links so far.
+    links: u64,
+    dialing: Option<Dialing>,
+    link: Option<KingLink>,
+}
+
+/// A link that stands, or is about to: orders come only after the welcome.
+struct KingLink {
+    outbox: Outbox<DukeWord>,
+    told: mpsc::Receiver<Result<Vec<Told>, LinkError>>,
+    /// Ends with the link.
+    _listening: JoinSet<()>,
 }
 
 impl Drop for KingLink {
@@ -78,12 +141,60 @@ impl Drop for KingLink {
     }
 }
 
-impl KingLink {
-    /// Connects once, says hello, and waits for the welcome.
-    pub(crate) async fn open(address: &KingAddress, machine: &Machine) -> Result<KingLink, LinkError> {
-        let connect = |error: tonic::transport::Error| LinkError::Connect(distwasm_proto::link::chain(&error));
-        let mut king = address.connect().await.map_err(connect)?;
-        let (outbox, words) = Outbox::new(Box::new(|_| ()));
+impl Way {
+    /// A way that has not been tried.
+    pub(crate) fn new(address: KingAddress) -> Way {
+        Way {
+            address,
+            backoff: Backoff::default(),
+            wait: Duration::ZERO,
+            told_no_king: false,
+            links: 0,
+            dialing: None,
+            link: None,
+        }
+    }
+
+    /// What happens next. Safe to drop while it waits.
+    pub(crate) async fn next(&mut self) -> Arrival {
+        loop {
+            if let Some(link) = &mut self.link {
+                let lost = match link.told.recv().await {
+                    Some(Ok(told)) => return Arrival::Told(told),
+                    Some(Err(error)) => error,
+                    None => LinkError::Silent,
+                };
+                self.link = None;
+                self.wait = self.backoff.next(fastrand::f64());
+                return Arrival::Lost(lost);
+            }
+            let dialing = self.dialing.get_or_insert_with(|| {
+                let (address, wait) = (self.address.clone(), self.wait);
+                Box::pin(async move {
+                    sleep(wait).await;
+                    let connected = address.connect().await;
+                    connected.map_err(|error| LinkError::Connect(distwasm_proto::link::chain(&error)))
+                })
+            });
+            let dialed = dialing.await;
+            self.dialing = None;
+            self.wait = self.backoff.next(fastrand::f64());
+            match dialed {
+                Ok(king) => return Arrival::Connected(king),
+                // A king who is not there yet is told of once.
+                Err(error) if self.told_no_king => debug!(king = %self.address, %error, "no king yet"),
+                Err(error) => {
+                    self.told_no_king = true;
+                    warn!(king = %self.address, %error, "no link to the king; trying again");
+                }
+            }
+        }
+    }
+
+    /// Says hello, and what the duke has from before. Words may follow at once.
+    pub(crate) fn greet(&mut self, king: KingClient<Channel>, machine: &Machine, holds: Vec<wire::HeldLease>) {
+        self.links += 1;
+        let (outbox, words) = Outbox::new();
         outbox.push(Word::Hello(wire::DukeHello {
             protocol: PROTOCOL,
             version: VERSION.to_owned(),
@@ -91,51 +202,110 @@ impl KingLink {
             cpus: machine.cpus,
             ram_bytes: machine.ram_bytes,
             labels: machine.labels.clone().into_iter().collect(),
+            boot: machine.boot,
+            seat: machine.seat.number,
+            held_leases: u32::try_from(holds.len()).unwrap_or(u32::MAX),
+            link: self.links,
         }));
-        let welcomed = async {
-            let orders = king.volunteer(words).await.map_err(|status| broken(&status))?.into_inner();
-            let assembler = Assembler::new(UNIT_BYTES_MAX.max(PROGRAM_BYTES_MAX).max(SHARES_BYTES_MAX));
-            let mut link = KingLink { outbox, orders, assembler, early: Vec::new() };
-            let mut words = link.next_words().await?.into_iter();
-            match words.next().and_then(|word| word.order) {
-                Some(Order::Welcome(_)) => {
-                    link.early = words.collect();
-                    Ok(link)
-                }
-                Some(Order::End(end)) => Err(LinkError::Ended(end.reason)),
-                _ => Err(LinkError::Nonsense("its first word is no welcome")),
-            }
-        };
-        timeout(HELLO_WITHIN, welcomed).await.map_err(|_| LinkError::NoWelcome)?
+        holds.into_iter().for_each(|held| outbox.push(Word::HeldLease(held)));
+        let (sender, told) = mpsc::channel(1);
+        let mut listening = JoinSet::new();
+        listening.spawn(listen(king, words, sender));
+        self.link = Some(KingLink { outbox, told, _listening: listening });
     }
 
-    /// The orders of the next message. Safe to drop while it waits.
-    pub(crate) async fn next(&mut self) -> Result<Vec<Told>, LinkError> {
-        let words = if self.early.is_empty() { self.next_words().await? } else { std::mem::take(&mut self.early) };
-        let mut orders = Vec::with_capacity(words.len());
-        for word in words {
-            if let Some(arrived) = self.assembler.accept(word)? {
-                orders.push(check_order(arrived)?);
-            }
-        }
-        Ok(orders)
+    /// The king took the duke: the next search for him begins anew.
+    pub(crate) fn on_welcome(&mut self) {
+        info!(king = %self.address, "serving the king");
+        self.told_no_king = false;
+        self.backoff = Backoff::up_to(RETURN_BACKOFF_MAX);
     }
 
-    async fn next_words(&mut self) -> Result<Vec<DukeOrder>, LinkError> {
-        match self.orders.message().await {
-            Ok(Some(message)) => Ok(message.orders),
-            Ok(None) => Err(LinkError::Silent),
-            Err(status) => Err(broken(&status)),
+    /// Nobody waits for this duke any more: it need not look for the king as often.
+    pub(crate) fn give_up_haste(&mut self) {
+        self.backoff = Backoff::default();
+    }
+
+    /// Tells the king something. Without a link it is lost: what matters is said again.
+    pub(crate) fn say(&self, word: Word) {
+        self.say_with(word, Payload::default());
+    }
+
+    /// The same with a payload.
+    pub(crate) fn say_with(&self, word: Word, payload: Payload) {
+        if let Some(link) = &self.link {
+            link.outbox.push_with(word, payload);
         }
+    }
+
+    /// Ends a link whose king says what cannot be, and tells him why.
+    pub(crate) fn hang_up(&mut self, why: &LinkError) {
+        self.say(Word::End(wire::End { reason: why.to_string(), come_back: false }));
+        self.link = None;
     }
 
     /// Says goodbye, and waits for the king to hear it, and all that was said before: he closes the stream. A king who
     /// does not within this time notices that the link is gone.
-    pub(crate) async fn leave(mut self, patience: Duration) {
-        self.outbox.push(Word::End(wire::End { reason: "the duke is leaving".to_owned() }));
-        self.outbox.close();
-        let closed = async { while self.next_words().await.is_ok() {} };
+    pub(crate) async fn leave(&mut self, patience: Duration) {
+        let Some(link) = &mut self.link else { return };
+        link.outbox.push(Word::End(wire::End { reason: "the duke is leaving".to_owned(), come_back: false }));
+        link.outbox.close();
+        let closed = async { while link.told.recv().await.is_some_and(|told| told.is_ok()) {} };
         let _heard = timeout(patience, closed).await;
+    }
+}
+
+/// Opens the stream and passes on what the king says, until the link is gone or nobody listens.
+async fn listen(
+    mut king: KingClient<Channel>,
+    words: OutboxStream<DukeWord>,
+    told: mpsc::Sender<Result<Vec<Told>, LinkError>>,
+) {
+    let welcomed = async {
+        let mut orders = king.volunteer(words).await.map_err(|status| broken(&status))?.into_inner();
+        let mut words = next_words(&mut orders).await?.into_iter();
+        match words.next().and_then(|word| word.order) {
+            Some(Order::Welcome(_)) => Ok((orders, words)),
+            Some(Order::End(end)) => Err(LinkError::Ended(end.reason)),
+            _ => Err(LinkError::Nonsense("its first word is no welcome")),
+        }
+    };
+    let (mut orders, mut words) = match timeout(HELLO_WITHIN, welcomed).await.unwrap_or(Err(LinkError::NoWelcome)) {
+        Ok(welcomed) => welcomed,
+        Err(error) => {
+            // In all cases the duke may have gone on without this link.
+            let _sent = told.send(Err(error)).await;
+            return;
+        }
+    };
+    let mut assembler = Assembler::new(UNIT_BYTES_MAX.max(PROGRAM_BYTES_MAX).max(SHARES_BYTES_MAX));
+    let mut batch = vec![Told::Welcome];
+    loop {
+        let checked = words.try_for_each(|word| {
+            if let Some(arrived) = assembler.accept(word)? {
+                batch.push(check_order(arrived)?);
+            }
+            Ok(())
+        });
+        let is_last = checked.is_err();
+        if told.send(checked.map(|()| std::mem::take(&mut batch))).await.is_err() || is_last {
+            return;
+        }
+        words = match next_words(&mut orders).await {
+            Ok(words) => words.into_iter(),
+            Err(error) => {
+                let _sent = told.send(Err(error)).await;
+                return;
+            }
+        };
+    }
+}
+
+async fn next_words(orders: &mut Streaming<wire::ToDuke>) -> Result<Vec<DukeOrder>, LinkError> {
+    match orders.message().await {
+        Ok(Some(message)) => Ok(message.orders),
+        Ok(None) => Err(LinkError::Silent),
+        Err(status) => Err(broken(&status)),
     }
 }
 
@@ -149,6 +319,7 @@ fn check_order((word, payload): Arrived<DukeOrder>) -> Result<Told, LinkError> {
     match word.order {
         Some(Order::OpenLease(lease)) => Ok(Told::LeaseOpened {
             job: JobId(lease.job),
+            key: lease.key,
             digest: digest(&lease.program_digest)?,
             slot_bytes: lease.slot_bytes,
             timeout: (lease.timeout_ms > 0).then(|| Duration::from_millis(lease.timeout_ms)),
@@ -172,6 +343,9 @@ fn check_order((word, payload): Arrived<DukeOrder>) -> Result<Told, LinkError> {
             },
         }),
         Some(Order::SendResult(send)) => Ok(Told::ResultWanted { attempt: AttemptId(send.attempt) }),
+        Some(Order::Forget(forget)) => {
+            Ok(Told::Forget { attempts: forget.attempts.into_iter().map(AttemptId).collect() })
+        }
         Some(Order::Blob(blob)) => Ok(Told::BlobArrived { digest: digest(&blob.digest)?, blob: payload }),
         Some(Order::End(end)) => Err(LinkError::Ended(end.reason)),
         Some(Order::Welcome(_)) => Err(LinkError::Nonsense("a second welcome")),

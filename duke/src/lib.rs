@@ -11,22 +11,24 @@ pub mod options;
 mod programs;
 mod reactor;
 pub mod roster;
+mod seat;
 mod shares;
 mod spawn;
 mod supplies;
 mod work;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use distwasm_proto::{backoff::Backoff, link::KingAddress, stop::Stop, time::Clock};
+use distwasm_proto::{link::KingAddress, stop::Stop, time::Clock};
 use thiserror::Error;
-use tracing::{debug, info, warn};
+use tracing::info;
 
 use cache::Cache;
 pub use cache::CacheError;
-use king_link::{KingLink, LinkError, Machine};
+use king_link::{Machine, Way};
 pub use programs::FingerprintError;
 use reactor::Household;
+use seat::Seat;
 use spawn::Spawner;
 
 /// What a duke offers, and to whom.
@@ -46,6 +48,8 @@ pub struct Settings {
     pub peasant: PathBuf,
     /// The folder for compiled programs and shared directories.
     pub cache: PathBuf,
+    /// How long it goes on with what it has when the link to the king has broken.
+    pub grace: Duration,
 }
 
 /// Why a duke could not start.
@@ -72,12 +76,17 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
         .await
         .map_err(|source| DukeError::Peasant { path: settings.peasant.clone(), source })?;
     let cache = Cache::open(&settings.cache, engine)?;
-    let household = Household { clock: Clock::start(), cache, spawner };
     let machine = Machine {
         hostname: settings.hostname,
         cpus: settings.cpus,
         ram_bytes: settings.ram_bytes,
         labels: settings.labels,
+        boot: fastrand::u64(..),
+        // Nobody takes the place of a duke whose king is in his own process.
+        seat: match settings.king {
+            KingAddress::Tcp(_) => Seat::take(&settings.cache),
+            KingAddress::Local(_) => Seat::anywhere(),
+        },
     };
     info!(
         king = %settings.king,
@@ -87,41 +96,8 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
         peasant = %settings.peasant.display(),
         "the duke is ready"
     );
-    let mut backoff = Backoff::default();
-    let mut told_no_king = false;
-    // Without a link there is nothing to be finished in peace.
-    let shutdown = stop.drains();
-    while !shutdown.is_cancelled() {
-        let opened = tokio::select! {
-            opened = KingLink::open(&settings.king, &machine) => opened,
-            () = shutdown.cancelled() => break,
-        };
-        let ending = match opened {
-            Ok(link) => {
-                info!(king = %settings.king, "serving the king");
-                backoff.reset();
-                told_no_king = false;
-                reactor::work(household.clone(), link, &stop).await
-            }
-            Err(error) => Err(error),
-        };
-        match ending {
-            Ok(()) => break,
-            // The king of the same process ends at the same time; any other runs again elsewhere what was not done.
-            Err(_) if shutdown.is_cancelled() => break,
-            // A king who is not there yet is told of once.
-            Err(error @ LinkError::Connect(_)) if told_no_king => debug!(king = %settings.king, %error, "no king yet"),
-            Err(error) => {
-                told_no_king = matches!(error, LinkError::Connect(_));
-                warn!(king = %settings.king, %error, "no link to the king; trying again");
-            }
-        }
-        let wait = backoff.next(fastrand::f64());
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = shutdown.cancelled() => break,
-        }
-    }
+    let household = Household { clock: Clock::start(), cache, spawner, machine, grace: settings.grace };
+    reactor::work(household, Way::new(settings.king), &stop).await;
     info!("the duke has left");
     Ok(())
 }

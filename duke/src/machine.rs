@@ -52,3 +52,8 @@ fn cgroup_limits() -> Vec<u64> {
     // A group without a limit says "max", and the root has no such file.
     files.into_iter().filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok()).collect()
 }
+
+/// What tells this machine, since it was switched on, from every other; empty where the system does not say.
+pub fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+}

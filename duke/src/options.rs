@@ -9,7 +9,7 @@ use std::{
 
 use clap::Parser;
 use distwasm_proto::{
-    limits::NAME_BYTES_MAX,
+    limits::{GRACE, NAME_BYTES_MAX},
     link::{KingAddress, parse_address},
     logging::LogFormat,
 };
@@ -55,6 +55,10 @@ pub struct Options {
     #[arg(long, value_name = "DURATION", default_value = "60s", env = "DISTWASM_DRAIN", value_parser = humantime::parse_duration)]
     pub drain: Duration,
 
+    /// When the connection to the king breaks: how long to go on with what there is, such as 30s
+    #[arg(long, value_name = "DURATION", default_value = "30s", env = "DISTWASM_GRACE", value_parser = humantime::parse_duration)]
+    pub grace: Duration,
+
     /// How log lines look; RUST_LOG says which there are
     #[arg(long, value_enum, default_value_t, env = "DISTWASM_LOG_FORMAT")]
     pub log_format: LogFormat,
@@ -82,6 +86,7 @@ impl Options {
             cpus: self.num_cpus.unwrap_or_else(machine::cpus),
             ram_bytes: self.ram_limit.map_or_else(|| machine::memory_bytes() / 2, |mb| mb.saturating_mul(1 << 20)),
             labels: self.labels.into_iter().collect(),
+            grace: self.grace,
             ..Settings::of_this_machine(KingAddress::Tcp(self.king_address), self.peasant, self.cache)
         }
     }
@@ -98,6 +103,7 @@ impl Settings {
             labels: BTreeMap::new(),
             peasant: peasant.unwrap_or_else(find_peasant),
             cache: cache.unwrap_or_else(cache_folder),
+            grace: GRACE,
         }
     }
 }

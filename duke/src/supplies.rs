@@ -86,6 +86,11 @@ impl Supplies {
         (!known).then(|| supply.digest())
     }
 
+    /// Blobs that were asked for and have not come.
+    pub(crate) fn wanted(&self) -> impl Iterator<Item = Digest> {
+        self.wanted.keys().copied()
+    }
+
     /// How it stands with these.
     pub(crate) fn stock(&self, supplies: &[Supply]) -> Stock {
         let mut made = Vec::with_capacity(supplies.len());

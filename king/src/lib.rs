@@ -9,17 +9,16 @@ mod payloads;
 mod reactor;
 pub mod scheduler;
 mod service;
-mod takings;
 
-use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use distwasm_proto::{
     limits::{
-        CONNECTION_WINDOW_BYTES, FRAME_BYTES, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, MESSAGE_BYTES_MAX, REACTOR_QUEUE,
-        SHUTDOWN_WITHIN, STREAM_WINDOW_BYTES,
+        CONNECTION_WINDOW_BYTES, FRAME_BYTES, GRACE, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, MESSAGE_BYTES_MAX,
+        REACTOR_QUEUE, SHUTDOWN_WITHIN, STREAM_WINDOW_BYTES,
     },
     stop::Stop,
-    time::Clock,
+    time::{Clock, time_of_day},
     wire::{DESCRIPTORS, king_server::KingServer},
 };
 use thiserror::Error;
@@ -46,6 +45,37 @@ pub enum KingError {
     Http(#[source] std::io::Error),
 }
 
+/// What a king begins with.
+#[derive(Clone, Copy, Debug)]
+pub struct Reign {
+    /// How long a duke or a queen whose link broke may take to come back.
+    pub grace: Duration,
+    /// A number higher than that of any job of a king before him: his jobs are numbered from there.
+    pub began: u64,
+}
+
+impl Reign {
+    /// A king beside whom there was none before.
+    pub fn first() -> Reign {
+        Reign { grace: GRACE, began: 0 }
+    }
+
+    /// A king who may stand in the place of another: his jobs are numbered by the milliseconds of the wall clock, so
+    /// that kings need not remember anything. A clock that was set back makes a king take the place of none.
+    pub fn now(grace: Duration) -> Reign {
+        let since = time_of_day().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Reign { grace, began: u64::try_from(since.as_millis().saturating_sub(EPOCH_MS)).unwrap_or(0) }
+    }
+
+    /// Room for a million attempts in each millisecond of every king before him.
+    fn first_attempt(self) -> u64 {
+        self.began << 20
+    }
+}
+
+/// The year 2025 began, by the wall clock, in milliseconds: numbers of jobs are shorter so.
+const EPOCH_MS: u128 = 1_735_689_600_000;
+
 /// Serves the connections of `incoming`, and HTTP if there is a listener for it, until `stop` says so: in peace, when
 /// the jobs that he has have ended, or at once.
 ///
@@ -55,6 +85,7 @@ pub enum KingError {
 pub async fn run<C, E>(
     incoming: impl Stream<Item = Result<C, E>>,
     http: Option<TcpListener>,
+    reign: Reign,
     stop: Stop,
 ) -> Result<(), KingError>
 where
@@ -62,11 +93,10 @@ where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let shutdown = stop.ends().clone();
-    let takings = Arc::new(takings::Takings::default());
     let (sender, inputs) = mpsc::channel(REACTOR_QUEUE);
-    let reactor = reactor::Reactor::new(Clock::start(), Arc::clone(&takings)).run(inputs, stop);
+    let reactor = reactor::Reactor::new(Clock::start(), reign).run(inputs, stop);
     let links = TaskTracker::new();
-    let service = KingServer::new(service::Service::new(sender.clone(), takings, links.clone()))
+    let service = KingServer::new(service::Service::new(sender.clone(), links.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let (health_reporter, health) = tonic_health::server::health_reporter();

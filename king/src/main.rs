@@ -4,7 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use distwasm_king::options::{Http, Options, write_port_file};
+use distwasm_king::{
+    Reign,
+    options::{Http, Options, write_port_file},
+};
 use distwasm_proto::{exit::Exit, logging, stop::Stop};
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
@@ -46,6 +49,6 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let stop = Stop::new(options.drain);
     let signals = stop.on_signals()?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let (served, ()) = tokio::join!(distwasm_king::run(incoming, http, stop), signals);
+    let (served, ()) = tokio::join!(distwasm_king::run(incoming, http, Reign::now(options.grace), stop), signals);
     Ok(served?)
 }

@@ -32,6 +32,10 @@ pub struct Options {
     #[arg(long, value_name = "DURATION", default_value = "60s", env = "DISTWASM_DRAIN", value_parser = humantime::parse_duration)]
     pub drain: Duration,
 
+    /// How long a duke or a queen whose connection broke may take to come back, such as 30s
+    #[arg(long, value_name = "DURATION", default_value = "30s", env = "DISTWASM_GRACE", value_parser = humantime::parse_duration)]
+    pub grace: Duration,
+
     /// How log lines look; RUST_LOG says which there are
     #[arg(long, value_enum, default_value_t, env = "DISTWASM_LOG_FORMAT")]
     pub log_format: LogFormat,

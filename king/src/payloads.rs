@@ -45,6 +45,14 @@ impl Inputs {
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
+
+    pub(crate) fn count(&self) -> usize {
+        self.inputs.len()
+    }
+
+    pub(crate) fn units(&self) -> impl Iterator<Item = UnitNo> {
+        self.inputs.keys().copied()
+    }
 }
 
 /// What jobs need besides their inputs: programs, or archives of shares. Each is held once, however many jobs need it.

@@ -9,19 +9,25 @@ use crate::limits::{BACKOFF_FIRST, BACKOFF_MAX};
 #[derive(Clone, Debug)]
 pub struct Backoff {
     bound: Duration,
+    max: Duration,
 }
 
 impl Default for Backoff {
     fn default() -> Backoff {
-        Backoff { bound: BACKOFF_FIRST }
+        Backoff::up_to(BACKOFF_MAX)
     }
 }
 
 impl Backoff {
+    /// Waits that are never longer than this.
+    pub fn up_to(max: Duration) -> Backoff {
+        Backoff { bound: BACKOFF_FIRST, max }
+    }
+
     /// The next wait. `draw` is a number in `0.0..1.0`, drawn by the caller.
     pub fn next(&mut self, draw: f64) -> Duration {
         let wait = self.bound.mul_f64(draw.clamp(0.0, 1.0));
-        self.bound = (self.bound * 2).min(BACKOFF_MAX);
+        self.bound = (self.bound * 2).min(self.max);
         wait
     }
 

@@ -112,6 +112,13 @@ pub const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 /// The largest wait between attempts to connect.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
+/// The same while a peer whose link broke may come back: somebody waits for it.
+pub const RETURN_BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// How long a peer whose link broke may take to come back with what it has: a switch or a king that starts again takes
+/// less. The default of `--grace`.
+pub const GRACE: Duration = Duration::from_secs(30);
+
 /// Labels of a duke, and the characters of one key or value.
 pub const LABELS_MAX: usize = 64;
 /// Characters of a name: a project, a host, a label's key or value.
@@ -172,6 +179,31 @@ pub const CREDIT_TENURES: u32 = 4;
 
 /// How long a duke that could not start peasants for a job is left out of it.
 pub const BROKEN_SLOTS_REST: Duration = Duration::from_secs(3);
+
+/// How long a king who has just begun keeps what a queen sends once more from other dukes, if not as many dukes have
+/// come back as there were: twice the longest wait between their attempts, and time for the rest.
+pub const SETTLE_WITHIN: Duration = Duration::from_secs(3);
+
+/// How often a job that has nothing waiting is searched for stragglers.
+pub const STRAGGLER_LOOK: Duration = Duration::from_millis(100);
+
+/// A unit straggles when it has taken so many times what finished units took, and the patience below.
+pub const STRAGGLER_FACTOR: u32 = 4;
+
+/// What a unit may take in any case, from when it was handed to its duke: its way there, and its time in the queue.
+pub const STRAGGLER_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long a duke may be cut off before what it runs is tried elsewhere too, if there are slots with nothing to do.
+pub const AWAY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Attempts that a duke that comes back names in one word, so that a word fits a message.
+pub const HELD_ATTEMPTS_NAMED: usize = 4096;
+
+/// Attempts that a duke may bring back: more than any has.
+pub const HELD_ATTEMPTS_MAX: usize = 1 << 20;
+
+/// Blobs that dukes wait for whose queens have not come back: a few for each job.
+pub const WANTS_MAX: usize = 1 << 16;
 
 /// Large results that a duke may have offered at a time: one for each attempt that it may have, and more than any has.
 pub const OFFERS_MAX: usize = 1 << 20;
@@ -268,6 +300,9 @@ pub const STARTS_FAILED_MAX: u32 = 3;
 
 /// What is kept of the stderr of a peasant itself: it says a sentence before it ends, if anything.
 pub const PEASANT_STDERR_BYTES_MAX: usize = 4 * KIB;
+
+/// Dukes on one machine that a king can tell from those before them.
+pub const SEATS_MAX: usize = 256;
 
 /// Compiled programs and shared directories on disk, but for directories that running jobs share. The oldest go when it
 /// is more.

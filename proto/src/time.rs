@@ -34,6 +34,11 @@ impl UnitTime {
         });
     }
 
+    /// What a unit takes, in microseconds; `None` before the first was measured.
+    pub fn average_us(&self) -> Option<u64> {
+        self.micros
+    }
+
     /// How many units make this much work; `None` before the first was measured.
     pub fn units_in(&self, work: Duration) -> Option<u64> {
         let work_us = u64::try_from(work.as_micros()).unwrap_or(u64::MAX);

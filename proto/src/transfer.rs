@@ -82,18 +82,6 @@ words!(ToQueen { news } of QueenNews { news: wire::queen_news::News } carrying V
 
 // ---- Outgoing ------------------------------------------------------------------------------------------------------
 
-/// What the connection took from an outbox, and what is no longer held there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Taken {
-    /// Bytes of payloads, and of weighed words besides their payloads.
-    pub bytes: u64,
-    /// Weighed words.
-    pub weighed: u64,
-}
-
-/// Who hears of what the connection took.
-pub type OnTaken = Box<dyn Fn(Taken) + Send + Sync>;
-
 /// Words on their way out. Bounded by whoever puts words in: the scheduler's windows count what lies here.
 pub struct Outbox<W> {
     state: Arc<Mutex<State<W>>>,
@@ -110,7 +98,6 @@ struct State<W> {
 struct Waiting<W> {
     word: W,
     payload: Payload,
-    weight: Option<u64>,
 }
 
 impl<W> Clone for Outbox<W> {
@@ -131,11 +118,11 @@ fn lock<W>(state: &Mutex<State<W>>) -> MutexGuard<'_, State<W>> {
 }
 
 impl<W: Word> Outbox<W> {
-    /// An empty outbox and the stream that empties it. `on_taken` hears of the payload bytes that the stream took.
-    pub fn new(on_taken: OnTaken) -> (Outbox<W>, OutboxStream<W>) {
+    /// An empty outbox and the stream that empties it.
+    pub fn new() -> (Outbox<W>, OutboxStream<W>) {
         let state =
             Arc::new(Mutex::new(State { words: VecDeque::new(), pieces: VecDeque::new(), closed: false, waker: None }));
-        (Outbox { state: Arc::clone(&state) }, OutboxStream { state, on_taken })
+        (Outbox { state: Arc::clone(&state) }, OutboxStream { state })
     }
 
     /// Appends a word without a payload.
@@ -145,20 +132,11 @@ impl<W: Word> Outbox<W> {
 
     /// Appends a word with its payload. A word for a connection that is gone is dropped.
     pub fn push_with(&self, word: impl Into<W>, payload: Payload) {
-        self.append(Waiting { word: word.into(), payload, weight: None });
-    }
-
-    /// The same for a word whose way out is counted: it has `weight` bytes besides its payload.
-    pub fn push_weighed(&self, word: impl Into<W>, payload: Payload, weight: u64) {
-        self.append(Waiting { word: word.into(), payload, weight: Some(weight) });
-    }
-
-    fn append(&self, waiting: Waiting<W>) {
         let mut state = lock(&self.state);
         if state.closed {
             return;
         }
-        state.words.push_back(waiting);
+        state.words.push_back(Waiting { word: word.into(), payload });
         if let Some(waker) = state.waker.take() {
             waker.wake();
         }
@@ -177,7 +155,6 @@ impl<W: Word> Outbox<W> {
 /// The stream that empties an [`Outbox`].
 pub struct OutboxStream<W> {
     state: Arc<Mutex<State<W>>>,
-    on_taken: OnTaken,
 }
 
 impl<W: Word> Stream for OutboxStream<W> {
@@ -185,17 +162,13 @@ impl<W: Word> Stream for OutboxStream<W> {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<W::Message>> {
         let mut state = lock(&self.state);
-        let (words, taken) = state.next_batch();
+        let words = state.next_batch();
         if words.is_empty() {
             if state.closed {
                 return Poll::Ready(None);
             }
             state.waker = Some(context.waker().clone());
             return Poll::Pending;
-        }
-        drop(state);
-        if taken != Taken::default() {
-            (self.on_taken)(taken);
         }
         Poll::Ready(Some(W::message(words)))
     }
@@ -211,34 +184,27 @@ impl<W> Drop for OutboxStream<W> {
 }
 
 impl<W: Word> State<W> {
-    /// Takes words and pieces until a message is full, and counts what is taken.
-    fn next_batch(&mut self) -> (Vec<W>, Taken) {
+    /// Takes words and pieces until a message is full.
+    fn next_batch(&mut self) -> Vec<W> {
         let mut words = Vec::new();
-        let mut taken = Taken::default();
         let mut room = MESSAGE_FILL_BYTES;
         while room > 0 && words.len() < MESSAGE_WORDS {
-            let (word, data_bytes) = if let Some(data) = take_part(&mut self.pieces, room) {
-                let data_bytes = data.len();
-                (W::of_piece(wire::Piece { data, broken: String::new() }), data_bytes)
-            } else if let Some(Waiting { mut word, payload, weight }) = self.words.pop_front() {
-                taken.bytes += weight.unwrap_or(0);
-                taken.weighed += u64::from(weight.is_some());
-                let mut data_bytes = 0;
+            let word = if let Some(data) = take_part(&mut self.pieces, room) {
+                W::of_piece(wire::Piece { data, broken: String::new() })
+            } else if let Some(Waiting { mut word, payload }) = self.words.pop_front() {
                 if let Some(place) = word.payload() {
                     self.pieces.extend(payload.chunks().cloned());
                     let data = take_part(&mut self.pieces, room).unwrap_or_default();
-                    data_bytes = data.len();
                     *place = Some(wire::Payload { bytes_total: payload.bytes(), data });
                 }
-                (word, data_bytes)
+                word
             } else {
                 break;
             };
-            taken.bytes += data_bytes as u64;
             room = room.saturating_sub(word.encoded_len());
             words.push(word);
         }
-        (words, taken)
+        words
     }
 }
 
@@ -328,8 +294,6 @@ impl<W: Word> Assembler<W> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
     use super::*;
     use wire::{Unit, queen_word::Word as Said};
 
@@ -348,12 +312,7 @@ mod tests {
 
     #[test]
     fn payloads_of_all_sizes_arrive_whole_and_in_order() {
-        let taken = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&taken);
-        let on_taken = Box::new(move |taken: Taken| {
-            counter.fetch_add(taken.bytes, Ordering::Relaxed);
-        });
-        let (outbox, mut stream) = Outbox::<wire::QueenWord>::new(on_taken);
+        let (outbox, mut stream) = Outbox::<wire::QueenWord>::new();
         let sizes = [0, 1, 15, MESSAGE_FILL_BYTES - 1, MESSAGE_FILL_BYTES, 3 * MESSAGE_FILL_BYTES + 7, 0];
         for (number, size) in sizes.into_iter().enumerate() {
             let mut payload = Payload::default();
@@ -376,7 +335,6 @@ mod tests {
             assert_eq!(word.word, Some(unit(number as u64)));
             assert_eq!(payload.unwrap().contiguous(), vec![number as u8; size]);
         }
-        assert_eq!(taken.load(Ordering::Relaxed), sizes.iter().sum::<usize>() as u64);
     }
 
     #[test]

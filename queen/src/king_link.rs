@@ -1,6 +1,14 @@
 //! The queen's link to the king: the job that she submits, and his news, checked.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use distwasm_proto::{
     PROTOCOL, VERSION,
@@ -9,7 +17,7 @@ use distwasm_proto::{
     failure::Failure,
     guest::GuestSettings,
     ids::UnitNo,
-    limits::{GOODBYE_WITHIN, HELLO_WITHIN, KING_PATIENCE, UNIT_BYTES_MAX, UNWRITTEN_BYTES},
+    limits::{HELLO_WITHIN, MESSAGES_WAITING, RETURN_BACKOFF_MAX, UNIT_BYTES_MAX, UNWRITTEN_BYTES},
     link::{KingAddress, chain},
     payload::Payload,
     transfer::{Arrived, Assembler, Outbox, TransferError},
@@ -20,7 +28,8 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{sleep, timeout},
 };
-use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tokio_stream::{Stream, StreamExt};
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 use tonic::{Streaming, transport::Channel};
 
 use crate::wishes::Wishes;
@@ -46,6 +55,8 @@ pub struct JobRequest {
     pub guest: GuestSettings,
     /// The archives of its shares, each once.
     pub archives: Vec<(Digest, Payload)>,
+    /// Whoever comes back to the job must know it.
+    pub key: u64,
 }
 
 /// How much may be without a verdict at a time.
@@ -55,6 +66,17 @@ pub struct Window {
     pub units: u32,
     /// Bytes of inputs.
     pub bytes: u64,
+}
+
+/// What the king says first.
+#[derive(Debug)]
+pub struct Welcome {
+    /// His name for the job.
+    pub job: u64,
+    /// How much may be without a verdict.
+    pub window: Window,
+    /// After coming back: units without a verdict that he has.
+    pub known: Vec<UnitNo>,
 }
 
 /// What the king tells.
@@ -94,12 +116,75 @@ pub enum LinkError {
     Silent,
     #[error("whoever listens at {0} said nothing within {HELLO_WITHIN:?}; is it a king?")]
     NoWelcome(String),
-    #[error("the king ended the link: {0}")]
-    Ended(String),
+    #[error("the king ended the link: {reason}")]
+    Ended { reason: String, come_back: bool },
+    #[error("the king went away, and none was back at {address} within {tried:?} (--grace): {why}")]
+    Gone { address: String, tried: Duration, why: String },
     #[error("the king's words do not fit together: {0}")]
     Transfer(#[from] TransferError),
     #[error("what the king says cannot be: {0}")]
     Nonsense(&'static str),
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.words.close();
+    }
+}
+
+impl LinkError {
+    /// Whether the king, or another in his place, may be there again soon: he whom a queen knew, who comes back to him,
+    /// or one whom she has not met.
+    pub fn may_pass(&self, comes_back: bool) -> bool {
+        match self {
+            LinkError::Broken(_) | LinkError::Silent => true,
+            LinkError::NoWelcome(_) => comes_back,
+            LinkError::Ended { come_back, .. } => comes_back && *come_back,
+            LinkError::NoKing { .. } | LinkError::Gone { .. } | LinkError::Transfer(_) | LinkError::Nonsense(_) => {
+                false
+            }
+        }
+    }
+}
+
+/// The queen's half of a link, but for her units.
+#[derive(Debug)]
+pub struct Outgoing {
+    words: Outbox<wire::QueenWord>,
+    /// Ends the way of her units, too.
+    _cut: DropGuard,
+}
+
+/// Units on their way, until the link is given up.
+struct Messages {
+    messages: mpsc::Receiver<FromQueen>,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Stream for Messages {
+    type Item = FromQueen;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<FromQueen>> {
+        if self.cut.as_mut().poll(context).is_ready() {
+            // Whoever waits for room is told that there is none.
+            self.messages.close();
+            return Poll::Ready(None);
+        }
+        self.messages.poll_recv(context)
+    }
+}
+
+impl Outgoing {
+    /// Tells the king that he may forget so many verdicts more.
+    pub fn heard(&self, verdicts: u64) {
+        self.words.push(Word::VerdictsHeard(wire::VerdictsHeard { verdicts }));
+    }
+
+    /// Tells the king that the queen leaves.
+    pub fn leave(&self) {
+        self.words.push(Word::End(wire::End { reason: "the queen is leaving".to_owned(), come_back: false }));
+        self.words.close();
+    }
 }
 
 /// The king's half of a link.
@@ -113,26 +198,84 @@ pub struct Incoming {
     over: bool,
 }
 
-/// Submits a job; `messages` are what follows. A king who is not there is tried for [`KING_PATIENCE`].
+/// A link that stands.
+pub struct Link {
+    /// What he says.
+    pub incoming: Incoming,
+    /// What she says besides her units.
+    pub outgoing: Outgoing,
+    /// What he said first.
+    pub welcome: Welcome,
+}
+
+/// How often a link was begun.
+static LINKS: AtomicU64 = AtomicU64::new(1);
+
+/// Opens a job, or comes back to one, again and again while there is patience. The link, and where its units go in.
 ///
 /// # Errors
 ///
-/// When there is no king, or he does not take the job.
+/// When there is no king in time, or he does not take the job.
 pub async fn submit(
     address: &KingAddress,
     request: &JobRequest,
+    resumes: Option<wire::Resumption>,
+    patience: Duration,
+) -> Result<(Link, mpsc::Sender<FromQueen>), LinkError> {
+    let mut last = None;
+    let mut backoff = Backoff::up_to(RETURN_BACKOFF_MAX);
+    // Many may come back at once.
+    let resuming = resumes.is_some();
+    let mut wait = resuming;
+    let tries = async {
+        loop {
+            if std::mem::replace(&mut wait, true) {
+                sleep(backoff.next(fastrand::f64())).await;
+            }
+            let king = match address.connect().await {
+                Ok(king) => king,
+                Err(error) => {
+                    last = Some(chain(&error));
+                    continue;
+                }
+            };
+            let (sender, messages) = mpsc::channel(MESSAGES_WAITING);
+            let link = LINKS.fetch_add(1, Ordering::Relaxed);
+            let resumes = resumes.clone().map(|resumes| wire::Resumption { link, ..resumes });
+            match open_link(address, king, request, resumes, messages).await {
+                Err(error) if error.may_pass(resuming) => last = Some(error.to_string()),
+                opened => return opened.map(|link| (link, sender)),
+            }
+        }
+    };
+    if let Ok(ended) = timeout(patience, tries).await {
+        return ended;
+    }
+    let (address, tried, why) = (address.to_string(), patience, last.unwrap_or_else(|| "no answer".to_owned()));
+    Err(match resumes {
+        None => LinkError::NoKing { address, tried, why },
+        Some(_) => LinkError::Gone { address, tried, why },
+    })
+}
+
+async fn open_link(
+    address: &KingAddress,
+    mut king: KingClient<Channel>,
+    request: &JobRequest,
+    resumes: Option<wire::Resumption>,
     messages: mpsc::Receiver<FromQueen>,
-) -> Result<(Incoming, Window), LinkError> {
-    let mut king = find_king(address).await?;
-    // The job goes first, in as many messages as its program and its shares need; the readers' messages follow.
-    let (outbox, opening) = Outbox::<wire::QueenWord>::new(Box::new(|_| ()));
-    outbox.push_with(Word::OpenJob(open_job(request)), request.program.clone());
+) -> Result<Link, LinkError> {
+    // The job goes first, in as many messages as its program and its shares need. Units come only after the welcome, and
+    // so never in the midst of that.
+    let (outbox, words) = Outbox::<wire::QueenWord>::new();
+    outbox.push_with(Word::OpenJob(wire::OpenJob { resumes, ..open_job(request) }), request.program.clone());
     for (digest, archive) in &request.archives {
         let share = wire::ShareData { digest: digest.to_wire(), archive: None };
         outbox.push_with(Word::ShareData(share), archive.clone());
     }
-    outbox.close();
-    let words = opening.chain(ReceiverStream::new(messages));
+    let cut = CancellationToken::new();
+    let words = words.merge(Messages { messages, cut: Box::pin(cut.clone().cancelled_owned()) });
+    let outgoing = Outgoing { words: outbox, _cut: cut.drop_guard() };
     let welcomed = async {
         let news = king.submit_job(words).await.map_err(|status| broken(&status))?.into_inner();
         let room = Arc::new(Semaphore::new(UNWRITTEN_BYTES as usize));
@@ -140,11 +283,13 @@ pub async fn submit(
         let mut incoming = Incoming { news, assembler, room, early: Vec::new(), over: false };
         let mut words = incoming.next_words().await?.into_iter();
         match words.next().and_then(|word| word.news) {
-            Some(News::Welcome(welcome)) => {
+            Some(News::Welcome(wire::QueenWelcome { job, window_units, window_bytes, known, .. })) => {
                 incoming.early = words.collect();
-                Ok((incoming, Window { units: welcome.window_units, bytes: welcome.window_bytes }))
+                let window = Window { units: window_units, bytes: window_bytes };
+                let known = known.into_iter().map(UnitNo).collect();
+                Ok(Link { incoming, outgoing, welcome: Welcome { job, window, known } })
             }
-            Some(News::End(end)) => Err(LinkError::Ended(end.reason)),
+            Some(News::End(end)) => Err(LinkError::Ended { reason: end.reason, come_back: end.come_back }),
             _ => Err(LinkError::Nonsense("his first word is no welcome")),
         }
     };
@@ -152,30 +297,6 @@ pub async fn submit(
     let shares_bytes: u64 = request.archives.iter().map(|(_, archive)| archive.bytes()).sum();
     let patience = HELLO_WITHIN + Duration::from_micros(request.program.bytes() + shares_bytes);
     timeout(patience, welcomed).await.map_err(|_| LinkError::NoWelcome(address.to_string()))?
-}
-
-/// Connects to the king, again and again while there is patience.
-async fn find_king(address: &KingAddress) -> Result<KingClient<Channel>, LinkError> {
-    let mut backoff = Backoff::default();
-    let mut why = "no answer".to_owned();
-    let search = async {
-        loop {
-            match address.connect().await {
-                Ok(king) => return king,
-                Err(error) => why = chain(&error),
-            }
-            sleep(backoff.next(fastrand::f64())).await;
-        }
-    };
-    let found = timeout(KING_PATIENCE, search).await;
-    found.map_err(|_| LinkError::NoKing { address: address.to_string(), tried: KING_PATIENCE, why })
-}
-
-/// Tells the king that the queen leaves, if he takes it in time.
-pub async fn leave(messages: mpsc::Sender<FromQueen>) {
-    let end = Word::End(wire::End { reason: "the queen is leaving".to_owned() });
-    // A king who does not listen notices that the link is gone.
-    let _sent = timeout(GOODBYE_WITHIN, messages.send(FromQueen { words: vec![end.into()] })).await;
 }
 
 fn open_job(request: &JobRequest) -> wire::OpenJob {
@@ -190,6 +311,7 @@ fn open_job(request: &JobRequest) -> wire::OpenJob {
         timeout_ms: request.timeout.map_or(0, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1)),
         retries: request.retries,
         guest: Some(request.guest.to_wire()),
+        key: request.key,
         ..wire::OpenJob::default()
     };
     request.wishes.tell(&mut open);
@@ -249,7 +371,7 @@ impl Incoming {
                 Ok(Some(Told::Ended(ended.failure.map(Failure::from))))
             }
             Some(News::End(_)) if self.over => Ok(None),
-            Some(News::End(end)) => Err(LinkError::Ended(end.reason)),
+            Some(News::End(end)) => Err(LinkError::Ended { reason: end.reason, come_back: end.come_back }),
             Some(News::Welcome(_)) => Err(LinkError::Nonsense("a second welcome")),
             Some(News::Piece(_)) | None => Err(LinkError::Nonsense("a word of a kind that is not known")),
         }

@@ -52,7 +52,7 @@ pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Re
     let failures = FailureFile::new(failure_file(&prepared.folders.output));
     let mut human = Human::new(clock, options.quiet, options.verbose > 0, failures);
     let (folders, request) = (&prepared.folders, &prepared.request);
-    let terms = Terms { clock, limits: options.limits(), interrupted: &interrupted };
+    let terms = Terms { clock, limits: options.limits(), grace: options.grace, interrupted: &interrupted };
     let ending = match &options.king_address {
         Some(address) => {
             let address = KingAddress::Tcp(address.clone());

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use distwasm_duke::Settings;
+use distwasm_king::Reign;
 use distwasm_proto::{
     limits::SHUTDOWN_WITHIN,
     link::{KingAddress, chain, local_door},
@@ -40,7 +41,7 @@ impl Kingdom {
         // Who ends here ends at once: the queen has what she wants.
         let stop = Stop::new(Duration::ZERO);
         let mut members = tokio::task::JoinSet::new();
-        let king = distwasm_king::run(connections, None, stop.clone());
+        let king = distwasm_king::run(connections, None, Reign::first(), stop.clone());
         members.spawn(async move { king.await.map_err(|error| chain(&error)) });
         let duke = distwasm_duke::run(settings, stop.clone());
         members.spawn(async move { duke.await.map_err(|error| chain(&error)) });

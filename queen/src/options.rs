@@ -86,6 +86,10 @@ pub struct Options {
     #[arg(long, value_name = "DURATION", env = "DISTWASM_TIME_LIMIT", value_parser = parse_timeout)]
     pub time_limit: Option<Duration>,
 
+    /// When the connection to the king breaks: how long to try to come back to the job, such as 30s
+    #[arg(long, value_name = "DURATION", default_value = "30s", env = "DISTWASM_GRACE", value_parser = humantime::parse_duration)]
+    pub grace: Duration,
+
     /// Send only the inputs that are named in the failures file of an earlier run into this output folder
     #[arg(long, env = "DISTWASM_RETRY_FAILED", value_parser = BoolishValueParser::new())]
     pub retry_failed: bool,
@@ -203,6 +207,7 @@ impl Options {
         let (output, lock) = self.claim_output(&input)?;
         let only = if self.retry_failed { Some(earlier::names(&failure_file(&output))?.into()) } else { None };
         let request = JobRequest {
+            key: fastrand::u64(..),
             project,
             program,
             min_ram_bytes: self.min_ram.saturating_mul(1 << 20),

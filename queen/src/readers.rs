@@ -6,8 +6,8 @@
 use std::{
     fs::File,
     io::{self, Read},
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, mpsc::Receiver},
+    path::Path,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc::Receiver},
 };
 
 use bytes::Bytes;
@@ -25,8 +25,10 @@ use crate::listing::Input;
 pub enum Order {
     /// Read and send these.
     Inputs(Vec<Input>),
-    /// Tell the king that there are no more.
-    Close { units: u64 },
+    /// Read and send these once more over this link, with the numbers that they have.
+    Again(LinkNo, Vec<(UnitNo, Input)>),
+    /// Tell the king over this link that there are no more.
+    Close(LinkNo, u64),
 }
 
 /// What a reader did.
@@ -38,25 +40,61 @@ pub enum Sent {
     Unreadable(Input, String),
 }
 
-/// The readers' common way to the king.
-#[derive(Debug)]
+/// Which of the queen's links, one after the other.
+pub type LinkNo = u64;
+
+/// The readers' common way to the king. Where there is no link, it is closed, and nobody gets numbers.
+#[derive(Debug, Default)]
 pub struct Post {
     state: Mutex<State>,
+    opened: Condvar,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
-    messages: mpsc::Sender<FromQueen>,
+    messages: Option<mpsc::Sender<FromQueen>>,
+    link: LinkNo,
     units: u64,
+    over: bool,
 }
 
-/// The reactor or the link has ended: there is nobody to read for.
+/// The run is over: there is nobody to read for.
 struct Over;
 
+/// The link broke under what was being sent. It will be sent again.
+struct Cut;
+
 impl Post {
-    /// The way to the king through this channel.
-    pub fn new(messages: mpsc::Sender<FromQueen>) -> Post {
-        Post { state: Mutex::new(State { messages, units: 0 }) }
+    /// Closes the way, when who sends at the moment is through. Blocks until then.
+    pub fn close(&self) {
+        self.lock().messages = None;
+    }
+
+    /// Opens the way, over the next link; the first is 1.
+    pub fn open(&self, messages: mpsc::Sender<FromQueen>) -> LinkNo {
+        let mut state = self.lock();
+        state.messages = Some(messages);
+        state.link += 1;
+        self.opened.notify_all();
+        state.link
+    }
+
+    /// Nothing is sent any more.
+    pub fn end(&self) {
+        let mut state = self.lock();
+        (state.messages, state.over) = (None, true);
+        self.opened.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the way is open. Nobody else's words come between while the guard is kept.
+    fn wait(&self) -> Result<MutexGuard<'_, State>, Over> {
+        let is_closed = |state: &mut State| state.messages.is_none() && !state.over;
+        let state = self.opened.wait_while(self.lock(), is_closed).unwrap_or_else(PoisonError::into_inner);
+        if state.over { Err(Over) } else { Ok(state) }
     }
 
     /// Gives inputs their numbers, tells the reactor, and then sends the messages. Nobody else's unit comes between.
@@ -64,18 +102,30 @@ impl Post {
         &self,
         inputs: Vec<Input>,
         sent: &mpsc::Sender<Sent>,
-        messages: impl FnOnce(UnitNo, &dyn Fn(Vec<Word>) -> Result<(), Over>) -> Result<(), Over>,
+        messages: impl FnOnce(UnitNo, &State) -> Result<(), Cut>,
     ) -> Result<(), Over> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.wait()?;
         let first = UnitNo(state.units);
         state.units += inputs.len() as u64;
         let units = (first.0..).map(UnitNo).zip(inputs).collect();
         sent.blocking_send(Sent::Units(units)).map_err(|_| Over)?;
-        let send = |words: Vec<Word>| {
-            let words = words.into_iter().map(Into::into).collect();
-            state.messages.blocking_send(FromQueen { words }).map_err(|_| Over)
-        };
-        messages(first, &send)
+        // What does not get through has its number, and is sent once more under it.
+        let _cut = messages(first, &state);
+        Ok(())
+    }
+
+    /// Sends what is meant for this link; says whether it stands still.
+    fn send_over(&self, link: LinkNo, messages: impl FnOnce(&State) -> Result<(), Cut>) -> Result<bool, Over> {
+        let state = self.wait()?;
+        Ok(state.link == link && messages(&state).is_ok())
+    }
+}
+
+impl State {
+    fn say(&self, words: Vec<Word>) -> Result<(), Cut> {
+        let words = words.into_iter().map(Into::into).collect();
+        let messages = self.messages.as_ref().ok_or(Cut)?;
+        messages.blocking_send(FromQueen { words }).map_err(|_| Cut)
     }
 }
 
@@ -85,8 +135,10 @@ pub fn read(folder: &Path, orders: &Arc<Mutex<Receiver<Order>>>, post: &Post, se
         let order = orders.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let done = match order {
             Ok(Order::Inputs(inputs)) => Batch::default().read_all(folder, inputs, post, sent),
-            Ok(Order::Close { units }) => {
-                post.send(Vec::new(), sent, |_, send| send(vec![Word::CloseJob(wire::CloseJob { units })]))
+            Ok(Order::Again(link, units)) => send_again(folder, link, units, post),
+            Ok(Order::Close(link, units)) => {
+                let close = Word::CloseJob(wire::CloseJob { units });
+                post.send_over(link, |way| way.say(vec![close])).map(|_stands| ())
             }
             Err(_) => return,
         };
@@ -154,12 +206,12 @@ impl Batch {
         }
         let (names, contents) = (std::mem::take(&mut self.names), std::mem::take(&mut self.contents));
         self.bytes = 0;
-        post.send(std::mem::take(&mut self.inputs), sent, |first, send| {
+        post.send(std::mem::take(&mut self.inputs), sent, |first, way| {
             let word = |((unit, name), data): ((u64, Bytes), Bytes)| {
                 let input = Some(wire::Payload { bytes_total: data.len() as u64, data });
                 Word::Unit(wire::Unit { unit, input, name })
             };
-            send((first.0..).zip(names).zip(contents).map(word).collect())
+            way.say((first.0..).zip(names).zip(contents).map(word).collect())
         })
     }
 }
@@ -181,34 +233,75 @@ fn read_small(path: &Path, listed: u64) -> io::Result<Bytes> {
 }
 
 /// Sends an input in pieces. If it cannot be read to its end, the king is told, and the unit fails.
-fn send_large(path: &PathBuf, input: Input, post: &Post, sent: &mpsc::Sender<Sent>) -> Result<(), Over> {
+fn send_large(path: &Path, input: Input, post: &Post, sent: &mpsc::Sender<Sent>) -> Result<(), Over> {
     let listed = input.bytes;
-    let opened = File::open(path)
-        .and_then(|file| if file.metadata()?.len() == listed { Ok(file) } else { Err(changed(listed)) });
-    let mut file = match opened {
+    let file = match open_listed(path, listed) {
         Ok(file) => file,
         Err(error) => return sent.blocking_send(Sent::Unreadable(input, error.to_string())).map_err(|_| Over),
     };
     let name = name_of(&input);
-    post.send(vec![input], sent, |unit, send| {
-        let begin = wire::Payload { bytes_total: listed, data: Bytes::new() };
-        send(vec![Word::Unit(wire::Unit { unit: unit.0, input: Some(begin), name })])?;
-        let mut missing = listed;
-        while missing > 0 {
-            let piece = match read_piece(&mut file, missing) {
-                Ok(data) if data.is_empty() => wire::Piece { data, broken: changed(listed).to_string() },
-                Ok(data) => wire::Piece { data, broken: String::new() },
-                Err(error) => wire::Piece { data: Bytes::new(), broken: error.to_string() },
-            };
-            let is_broken = !piece.broken.is_empty();
-            missing -= piece.data.len() as u64;
-            send(vec![Word::Piece(piece)])?;
-            if is_broken {
-                return Ok(());
+    post.send(vec![input], sent, |unit, way| send_pieces(file, listed, unit, name, way))
+}
+
+fn open_listed(path: &Path, listed: u64) -> io::Result<File> {
+    let file = File::open(path)?;
+    if file.metadata()?.len() == listed { Ok(file) } else { Err(changed(listed)) }
+}
+
+fn send_pieces(mut file: File, listed: u64, unit: UnitNo, name: Bytes, way: &State) -> Result<(), Cut> {
+    let begin = wire::Payload { bytes_total: listed, data: Bytes::new() };
+    way.say(vec![Word::Unit(wire::Unit { unit: unit.0, input: Some(begin), name })])?;
+    let mut missing = listed;
+    while missing > 0 {
+        let piece = match read_piece(&mut file, missing) {
+            Ok(data) if data.is_empty() => wire::Piece { data, broken: changed(listed).to_string() },
+            Ok(data) => wire::Piece { data, broken: String::new() },
+            Err(error) => wire::Piece { data: Bytes::new(), broken: error.to_string() },
+        };
+        let is_broken = !piece.broken.is_empty();
+        missing -= piece.data.len() as u64;
+        way.say(vec![Word::Piece(piece)])?;
+        if is_broken {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Sends units once more, unless the link breaks again. What cannot be read any more fails.
+fn send_again(folder: &Path, link: LinkNo, units: Vec<(UnitNo, Input)>, post: &Post) -> Result<(), Over> {
+    let mut words = Vec::new();
+    let mut bytes = 0;
+    for (no, input) in units {
+        let (name, path, listed) = (name_of(&input), folder.join(&input.path), input.bytes);
+        let unit = |bytes_total, data| {
+            Word::Unit(wire::Unit { unit: no.0, input: Some(wire::Payload { bytes_total, data }), name: name.clone() })
+        };
+        let small = (listed <= GATHERED_INPUT_BYTES_MAX).then(|| read_small(&path, listed));
+        let mut large = None;
+        match small.unwrap_or_else(|| open_listed(&path, listed).map(|file| large.insert(file)).map(|_| Bytes::new())) {
+            Ok(_) if large.is_some() => {}
+            Ok(content) => {
+                bytes += name.len() + content.len();
+                words.push(unit(listed, content));
+            }
+            Err(error) => {
+                words.push(unit(1, Bytes::new()));
+                words.push(Word::Piece(wire::Piece { data: Bytes::new(), broken: error.to_string() }));
             }
         }
-        Ok(())
-    })
+        let is_full = bytes >= MESSAGE_FILL_BYTES || large.is_some();
+        if is_full && !post.send_over(link, |way| way.say(std::mem::take(&mut words)))? {
+            return Ok(());
+        }
+        bytes = if is_full { 0 } else { bytes };
+        if let Some(file) = large
+            && !post.send_over(link, |way| send_pieces(file, listed, no, name, way))?
+        {
+            return Ok(());
+        }
+    }
+    post.send_over(link, |way| way.say(words)).map(|_stands| ())
 }
 
 fn read_piece(file: &mut File, missing: u64) -> io::Result<Bytes> {

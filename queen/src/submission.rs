@@ -15,11 +15,15 @@ use distwasm_proto::{
 use crate::limits::Limits;
 
 /// Something that happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are named for what they are")]
 pub enum Event {
     /// The king took the job; so much may be without a verdict.
     Welcomed { window_units: u32, window_bytes: u64 },
+    /// The link broke; the queen tries to come back.
+    LinkLost,
+    /// After that she was welcomed again, by a king who has these units, or their verdicts.
+    CameBack { known: Vec<UnitNo> },
     /// An input was found that has no output yet. `bytes` is what it counts for in the window, here and below.
     InputListed { bytes: u64 },
     /// An input, or a folder of inputs, was found that cannot be worked on.
@@ -56,6 +60,8 @@ pub enum Event {
 pub enum Action {
     /// Give the next listed inputs to the readers.
     ReadInputs { count: usize },
+    /// Send these once more.
+    SendAgain { units: Vec<UnitNo> },
     /// Tell the king that there are no more units.
     CloseJob { units: u64 },
     /// The run is over.
@@ -142,6 +148,16 @@ impl Submission {
                 let units = usize::try_from(window_units).unwrap_or(usize::MAX);
                 self.window = Some(Window { units, bytes: window_bytes });
             }
+            Event::LinkLost => self.window = None,
+            Event::CameBack { known } => {
+                let known: BTreeSet<UnitNo> = known.into_iter().collect();
+                let units: Vec<UnitNo> = self.open.keys().copied().filter(|unit| !known.contains(unit)).collect();
+                if !units.is_empty() {
+                    actions.push(Action::SendAgain { units });
+                }
+                // Nobody knows whether that was heard.
+                self.closed = false;
+            }
             Event::InputListed { bytes } => self.listed.push_back(bytes),
             Event::InputUnusable => self.failed += 1,
             Event::ListingEnded => self.listing_ended = true,
@@ -196,6 +212,11 @@ impl Submission {
         self.open.contains_key(&unit)
     }
 
+    /// How many units were numbered, and those of them that have no verdict: what a king must know to go on.
+    pub fn lacking(&self) -> (u64, Vec<UnitNo>) {
+        (self.sent, self.open.keys().copied().collect())
+    }
+
     fn is_out_of_time(&self, now: Time) -> bool {
         self.limits.ends_at.is_some_and(|ends_at| now >= ends_at)
     }
@@ -213,7 +234,7 @@ impl Submission {
             actions.push(Action::ReadInputs { count });
         }
         let all_sent = self.listing_ended && self.listed.is_empty() && self.reading == 0;
-        if all_sent && self.sent > 0 && !self.closed {
+        if all_sent && self.sent > 0 && !self.closed && self.window.is_some() {
             self.closed = true;
             actions.push(Action::CloseJob { units: self.sent });
         }

@@ -1,6 +1,6 @@
 //! What a queen wishes of the scheduling of her job: flags, and what the king is told of them.
 
-use clap::Args;
+use clap::{Args, builder::BoolishValueParser};
 use distwasm_proto::{
     limits::{NAME_BYTES_MAX, PRIORITY_MAX, WEIGHT_MAX},
     wire,
@@ -25,6 +25,10 @@ pub struct Wishes {
     /// Run only on dukes with this label; may be given several times
     #[arg(long = "require", value_name = "K=V", env = "DISTWASM_REQUIRE", requires = "king_address", value_delimiter = ',', value_parser = parse_label)]
     pub requires: Vec<(String, String)>,
+
+    /// Never try a unit on a second duke while the first is at it, however long it takes
+    #[arg(long, env = "DISTWASM_NO_SPECULATION", value_parser = BoolishValueParser::new())]
+    pub no_speculation: bool,
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {
@@ -39,6 +43,7 @@ impl Wishes {
     pub fn tell(&self, open: &mut wire::OpenJob) {
         open.weight = self.weight;
         open.priority = self.priority;
+        open.speculate = !self.no_speculation;
         open.max_parallel = self.max_parallel.unwrap_or(0);
         // Of a label that is said twice the last value counts, as with other flags.
         open.requires = self.requires.iter().cloned().collect();

@@ -1,6 +1,7 @@
-//! The duke's one loop while a link stands: takes what the king and the barons say, has the roster decide, and does
+//! The duke's one loop: takes what the king and the barons say, has the roster decide, and does
 //! what it decided. Holds the payload bytes; the roster knows only their sizes.
 
+mod away;
 mod provide;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -10,7 +11,6 @@ use distwasm_proto::{
     guest::GuestSettings,
     ids::{AttemptId, BaronId, JobId},
     limits::{GOODBYE_WITHIN, REACTOR_BATCH, REACTOR_QUEUE, START_WITHIN},
-    payload::Payload,
     stop::Stop,
     time::{Clock, Time},
     wire::{self, duke_word::Word},
@@ -23,35 +23,42 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use crate::{
-    baron::{self, Answer, HeldResult, HeldRoom, News, What},
+    baron::{self, Answer, HeldRoom, News, What},
     cache::Cache,
-    king_link::{KingLink, LinkError, Told},
+    king_link::{LinkError, Machine, Told, Way},
     roster::{Action, AnswerId, Event, Outcome, Roster},
     spawn::Spawner,
     supplies::{Made, Supplies, Supply},
     work::Input,
 };
 
+use away::{Left, Remains};
 use provide::{Tried, needs};
 
-/// What outlives a link.
-#[derive(Clone, Debug)]
+/// What a duke has on his machine.
+#[derive(Debug)]
 pub(crate) struct Household {
     pub(crate) clock: Clock,
     pub(crate) cache: Cache,
     pub(crate) spawner: Spawner,
+    pub(crate) machine: Machine,
+    /// How long he goes on with what he has when the link to the king has broken.
+    pub(crate) grace: Duration,
 }
 
 /// See the module's documentation.
 pub(crate) struct Reactor {
     household: Household,
+    way: Way,
+    /// When the link broke, if there is none and something may be left from it.
+    away_since: Option<Time>,
     roster: Roster,
     jobs: HashMap<JobId, Job>,
     supplies: Supplies,
     /// Inputs of attempts that have not ended.
     inputs: HashMap<AttemptId, (JobId, Input)>,
-    /// Results that wait until the king wants them.
-    offered: HashMap<AttemptId, (JobId, u64, HeldResult)>,
+    /// What attempts that have ended left, until the king says that nobody needs it.
+    left: HashMap<AttemptId, Left>,
     barons: HashMap<BaronId, baron::Handle>,
     news: mpsc::Sender<News>,
     tried: mpsc::Sender<Tried>,
@@ -68,6 +75,8 @@ pub(crate) struct Reactor {
 }
 
 struct Job {
+    /// What its queen made up.
+    key: u64,
     /// The program, and then the shared directories.
     needs: Vec<Supply>,
     slot_bytes: u64,
@@ -81,12 +90,12 @@ struct Job {
     open: bool,
 }
 
-/// Works for the king until the link ends or `stop` says so; no peasant is left afterwards.
-pub(crate) async fn work(household: Household, mut link: KingLink, stop: &Stop) -> Result<(), LinkError> {
+/// Works for the king until `stop` says so; no peasant is left afterwards.
+pub(crate) async fn work(household: Household, way: Way, stop: &Stop) {
     let (news_sender, mut news) = mpsc::channel(REACTOR_QUEUE);
     let (tried_sender, mut tried) = mpsc::channel(REACTOR_QUEUE);
-    let mut reactor = Reactor::new(household, news_sender, tried_sender);
-    let ending = reactor.run(&mut link, &mut news, &mut tried, stop).await;
+    let mut reactor = Reactor::new(household, way, news_sender, tried_sender);
+    reactor.run(&mut news, &mut tried, stop).await;
     drop((news, tried));
     reactor.dismiss_all().await;
     // Results that are on their way get the time that is left; goodbye gets a little in any case.
@@ -94,21 +103,22 @@ pub(crate) async fn work(household: Household, mut link: KingLink, stop: &Stop) 
     let left = reactor.drained_at.map_or(0, |at| at.micros_since(clock.now()));
     let patience = Duration::from_micros(left).max(GOODBYE_WITHIN);
     tokio::select! {
-        () = link.leave(if ending.is_ok() { patience } else { GOODBYE_WITHIN }) => {}
+        () = reactor.way.leave(patience) => {}
         () = async { stop.ends().cancelled().await; sleep(GOODBYE_WITHIN).await } => {}
     }
-    ending
 }
 
 impl Reactor {
-    fn new(household: Household, news: mpsc::Sender<News>, tried: mpsc::Sender<Tried>) -> Reactor {
+    fn new(household: Household, way: Way, news: mpsc::Sender<News>, tried: mpsc::Sender<Tried>) -> Reactor {
         Reactor {
             household,
+            way,
+            away_since: None,
             roster: Roster::default(),
             jobs: HashMap::new(),
             supplies: Supplies::default(),
             inputs: HashMap::new(),
-            offered: HashMap::new(),
+            left: HashMap::new(),
             barons: HashMap::new(),
             news,
             tried,
@@ -122,57 +132,52 @@ impl Reactor {
         }
     }
 
-    async fn run(
-        &mut self,
-        link: &mut KingLink,
-        news: &mut mpsc::Receiver<News>,
-        tried: &mut mpsc::Receiver<Tried>,
-        stop: &Stop,
-    ) -> Result<(), LinkError> {
+    async fn run(&mut self, news: &mut mpsc::Receiver<News>, tried: &mut mpsc::Receiver<Tried>, stop: &Stop) {
         let clock = self.household.clock;
         let mut batch = Vec::with_capacity(REACTOR_BATCH);
         loop {
-            let deadline = self.roster.next_deadline().map(|time| clock.instant(time).into());
-            let drained_at = self.drained_at.map(|time| clock.instant(time).into());
+            let at = |time: Option<Time>| time.map(|time| clock.instant(time).into());
+            let deadline = at(self.roster.next_deadline());
+            let drained_at = at(self.drained_at);
+            let given_up_at = at(self.away_since.map(|since| since.after(self.household.grace)));
             tokio::select! {
-                orders = link.next() => {
-                    for order in orders? {
-                        self.on_told(link, order)?;
-                    }
-                }
+                arrival = self.way.next() => self.on_arrival(arrival),
                 _ = news.recv_many(&mut batch, REACTOR_BATCH) => batch.drain(..).for_each(|news| self.on_news(news)),
                 Some(tried) = tried.recv() => self.on_tried(tried),
                 () = async { sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)).await }, if deadline.is_some() => {
                     self.events.push(Event::Tick);
                 }
+                () = async { sleep_until(given_up_at.unwrap_or_else(tokio::time::Instant::now)).await }, if given_up_at.is_some() => {
+                    self.give_up_jobs();
+                }
                 () = stop.drains().cancelled(), if self.drained_at.is_none() => {
                     if stop.ends().is_cancelled() {
-                        return Ok(());
+                        return;
                     }
                     info!("the duke takes nothing new, and leaves when what runs is done");
                     self.drained_at = Some(clock.now().after(stop.patience()));
-                    link.outbox.push(Word::Draining(wire::Draining {}));
+                    self.way.say(Word::Draining(wire::Draining {}));
                 }
                 () = async { sleep_until(drained_at.unwrap_or_else(tokio::time::Instant::now)).await }, if drained_at.is_some() => {
                     warn!("not all was done in time; it runs again elsewhere");
-                    return Ok(());
+                    return;
                 }
-                () = stop.ends().cancelled() => return Ok(()),
+                () = stop.ends().cancelled() => return,
             }
-            self.settle(link);
+            self.settle();
             if self.drained_at.is_some() && self.is_idle() {
-                return Ok(());
+                return;
             }
         }
     }
 
-    fn settle(&mut self, link: &KingLink) {
+    fn settle(&mut self) {
         let mut actions = Vec::new();
         while !self.events.is_empty() {
             let events = std::mem::take(&mut self.events);
             self.roster.handle(self.household.clock.now(), events, &mut actions);
             for action in actions.drain(..) {
-                self.perform(link, action);
+                self.perform(action);
             }
         }
         self.answers.clear();
@@ -181,7 +186,7 @@ impl Reactor {
 
     /// Whether everything that was taken was handed over.
     fn is_idle(&self) -> bool {
-        self.roster.is_idle() && self.inputs.is_empty() && self.offered.is_empty()
+        self.roster.is_idle() && self.inputs.is_empty() && self.left.values().all(|left| left.said)
     }
 
     /// Ends all children, and waits until they have ended.
@@ -194,11 +199,13 @@ impl Reactor {
 
     // ---- What comes in --------------------------------------------------------------------------------------------
 
-    fn on_told(&mut self, link: &KingLink, told: Told) -> Result<(), LinkError> {
+    fn on_told(&mut self, told: Told) -> Result<(), LinkError> {
         match told {
-            Told::LeaseOpened { job, digest, slot_bytes, timeout, guest } => {
+            Told::Welcome => self.on_welcome(),
+            Told::LeaseOpened { job, key, digest, slot_bytes, timeout, guest } => {
                 let unknown = !self.jobs.contains_key(&job);
                 let state = Job {
+                    key,
                     needs: needs(digest, &guest),
                     slot_bytes,
                     guest: Arc::new(guest),
@@ -213,13 +220,7 @@ impl Reactor {
                 self.events.push(Event::LeaseOpened { job, timeout });
                 return if unknown { Ok(()) } else { Err(LinkError::Nonsense("a job was opened twice")) };
             }
-            Told::LeaseClosed { job } => {
-                self.open_job(job)?.open = false;
-                self.supplies.cancel(job);
-                self.inputs.retain(|_, (of, _)| *of != job);
-                self.offered.retain(|_, (of, _, _)| *of != job);
-                self.events.push(Event::LeaseClosed { job });
-            }
+            Told::LeaseClosed { job } => self.close_job(job),
             Told::SlotsGranted { job, slots } => {
                 self.open_job(job)?;
                 self.events.push(Event::SlotsGranted { job, slots });
@@ -237,10 +238,11 @@ impl Reactor {
                 self.events.push(Event::AttemptArrived { job, attempt, bytes, alone });
             }
             Told::ResultWanted { attempt } => {
-                let offer = self.offered.remove(&attempt);
-                let (_, run_us, held) = offer.ok_or(LinkError::Nonsense("a result was wanted that was not offered"))?;
-                say_ended(link, attempt, wire::Outcome::Done, run_us, None, held.result);
+                let left = self.left.get_mut(&attempt).filter(|left| left.is_offer());
+                let left = left.ok_or(LinkError::Nonsense("a result was wanted that was not offered"))?;
+                left.say_ended(attempt, &self.way);
             }
+            Told::Forget { attempts } => attempts.into_iter().for_each(|attempt| self.forget_attempt(attempt)),
             Told::BlobArrived { digest, blob } => self.on_blob_arrived(digest, &blob)?,
         }
         Ok(())
@@ -288,9 +290,9 @@ impl Reactor {
 
     // ---- What goes out --------------------------------------------------------------------------------------------
 
-    fn perform(&mut self, link: &KingLink, action: Action) {
+    fn perform(&mut self, action: Action) {
         match action {
-            Action::PrepareProgram { job } => self.provide(link, job),
+            Action::PrepareProgram { job } => self.provide(job),
             Action::Spawn { baron, job } => self.spawn(baron, job),
             Action::Feed { baron, attempt } => {
                 if let (Some(handle), Some((_, input))) = (self.barons.get(&baron), self.inputs.get(&attempt)) {
@@ -307,75 +309,70 @@ impl Reactor {
                     handle.kill();
                 }
             }
-            Action::Report { attempt, outcome, run_us } => self.report(link, attempt, outcome, run_us),
-            Action::Offer { attempt, answer, bytes, run_us } => {
-                let Some((job, _)) = self.inputs.remove(&attempt) else { return };
-                if let Some(Answer::Result(held)) = self.answers.remove(&answer) {
-                    self.offered.insert(attempt, (job, run_us, held));
-                    let offer = wire::ResultOffered { attempt: attempt.0, result_bytes: bytes, run_us };
-                    link.outbox.push(Word::ResultOffered(offer));
+            Action::Drop { attempt } => drop(self.inputs.remove(&attempt)),
+            Action::Report { attempt, outcome, run_us } => self.report(attempt, outcome, run_us),
+            Action::Offer { attempt, answer, run_us, .. } => {
+                let answer = self.answers.remove(&answer);
+                if let (Some((job, input)), Some(Answer::Result(held))) = (self.inputs.remove(&attempt), answer) {
+                    self.leave_behind(attempt, Left::new(job, &input, run_us, Remains::Result(held)));
                 }
             }
-            Action::TellUnfit { job } => {
-                let known = self.jobs.get(&job).and_then(|job| job.unfit.clone());
-                let failure = known.unwrap_or_else(|| {
-                    let message = format!("the program was not initialised within {START_WITHIN:?}");
-                    Failure::new(FailureKind::Program, message)
-                });
-                let failure = Some(failure.into());
-                link.outbox.push(Word::ProgramUnfit(wire::ProgramUnfit { job: job.0, failure }));
-            }
+            Action::TellUnfit { job } => self.tell_unfit(job),
             Action::TellReleased { job, slots } => {
-                link.outbox.push(Word::SlotsReleased(wire::SlotsReleased { job: job.0, slots }));
+                self.way.say(Word::SlotsReleased(wire::SlotsReleased { job: job.0, slots }));
             }
             Action::TellBroken { job, slots } => {
                 let reason = self.jobs.get(&job).map(|job| job.last_ending.clone()).unwrap_or_default();
                 warn!(job = job.0, slots, reason, "no peasant can be started");
-                link.outbox.push(Word::SlotsBroken(wire::SlotsBroken { job: job.0, slots, reason }));
+                self.way.say(Word::SlotsBroken(wire::SlotsBroken { job: job.0, slots, reason }));
             }
             Action::Forget { job } => self.forget(job),
         }
     }
 
-    fn report(&mut self, link: &KingLink, attempt: AttemptId, outcome: Outcome, run_us: u64) {
-        self.inputs.remove(&attempt);
-        let answer = match outcome {
-            Outcome::Returned { suspect } => {
-                let outcome = if suspect { wire::Outcome::Suspected } else { wire::Outcome::Returned };
-                return say_ended(link, attempt, outcome, run_us, None, Payload::default());
-            }
+    fn report(&mut self, attempt: AttemptId, outcome: Outcome, run_us: u64) {
+        // Nobody may want it any more.
+        let Some((job, input)) = self.inputs.remove(&attempt) else { return };
+        let remains = match outcome {
+            Outcome::Returned { suspect } => return self.give_back(attempt, suspect, run_us),
             Outcome::Killed(baron) => {
                 let ending = self.endings.get(&baron).map_or("nobody saw how", String::as_str);
-                let failure = Failure::new(FailureKind::Killed, format!("its peasant died: {ending}"));
-                return say_ended(link, attempt, wire::Outcome::Killed, run_us, Some(failure), Payload::default());
+                Remains::Killed(Failure::new(FailureKind::Killed, format!("its peasant died: {ending}")))
             }
             Outcome::TimedOut(timeout) => {
                 let message = format!("took longer than the time-out of {timeout:?}");
-                Some(Answer::Failure(Failure::new(FailureKind::Timeout, message)))
+                Remains::Failure(Failure::new(FailureKind::Timeout, message))
             }
-            Outcome::Answered(answer) => self.answers.remove(&answer),
+            Outcome::Answered(answer) => match self.answers.remove(&answer) {
+                Some(Answer::Result(held)) => Remains::Result(held),
+                Some(Answer::Failure(failure)) => Remains::Failure(failure),
+                // The answer was put there with the event that leads here.
+                None => return self.give_back(attempt, false, run_us),
+            },
         };
-        match answer {
-            Some(Answer::Result(held)) => say_ended(link, attempt, wire::Outcome::Done, run_us, None, held.result),
-            Some(Answer::Failure(failure)) => {
-                say_ended(link, attempt, wire::Outcome::Failed, run_us, Some(failure), Payload::default());
-            }
-            // The answer was put there with the event that leads here.
-            None => say_ended(link, attempt, wire::Outcome::Returned, run_us, None, Payload::default()),
-        }
+        self.leave_behind(attempt, Left::new(job, &input, run_us, remains));
     }
-}
 
-fn say_ended(
-    link: &KingLink,
-    attempt: AttemptId,
-    outcome: wire::Outcome,
-    run_us: u64,
-    failure: Option<Failure>,
-    result: Payload,
-) {
-    let mut ended = wire::AttemptEnded { attempt: attempt.0, run_us, ..wire::AttemptEnded::default() };
-    ended.set_outcome(outcome);
-    ended.failure = failure.map(wire::Failure::from);
-    link.outbox.push_with(Word::AttemptEnded(ended), result);
+    fn give_back(&self, attempt: AttemptId, suspect: bool, run_us: u64) {
+        let outcome = if suspect { wire::Outcome::Suspected } else { wire::Outcome::Returned };
+        let mut ended = wire::AttemptEnded { attempt: attempt.0, run_us, ..wire::AttemptEnded::default() };
+        ended.set_outcome(outcome);
+        self.way.say(Word::AttemptEnded(ended));
+    }
+
+    /// Tells the king how an attempt ended, and keeps what it left until he says that nobody needs it.
+    fn leave_behind(&mut self, attempt: AttemptId, mut left: Left) {
+        left.say(attempt, &self.way);
+        self.left.insert(attempt, left);
+    }
+
+    fn tell_unfit(&self, job: JobId) {
+        let known = self.jobs.get(&job).and_then(|job| job.unfit.clone());
+        let failure = known.unwrap_or_else(|| {
+            let message = format!("the program was not initialised within {START_WITHIN:?}");
+            Failure::new(FailureKind::Program, message)
+        });
+        let failure = Some(failure.into());
+        self.way.say(Word::ProgramUnfit(wire::ProgramUnfit { job: job.0, failure }));
+    }
 }

@@ -16,7 +16,7 @@ use super::{Household, Reactor};
 use crate::{
     baron,
     cache::Recipe,
-    king_link::{KingLink, LinkError},
+    king_link::LinkError,
     programs::CompileError,
     roster::Event,
     supplies::{Made, Stock, Supply},
@@ -38,7 +38,7 @@ pub(super) fn needs(program: Digest, guest: &GuestSettings) -> Vec<Supply> {
 
 impl Reactor {
     /// Finds what a job needs, or asks the king for it.
-    pub(super) fn provide(&mut self, link: &KingLink, id: JobId) {
+    pub(super) fn provide(&mut self, id: JobId) {
         let Some(job) = self.jobs.get(&id) else { return };
         let cache = &self.household.cache;
         for supply in &job.needs {
@@ -47,7 +47,7 @@ impl Reactor {
                 Supply::Share(digest) => cache.find_share(*digest).map(Made::Share),
             };
             if let Some(digest) = self.supplies.need(id, supply, find) {
-                link.outbox.push(Word::BlobWanted(wire::BlobWanted { digest: digest.to_wire() }));
+                self.way.say(Word::BlobWanted(wire::BlobWanted { digest: digest.to_wire() }));
             }
         }
         self.take_stock(id);
@@ -59,7 +59,8 @@ impl Reactor {
         }
         // There is nothing to do if the job that wanted it ended while it was on its way.
         for supply in self.supplies.on_blob_arrived(digest) {
-            let Household { cache, spawner, .. } = self.household.clone();
+            let Household { cache, spawner, .. } = &self.household;
+            let (cache, spawner) = (cache.clone(), spawner.clone());
             let (blob, tried, stop) = (blob.clone(), self.tried.clone(), self.stop.clone());
             // In both cases the reactor may have ended when the work is done.
             match supply {

@@ -21,7 +21,7 @@ impl Roster {
             assert_eq!(baron.pipe_bytes, bytes, "pipe_counts_its_bytes: {id}");
             let alone = baron.pipe.iter().any(|unit| unit.alone);
             assert!(!alone || baron.pipe.len() == 1, "suspect_is_alone_in_its_pipe: {id}");
-            let may_hold = matches!(baron.state, State::Serving | State::TimedOut | State::Spared);
+            let may_hold = matches!(baron.state, State::Serving | State::TimedOut | State::Spared | State::Disturbed);
             assert!(may_hold || baron.pipe.is_empty(), "only_a_ready_peasant_has_units: {id}");
             for unit in &baron.pipe {
                 assert!(attempts.insert(unit.attempt), "attempt_is_in_one_place: {}", unit.attempt);

@@ -46,6 +46,8 @@ pub(super) struct Queued {
     pub(super) bytes: u64,
     /// It may share a pipe with no other.
     pub(super) alone: bool,
+    /// Nobody wants it any more, but it is in a pipe.
+    pub(super) unwanted: bool,
 }
 
 impl Lease {
@@ -76,6 +78,23 @@ impl Lease {
     pub(super) fn enqueue(&mut self, unit: Queued) {
         let queue = if unit.alone { &mut self.suspects } else { &mut self.queue };
         queue.push_back(unit);
+    }
+
+    /// Forgets a unit that waits; says whether there was one.
+    pub(super) fn drop_waiting(&mut self, attempt: AttemptId) -> bool {
+        let before = self.queue.len() + self.suspects.len();
+        for queue in [&mut self.queue, &mut self.suspects] {
+            queue.retain(|unit| unit.attempt != attempt);
+        }
+        self.queue.len() + self.suspects.len() < before
+    }
+
+    /// Has units run again that were behind one that nobody wants.
+    pub(super) fn put_back(&mut self, units: &[Queued]) {
+        for unit in units.iter().rev() {
+            let queue = if unit.alone { &mut self.suspects } else { &mut self.queue };
+            queue.push_front(*unit);
+        }
     }
 
     /// Has units run again, one at a time.

@@ -8,6 +8,7 @@
 //! run again one at a time, so that the one that is to blame is found, and only it is blamed.
 
 mod check;
+mod forget;
 mod lease;
 mod words;
 
@@ -65,6 +66,8 @@ enum State {
     TimedOut,
     /// Killed for that, but the first unit was answered meanwhile: nobody is to blame.
     Spared,
+    /// Killed because nobody wants the first unit in its pipe any more.
+    Disturbed,
     /// Killed because nobody wants what it does.
     Unwanted,
 }
@@ -95,8 +98,9 @@ impl Roster {
             Event::SlotsGranted { job, slots } => self.on_slots_granted(now, job, slots, actions),
             Event::SlotsAskedBack { job, slots } => self.on_slots_asked_back(job, slots, actions),
             Event::AttemptArrived { job, attempt, bytes, alone } => {
-                self.on_attempt_arrived(job, Queued { attempt, bytes, alone }, actions);
+                self.on_attempt_arrived(job, Queued { attempt, bytes, alone, unwanted: false }, actions);
             }
+            Event::AttemptForgotten { job, attempt } => self.on_attempt_forgotten(job, attempt, actions),
             Event::ProgramReady { job } => self.on_program_ready(now, job, actions),
             Event::ProgramUnfit { job } => self.on_program_unfit(job, actions),
             Event::ProgramBroken { job } => self.on_program_broken(job, actions),
@@ -236,7 +240,7 @@ impl Roster {
         let done_leaving = baron.leaving && baron.pipe.is_empty() && baron.state == State::Serving;
         if done_leaving {
             baron.state = State::Ending;
-        } else if baron.state == State::TimedOut {
+        } else if matches!(baron.state, State::TimedOut | State::Disturbed) {
             baron.state = State::Spared;
         }
         if let Some(lease) = self.leases.get_mut(&baron.job) {
@@ -256,7 +260,8 @@ impl Roster {
         let Some(baron) = self.barons.get_mut(&id) else { return };
         let (job, state) = (baron.job, baron.state);
         let run_us = now.micros_since(baron.turn_since);
-        let unanswered: Vec<Queued> = baron.pipe.drain(..).collect();
+        let is_single = baron.pipe.len() == 1;
+        let unanswered: Vec<Queued> = baron.pipe.drain(..).filter(|unit| !unit.unwanted).collect();
         baron.pipe_bytes = 0;
         baron.answering = false;
         baron.state = State::Vacant;
@@ -264,13 +269,14 @@ impl Roster {
         let Some(lease) = self.leases.get_mut(&job) else { return };
         match (unanswered.as_slice(), state) {
             ([], _) | (_, State::Unwanted) => {}
+            (units, State::Disturbed) => lease.put_back(units),
             // Nothing else was in the pipe: this one is to blame.
-            ([unit], State::TimedOut) => {
+            ([unit], State::TimedOut) if is_single => {
                 let timeout = lease.timeout.unwrap_or_default();
                 let (attempt, outcome) = (unit.attempt, Outcome::TimedOut(timeout));
                 actions.push(Action::Report { attempt, outcome, run_us });
             }
-            ([unit], State::Serving) => {
+            ([unit], State::Serving) if is_single => {
                 let (attempt, outcome) = (unit.attempt, Outcome::Killed(id));
                 actions.push(Action::Report { attempt, outcome, run_us });
             }
@@ -315,7 +321,13 @@ impl Roster {
         match baron.state {
             State::Starting => Some(baron.turn_since.after(START_WITHIN.max(timeout.unwrap_or_default()))),
             State::Serving if !baron.pipe.is_empty() && !baron.answering => Some(baron.turn_since.after(timeout?)),
-            State::Vacant | State::Serving | State::Ending | State::TimedOut | State::Spared | State::Unwanted => None,
+            State::Vacant
+            | State::Serving
+            | State::Ending
+            | State::TimedOut
+            | State::Spared
+            | State::Disturbed
+            | State::Unwanted => None,
         }
     }
 
@@ -333,7 +345,7 @@ impl Roster {
                 baron.state = State::Ending;
                 actions.push(Action::Retire { baron: id });
             }
-            State::Serving | State::Ending | State::TimedOut | State::Spared | State::Unwanted => {}
+            State::Serving | State::Ending | State::TimedOut | State::Spared | State::Disturbed | State::Unwanted => {}
         }
     }
 
@@ -348,7 +360,7 @@ impl Roster {
                 baron.state = State::Unwanted;
                 actions.push(Action::Kill { baron: id });
             }
-            State::TimedOut | State::Spared => baron.state = State::Unwanted,
+            State::TimedOut | State::Spared | State::Disturbed => baron.state = State::Unwanted,
             State::Unwanted => {}
         }
     }

@@ -18,6 +18,8 @@ pub enum Event {
     SlotsAskedBack { job: JobId, slots: u32 },
     /// A unit came, with an input of this size.
     AttemptArrived { job: JobId, attempt: AttemptId, bytes: u64, alone: bool },
+    /// Nobody wants a unit any more, wherever it is.
+    AttemptForgotten { job: JobId, attempt: AttemptId },
     /// All that a job's peasants need is there: its program is compiled, its shared directories are unpacked.
     ProgramReady { job: JobId },
     /// What a job's peasants need cannot be had, for want of something on this machine; the program is not to blame.
@@ -54,6 +56,8 @@ pub enum Action {
     Retire { baron: BaronId },
     /// Kill a peasant.
     Kill { baron: BaronId },
+    /// Forget the input of an attempt that nobody wants.
+    Drop { attempt: AttemptId },
     /// Tell the king how an attempt ended. Its input is not needed any more.
     Report { attempt: AttemptId, outcome: Outcome, run_us: u64 },
     /// Tell the king that a large result waits.

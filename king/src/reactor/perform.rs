@@ -9,8 +9,8 @@ use distwasm_proto::{
 };
 use tracing::{info, warn};
 
-use super::{Evidence, Reactor};
-use crate::scheduler::{Action, Event, JobEnd, JobStatus, Verdict, WaitsFor};
+use super::{Evidence, Reactor, Said};
+use crate::scheduler::{Action, JobEnd, JobStatus, Verdict, WaitsFor};
 
 impl Reactor {
     pub(super) fn perform(&mut self, action: Action) {
@@ -23,6 +23,7 @@ impl Reactor {
                     slot_bytes,
                     timeout_ms: queen.timeout_ms,
                     guest: Some(queen.guest.to_wire()),
+                    key: queen.key,
                 };
                 self.tell_duke(duke, Order::OpenLease(order));
             }
@@ -44,6 +45,13 @@ impl Reactor {
                 duke.outbox.push_with(Order::StartAttempt(order), input.content.clone());
                 self.totals.attempts += 1;
             }
+            Action::ForgetAttempt { duke, attempt } => self.settled.entry(duke).or_default().push(attempt.0),
+            Action::ForgetDuke { duke } => {
+                if let Some(forgotten) = self.forget_duke(duke) {
+                    let host = forgotten.machine.hostname;
+                    warn!(duke = duke.0, host, "a duke has not come back; its units run again elsewhere");
+                }
+            }
             Action::FetchResult { duke, attempt } => {
                 self.tell_duke(duke, Order::SendResult(wire::SendResult { attempt: attempt.0 }));
             }
@@ -54,7 +62,7 @@ impl Reactor {
         }
     }
 
-    fn tell_duke(&self, duke: DukeId, order: Order) {
+    pub(super) fn tell_duke(&self, duke: DukeId, order: Order) {
         // A duke that is already gone is about to be lost to the scheduler too.
         if let Some(duke) = self.dukes.get(&duke) {
             duke.outbox.push(order);
@@ -62,12 +70,19 @@ impl Reactor {
     }
 
     fn report(&mut self, job: JobId, unit: UnitNo, verdict: Verdict, attempts: u32) {
-        let Some(queen) = self.queens.get_mut(&job) else { return };
-        queen.inputs.remove(unit);
+        let mut queen = self.queens.get_mut(&job);
+        if let Some(queen) = &mut queen {
+            queen.inputs.remove(unit);
+            queen.awaited.remove(&unit);
+        }
+        let by = match verdict {
+            Verdict::Done(attempt) | Verdict::Failed(attempt) => Some(attempt),
+            Verdict::Broken => None,
+        };
         let (duke, outcome, run_us) = match verdict {
             Verdict::Broken => {
                 // It was put there with the event that leads here.
-                let failure = queen.broken.remove(&unit);
+                let failure = queen.as_mut().and_then(|queen| queen.broken.remove(&unit));
                 (None, Err(failure.unwrap_or_else(|| Failure::new(FailureKind::Input, ""))), None)
             }
             Verdict::Done(attempt) | Verdict::Failed(attempt) => match self.evidence.remove(&attempt) {
@@ -77,6 +92,7 @@ impl Reactor {
                 None => (None, Err(Failure::new(FailureKind::Other, "the king lost the evidence")), None),
             },
         };
+        let by = duke.zip(by);
         let host = duke.and_then(|duke| self.dukes.get(&duke)).map(|duke| duke.machine.hostname.clone());
         let duke = host.unwrap_or_default();
         let (result, weight, failure) = match outcome {
@@ -91,7 +107,13 @@ impl Reactor {
             self.totals.units_failed += 1;
         }
         let verdict = wire::Verdict { unit: unit.0, done, result: None, failure, attempts, duke, run_us };
-        queen.outbox.push_weighed(News::Verdict(verdict), result, weight);
+        let Some(queen) = queen else {
+            // Her job is known from dukes that came back to a king who has just begun.
+            return self.unclaimed.entry(job).or_default().push_back(Said { verdict, result, weight, by });
+        };
+        // An outbox without a link takes nothing; what was said is said again when she comes back.
+        queen.outbox.push_with(News::Verdict(verdict.clone()), result.clone());
+        queen.said.push_back(Said { verdict, result, weight, by });
     }
 
     fn tell_status(&self, job: JobId, status: JobStatus) {
@@ -120,18 +142,10 @@ impl Reactor {
         let failure = match end {
             JobEnd::Complete => None,
             JobEnd::Unfit => queen.complaint,
+            JobEnd::Abandoned => return,
         };
         queen.outbox.push(News::JobEnded(wire::JobEnded { failure: failure.map(wire::Failure::from) }));
         queen.outbox.push(News::End(wire::End::default()));
         queen.outbox.close();
-    }
-
-    fn expel_duke(&mut self, id: DukeId, why: &'static str) {
-        let Some(duke) = self.dukes.remove(&id) else { return };
-        warn!(duke = id.0, host = duke.machine.hostname, why, "a duke was sent away");
-        duke.outbox.push(Order::End(wire::End { reason: why.to_owned() }));
-        duke.outbox.close();
-        duke.ended.cancel();
-        self.events.push(Event::DukeLost { duke: id });
     }
 }

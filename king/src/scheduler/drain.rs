@@ -1,15 +1,23 @@
 //! A duke leaves in peace: it finishes what it runs, and what it has not begun goes elsewhere.
 
-use distwasm_proto::ids::DukeId;
+use distwasm_proto::ids::{DukeId, JobId};
 
 use super::{Action, Scheduler};
 
 impl Scheduler {
     /// Asks for all slots of a duke. What they have not begun comes back, and goes elsewhere.
     pub(super) fn on_duke_draining(&mut self, id: DukeId, actions: &mut Vec<Action>) {
+        for (job, slots) in self.withdraw(id) {
+            actions.push(Action::ReleaseSlots { duke: id, job, slots });
+        }
+    }
+
+    /// Takes note that all slots of a duke are being given back, and that it gets no others.
+    pub(super) fn withdraw(&mut self, id: DukeId) -> Vec<(JobId, u32)> {
         // A duke that was expelled may say so before its link has ended.
-        let Some(duke) = self.dukes.get_mut(&id) else { return };
+        let Some(duke) = self.dukes.get_mut(&id) else { return Vec::new() };
         duke.draining = true;
+        let mut withdrawn = Vec::new();
         for (job_id, lease) in &mut duke.leases {
             let load = lease.load();
             let slots = std::mem::take(&mut lease.slots);
@@ -22,9 +30,10 @@ impl Scheduler {
                 job.releasing += slots;
                 job.by_load.remove(&(load, id));
             }
-            actions.push(Action::ReleaseSlots { duke: id, job: *job_id, slots });
+            withdrawn.push((*job_id, slots));
         }
         self.deal = true;
+        withdrawn
     }
 }
 
@@ -33,12 +42,12 @@ mod tests {
     use std::collections::BTreeMap;
 
     use distwasm_proto::{
-        ids::{AttemptId, JobId, UnitNo},
+        ids::{AttemptId, UnitNo},
         time::Time,
     };
 
     use super::*;
-    use crate::scheduler::{Event, JobSpec, Outcome, Verdict};
+    use crate::scheduler::{Event, JobSpec, Outcome, Resumption, Verdict};
 
     const JOB: JobId = JobId(1);
     const DUKE: DukeId = DukeId(2);
@@ -52,7 +61,7 @@ mod tests {
     }
 
     fn joined(duke: DukeId) -> Event {
-        Event::DukeJoined { duke, cpus: 2, ram_bytes: 1 << 30, labels: BTreeMap::new() }
+        Event::DukeJoined { duke, cpus: 2, ram_bytes: 1 << 30, labels: BTreeMap::new(), was: None, holds: Vec::new() }
     }
 
     /// A duke with both its slots at work for a job of two units.
@@ -61,7 +70,10 @@ mod tests {
         let mut scheduler = Scheduler::default();
         let unit = |unit| Event::UnitAdded { job: JOB, unit: UnitNo(unit), bytes: 1 };
         let joined = joined(DUKE);
-        let actions = handle(&mut scheduler, [joined, Event::JobOpened { job: JOB, spec }, unit(0), unit(1)]);
+        let actions = handle(
+            &mut scheduler,
+            [joined, Event::JobOpened { job: JOB, key: 7, spec, resumes: Resumption::default() }, unit(0), unit(1)],
+        );
         assert_eq!(started(&actions), [(DUKE, UnitNo(0), AttemptId(1)), (DUKE, UnitNo(1), AttemptId(2))]);
         scheduler
     }

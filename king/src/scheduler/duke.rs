@@ -21,8 +21,10 @@ pub(super) struct Duke {
     pub(super) leases: BTreeMap<JobId, Lease>,
     /// Jobs that get a slot as soon as there is room, one entry a slot, in this order.
     pub(super) reserved: VecDeque<JobId>,
-    /// It is going to leave: nothing new for it.
+    /// It is going to leave, or its link broke: nothing new for it.
     pub(super) draining: bool,
+    /// When its link broke.
+    pub(super) away_since: Option<Time>,
 }
 
 /// A part of a machine.
@@ -34,7 +36,7 @@ pub(super) struct Room {
 
 impl Room {
     pub(super) fn times(self, slots: u32) -> Room {
-        Room { cpus: self.cpus * slots, bytes: self.bytes * u64::from(slots) }
+        Room { cpus: self.cpus.saturating_mul(slots), bytes: self.bytes.saturating_mul(u64::from(slots)) }
     }
 
     pub(super) fn plus(self, other: Room) -> Room {
@@ -102,7 +104,7 @@ impl Duke {
     pub(super) fn new(cpus: u32, ram_bytes: u64, labels: BTreeMap<String, String>) -> Duke {
         let free = Room { cpus, bytes: ram_bytes };
         let (leases, reserved) = (BTreeMap::new(), VecDeque::new());
-        Duke { cpus, ram_bytes, labels, free, leases, reserved, draining: false }
+        Duke { cpus, ram_bytes, labels, free, leases, reserved, draining: false, away_since: None }
     }
 
     /// Whether the machine has all these labels.

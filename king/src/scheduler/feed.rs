@@ -5,21 +5,23 @@ use std::ops::Bound;
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
     limits::RESULTS_BYTES,
+    time::Time,
 };
 
-use super::{Action, Attempt, Scheduler, Stage, job::UnitState};
+use super::{Action, Attempt, Scheduler, Stage, units::UnitState};
 
 impl Scheduler {
     /// Hands out units of all jobs whose slots may want some, and fetches results that there is room for.
-    pub(super) fn feed_jobs(&mut self, actions: &mut Vec<Action>) {
+    pub(super) fn feed_jobs(&mut self, now: Time, actions: &mut Vec<Action>) {
         for job in std::mem::take(&mut self.hungry) {
             self.fetch_results(job, actions);
-            self.feed(job, actions);
+            self.feed(now, job, actions);
+            self.watch(now, job);
         }
     }
 
     /// Hands out units to the least loaded dukes first, until each slot has what it should.
-    fn feed(&mut self, id: JobId, actions: &mut Vec<Action>) {
+    fn feed(&mut self, now: Time, id: JobId, actions: &mut Vec<Action>) {
         let mut passed = None;
         loop {
             let Some(job) = self.jobs.get(&id) else { return };
@@ -32,19 +34,19 @@ impl Scheduler {
             if load >= job.depth() {
                 return;
             }
-            if !self.start_round(id, duke, actions) {
+            if !self.start_round(now, id, duke, actions) {
                 passed = Some((load, duke));
             }
         }
     }
 
     /// Starts one unit for each slot of a lease; says whether there was any unit for it.
-    fn start_round(&mut self, job_id: JobId, duke_id: DukeId, actions: &mut Vec<Action>) -> bool {
+    fn start_round(&mut self, now: Time, job_id: JobId, duke_id: DukeId, actions: &mut Vec<Action>) -> bool {
         let Some(lease) = self.dukes.get(&duke_id).and_then(|duke| duke.leases.get(&job_id)) else { return false };
         let mut started = 0;
         for _ in 0..lease.slots {
             let Some(unit) = self.take_unit(job_id, duke_id) else { break };
-            self.start(job_id, duke_id, unit, actions);
+            self.start(now, job_id, duke_id, unit, actions);
             started += 1;
         }
         started > 0
@@ -63,15 +65,27 @@ impl Scheduler {
         job.waiting.pop_front()
     }
 
-    fn start(&mut self, job_id: JobId, duke_id: DukeId, unit_no: UnitNo, actions: &mut Vec<Action>) {
+    /// Starts an attempt of a unit: the first, or a second beside one that takes long.
+    pub(super) fn start(
+        &mut self,
+        now: Time,
+        job_id: JobId,
+        duke_id: DukeId,
+        unit_no: UnitNo,
+        actions: &mut Vec<Action>,
+    ) {
         let Some(unit) = self.jobs.get_mut(&job_id).and_then(|job| job.units.get_mut(unit_no)) else { return };
-        debug_assert!(unit.state == UnitState::Waiting, "only waiting units are queued");
+        debug_assert!(unit.has_input && unit.trying < 2, "what runs is here, and runs twice at most");
+        // Whatever takes long must not have others wait behind it.
+        let alone = unit.is_suspect() || unit.trying > 0;
         unit.state = UnitState::Trying;
+        unit.trying += 1;
         unit.attempts += 1;
-        let (input_bytes, number, alone) = (unit.bytes, unit.attempts, unit.is_suspect());
+        let (input_bytes, number) = (unit.bytes, unit.attempts);
         self.attempts_made += 1;
-        let id = AttemptId(self.attempts_made);
-        let attempt = Attempt { duke: duke_id, job: job_id, unit: unit_no, input_bytes, stage: Stage::Running };
+        let id = AttemptId(self.first_attempt + self.attempts_made);
+        let attempt =
+            Attempt { duke: duke_id, job: job_id, unit: unit_no, input_bytes, since: now, stage: Stage::Running };
         self.attempts.insert(id, attempt);
         self.change_load(duke_id, job_id, |lease| {
             lease.running += 1;

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use distwasm_proto::{
     ids::{AttemptId, DukeId, UnitNo},
     limits::{SLOT_QUEUE, SLOT_UNITS_MAX, SLOT_UNITS_MIN},
-    time::UnitTime,
+    time::{Time, UnitTime},
 };
 
-use super::duke::Duke;
+use super::{duke::Duke, units::Units};
 
 /// What a queen wants of a job, as far as scheduling goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct JobSpec {
     pub max_parallel: Option<u32>,
     /// Labels that a duke must have.
     pub requires: BTreeMap<String, String>,
+    /// Whether a unit that takes far longer than others may be tried on a second duke meanwhile.
+    pub speculate: bool,
 }
 
 impl Default for JobSpec {
@@ -42,6 +44,7 @@ impl Default for JobSpec {
             priority: 0,
             max_parallel: None,
             requires: BTreeMap::new(),
+            speculate: true,
         }
     }
 }
@@ -75,6 +78,19 @@ pub enum WaitsFor {
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) spec: JobSpec,
+    /// What its queen made up, so that no other can claim it.
+    pub(super) key: u64,
+    /// Only dukes that came back have named it so far; what it is its queen will say when she comes back.
+    pub(super) unclaimed: bool,
+    /// Its queen's link broke: how long she may take to come back.
+    pub(super) away_until: Option<Time>,
+    /// Its queen came back to a king who knew nothing: until so many dukes have come back too, what may run at one of
+    /// them is not started elsewhere.
+    pub(super) settling: Option<u32>,
+    /// Verdicts that the queen has not heard.
+    pub(super) unheard: u64,
+    /// When to look for stragglers.
+    pub(super) look_at: Option<Time>,
     pub(super) units: Units,
     /// Units without an attempt, in the order in which they are to run.
     pub(super) waiting: VecDeque<UnitNo>,
@@ -94,7 +110,7 @@ pub(super) struct Job {
     pub(super) by_load: BTreeSet<(u32, DukeId)>,
     /// Attempts whose results wait at their dukes.
     pub(super) offers: VecDeque<AttemptId>,
-    /// Bytes of results that are under way to the king or held by him.
+    /// Bytes of results that are under way to the king, or held by him until the queen has them.
     pub(super) results_bytes: u64,
     /// What the queen was told last.
     pub(super) told: Option<JobStatus>,
@@ -103,9 +119,15 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(spec: JobSpec) -> Job {
+    pub(super) fn new(key: u64, spec: JobSpec) -> Job {
         Job {
             spec,
+            key,
+            unclaimed: false,
+            away_until: None,
+            settling: None,
+            unheard: 0,
+            look_at: None,
             units: Units::default(),
             waiting: VecDeque::new(),
             suspects: VecDeque::new(),
@@ -124,6 +146,9 @@ impl Job {
 
     /// How many slots it could use. An open job without units could use one, to have its program compiled meanwhile.
     pub(super) fn need(&self) -> u32 {
+        if self.unclaimed {
+            return self.slots;
+        }
         let units = u32::try_from(self.units.open()).unwrap_or(u32::MAX);
         units.max(u32::from(!self.closed)).min(self.spec.max_parallel.unwrap_or(u32::MAX))
     }
@@ -164,98 +189,13 @@ impl Job {
     }
 }
 
-/// One unit, in as few bytes as it takes: a job may have millions.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Unit {
-    pub(super) bytes: u64,
-    pub(super) state: UnitState,
-    pub(super) attempts: u32,
-    pub(super) failures: u32,
-    pub(super) kills: u32,
-    /// It was in a pipe with others when its peasant died or hung.
-    pub(super) suspect: bool,
-    /// Where it last killed its peasant.
-    pub(super) avoid: Option<DukeId>,
-}
-
-/// Where a unit is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum UnitState {
-    /// In one of the queues of its job.
-    Waiting,
-    /// It has an attempt.
-    Trying,
-    /// It has its verdict.
-    Reported,
-}
-
-impl Unit {
-    pub(super) fn new(bytes: u64) -> Unit {
-        Unit { bytes, state: UnitState::Waiting, attempts: 0, failures: 0, kills: 0, suspect: false, avoid: None }
-    }
-}
-
-impl Unit {
-    /// Whether it may share a pipe with no other.
-    pub(super) fn is_suspect(&self) -> bool {
-        self.suspect || self.kills > 0
-    }
-}
-
-/// The units of a job from the first that is without a verdict. Numbers are dense, so a unit's place is its number.
-#[derive(Debug, Default)]
-pub(super) struct Units {
-    first: u64,
-    units: VecDeque<Unit>,
-    open: u64,
-}
-
-impl Units {
-    /// Appends a unit, and gives its number.
-    pub(super) fn push(&mut self, unit: Unit) -> UnitNo {
-        self.units.push_back(unit);
-        self.open += 1;
-        UnitNo(self.first + self.units.len() as u64 - 1)
-    }
-
-    /// A unit that is kept still: all those without a verdict, and some with.
-    pub(super) fn get_mut(&mut self, unit: UnitNo) -> Option<&mut Unit> {
-        let place = usize::try_from(unit.0.checked_sub(self.first)?).ok()?;
-        self.units.get_mut(place)
-    }
-
-    /// Marks a unit as reported, and says how often it was tried.
-    pub(super) fn close(&mut self, unit: UnitNo) -> u32 {
-        let Some(closed) = self.get_mut(unit) else { return 0 };
-        debug_assert!(closed.state != UnitState::Reported, "a unit has one verdict");
-        closed.state = UnitState::Reported;
-        let attempts = closed.attempts;
-        self.open -= 1;
-        while self.units.front().is_some_and(|unit| unit.state == UnitState::Reported) {
-            self.units.pop_front();
-            self.first += 1;
-        }
-        attempts
-    }
-
-    /// How many are without a verdict.
-    pub(super) fn open(&self) -> u64 {
-        self.open
-    }
-
-    /// All that are kept, with their numbers.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (UnitNo, &Unit)> {
-        (self.first..).map(UnitNo).zip(&self.units)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn whatever_a_duke_claims_of_time_gives_a_depth() {
-        let mut job = Job::new(JobSpec::default());
+        let mut job = Job::new(0, JobSpec::default());
         job.slots = 1;
         job.waiting.extend((0..100_000).map(UnitNo));
         for claims in [[0, 0, 0], [u64::MAX, u64::MAX, 0], [0, u64::MAX, u64::MAX]] {

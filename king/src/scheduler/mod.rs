@@ -8,6 +8,8 @@
 //! the slots that a job has supplied with units, all the time. Reading order: [`Event`], [`Action`],
 //! [`Scheduler::handle`], then one `on_…` function for each event; the state is in `job` and `duke`.
 
+mod attempts;
+mod away;
 mod check;
 mod drain;
 mod duke;
@@ -16,26 +18,43 @@ mod feed;
 mod job;
 mod projects;
 mod slots;
+mod stragglers;
+mod units;
 mod words;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
-    limits::{BROKEN_SLOTS_REST, KILLS_MAX, RESULT_UNASKED_BYTES_MAX},
+    limits::{BROKEN_SLOTS_REST, GRACE},
     time::Time,
 };
 
+use away::Joining;
 use duke::{Duke, Lease};
-use job::{Job, Unit, UnitState};
+use job::Job;
 use projects::Projects;
+use units::UnitState;
 
 pub use job::{JobSpec, JobStatus, WaitsFor};
-pub use words::{Action, Census, Event, JobEnd, Outcome, Verdict};
+pub use words::{Action, Census, Event, HeldAttempt, HeldLease, JobEnd, Outcome, Resumption, Verdict};
 
 /// See the module's documentation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Scheduler {
+    /// How long a peer whose link broke may take to come back.
+    grace: Duration,
+    /// Until then, what dukes bring may be from the king before this one.
+    learning_until: Time,
+    /// Jobs that ended since: nothing of them is learnt any more.
+    ended: BTreeSet<JobId>,
+    /// No attempt of this king has a number up to this, and none of a king before him a higher one.
+    first_attempt: u64,
+    /// When the last batch of events came.
+    now: Time,
     dukes: BTreeMap<DukeId, Duke>,
     jobs: BTreeMap<JobId, Job>,
     projects: Projects,
@@ -47,6 +66,23 @@ pub struct Scheduler {
     deal: bool,
     /// When slots may have to be dealt out anew, though nothing happens.
     deal_at: Option<Time>,
+    /// What else is to be looked at when. Some have nothing to say any more when they ring.
+    alarms: BTreeSet<(Time, Alarm)>,
+}
+
+/// What time brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Alarm {
+    /// A duke has been away for as long as it may.
+    DukeAway(DukeId),
+    /// A queen has been away for as long as she may.
+    QueenAway(JobId),
+    /// No queen has claimed a job that dukes brought.
+    Unclaimed(JobId),
+    /// What no duke has claimed may run.
+    Settle(JobId),
+    /// Something may have been running for too long.
+    Look(JobId),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +91,8 @@ struct Attempt {
     job: JobId,
     unit: UnitNo,
     input_bytes: u64,
+    /// When it was handed to its duke.
+    since: Time,
     stage: Stage,
 }
 
@@ -69,32 +107,81 @@ enum Stage {
     Fetched(u64),
 }
 
+impl Default for Scheduler {
+    fn default() -> Scheduler {
+        Scheduler::new(Time::default(), GRACE, 0)
+    }
+}
+
 impl Scheduler {
+    /// A king's scheduler who begins `now`. `first_attempt` is a number that no king before him has reached.
+    pub fn new(now: Time, grace: Duration, first_attempt: u64) -> Scheduler {
+        Scheduler {
+            grace,
+            learning_until: now.after(grace),
+            ended: BTreeSet::new(),
+            first_attempt,
+            now,
+            dukes: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            projects: Projects::default(),
+            attempts: BTreeMap::new(),
+            attempts_made: 0,
+            hungry: BTreeSet::new(),
+            deal: false,
+            deal_at: None,
+            alarms: BTreeSet::new(),
+        }
+    }
+
     /// Takes in a batch of events, and appends to `actions` what follows from them.
     pub fn handle(&mut self, now: Time, events: impl IntoIterator<Item = Event>, actions: &mut Vec<Action>) {
+        self.now = now;
+        if now >= self.learning_until {
+            self.ended.clear();
+        }
         self.projects.charge(now, self.jobs.values());
         for event in events {
             self.on_event(now, event, actions);
         }
+        self.ring(now, actions);
         self.deal_slots(now, actions);
-        self.feed_jobs(actions);
+        self.feed_jobs(now, actions);
         self.tell_states(actions);
     }
 
     /// When [`Event::Tick`] is due next.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.deal_at
+        let alarm = self.alarms.first().map(|(at, _)| *at);
+        alarm.into_iter().chain(self.deal_at).min()
+    }
+
+    fn ring(&mut self, now: Time, actions: &mut Vec<Action>) {
+        while let Some((at, alarm)) = self.alarms.first().copied().filter(|(at, _)| *at <= now) {
+            self.alarms.remove(&(at, alarm));
+            match alarm {
+                Alarm::DukeAway(duke) => self.on_duke_overdue(duke, actions),
+                Alarm::QueenAway(job) => self.on_queen_overdue(now, job, actions),
+                Alarm::Unclaimed(job) => self.on_unclaimed(job, actions),
+                Alarm::Settle(job) => self.settle(job),
+                Alarm::Look(job) => self.look_for_stragglers(now, job, actions),
+            }
+        }
     }
 
     fn on_event(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {
         match event {
-            Event::DukeJoined { duke, cpus, ram_bytes, labels } => self.on_duke_joined(duke, cpus, ram_bytes, labels),
+            Event::DukeJoined { duke: id, cpus, ram_bytes, labels, was, holds } => {
+                self.on_duke_joined(now, Joining { id, cpus, ram_bytes, labels, was, holds }, actions);
+            }
             Event::DukeDraining { duke } => self.on_duke_draining(duke, actions),
+            Event::DukeAway { duke } => self.on_duke_away(now, duke),
             Event::DukeLost { duke } => self.on_duke_lost(duke),
-            Event::JobOpened { job, spec } => self.on_job_opened(job, spec),
+            Event::JobOpened { job, key, spec, resumes } => self.on_job_opened(now, job, key, spec, &resumes, actions),
             Event::UnitAdded { job, unit, bytes } => self.on_unit_added(job, unit, bytes),
             Event::UnitBroken { job, unit, bytes } => self.on_unit_broken(job, unit, bytes, actions),
             Event::JobClosed { job } => self.on_job_closed(job, actions),
+            Event::QueenAway { job } => self.on_queen_away(now, job),
             Event::QueenLost { job } => self.remove_job(job, actions),
             Event::AttemptEnded { duke, attempt, outcome, run_us } => {
                 self.on_attempt_ended(duke, attempt, outcome, run_us, actions);
@@ -102,18 +189,12 @@ impl Scheduler {
             Event::ResultOffered { duke, attempt, bytes, run_us } => {
                 self.on_result_offered(duke, attempt, bytes, run_us, actions);
             }
-            Event::ResultsTaken { job, bytes } => self.on_results_taken(job, bytes),
+            Event::VerdictsHeard { job, verdicts, bytes } => self.on_verdicts_heard(job, verdicts, bytes, actions),
             Event::ProgramUnfit { duke, job } => self.on_program_unfit(duke, job, actions),
             Event::SlotsReleased { duke, job, slots } => self.on_slots_released(duke, job, slots, actions),
             Event::SlotsBroken { duke, job, slots } => self.on_slots_broken(now, duke, job, slots, actions),
             Event::Tick => self.deal = true,
         }
-    }
-
-    fn on_duke_joined(&mut self, duke: DukeId, cpus: u32, ram_bytes: u64, labels: BTreeMap<String, String>) {
-        let known = self.dukes.insert(duke, Duke::new(cpus, ram_bytes, labels));
-        debug_assert!(known.is_none(), "a duke's id is never used twice");
-        self.deal = true;
     }
 
     fn on_duke_lost(&mut self, id: DukeId) {
@@ -131,27 +212,25 @@ impl Scheduler {
                 job.reserved -= 1;
             }
         }
-        let lost: Vec<AttemptId> =
-            self.attempts.iter().filter(|(_, attempt)| attempt.duke == id).map(|(id, _)| *id).collect();
-        for attempt in lost.into_iter().rev() {
-            self.again(attempt);
+        for Attempt { job, unit, .. } in self.take_attempts(id).into_values().rev() {
+            self.put_back(job, unit);
         }
         self.deal = true;
     }
 
-    fn on_job_opened(&mut self, job: JobId, spec: JobSpec) {
-        self.projects.enter(&spec);
-        let known = self.jobs.insert(job, Job::new(spec));
-        debug_assert!(known.is_none(), "a job's id is never used twice");
-        self.deal = true;
-    }
-
-    fn on_unit_added(&mut self, id: JobId, unit: UnitNo, bytes: u64) {
+    fn on_unit_added(&mut self, id: JobId, no: UnitNo, bytes: u64) {
         // The queen may send units while she is being told that her job failed.
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        let expected = job.units.push(Unit::new(bytes));
-        debug_assert!(expected == unit && !job.closed, "the service checks the order of units");
-        job.waiting.push_back(unit);
+        let may_be_at_a_duke = job.settling.is_some() && job.units.is_earlier(no);
+        // A unit that came once more may have come for the first time, too.
+        let Some(unit) = job.units.arrive(no, bytes) else { return };
+        if unit.state == UnitState::Waiting {
+            if may_be_at_a_duke {
+                unit.state = UnitState::Parked;
+            } else {
+                job.waiting.push_back(no);
+            }
+        }
         self.deal |= job.wants_slot() && !job.passed_over;
         self.hungry.insert(id);
     }
@@ -159,10 +238,10 @@ impl Scheduler {
     fn on_unit_broken(&mut self, id: JobId, unit: UnitNo, bytes: u64, actions: &mut Vec<Action>) {
         // The queen may send units while she is being told that her job failed.
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        let expected = job.units.push(Unit::new(0));
-        debug_assert!(expected == unit && !job.closed, "the service checks the order of units");
-        self.hold_result(id, bytes);
-        self.report(id, unit, Verdict::Broken, actions);
+        if job.units.arrive(unit, 0).is_some_and(|unit| unit.state == UnitState::Waiting) {
+            self.hold_result(id, bytes);
+            self.report(id, unit, Verdict::Broken, actions);
+        }
     }
 
     fn on_job_closed(&mut self, id: JobId, actions: &mut Vec<Action>) {
@@ -172,85 +251,14 @@ impl Scheduler {
         self.end_if_complete(id, actions);
     }
 
-    fn on_attempt_ended(
-        &mut self,
-        duke: DukeId,
-        id: AttemptId,
-        outcome: Outcome,
-        run_us: u64,
-        actions: &mut Vec<Action>,
-    ) {
-        // The job may have ended while the answer was on its way, or the duke been given up.
-        let Some(attempt) = self.attempts.get(&id).copied().filter(|attempt| attempt.duke == duke) else { return };
-        let Attempt { job: job_id, unit: unit_no, .. } = attempt;
-        let Some(job) = self.jobs.get_mut(&job_id) else { return };
-        let fetched = matches!(attempt.stage, Stage::Fetched(_));
-        let unasked_too_large = matches!(outcome, Outcome::Done { bytes } if bytes > RESULT_UNASKED_BYTES_MAX);
-        if matches!(attempt.stage, Stage::Offered(_)) || (unasked_too_large && !fetched) {
-            actions.push(Action::ExpelDuke { duke, why: "it sent a result that was to wait until it is fetched" });
-            return;
-        }
-        if !fetched && matches!(outcome, Outcome::Done { .. } | Outcome::Failed { .. }) {
-            job.unit_time.measure(run_us);
-        }
-        let retries = job.spec.retries;
-        let Some(unit) = job.units.get_mut(unit_no) else { return };
-        match outcome {
-            Outcome::Done { bytes } => {
-                self.release_attempt(id);
-                self.hold_result(job_id, bytes);
-                self.report(job_id, unit_no, Verdict::Done(id), actions);
-            }
-            Outcome::Failed { bytes } => {
-                unit.failures += 1;
-                if unit.failures <= retries {
-                    self.again(id);
-                } else {
-                    self.release_attempt(id);
-                    self.hold_result(job_id, bytes);
-                    self.report(job_id, unit_no, Verdict::Failed(id), actions);
-                }
-            }
-            Outcome::Killed { bytes } => {
-                unit.kills += 1;
-                unit.avoid = Some(duke);
-                if unit.kills < KILLS_MAX {
-                    self.again(id);
-                } else {
-                    self.release_attempt(id);
-                    self.hold_result(job_id, bytes);
-                    self.report(job_id, unit_no, Verdict::Failed(id), actions);
-                }
-            }
-            Outcome::Returned { suspect } => {
-                unit.suspect |= suspect;
-                self.again(id);
-            }
-        }
-    }
-
-    fn on_result_offered(&mut self, duke: DukeId, id: AttemptId, bytes: u64, run_us: u64, actions: &mut Vec<Action>) {
-        // The job may have ended while the offer was on its way, or the duke been given up.
-        let Some(attempt) = self.attempts.get_mut(&id).filter(|attempt| attempt.duke == duke) else { return };
-        if attempt.stage != Stage::Running {
-            actions.push(Action::ExpelDuke { duke, why: "it offered a result twice" });
-            return;
-        }
-        attempt.stage = Stage::Offered(bytes);
-        let Attempt { job: job_id, input_bytes, .. } = *attempt;
-        self.unload(duke, job_id, input_bytes);
-        if let Some(job) = self.jobs.get_mut(&job_id) {
-            job.unit_time.measure(run_us);
-            job.offers.push_back(id);
-        }
-    }
-
-    fn on_results_taken(&mut self, id: JobId, bytes: u64) {
-        // The last results of a job are taken after its end.
+    fn on_verdicts_heard(&mut self, id: JobId, verdicts: u64, bytes: u64, actions: &mut Vec<Action>) {
+        // A job that failed as a whole is over before its last verdicts are heard.
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        debug_assert!(job.results_bytes >= bytes, "more was taken than was held");
+        debug_assert!(job.results_bytes >= bytes && job.unheard >= verdicts, "more was heard than was said");
         job.results_bytes = job.results_bytes.saturating_sub(bytes);
+        job.unheard = job.unheard.saturating_sub(verdicts);
         self.hungry.insert(id);
+        self.end_if_complete(id, actions);
     }
 
     fn on_program_unfit(&mut self, duke: DukeId, id: JobId, actions: &mut Vec<Action>) {
@@ -311,53 +319,17 @@ impl Scheduler {
 
     // ---- Shared by the above --------------------------------------------------------------------------------------
 
-    /// Puts an attempt's unit back to the front of its job, and forgets the attempt.
-    fn again(&mut self, id: AttemptId) {
-        let Some(Attempt { job: job_id, unit, .. }) = self.release_attempt(id) else { return };
-        let Some(job) = self.jobs.get_mut(&job_id) else { return };
-        if let Some(state) = job.units.get_mut(unit) {
-            state.state = UnitState::Waiting;
-            if state.is_suspect() {
-                job.suspects.push_back(unit);
-            } else {
-                job.waiting.push_front(unit);
-            }
-        }
-        self.hungry.insert(job_id);
-    }
-
-    /// Takes an attempt out of every table that knows it.
-    fn release_attempt(&mut self, id: AttemptId) -> Option<Attempt> {
-        let attempt = self.attempts.remove(&id)?;
-        match attempt.stage {
-            Stage::Running => self.unload(attempt.duke, attempt.job, attempt.input_bytes),
-            Stage::Offered(_) => {
-                if let Some(job) = self.jobs.get_mut(&attempt.job) {
-                    job.offers.retain(|offer| *offer != id);
-                }
-            }
-            Stage::Fetched(bytes) => {
-                if let Some(job) = self.jobs.get_mut(&attempt.job) {
-                    job.results_bytes = job.results_bytes.saturating_sub(bytes);
-                    // There is room for another offer now.
-                    self.hungry.insert(attempt.job);
-                }
-            }
-        }
-        Some(attempt)
-    }
-
     fn report(&mut self, id: JobId, unit: UnitNo, verdict: Verdict, actions: &mut Vec<Action>) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let attempts = job.units.close(unit);
+        job.unheard += 1;
         actions.push(Action::Report { job: id, unit, verdict, attempts });
         // A job with fewer units than slots has slots to spare.
         self.deal |= job.slots > job.need();
-        self.end_if_complete(id, actions);
     }
 
     fn end_if_complete(&mut self, id: JobId, actions: &mut Vec<Action>) {
-        if self.jobs.get(&id).is_some_and(|job| job.closed && job.units.open() == 0) {
+        if self.jobs.get(&id).is_some_and(|job| job.closed && job.units.open() == 0 && job.unheard == 0) {
             self.remove_job(id, actions);
             actions.push(Action::EndJob { job: id, end: JobEnd::Complete });
         }
@@ -368,6 +340,9 @@ impl Scheduler {
         // A queen whose job has ended goes away.
         let Some(Job { spec, .. }) = self.jobs.remove(&id) else { return };
         self.projects.leave(&spec.project, self.jobs.values());
+        if self.now < self.learning_until {
+            self.ended.insert(id);
+        }
         self.attempts.retain(|_, attempt| attempt.job != id);
         self.hungry.remove(&id);
         for (duke_id, duke) in &mut self.dukes {
@@ -417,12 +392,18 @@ impl Scheduler {
 
     // ---- For those who ask ----------------------------------------------------------------------------------------
 
+    /// Whether this duke may say how this attempt ended.
+    pub fn expects(&self, duke: DukeId, attempt: AttemptId) -> bool {
+        self.attempts.get(&attempt).is_some_and(|attempt| attempt.duke == duke)
+    }
+
     /// Counts of what there is.
     pub fn census(&self) -> Census {
+        let here = || self.dukes.values().filter(|duke| duke.away_since.is_none());
         Census {
             jobs: self.jobs.len(),
-            dukes: self.dukes.len(),
-            slots: self.dukes.values().map(|duke| u64::from(duke.cpus)).sum(),
+            dukes: here().count(),
+            slots: here().map(|duke| u64::from(duke.cpus)).sum(),
             slots_granted: self.jobs.values().map(|job| u64::from(job.slots)).sum(),
             units_waiting: self.jobs.values().map(|job| (job.waiting.len() + job.suspects.len()) as u64).sum(),
             units_running: self.attempts.len() as u64,

@@ -157,9 +157,9 @@ mod tests {
         let mut projects = Projects::default();
         projects.enter(&spec("a", 1));
         projects.enter(&spec("b", 2));
-        let mut busy = Job::new(spec("a", 1));
+        let mut busy = Job::new(0, spec("a", 1));
         busy.slots = 4;
-        let mut lazy = Job::new(spec("b", 2));
+        let mut lazy = Job::new(0, spec("b", 2));
         lazy.slots = 2;
         projects.charge(Time(10), [&busy, &lazy].into_iter());
         assert_eq!(projects.get("a").map(|a| a.pass), Some(40 * PARTS));
@@ -167,7 +167,7 @@ mod tests {
         projects.enter(&spec("c", 7));
         assert_eq!(projects.get("c").map(|c| (c.pass, c.weight)), Some((10 * PARTS, 7)));
         projects.enter(&spec("b", 5));
-        projects.leave("b", std::iter::once(&Job::new(spec("b", 5))));
+        projects.leave("b", std::iter::once(&Job::new(0, spec("b", 5))));
         assert_eq!(projects.get("b").map(|b| b.weight), Some(5));
         projects.leave("b", std::iter::empty());
         assert!(projects.get("b").is_none());

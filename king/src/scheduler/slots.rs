@@ -151,7 +151,7 @@ impl Scheduler {
     }
 
     /// Asks one slot back; the duke will say when it is free.
-    fn ask_back(&mut self, job_id: JobId, duke_id: DukeId, actions: &mut Vec<Action>) {
+    pub(super) fn ask_back(&mut self, job_id: JobId, duke_id: DukeId, actions: &mut Vec<Action>) {
         if let Some(job) = self.jobs.get_mut(&job_id) {
             job.slots -= 1;
             job.releasing += 1;

@@ -10,28 +10,39 @@ use super::job::{JobSpec, JobStatus};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are named for what they are")]
 pub enum Event {
-    /// A duke offers its machine.
-    DukeJoined { duke: DukeId, cpus: u32, ram_bytes: u64, labels: BTreeMap<String, String> },
+    /// A duke offers its machine. `was` is its last link, if this king knew it; `holds` is what it has from then.
+    DukeJoined {
+        duke: DukeId,
+        cpus: u32,
+        ram_bytes: u64,
+        labels: BTreeMap<String, String>,
+        was: Option<DukeId>,
+        holds: Vec<HeldLease>,
+    },
+    /// A duke's link broke. It goes on working, and may come back.
+    DukeAway { duke: DukeId },
     /// A duke is going to leave: it finishes what it runs, and wants nothing new.
     DukeDraining { duke: DukeId },
-    /// A duke's link ended, in whatever way.
+    /// A duke is gone for good.
     DukeLost { duke: DukeId },
-    /// A queen opened a job.
-    JobOpened { job: JobId, spec: JobSpec },
+    /// A queen opened a job, or came back to it. Whoever names the job later must know its key.
+    JobOpened { job: JobId, key: u64, spec: JobSpec, resumes: Resumption },
     /// A queen added the next unit of a job, with an input of this size.
     UnitAdded { job: JobId, unit: UnitNo, bytes: u64 },
     /// A queen announced the next unit of a job, and could not send its input, for a reason of so many bytes.
     UnitBroken { job: JobId, unit: UnitNo, bytes: u64 },
     /// A queen will add no more units.
     JobClosed { job: JobId },
-    /// A queen went away; nobody wants her job's results any more.
+    /// A queen's link broke. She may come back.
+    QueenAway { job: JobId },
+    /// A queen left; nobody wants her job's results any more.
     QueenLost { job: JobId },
     /// A duke says how an attempt ended.
     AttemptEnded { duke: DukeId, attempt: AttemptId, outcome: Outcome, run_us: u64 },
     /// A duke has a result that is too large to be sent unasked.
     ResultOffered { duke: DukeId, attempt: AttemptId, bytes: u64, run_us: u64 },
-    /// A queen's connection took this many bytes of results.
-    ResultsTaken { job: JobId, bytes: u64 },
+    /// A queen has so many verdicts, with results of so many bytes.
+    VerdictsHeard { job: JobId, verdicts: u64, bytes: u64 },
     /// A duke could not compile or initialise a job's program.
     ProgramUnfit { duke: DukeId, job: JobId },
     /// Slots that were asked back are free.
@@ -40,6 +51,46 @@ pub enum Event {
     SlotsBroken { duke: DukeId, job: JobId, slots: u32 },
     /// Time passed; sent when [`Scheduler::next_deadline`](super::Scheduler::next_deadline) is reached.
     Tick,
+}
+
+/// What a duke has for a job from before its link stood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldLease {
+    /// The job.
+    pub job: JobId,
+    /// The job's key, as its queen made it.
+    pub key: u64,
+    /// What each slot has of the machine's memory.
+    pub slot_bytes: u64,
+    /// Slots that serve the job.
+    pub slots: u32,
+    /// Slots that are being given back.
+    pub leaving: u32,
+    /// What is queued, runs, or has ended without the king's having said that he has it.
+    pub attempts: Vec<HeldAttempt>,
+}
+
+/// One attempt at a duke that came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct HeldAttempt {
+    pub attempt: AttemptId,
+    pub unit: UnitNo,
+    /// Of its input.
+    pub bytes: u64,
+    /// Which try of its unit it is.
+    pub number: u32,
+}
+
+/// What a queen who comes back to her job has of it. Nothing, when she opens it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resumption {
+    /// How many units she has numbered.
+    pub sent: u64,
+    /// Those among them that have no verdict.
+    pub lacking: Vec<UnitNo>,
+    /// How many dukes there were when she last heard of it.
+    pub dukes: u32,
 }
 
 /// How an attempt ended, as its duke tells it.
@@ -70,6 +121,8 @@ pub enum Action {
     CloseLease { duke: DukeId, job: JobId },
     /// Hand a unit to a duke. `number` says which try of the unit it is; the first is 1.
     StartAttempt { duke: DukeId, job: JobId, unit: UnitNo, attempt: AttemptId, number: u32, alone: bool },
+    /// Tell a duke that nobody wants an attempt any more, wherever it is.
+    ForgetAttempt { duke: DukeId, attempt: AttemptId },
     /// Ask a duke for a result that it offered.
     FetchResult { duke: DukeId, attempt: AttemptId },
     /// Tell the queen how a unit ended. Nothing more is heard of the unit.
@@ -78,6 +131,8 @@ pub enum Action {
     TellStatus { job: JobId, status: JobStatus },
     /// Tell the queen that her job is over.
     EndJob { job: JobId, end: JobEnd },
+    /// A duke that was away has not come back in time.
+    ForgetDuke { duke: DukeId },
     /// End a duke's link: what it says cannot be.
     ExpelDuke { duke: DukeId, why: &'static str },
 }
@@ -100,6 +155,8 @@ pub enum JobEnd {
     Complete,
     /// Its program cannot run; the duke said why.
     Unfit,
+    /// Its queen has not come back in time.
+    Abandoned,
 }
 
 /// Counts of what there is, for metrics.

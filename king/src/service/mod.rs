@@ -17,7 +17,7 @@ use std::{
 use distwasm_proto::{
     PROTOCOL,
     guest::GuestError,
-    ids::{DukeId, JobId},
+    ids::DukeId,
     limits::{LABELS_MAX, NAME_BYTES_MAX},
     transfer::{Outbox, TransferError},
     wire::{self, king_server::King},
@@ -29,17 +29,19 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
 
-use crate::{reactor::Input, takings::Takings};
+use crate::reactor::Input;
 
 type Replies<M> = Pin<Box<dyn Stream<Item = Result<M, Status>> + Send>>;
+
+/// One link of a queen. A queen who comes back gets a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct LinkId(u64);
 
 /// The gRPC service. It owns a task for each link, which ends with the link.
 #[derive(Clone)]
 pub(crate) struct Service {
     reactor: mpsc::Sender<Input>,
-    takings: Arc<Takings>,
-    dukes: Arc<AtomicU64>,
-    jobs: Arc<AtomicU64>,
+    links: Arc<AtomicU64>,
     tasks: TaskTracker,
 }
 
@@ -86,12 +88,24 @@ impl Peer {
     }
 }
 
+impl LinkError {
+    /// Whether the peer did nothing wrong, and may come back with what it has.
+    pub(crate) fn may_come_back(&self) -> bool {
+        matches!(self, LinkError::Broken(_) | LinkError::Silent | LinkError::Ended)
+    }
+}
+
 /// How a peer left.
 pub(crate) type Leaving = Result<(), LinkError>;
 
 impl Service {
-    pub(crate) fn new(reactor: mpsc::Sender<Input>, takings: Arc<Takings>, tasks: TaskTracker) -> Service {
-        Service { reactor, takings, dukes: Arc::default(), jobs: Arc::default(), tasks }
+    pub(crate) fn new(reactor: mpsc::Sender<Input>, tasks: TaskTracker) -> Service {
+        Service { reactor, links: Arc::default(), tasks }
+    }
+
+    /// A number that no other link has.
+    fn next_link(&self) -> u64 {
+        1 + self.links.fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -104,9 +118,9 @@ impl King for Service {
         &self,
         request: Request<Streaming<wire::FromDuke>>,
     ) -> Result<Response<Self::VolunteerStream>, Status> {
-        let (outbox, replies) = Outbox::new(Box::new(|_| ()));
+        let (outbox, replies) = Outbox::new();
         let link = volunteer::Link {
-            duke: DukeId(1 + self.dukes.fetch_add(1, Ordering::Relaxed)),
+            duke: DukeId(self.next_link()),
             reactor: self.reactor.clone(),
             outbox,
             peer: Peer(request.remote_addr()),
@@ -119,10 +133,13 @@ impl King for Service {
         &self,
         request: Request<Streaming<wire::FromQueen>>,
     ) -> Result<Response<Self::SubmitJobStream>, Status> {
-        let job = JobId(1 + self.jobs.fetch_add(1, Ordering::Relaxed));
-        let takings = Arc::clone(&self.takings);
-        let (outbox, replies) = Outbox::new(Box::new(move |taken| takings.add(job, taken)));
-        let link = submit::Link { job, reactor: self.reactor.clone(), outbox, peer: Peer(request.remote_addr()) };
+        let (outbox, replies) = Outbox::new();
+        let link = submit::Link {
+            link: LinkId(self.next_link()),
+            reactor: self.reactor.clone(),
+            outbox,
+            peer: Peer(request.remote_addr()),
+        };
         self.tasks.spawn(link.serve(request.into_inner()));
         Ok(Response::new(Box::pin(replies.map(Ok))))
     }

@@ -9,7 +9,7 @@ use distwasm_proto::{
     digest::Digest,
     guest::GuestSettings,
     ids::{JobId, UnitNo},
-    limits::{HELLO_WITHIN, PROGRAM_BYTES_MAX, SHARES_BYTES_MAX, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX},
+    limits::{HELLO_WITHIN, PROGRAM_BYTES_MAX, SHARES_BYTES_MAX, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX, WINDOW_UNITS},
     payload::Payload,
     transfer::{Arrived, Assembler, Outbox},
     wire::{self, QueenNews, QueenWord, queen_word::Word},
@@ -21,8 +21,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
-use super::{Leaving, LinkError, Peer, check_protocol, next_message, wishes::check_wishes};
-use crate::{payloads, reactor::Input, scheduler::JobSpec};
+use super::{Leaving, LinkError, LinkId, Peer, check_protocol, next_message, wishes::check_wishes};
+use crate::{
+    payloads,
+    reactor::Input,
+    scheduler::{JobSpec, Resumption},
+};
 
 /// What a queen asks for.
 #[derive(Debug)]
@@ -34,6 +38,12 @@ pub(crate) struct JobRequest {
     pub(crate) guest: GuestSettings,
     /// The archives of its shares.
     pub(crate) archives: BTreeMap<Digest, Payload>,
+    /// Whoever comes back to the job must know it.
+    pub(crate) key: u64,
+    /// The job that she comes back to, and what she has of it.
+    pub(crate) resumes: Option<(JobId, Resumption)>,
+    /// Which of her links this is.
+    pub(crate) ordinal: u64,
 }
 
 /// What a queen says after that.
@@ -41,11 +51,12 @@ pub(crate) struct JobRequest {
 pub(crate) enum Said {
     Unit { unit: UnitNo, input: Result<payloads::Input, String> },
     Closed,
+    VerdictsHeard(u64),
 }
 
 /// What reads a queen's stream.
 pub(super) struct Link {
-    pub(super) job: JobId,
+    pub(super) link: LinkId,
     pub(super) reactor: mpsc::Sender<Input>,
     pub(super) outbox: Outbox<QueenNews>,
     pub(super) peer: Peer,
@@ -55,6 +66,8 @@ pub(super) struct Link {
 #[derive(Default)]
 struct Progress {
     units: u64,
+    /// Units that may come once more.
+    again: BTreeSet<u64>,
     closed: bool,
 }
 
@@ -66,13 +79,12 @@ impl Link {
         let leaving = self.listen(&mut stream, &ended).await;
         self.peer.tell(&leaving);
         // The reactor is gone only when the king ends.
-        let _sent = self.reactor.send(Input::QueenGone { job: self.job, outbox: self.outbox, leaving }).await;
+        let _sent = self.reactor.send(Input::QueenGone { link: self.link, outbox: self.outbox, leaving }).await;
     }
 
     async fn listen(&self, stream: &mut Streaming<wire::FromQueen>, ended: &CancellationToken) -> Leaving {
-        let mut words = self.open(stream, ended).await?;
+        let (mut words, mut progress) = self.open(stream, ended).await?;
         let mut assembler = Assembler::new(UNIT_BYTES_MAX);
-        let mut progress = Progress::default();
         loop {
             let mut said = Vec::with_capacity(words.len());
             let mut leaves = false;
@@ -82,11 +94,16 @@ impl Link {
                 if leaves {
                     break;
                 }
+                // What she has heard does not wait until a large input is through.
+                if let Some(Word::VerdictsHeard(heard)) = word.word {
+                    said.push(Said::VerdictsHeard(heard.verdicts));
+                    continue;
+                }
                 let Some(arrived) = assembler.accept(word)? else { continue };
                 said.push(progress.check_word(arrived)?);
             }
             if !said.is_empty() {
-                self.send(Input::QueenSaid { job: self.job, said }).await?;
+                self.send(Input::QueenSaid { link: self.link, said }).await?;
             }
             if leaves {
                 return Ok(());
@@ -100,7 +117,7 @@ impl Link {
         &self,
         stream: &mut Streaming<wire::FromQueen>,
         ended: &CancellationToken,
-    ) -> Result<std::vec::IntoIter<QueenWord>, LinkError> {
+    ) -> Result<(std::vec::IntoIter<QueenWord>, Progress), LinkError> {
         let mut assembler = Assembler::new(PROGRAM_BYTES_MAX);
         let mut opening = Opening::default();
         // The time for one message; large payloads over a slow network may take longer as long as they flow.
@@ -113,10 +130,15 @@ impl Link {
                     assembler = Assembler::new(opening.room_bytes());
                     continue;
                 };
-                let (job, request, ended) = (self.job, Box::new(request), ended.clone());
+                let mut progress = Progress::default();
+                if let Some((_, resumption)) = &request.resumes {
+                    progress.units = resumption.sent;
+                    progress.again = resumption.lacking.iter().map(|unit| unit.0).collect();
+                }
+                let (link, request, ended) = (self.link, Box::new(request), ended.clone());
                 let outbox = self.outbox.clone();
-                self.send(Input::QueenJoined { job, request, outbox, ended }).await?;
-                return Ok(words);
+                self.send(Input::QueenJoined { link, request, outbox, ended }).await?;
+                return Ok((words, progress));
             }
         }
     }
@@ -176,22 +198,47 @@ fn check_request(mut request: wire::OpenJob, program: Payload) -> Result<JobRequ
         return Err(LinkError::Nonsense("the program is not the one whose digest it sent"));
     }
     let timeout = (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms));
-    Ok(JobRequest { spec, digest, program, timeout, guest, archives: BTreeMap::new() })
+    let ordinal = request.resumes.as_ref().map_or(0, |resumes| resumes.link);
+    let resumes = request.resumes.map(check_resumption).transpose()?;
+    let (key, archives) = (request.key, BTreeMap::new());
+    Ok(JobRequest { spec, digest, program, timeout, guest, archives, key, resumes, ordinal })
+}
+
+fn check_resumption(resumption: wire::Resumption) -> Result<(JobId, Resumption), LinkError> {
+    let wire::Resumption { job, sent, mut lacking, dukes, .. } = resumption;
+    lacking.sort_unstable();
+    lacking.dedup();
+    if lacking.len() > WINDOW_UNITS as usize || lacking.last().is_some_and(|unit| *unit >= sent) {
+        return Err(LinkError::Nonsense("it lacks more units than it can have sent"));
+    }
+    let lacking = lacking.into_iter().map(UnitNo).collect();
+    Ok((JobId(job), Resumption { sent, lacking, dukes }))
 }
 
 impl Progress {
+    /// A unit is the next one, or one that comes once more.
+    fn check_number(&mut self, unit: u64) -> Result<(), LinkError> {
+        if self.again.remove(&unit) {
+            return Ok(());
+        }
+        if self.closed {
+            return Err(LinkError::Nonsense("a unit after the last one"));
+        }
+        if unit != self.units {
+            return Err(LinkError::Nonsense("units are numbered from 0 without gaps"));
+        }
+        self.units += 1;
+        Ok(())
+    }
+
     /// The word as the reactor knows it.
     fn check_word(&mut self, (word, payload): Arrived<QueenWord>) -> Result<Said, LinkError> {
         match word.word {
-            Some(Word::Unit(_)) if self.closed => Err(LinkError::Nonsense("a unit after the last one")),
-            Some(Word::Unit(unit)) if unit.unit != self.units => {
-                Err(LinkError::Nonsense("units are numbered from 0 without gaps"))
-            }
             Some(Word::Unit(unit)) if unit.name.len() > UNIT_NAME_BYTES_MAX => {
                 Err(LinkError::Nonsense("the name of a unit is too long"))
             }
             Some(Word::Unit(unit)) => {
-                self.units += 1;
+                self.check_number(unit.unit)?;
                 let input = payload.map(|content| payloads::Input { name: unit.name.as_ref().into(), content });
                 Ok(Said::Unit { unit: UnitNo(unit.unit), input })
             }
@@ -205,7 +252,7 @@ impl Progress {
             }
             Some(Word::ShareData(_)) => Err(LinkError::Nonsense("a share after its job was opened")),
             Some(Word::OpenJob(_)) => Err(LinkError::Nonsense("a second job on one stream")),
-            Some(Word::Piece(_) | Word::End(_)) | None => {
+            Some(Word::Piece(_) | Word::End(_) | Word::VerdictsHeard(_)) | None => {
                 Err(LinkError::Nonsense("a word of a kind that is not known"))
             }
         }

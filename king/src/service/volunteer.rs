@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use distwasm_proto::{
     digest::Digest,
     failure::{Failure, FailureKind},
-    ids::{AttemptId, DukeId, JobId},
-    limits::{DUKE_CPUS_MAX, HELLO_WITHIN, OFFERS_MAX, RESULT_UNASKED_BYTES_MAX, UNIT_BYTES_MAX},
+    ids::{AttemptId, DukeId, JobId, UnitNo},
+    limits::{
+        DUKE_CPUS_MAX, HELD_ATTEMPTS_MAX, HELLO_WITHIN, JOBS_MAX, OFFERS_MAX, RESULT_UNASKED_BYTES_MAX, UNIT_BYTES_MAX,
+        UNIT_NAME_BYTES_MAX,
+    },
     payload::Payload,
     transfer::{Arrived, Assembler, Outbox},
     wire::{self, DukeOrder, DukeWord, duke_word::Word},
@@ -16,7 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
 use super::{Leaving, LinkError, Peer, are_labels, check_protocol, is_name, next_message};
-use crate::reactor::Input;
+use crate::{
+    reactor::Input,
+    scheduler::{HeldAttempt, HeldLease},
+};
 
 /// What a duke is, as it says in its first word.
 #[derive(Clone, Debug)]
@@ -25,6 +31,12 @@ pub(crate) struct Machine {
     pub(crate) cpus: u32,
     pub(crate) ram_bytes: u64,
     pub(crate) labels: BTreeMap<String, String>,
+    /// Of its process.
+    pub(crate) boot: u64,
+    /// Of its place on the machine.
+    pub(crate) seat: u64,
+    /// Which of its links this is.
+    pub(crate) link: u64,
 }
 
 /// What a duke says after that.
@@ -66,9 +78,22 @@ impl Link {
         let Some(Word::Hello(hello)) = words.next().and_then(|word| word.word) else {
             return Err(LinkError::Nonsense("its first word is no hello"));
         };
+        let held_leases = hello.held_leases;
         let machine = check_hello(hello)?;
-        let joined = Input::DukeJoined { duke: self.duke, machine, outbox: self.outbox.clone(), ended: ended.clone() };
-        self.send(joined).await?;
+        let mut holdings = Holdings::default();
+        for _ in 0..held_leases {
+            while words.len() == 0 {
+                let message = timeout(HELLO_WITHIN, next_message(stream, ended));
+                words = message.await.map_err(|_| LinkError::NoHello(HELLO_WITHIN))??.words.into_iter();
+            }
+            let Some(Word::HeldLease(held)) = words.next().and_then(|word| word.word) else {
+                return Err(LinkError::Nonsense("it does not name what it says that it holds"));
+            };
+            holdings.add(held)?;
+        }
+        let (outbox, ended_too) = (self.outbox.clone(), ended.clone());
+        let holds = holdings.leases.into_values().collect();
+        self.send(Input::DukeJoined { duke: self.duke, machine, holds, outbox, ended: ended_too }).await?;
         let mut assembler = Assembler::new(UNIT_BYTES_MAX);
         let mut offers = Offers::default();
         loop {
@@ -126,6 +151,35 @@ impl Offers {
     }
 }
 
+/// What a duke brings from an earlier link.
+#[derive(Default)]
+struct Holdings {
+    leases: BTreeMap<u64, HeldLease>,
+    attempts: usize,
+}
+
+impl Holdings {
+    fn add(&mut self, held: wire::HeldLease) -> Result<(), LinkError> {
+        self.attempts += held.attempts.len();
+        if self.attempts > HELD_ATTEMPTS_MAX || self.leases.len() > JOBS_MAX {
+            return Err(LinkError::Nonsense("it holds more than any duke has"));
+        }
+        let wire::HeldLease { job, key, slot_bytes, slots, leaving, attempts } = held;
+        let lease = self.leases.entry(job).or_insert_with(|| {
+            let attempts = Vec::with_capacity(attempts.len());
+            HeldLease { job: JobId(job), key, slot_bytes, slots, leaving, attempts }
+        });
+        for wire::HeldAttempt { attempt, unit, bytes, number } in attempts {
+            if bytes > UNIT_BYTES_MAX + UNIT_NAME_BYTES_MAX as u64 {
+                return Err(LinkError::Nonsense("it holds a unit that is larger than any"));
+            }
+            let (attempt, unit) = (AttemptId(attempt), UnitNo(unit));
+            lease.attempts.push(HeldAttempt { attempt, unit, bytes, number });
+        }
+        Ok(())
+    }
+}
+
 fn check_hello(hello: wire::DukeHello) -> Result<Machine, LinkError> {
     check_protocol(hello.protocol)?;
     if hello.cpus == 0 || hello.cpus > DUKE_CPUS_MAX {
@@ -138,7 +192,8 @@ fn check_hello(hello: wire::DukeHello) -> Result<Machine, LinkError> {
         return Err(LinkError::Nonsense("the name of its host is too long, or has control characters"));
     }
     let labels = hello.labels.into_iter().collect();
-    Ok(Machine { hostname: hello.hostname, cpus: hello.cpus, ram_bytes: hello.ram_bytes, labels })
+    let wire::DukeHello { hostname, cpus, ram_bytes, boot, seat, link, .. } = hello;
+    Ok(Machine { hostname, cpus, ram_bytes, labels, boot, seat, link })
 }
 
 /// The word as the reactor knows it.
@@ -166,6 +221,7 @@ fn check_word((word, payload): Arrived<DukeWord>) -> Result<Said, LinkError> {
             Said::SlotsBroken { job: JobId(broken.job), slots: broken.slots, reason }
         }
         Some(Word::Draining(wire::Draining {})) => Said::Draining,
+        Some(Word::HeldLease(_)) => return Err(LinkError::Nonsense("it names late what it holds")),
         Some(Word::Hello(_)) => return Err(LinkError::Nonsense("a second hello")),
         Some(Word::Piece(_) | Word::End(_)) | None => {
             return Err(LinkError::Nonsense("a word of a kind that is not known"));

@@ -32,6 +32,7 @@ pub(super) fn check_wishes(request: &mut wire::OpenJob) -> Result<JobSpec, LinkE
         priority: request.priority,
         max_parallel: (request.max_parallel > 0).then_some(request.max_parallel),
         requires: requires.into_iter().collect(),
+        speculate: request.speculate,
     })
 }
 
@@ -47,7 +48,7 @@ mod tests {
 
     #[test]
     fn who_wishes_nothing_weighs_one() {
-        assert_eq!(told(|_| ()), Ok(JobSpec { project: "p".to_owned(), ..JobSpec::default() }));
+        assert_eq!(told(|_| ()), Ok(JobSpec { project: "p".to_owned(), speculate: false, ..JobSpec::default() }));
     }
 
     #[test]

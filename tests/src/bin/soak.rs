@@ -3,8 +3,8 @@
 
 use clap::Parser;
 
-/// Runs jobs on a kingdom of real processes while peasants and dukes are killed and stopped and links are cut, frozen,
-/// delayed and throttled. Ends with a panic, and the logs, when an output is not right.
+/// Runs jobs on a kingdom of real processes while peasants, dukes, kings and queens are killed, peasants and dukes are
+/// stopped, and links are cut, frozen, delayed and throttled. Ends with a panic, and the logs, when an output is not right.
 #[derive(Debug, Parser)]
 struct Options {
     /// For how long

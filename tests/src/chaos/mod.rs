@@ -1,5 +1,6 @@
-//! Trouble for real processes, from a seed: peasants and dukes are killed and stopped, links are cut, frozen, delayed and
-//! throttled, while queens run one job after the other. Every output must be right, whole, and there once.
+//! Trouble for real processes, from a seed: peasants, dukes, kings and queens are killed, peasants and dukes are stopped,
+//! links are cut, frozen, delayed and throttled, while queens run one job after the other. Every output must be right,
+//! whole, and there once.
 
 mod proxy;
 
@@ -50,6 +51,8 @@ struct Farm {
 struct Chaos {
     random: Rng,
     king: King,
+    /// The queens' way to the king.
+    door: Proxy,
     /// Where the king and the dukes have their files.
     place: Place,
     farms: Vec<Farm>,
@@ -64,8 +67,9 @@ struct Chaos {
 pub fn run(seed: u64, seconds: u64) -> Toll {
     let clock = Clock::start();
     let place = Place::default();
-    let king = place.king();
-    let mut chaos = Chaos { random: Rng::with_seed(seed), king, place, farms: Vec::new(), toll: Toll::default() };
+    let king = new_king(&place);
+    let door = Proxy::start(&king.address);
+    let mut chaos = Chaos { random: Rng::with_seed(seed), king, door, place, farms: Vec::new(), toll: Toll::default() };
     for number in 0..DUKES {
         let farm = chaos.new_farm(number);
         chaos.farms.push(farm);
@@ -76,6 +80,11 @@ pub fn run(seed: u64, seconds: u64) -> Toll {
             return chaos.end();
         }
     }
+}
+
+/// A king who does not wait long for queens that were killed.
+fn new_king(place: &Place) -> King {
+    place.king_with(&["--grace", "5s"])
 }
 
 impl Chaos {
@@ -91,10 +100,17 @@ impl Chaos {
         for number in 0..UNITS {
             place.write(format!("{}/{number}", number % 7), format!("slow {number}"));
         }
-        let mut queen = place.start_queen(&self.king, guest("slow.wat"), &[]);
+        let mut queen = self.new_queen(&place);
         while queen.is_running() {
             thread::park_timeout(PAUSE_MAX.mul_f64(self.random.f64()));
-            self.make_trouble();
+            if self.random.u8(..20) == 0 {
+                // Dropped, she is killed. The next goes on where she was.
+                drop(queen);
+                queen = self.new_queen(&place);
+                *self.toll.troubles.entry("queens killed").or_default() += 1;
+            } else {
+                self.make_trouble();
+            }
         }
         self.make_peace();
         let ended = queen.finish();
@@ -113,12 +129,24 @@ impl Chaos {
         self.toll.jobs += 1;
     }
 
+    fn new_queen(&self, place: &Place) -> Process {
+        place.start_queen_at(&self.door.address, guest("slow.wat"), &[])
+    }
+
+    /// Kills the king, and has another take his place.
+    fn replace_king(&mut self) {
+        self.king.process.signal(Signal::KILL);
+        self.king = new_king(&self.place);
+        self.door.lead_to(&self.king.address);
+        self.farms.iter().for_each(|farm| farm.proxy.lead_to(&self.king.address));
+    }
+
     fn make_trouble(&mut self) {
         let at = self.random.usize(..self.farms.len());
         let peasants = peasants_of(self.farms[at].duke.id());
         let peasant = self.random.choice(peasants);
         let farm = &mut self.farms[at];
-        let trouble = match self.random.u8(..12) {
+        let trouble = match self.random.u8(..14) {
             0..=2 => {
                 peasant.into_iter().for_each(|peasant| signal(peasant, Signal::KILL));
                 "peasants killed"
@@ -155,6 +183,14 @@ impl Chaos {
             9 => {
                 farm.proxy.set(Weather::Throttled(self.random.u64(1_000..100_000)));
                 "links throttled"
+            }
+            10 => {
+                self.door.cut();
+                "queens cut off"
+            }
+            11 => {
+                self.replace_king();
+                "kings killed"
             }
             _ => {
                 farm.make_peace();

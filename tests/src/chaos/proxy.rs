@@ -1,4 +1,4 @@
-//! A TCP proxy between a duke and the king that cuts, freezes, delays and throttles what goes through it.
+//! A TCP proxy between a duke or a queen and the king that cuts, freezes, delays and throttles what goes through it.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -33,6 +33,8 @@ pub struct Proxy {
 #[derive(Debug, Default)]
 struct Shared {
     weather: Weather,
+    /// Who listens behind it.
+    target: String,
     /// Both ends of each connection.
     streams: Vec<TcpStream>,
     over: bool,
@@ -44,14 +46,16 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let shared = Arc::<Mutex<Shared>>::default();
-        let (target, theirs) = (target.to_owned(), Arc::clone(&shared));
+        let theirs = Arc::clone(&shared);
+        lock(&shared).target = target.to_owned();
         thread::spawn(move || {
             for near in listener.incoming().flatten() {
                 if lock(&theirs).over {
                     return;
                 }
                 // A king who is not there refuses; so does his proxy.
-                let Ok(far) = TcpStream::connect(&target) else { continue };
+                let target = lock(&theirs).target.clone();
+                let Ok(far) = TcpStream::connect(target) else { continue };
                 for (from, to) in [(&near, &far), (&far, &near)] {
                     // Small messages must not wait for more of them.
                     from.set_nodelay(true).unwrap_or_default();
@@ -69,6 +73,11 @@ impl Proxy {
     /// Changes how bytes go through.
     pub fn set(&self, weather: Weather) {
         lock(&self.shared).weather = weather;
+    }
+
+    /// From now on somebody else listens behind it.
+    pub fn lead_to(&self, target: &str) {
+        lock(&self.shared).target = target.to_owned();
     }
 
     /// Ends all connections, at once and without a word.

@@ -184,16 +184,26 @@ impl Place {
 
     /// Starts a queen of a kingdom.
     pub fn start_queen(&self, king: &King, guest: impl AsRef<Path>, args: &[&str]) -> Process {
+        self.start_queen_at(&king.address, guest, args)
+    }
+
+    /// Starts a queen who looks for a king at this address.
+    pub fn start_queen_at(&self, address: &str, guest: impl AsRef<Path>, args: &[&str]) -> Process {
         let mut command = self.queen_command(guest);
-        command.arg("--king-address").arg(&king.address).args(args);
+        command.arg("--king-address").arg(address).args(args);
         Process::start(&mut command, "queen", self.path())
     }
 
     /// Starts a king, and waits until he listens.
     pub fn king(&self) -> King {
+        self.king_with(&[])
+    }
+
+    /// Starts a king with these flags, and waits until he listens.
+    pub fn king_with(&self, args: &[&str]) -> King {
         let port_file = self.path().join(format!("port-{}", fs::read_dir(self.path()).unwrap().count()));
         let mut command = self.command("king");
-        command.args(["--port", "0", "--http", "127.0.0.1:0", "--port-file"]).arg(&port_file);
+        command.args(["--port", "0", "--http", "127.0.0.1:0", "--port-file"]).arg(&port_file).args(args);
         let process = Process::start(&mut command, "king", self.path());
         let address = until(
             "the king's port file",

@@ -1,12 +1,12 @@
 //! A simulated duke: the real roster, and peasants that do what their units' nature is.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
 use distwasm_duke::roster::{Action, AnswerId, Event, Outcome, Roster};
-use distwasm_king::scheduler;
+use distwasm_king::scheduler::{self, HeldAttempt, HeldLease};
 use distwasm_proto::{
     ids::{AttemptId, BaronId, DukeId, JobId, UnitNo},
     limits::RESULT_UNASKED_BYTES_MAX,
@@ -15,50 +15,79 @@ use distwasm_proto::{
 
 use super::{
     weather::{EVIDENCE_BYTES, Nature},
-    world::{Due, DukeOrder, KingWord, PeasantDue, Sender, World},
+    world::{Due, DukeOrder, Joining, KingWord, PeasantDue, Sender, World, queen_of},
 };
 
-/// One duke.
+/// One duke, on one machine, over all his links.
 #[derive(Debug)]
 pub(super) struct Duke {
+    /// The link that stands, as far as he knows.
+    pub(super) link: Option<DukeId>,
+    /// When the last one broke, if he has anything from it.
+    pub(super) away_since: Option<Time>,
     cpus: u32,
     ram_bytes: u64,
     /// Its label.
     pub(super) zone: u64,
     roster: Roster,
     slot_bytes: BTreeMap<JobId, u64>,
-    attempts: BTreeMap<AttemptId, (JobId, UnitNo)>,
-    offered: BTreeMap<AttemptId, u64>,
-    peasants: BTreeMap<BaronId, Peasant>,
-    peasants_made: u64,
-    answers: BTreeMap<AnswerId, bool>,
-    answers_made: u64,
+    /// Jobs that he was told are over, but whose peasants he still has.
+    closed: BTreeSet<JobId>,
+    unfit: BTreeSet<JobId>,
+    pub(super) attempts: BTreeMap<AttemptId, Held>,
+    left: BTreeMap<AttemptId, Left>,
+    pub(super) peasants: BTreeMap<BaronId, Peasant>,
+    pub(super) peasants_made: u64,
+    pub(super) answers: BTreeMap<AnswerId, bool>,
+    pub(super) answers_made: u64,
     draining: bool,
+}
+
+/// An attempt that has not ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    pub(super) job: JobId,
+    pub(super) unit: UnitNo,
+    pub(super) bytes: u64,
+    pub(super) number: u32,
+}
+
+/// What an attempt left, until the king says that nobody needs it.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    held: Held,
+    outcome: scheduler::Outcome,
+    run_us: u64,
+    said: bool,
 }
 
 /// One peasant.
 #[derive(Debug)]
-struct Peasant {
-    number: u64,
-    job: JobId,
+pub(super) struct Peasant {
+    pub(super) number: u64,
+    pub(super) job: JobId,
     /// What it has not begun.
-    pipe: VecDeque<AttemptId>,
-    busy: bool,
+    pub(super) pipe: VecDeque<AttemptId>,
+    pub(super) busy: bool,
     /// Answers leave in order; none leaves before this.
-    answers_after: Time,
-    dead: bool,
+    pub(super) answers_after: Time,
+    pub(super) dead: bool,
 }
 
 impl Duke {
     pub(super) fn new(cpus: u32, ram_bytes: u64, zone: u64) -> Duke {
         Duke {
+            link: None,
+            away_since: None,
             cpus,
             ram_bytes,
             zone,
             roster: Roster::default(),
             slot_bytes: BTreeMap::new(),
+            closed: BTreeSet::new(),
+            unfit: BTreeSet::new(),
             attempts: BTreeMap::new(),
-            offered: BTreeMap::new(),
+            left: BTreeMap::new(),
             peasants: BTreeMap::new(),
             peasants_made: 0,
             answers: BTreeMap::new(),
@@ -68,7 +97,42 @@ impl Duke {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.peasants.is_empty() && self.slot_bytes.is_empty() && self.attempts.is_empty() && self.offered.is_empty()
+        self.peasants.is_empty() && self.slot_bytes.is_empty() && self.attempts.is_empty() && self.left.is_empty()
+    }
+
+    /// Forgets what there is for a job; says whether it was open.
+    fn close(&mut self, job: JobId) -> bool {
+        if !self.slot_bytes.contains_key(&job) || !self.closed.insert(job) {
+            return false;
+        }
+        self.attempts.retain(|_, held| held.job != job);
+        self.left.retain(|_, left| left.held.job != job);
+        true
+    }
+
+    /// He has a new link, and names what he has.
+    pub(super) fn links(&mut self, link: DukeId) -> Joining {
+        self.link = Some(link);
+        let Duke { cpus, ram_bytes, zone, .. } = *self;
+        Joining { machine: link, after: None, cpus, ram_bytes, zone, holds: self.holdings() }
+    }
+
+    /// All that he has for a king.
+    fn holdings(&self) -> Vec<HeldLease> {
+        let held = |(attempt, held): (&AttemptId, &Held)| HeldAttempt {
+            attempt: *attempt,
+            unit: held.unit,
+            bytes: held.bytes,
+            number: held.number,
+        };
+        let lease = |(job, slot_bytes): (&JobId, &u64)| {
+            let (slots, leaving) = self.roster.slots_of(*job);
+            let begun = self.attempts.iter().filter(|(_, held)| held.job == *job).map(held);
+            let ended = self.left.iter().filter(|(_, left)| left.held.job == *job);
+            let attempts = begun.chain(ended.map(|(attempt, left)| held((attempt, &left.held)))).collect();
+            HeldLease { job: *job, key: queen_of(*job).0, slot_bytes: *slot_bytes, slots, leaving, attempts }
+        };
+        self.slot_bytes.iter().map(lease).collect()
     }
 
     fn check(&self, id: DukeId) {
@@ -81,16 +145,17 @@ impl Duke {
 }
 
 impl World {
-    pub(super) fn duke_hears(&mut self, id: DukeId, order: DukeOrder) {
-        // An order to a duke who died on the way.
-        if !self.dukes.contains_key(&id) {
+    pub(super) fn duke_hears(&mut self, link: DukeId, order: DukeOrder) {
+        // An order to a duke who died on the way, or who has another link by now.
+        let Some(id) = self.machines.get(&link).copied() else { return };
+        if self.dukes.get(&id).is_none_or(|duke| duke.link != Some(link)) {
             return;
         }
         let mut input_bytes = 0;
         let mut timeout = None;
         match &order {
             DukeOrder::Start { job, unit, .. } => {
-                input_bytes = self.queens[job].unit(*unit).input_bytes;
+                input_bytes = self.queen_of(*job).unit(*unit).input_bytes;
                 if self.faults_go_on() && self.dice.permille(self.weather.duke_dies) {
                     let in_us = self.dice.below(20_000);
                     self.later(in_us, Due::DukeDies(id));
@@ -100,38 +165,50 @@ impl World {
                 } else if self.faults_go_on() && self.dice.permille(self.weather.duke_drains) {
                     let in_us = self.dice.below(20_000);
                     self.later(in_us, Due::DukeDrains(id));
+                } else if self.faults_go_on() && self.dice.permille(self.weather.duke_is_cut_off) {
+                    let in_us = self.dice.below(20_000);
+                    self.later(in_us, Due::DukeCutOff(id));
                 }
             }
             DukeOrder::OpenLease { job, .. } => {
-                timeout = self.queens[job].plan().timeout_us.map(Duration::from_micros);
+                timeout = self.queen_of(*job).plan().timeout_us.map(Duration::from_micros);
             }
             _ => {}
         }
         let Some(duke) = self.dukes.get_mut(&id) else { return };
+        duke.away_since = None;
         let event = match order {
             DukeOrder::OpenLease { job, slot_bytes } => {
                 duke.slot_bytes.insert(job, slot_bytes);
                 Event::LeaseOpened { job, timeout }
             }
             DukeOrder::CloseLease { job } => {
-                duke.attempts.retain(|_, (of, _)| *of != job);
-                let attempts = &duke.attempts;
-                duke.offered.retain(|attempt, _| attempts.contains_key(attempt));
+                if !duke.close(job) {
+                    return;
+                }
                 Event::LeaseClosed { job }
             }
             DukeOrder::Grant { job, slots } => Event::SlotsGranted { job, slots },
             DukeOrder::AskBack { job, slots } => Event::SlotsAskedBack { job, slots },
-            DukeOrder::Start { job, unit, attempt, alone } => {
-                let known = duke.attempts.insert(attempt, (job, unit));
+            DukeOrder::Forget { attempt } => {
+                if duke.left.remove(&attempt).is_some() {
+                    return self.leave_if_drained(id);
+                }
+                let Some(held) = duke.attempts.get(&attempt) else { return };
+                Event::AttemptForgotten { job: held.job, attempt }
+            }
+            DukeOrder::Start { job, unit, attempt, number, alone } => {
+                let held = Held { job, unit, bytes: input_bytes, number };
+                let known = duke.attempts.insert(attempt, held);
                 assert!(known.is_none(), "attempt_is_started_once: {attempt}");
                 Event::AttemptArrived { job, attempt, bytes: input_bytes, alone }
             }
             DukeOrder::Fetch { attempt } => {
-                let bytes = duke.offered.remove(&attempt);
-                let bytes = bytes.unwrap_or_else(|| panic!("only_offers_are_fetched: {attempt}"));
-                duke.attempts.remove(&attempt);
-                let outcome = scheduler::Outcome::Done { bytes };
-                self.duke_says(id, scheduler::Event::AttemptEnded { duke: id, attempt, outcome, run_us: 0 });
+                let left = duke.left.get_mut(&attempt).filter(|left| !left.said);
+                let left = left.unwrap_or_else(|| panic!("only_offers_are_fetched: {attempt}"));
+                left.said = true;
+                let Left { outcome, run_us, .. } = *left;
+                self.duke_says(id, |duke| scheduler::Event::AttemptEnded { duke, attempt, outcome, run_us });
                 return self.leave_if_drained(id);
             }
         };
@@ -159,24 +236,27 @@ impl World {
     pub(super) fn duke_drains(&mut self, id: DukeId) {
         let Some(duke) = self.dukes.get_mut(&id).filter(|duke| !duke.draining) else { return };
         duke.draining = true;
-        self.duke_says(id, scheduler::Event::DukeDraining { duke: id });
+        self.duke_says(id, |duke| scheduler::Event::DukeDraining { duke });
         self.leave_if_drained(id);
     }
 
     fn leave_if_drained(&mut self, id: DukeId) {
         let Some(duke) = self.dukes.get(&id).filter(|duke| duke.draining && duke.roster.is_idle()) else { return };
-        if !duke.attempts.is_empty() || !duke.offered.is_empty() {
+        if !duke.attempts.is_empty() || duke.left.values().any(|left| !left.said) {
             return;
         }
+        self.duke_says(id, |duke| scheduler::Event::DukeLost { duke });
         self.dukes.remove(&id);
         self.tally.dukes_drained += 1;
-        self.duke_says(id, scheduler::Event::DukeLost { duke: id });
         let back_in = self.dice.below(5_000_000);
-        self.later(back_in, Due::DukeComes);
+        self.later(back_in, Due::DukeComes(None));
     }
 
-    fn duke_says(&mut self, id: DukeId, event: scheduler::Event) {
-        self.send(Sender::Duke(id), true, Due::ToKing(Sender::Duke(id), KingWord::Event(event)));
+    /// Says something over the link that stands. Without one it is lost.
+    fn duke_says(&mut self, id: DukeId, event: impl FnOnce(DukeId) -> scheduler::Event) {
+        let Some(link) = self.dukes.get(&id).and_then(|duke| duke.link) else { return };
+        let sender = Sender::Duke(link);
+        self.send(sender, true, Due::ToKing(sender, KingWord::Event(event(link))));
     }
 
     fn duke_acts(&mut self, id: DukeId, action: Action) {
@@ -202,46 +282,83 @@ impl World {
                 self.later(in_us, Due::Peasant(id, baron, number, PeasantDue::Dies));
             }
             Action::Report { attempt, outcome, run_us } => self.report(id, attempt, outcome, run_us),
-            Action::Offer { attempt, bytes, run_us, .. } => {
-                duke.offered.insert(attempt, bytes);
-                self.tally.offers += 1;
-                self.duke_says(id, scheduler::Event::ResultOffered { duke: id, attempt, bytes, run_us });
+            Action::Drop { attempt } => {
+                duke.attempts.remove(&attempt);
             }
-            Action::TellUnfit { job } => self.duke_says(id, scheduler::Event::ProgramUnfit { duke: id, job }),
+            Action::Offer { attempt, bytes, run_us, .. } => {
+                // Nobody may want it any more.
+                let Some(held) = duke.attempts.remove(&attempt) else { return };
+                let outcome = scheduler::Outcome::Done { bytes };
+                self.tally.offers += 1;
+                self.leave_behind(id, attempt, Left { held, outcome, run_us, said: false });
+            }
+            Action::TellUnfit { job } => {
+                duke.unfit.insert(job);
+                self.duke_says(id, |duke| scheduler::Event::ProgramUnfit { duke, job });
+            }
             Action::TellReleased { job, slots } => {
-                self.duke_says(id, scheduler::Event::SlotsReleased { duke: id, job, slots });
+                self.duke_says(id, |duke| scheduler::Event::SlotsReleased { duke, job, slots });
             }
             Action::TellBroken { job, slots } => {
-                self.duke_says(id, scheduler::Event::SlotsBroken { duke: id, job, slots });
+                self.duke_says(id, |duke| scheduler::Event::SlotsBroken { duke, job, slots });
             }
             Action::Forget { job } => {
                 duke.slot_bytes.remove(&job);
+                duke.closed.remove(&job);
+                duke.unfit.remove(&job);
             }
         }
     }
 
     fn report(&mut self, id: DukeId, attempt: AttemptId, outcome: Outcome, run_us: u64) {
         let Some(duke) = self.dukes.get_mut(&id) else { return };
-        let Some((job, unit)) = duke.attempts.remove(&attempt) else { panic!("ended_attempt_is_known: {attempt}") };
+        // Nobody may want it any more.
+        let Some(held) = duke.attempts.remove(&attempt) else { return };
+        let Held { job, unit, .. } = held;
         let outcome = match outcome {
             Outcome::Answered(answer) if duke.answers[&answer] => {
-                let bytes = self.queens[&job].result_bytes(unit);
+                let bytes = self.queen_of(job).result_bytes(unit);
                 scheduler::Outcome::Done { bytes }
             }
             Outcome::Answered(_) | Outcome::TimedOut(_) => scheduler::Outcome::Failed { bytes: EVIDENCE_BYTES },
             Outcome::Killed(_) => {
-                let nature = self.queens[&job].unit(unit).nature;
+                let nature = self.queen_of(job).unit(unit).nature;
                 let by_chance = self.weather.peasant_dies > 0;
                 assert!(nature == Nature::Kills || by_chance, "only_the_guilty_is_blamed: {job}, {unit}");
                 scheduler::Outcome::Killed { bytes: EVIDENCE_BYTES }
             }
-            Outcome::Returned { suspect } => scheduler::Outcome::Returned { suspect },
+            Outcome::Returned { suspect } => {
+                let outcome = scheduler::Outcome::Returned { suspect };
+                return self.duke_says(id, |duke| scheduler::Event::AttemptEnded { duke, attempt, outcome, run_us });
+            }
         };
-        self.duke_says(id, scheduler::Event::AttemptEnded { duke: id, attempt, outcome, run_us });
+        self.leave_behind(id, attempt, Left { held, outcome, run_us, said: false });
+    }
+
+    fn leave_behind(&mut self, id: DukeId, attempt: AttemptId, left: Left) {
+        if let Some(duke) = self.dukes.get_mut(&id) {
+            duke.left.insert(attempt, left);
+        }
+        self.say_left(id, attempt);
+    }
+
+    /// Says how an attempt ended, or offers its large result.
+    fn say_left(&mut self, id: DukeId, attempt: AttemptId) {
+        let Some(left) = self.dukes.get_mut(&id).and_then(|duke| duke.left.get_mut(&attempt)) else { return };
+        let Left { outcome, run_us, .. } = *left;
+        match outcome {
+            scheduler::Outcome::Done { bytes } if bytes > RESULT_UNASKED_BYTES_MAX => {
+                self.duke_says(id, |duke| scheduler::Event::ResultOffered { duke, attempt, bytes, run_us });
+            }
+            _ => {
+                left.said = true;
+                self.duke_says(id, |duke| scheduler::Event::AttemptEnded { duke, attempt, outcome, run_us });
+            }
+        }
     }
 
     pub(super) fn compiled(&mut self, id: DukeId, job: JobId) {
-        let unfit = self.queens[&job].plan().unfit && self.dice.permille(500);
+        let unfit = self.queen_of(job).plan().unfit && self.dice.permille(500);
         let broken = self.faults_go_on() && self.dice.permille(self.weather.start_fails);
         let event = match (broken, unfit) {
             (true, _) => Event::ProgramBroken { job },
@@ -251,121 +368,33 @@ impl World {
         self.duke_handles(id, vec![event]);
     }
 
-    // ---- Peasants -------------------------------------------------------------------------------------------------
+    // ---- Coming back ----------------------------------------------------------------------------------------------
 
-    fn spawn(&mut self, id: DukeId, baron: BaronId, job: JobId) {
-        let fails = self.faults_go_on() && self.dice.permille(self.weather.start_fails);
-        let unfit = self.queens[&job].plan().unfit;
-        let now = self.now;
+    /// Says what a king may not have heard.
+    pub(super) fn say_again(&mut self, id: DukeId) {
         let Some(duke) = self.dukes.get_mut(&id) else { return };
-        duke.peasants_made += 1;
-        let number = duke.peasants_made;
-        let peasant = Peasant { number, job, pipe: VecDeque::new(), busy: false, answers_after: now, dead: false };
-        assert!(duke.peasants.insert(baron, peasant).is_none(), "baron_has_one_peasant: {baron}");
-        let due = match (fails, unfit) {
-            (true, _) => PeasantDue::Dies,
-            (false, true) => PeasantDue::Unfit,
-            (false, false) => PeasantDue::Ready,
-        };
-        let in_us = 1_000 + self.dice.below(5_000);
-        self.later(in_us, Due::Peasant(id, baron, number, due));
+        let (draining, left): (bool, Vec<AttemptId>) = (duke.draining, duke.left.keys().copied().collect());
+        let unfit: Vec<JobId> = duke.unfit.difference(&duke.closed).copied().collect();
+        duke.left.values_mut().for_each(|left| left.said = false);
+        left.into_iter().for_each(|attempt| self.say_left(id, attempt));
+        for job in unfit {
+            self.duke_says(id, |duke| scheduler::Event::ProgramUnfit { duke, job });
+        }
+        if draining {
+            self.duke_says(id, |duke| scheduler::Event::DukeDraining { duke });
+            self.leave_if_drained(id);
+        }
     }
 
-    pub(super) fn peasant_due(&mut self, id: DukeId, baron: BaronId, number: u64, due: PeasantDue) {
-        let Some(duke) = self.dukes.get_mut(&id) else { return };
-        let Some(peasant) = duke.peasants.get_mut(&baron).filter(|peasant| peasant.number == number) else { return };
-        if peasant.dead && due != PeasantDue::Gone {
+    /// No king has come in time: what there is for him is given up.
+    pub(super) fn duke_gives_up(&mut self, id: DukeId, since: Time) {
+        let Some(duke) = self.dukes.get_mut(&id).filter(|duke| duke.away_since == Some(since)) else { return };
+        if duke.link.is_some() {
             return;
         }
-        match due {
-            PeasantDue::Ready => self.duke_handles(id, vec![Event::PeasantReady { baron }]),
-            PeasantDue::Unfit => {
-                let job = peasant.job;
-                self.duke_handles(id, vec![Event::ProgramUnfit { job }]);
-                self.later(100, Due::Peasant(id, baron, number, PeasantDue::Dies));
-            }
-            PeasantDue::Next => {
-                peasant.busy = false;
-                self.peasant_goes_on(id, baron);
-            }
-            PeasantDue::Answers { attempt, begun } => self.peasant_answers(id, baron, attempt, begun),
-            PeasantDue::Dies => {
-                peasant.dead = true;
-                self.tally.peasants_died += 1;
-                self.later(200, Due::Peasant(id, baron, number, PeasantDue::Gone));
-            }
-            PeasantDue::Gone => {
-                duke.peasants.remove(&baron);
-                self.duke_handles(id, vec![Event::PeasantGone { baron }]);
-            }
-        }
-    }
-
-    /// Begins the next unit, if there is one and nothing else is running.
-    fn peasant_goes_on(&mut self, id: DukeId, baron: BaronId) {
-        let dies_by_chance = self.faults_go_on() && self.dice.permille(self.weather.peasant_dies);
-        let holds_back = self.dice.pick(&[0, 0, 1_000, 20_000]);
-        let now = self.now;
-        let Some(duke) = self.dukes.get_mut(&id) else { return };
-        let Some(peasant) = duke.peasants.get_mut(&baron).filter(|peasant| !peasant.busy && !peasant.dead) else {
-            return;
-        };
-        let Some(attempt) = peasant.pipe.pop_front() else { return };
-        peasant.busy = true;
-        let number = peasant.number;
-        // The job may be over, and its attempts forgotten, while its peasants still run.
-        let Some((job, unit)) = duke.attempts.get(&attempt).copied() else { return };
-        let plan = self.queens[&job].unit(unit);
-        let ends = Time(now.0 + plan.run_us);
-        let due = |due| Due::Peasant(id, baron, number, due);
-        match plan.nature {
-            Nature::Hangs => {}
-            Nature::Kills => self.at(ends, due(PeasantDue::Dies)),
-            // A unit under which three peasants die is to blame, whatever it did: bad luck strikes twice at most.
-            _ if dies_by_chance && self.strikes(job, unit) => self.at(ends, due(PeasantDue::Dies)),
-            _ => {
-                let Some(peasant) = self.dukes.get_mut(&id).and_then(|duke| duke.peasants.get_mut(&baron)) else {
-                    return;
-                };
-                let leaves = peasant.answers_after.max(Time(ends.0 + holds_back));
-                let large = plan.result_bytes > RESULT_UNASKED_BYTES_MAX;
-                let arrives = Time(leaves.0 + if large { 300 } else { 0 });
-                peasant.answers_after = arrives;
-                if large {
-                    self.at(leaves, due(PeasantDue::Answers { attempt, begun: true }));
-                }
-                self.at(arrives, due(PeasantDue::Answers { attempt, begun: false }));
-                self.at(ends, due(PeasantDue::Next));
-            }
-        }
-    }
-
-    /// Whether bad luck may strike this unit once more; notes that it does.
-    fn strikes(&mut self, job: JobId, unit: UnitNo) -> bool {
-        let Some(queen) = self.queens.get_mut(&job) else { return false };
-        let struck = queen.struck.entry(unit).or_insert(0);
-        *struck += 1;
-        *struck <= 2
-    }
-
-    fn peasant_answers(&mut self, id: DukeId, baron: BaronId, attempt: AttemptId, begun: bool) {
-        let Some(duke) = self.dukes.get_mut(&id) else { return };
-        // The job may be over.
-        let Some((job, unit)) = duke.attempts.get(&attempt).copied() else { return };
-        if begun {
-            return self.duke_handles(id, vec![Event::AnswerBegun { baron }]);
-        }
-        let Some(queen) = self.queens.get_mut(&job) else { return };
-        let plan = queen.unit(unit);
-        let done = match plan.nature {
-            Nature::Fails => false,
-            Nature::FailsOnce => !queen.failed_once.insert(unit),
-            Nature::Ordinary | Nature::Kills | Nature::Hangs | Nature::Broken => true,
-        };
-        duke.answers_made += 1;
-        let answer = AnswerId(duke.answers_made);
-        duke.answers.insert(answer, done);
-        let bytes = if done { plan.result_bytes } else { 0 };
-        self.duke_handles(id, vec![Event::Answered { baron, answer, done, bytes }]);
+        let jobs: Vec<JobId> = duke.slot_bytes.keys().copied().collect();
+        let closed = jobs.into_iter().filter(|job| duke.close(*job)).map(|job| Event::LeaseClosed { job });
+        let closed: Vec<Event> = closed.collect();
+        self.duke_handles(id, closed);
     }
 }

@@ -1,6 +1,9 @@
 //! The whole kingdom in one thread, from one seed: the real scheduler, rosters and submissions in a made-up world.
 
 mod duke;
+mod king;
+mod links;
+mod peasants;
 mod queen;
 mod weather;
 mod world;

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use distwasm_king::scheduler::{self, JobSpec};
+use distwasm_king::scheduler::{self, JobSpec, Resumption};
 use distwasm_proto::{
-    ids::{JobId, UnitNo},
+    ids::{AttemptId, JobId, UnitNo},
     limits::{WINDOW_BYTES, WINDOW_UNITS},
     time::Time,
 };
@@ -28,8 +28,16 @@ pub(super) struct Queen {
     verdicts: BTreeMap<UnitNo, bool>,
     /// Attempts that ended in a failure, so that the second attempt of a unit can be told from the first.
     pub(super) failed_once: BTreeSet<UnitNo>,
-    /// How often a unit was tried.
-    pub(super) tries: BTreeMap<UnitNo, u32>,
+    /// Attempts of her units, by all kings.
+    pub(super) attempts: BTreeSet<AttemptId>,
+    /// Her link: the first, the second, … and whether it stands as far as she knows.
+    pub(super) link: u64,
+    pub(super) linked: bool,
+    welcomed: bool,
+    /// What the king calls her job.
+    pub(super) number: JobId,
+    /// How many dukes there were, as she believes.
+    dukes: u32,
     /// How often bad luck struck a unit.
     pub(super) struck: BTreeMap<UnitNo, u32>,
     end: Option<End>,
@@ -37,7 +45,7 @@ pub(super) struct Queen {
 }
 
 impl Queen {
-    fn new(plan: QueenPlan, now: Time) -> Queen {
+    fn new(job: JobId, plan: QueenPlan, now: Time) -> Queen {
         let backlog = (0..plan.units.len()).collect();
         let ends_at = plan.time_limit_us.map(|limit_us| Time(now.0 + limit_us));
         let limits = Limits { failures: plan.failures_max, ends_at };
@@ -48,10 +56,49 @@ impl Queen {
             units: Vec::new(),
             verdicts: BTreeMap::new(),
             failed_once: BTreeSet::new(),
-            tries: BTreeMap::new(),
+            attempts: BTreeSet::new(),
+            link: 1,
+            linked: true,
+            welcomed: false,
+            number: job,
+            dukes: 2,
             struck: BTreeMap::new(),
             end: None,
             left: false,
+        }
+    }
+
+    /// Her link, if it stands as far as she knows and she has any use for it.
+    pub(super) fn standing_link(&self) -> Option<u64> {
+        (self.linked && !self.is_over() && !self.plan.units.is_empty()).then_some(self.link)
+    }
+
+    /// Whether she wants nothing any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.left || self.end.is_some()
+    }
+
+    /// What she has of her job. Who was never welcomed opens it anew.
+    pub(super) fn resumption(&self) -> Resumption {
+        if !self.welcomed {
+            return Resumption::default();
+        }
+        let (sent, lacking) = self.submission.lacking();
+        Resumption { sent, lacking, dukes: self.dukes }
+    }
+
+    pub(super) fn spec(&self) -> JobSpec {
+        let plan = &self.plan;
+        JobSpec {
+            project: plan.project.clone(),
+            min_ram_bytes: plan.min_ram_bytes,
+            one_per_machine: plan.one_per_machine,
+            retries: plan.retries,
+            weight: plan.weight,
+            priority: plan.priority,
+            max_parallel: plan.max_parallel,
+            requires: plan.zone.map(|zone| ("zone".to_owned(), zone.to_string())).into_iter().collect(),
+            speculate: plan.speculate,
         }
     }
 
@@ -105,27 +152,19 @@ impl World {
     pub(super) fn queen_comes(&mut self, number: usize) {
         let job = JobId(self.next_link());
         let plan = self.plans[number].clone();
-        let spec = JobSpec {
-            project: plan.project.clone(),
-            min_ram_bytes: plan.min_ram_bytes,
-            one_per_machine: plan.one_per_machine,
-            retries: plan.retries,
-            weight: plan.weight,
-            priority: plan.priority,
-            max_parallel: plan.max_parallel,
-            requires: plan.zone.map(|zone| ("zone".to_owned(), zone.to_string())).into_iter().collect(),
-        };
         let mut events: Vec<Event> =
             plan.units.iter().map(|unit| Event::InputListed { bytes: unit.input_bytes }).collect();
         events.push(Event::ListingEnded);
         let has_units = !plan.units.is_empty();
-        let queen = Queen::new(plan, self.now);
+        let queen = Queen::new(job, plan, self.now);
         if let Some(deadline) = queen.submission.next_deadline() {
             self.at(deadline, Due::QueenTick(job));
         }
+        let spec = queen.spec();
         self.queens.insert(job, queen);
         if has_units {
-            self.tell_king(job, scheduler::Event::JobOpened { job, spec });
+            let (key, resumes) = (job.0, Resumption::default());
+            self.tell_king(job, scheduler::Event::JobOpened { job, key, spec, resumes });
         }
         self.queen_handles(job, events);
     }
@@ -139,20 +178,34 @@ impl World {
         self.queen_handles(job, vec![Event::Interrupted]);
     }
 
-    pub(super) fn queen_hears(&mut self, job: JobId, news: QueenNews) {
+    pub(super) fn queen_hears(&mut self, job: JobId, link: u64, news: QueenNews) {
         let leaves = self.faults_go_on() && self.dice.permille(self.weather.queen_leaves);
+        let is_cut_off = self.faults_go_on() && self.dice.permille(self.weather.queen_is_cut_off);
         let Some(queen) = self.queens.get_mut(&job) else { return };
-        if queen.left {
+        if queen.left || !queen.linked || queen.link != link {
             return;
         }
         let event = match news {
-            QueenNews::Welcome => Event::Welcomed { window_units: WINDOW_UNITS, window_bytes: WINDOW_BYTES },
+            QueenNews::Welcome { number, known } => {
+                queen.number = number;
+                let welcomed = Event::Welcomed { window_units: WINDOW_UNITS, window_bytes: WINDOW_BYTES };
+                if std::mem::replace(&mut queen.welcomed, true) {
+                    self.queen_handles(job, vec![welcomed, Event::CameBack { known }]);
+                } else {
+                    self.queen_handles(job, vec![welcomed]);
+                }
+                return;
+            }
             QueenNews::Verdict { unit, done } => {
                 assert!(queen.submission.expects(unit), "verdict_is_on_an_open_unit: {job}, {unit}");
                 queen.check_verdict(job, unit, done);
                 assert!(queen.verdicts.insert(unit, done).is_none(), "no_verdict_twice: {job}, {unit}");
                 self.tally.verdicts += 1;
                 self.tally.failed += u64::from(!done);
+                let sender = Sender::Queen(job, link);
+                let slowly = self.dice.pick(&[10, 1_000, 300_000]);
+                let in_us = self.dice.below(slowly);
+                self.send_later(in_us, sender, true, Due::ToKing(sender, KingWord::Heard(job)));
                 Event::VerdictArrived { unit, done }
             }
             QueenNews::Ended => Event::JobEnded,
@@ -170,6 +223,10 @@ impl World {
             let in_us = self.dice.below(10_000);
             self.later(in_us, Due::QueenLeaves(job));
         }
+        if is_cut_off {
+            let in_us = self.dice.below(10_000);
+            self.later(in_us, Due::QueenCutOff(job));
+        }
     }
 
     pub(super) fn queen_handles(&mut self, job: JobId, mut events: Vec<Event>) {
@@ -183,6 +240,7 @@ impl World {
             for action in actions {
                 match action {
                     Action::ReadInputs { count } => events.extend(self.read_inputs(job, count)),
+                    Action::SendAgain { units } => units.into_iter().for_each(|unit| self.send_unit(job, unit)),
                     Action::CloseJob { .. } => self.tell_king(job, scheduler::Event::JobClosed { job }),
                     Action::Finish { end } => self.queen_ends(job, end),
                 }
@@ -220,19 +278,29 @@ impl World {
             let Some(input) = queen.backlog.pop_front() else { panic!("no_more_is_read_than_was_listed: {job}") };
             let unit = UnitNo(queen.units.len() as u64);
             queen.units.push(input);
-            let UnitPlan { nature, input_bytes: bytes, .. } = queen.plan.units[input];
-            let word = if nature == Nature::Broken {
-                KingWord::Event(scheduler::Event::UnitBroken { job, unit, bytes: EVIDENCE_BYTES })
-            } else {
-                KingWord::Unit { job, unit, bytes }
-            };
-            self.send(Sender::Queen(job), true, Due::ToKing(Sender::Queen(job), word));
+            let bytes = queen.plan.units[input].input_bytes;
+            self.send_unit(job, unit);
             sent.push(Event::UnitSent { unit, bytes });
         }
         sent
     }
 
-    fn tell_king(&mut self, job: JobId, event: scheduler::Event) {
-        self.send(Sender::Queen(job), true, Due::ToKing(Sender::Queen(job), KingWord::Event(event)));
+    fn send_unit(&mut self, job: JobId, unit: UnitNo) {
+        let Some(queen) = self.queens.get_mut(&job) else { return };
+        let UnitPlan { nature, input_bytes: bytes, .. } = queen.unit(unit);
+        let Some(link) = queen.standing_link() else { return };
+        let word = if nature == Nature::Broken {
+            KingWord::Event(scheduler::Event::UnitBroken { job, unit, bytes: EVIDENCE_BYTES })
+        } else {
+            KingWord::Unit { job, unit, bytes }
+        };
+        self.send(Sender::Queen(job, link), true, Due::ToKing(Sender::Queen(job, link), word));
+    }
+
+    /// Says something over her link. Without one it is lost.
+    pub(super) fn tell_king(&mut self, job: JobId, event: scheduler::Event) {
+        let Some(queen) = self.queens.get(&job).filter(|queen| queen.linked) else { return };
+        let sender = Sender::Queen(job, queen.link);
+        self.send(sender, true, Due::ToKing(sender, KingWord::Event(event)));
     }
 }

@@ -55,6 +55,12 @@ pub struct Weather {
     pub duke_falls_silent: u64,
     /// Chance that a duke begins to leave in peace with a unit that it gets.
     pub duke_drains: u64,
+    /// Chance that a duke's link breaks with a unit that it gets.
+    pub duke_is_cut_off: u64,
+    /// Chance that a queen's link breaks with a verdict that she gets.
+    pub queen_is_cut_off: u64,
+    /// How long kings live, on average, in microseconds; 0 for ever.
+    pub king_falls_us: u64,
     /// Chance that a queen leaves with a verdict that she gets.
     pub queen_leaves: u64,
     /// Chance that a peasant dies with nothing to do with its unit.
@@ -120,6 +126,8 @@ pub struct QueenPlan {
     pub zone: Option<u64>,
     /// For one unit; there is one where units hang.
     pub timeout_us: Option<u64>,
+    /// Whether units that take long are tried twice.
+    pub speculate: bool,
     /// Whether the program is unfit.
     pub unfit: bool,
     /// When the run is stopped.
@@ -152,6 +160,7 @@ impl QueenPlan {
             max_parallel: None,
             zone: None,
             timeout_us: None,
+            speculate: true,
             unfit: false,
             failures_max: None,
             time_limit_us: None,
@@ -172,6 +181,9 @@ impl Weather {
             duke_dies: 0,
             duke_falls_silent: 0,
             duke_drains: 0,
+            duke_is_cut_off: 0,
+            queen_is_cut_off: 0,
+            king_falls_us: 0,
             queen_leaves: 0,
             peasant_dies: 0,
             start_fails: 0,
@@ -191,6 +203,9 @@ impl Weather {
             duke_dies: dice.pick(&[0, 0, 2, 20]),
             duke_falls_silent: dice.pick(&[0, 0, 0, 5]),
             duke_drains: dice.pick(&[0, 0, 5, 30]),
+            duke_is_cut_off: dice.pick(&[0, 0, 5, 30]),
+            queen_is_cut_off: dice.pick(&[0, 0, 5, 30]),
+            king_falls_us: dice.pick(&[0, 0, 0, 1_000_000, 10_000_000]),
             queen_leaves: dice.pick(&[0, 0, 10]),
             peasant_dies: dice.pick(&[0, 0, 5]),
             start_fails: dice.pick(&[0, 0, 0, 300]),
@@ -217,6 +232,7 @@ impl Weather {
             max_parallel: dice.pick(&[None, None, None, Some(1), Some(3)]),
             zone: dice.pick(&[None, None, None, None, Some(0)]),
             timeout_us,
+            speculate: dice.permille(800),
             unfit: dice.permille(self.unfit),
             failures_max: dice.pick(&[
                 None,

@@ -1,11 +1,12 @@
 //! The simulated world: one king, dukes, peasants and queens in one thread, and a queue of what is due when.
 //!
 //! The real scheduler, rosters and submissions run here; all that is made up is what lies between them: links that
-//! delay messages, keep their order, and break; peasants that run, fail, hang and die; queens who leave.
+//! delay messages, keep their order, lose them and break; peasants that run, fail, hang and die; dukes and queens who
+//! leave, fall silent and come back; kings who fall and begin anew with nothing.
 
 use std::collections::BTreeMap;
 
-use distwasm_king::scheduler::{self, Scheduler};
+use distwasm_king::scheduler::{self, HeldLease};
 use distwasm_proto::{
     ids::{AttemptId, BaronId, DukeId, JobId, UnitNo},
     time::Time,
@@ -13,8 +14,9 @@ use distwasm_proto::{
 
 use super::{
     duke::Duke,
+    king::King,
     queen::Queen,
-    weather::{DUKE_BYTES_MIN, Dice, EVIDENCE_BYTES, QueenPlan, Weather},
+    weather::{DUKE_BYTES_MIN, Dice, QueenPlan, Weather},
 };
 
 /// Everything that can be due.
@@ -22,18 +24,28 @@ use super::{
 pub(super) enum Due {
     /// A word for the king, from one link.
     ToKing(Sender, KingWord),
-    /// An order for a duke.
+    /// An order for a duke, over this link.
     ToDuke(DukeId, DukeOrder),
-    /// News for a queen.
-    ToQueen(JobId, QueenNews),
-    /// A queen's connection takes results.
-    Take(JobId, u64),
+    /// News for a queen, over this link.
+    ToQueen(JobId, u64, QueenNews),
+    /// The king sees that a link is broken.
+    KingMisses(Sender),
+    KingFalls,
     KingTick,
     DukeTick(DukeId),
-    DukeComes,
+    /// A duke comes, perhaps in the place of another.
+    DukeComes(Option<DukeId>),
     DukeDies(DukeId),
     DukeFallsSilent(DukeId),
     DukeDrains(DukeId),
+    /// A duke's link breaks.
+    DukeCutOff(DukeId),
+    /// A duke without a link finds the king again.
+    DukeReturns(DukeId),
+    /// A duke has been without a king for as long as it goes on with what it has.
+    DukeGivesUp(DukeId, Time),
+    QueenCutOff(JobId),
+    QueenReturns(JobId),
     QueenComes(usize),
     QueenLeaves(JobId),
     QueenTick(JobId),
@@ -44,19 +56,37 @@ pub(super) enum Due {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Sender {
+    /// A duke's link.
     Duke(DukeId),
-    Queen(JobId),
+    /// A queen's link to a job: her first, second, …
+    Queen(JobId, u64),
 }
 
 #[derive(Clone, Debug)]
 pub(super) enum KingWord {
     Event(scheduler::Event),
+    /// A duke names what it has.
+    Joins(Box<Joining>),
     /// A unit of a queen.
     Unit {
         job: JobId,
         unit: UnitNo,
         bytes: u64,
     },
+    /// A queen has a verdict.
+    Heard(JobId),
+}
+
+/// A duke with a new link.
+#[derive(Clone, Debug)]
+pub(super) struct Joining {
+    pub(super) machine: DukeId,
+    /// Whose place it takes.
+    pub(super) after: Option<DukeId>,
+    pub(super) cpus: u32,
+    pub(super) ram_bytes: u64,
+    pub(super) zone: u64,
+    pub(super) holds: Vec<HeldLease>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -65,14 +95,22 @@ pub(super) enum DukeOrder {
     CloseLease { job: JobId },
     Grant { job: JobId, slots: u32 },
     AskBack { job: JobId, slots: u32 },
-    Start { job: JobId, unit: UnitNo, attempt: AttemptId, alone: bool },
+    Start { job: JobId, unit: UnitNo, attempt: AttemptId, number: u32, alone: bool },
+    Forget { attempt: AttemptId },
     Fetch { attempt: AttemptId },
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum QueenNews {
-    Welcome,
-    Verdict { unit: UnitNo, done: bool },
+    /// The king takes the job under this number, and knows these units of it.
+    Welcome {
+        number: JobId,
+        known: Vec<UnitNo>,
+    },
+    Verdict {
+        unit: UnitNo,
+        done: bool,
+    },
     Ended,
     Failed,
 }
@@ -107,6 +145,12 @@ pub struct Tally {
     pub jobs_unfit: u64,
     pub slots_asked_back: u64,
     pub offers: u64,
+    pub kings_fallen: u64,
+    pub dukes_cut_off: u64,
+    pub queens_cut_off: u64,
+    pub attempts_kept: u64,
+    pub attempts_forgotten: u64,
+    pub jobs_abandoned: u64,
 }
 
 impl Tally {
@@ -123,7 +167,21 @@ impl Tally {
         self.jobs_unfit += other.jobs_unfit;
         self.slots_asked_back += other.slots_asked_back;
         self.offers += other.offers;
+        self.kings_fallen += other.kings_fallen;
+        self.dukes_cut_off += other.dukes_cut_off;
+        self.queens_cut_off += other.queens_cut_off;
+        self.attempts_kept += other.attempts_kept;
+        self.attempts_forgotten += other.attempts_forgotten;
+        self.jobs_abandoned += other.jobs_abandoned;
     }
+}
+
+/// Queens come one after the other. A job that is opened anew gets a new number, so much higher.
+pub(super) const RENUMBERED: u64 = 1_000_000;
+
+/// The queen whose job has this number; she is known by its first number.
+pub(super) fn queen_of(job: JobId) -> JobId {
+    JobId(job.0 % RENUMBERED)
 }
 
 /// See the module's documentation.
@@ -132,16 +190,19 @@ pub struct World {
     pub(super) dice: Dice,
     pub(super) weather: Weather,
     pub(super) tally: Tally,
-    pub(super) scheduler: Scheduler,
+    pub(super) king: King,
+    /// Dukes, by machine.
     pub(super) dukes: BTreeMap<DukeId, Duke>,
+    /// Whose link it is.
+    pub(super) machines: BTreeMap<DukeId, DukeId>,
     pub(super) queens: BTreeMap<JobId, Queen>,
     pub(super) plans: Vec<QueenPlan>,
-    /// What the king holds of each job's inputs.
-    pub(super) held: BTreeMap<JobId, BTreeMap<UnitNo, u64>>,
     due: BTreeMap<(Time, u64), Due>,
     dues_made: u64,
     /// The latest arrival on each link in each direction, so that messages keep their order.
     arrivals: BTreeMap<(Sender, bool), Time>,
+    /// What arrives on a broken link later than this is lost.
+    cuts: BTreeMap<(Sender, bool), Time>,
     links_made: u64,
     log: Option<Vec<String>>,
 }
@@ -158,7 +219,7 @@ impl World {
         let mut world = World::empty(dice, weather, plans, log);
         for _ in 0..world.weather.dukes {
             let in_us = world.dice.below(3_000_000);
-            world.later(in_us, Due::DukeComes);
+            world.later(in_us, Due::DukeComes(None));
         }
         world
     }
@@ -167,7 +228,7 @@ impl World {
     pub fn fair(dukes: &[u32], plans: Vec<QueenPlan>) -> World {
         let mut world = World::empty(Dice::new(0), Weather::fair(), plans, false);
         for cpus in dukes {
-            world.duke_joins(*cpus, DUKE_BYTES_MIN);
+            world.new_duke(*cpus, DUKE_BYTES_MIN, None);
         }
         world
     }
@@ -178,19 +239,24 @@ impl World {
             dice,
             weather,
             tally: Tally::default(),
-            scheduler: Scheduler::default(),
+            king: King::default(),
             dukes: BTreeMap::new(),
+            machines: BTreeMap::new(),
             queens: BTreeMap::new(),
             plans,
-            held: BTreeMap::new(),
             due: BTreeMap::new(),
             dues_made: 0,
             arrivals: BTreeMap::new(),
+            cuts: BTreeMap::new(),
             links_made: 0,
             log: log.then(Vec::new),
         };
         for (number, comes_us) in world.plans.iter().map(|plan| plan.comes_us).enumerate().collect::<Vec<_>>() {
             world.later(comes_us, Due::QueenComes(number));
+        }
+        if world.weather.king_falls_us > 0 {
+            let in_us = world.dice.below(2 * world.weather.king_falls_us);
+            world.later(in_us, Due::KingFalls);
         }
         world
     }
@@ -204,7 +270,7 @@ impl World {
 
     /// The slots that each project has.
     pub fn slots_of_projects(&self) -> BTreeMap<&str, u32> {
-        self.scheduler.slots_of_projects()
+        self.king.scheduler.slots_of_projects()
     }
 
     /// How many units of each queen are done, in the order in which they came.
@@ -243,13 +309,31 @@ impl World {
 
     fn step(&mut self, due: Due) {
         match due {
-            Due::ToKing(sender, word) => self.king_hears(sender, word),
-            Due::ToDuke(duke, order) => self.duke_hears(duke, order),
-            Due::ToQueen(job, news) => self.queen_hears(job, news),
-            Due::Take(job, bytes) => self.king_handles(vec![scheduler::Event::ResultsTaken { job, bytes }]),
-            Due::KingTick => self.king_handles(vec![scheduler::Event::Tick]),
+            Due::ToKing(sender, word) => {
+                if !self.is_cut(sender, true) {
+                    self.king_hears(sender, word);
+                }
+            }
+            Due::ToDuke(link, order) => {
+                if !self.is_cut(Sender::Duke(link), false) {
+                    self.duke_hears(link, order);
+                }
+            }
+            Due::ToQueen(job, link, news) => {
+                if !self.is_cut(Sender::Queen(job, link), false) {
+                    self.queen_hears(job, link, news);
+                }
+            }
+            Due::KingMisses(sender) => self.king_misses(sender),
+            Due::KingFalls => self.king_falls(),
+            Due::DukeCutOff(duke) => self.duke_cut_off(duke),
+            Due::DukeReturns(duke) => self.duke_returns(duke),
+            Due::DukeGivesUp(duke, since) => self.duke_gives_up(duke, since),
+            Due::QueenCutOff(job) => self.queen_cut_off(job),
+            Due::QueenReturns(job) => self.queen_returns(job),
+            Due::KingTick => self.king_ticks(),
             Due::DukeTick(duke) => self.duke_handles(duke, vec![distwasm_duke::roster::Event::Tick]),
-            Due::DukeComes => self.duke_comes(),
+            Due::DukeComes(after) => self.duke_comes(after),
             Due::DukeDies(duke) => self.duke_dies(duke),
             Due::DukeDrains(duke) => self.duke_drains(duke),
             Due::DukeFallsSilent(duke) => self.duke_falls_silent(duke),
@@ -274,11 +358,38 @@ impl World {
 
     /// Sends something over a link: late, but in order.
     pub(super) fn send(&mut self, link: Sender, to_king: bool, due: Due) {
+        self.send_later(0, link, to_king, due);
+    }
+
+    /// The same by somebody who takes his time.
+    pub(super) fn send_later(&mut self, in_us: u64, link: Sender, to_king: bool, due: Due) {
         let delay = self.dice.below(self.weather.delay_us_max);
         let arrival = self.arrivals.entry((link, to_king)).or_default();
-        let at = Time(self.now.0 + delay).max(*arrival);
+        let at = Time(self.now.0 + in_us + delay).max(*arrival);
         *arrival = at;
         self.at(at, due);
+    }
+
+    /// Takes out what is next, if it is due at this very moment and of this kind.
+    pub(super) fn take_due_now(&mut self, is_of_kind: impl Fn(&Due) -> bool) -> Option<Due> {
+        let next = self.due.first_entry().filter(|next| next.key().0 == self.now && is_of_kind(next.get()))?;
+        Some(next.remove())
+    }
+
+    /// Breaks a link: what is under way may be lost, in both directions. When the king sees it is another matter.
+    pub(super) fn cut(&mut self, link: Sender) {
+        for to_king in [true, false] {
+            let in_us = self.dice.below(self.weather.delay_us_max);
+            self.cuts.insert((link, to_king), Time(self.now.0 + in_us));
+        }
+    }
+
+    pub(super) fn is_cut(&self, link: Sender, to_king: bool) -> bool {
+        self.cuts.get(&(link, to_king)).is_some_and(|cut| *cut <= self.now)
+    }
+
+    pub(super) fn queen_of(&self, job: JobId) -> &Queen {
+        &self.queens[&queen_of(job)]
     }
 
     pub(super) fn faults_go_on(&self) -> bool {
@@ -290,46 +401,6 @@ impl World {
         self.links_made
     }
 
-    fn duke_comes(&mut self) {
-        let cpus = 1 + self.dice.below(4) as u32;
-        let ram_bytes = DUKE_BYTES_MIN * (1 + self.dice.below(3));
-        self.duke_joins(cpus, ram_bytes);
-    }
-
-    fn duke_joins(&mut self, cpus: u32, ram_bytes: u64) {
-        let duke = DukeId(self.next_link());
-        // Whoever wants to be in the first zone finds a duke there in the end.
-        let first_zone_is_empty = self.dukes.values().all(|duke| duke.zone != 0);
-        let zone = if first_zone_is_empty { 0 } else { self.dice.below(2) };
-        self.dukes.insert(duke, Duke::new(cpus, ram_bytes, zone));
-        let labels = [("zone".to_owned(), zone.to_string())].into_iter().collect();
-        let joined = scheduler::Event::DukeJoined { duke, cpus, ram_bytes, labels };
-        self.send(Sender::Duke(duke), true, Due::ToKing(Sender::Duke(duke), KingWord::Event(joined)));
-    }
-
-    /// The duke is gone at once; the king sees it a little later.
-    fn duke_dies(&mut self, duke: DukeId) {
-        if self.dukes.remove(&duke).is_none() {
-            return;
-        }
-        self.tally.dukes_lost += 1;
-        let lost = KingWord::Event(scheduler::Event::DukeLost { duke });
-        self.send(Sender::Duke(duke), true, Due::ToKing(Sender::Duke(duke), lost));
-        let back_in = self.dice.below(5_000_000);
-        self.later(back_in, Due::DukeComes);
-    }
-
-    /// Nothing comes from the duke any more, though no connection was closed; keepalive finds it after 20 s.
-    fn duke_falls_silent(&mut self, duke: DukeId) {
-        if self.dukes.remove(&duke).is_none() {
-            return;
-        }
-        self.tally.dukes_lost += 1;
-        let lost = KingWord::Event(scheduler::Event::DukeLost { duke });
-        self.later(20_000_000, Due::ToKing(Sender::Duke(duke), lost));
-        self.later(25_000_000, Due::DukeComes);
-    }
-
     // ---- The end --------------------------------------------------------------------------------------------------
 
     /// With nothing more to happen: every job has ended, every input is settled, and every slot is free.
@@ -337,128 +408,9 @@ impl World {
         for (job, queen) in &self.queens {
             queen.check_end(*job);
         }
-        let census = self.scheduler.census();
-        assert_eq!((census.jobs, census.units_running), (0, 0), "every_job_ends");
-        assert_eq!((census.slots_granted, census.results_bytes), (0, 0), "everything_is_free_at_the_end");
-        assert!(self.held.values().all(BTreeMap::is_empty), "no_input_is_held_at_the_end");
+        self.king.check_rest();
         for (id, duke) in &self.dukes {
             assert!(duke.is_idle(), "duke_is_idle_at_the_end: {id}");
         }
-    }
-}
-
-/// The king's side of the world.
-impl World {
-    fn king_hears(&mut self, sender: Sender, word: KingWord) {
-        let event = match word {
-            KingWord::Event(event) => event,
-            KingWord::Unit { job, unit, bytes } => {
-                self.check_window(job, bytes);
-                if let Some(held) = self.held.get_mut(&job) {
-                    held.insert(unit, bytes);
-                }
-                scheduler::Event::UnitAdded { job, unit, bytes }
-            }
-        };
-        match (&event, sender) {
-            (scheduler::Event::JobOpened { job, .. }, _) => {
-                self.held.insert(*job, BTreeMap::new());
-                self.send(sender, false, Due::ToQueen(*job, QueenNews::Welcome));
-            }
-            (scheduler::Event::QueenLost { job }, _) => {
-                self.held.remove(job);
-            }
-            _ => {}
-        }
-        let mut events = vec![event];
-        // Now and then several words are handled as one batch.
-        while self.dice.permille(300) {
-            let next = self.due.first_entry().filter(|next| {
-                next.key().0 == self.now && matches!(next.get(), Due::ToKing(Sender::Duke(_), KingWord::Event(_)))
-            });
-            let Some(Due::ToKing(_, KingWord::Event(event))) =
-                next.map(std::collections::btree_map::OccupiedEntry::remove)
-            else {
-                break;
-            };
-            events.push(event);
-        }
-        self.king_handles(events);
-    }
-
-    /// A queen keeps to her window.
-    fn check_window(&self, job: JobId, bytes: u64) {
-        use distwasm_proto::limits::{WINDOW_BYTES, WINDOW_UNITS};
-        let Some(held) = self.held.get(&job) else { return };
-        let held_bytes: u64 = held.values().sum();
-        assert!(held.len() < WINDOW_UNITS as usize, "king_holds_no_more_units_than_the_window: {job}");
-        assert!(
-            held_bytes == 0 || held_bytes + bytes <= WINDOW_BYTES,
-            "king_holds_no_more_bytes_than_the_window: {job}"
-        );
-    }
-
-    /// A guest may be told which try of its unit it is.
-    fn check_number(&mut self, job: JobId, unit: UnitNo, number: u32) {
-        let Some(queen) = self.queens.get_mut(&job) else { return };
-        let tries = queen.tries.entry(unit).or_insert(0);
-        *tries += 1;
-        assert_eq!(number, *tries, "attempts_are_numbered_from_1: {job}, {unit}");
-    }
-
-    fn king_handles(&mut self, events: Vec<scheduler::Event>) {
-        let mut actions = Vec::new();
-        self.scheduler.handle(self.now, events, &mut actions);
-        self.scheduler.check();
-        for action in actions {
-            self.king_acts(action);
-        }
-        if let Some(deadline) = self.scheduler.next_deadline() {
-            self.at(deadline, Due::KingTick);
-        }
-    }
-
-    fn king_acts(&mut self, action: scheduler::Action) {
-        use scheduler::Action;
-        let (duke, order) = match action {
-            Action::OpenLease { duke, job, slot_bytes } => (duke, DukeOrder::OpenLease { job, slot_bytes }),
-            Action::CloseLease { duke, job } => (duke, DukeOrder::CloseLease { job }),
-            Action::GrantSlots { duke, job, slots } => (duke, DukeOrder::Grant { job, slots }),
-            Action::ReleaseSlots { duke, job, slots } => {
-                self.tally.slots_asked_back += u64::from(slots);
-                (duke, DukeOrder::AskBack { job, slots })
-            }
-            Action::StartAttempt { duke, job, unit, attempt, number, alone } => {
-                self.check_number(job, unit, number);
-                assert!(self.held[&job].contains_key(&unit), "input_is_held_until_the_verdict: {job}, {unit}");
-                (duke, DukeOrder::Start { job, unit, attempt, alone })
-            }
-            Action::FetchResult { duke, attempt } => (duke, DukeOrder::Fetch { attempt }),
-            Action::Report { job, unit, verdict, .. } => {
-                let done = matches!(verdict, scheduler::Verdict::Done(_));
-                if let Some(held) = self.held.get_mut(&job) {
-                    held.remove(&unit);
-                }
-                let result_bytes = if done { self.queens[&job].result_bytes(unit) } else { EVIDENCE_BYTES };
-                self.send(Sender::Queen(job), false, Due::ToQueen(job, QueenNews::Verdict { unit, done }));
-                if result_bytes > 0 {
-                    let slowly = self.dice.pick(&[10, 1_000, 300_000]);
-                    let in_us = self.dice.below(slowly);
-                    self.later(in_us, Due::Take(job, result_bytes));
-                }
-                return;
-            }
-            Action::TellStatus { .. } => return,
-            Action::EndJob { job, end } => {
-                self.held.remove(&job);
-                let news = match end {
-                    scheduler::JobEnd::Complete => QueenNews::Ended,
-                    scheduler::JobEnd::Unfit => QueenNews::Failed,
-                };
-                return self.send(Sender::Queen(job), false, Due::ToQueen(job, news));
-            }
-            Action::ExpelDuke { duke, why } => panic!("honest_duke_is_not_expelled: {duke}: {why}"),
-        };
-        self.send(Sender::Duke(duke), false, Due::ToDuke(duke, order));
     }
 }

@@ -1,19 +1,22 @@
 //! The queen's one loop: takes what the lister, the readers, the king and the writers say, has the submission decide,
 //! does what it decided, and keeps count for the report.
 
+mod link;
+mod threads;
+
 use std::{
     collections::{HashMap, VecDeque},
     path::PathBuf,
-    sync::{Arc, Mutex, mpsc as blocking},
+    sync::{Arc, mpsc as blocking},
+    time::Duration,
 };
 
 use distwasm_proto::{
     failure::{Failure, FailureKind},
     ids::UnitNo,
-    limits::{GOODBYE_WITHIN, MESSAGES_WAITING, REACTOR_QUEUE, READERS, READING_MAX, WRITERS},
+    limits::{GOODBYE_WITHIN, MESSAGES_WAITING, READERS},
     link::KingAddress,
     time::{Clock, time_of_day},
-    wire::FromQueen,
 };
 use thiserror::Error;
 use tokio::{
@@ -24,14 +27,17 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    king_link::{self, Incoming, JobRequest, LinkError, Told, Verdict, Window},
+    king_link::{Incoming, JobRequest, LinkError, Told, Verdict},
     limits::{FailureLimit, Limits},
-    listing::{self, BATCH, Found, Input},
-    output::{self, Output, Written},
-    readers::{self, Order, Post, Sent},
+    listing::{BATCH, Found, Input},
+    output::{Output, Written},
+    readers::{Order, Sent},
     report::{Counts, FailedUnit, PROGRESS_DRAWN_EVERY, Reporter, Tried},
     submission::{Action, End, Event, Submission},
 };
+
+use link::{Job, State, Step};
+use threads::{Channels, Readers, start_lister, start_readers, start_writers};
 
 /// Where a run reads and writes.
 #[derive(Clone, Debug)]
@@ -53,6 +59,8 @@ pub struct Terms<'a> {
     pub clock: Clock,
     /// What the run may cost.
     pub limits: Limits,
+    /// How long a king who went away is sought.
+    pub grace: Duration,
     /// The user wants it to end.
     pub interrupted: &'a CancellationToken,
 }
@@ -88,9 +96,6 @@ pub enum CutShort {
 /// Outputs in one order to a writer.
 const WRITE_BATCH: usize = 64;
 
-/// Orders that may wait for the writers; what is more waits here, bounded in bytes by `king_link`.
-const WRITE_ORDERS: usize = 2 * WRITERS;
-
 /// See the module's documentation.
 struct Reactor<'a> {
     limits: Limits,
@@ -102,21 +107,16 @@ struct Reactor<'a> {
     listed: VecDeque<Input>,
     /// Inputs of units without a verdict.
     open: HashMap<UnitNo, Input>,
-    readers: blocking::SyncSender<Order>,
+    readers: Readers,
+    job: Job,
+    grace: Duration,
+    listening: JoinSet<()>,
     writers: blocking::SyncSender<Vec<Output>>,
     /// What the writers are to get next.
     outputs: VecDeque<Output>,
     events: Vec<Event>,
     why: Option<CutShort>,
     end: Option<End>,
-}
-
-/// What the threads and the link say.
-struct Channels {
-    found: mpsc::Receiver<Found>,
-    sent: mpsc::Receiver<Sent>,
-    written: mpsc::Receiver<Vec<Written>>,
-    told: mpsc::Receiver<Result<Vec<Told>, LinkError>>,
 }
 
 /// Runs a job to its end. `household` ends with a reason when the king or duke of this process cannot go on.
@@ -129,8 +129,7 @@ pub async fn run(
     household: impl Future<Output = String>,
 ) -> Ending {
     let mut threads = JoinSet::new();
-    let (messages, outgoing) = mpsc::channel(MESSAGES_WAITING);
-    let (readers, sent) = start_readers(&mut threads, folders, messages.clone());
+    let (readers, sent) = start_readers(&mut threads, folders);
     let (writers, written) = start_writers(&mut threads, folders);
     let found = start_lister(&mut threads, folders);
     let (news, told) = mpsc::channel(MESSAGES_WAITING);
@@ -144,64 +143,37 @@ pub async fn run(
         listed: VecDeque::new(),
         open: HashMap::new(),
         readers,
+        job: Job::default(),
+        grace: terms.grace,
+        listening: JoinSet::new(),
         writers,
         outputs: VecDeque::new(),
         events: Vec::new(),
         why: None,
         end: None,
     };
-    let mut link = JoinSet::new();
-    let submit = king_link::submit(address, request, outgoing);
-    let listen = |incoming| {
-        link.spawn(listen(incoming, news.clone()));
-    };
-    reactor.run(&mut channels, submit, listen, terms.interrupted, household).await;
-    if reactor.end != Some(End::Complete) {
-        king_link::leave(messages).await;
+    let ways = Ways { address, request, news };
+    reactor.run(&mut channels, ways, terms.interrupted, household).await;
+    // Words that were said go out; units that were not do not.
+    if let Some(outgoing) = reactor.job.outgoing.take().filter(|_| reactor.end != Some(End::Complete)) {
+        outgoing.leave();
     }
+    let (post, mut listening) = (Arc::clone(&reactor.readers.post), std::mem::take(&mut reactor.listening));
     let ending = reactor.finish(channels).await;
+    // Nobody waits for the reactor any more, and so nobody has the lock for long.
+    post.end();
     // The king closes the link when he has heard of it; a king who does not is left alone.
-    let _closed = timeout(GOODBYE_WITHIN, link.join_next()).await;
-    link.shutdown().await;
+    let _closed = timeout(GOODBYE_WITHIN, listening.join_next()).await;
+    listening.shutdown().await;
     while threads.join_next().await.is_some() {}
     ending
 }
 
-fn start_lister(threads: &mut JoinSet<()>, folders: &Folders) -> mpsc::Receiver<Found> {
-    let (sender, found) = mpsc::channel(REACTOR_QUEUE);
-    let folders = folders.clone();
-    threads.spawn_blocking(move || listing::list(&folders.input, &folders.output, folders.only.as_deref(), &sender));
-    found
-}
-
-fn start_readers(
-    threads: &mut JoinSet<()>,
-    folders: &Folders,
-    messages: mpsc::Sender<FromQueen>,
-) -> (blocking::SyncSender<Order>, mpsc::Receiver<Sent>) {
-    let (orders, queue) = blocking::sync_channel(READING_MAX + 1);
-    let (sender, sent) = mpsc::channel(REACTOR_QUEUE);
-    let (queue, post) = (Arc::new(Mutex::new(queue)), Arc::new(Post::new(messages)));
-    for _ in 0..READERS {
-        let (input, queue, post, sender) =
-            (folders.input.clone(), Arc::clone(&queue), Arc::clone(&post), sender.clone());
-        threads.spawn_blocking(move || readers::read(&input, &queue, &post, &sender));
-    }
-    (orders, sent)
-}
-
-fn start_writers(
-    threads: &mut JoinSet<()>,
-    folders: &Folders,
-) -> (blocking::SyncSender<Vec<Output>>, mpsc::Receiver<Vec<Written>>) {
-    let (orders, queue) = blocking::sync_channel(WRITE_ORDERS);
-    let (sender, written) = mpsc::channel(REACTOR_QUEUE);
-    let queue = Arc::new(Mutex::new(queue));
-    for _ in 0..WRITERS {
-        let (folders, queue, sender) = (folders.clone(), Arc::clone(&queue), sender.clone());
-        threads.spawn_blocking(move || output::write(&folders.output, folders.sync, &queue, &sender));
-    }
-    (orders, written)
+/// What a run needs for its link.
+struct Ways<'a> {
+    address: &'a KingAddress,
+    request: &'a JobRequest,
+    news: mpsc::Sender<Result<Vec<Told>, LinkError>>,
 }
 
 /// Passes on what the king says. Waits in here for room for results, so that the loop never does.
@@ -219,15 +191,14 @@ impl Reactor<'_> {
     async fn run(
         &mut self,
         channels: &mut Channels,
-        submit: impl Future<Output = Result<(Incoming, Window), LinkError>>,
-        mut listen: impl FnMut(Incoming),
+        ways: Ways<'_>,
         interrupted: &CancellationToken,
         household: impl Future<Output = String>,
     ) {
-        tokio::pin!(submit, household);
-        let mut linked = false;
+        tokio::pin!(household);
+        let Ways { address, request, news } = ways;
+        let mut link = State::Unsought;
         let mut listing = true;
-        let mut sought = false;
         let mut ticks = interval(PROGRESS_DRAWN_EVERY);
         while self.end.is_none() {
             let deadline = self.submission.next_deadline().map(|time| self.clock.instant(time).into());
@@ -247,20 +218,22 @@ impl Reactor<'_> {
                     while let Ok(sent) = channels.sent.try_recv() {
                         self.on_sent(sent);
                     }
-                    self.on_told(told);
-                }
-                // There may be nothing to do; then there need not be a king.
-                submitted = &mut submit, if !linked && self.counts.found > 0 => {
-                    linked = true;
-                    match submitted {
-                        Ok((incoming, Window { units: window_units, bytes: window_bytes })) => {
-                            self.events.push(Event::Welcomed { window_units, window_bytes });
-                            self.reporter.state(0, 0, "");
-                            listen(incoming);
-                        }
-                        Err(error) => self.lose_king(error.into()),
+                    match told {
+                        Ok(told) => self.on_told(told),
+                        Err(error) => self.on_link_lost(error, &mut link),
                     }
                 }
+                step = link.next() => match step {
+                    Step::Opened(found) => {
+                        link = State::Standing;
+                        self.on_link_opened(*found, &news);
+                    }
+                    Step::Failed(error) => {
+                        link = State::Standing;
+                        self.lose_king(error.into());
+                    }
+                    Step::ReadersStopped => link = self.on_readers_stopped(channels, address, request),
+                },
                 why = &mut household => self.lose_king(CutShort::Household(why)),
                 () = interrupted.cancelled() => self.events.push(Event::Interrupted),
                 () = async { sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)).await }, if deadline.is_some() => {
@@ -269,9 +242,10 @@ impl Reactor<'_> {
                 _ = ticks.tick() => self.reporter.progress(&self.counts),
             }
             self.settle();
-            if self.counts.found > 0 && !linked && !sought {
-                sought = true;
+            // There may be nothing to do; then there need not be a king.
+            if self.counts.found > 0 && matches!(link, State::Unsought) {
                 self.reporter.state(0, 0, "no king has answered yet");
+                link = Self::seek(address, request);
             }
         }
     }
@@ -284,7 +258,8 @@ impl Reactor<'_> {
         for action in actions {
             match action {
                 Action::ReadInputs { count } => self.read_inputs(count),
-                Action::CloseJob { units } => self.order_readers(Order::Close { units }),
+                Action::SendAgain { units } => self.send_again(&units),
+                Action::CloseJob { units } => self.order_readers(Order::Close(self.job.link, units)),
                 Action::Finish { end } => self.end = Some(end),
             }
         }
@@ -354,16 +329,17 @@ impl Reactor<'_> {
         }
     }
 
-    fn on_told(&mut self, told: Result<Vec<Told>, LinkError>) {
-        let told = match told {
-            Ok(told) => told,
-            Err(error) => return self.lose_king(error.into()),
-        };
+    fn on_told(&mut self, told: Vec<Told>) {
+        let mut verdicts = 0;
         for word in told {
             match word {
-                Told::Verdict(verdict) => self.on_verdict(verdict),
+                Told::Verdict(verdict) => {
+                    verdicts += 1;
+                    self.on_verdict(verdict);
+                }
                 Told::State { slots, dukes, waits_for } => {
                     self.counts.slots = slots;
+                    self.job.dukes = dukes;
                     self.reporter.state(slots, dukes, &waits_for);
                 }
                 Told::Ended(None) => self.events.push(Event::JobEnded),
@@ -372,6 +348,9 @@ impl Reactor<'_> {
                     self.events.push(Event::JobFailed);
                 }
             }
+        }
+        if let Some(outgoing) = self.job.outgoing.as_ref().filter(|_| verdicts > 0) {
+            outgoing.heard(verdicts);
         }
     }
 
@@ -433,7 +412,7 @@ impl Reactor<'_> {
 
     fn order_readers(&mut self, order: Order) {
         // The submission gives the readers no more than their queue holds; they end only when the queen does.
-        if self.readers.try_send(order).is_err() {
+        if self.readers.orders.try_send(order).is_err() {
             self.lose_king(CutShort::Household("the threads that read inputs have ended".to_owned()));
         }
     }

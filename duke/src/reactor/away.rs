@@ -1,0 +1,192 @@
+//! What a duke keeps while his link is broken, and what he says when he is back.
+//!
+//! He names all slots and attempts that he has, and says again what the king may not have heard. What an attempt left is
+//! kept until the king says that nobody needs it: he may be lost before the queen has it.
+
+use distwasm_proto::{
+    failure::Failure,
+    ids::{AttemptId, JobId, UnitNo},
+    limits::{HELD_ATTEMPTS_NAMED, RESULT_UNASKED_BYTES_MAX},
+    payload::Payload,
+    wire::{self, duke_word::Word},
+};
+use tracing::{info, warn};
+
+use super::Reactor;
+use crate::{
+    baron::HeldResult,
+    king_link::{Arrival, Way},
+    roster::Event,
+    work::Input,
+};
+
+/// What an attempt left.
+pub(super) struct Left {
+    job: JobId,
+    unit: UnitNo,
+    number: u32,
+    input_bytes: u64,
+    run_us: u64,
+    remains: Remains,
+    /// It was said over the link that stands, to its end.
+    pub(super) said: bool,
+}
+
+/// What an attempt ended in.
+pub(super) enum Remains {
+    Result(HeldResult),
+    Failure(Failure),
+    Killed(Failure),
+}
+
+impl Left {
+    pub(super) fn new(job: JobId, input: &Input, run_us: u64, remains: Remains) -> Left {
+        let (unit, number, input_bytes) = (input.unit, input.number, input.bytes());
+        Left { job, unit, number, input_bytes, run_us, remains, said: false }
+    }
+
+    /// Tells the king how the attempt ended, or that there is a large result.
+    pub(super) fn say(&mut self, attempt: AttemptId, way: &Way) {
+        match &self.remains {
+            Remains::Result(held) if held.result.bytes() > RESULT_UNASKED_BYTES_MAX => {
+                let (result_bytes, run_us) = (held.result.bytes(), self.run_us);
+                way.say(Word::ResultOffered(wire::ResultOffered { attempt: attempt.0, result_bytes, run_us }));
+            }
+            Remains::Result(_) | Remains::Failure(_) | Remains::Killed(_) => self.say_ended(attempt, way),
+        }
+    }
+
+    pub(super) fn say_ended(&mut self, attempt: AttemptId, way: &Way) {
+        let (outcome, failure, result) = match &self.remains {
+            Remains::Result(held) => (wire::Outcome::Done, None, held.result.clone()),
+            Remains::Failure(failure) => (wire::Outcome::Failed, Some(failure), Payload::default()),
+            Remains::Killed(failure) => (wire::Outcome::Killed, Some(failure), Payload::default()),
+        };
+        let failure = failure.cloned().map(wire::Failure::from);
+        let mut ended = wire::AttemptEnded { attempt: attempt.0, run_us: self.run_us, failure, ..Default::default() };
+        ended.set_outcome(outcome);
+        way.say_with(Word::AttemptEnded(ended), result);
+        self.said = true;
+    }
+
+    /// Whether a large result waits until the king wants it.
+    pub(super) fn is_offer(&self) -> bool {
+        !self.said
+    }
+}
+
+impl Reactor {
+    pub(super) fn on_arrival(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Connected(king) => {
+                let holds = self.holdings();
+                self.way.greet(king, &self.household.machine, holds);
+                self.say_again();
+            }
+            Arrival::Told(told) => {
+                for told in told {
+                    if let Err(error) = self.on_told(told) {
+                        self.way.hang_up(&error);
+                        return self.on_lost(&error);
+                    }
+                }
+            }
+            Arrival::Lost(error) => self.on_lost(&error),
+        }
+    }
+
+    pub(super) fn on_welcome(&mut self) {
+        self.away_since = None;
+        self.way.on_welcome();
+    }
+
+    fn on_lost(&mut self, error: &crate::king_link::LinkError) {
+        warn!(%error, "the link to the king is gone; looking for him");
+        if !self.jobs.is_empty() {
+            let now = self.household.clock.now();
+            self.away_since.get_or_insert(now);
+        }
+        // The king may not have heard what was said last.
+        self.left.values_mut().for_each(|left| left.said = false);
+    }
+
+    /// All that this duke has for a king.
+    fn holdings(&self) -> Vec<wire::HeldLease> {
+        let mut holds = Vec::with_capacity(self.jobs.len());
+        for (id, job) in &self.jobs {
+            let (slots, leaving) = self.roster.slots_of(*id);
+            let begun = self.inputs.iter().filter(|(_, (of, _))| of == id).map(|(attempt, (_, input))| {
+                let (unit, number, bytes) = (input.unit.0, input.number, input.bytes());
+                wire::HeldAttempt { attempt: attempt.0, unit, bytes, number }
+            });
+            let ended = self.left.iter().filter(|(_, left)| left.job == *id).map(|(attempt, left)| {
+                let (unit, number, bytes) = (left.unit.0, left.number, left.input_bytes);
+                wire::HeldAttempt { attempt: attempt.0, unit, bytes, number }
+            });
+            let mut attempts: Vec<wire::HeldAttempt> = begun.chain(ended).collect();
+            attempts.sort_unstable_by_key(|held| held.attempt);
+            let lease = wire::HeldLease {
+                job: id.0,
+                key: job.key,
+                slot_bytes: job.slot_bytes,
+                slots,
+                leaving,
+                attempts: Vec::new(),
+            };
+            let mut named = attempts.chunks(HELD_ATTEMPTS_NAMED).map(<[_]>::to_vec);
+            holds.push(wire::HeldLease { attempts: named.next().unwrap_or_default(), ..lease.clone() });
+            holds.extend(named.map(|attempts| wire::HeldLease { attempts, ..lease.clone() }));
+        }
+        holds
+    }
+
+    /// Says what a king may not have heard.
+    fn say_again(&mut self) {
+        let mut left: Vec<AttemptId> = self.left.keys().copied().collect();
+        left.sort_unstable();
+        for attempt in left {
+            if let Some(left) = self.left.get_mut(&attempt) {
+                left.said = false;
+                left.say(attempt, &self.way);
+            }
+        }
+        for digest in self.supplies.wanted() {
+            self.way.say(Word::BlobWanted(wire::BlobWanted { digest: digest.to_wire() }));
+        }
+        for (id, _) in self.jobs.iter().filter(|(_, job)| job.open && job.unfit.is_some()) {
+            self.tell_unfit(*id);
+        }
+        if self.drained_at.is_some() {
+            self.way.say(Word::Draining(wire::Draining {}));
+        }
+    }
+
+    /// No king has come in time: what there is for him is given up.
+    pub(super) fn give_up_jobs(&mut self) {
+        self.away_since = None;
+        self.way.give_up_haste();
+        info!(jobs = self.jobs.len(), "the king has not come back; what was done for him is given up");
+        let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
+        jobs.into_iter().for_each(|job| self.close_job(job));
+    }
+
+    pub(super) fn close_job(&mut self, id: JobId) {
+        // A king who has just begun may not know that the job is over already.
+        let Some(job) = self.jobs.get_mut(&id).filter(|job| job.open) else { return };
+        job.open = false;
+        self.supplies.cancel(id);
+        self.inputs.retain(|_, (of, _)| *of != id);
+        self.left.retain(|_, left| left.job != id);
+        self.events.push(Event::LeaseClosed { job: id });
+    }
+
+    pub(super) fn forget_attempt(&mut self, attempt: AttemptId) {
+        if self.left.remove(&attempt).is_some() {
+            return;
+        }
+        // Its job may be over.
+        if let Some((job, _)) = self.inputs.get(&attempt) {
+            self.events.push(Event::AttemptForgotten { job: *job, attempt });
+        }
+    }
+}

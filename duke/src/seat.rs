@@ -1,0 +1,85 @@
+//! A duke's place on its machine. Whoever takes a place is known to have come after the one who had it before, so that a
+//! king need not wait for a process that is no more. Several dukes on one machine have a place each.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::{self, Read, Write},
+    path::Path,
+};
+
+use distwasm_proto::{digest::Digest, limits::SEATS_MAX};
+use tracing::debug;
+
+use crate::machine;
+
+/// A place that nobody else has as long as this is kept.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    /// What no other place of any machine has.
+    pub(crate) number: u64,
+    _lock: Option<File>,
+}
+
+impl Seat {
+    /// The first place that is free, by files in this folder. Without one that can be taken the duke has a place that
+    /// nobody had before.
+    pub(crate) fn take(folder: &Path) -> Seat {
+        for number in 0..SEATS_MAX {
+            match take(&folder.join(format!("seat-{number}"))) {
+                Ok(Some((secret, lock))) => return Seat { number: number_of(&secret), _lock: Some(lock) },
+                Ok(None) => {}
+                Err(error) => {
+                    debug!(folder = %folder.display(), %error, "no seat can be taken");
+                    break;
+                }
+            }
+        }
+        Seat::anywhere()
+    }
+
+    /// A place that nobody had before.
+    pub(crate) fn anywhere() -> Seat {
+        Seat { number: fastrand::u64(..), _lock: None }
+    }
+}
+
+/// What makes the place one of its own; nothing if somebody has it.
+fn take(path: &Path) -> io::Result<Option<(Vec<u8>, File)>> {
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    let mut secret = Vec::new();
+    (&mut file).take(64).read_to_end(&mut secret)?;
+    if secret.is_empty() {
+        secret = fastrand::u128(..).to_le_bytes().into();
+        file.write_all(&secret)?;
+    }
+    Ok(Some((secret, file)))
+}
+
+/// A folder may be copied to another machine, or be seen by several.
+fn number_of(secret: &[u8]) -> u64 {
+    let digest = Digest::of([secret, machine::boot_id().as_bytes()]).to_wire();
+    digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_free_again_when_its_duke_has_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, two] = [(); 2].map(|()| Seat::take(folder.path()));
+        assert_ne!(one.number, two.number);
+        let number = one.number;
+        drop(one);
+        assert_eq!(Seat::take(folder.path()).number, number);
+        let other = tempfile::tempdir().unwrap();
+        assert_ne!(Seat::take(other.path()).number, number);
+        assert_ne!(Seat::take(&folder.path().join("missing")).number, number);
+    }
+}

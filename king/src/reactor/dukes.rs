@@ -1,0 +1,200 @@
+//! What dukes say, and their coming and going.
+
+use distwasm_proto::{
+    VERSION,
+    digest::Digest,
+    failure::{Failure, FailureKind},
+    ids::{DukeId, JobId},
+    limits::{DUKES_MAX, WANTS_MAX},
+    transfer::Outbox,
+    wire::{self, DukeOrder, duke_order::Order},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{Duke, Evidence, Reactor};
+use crate::{
+    scheduler::{Event, HeldLease, Outcome},
+    service::{
+        Leaving, LinkError,
+        volunteer::{self, Machine},
+    },
+};
+
+impl Reactor {
+    pub(super) fn on_duke_joined(
+        &mut self,
+        id: DukeId,
+        machine: Machine,
+        holds: Vec<HeldLease>,
+        outbox: Outbox<DukeOrder>,
+        ended: CancellationToken,
+    ) {
+        // Whoever had the seat before is this duke on an earlier link, or a process that is no more.
+        let before = self.seats.get(&machine.seat).copied().filter(|before| self.dukes.contains_key(before));
+        if before.is_none() && self.dukes.len() >= DUKES_MAX {
+            let reason = format!("the king has {DUKES_MAX} dukes already, which is as many as he takes");
+            return refuse(&outbox, &ended, reason);
+        }
+        let is_late = |duke: &Duke| duke.machine.boot == machine.boot && duke.machine.link >= machine.link;
+        if before.and_then(|before| self.dukes.get(&before)).is_some_and(is_late) {
+            // A connection that broke may bring its hello after the next one has.
+            return refuse(&outbox, &ended, "the duke has a newer link".to_owned());
+        }
+        let mut was = None;
+        if let Some((before, duke)) = before.and_then(|before| Some((before, self.dukes.remove(&before)?))) {
+            // A link that broke for the duke may not have ended here yet.
+            duke.outbox.close();
+            duke.ended.cancel();
+            if duke.machine.boot == machine.boot {
+                was = Some(before);
+            } else {
+                self.events.push(Event::DukeLost { duke: before });
+            }
+        }
+        let attempts: usize = holds.iter().map(|lease| lease.attempts.len()).sum();
+        let (host, ram_mb) = (machine.hostname.as_str(), machine.ram_bytes >> 20);
+        if was.is_none() && holds.is_empty() {
+            info!(duke = id.0, host, cpus = machine.cpus, ram_mb, labels = ?machine.labels, "a duke joined");
+        } else {
+            info!(duke = id.0, host, cpus = machine.cpus, ram_mb, labels = ?machine.labels, attempts, "a duke came back");
+        }
+        outbox.push(Order::Welcome(wire::DukeWelcome { version: VERSION.to_owned() }));
+        let (cpus, ram_bytes, labels) = (machine.cpus, machine.ram_bytes, machine.labels.clone());
+        self.seats.insert(machine.seat, id);
+        self.dukes.insert(id, Duke { machine, outbox, ended });
+        self.events.push(Event::DukeJoined { duke: id, cpus, ram_bytes, labels, was, holds });
+        // What it says next is about what it brought.
+        self.settle();
+    }
+
+    pub(super) fn on_duke_said(&mut self, duke: DukeId, said: volunteer::Said) {
+        let event = match said {
+            volunteer::Said::BlobWanted(digest) => return self.send_blob(duke, digest),
+            volunteer::Said::ProgramUnfit { job, failure } => {
+                self.complain(job, failure);
+                Event::ProgramUnfit { duke, job }
+            }
+            volunteer::Said::AttemptDone { attempt, .. } | volunteer::Said::AttemptFailed { attempt, .. }
+                if !self.scheduler.expects(duke, attempt) =>
+            {
+                // It was given up, or is a lie: what was given up is never believed.
+                return self.settled.entry(duke).or_default().push(attempt.0);
+            }
+            volunteer::Said::AttemptDone { attempt, run_us, result } => {
+                let outcome = Outcome::Done { bytes: result.bytes() };
+                self.evidence.insert(attempt, Evidence::Result { duke, result, run_us });
+                Event::AttemptEnded { duke, attempt, outcome, run_us }
+            }
+            volunteer::Said::AttemptFailed { attempt, run_us, killed, failure } => {
+                let bytes = failure.bytes();
+                let outcome = if killed { Outcome::Killed { bytes } } else { Outcome::Failed { bytes } };
+                self.evidence.insert(attempt, Evidence::Failure { duke, failure, run_us });
+                Event::AttemptEnded { duke, attempt, outcome, run_us }
+            }
+            volunteer::Said::AttemptReturned { attempt, suspect } => {
+                Event::AttemptEnded { duke, attempt, outcome: Outcome::Returned { suspect }, run_us: 0 }
+            }
+            volunteer::Said::ResultOffered { attempt, bytes, run_us } => {
+                Event::ResultOffered { duke, attempt, bytes, run_us }
+            }
+            volunteer::Said::Draining => {
+                let host = self.dukes.get(&duke).map_or("", |duke| duke.machine.hostname.as_str());
+                info!(duke = duke.0, host, "a duke is going to leave");
+                Event::DukeDraining { duke }
+            }
+            volunteer::Said::SlotsReleased { job, slots } => Event::SlotsReleased { duke, job, slots },
+            volunteer::Said::SlotsBroken { job, slots, reason } => {
+                let host = self.dukes.get(&duke).map_or("", |duke| duke.machine.hostname.as_str());
+                warn!(duke = duke.0, host, job = job.0, reason, "a duke cannot start peasants");
+                self.complain(
+                    job,
+                    Failure::new(FailureKind::Other, format!("duke {host} cannot start peasants: {reason}")),
+                );
+                Event::SlotsBroken { duke, job, slots }
+            }
+        };
+        self.events.push(event);
+    }
+
+    fn complain(&mut self, job: JobId, failure: Failure) {
+        if let Some(queen) = self.queens.get_mut(&job) {
+            queen.complaint = Some(failure);
+        }
+    }
+
+    fn send_blob(&mut self, id: DukeId, digest: Digest) {
+        let blob = self.programs.get(digest).or_else(|| self.shares.get(digest));
+        let (Some(duke), Some(blob)) = (self.dukes.get(&id), blob) else {
+            // The job may have ended meanwhile, and what it needed been forgotten; or its queen has yet to come back.
+            if self.wants.len() < WANTS_MAX {
+                self.wants.insert((digest, id));
+            }
+            return;
+        };
+        let order = Order::Blob(wire::Blob { digest: digest.to_wire(), payload: None });
+        duke.outbox.push_with(order, blob.clone());
+    }
+
+    /// Sends what dukes asked for before its queen was back.
+    pub(super) fn send_wanted(&mut self) {
+        for (digest, duke) in std::mem::take(&mut self.wants) {
+            self.send_blob(duke, digest);
+        }
+        let dukes = &self.dukes;
+        self.wants.retain(|(_, duke)| dukes.contains_key(duke));
+    }
+
+    pub(super) fn on_duke_gone(&mut self, id: DukeId, outbox: &Outbox<DukeOrder>, leaving: Leaving) {
+        let Some(duke) = self.dukes.get(&id) else {
+            // It never joined, was told to go, or is back already. If its words were the reason, it should know.
+            if let Err(error) = leaving {
+                debug!(duke = id.0, %error, "a link ended");
+                outbox.push(Order::End(wire::End { reason: error.to_string(), come_back: false }));
+            }
+            return outbox.close();
+        };
+        let host = duke.machine.hostname.as_str();
+        let may_come_back = leaving.as_ref().is_err_and(LinkError::may_come_back);
+        match leaving {
+            Ok(()) => info!(duke = id.0, host, "a duke left"),
+            Err(error) if may_come_back => {
+                warn!(duke = id.0, host, %error, "a duke is away; what it has is its own for a while");
+            }
+            Err(error) => {
+                warn!(duke = id.0, host, %error, "a duke is lost; its units run again elsewhere");
+                outbox.push(Order::End(wire::End { reason: error.to_string(), come_back: false }));
+            }
+        }
+        outbox.close();
+        if may_come_back {
+            return self.events.push(Event::DukeAway { duke: id });
+        }
+        self.forget_duke(id);
+        self.events.push(Event::DukeLost { duke: id });
+    }
+
+    /// Forgets a duke and its seat, unless somebody else sits there by now.
+    pub(super) fn forget_duke(&mut self, id: DukeId) -> Option<Duke> {
+        let duke = self.dukes.remove(&id)?;
+        if self.seats.get(&duke.machine.seat) == Some(&id) {
+            self.seats.remove(&duke.machine.seat);
+        }
+        Some(duke)
+    }
+
+    pub(super) fn expel_duke(&mut self, id: DukeId, why: &'static str) {
+        let Some(duke) = self.forget_duke(id) else { return };
+        warn!(duke = id.0, host = duke.machine.hostname, why, "a duke was sent away");
+        duke.outbox.push(Order::End(wire::End { reason: why.to_owned(), come_back: false }));
+        duke.outbox.close();
+        duke.ended.cancel();
+        self.events.push(Event::DukeLost { duke: id });
+    }
+}
+
+fn refuse(outbox: &Outbox<DukeOrder>, ended: &CancellationToken, reason: String) {
+    outbox.push(Order::End(wire::End { reason, come_back: false }));
+    outbox.close();
+    ended.cancel();
+}

@@ -1,0 +1,276 @@
+//! What queens say, and their coming and going.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use distwasm_proto::{
+    VERSION,
+    digest::Digest,
+    failure::{Failure, FailureKind},
+    ids::{JobId, UnitNo},
+    limits::{JOBS_MAX, WINDOW_BYTES, WINDOW_UNITS},
+    transfer::Outbox,
+    wire::{self, QueenNews, queen_news::News},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{Queen, Reactor, Said};
+use crate::{
+    payloads::{self, Inputs},
+    scheduler::{Event, Resumption},
+    service::{
+        Leaving, LinkId,
+        submit::{self, JobRequest},
+    },
+};
+
+impl Reactor {
+    pub(super) fn on_queen_joined(
+        &mut self,
+        link: LinkId,
+        mut request: Box<JobRequest>,
+        outbox: Outbox<QueenNews>,
+        ended: CancellationToken,
+    ) {
+        let (job, mut resumes) = match request.resumes.take() {
+            Some((job, resumes)) if self.queens.contains_key(&job) || self.scheduler.may_resume(job) => (job, resumes),
+            // What was dropped is another job now.
+            Some((_, resumes)) => (self.next_job(), resumes),
+            None => (self.next_job(), Resumption::default()),
+        };
+        let refused = match self.queens.get(&job) {
+            Some(queen) if queen.key == request.key && queen.ordinal < request.ordinal => None,
+            // A connection that broke may bring its first word after the next one has.
+            Some(queen) if queen.key == request.key => Some(("the queen has a newer link".to_owned(), false)),
+            Some(_) => Some(("the job is another queen's".to_owned(), false)),
+            None => self.why_no_job(),
+        };
+        self.links.insert(link, job);
+        if let Some((reason, come_back)) = refused {
+            outbox.push(News::End(wire::End { reason, come_back }));
+            outbox.close();
+            ended.cancel();
+            return;
+        }
+        let ordinal = request.ordinal;
+        let (key, spec, project) = (request.key, request.spec.clone(), request.spec.project.clone());
+        let (numbered, lacking) = (resumes.sent, resumes.lacking.iter().copied().collect::<BTreeSet<UnitNo>>());
+        if let Some(queen) = self.queens.get_mut(&job) {
+            info!(job = job.0, project, lacking = lacking.len(), "a queen came back");
+            // A link that broke for her may not have ended here yet.
+            queen.outbox.close();
+            queen.ended.cancel();
+            (queen.link, queen.outbox, queen.ended) = (Some(link), outbox, ended);
+            queen.ordinal = ordinal;
+        } else {
+            let JobRequest { digest, program, archives, .. } = &mut *request;
+            info!(job = job.0, project, program = %digest, lacking = lacking.len(), "a job was opened");
+            self.programs.insert(*digest, std::mem::take(program));
+            std::mem::take(archives).into_iter().for_each(|(digest, archive)| self.shares.insert(digest, archive));
+            let said = self.unclaimed.remove(&job).unwrap_or_default();
+            let queen = Queen::new(link, *request, outbox, ended, said);
+            self.queens.insert(job, queen);
+            self.totals.jobs += 1;
+            self.send_wanted();
+        }
+        // What she has yet to hear has its verdict.
+        let said = self.queens.get(&job).into_iter().flat_map(|queen| &queen.said);
+        let said: BTreeSet<UnitNo> = said.map(|said| UnitNo(said.verdict.unit)).collect();
+        resumes.lacking.retain(|unit| !said.contains(unit));
+        self.events.push(Event::JobOpened { job, key, spec, resumes });
+        self.welcome(job, numbered, &lacking);
+        // What comes next is about units that the scheduler must know.
+        self.settle();
+    }
+
+    fn next_job(&mut self) -> JobId {
+        loop {
+            self.last_job += 1;
+            let job = JobId(self.last_job);
+            if !self.queens.contains_key(&job) {
+                return job;
+            }
+        }
+    }
+
+    /// Tells a queen what she need not send again, and the verdicts that she has not heard.
+    fn welcome(&mut self, job: JobId, numbered: u64, lacking: &BTreeSet<UnitNo>) {
+        let Some(queen) = self.queens.get_mut(&job) else { return };
+        let lacks = |said: &Said| lacking.contains(&UnitNo(said.verdict.unit));
+        let (said, heard): (Vec<Said>, Vec<Said>) = queen.said.drain(..).partition(lacks);
+        queen.said = said.into();
+        let of_said = queen.said.iter().map(|said| UnitNo(said.verdict.unit));
+        let known: BTreeSet<UnitNo> = queen.inputs.units().chain(queen.broken.keys().copied()).chain(of_said).collect();
+        (queen.numbered, queen.awaited) = (numbered, lacking.difference(&known).copied().collect());
+        queen.outbox.push(News::Welcome(wire::QueenWelcome {
+            version: VERSION.to_owned(),
+            job: job.0,
+            window_units: WINDOW_UNITS,
+            window_bytes: WINDOW_BYTES,
+            known: known.into_iter().map(|unit| unit.0).collect(),
+        }));
+        for Said { verdict, result, .. } in &queen.said {
+            queen.outbox.push_with(News::Verdict(verdict.clone()), result.clone());
+        }
+        self.forget_said(job, heard);
+    }
+
+    fn why_no_job(&self) -> Option<(String, bool)> {
+        if self.draining {
+            let reason = "the king is going to end, and takes no new jobs: try again when he is back";
+            return Some((reason.to_owned(), true));
+        }
+        let reason = || format!("the king has {JOBS_MAX} jobs already, which is as many as he takes: try again later");
+        (self.queens.len() >= JOBS_MAX).then(|| (reason(), false))
+    }
+
+    pub(super) fn on_queen_said(&mut self, link: LinkId, said: submit::Said) {
+        // A queen may go on sending while she is being told that her job failed; an earlier link of hers may, too.
+        let Some(job) = self.links.get(&link).copied() else { return };
+        let Some(queen) = self.queens.get_mut(&job).filter(|queen| queen.link == Some(link)) else { return };
+        let (unit, input) = match said {
+            submit::Said::Unit { unit, input } => (unit, input),
+            submit::Said::Closed => return self.events.push(Event::JobClosed { job }),
+            submit::Said::VerdictsHeard(verdicts) => return self.on_verdicts_heard(job, verdicts),
+        };
+        if unit.0 < queen.numbered && !queen.awaited.remove(&unit) {
+            // A duke that came back had it, and it has its verdict.
+            return;
+        }
+        let bytes = input.as_ref().map_or(0, payloads::Input::bytes);
+        let held = queen.inputs.bytes();
+        if queen.units_in_hand() >= WINDOW_UNITS as usize || (held > 0 && held + bytes > WINDOW_BYTES) {
+            return self.expel_queen(job, "it sent more units than its window allows");
+        }
+        if queen.inputs.get(unit).is_some() || queen.broken.contains_key(&unit) {
+            return self.expel_queen(job, "it sent a unit twice");
+        }
+        self.totals.units += 1;
+        self.totals.input_bytes += input.as_ref().map_or(0, |input| input.content.bytes());
+        match input {
+            Ok(input) => {
+                queen.inputs.insert(unit, input);
+                self.events.push(Event::UnitAdded { job, unit, bytes });
+            }
+            Err(reason) => {
+                // What a file system says is short; what a liar says is cut.
+                let failure = Failure::new(FailureKind::Input, reason);
+                self.events.push(Event::UnitBroken { job, unit, bytes: failure.bytes() });
+                queen.broken.insert(unit, failure);
+            }
+        }
+    }
+
+    fn on_verdicts_heard(&mut self, job: JobId, verdicts: u64) {
+        let Some(queen) = self.queens.get_mut(&job) else { return };
+        let count = usize::try_from(verdicts).unwrap_or(usize::MAX);
+        if count > queen.said.len() {
+            return self.expel_queen(job, "it heard more verdicts than it was told");
+        }
+        let heard = queen.said.drain(..count).collect();
+        self.forget_said(job, heard);
+    }
+
+    /// Lets go of verdicts that the queen has, here and at the dukes.
+    fn forget_said(&mut self, job: JobId, heard: Vec<Said>) {
+        if heard.is_empty() {
+            return;
+        }
+        let (verdicts, bytes) = (heard.len() as u64, heard.iter().map(Said::bytes).sum());
+        for (duke, attempt) in heard.into_iter().filter_map(|said| said.by) {
+            self.settled.entry(duke).or_default().push(attempt.0);
+        }
+        self.events.push(Event::VerdictsHeard { job, verdicts, bytes });
+    }
+
+    pub(super) fn on_queen_gone(&mut self, link: LinkId, outbox: &Outbox<QueenNews>, leaving: Leaving) {
+        let job = self.links.remove(&link);
+        if let Err(error) = &leaving {
+            outbox.push(News::End(wire::End { reason: error.to_string(), come_back: false }));
+        }
+        outbox.close();
+        // After the end of her job, or when it was never opened, a queen just goes; and she may be back already.
+        let Some(job) = job else { return };
+        let Some(queen) = self.queens.get_mut(&job).filter(|queen| queen.link == Some(link)) else { return };
+        if let Err(error) = &leaving
+            && error.may_come_back()
+        {
+            queen.link = None;
+            warn!(job = job.0, project = queen.project, %error, "the queen is away; her job goes on for a while");
+            return self.events.push(Event::QueenAway { job });
+        }
+        match leaving {
+            Ok(()) => info!(job = job.0, project = queen.project, "the queen left; her job is over"),
+            Err(error) => warn!(job = job.0, project = queen.project, %error, "the queen is lost; her job is dropped"),
+        }
+        self.forget_queen(job);
+        self.events.push(Event::QueenLost { job });
+    }
+
+    pub(super) fn forget_queen(&mut self, job: JobId) -> Option<Queen> {
+        self.unclaimed.remove(&job);
+        let queen = self.queens.remove(&job)?;
+        self.programs.release(queen.digest);
+        queen.shares.iter().for_each(|digest| self.shares.release(*digest));
+        Some(queen)
+    }
+
+    fn expel_queen(&mut self, job: JobId, why: &'static str) {
+        let Some(queen) = self.forget_queen(job) else { return };
+        warn!(job = job.0, project = queen.project, why, "a queen was sent away");
+        queen.outbox.push(News::End(wire::End { reason: why.to_owned(), come_back: false }));
+        queen.outbox.close();
+        queen.ended.cancel();
+        self.events.push(Event::QueenLost { job });
+    }
+}
+
+impl Queen {
+    fn new(
+        link: LinkId,
+        request: JobRequest,
+        outbox: Outbox<QueenNews>,
+        ended: CancellationToken,
+        said: VecDeque<Said>,
+    ) -> Queen {
+        let JobRequest { spec, digest, timeout, guest, key, ordinal, .. } = request;
+        let shares: BTreeSet<Digest> = guest.shares.iter().map(|share| share.digest).collect();
+        Queen {
+            project: spec.project,
+            link: Some(link),
+            ordinal,
+            key,
+            digest,
+            timeout_ms: timeout.map_or(0, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+            guest,
+            shares: shares.into_iter().collect(),
+            min_ram_bytes: spec.min_ram_bytes,
+            requires: name_labels(&spec.requires),
+            outbox,
+            ended,
+            inputs: Inputs::default(),
+            numbered: 0,
+            awaited: BTreeSet::new(),
+            said,
+            broken: HashMap::new(),
+            complaint: None,
+        }
+    }
+
+    /// Units that arrived, and whose verdicts she has not heard.
+    fn units_in_hand(&self) -> usize {
+        self.inputs.count() + self.broken.len() + self.said.len()
+    }
+}
+
+impl Said {
+    fn bytes(&self) -> u64 {
+        self.result.bytes() + self.weight
+    }
+}
+
+/// Labels as a user writes them.
+fn name_labels(labels: &BTreeMap<String, String>) -> String {
+    let named: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    format!("{} {}", if named.len() == 1 { "label" } else { "labels" }, named.join(", "))
+}

@@ -1,0 +1,148 @@
+//! How attempts end, and what becomes of their units.
+
+use distwasm_proto::{
+    ids::{AttemptId, DukeId, JobId, UnitNo},
+    limits::{KILLS_MAX, RESULT_UNASKED_BYTES_MAX},
+};
+
+use super::{Action, Attempt, Outcome, Scheduler, Stage, Verdict, units::UnitState};
+
+impl Scheduler {
+    pub(super) fn on_attempt_ended(
+        &mut self,
+        duke: DukeId,
+        id: AttemptId,
+        outcome: Outcome,
+        run_us: u64,
+        actions: &mut Vec<Action>,
+    ) {
+        // The job may have ended while the answer was on its way, or the duke been given up.
+        let Some(attempt) = self.attempts.get(&id).copied().filter(|attempt| attempt.duke == duke) else { return };
+        let Attempt { job: job_id, unit: unit_no, .. } = attempt;
+        let Some(job) = self.jobs.get_mut(&job_id) else { return };
+        let fetched = matches!(attempt.stage, Stage::Fetched(_));
+        let unasked_too_large = matches!(outcome, Outcome::Done { bytes } if bytes > RESULT_UNASKED_BYTES_MAX);
+        if matches!(attempt.stage, Stage::Offered(_)) || (unasked_too_large && !fetched) {
+            actions.push(Action::ExpelDuke { duke, why: "it sent a result that was to wait until it is fetched" });
+            return;
+        }
+        if !fetched && matches!(outcome, Outcome::Done { .. } | Outcome::Failed { .. }) {
+            job.unit_time.measure(run_us);
+        }
+        let (retries, is_unclaimed) = (job.spec.retries, job.unclaimed);
+        let Some(unit) = job.units.get_mut(unit_no) else { return };
+        match outcome {
+            Outcome::Done { bytes } => self.conclude(id, attempt, Verdict::Done(id), bytes, actions),
+            Outcome::Failed { bytes } => {
+                unit.failures += 1;
+                // How often a unit may fail its queen will say when she claims the job.
+                if unit.failures <= retries || is_unclaimed {
+                    self.again(id);
+                } else {
+                    self.conclude(id, attempt, Verdict::Failed(id), bytes, actions);
+                }
+            }
+            Outcome::Killed { bytes } => {
+                unit.kills += 1;
+                unit.avoid = Some(duke);
+                if unit.kills < KILLS_MAX {
+                    self.again(id);
+                } else {
+                    self.conclude(id, attempt, Verdict::Failed(id), bytes, actions);
+                }
+            }
+            Outcome::Returned { suspect } => {
+                unit.suspect |= suspect;
+                self.again(id);
+            }
+        }
+    }
+
+    pub(super) fn on_result_offered(
+        &mut self,
+        duke: DukeId,
+        id: AttemptId,
+        bytes: u64,
+        run_us: u64,
+        actions: &mut Vec<Action>,
+    ) {
+        // The job may have ended while the offer was on its way, or the duke been given up.
+        let Some(attempt) = self.attempts.get_mut(&id).filter(|attempt| attempt.duke == duke) else { return };
+        if attempt.stage != Stage::Running {
+            actions.push(Action::ExpelDuke { duke, why: "it offered a result twice" });
+            return;
+        }
+        attempt.stage = Stage::Offered(bytes);
+        let Attempt { job: job_id, input_bytes, .. } = *attempt;
+        self.unload(duke, job_id, input_bytes);
+        if let Some(job) = self.jobs.get_mut(&job_id) {
+            job.unit_time.measure(run_us);
+            job.offers.push_back(id);
+        }
+    }
+
+    /// Forgets an attempt, and puts its unit back to the front of its job.
+    fn again(&mut self, id: AttemptId) {
+        if let Some(Attempt { job, unit, .. }) = self.release_attempt(id) {
+            self.put_back(job, unit);
+        }
+    }
+
+    /// Puts a unit back to the front of its job, unless another attempt of it goes on.
+    pub(super) fn put_back(&mut self, job_id: JobId, no: UnitNo) {
+        let Some(job) = self.jobs.get_mut(&job_id) else { return };
+        let Some(unit) = job.units.get_mut(no).filter(|unit| unit.state == UnitState::Trying && unit.trying == 0)
+        else {
+            return;
+        };
+        if !unit.has_input {
+            unit.state = UnitState::Missing;
+        } else if unit.is_suspect() {
+            unit.state = UnitState::Waiting;
+            job.suspects.push_back(no);
+        } else {
+            unit.state = UnitState::Waiting;
+            job.waiting.push_front(no);
+        }
+        self.hungry.insert(job_id);
+    }
+
+    /// Forgets an attempt that gave its unit a verdict, and another of the same unit if there is one.
+    fn conclude(
+        &mut self,
+        id: AttemptId,
+        Attempt { job, unit, .. }: Attempt,
+        verdict: Verdict,
+        bytes: u64,
+        actions: &mut Vec<Action>,
+    ) {
+        self.forget_twin(id, job, unit, actions);
+        self.release_attempt(id);
+        self.hold_result(job, bytes);
+        self.report(job, unit, verdict, actions);
+    }
+
+    /// Takes an attempt out of every table that knows it.
+    pub(super) fn release_attempt(&mut self, id: AttemptId) -> Option<Attempt> {
+        let attempt = self.attempts.remove(&id)?;
+        if let Some(unit) = self.jobs.get_mut(&attempt.job).and_then(|job| job.units.get_mut(attempt.unit)) {
+            unit.trying -= 1;
+        }
+        match attempt.stage {
+            Stage::Running => self.unload(attempt.duke, attempt.job, attempt.input_bytes),
+            Stage::Offered(_) => {
+                if let Some(job) = self.jobs.get_mut(&attempt.job) {
+                    job.offers.retain(|offer| *offer != id);
+                }
+            }
+            Stage::Fetched(bytes) => {
+                if let Some(job) = self.jobs.get_mut(&attempt.job) {
+                    job.results_bytes = job.results_bytes.saturating_sub(bytes);
+                    // There is room for another offer now.
+                    self.hungry.insert(attempt.job);
+                }
+            }
+        }
+        Some(attempt)
+    }
+}

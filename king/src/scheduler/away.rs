@@ -1,0 +1,281 @@
+//! Peers whose links broke, and what they bring when they come back: to this king, or to the one before him.
+//!
+//! A duke is the truth about what it runs. When it comes back it names its slots and its attempts, and what the king
+//! believed before counts no longer: what he had started there and it does not name was lost on the way and runs again.
+//! A king who has just begun takes attempts of the king before him for jobs whose queens are about to come back; what
+//! he himself has given up he never takes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use distwasm_proto::{
+    ids::{AttemptId, DukeId, JobId, UnitNo},
+    limits::SETTLE_WITHIN,
+    time::Time,
+};
+
+use super::{
+    Action, Alarm, Attempt, HeldAttempt, HeldLease, JobEnd, JobSpec, Resumption, Scheduler, Stage,
+    duke::{Duke, Lease, Room},
+    job::Job,
+    units::UnitState,
+};
+
+/// A duke that joins.
+pub(super) struct Joining {
+    pub(super) id: DukeId,
+    pub(super) cpus: u32,
+    pub(super) ram_bytes: u64,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) was: Option<DukeId>,
+    pub(super) holds: Vec<HeldLease>,
+}
+
+impl Scheduler {
+    // ---- Dukes ----------------------------------------------------------------------------------------------------
+
+    /// Gives a duke whose link broke nothing new; what it has stays its own while it may come back.
+    pub(super) fn on_duke_away(&mut self, now: Time, id: DukeId) {
+        // A duke that was expelled goes away, too.
+        let Some(duke) = self.dukes.get_mut(&id).filter(|duke| duke.away_since.is_none()) else { return };
+        duke.away_since = Some(now);
+        self.hungry.extend(duke.leases.keys());
+        self.alarms.insert((now.after(self.grace), Alarm::DukeAway(id)));
+        // What a lost link leaves asked back is free when the duke is back, or gone.
+        self.withdraw(id);
+    }
+
+    pub(super) fn on_duke_overdue(&mut self, id: DukeId, actions: &mut Vec<Action>) {
+        // It may have come back: then it has another id.
+        if self.dukes.get(&id).is_some_and(|duke| duke.away_since.is_some()) {
+            self.on_duke_lost(id);
+            actions.push(Action::ForgetDuke { duke: id });
+        }
+    }
+
+    pub(super) fn on_duke_joined(&mut self, now: Time, joining: Joining, actions: &mut Vec<Action>) {
+        let Joining { id, cpus, ram_bytes, labels, was, holds } = joining;
+        let mut before = was.map(|was| self.take_attempts(was)).unwrap_or_default();
+        if let Some(was) = was {
+            self.on_duke_lost(was);
+        }
+        let known = self.dukes.insert(id, Duke::new(cpus, ram_bytes, labels));
+        debug_assert!(known.is_none(), "a duke's id is never used twice");
+        for held in holds {
+            if !self.adopt_lease(now, id, &held, actions) {
+                actions.push(Action::ExpelDuke { duke: id, why: "it came back with more slots than its machine has" });
+                break;
+            }
+            for attempt in held.attempts {
+                let known = before.remove(&attempt.attempt).filter(|known| known.job == held.job);
+                if !self.adopt_attempt(id, held.job, attempt, known.is_some()) {
+                    actions.push(Action::ForgetAttempt { duke: id, attempt: attempt.attempt });
+                }
+            }
+            if let Some(job) = self.jobs.get_mut(&held.job) {
+                let Job { waiting, suspects, units, .. } = job;
+                for queue in [waiting, suspects] {
+                    queue.retain(|no| units.get_mut(*no).is_some_and(|unit| unit.state == UnitState::Waiting));
+                }
+            }
+        }
+        for attempt in before.into_values().rev() {
+            self.put_back(attempt.job, attempt.unit);
+        }
+        self.settle_if_all_are_here();
+        self.deal = true;
+    }
+
+    /// Takes all attempts of a duke out of every table that knows them.
+    pub(super) fn take_attempts(&mut self, id: DukeId) -> BTreeMap<AttemptId, Attempt> {
+        let of_duke = self.attempts.iter().filter(|(_, attempt)| attempt.duke == id);
+        let ids: Vec<AttemptId> = of_duke.map(|(attempt, _)| *attempt).collect();
+        ids.into_iter().filter_map(|attempt| Some((attempt, self.release_attempt(attempt)?))).collect()
+    }
+
+    /// Takes over what a duke has for a job; says whether its machine can have that.
+    fn adopt_lease(&mut self, now: Time, id: DukeId, held: &HeldLease, actions: &mut Vec<Action>) -> bool {
+        let is_new = self.may_resume(held.job) && !self.jobs.contains_key(&held.job);
+        let Some(duke) = self.dukes.get_mut(&id) else { return false };
+        let slot = Room { cpus: 1, bytes: held.slot_bytes };
+        let Some(free) = held.slots.checked_add(held.leaving).and_then(|slots| duke.free.minus(slot.times(slots)))
+        else {
+            return false;
+        };
+        let mut lease = Lease::new(slot);
+        (lease.slots, lease.releasing, lease.since) = (held.slots, held.leaving, now);
+        if is_new {
+            let job = Job { unclaimed: true, ..Job::new(held.key, JobSpec::default()) };
+            self.projects.enter(&job.spec);
+            self.jobs.insert(held.job, job);
+            self.alarms.insert((self.learning_until, Alarm::Unclaimed(held.job)));
+        }
+        if let Some(job) = self.jobs.get_mut(&held.job).filter(|job| job.key == held.key) {
+            job.slots += lease.slots;
+            job.releasing += lease.releasing;
+            if lease.slots > 0 {
+                job.by_load.insert((lease.load(), id));
+            }
+            self.hungry.insert(held.job);
+        } else {
+            lease.close();
+            actions.push(Action::CloseLease { duke: id, job: held.job });
+        }
+        duke.free = free;
+        let known = duke.leases.insert(held.job, lease);
+        debug_assert!(known.is_none(), "the service names each job once");
+        duke.forget_lease_if_over(held.job);
+        self.keep_to_bound(held.job, actions);
+        true
+    }
+
+    /// Asks slots back that came with dukes, beyond what the job may have.
+    fn keep_to_bound(&mut self, id: JobId, actions: &mut Vec<Action>) {
+        let is_over = |job: &&Job| job.spec.max_parallel.is_some_and(|max| job.slots + job.reserved > max);
+        while let Some((_, duke)) = self.jobs.get(&id).filter(is_over).and_then(|job| job.by_load.first().copied()) {
+            self.ask_back(id, duke, actions);
+        }
+    }
+
+    /// Takes over an attempt; says whether somebody wants it.
+    fn adopt_attempt(&mut self, id: DukeId, job_id: JobId, held: HeldAttempt, known: bool) -> bool {
+        let has_lease = self.dukes.get(&id).is_some_and(|duke| duke.leases.contains_key(&job_id));
+        let Some(job) = self.jobs.get_mut(&job_id).filter(|_| has_lease) else { return false };
+        if !known && held.attempt.0 > self.first_attempt {
+            // It was given up.
+            return false;
+        }
+        let unit = if job.unclaimed { job.units.claim(held.unit) } else { job.units.get_mut(held.unit) };
+        let may_be = |state| match state {
+            UnitState::Missing | UnitState::Parked | UnitState::Waiting => !known,
+            UnitState::Trying => known,
+            UnitState::Reported => false,
+        };
+        let Some(unit) = unit.filter(|unit| may_be(unit.state)) else { return false };
+        if self.attempts.contains_key(&held.attempt) {
+            return false;
+        }
+        unit.state = UnitState::Trying;
+        unit.trying += 1;
+        unit.attempts = unit.attempts.max(held.number);
+        let attempt = Attempt {
+            duke: id,
+            job: job_id,
+            unit: held.unit,
+            input_bytes: held.bytes,
+            since: self.now,
+            stage: Stage::Running,
+        };
+        self.attempts.insert(held.attempt, attempt);
+        self.change_load(id, job_id, |lease| {
+            lease.running += 1;
+            lease.running_bytes += held.bytes;
+        });
+        true
+    }
+
+    // ---- Queens ---------------------------------------------------------------------------------------------------
+
+    pub(super) fn on_job_opened(
+        &mut self,
+        now: Time,
+        id: JobId,
+        key: u64,
+        spec: JobSpec,
+        resumes: &Resumption,
+        actions: &mut Vec<Action>,
+    ) {
+        if self.jobs.get(&id).is_some_and(|job| job.key != key) {
+            // Only a job that no queen has claimed yet gets here: it is another's.
+            self.remove_job(id, actions);
+        }
+        let is_new = self.jobs.get(&id).is_none_or(|job| job.unclaimed);
+        if is_new {
+            self.projects.enter(&spec);
+        }
+        let job = self.jobs.entry(id).or_insert_with(|| Job::new(key, spec.clone()));
+        if job.unclaimed {
+            job.unclaimed = false;
+            let unclaimed = std::mem::replace(&mut job.spec, spec);
+            self.projects.leave(&unclaimed.project, self.jobs.values());
+        }
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.away_until = None;
+        job.told = None;
+        let unwanted: BTreeSet<_> = job.units.resume(resumes.sent, &resumes.lacking).into_iter().collect();
+        if is_new && job.units.open() > unwanted.len() as u64 {
+            job.settling = Some(resumes.dukes);
+            self.alarms.insert((now.after(SETTLE_WITHIN), Alarm::Settle(id)));
+        }
+        self.drop_claims(id, &unwanted, actions);
+        self.keep_to_bound(id, actions);
+        self.settle_if_all_are_here();
+        self.deal = true;
+    }
+
+    /// Has dukes forget attempts of units whose verdicts the queen has.
+    fn drop_claims(&mut self, id: JobId, unwanted: &BTreeSet<UnitNo>, actions: &mut Vec<Action>) {
+        let is_unwanted = |attempt: &Attempt| attempt.job == id && unwanted.contains(&attempt.unit);
+        let attempts: Vec<(AttemptId, Attempt)> =
+            self.attempts.iter().filter(|(_, attempt)| is_unwanted(attempt)).map(|(id, it)| (*id, *it)).collect();
+        for (attempt, Attempt { duke, .. }) in attempts {
+            self.release_attempt(attempt);
+            actions.push(Action::ForgetAttempt { duke, attempt });
+        }
+        if let Some(job) = self.jobs.get_mut(&id) {
+            unwanted.iter().for_each(|unit| job.units.drop_earlier(*unit));
+        }
+    }
+
+    /// Whether a job may go on under the number that it had: this king knows it, or may still learn of it.
+    pub fn may_resume(&self, id: JobId) -> bool {
+        self.jobs.contains_key(&id) || (self.now < self.learning_until && !self.ended.contains(&id))
+    }
+
+    pub(super) fn on_queen_away(&mut self, now: Time, id: JobId) {
+        // Her job may have ended.
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let until = now.after(self.grace);
+        job.away_until = Some(until);
+        self.alarms.insert((until, Alarm::QueenAway(id)));
+    }
+
+    pub(super) fn on_queen_overdue(&mut self, now: Time, id: JobId, actions: &mut Vec<Action>) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        // She may have come back, and gone again later.
+        if job.away_until.is_some_and(|until| until <= now) {
+            self.remove_job(id, actions);
+            actions.push(Action::EndJob { job: id, end: JobEnd::Abandoned });
+        }
+    }
+
+    pub(super) fn on_unclaimed(&mut self, id: JobId, actions: &mut Vec<Action>) {
+        if self.jobs.get(&id).is_some_and(|job| job.unclaimed) {
+            self.remove_job(id, actions);
+            actions.push(Action::EndJob { job: id, end: JobEnd::Abandoned });
+        }
+    }
+
+    // ---- A king who has just begun --------------------------------------------------------------------------------
+
+    /// When as many dukes are here as there were, nothing is at a duke that is yet to come.
+    fn settle_if_all_are_here(&mut self) {
+        let here = self.dukes.values().filter(|duke| duke.away_since.is_none()).count();
+        let is_settled = |job: &Job| job.settling.is_some_and(|dukes| here >= dukes as usize);
+        let settled: Vec<JobId> = self.jobs.iter().filter(|(_, job)| is_settled(job)).map(|(id, _)| *id).collect();
+        settled.into_iter().for_each(|job| self.settle(job));
+    }
+
+    /// Lets run what no duke has claimed.
+    pub(super) fn settle(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if job.settling.take().is_none() {
+            return;
+        }
+        for (no, unit) in job.units.earlier_mut().filter(|(_, unit)| unit.state == UnitState::Parked) {
+            unit.state = UnitState::Waiting;
+            job.waiting.push_back(no);
+        }
+        self.hungry.insert(id);
+        self.deal = true;
+    }
+}

@@ -1,0 +1,97 @@
+//! Tries again elsewhere what has been running for longer than its finished peers would explain (backup tasks, as in
+//! J. Dean and S. Ghemawat, "MapReduce", 2004, section 3.6): the first answer wins, and the other attempt is ended.
+
+use std::time::Duration;
+
+use distwasm_proto::{
+    ids::{AttemptId, DukeId, JobId, UnitNo},
+    limits::{AWAY_PATIENCE, STRAGGLER_FACTOR, STRAGGLER_LOOK, STRAGGLER_PATIENCE},
+    time::Time,
+};
+
+use super::{Action, Alarm, Attempt, Scheduler, Stage, job::Job};
+
+impl Scheduler {
+    /// Has a job looked at soon, if all that it has left is running.
+    pub(super) fn watch(&mut self, now: Time, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let may_straggle = job.spec.speculate && job.waiting.is_empty() && job.suspects.is_empty();
+        if may_straggle && job.look_at.is_none() && job.units.open() > 0 {
+            let at = now.after(STRAGGLER_LOOK);
+            job.look_at = Some(at);
+            self.alarms.insert((at, Alarm::Look(id)));
+        }
+    }
+
+    /// Starts a second attempt for each straggler, as far as there are slots with nothing to do.
+    pub(super) fn look_for_stragglers(&mut self, now: Time, id: JobId, actions: &mut Vec<Action>) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.look_at = None;
+        if !job.waiting.is_empty() || !job.suspects.is_empty() {
+            // It is watched again when nothing waits any more.
+            return;
+        }
+        let mut stragglers: Vec<(Time, AttemptId)> = self
+            .attempts
+            .iter()
+            .filter(|(_, attempt)| attempt.job == id && self.straggles(now, attempt))
+            .map(|(attempt, Attempt { since, .. })| (*since, *attempt))
+            .collect();
+        let is_busy = self.attempts.values().any(|attempt| attempt.job == id);
+        stragglers.sort_unstable();
+        for (_, attempt) in stragglers {
+            let Some(Attempt { duke, unit, .. }) = self.attempts.get(&attempt).copied() else { continue };
+            let Some(elsewhere) = self.idle_elsewhere(id, duke) else { continue };
+            self.start(now, id, elsewhere, unit, actions);
+        }
+        if is_busy {
+            self.watch(now, id);
+        }
+    }
+
+    fn straggles(&self, now: Time, attempt: &Attempt) -> bool {
+        let Some(job) = self.jobs.get(&attempt.job) else { return false };
+        let is_single = job.units.get(attempt.unit).is_some_and(|unit| unit.trying == 1 && unit.has_input);
+        if !is_single || attempt.stage != Stage::Running {
+            return false;
+        }
+        let away_since = self.dukes.get(&attempt.duke).and_then(|duke| duke.away_since);
+        let is_cut_off = away_since.is_some_and(|since| since.after(AWAY_PATIENCE) <= now);
+        is_cut_off || job.is_explained_until(attempt.since).is_some_and(|until| until <= now)
+    }
+
+    /// A duke where a slot of the job has nothing to do.
+    fn idle_elsewhere(&self, id: JobId, not_here: DukeId) -> Option<DukeId> {
+        let job = self.jobs.get(&id)?;
+        let has_idle = |duke: &DukeId| {
+            let lease = self.dukes.get(duke).and_then(|duke| duke.leases.get(&id));
+            lease.is_some_and(|lease| lease.running < lease.slots)
+        };
+        job.by_load.iter().map(|(_, duke)| *duke).find(|duke| *duke != not_here && has_idle(duke))
+    }
+
+    /// The other attempt of a unit that has two.
+    pub(super) fn twin(&self, id: AttemptId, job: JobId, unit: UnitNo) -> Option<AttemptId> {
+        if self.jobs.get(&job)?.units.get(unit)?.trying < 2 {
+            return None;
+        }
+        let mut attempts = self.attempts.iter();
+        attempts.find(|(other, attempt)| **other != id && attempt.job == job && attempt.unit == unit).map(|(id, _)| *id)
+    }
+
+    /// Ends the other attempt of a unit that is about to have its verdict.
+    pub(super) fn forget_twin(&mut self, id: AttemptId, job: JobId, unit: UnitNo, actions: &mut Vec<Action>) {
+        let Some(attempt) = self.twin(id, job, unit) else { return };
+        if let Some(Attempt { duke, .. }) = self.release_attempt(attempt) {
+            actions.push(Action::ForgetAttempt { duke, attempt });
+        }
+    }
+}
+
+impl Job {
+    /// Until when what was handed out then may be running as its finished peers were; `None` if none has finished.
+    fn is_explained_until(&self, since: Time) -> Option<Time> {
+        let typical = Duration::from_micros(self.unit_time.average_us()?);
+        Some(since.after(typical.saturating_mul(STRAGGLER_FACTOR)).after(STRAGGLER_PATIENCE))
+    }
+}

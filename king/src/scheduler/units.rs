@@ -1,0 +1,194 @@
+//! What the scheduler knows of the units of a job.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use distwasm_proto::ids::{DukeId, UnitNo};
+
+/// One unit, in as few bytes as it takes: a job may have millions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unit {
+    pub(super) bytes: u64,
+    pub(super) state: UnitState,
+    pub(super) attempts: u32,
+    pub(super) failures: u32,
+    pub(super) kills: u32,
+    /// Attempts that have not ended: two where a second was made because the first took long.
+    pub(super) trying: u8,
+    /// It was in a pipe with others when its peasant died or hung.
+    pub(super) suspect: bool,
+    /// The king has its input.
+    pub(super) has_input: bool,
+    /// Where it last killed its peasant.
+    pub(super) avoid: Option<DukeId>,
+}
+
+/// Where a unit is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UnitState {
+    /// Its queen has yet to send it once more.
+    Missing,
+    /// It may run at a duke that has not come back yet.
+    Parked,
+    /// In one of the queues of its job.
+    Waiting,
+    /// It has an attempt.
+    Trying,
+    /// It has its verdict.
+    Reported,
+}
+
+impl Unit {
+    /// A unit that has arrived.
+    pub(super) fn new(bytes: u64) -> Unit {
+        Unit { bytes, has_input: true, state: UnitState::Waiting, ..Unit::missing() }
+    }
+
+    /// A unit that is known to be wanted.
+    fn missing() -> Unit {
+        Unit {
+            bytes: 0,
+            state: UnitState::Missing,
+            attempts: 0,
+            failures: 0,
+            kills: 0,
+            trying: 0,
+            suspect: false,
+            has_input: false,
+            avoid: None,
+        }
+    }
+
+    /// Whether it may share a pipe with no other.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.suspect || self.kills > 0
+    }
+}
+
+/// The units of a job from the first that is without a verdict. Numbers are dense, so a unit's place is its number.
+#[derive(Debug, Default)]
+pub(super) struct Units {
+    first: u64,
+    units: VecDeque<Unit>,
+    /// Those without a verdict that were numbered before the queen came back.
+    earlier: BTreeMap<UnitNo, Unit>,
+    /// Those of them that have their verdict since, so that nobody claims them.
+    settled: BTreeSet<UnitNo>,
+    open: u64,
+}
+
+impl Units {
+    /// Takes in a unit that arrived: the next one, or one that was missing. Gives it, unless it was here already.
+    pub(super) fn arrive(&mut self, no: UnitNo, bytes: u64) -> Option<&mut Unit> {
+        if no.0 == self.first + self.units.len() as u64 {
+            self.units.push_back(Unit::new(bytes));
+            self.open += 1;
+            return self.units.back_mut();
+        }
+        let unit = self.earlier.get_mut(&no).filter(|unit| !unit.has_input)?;
+        unit.has_input = true;
+        unit.bytes = bytes;
+        if unit.state == UnitState::Missing {
+            unit.state = UnitState::Waiting;
+        }
+        Some(unit)
+    }
+
+    /// A duke that came back has an attempt of a unit that this king may not have heard of. Gives the unit, unless it
+    /// has its verdict.
+    pub(super) fn claim(&mut self, no: UnitNo) -> Option<&mut Unit> {
+        if self.settled.contains(&no) {
+            return None;
+        }
+        let open = &mut self.open;
+        let unit = self.earlier.entry(no).or_insert_with(|| {
+            *open += 1;
+            Unit::missing()
+        });
+        Some(unit)
+    }
+
+    /// The queen came back: she has numbered so many, and lacks these. Gives those that are tried and that she has.
+    pub(super) fn resume(&mut self, sent: u64, lacking: &[UnitNo]) -> Vec<UnitNo> {
+        let lacking: BTreeSet<UnitNo> = lacking.iter().copied().collect();
+        let unwanted = |(no, unit): (&UnitNo, &Unit)| (!unit.has_input && !lacking.contains(no)).then_some(*no);
+        let unwanted = self.earlier.iter().filter_map(unwanted).collect();
+        let next = self.first + self.units.len() as u64;
+        if sent > next {
+            let open = self.iter().filter(|(_, unit)| unit.state != UnitState::Reported);
+            let mut earlier: BTreeMap<UnitNo, Unit> = open.map(|(no, unit)| (no, *unit)).collect();
+            for no in lacking.range(UnitNo(next)..UnitNo(sent)) {
+                if let std::collections::btree_map::Entry::Vacant(vacant) = earlier.entry(*no) {
+                    vacant.insert(Unit::missing());
+                    self.open += 1;
+                }
+            }
+            *self = Units { first: sent, earlier, open: self.open, ..Units::default() };
+        }
+        unwanted
+    }
+
+    /// A unit that is kept still: all those without a verdict, and some with.
+    pub(super) fn get_mut(&mut self, no: UnitNo) -> Option<&mut Unit> {
+        match self.place(no) {
+            Some(place) => self.units.get_mut(place),
+            None => self.earlier.get_mut(&no),
+        }
+    }
+
+    /// The same, to be looked at.
+    pub(super) fn get(&self, no: UnitNo) -> Option<&Unit> {
+        match self.place(no) {
+            Some(place) => self.units.get(place),
+            None => self.earlier.get(&no),
+        }
+    }
+
+    fn place(&self, no: UnitNo) -> Option<usize> {
+        usize::try_from(no.0.checked_sub(self.first)?).ok().filter(|place| *place < self.units.len())
+    }
+
+    /// Marks a unit as reported, and says how often it was tried.
+    pub(super) fn close(&mut self, no: UnitNo) -> u32 {
+        if let Some(unit) = self.earlier.remove(&no) {
+            self.open -= 1;
+            self.settled.insert(no);
+            return unit.attempts;
+        }
+        let Some(closed) = self.get_mut(no) else { return 0 };
+        debug_assert!(closed.state != UnitState::Reported, "a unit has one verdict");
+        closed.state = UnitState::Reported;
+        let attempts = closed.attempts;
+        self.open -= 1;
+        while self.units.front().is_some_and(|unit| unit.state == UnitState::Reported) {
+            self.units.pop_front();
+            self.first += 1;
+        }
+        attempts
+    }
+
+    /// Whether it was numbered before the queen came back.
+    pub(super) fn is_earlier(&self, no: UnitNo) -> bool {
+        self.earlier.contains_key(&no)
+    }
+
+    /// Forgets an earlier unit that nobody wants.
+    pub(super) fn drop_earlier(&mut self, no: UnitNo) {
+        self.open -= u64::from(self.earlier.remove(&no).is_some());
+    }
+
+    /// How many are without a verdict.
+    pub(super) fn open(&self) -> u64 {
+        self.open
+    }
+
+    /// All that are kept, with their numbers.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (UnitNo, &Unit)> {
+        let earlier = self.earlier.iter().map(|(no, unit)| (*no, unit));
+        earlier.chain((self.first..).map(UnitNo).zip(&self.units))
+    }
+
+    /// Those that were numbered before the queen came back.
+    pub(super) fn earlier_mut(&mut self) -> impl Iterator<Item = (UnitNo, &mut Unit)> {
+        self.earlier.iter_mut().map(|(no, unit)| (*no, unit))
+    }
+}

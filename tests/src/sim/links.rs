@@ -1,0 +1,144 @@
+//! Links of simulated dukes and queens: how they begin, break, and begin anew.
+
+use distwasm_king::scheduler;
+use distwasm_proto::{
+    ids::{DukeId, JobId},
+    limits::{GRACE, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT},
+    time::Time,
+};
+use distwasm_queen::submission;
+
+use super::{
+    duke::Duke,
+    queen::Queen,
+    weather::DUKE_BYTES_MIN,
+    world::{Due, Joining, KingWord, Sender, World},
+};
+
+/// When a link over which nothing comes is given up.
+const SILENCE_US: u64 = (KEEPALIVE_EVERY.as_micros() + KEEPALIVE_TIMEOUT.as_micros()) as u64;
+
+impl World {
+    // ---- Dukes ----------------------------------------------------------------------------------------------------
+
+    /// A duke comes, perhaps in the place of one that is no more.
+    pub(super) fn duke_comes(&mut self, after: Option<DukeId>) {
+        let cpus = 1 + self.dice.below(4) as u32;
+        let ram_bytes = DUKE_BYTES_MIN * (1 + self.dice.below(3));
+        self.new_duke(cpus, ram_bytes, after);
+    }
+
+    pub(super) fn new_duke(&mut self, cpus: u32, ram_bytes: u64, after: Option<DukeId>) {
+        let machine = DukeId(self.next_link());
+        // Whoever wants to be in the first zone finds a duke there in the end.
+        let first_zone_is_empty = self.dukes.values().all(|duke| duke.zone != 0);
+        let zone = if first_zone_is_empty { 0 } else { self.dice.below(2) };
+        self.dukes.insert(machine, Duke::new(cpus, ram_bytes, zone));
+        self.link_duke(machine, after);
+    }
+
+    fn link_duke(&mut self, machine: DukeId, after: Option<DukeId>) {
+        let link = DukeId(self.next_link());
+        let Some(duke) = self.dukes.get_mut(&machine) else { return };
+        let joining = duke.links(link);
+        self.machines.insert(link, machine);
+        let sender = Sender::Duke(link);
+        let joins = KingWord::Joins(Box::new(Joining { machine, after, ..joining }));
+        self.send(sender, true, Due::ToKing(sender, joins));
+        self.say_again(machine);
+    }
+
+    /// The duke is gone at once; the king sees it a little later, or when the next one takes its place.
+    pub(super) fn duke_dies(&mut self, machine: DukeId) {
+        let Some(duke) = self.dukes.remove(&machine) else { return };
+        self.tally.dukes_lost += 1;
+        if let Some(link) = duke.link {
+            self.cut(Sender::Duke(link));
+            let seen_in = self.weather.delay_us_max;
+            self.later(seen_in, Due::KingMisses(Sender::Duke(link)));
+        }
+        let back_in = self.dice.below(5_000_000);
+        let after = self.dice.permille(500).then_some(machine);
+        self.later(back_in, Due::DukeComes(after));
+    }
+
+    /// Nothing comes from the duke any more, though no connection was closed; keepalive finds it.
+    pub(super) fn duke_falls_silent(&mut self, machine: DukeId) {
+        let Some(duke) = self.dukes.remove(&machine) else { return };
+        self.tally.dukes_lost += 1;
+        if let Some(link) = duke.link {
+            self.cut(Sender::Duke(link));
+            self.later(SILENCE_US, Due::KingMisses(Sender::Duke(link)));
+        }
+        self.later(SILENCE_US + 5_000_000, Due::DukeComes(None));
+    }
+
+    /// The link breaks: the duke sees it now, the king perhaps much later.
+    pub(super) fn duke_cut_off(&mut self, machine: DukeId) {
+        let Some(link) = self.dukes.get(&machine).and_then(|duke| duke.link) else { return };
+        self.tally.dukes_cut_off += 1;
+        self.cut(Sender::Duke(link));
+        let seen_in = self.dice.pick(&[self.weather.delay_us_max, 1_000_000, SILENCE_US]);
+        self.later(seen_in, Due::KingMisses(Sender::Duke(link)));
+        self.duke_is_alone(machine);
+    }
+
+    /// The duke has no link any more, and will have another some time.
+    pub(super) fn duke_is_alone(&mut self, machine: DukeId) {
+        let now = self.now;
+        let Some(duke) = self.dukes.get_mut(&machine) else { return };
+        let Some(link) = duke.link.take() else { return };
+        let since = duke.is_away(now);
+        self.cut(Sender::Duke(link));
+        // Some dukes wait longer than the king does, some less long than they are away.
+        let gives_up_in = self.dice.pick(&[GRACE.as_micros() as u64, 100_000_000]);
+        self.later(gives_up_in, Due::DukeGivesUp(machine, since));
+        let back_in = self.dice.pick(&[1_000, 100_000, 1_000_000, 5_000_000, 40_000_000]);
+        let back_in = 1 + self.dice.below(back_in);
+        self.later(back_in, Due::DukeReturns(machine));
+    }
+
+    pub(super) fn duke_returns(&mut self, machine: DukeId) {
+        if self.dukes.get(&machine).is_some_and(|duke| duke.link.is_none()) {
+            self.link_duke(machine, None);
+        }
+    }
+
+    // ---- Queens ---------------------------------------------------------------------------------------------------
+
+    pub(super) fn queen_cut_off(&mut self, job: JobId) {
+        let Some(link) = self.queens.get(&job).and_then(Queen::standing_link) else { return };
+        self.tally.queens_cut_off += 1;
+        self.cut(Sender::Queen(job, link));
+        let seen_in = self.dice.pick(&[self.weather.delay_us_max, 1_000_000, SILENCE_US]);
+        self.later(seen_in, Due::KingMisses(Sender::Queen(job, link)));
+        self.queen_is_alone(job);
+    }
+
+    /// The queen has no link any more, and will have another some time.
+    pub(super) fn queen_is_alone(&mut self, job: JobId) {
+        let Some(queen) = self.queens.get_mut(&job) else { return };
+        let Some(link) = queen.standing_link() else { return };
+        queen.linked = false;
+        self.cut(Sender::Queen(job, link));
+        self.queen_handles(job, vec![submission::Event::LinkLost]);
+        let back_in = self.dice.pick(&[1_000, 100_000, 1_000_000, 5_000_000, 40_000_000]);
+        let back_in = 1 + self.dice.below(back_in);
+        self.later(back_in, Due::QueenReturns(job));
+    }
+
+    pub(super) fn queen_returns(&mut self, job: JobId) {
+        let Some(queen) = self.queens.get_mut(&job).filter(|queen| !queen.linked && !queen.is_over()) else { return };
+        queen.linked = true;
+        queen.link += 1;
+        let (number, spec, resumes) = (queen.number, queen.spec(), queen.resumption());
+        self.tell_king(job, scheduler::Event::JobOpened { job: number, key: job.0, spec, resumes });
+    }
+}
+
+impl Duke {
+    /// Notes when the last link broke, the first time.
+    fn is_away(&mut self, now: Time) -> Time {
+        *self.away_since.get_or_insert(now)
+    }
+}

@@ -1,0 +1,162 @@
+//! Kings, dukes and queens who come back: what was done is done, and what runs goes on.
+#![allow(clippy::unwrap_used, reason = "a test ends where its expectation does")]
+
+use distwasm_tests::{
+    chaos::Proxy,
+    real::{Place, Process, guest, peasants_of, until},
+};
+use rustix::process::Signal;
+
+/// Inputs for `slow.wat`, which takes some milliseconds for each and answers with it.
+fn slow_inputs(count: usize) -> Place {
+    let place = Place::default();
+    for number in 0..count {
+        place.write(number.to_string(), format!("slow {number}"));
+    }
+    place
+}
+
+fn expect_slow_outputs(place: &Place, count: usize) {
+    let outputs = place.outputs();
+    assert_eq!(outputs.len(), count);
+    for (name, output) in outputs {
+        assert_eq!(output, format!("slow {}", name.display()).into_bytes());
+    }
+}
+
+fn wait_for_outputs(place: &Place, count: usize, queen: &Process) {
+    until("outputs", || (place.outputs_count() >= count).then_some(()), || queen.log());
+}
+
+fn duke_with_cache(place: &Place, address: &str, cache: &str) -> Process {
+    place.duke_at(address, &["--cache", place.path().join(cache).to_str().unwrap()])
+}
+
+#[test]
+fn kings_who_are_killed_lose_nothing() {
+    let place = slow_inputs(300);
+    let mut king = place.king();
+    let ways = [(); 3].map(|()| Proxy::start(&king.address));
+    let _dukes = ["one", "two"].map(|cache| {
+        let way = if cache == "one" { &ways[0] } else { &ways[1] };
+        duke_with_cache(&place, &way.address, cache)
+    });
+    king.expect_metric("distwasm_dukes", |dukes| dukes == 2);
+    let queen = place.start_queen_at(&ways[2].address, guest("slow.wat"), &[]);
+    let mut attempts = 0;
+    for outputs in [40, 110, 180] {
+        wait_for_outputs(&place, outputs, &queen);
+        attempts += king.metric("distwasm_attempts_total");
+        king.process.signal(Signal::KILL);
+        king = place.king();
+        ways.iter().for_each(|way| way.lead_to(&king.address));
+    }
+    queen.finish().expect(0, &["300 done", "0 failed"]);
+    expect_slow_outputs(&place, 300);
+    attempts += king.metric("distwasm_attempts_total");
+    // What ran when a king was killed went on; what he had handed out and nobody had read was handed out again.
+    assert!(attempts <= 345, "{attempts} attempts for 300 units");
+    king.expect_metric("distwasm_jobs", |jobs| jobs == 0);
+}
+
+#[test]
+fn a_duke_who_is_cut_off_brings_what_he_did_meanwhile() {
+    let place = slow_inputs(120);
+    let king = place.king();
+    let way = Proxy::start(&king.address);
+    let duke = place.duke_at(&way.address, &[]);
+    let queen = place.start_queen(&king, guest("slow.wat"), &[]);
+    for outputs in [10, 40, 70] {
+        wait_for_outputs(&place, outputs, &queen);
+        let before = duke.log().matches("serving the king").count();
+        way.cut();
+        until(
+            "the duke's return",
+            || (duke.log().matches("serving the king").count() > before).then_some(()),
+            || duke.log(),
+        );
+    }
+    queen.finish().expect(0, &["120 done", "0 failed"]);
+    expect_slow_outputs(&place, 120);
+    king.process.expect_log("a duke came back");
+    // Orders that were under way when the link was cut are given again; nothing that ran is.
+    let attempts = king.metric("distwasm_attempts_total");
+    assert!(attempts <= 138, "{attempts} attempts for 120 units");
+    king.expect_metric("distwasm_units{state=\"running\"}", |running| running == 0);
+}
+
+#[test]
+fn a_queen_who_is_cut_off_goes_on_where_she_was() {
+    let place = slow_inputs(120);
+    let king = place.king();
+    let _duke = place.duke(&king, &[]);
+    let way = Proxy::start(&king.address);
+    let queen = place.start_queen_at(&way.address, guest("slow.wat"), &[]);
+    for (times, outputs) in [10, 40, 70].into_iter().enumerate() {
+        wait_for_outputs(&place, outputs, &queen);
+        way.cut();
+        let came_back = || king.process.log().matches("a queen came back").count() > times;
+        until("the queen's return", || came_back().then_some(()), || queen.log());
+    }
+    queen.finish().expect(0, &["120 done", "0 failed"]);
+    expect_slow_outputs(&place, 120);
+    assert_eq!(king.metric("distwasm_attempts_total"), 120);
+}
+
+#[test]
+fn a_queen_whose_king_stays_away_says_so_and_keeps_what_she_has() {
+    let place = slow_inputs(100);
+    let king = place.king();
+    let duke = place.duke(&king, &["--grace", "1s"]);
+    let queen = place.start_queen(&king, guest("slow.wat"), &["--grace", "1s"]);
+    wait_for_outputs(&place, 5, &queen);
+    let peasants = peasants_of(duke.id());
+    drop(king);
+    queen.finish().expect(2, &["the king went away, and none was back", "--grace", "run the same command again"]);
+    duke.expect_log("what was done for him is given up");
+    until(
+        "the peasants' end",
+        || (!peasants.iter().any(|peasant| peasants_of(duke.id()).contains(peasant))).then_some(()),
+        || duke.log(),
+    );
+    // Without a king, what is left is done all the same.
+    place.queen(guest("slow.wat"), &[]).expect(0, &["0 failed"]);
+    expect_slow_outputs(&place, 100);
+}
+
+#[test]
+fn a_duke_who_takes_the_place_of_a_dead_one_is_known_as_such() {
+    let place = slow_inputs(40);
+    let king = place.king();
+    let dead = place.duke(&king, &[]);
+    let queen = place.start_queen(&king, guest("slow.wat"), &[]);
+    wait_for_outputs(&place, 5, &queen);
+    // Dropped, it is killed.
+    drop(dead);
+    let _next = place.duke(&king, &[]);
+    queen.finish().expect(0, &["40 done", "0 failed"]);
+    king.expect_metric("distwasm_dukes", |dukes| dukes == 1);
+}
+
+#[test]
+fn what_hangs_on_one_duke_is_done_on_another() {
+    let place = Place::default();
+    place.write("hangs", "h");
+    for number in 0..60 {
+        place.write(number.to_string(), "q");
+    }
+    let king = place.king();
+    let _dukes = ["one", "two"].map(|cache| duke_with_cache(&place, &king.address, cache));
+    king.expect_metric("distwasm_dukes", |dukes| dukes == 2);
+    let queen = place.start_queen(&king, guest("straggler.wat"), &[]);
+    queen.finish().expect(0, &["61 done", "0 failed"]);
+    // What waited behind it in the pipe was tried elsewhere, too.
+    let attempts = king.metric("distwasm_attempts_total");
+    assert!((62..=100).contains(&attempts), "{attempts} attempts");
+    // The peasant that hangs is ended, and its slot is free.
+    king.expect_metric("distwasm_slots{state=\"granted\"}", |slots| slots == 0);
+    let place = Place::default();
+    place.write("hangs", "h");
+    let queen = place.start_queen(&king, guest("straggler.wat"), &["--no-speculation", "--time-limit=2s"]);
+    queen.finish().expect(2, &["--time-limit"]);
+}
