@@ -4,7 +4,12 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory, FromArgMatches, Subcommand, error::ErrorKind, parser::ValueSource};
 
-use crate::{check::CheckOptions, new::NewOptions, options::Options};
+use crate::{
+    check::CheckOptions,
+    jobs::{JobOptions, JobsOptions},
+    new::NewOptions,
+    options::Options,
+};
 
 /// What was typed.
 #[derive(Debug)]
@@ -15,12 +20,18 @@ pub enum CommandLine {
     Check(Box<CheckOptions>),
     /// `queen new`.
     New(NewOptions),
+    /// `queen jobs`.
+    Jobs(JobsOptions),
+    /// `queen job`.
+    OneJob(JobOptions),
 }
 
 #[derive(Debug, Subcommand)]
 enum Tool {
     Check(Box<CheckOptions>),
     New(NewOptions),
+    Jobs(JobsOptions),
+    Job(JobOptions),
 }
 
 impl CommandLine {
@@ -59,6 +70,8 @@ impl CommandLine {
         Ok(match Tool::from_arg_matches(&matches).map_err(|error| error.format(&mut command))? {
             Tool::Check(options) => CommandLine::Check(options),
             Tool::New(options) => CommandLine::New(options),
+            Tool::Jobs(options) => CommandLine::Jobs(options),
+            Tool::Job(options) => CommandLine::OneJob(options),
         })
     }
 }

@@ -8,6 +8,7 @@ pub mod check;
 pub mod command_line;
 pub mod earlier;
 pub mod guest_options;
+pub mod jobs;
 mod king_link;
 pub mod limits;
 mod listing;

@@ -6,6 +6,7 @@ use distwasm_proto::{exit::Exit, link::chain, logging};
 use distwasm_queen::{
     check::check,
     command_line::CommandLine,
+    jobs,
     new::{self, Made},
     options::Options,
     report::{print_json, print_summary},
@@ -63,6 +64,18 @@ async fn run_or_give_up(command_line: &CommandLine) -> ExitCode {
                 Ok(made) => tell(&made),
                 Err(error) => fail(&error),
             },
+            CommandLine::Jobs(options) => match jobs::list(options).await {
+                Ok(list) if options.json => {
+                    say(list.jobs.iter().map(|job| jobs::to_json(job) + "\n").collect::<String>())
+                }
+                Ok(list) => say(jobs::Table(&list)),
+                Err(error) => fail(&error),
+            },
+            CommandLine::OneJob(options) => match jobs::find(options).await {
+                Ok(job) if options.jobs.json => say(jobs::to_json(&job) + "\n"),
+                Ok(job) => say(jobs::Sheet(&job)),
+                Err(error) => fail(&error),
+            },
         }
     };
     tokio::select! {
@@ -83,6 +96,13 @@ async fn run_job(options: &Options, interrupted: CancellationToken) -> ExitCode 
         return fail(&std::io::Error::other(format!("failed to print the summary: {error}")));
     }
     report.summary.exit.into()
+}
+
+fn say(what: impl std::fmt::Display) -> ExitCode {
+    match write!(std::io::stdout(), "{what}") {
+        Ok(()) => Exit::Done.into(),
+        Err(error) => fail(&error),
+    }
 }
 
 fn tell(made: &Made) -> ExitCode {

@@ -9,5 +9,6 @@
 )]
 
 pub mod chaos;
+pub mod planted;
 pub mod real;
 pub mod sim;

@@ -52,3 +52,14 @@ fn the_same_seed_is_the_same_kingdom() {
         assert_eq!(log(seed), log(seed));
     }
 }
+
+/// `scripts/planted` plants them; here it is only seen that it can.
+#[test]
+fn there_are_bugs_to_be_planted() {
+    let bugs = distwasm_tests::planted::bugs();
+    assert!(bugs.len() > 20);
+    for bug in bugs {
+        let text = bug.planted(&distwasm_tests::real::root());
+        assert!(!text.is_empty(), "{}", bug.what);
+    }
+}

@@ -1,4 +1,5 @@
-//! The tools of the queen: `queen check` says whether a program would run, `queen new` writes one to start from.
+//! The tools of the queen: `queen check` says whether a program would run, `queen new` writes one to start from, `queen
+//! jobs` asks a king.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test ends where its expectation does")]
 
 use std::{
@@ -244,4 +245,41 @@ fn a_new_program_in_rust_builds_offline_and_runs() {
     assert_eq!(fs::read_to_string(folder.join("output/poem")).unwrap(), "15 words\n");
     let nothing = input(&place, " ");
     check(&place, folder.join("fn.wasm"), &["--input", &nothing]).expect(1, &["there is no word in it"]);
+}
+
+#[test]
+fn a_king_says_what_his_jobs_wait_for() {
+    let place = Place::default();
+    place.write_sums(3);
+    let king = place.king();
+    let ask = |args: &[&str]| Finished::of(place.command("queen").args(args).args(["--king-address", &king.address]));
+    let told = ask(&["jobs"]);
+    told.expect(0, &[]);
+    assert_eq!(told.stdout, "no jobs, 0 dukes\n");
+    let _queens = ["eu", "us"].map(|zone| {
+        let place = Place::default();
+        place.write_sums(3);
+        let require = format!("zone={zone}");
+        let queen = place.start_queen(&king, guest("summer.wasm"), &["--project", "sums", "--require", &require]);
+        king.expect_metric("distwasm_units{state=\"waiting\"}", |units| units == if zone == "eu" { 3 } else { 6 });
+        (queen, place)
+    });
+    let _duke = place.duke(&king, &["--label", "zone=asia"]);
+    king.expect_metric("distwasm_dukes", |dukes| dukes == 1);
+    let told = ask(&["jobs"]);
+    told.expect(0, &[]);
+    assert!(told.stdout.contains("no duke has label zone=eu"), "{}", told.stdout);
+    let lines = ask(&["jobs", "--json"]).stdout;
+    let numbers: Vec<u64> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["job"].as_u64().unwrap())
+        .collect();
+    assert_eq!(numbers.len(), 2);
+    let told = ask(&["job", &numbers[1].to_string()]);
+    told.expect(0, &[]);
+    let expected = "waits     no duke has label zone=us; 1 job is ahead in its project";
+    assert!(told.stdout.contains(expected), "{}", told.stdout);
+    ask(&["job", "12"]).expect(2, &["has no job 12", "queen jobs"]);
+    let nobody = place.command("queen").args(["jobs", "-k", "127.0.0.1:1"]).output().unwrap();
+    assert_eq!(nobody.status.code(), Some(2));
 }

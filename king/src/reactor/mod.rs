@@ -76,6 +76,8 @@ pub(crate) enum Input {
     },
     /// Somebody wants to see figures.
     Asked(oneshot::Sender<Metrics>),
+    /// Somebody wants to see the jobs.
+    JobsAsked(oneshot::Sender<wire::JobList>),
 }
 
 /// See the module's documentation.
@@ -134,6 +136,9 @@ struct Queen {
     /// How many units she had numbered when she last came back, and those of them that she is to send once more.
     numbered: u64,
     awaited: BTreeSet<UnitNo>,
+    /// Units that got a result, and that failed.
+    done: u64,
+    failed: u64,
     /// What she was told of units and has not heard yet, in this order.
     said: VecDeque<Said>,
     /// Why units could not be sent whole, until their verdicts are told.
@@ -282,6 +287,10 @@ impl Reactor {
                 let metrics = Metrics { census, totals, input_bytes, program_bytes, share_bytes };
                 // Who asked may have gone away.
                 let _sent = answer.send(metrics);
+            }
+            Input::JobsAsked(answer) => {
+                // The same here.
+                let _sent = answer.send(self.list_jobs());
             }
         }
     }

@@ -9,7 +9,7 @@ use distwasm_proto::{
 };
 use tracing::{info, warn};
 
-use super::{Evidence, Reactor, Said};
+use super::{Evidence, Queen, Reactor, Said};
 use crate::scheduler::{Action, JobEnd, JobStatus, Verdict, WaitsFor};
 
 impl Reactor {
@@ -113,27 +113,14 @@ impl Reactor {
         };
         // An outbox without a link takes nothing; what was said is said again when she comes back.
         queen.outbox.push_with(News::Verdict(verdict.clone()), result.clone());
+        *(if done { &mut queen.done } else { &mut queen.failed }) += 1;
         queen.said.push_back(Said { verdict, result, weight, by });
     }
 
     fn tell_status(&self, job: JobId, status: JobStatus) {
         let Some(queen) = self.queens.get(&job) else { return };
-        let waits_for = match status.waits_for {
-            None => String::new(),
-            Some(WaitsFor::Duke) => "there is no duke; start one with `duke --king-address ...`".to_owned(),
-            Some(WaitsFor::Labels) => format!("no duke has {}", queen.requires),
-            Some(WaitsFor::Memory { largest_bytes }) => format!(
-                "each slot must have {} MB (--min-ram), and the largest duke has {} MB (its --ram-limit)",
-                queen.min_ram_bytes >> 20,
-                largest_bytes >> 20
-            ),
-            Some(WaitsFor::Slot) => match &queen.complaint {
-                Some(complaint) => complaint.message.clone(),
-                None => "all slots serve other jobs".to_owned(),
-            },
-        };
-        let state = wire::JobState { slots: status.slots, dukes: status.dukes, waits_for };
-        queen.outbox.push(News::JobState(state));
+        let waits_for = queen.waits_for(status.waits_for);
+        queen.outbox.push(News::JobState(wire::JobState { slots: status.slots, dukes: status.dukes, waits_for }));
     }
 
     fn end_job(&mut self, job: JobId, end: JobEnd) {
@@ -147,5 +134,25 @@ impl Reactor {
         queen.outbox.push(News::JobEnded(wire::JobEnded { failure: failure.map(wire::Failure::from) }));
         queen.outbox.push(News::End(wire::End::default()));
         queen.outbox.close();
+    }
+}
+
+impl Queen {
+    /// What her job waits for, in words.
+    pub(super) fn waits_for(&self, waits_for: Option<WaitsFor>) -> String {
+        match waits_for {
+            None => String::new(),
+            Some(WaitsFor::Duke) => "there is no duke; start one with `duke --king-address ...`".to_owned(),
+            Some(WaitsFor::Labels) => format!("no duke has {}", self.requires),
+            Some(WaitsFor::Memory { largest_bytes }) => format!(
+                "each slot must have {} MB (--min-ram), and the largest duke has {} MB (its --ram-limit)",
+                self.min_ram_bytes >> 20,
+                largest_bytes >> 20
+            ),
+            Some(WaitsFor::Slot) => match &self.complaint {
+                Some(complaint) => complaint.message.clone(),
+                None => "all slots serve other jobs".to_owned(),
+            },
+        }
     }
 }

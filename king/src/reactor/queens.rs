@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::{Queen, Reactor, Said};
 use crate::{
     payloads::{self, Inputs},
-    scheduler::{Event, Resumption},
+    scheduler::{Event, Overview, Resumption},
     service::{
         Leaving, LinkId,
         submit::{self, JobRequest},
@@ -215,6 +215,33 @@ impl Reactor {
         Some(queen)
     }
 
+    /// All jobs, for somebody who asks.
+    pub(super) fn list_jobs(&self) -> wire::JobList {
+        let describe = |(id, overview): (JobId, Overview)| {
+            let queen = self.queens.get(&id)?;
+            let Overview { status, priority, units_waiting, units_running, jobs_ahead } = overview;
+            let mut waits_for = queen.waits_for(status.waits_for);
+            if !waits_for.is_empty() && jobs_ahead > 0 {
+                let jobs = if jobs_ahead == 1 { "job is" } else { "jobs are" };
+                waits_for = format!("{waits_for}; {jobs_ahead} {jobs} ahead in its project");
+            }
+            Some(wire::JobInfo {
+                job: id.0,
+                project: queen.project.clone(),
+                priority,
+                slots: status.slots,
+                units_waiting: units_waiting as u64,
+                units_running: units_running as u64,
+                units_done: queen.done,
+                units_failed: queen.failed,
+                waits_for,
+                queen_is_away: queen.link.is_none(),
+            })
+        };
+        let jobs = self.scheduler.overview().into_iter().filter_map(describe).collect();
+        wire::JobList { jobs, dukes: u32::try_from(self.scheduler.census().dukes).unwrap_or(u32::MAX) }
+    }
+
     fn expel_queen(&mut self, job: JobId, why: &'static str) {
         let Some(queen) = self.forget_queen(job) else { return };
         warn!(job = job.0, project = queen.project, why, "a queen was sent away");
@@ -251,6 +278,8 @@ impl Queen {
             inputs: Inputs::default(),
             numbered: 0,
             awaited: BTreeSet::new(),
+            done: 0,
+            failed: 0,
             said,
             broken: HashMap::new(),
             complaint: None,

@@ -16,6 +16,7 @@ mod duke;
 mod evictions;
 mod feed;
 mod job;
+mod overview;
 mod projects;
 mod slots;
 mod stragglers;
@@ -40,6 +41,7 @@ use projects::Projects;
 use units::UnitState;
 
 pub use job::{JobSpec, JobStatus, WaitsFor};
+pub use overview::Overview;
 pub use words::{Action, Census, Event, HeldAttempt, HeldLease, JobEnd, Outcome, Resumption, Verdict};
 
 /// See the module's documentation.
@@ -379,8 +381,7 @@ impl Scheduler {
     }
 
     fn tell_states(&mut self, actions: &mut Vec<Action>) {
-        let staying = self.dukes.values().filter(|duke| !duke.draining).count();
-        let staying = u32::try_from(staying).unwrap_or(u32::MAX);
+        let staying = self.staying();
         for (id, job) in &mut self.jobs {
             let status = job.status(&self.dukes, staying);
             if job.told != Some(status) {
@@ -395,28 +396,5 @@ impl Scheduler {
     /// Whether this duke may say how this attempt ended.
     pub fn expects(&self, duke: DukeId, attempt: AttemptId) -> bool {
         self.attempts.get(&attempt).is_some_and(|attempt| attempt.duke == duke)
-    }
-
-    /// Counts of what there is.
-    pub fn census(&self) -> Census {
-        let here = || self.dukes.values().filter(|duke| duke.away_since.is_none());
-        Census {
-            jobs: self.jobs.len(),
-            dukes: here().count(),
-            slots: here().map(|duke| u64::from(duke.cpus)).sum(),
-            slots_granted: self.jobs.values().map(|job| u64::from(job.slots)).sum(),
-            units_waiting: self.jobs.values().map(|job| (job.waiting.len() + job.suspects.len()) as u64).sum(),
-            units_running: self.attempts.len() as u64,
-            results_bytes: self.jobs.values().map(|job| job.results_bytes).sum(),
-        }
-    }
-
-    /// The slots that each project has, those among them that are being given back.
-    pub fn slots_of_projects(&self) -> BTreeMap<&str, u32> {
-        let mut slots = BTreeMap::new();
-        for job in self.jobs.values() {
-            *slots.entry(job.spec.project.as_str()).or_insert(0) += job.slots + job.releasing;
-        }
-        slots
     }
 }

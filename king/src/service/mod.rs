@@ -23,7 +23,7 @@ use distwasm_proto::{
     wire::{self, king_server::King},
 };
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
@@ -143,6 +143,18 @@ impl King for Service {
         self.tasks.spawn(link.serve(request.into_inner()));
         Ok(Response::new(Box::pin(replies.map(Ok))))
     }
+
+    async fn list_jobs(&self, _: Request<wire::ListJobsRequest>) -> Result<Response<wire::JobList>, Status> {
+        let jobs = ask_for_jobs(&self.reactor).await;
+        jobs.map(Response::new).ok_or_else(|| Status::unavailable("the king is shutting down"))
+    }
+}
+
+/// The jobs, as the reactor tells them.
+async fn ask_for_jobs(reactor: &mpsc::Sender<Input>) -> Option<wire::JobList> {
+    let (answer, answered) = oneshot::channel();
+    reactor.send(Input::JobsAsked(answer)).await.ok()?;
+    answered.await.ok()
 }
 
 /// The next message of a peer, or why there is none.

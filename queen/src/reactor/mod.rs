@@ -154,8 +154,8 @@ pub async fn run(
     };
     let ways = Ways { address, request, news };
     reactor.run(&mut channels, ways, terms.interrupted, household).await;
-    // Words that were said go out; units that were not do not.
-    if let Some(outgoing) = reactor.job.outgoing.take().filter(|_| reactor.end != Some(End::Complete)) {
+    // Words that were said go out; units that were not do not. Where nothing could be read, the job is open still.
+    if let Some(outgoing) = reactor.job.outgoing.take() {
         outgoing.leave();
     }
     let (post, mut listening) = (Arc::clone(&reactor.readers.post), std::mem::take(&mut reactor.listening));

@@ -86,6 +86,7 @@ impl World {
         let due = |due| Due::Peasant(id, baron, number, due);
         match plan.nature {
             Nature::Hangs => {}
+            Nature::HangsOnce if self.hangs_now(job, unit) => {}
             Nature::Kills => self.at(ends, due(PeasantDue::Dies)),
             // A unit under which three peasants die is to blame, whatever it did: bad luck strikes twice at most.
             _ if dies_by_chance && self.strikes(job, unit) => self.at(ends, due(PeasantDue::Dies)),
@@ -114,6 +115,11 @@ impl World {
         *struck <= 2
     }
 
+    /// Whether this is the first attempt of the unit.
+    fn hangs_now(&mut self, job: JobId, unit: UnitNo) -> bool {
+        self.queens.get_mut(&queen_of(job)).is_some_and(|queen| queen.hung_once.insert(unit))
+    }
+
     fn peasant_answers(&mut self, id: DukeId, baron: BaronId, attempt: AttemptId, begun: bool) {
         let Some(duke) = self.dukes.get_mut(&id) else { return };
         let Some(Held { job, unit, .. }) = duke.attempts.get(&attempt).copied() else {
@@ -133,7 +139,7 @@ impl World {
         let done = match plan.nature {
             Nature::Fails => false,
             Nature::FailsOnce => !queen.failed_once.insert(unit),
-            Nature::Ordinary | Nature::Kills | Nature::Hangs | Nature::Broken => true,
+            Nature::Ordinary | Nature::Kills | Nature::Hangs | Nature::HangsOnce | Nature::Broken => true,
         };
         duke.answers_made += 1;
         let answer = AnswerId(duke.answers_made);

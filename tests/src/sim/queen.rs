@@ -28,6 +28,10 @@ pub(super) struct Queen {
     verdicts: BTreeMap<UnitNo, bool>,
     /// Attempts that ended in a failure, so that the second attempt of a unit can be told from the first.
     pub(super) failed_once: BTreeSet<UnitNo>,
+    /// Units that hung once.
+    pub(super) hung_once: BTreeSet<UnitNo>,
+    /// Inputs that could not be read.
+    unreadable: usize,
     /// Attempts of her units, by all kings.
     pub(super) attempts: BTreeSet<AttemptId>,
     /// Her link: the first, the second, … and whether it stands as far as she knows.
@@ -56,6 +60,8 @@ impl Queen {
             units: Vec::new(),
             verdicts: BTreeMap::new(),
             failed_once: BTreeSet::new(),
+            hung_once: BTreeSet::new(),
+            unreadable: 0,
             attempts: BTreeSet::new(),
             link: 1,
             linked: true,
@@ -124,7 +130,7 @@ impl Queen {
             Nature::Ordinary => true,
             Nature::Fails | Nature::Kills | Nature::Hangs | Nature::Broken => false,
             // Where a duke or a peasant was lost with the first failure, the unit may have had a second first attempt.
-            Nature::FailsOnce => done || self.plan.retries > 0,
+            Nature::FailsOnce | Nature::HangsOnce => done || self.plan.retries > 0,
         };
         assert_eq!(done, deserves, "unit_gets_the_verdict_it_deserves: {job}, {unit}: {:?}", self.unit(unit));
     }
@@ -143,7 +149,11 @@ impl Queen {
         };
         assert_eq!(self.end, Some(expected), "every_job_ends: {job}");
         if expected == End::Complete {
-            assert_eq!(self.verdicts.len(), self.plan.units.len(), "every_unit_has_its_verdict: {job}");
+            assert_eq!(
+                self.verdicts.len() + self.unreadable,
+                self.plan.units.len(),
+                "every_unit_has_its_verdict: {job}"
+            );
         }
     }
 }
@@ -263,7 +273,9 @@ impl World {
             End::OutOfTime => true,
             End::Complete | End::Unfit | End::KingLost | End::NoOutputs | End::Interrupted => false,
         };
-        queen.left = stopped || end == End::Interrupted;
+        // Where nothing could be read there is a job that nobody closed.
+        let unopened = end == End::Complete && queen.units.is_empty() && !queen.plan.units.is_empty();
+        queen.left = stopped || end == End::Interrupted || unopened;
         self.tally.queens_stopped += u64::from(stopped);
         if queen.left {
             self.tell_king(job, scheduler::Event::QueenLost { job });
@@ -276,9 +288,14 @@ impl World {
         for _ in 0..count {
             let Some(queen) = self.queens.get_mut(&job) else { break };
             let Some(input) = queen.backlog.pop_front() else { panic!("no_more_is_read_than_was_listed: {job}") };
+            let UnitPlan { nature, input_bytes: bytes, .. } = queen.plan.units[input];
+            if nature == Nature::Broken && input % 3 == 0 {
+                queen.unreadable += 1;
+                sent.push(Event::InputFailed { bytes });
+                continue;
+            }
             let unit = UnitNo(queen.units.len() as u64);
             queen.units.push(input);
-            let bytes = queen.plan.units[input].input_bytes;
             self.send_unit(job, unit);
             sent.push(Event::UnitSent { unit, bytes });
         }

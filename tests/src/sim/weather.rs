@@ -75,7 +75,7 @@ pub struct Weather {
     pub faults_end_us: u64,
 }
 
-/// What a unit does to its peasant, the same at each attempt but for [`Nature::FailsOnce`].
+/// What a unit does to its peasant, the same at each attempt but for those that say `Once`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nature {
     /// Answers.
@@ -88,6 +88,8 @@ pub enum Nature {
     Kills,
     /// Never answers.
     Hangs,
+    /// Does not answer at the first attempt, and answers at later ones.
+    HangsOnce,
     /// Never arrives whole.
     Broken,
 }
@@ -250,8 +252,9 @@ impl Weather {
     fn unit(&self, dice: &mut Dice, timeout_us: Option<u64>, typical_us: u64, large: bool) -> UnitPlan {
         let mut nature = Nature::Ordinary;
         if dice.permille(self.odd_units) {
-            let hangs = if timeout_us.is_some() { Nature::Hangs } else { Nature::Fails };
-            nature = dice.pick(&[Nature::Fails, Nature::FailsOnce, Nature::Kills, hangs, Nature::Broken]);
+            let hangs = |nature| if timeout_us.is_some() { nature } else { Nature::Fails };
+            let (hangs, hangs_once) = (hangs(Nature::Hangs), hangs(Nature::HangsOnce));
+            nature = dice.pick(&[Nature::Fails, Nature::FailsOnce, Nature::Kills, hangs, hangs_once, Nature::Broken]);
         }
         let bytes = |dice: &mut Dice, max: u64| {
             let small = dice.below(100);

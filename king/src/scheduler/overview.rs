@@ -1,0 +1,84 @@
+//! What there is, for those who ask.
+
+use std::collections::BTreeMap;
+
+use distwasm_proto::ids::JobId;
+
+use super::{
+    Census, Scheduler,
+    job::{Job, JobStatus},
+};
+
+/// One job at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overview {
+    /// What it has, and what it waits for.
+    pub status: JobStatus,
+    /// Within its project: a job of a higher priority comes first.
+    pub priority: i32,
+    /// Units that wait for a slot.
+    pub units_waiting: usize,
+    /// Units at dukes.
+    pub units_running: usize,
+    /// Jobs of its project that come before it and want slots, too.
+    pub jobs_ahead: usize,
+}
+
+impl Scheduler {
+    /// All jobs that queens have opened.
+    pub fn overview(&self) -> BTreeMap<JobId, Overview> {
+        let staying = self.staying();
+        let mut running: BTreeMap<JobId, usize> = BTreeMap::new();
+        for attempt in self.attempts.values() {
+            *running.entry(attempt.job).or_default() += 1;
+        }
+        let claimed = self.jobs.iter().filter(|(_, job)| !job.unclaimed);
+        let describe = |(id, job): (&JobId, &Job)| {
+            let overview = Overview {
+                status: job.status(&self.dukes, staying),
+                priority: job.spec.priority,
+                units_waiting: job.waiting.len() + job.suspects.len(),
+                units_running: running.get(id).copied().unwrap_or(0),
+                jobs_ahead: self.jobs.iter().filter(|(other, ahead)| ahead.comes_before(**other, job, *id)).count(),
+            };
+            (*id, overview)
+        };
+        claimed.map(describe).collect()
+    }
+
+    /// Counts of what there is.
+    pub fn census(&self) -> Census {
+        let here = || self.dukes.values().filter(|duke| duke.away_since.is_none());
+        Census {
+            jobs: self.jobs.len(),
+            dukes: here().count(),
+            slots: here().map(|duke| u64::from(duke.cpus)).sum(),
+            slots_granted: self.jobs.values().map(|job| u64::from(job.slots)).sum(),
+            units_waiting: self.jobs.values().map(|job| (job.waiting.len() + job.suspects.len()) as u64).sum(),
+            units_running: self.attempts.len() as u64,
+            results_bytes: self.jobs.values().map(|job| job.results_bytes).sum(),
+        }
+    }
+
+    /// The slots that each project has, those among them that are being given back.
+    pub fn slots_of_projects(&self) -> BTreeMap<&str, u32> {
+        let mut slots = BTreeMap::new();
+        for job in self.jobs.values() {
+            *slots.entry(job.spec.project.as_str()).or_insert(0) += job.slots + job.releasing;
+        }
+        slots
+    }
+
+    /// Dukes that take work.
+    pub(super) fn staying(&self) -> u32 {
+        u32::try_from(self.dukes.values().filter(|duke| !duke.draining).count()).unwrap_or(u32::MAX)
+    }
+}
+
+impl Job {
+    fn comes_before(&self, id: JobId, other: &Job, other_id: JobId) -> bool {
+        let rank = |job: &Job, id: JobId| (std::cmp::Reverse(job.spec.priority), id);
+        let of_project = self.spec.project == other.spec.project && self.need() > 0;
+        of_project && rank(self, id) < rank(other, other_id)
+    }
+}

@@ -1,0 +1,147 @@
+//! `queen jobs` and `queen job`: what a king has to do, and what it waits for.
+
+use std::fmt::{self, Display};
+
+use clap::Args;
+use distwasm_proto::{
+    limits::KING_PATIENCE,
+    link::{KingAddress, chain, parse_address},
+    wire::{JobInfo, JobList, ListJobsRequest},
+};
+use thiserror::Error;
+use tokio::time::timeout;
+
+/// Lists the jobs of a king.
+#[derive(Args, Debug)]
+#[command(args_override_self = true)]
+pub struct JobsOptions {
+    /// The king to ask
+    #[arg(short, long, value_name = "HOST:PORT", env = "DISTWASM_KING_ADDRESS", value_parser = parse_address)]
+    pub king_address: String,
+
+    /// Print JSON, one line for each job
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Says how it stands with one job of a king, and what it waits for.
+#[derive(Args, Debug)]
+#[command(args_override_self = true)]
+pub struct JobOptions {
+    /// The number of the job, as `queen jobs` shows it
+    #[arg(value_name = "ID")]
+    pub job: u64,
+
+    /// What to ask, and how to say it
+    #[command(flatten)]
+    pub jobs: JobsOptions,
+}
+
+/// Why nothing can be said.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum JobsError {
+    #[error("no king answers at {address}: {why}")]
+    NoKing { address: String, why: String },
+    #[error("the king at {address} has no job {job}; `queen jobs` shows those that he has")]
+    NoJob { address: String, job: u64 },
+}
+
+/// Asks the king for his jobs.
+///
+/// # Errors
+///
+/// When he does not answer.
+pub async fn list(options: &JobsOptions) -> Result<JobList, JobsError> {
+    let address = KingAddress::Tcp(options.king_address.clone());
+    let asked = async {
+        let mut king = address.connect().await.map_err(|error| chain(&error))?;
+        king.list_jobs(ListJobsRequest {}).await.map_err(|status| status.message().to_owned())
+    };
+    let answered =
+        timeout(KING_PATIENCE, asked).await.unwrap_or_else(|_| Err(format!("no answer in {KING_PATIENCE:?}")));
+    match answered {
+        Ok(jobs) => Ok(jobs.into_inner()),
+        Err(why) => Err(JobsError::NoKing { address: options.king_address.clone(), why }),
+    }
+}
+
+/// Asks the king for one of his jobs.
+///
+/// # Errors
+///
+/// When he does not answer, or has no such job.
+pub async fn find(options: &JobOptions) -> Result<JobInfo, JobsError> {
+    let jobs = list(&options.jobs).await?.jobs;
+    let job = jobs.into_iter().find(|job| job.job == options.job);
+    job.ok_or_else(|| JobsError::NoJob { address: options.jobs.king_address.clone(), job: options.job })
+}
+
+/// Jobs as a table for people.
+pub struct Table<'a>(pub &'a JobList);
+
+impl Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let JobList { jobs, dukes } = self.0;
+        if jobs.is_empty() {
+            return writeln!(f, "no jobs, {dukes} dukes");
+        }
+        writeln!(
+            f,
+            "{:<14} {:<20} {:>5} {:>8} {:>8} {:>8} {:>8}  WAITS FOR",
+            "JOB", "PROJECT", "SLOTS", "WAITING", "RUNNING", "DONE", "FAILED"
+        )?;
+        for job in jobs {
+            let JobInfo { project, slots, units_waiting, units_running, units_done, units_failed, .. } = job;
+            writeln!(
+                f,
+                "{:<14} {project:<20} {slots:>5} {units_waiting:>8} {units_running:>8} {units_done:>8} {units_failed:>8}  {}",
+                job.job,
+                waits_for(job)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// One job for people.
+pub struct Sheet<'a>(pub &'a JobInfo);
+
+impl Display for Sheet<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let JobInfo { job, project, priority, slots, units_waiting, units_running, units_done, units_failed, .. } =
+            self.0;
+        writeln!(f, "job       {job}\nproject   {project}\npriority  {priority}\nslots     {slots}")?;
+        writeln!(
+            f,
+            "units     {units_waiting} waiting, {units_running} running, {units_done} done, {units_failed} failed"
+        )?;
+        let waits_for = waits_for(self.0);
+        if waits_for.is_empty() { Ok(()) } else { writeln!(f, "waits     {waits_for}") }
+    }
+}
+
+fn waits_for(job: &JobInfo) -> String {
+    match (job.queen_is_away, job.waits_for.as_str()) {
+        (false, why) => why.to_owned(),
+        (true, "") => "its queen is away".to_owned(),
+        (true, why) => format!("its queen is away; {why}"),
+    }
+}
+
+/// A job as one line of JSON.
+pub fn to_json(job: &JobInfo) -> String {
+    serde_json::json!({
+        "job": job.job,
+        "project": job.project,
+        "priority": job.priority,
+        "slots": job.slots,
+        "waiting": job.units_waiting,
+        "running": job.units_running,
+        "done": job.units_done,
+        "failed": job.units_failed,
+        "waits_for": job.waits_for,
+        "queen_is_away": job.queen_is_away,
+    })
+    .to_string()
+}

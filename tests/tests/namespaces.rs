@@ -1,0 +1,87 @@
+//! A duke on a host of its own, as far as the network goes: a network namespace, whose link is cut and mended.
+//!
+//! `DISTWASM_CUT_SECONDS` says for how long. From 20 seconds on the connection is given up, and the duke comes back; below
+//! that it stands, and goes on.
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test ends where its expectation does, and says that it was skipped"
+)]
+
+use std::{
+    process::{Command, id},
+    thread,
+    time::Duration,
+};
+
+use distwasm_tests::real::{Place, Process, guest, programs, until};
+
+/// A namespace with one link to this machine's.
+struct Host {
+    name: String,
+    /// This machine's end of the link.
+    link: String,
+    /// This machine's address there.
+    address: String,
+}
+
+fn ip(args: &str) -> bool {
+    Command::new("ip").args(args.split(' ')).output().is_ok_and(|output| output.status.success())
+}
+
+impl Host {
+    /// A host, unless this machine does not let anybody make one.
+    fn new() -> Option<Host> {
+        let (name, link) = (format!("distwasm-{}", id()), format!("dw{}", id()));
+        // One of 16,384 small networks that nobody else should have.
+        let (high, low) = (id() >> 6 & 255, (id() & 63) << 2);
+        let network = format!("10.231.{high}");
+        let made = ip(&format!("netns add {name}"))
+            && ip(&format!("link add {link} type veth peer name eth0 netns {name}"))
+            && ip(&format!("addr add {network}.{}/30 dev {link}", low + 1))
+            && ip(&format!("link set {link} up"))
+            && ip(&format!("-n {name} addr add {network}.{}/30 dev eth0", low + 2))
+            && ip(&format!("-n {name} link set eth0 up"));
+        let host = Host { name, link, address: format!("{network}.{}", low + 1) };
+        made.then_some(host)
+    }
+
+    /// Cuts the link for so long.
+    fn cut(&self, time: Duration) {
+        assert!(ip(&format!("link set {} down", self.link)));
+        thread::park_timeout(time);
+        assert!(ip(&format!("link set {} up", self.link)));
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // The link goes with the namespace.
+        ip(&format!("netns del {}", self.name));
+    }
+}
+
+#[test]
+fn a_host_that_is_cut_off_loses_nothing() {
+    let Some(host) = Host::new() else {
+        return println!("==== SKIPPED: no network namespace can be made here (`ip netns`, as root)");
+    };
+    let seconds = std::env::var("DISTWASM_CUT_SECONDS").map_or(2, |seconds| seconds.parse().unwrap());
+    let place = Place::default();
+    for number in 0..150 {
+        place.write(number.to_string(), "50 ms");
+    }
+    let king = place.king_with(&["--listen", &format!("{}:0", host.address)]);
+    let mut duke = Command::new("ip");
+    duke.args(["netns", "exec", &host.name]).arg(programs().join("duke")).env("DISTWASM_CACHE", place.path().join("cache"));
+    duke.args(["--king-address", &king.address, "--num-cpus", "2", "--ram-limit", "2048"]);
+    let duke = Process::start(&mut duke, "duke", place.path());
+    let queen = place.start_queen(&king, guest("world.wat"), &[]);
+    until("outputs", || (place.outputs_count() > 20).then_some(()), || duke.log());
+    host.cut(Duration::from_secs(seconds));
+    queen.finish().expect(0, &["150 done", "0 failed"]);
+    let attempts = king.metric("distwasm_attempts_total");
+    // What was under way when the link was cut may be ordered again; what ran is not.
+    assert!(attempts <= 165, "{attempts} attempts for 150 units");
+    assert_eq!(king.process.log().contains("a duke came back"), seconds >= 20);
+}
