@@ -73,7 +73,9 @@ fn a_host_that_is_cut_off_loses_nothing() {
     }
     let king = place.king_with(&["--listen", &format!("{}:0", host.address)]);
     let mut duke = Command::new("ip");
-    duke.args(["netns", "exec", &host.name]).arg(programs().join("duke")).env("DISTWASM_CACHE", place.path().join("cache"));
+    duke.args(["netns", "exec", &host.name])
+        .arg(programs().join("duke"))
+        .env("DISTWASM_CACHE", place.path().join("cache"));
     duke.args(["--king-address", &king.address, "--num-cpus", "2", "--ram-limit", "2048"]);
     let duke = Process::start(&mut duke, "duke", place.path());
     let queen = place.start_queen(&king, guest("world.wat"), &[]);

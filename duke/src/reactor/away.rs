@@ -131,6 +131,7 @@ impl Reactor {
                 slot_bytes: job.slot_bytes,
                 slots,
                 leaving,
+                closed: !job.open,
                 attempts: Vec::new(),
             };
             let mut named = attempts.chunks(HELD_ATTEMPTS_NAMED).map(<[_]>::to_vec);

@@ -94,7 +94,7 @@ impl Scheduler {
 
     /// Takes over what a duke has for a job; says whether its machine can have that.
     fn adopt_lease(&mut self, now: Time, id: DukeId, held: &HeldLease, actions: &mut Vec<Action>) -> bool {
-        let is_new = self.may_resume(held.job) && !self.jobs.contains_key(&held.job);
+        let is_new = !held.closed && self.may_resume(held.job) && !self.jobs.contains_key(&held.job);
         let Some(duke) = self.dukes.get_mut(&id) else { return false };
         let slot = Room { cpus: 1, bytes: held.slot_bytes };
         let Some(free) = held.slots.checked_add(held.leaving).and_then(|slots| duke.free.minus(slot.times(slots)))
@@ -109,7 +109,8 @@ impl Scheduler {
             self.jobs.insert(held.job, job);
             self.alarms.insert((self.learning_until, Alarm::Unclaimed(held.job)));
         }
-        if let Some(job) = self.jobs.get_mut(&held.job).filter(|job| job.key == held.key) {
+        let is_wanted = |job: &&mut Job| job.key == held.key && !held.closed;
+        if let Some(job) = self.jobs.get_mut(&held.job).filter(is_wanted) {
             job.slots += lease.slots;
             job.releasing += lease.releasing;
             if lease.slots > 0 {
@@ -118,7 +119,9 @@ impl Scheduler {
             self.hungry.insert(held.job);
         } else {
             lease.close();
-            actions.push(Action::CloseLease { duke: id, job: held.job });
+            if !held.closed {
+                actions.push(Action::CloseLease { duke: id, job: held.job });
+            }
         }
         duke.free = free;
         let known = duke.leases.insert(held.job, lease);
@@ -138,8 +141,9 @@ impl Scheduler {
 
     /// Takes over an attempt; says whether somebody wants it.
     fn adopt_attempt(&mut self, id: DukeId, job_id: JobId, held: HeldAttempt, known: bool) -> bool {
-        let has_lease = self.dukes.get(&id).is_some_and(|duke| duke.leases.contains_key(&job_id));
-        let Some(job) = self.jobs.get_mut(&job_id).filter(|_| has_lease) else { return false };
+        let lease = self.dukes.get(&id).and_then(|duke| duke.leases.get(&job_id));
+        let is_open = lease.is_some_and(|lease| !lease.is_closed());
+        let Some(job) = self.jobs.get_mut(&job_id).filter(|_| is_open) else { return false };
         if !known && held.attempt.0 > self.first_attempt {
             // It was given up.
             return false;

@@ -90,6 +90,11 @@ impl Lease {
         if is_full { u32::MAX } else { units }
     }
 
+    /// Whether it is over: its slots are counted for no job any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// Asks all slots back, for good.
     pub(super) fn close(&mut self) {
         self.closed = true;

@@ -202,7 +202,7 @@ impl Scheduler {
     fn on_duke_lost(&mut self, id: DukeId) {
         // A duke that was expelled is lost once more when its link has ended.
         let Some(duke) = self.dukes.remove(&id) else { return };
-        for (job_id, lease) in &duke.leases {
+        for (job_id, lease) in duke.leases.iter().filter(|(_, lease)| !lease.is_closed()) {
             if let Some(job) = self.jobs.get_mut(job_id) {
                 job.slots -= lease.slots;
                 job.releasing -= lease.releasing;
@@ -285,8 +285,9 @@ impl Scheduler {
             return;
         }
         lease.releasing -= slots;
+        let is_counted = !lease.is_closed();
         duke.free_slots(job, slots);
-        if let Some(job) = self.jobs.get_mut(&job) {
+        if let Some(job) = self.jobs.get_mut(&job).filter(|_| is_counted) {
             job.releasing -= slots;
         }
         self.deal = true;
@@ -306,9 +307,9 @@ impl Scheduler {
         lease.slots -= staying;
         lease.releasing -= slots - staying;
         lease.broken_until = Some(now.after(BROKEN_SLOTS_REST));
-        let (slots_left, load_now) = (lease.slots, lease.load());
+        let (slots_left, load_now, is_counted) = (lease.slots, lease.load(), !lease.is_closed());
         duke.free_slots(job_id, slots);
-        if let Some(job) = self.jobs.get_mut(&job_id) {
+        if let Some(job) = self.jobs.get_mut(&job_id).filter(|_| is_counted) {
             job.slots -= staying;
             job.releasing -= slots - staying;
             job.by_load.remove(&(load, id));

@@ -69,7 +69,7 @@ impl Scheduler {
             let leases = &duke.leases;
             duke.reserved.retain(|id| {
                 let Some(job) = self.jobs.get_mut(id) else { return false };
-                let is_broken = leases.get(id).is_some_and(|lease| lease.broken_until.is_some());
+                let is_broken = leases.get(id).is_some_and(|lease| lease.broken_until.is_some() || lease.is_closed());
                 let keep = job.need() >= job.slots + job.reserved && !is_broken && !duke.draining;
                 job.reserved -= u32::from(!keep);
                 keep
@@ -169,7 +169,8 @@ impl Duke {
     /// What one more slot for this job would take; `None` if it may not have one more here.
     pub(super) fn slot_for(&self, id: JobId, job: &Job) -> Option<Room> {
         let (slots_max, slot) = self.capacity(&job.spec)?;
-        let is_broken = self.leases.get(&id).is_some_and(|lease| lease.broken_until.is_some());
+        // A duke that gave the job up gives its slots back first.
+        let is_broken = self.leases.get(&id).is_some_and(|lease| lease.broken_until.is_some() || lease.is_closed());
         (!is_broken && !self.draining && self.slots_of(id) < slots_max).then_some(slot)
     }
 }

@@ -66,6 +66,8 @@ pub struct HeldLease {
     pub slots: u32,
     /// Slots that are being given back.
     pub leaving: u32,
+    /// The duke has given the job up.
+    pub closed: bool,
     /// What is queued, runs, or has ended without the king's having said that he has it.
     pub attempts: Vec<HeldAttempt>,
 }

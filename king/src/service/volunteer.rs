@@ -164,10 +164,10 @@ impl Holdings {
         if self.attempts > HELD_ATTEMPTS_MAX || self.leases.len() > JOBS_MAX {
             return Err(LinkError::Nonsense("it holds more than any duke has"));
         }
-        let wire::HeldLease { job, key, slot_bytes, slots, leaving, attempts } = held;
+        let wire::HeldLease { job, key, slot_bytes, slots, leaving, attempts, closed } = held;
         let lease = self.leases.entry(job).or_insert_with(|| {
             let attempts = Vec::with_capacity(attempts.len());
-            HeldLease { job: JobId(job), key, slot_bytes, slots, leaving, attempts }
+            HeldLease { job: JobId(job), key, slot_bytes, slots, leaving, closed, attempts }
         });
         for wire::HeldAttempt { attempt, unit, bytes, number } in attempts {
             if bytes > UNIT_BYTES_MAX + UNIT_NAME_BYTES_MAX as u64 {

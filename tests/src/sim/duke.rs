@@ -130,7 +130,15 @@ impl Duke {
             let begun = self.attempts.iter().filter(|(_, held)| held.job == *job).map(held);
             let ended = self.left.iter().filter(|(_, left)| left.held.job == *job);
             let attempts = begun.chain(ended.map(|(attempt, left)| held((attempt, &left.held)))).collect();
-            HeldLease { job: *job, key: queen_of(*job).0, slot_bytes: *slot_bytes, slots, leaving, attempts }
+            HeldLease {
+                job: *job,
+                key: queen_of(*job).0,
+                slot_bytes: *slot_bytes,
+                slots,
+                leaving,
+                closed: self.closed.contains(job),
+                attempts,
+            }
         };
         self.slot_bytes.iter().map(lease).collect()
     }
