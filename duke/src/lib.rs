@@ -76,17 +76,18 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
         .await
         .map_err(|source| DukeError::Peasant { path: settings.peasant.clone(), source })?;
     let cache = Cache::open(&settings.cache, engine)?;
+    // Nobody takes the place of a duke whose king is in his own process.
+    let seat = match settings.king {
+        KingAddress::Tcp(_) => Seat::take(&settings.cache, &settings.hostname),
+        KingAddress::Local(_) => Seat::anywhere(),
+    };
     let machine = Machine {
         hostname: settings.hostname,
         cpus: settings.cpus,
         ram_bytes: settings.ram_bytes,
         labels: settings.labels,
         boot: fastrand::u64(..),
-        // Nobody takes the place of a duke whose king is in his own process.
-        seat: match settings.king {
-            KingAddress::Tcp(_) => Seat::take(&settings.cache),
-            KingAddress::Local(_) => Seat::anywhere(),
-        },
+        seat,
     };
     info!(
         king = %settings.king,

@@ -23,10 +23,10 @@ pub(crate) struct Seat {
 impl Seat {
     /// The first place that is free, by files in this folder. Without one that can be taken the duke has a place that
     /// nobody had before.
-    pub(crate) fn take(folder: &Path) -> Seat {
+    pub(crate) fn take(folder: &Path, hostname: &str) -> Seat {
         for number in 0..SEATS_MAX {
             match take(&folder.join(format!("seat-{number}"))) {
-                Ok(Some((secret, lock))) => return Seat { number: number_of(&secret), _lock: Some(lock) },
+                Ok(Some((secret, lock))) => return Seat { number: number_of(&secret, hostname), _lock: Some(lock) },
                 Ok(None) => {}
                 Err(error) => {
                     debug!(folder = %folder.display(), %error, "no seat can be taken");
@@ -60,9 +60,9 @@ fn take(path: &Path) -> io::Result<Option<(Vec<u8>, File)>> {
     Ok(Some((secret, file)))
 }
 
-/// A folder may be copied to another machine, or be seen by several.
-fn number_of(secret: &[u8]) -> u64 {
-    let digest = Digest::of([secret, machine::boot_id().as_bytes()]).to_wire();
+/// A folder may be copied to another machine or container, or be seen by several.
+fn number_of(secret: &[u8], hostname: &str) -> u64 {
+    let digest = Digest::of([secret, machine::boot_id().as_bytes(), hostname.as_bytes()]).to_wire();
     digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
@@ -73,13 +73,13 @@ mod tests {
     #[test]
     fn a_place_is_free_again_when_its_duke_has_gone() {
         let folder = tempfile::tempdir().unwrap();
-        let [one, two] = [(); 2].map(|()| Seat::take(folder.path()));
+        let [one, two] = [(); 2].map(|()| Seat::take(folder.path(), "here"));
         assert_ne!(one.number, two.number);
         let number = one.number;
         drop(one);
-        assert_eq!(Seat::take(folder.path()).number, number);
+        assert_eq!(Seat::take(folder.path(), "here").number, number);
         let other = tempfile::tempdir().unwrap();
-        assert_ne!(Seat::take(other.path()).number, number);
-        assert_ne!(Seat::take(&folder.path().join("missing")).number, number);
+        assert_ne!(Seat::take(other.path(), "here").number, number);
+        assert_ne!(Seat::take(&folder.path().join("missing"), "here").number, number);
     }
 }

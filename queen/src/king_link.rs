@@ -128,6 +128,9 @@ pub enum LinkError {
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
+        if !self.is_lost {
+            self.words.push(Word::End(wire::End { reason: "the queen is leaving".to_owned(), come_back: false }));
+        }
         self.words.close();
     }
 }
@@ -151,6 +154,8 @@ impl LinkError {
 #[derive(Debug)]
 pub struct Outgoing {
     words: Outbox<wire::QueenWord>,
+    /// The link broke, and she may come back to her job.
+    is_lost: bool,
     /// Ends the way of her units, too.
     _cut: DropGuard,
 }
@@ -180,10 +185,9 @@ impl Outgoing {
         self.words.push(Word::VerdictsHeard(wire::VerdictsHeard { verdicts }));
     }
 
-    /// Tells the king that the queen leaves.
-    pub fn leave(&self) {
-        self.words.push(Word::End(wire::End { reason: "the queen is leaving".to_owned(), come_back: false }));
-        self.words.close();
+    /// Lets go of a link that broke.
+    pub fn lose(mut self) {
+        self.is_lost = true;
     }
 }
 
@@ -192,8 +196,10 @@ pub struct Incoming {
     news: Streaming<wire::ToQueen>,
     assembler: Assembler<QueenNews>,
     room: Arc<Semaphore>,
-    /// Words that came with the welcome.
+    /// Words that are here and have not been looked at: they came with the welcome, or behind what stalls.
     early: Vec<QueenNews>,
+    /// A result for which there was no room.
+    stalled: Option<Arrived<QueenNews>>,
     /// The job's end has been told: what comes after is the end of the link.
     over: bool,
 }
@@ -268,6 +274,7 @@ async fn open_link(
     // The job goes first, in as many messages as its program and its shares need. Units come only after the welcome, and
     // so never in the midst of that.
     let (outbox, words) = Outbox::<wire::QueenWord>::new();
+    let comes_back = resumes.is_some();
     outbox.push_with(Word::OpenJob(wire::OpenJob { resumes, ..open_job(request) }), request.program.clone());
     for (digest, archive) in &request.archives {
         let share = wire::ShareData { digest: digest.to_wire(), archive: None };
@@ -275,16 +282,18 @@ async fn open_link(
     }
     let cut = CancellationToken::new();
     let words = words.merge(Messages { messages, cut: Box::pin(cut.clone().cancelled_owned()) });
-    let outgoing = Outgoing { words: outbox, _cut: cut.drop_guard() };
+    // Until the king has welcomed her, who comes back has not left, whatever becomes of this link.
+    let mut outgoing = Outgoing { words: outbox, is_lost: comes_back, _cut: cut.drop_guard() };
     let welcomed = async {
         let news = king.submit_job(words).await.map_err(|status| broken(&status))?.into_inner();
         let room = Arc::new(Semaphore::new(UNWRITTEN_BYTES as usize));
         let assembler = Assembler::new(UNIT_BYTES_MAX);
-        let mut incoming = Incoming { news, assembler, room, early: Vec::new(), over: false };
+        let mut incoming = Incoming { news, assembler, room, early: Vec::new(), stalled: None, over: false };
         let mut words = incoming.next_words().await?.into_iter();
         match words.next().and_then(|word| word.news) {
             Some(News::Welcome(wire::QueenWelcome { job, window_units, window_bytes, known, .. })) => {
                 incoming.early = words.collect();
+                outgoing.is_lost = false;
                 let window = Window { units: window_units, bytes: window_bytes };
                 let known = known.into_iter().map(UnitNo).collect();
                 Ok(Link { incoming, outgoing, welcome: Welcome { job, window, known } })
@@ -328,13 +337,25 @@ impl Incoming {
         if self.over {
             return Ok(None);
         }
-        let words = if self.early.is_empty() { self.next_words().await? } else { std::mem::take(&mut self.early) };
+        let has_more = self.stalled.is_some() || !self.early.is_empty();
+        let words = if has_more { std::mem::take(&mut self.early) } else { self.next_words().await? };
         let mut told = Vec::with_capacity(words.len());
-        for word in words {
-            if let Some(arrived) = self.assembler.accept(word)? {
-                told.extend(self.check_news(arrived).await?);
-            }
+        if let Some(arrived) = self.stalled.take() {
+            told.extend(self.check_news(arrived).await?);
         }
+        let mut words = words.into_iter();
+        for word in words.by_ref() {
+            let Some(arrived) = self.assembler.accept(word)? else { continue };
+            let (_, payload) = &arrived;
+            let bytes = payload.as_ref().map_or(0, Payload::bytes);
+            if !told.is_empty() && self.room.available_permits() < permits(bytes) as usize {
+                // Who is to make room must hear of what takes it.
+                self.stalled = Some(arrived);
+                break;
+            }
+            told.extend(self.check_news(arrived).await?);
+        }
+        self.early = words.collect();
         Ok(Some(told))
     }
 
@@ -379,10 +400,14 @@ impl Incoming {
 
     /// Waits until there is room for a result. A result that is larger than all the room gets all of it.
     async fn take_room(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
-        let permits = u32::try_from(bytes).unwrap_or(UNWRITTEN_BYTES).min(UNWRITTEN_BYTES);
         // The semaphore is never closed.
-        Arc::clone(&self.room).acquire_many_owned(permits).await.ok()
+        Arc::clone(&self.room).acquire_many_owned(permits(bytes)).await.ok()
     }
+}
+
+/// The room that a result takes: all of it, if it is larger.
+fn permits(bytes: u64) -> u32 {
+    u32::try_from(bytes).unwrap_or(UNWRITTEN_BYTES).min(UNWRITTEN_BYTES)
 }
 
 fn broken(status: &tonic::Status) -> LinkError {

@@ -148,15 +148,17 @@ impl Submission {
                 let units = usize::try_from(window_units).unwrap_or(usize::MAX);
                 self.window = Some(Window { units, bytes: window_bytes });
             }
-            Event::LinkLost => self.window = None,
+            Event::LinkLost => {
+                self.window = None;
+                // Nobody knows whether the king has heard of it.
+                self.closed = false;
+            }
             Event::CameBack { known } => {
                 let known: BTreeSet<UnitNo> = known.into_iter().collect();
                 let units: Vec<UnitNo> = self.open.keys().copied().filter(|unit| !known.contains(unit)).collect();
                 if !units.is_empty() {
                     actions.push(Action::SendAgain { units });
                 }
-                // Nobody knows whether that was heard.
-                self.closed = false;
             }
             Event::InputListed { bytes } => self.listed.push_back(bytes),
             Event::InputUnusable => self.failed += 1,

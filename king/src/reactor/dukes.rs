@@ -30,6 +30,7 @@ impl Reactor {
         outbox: Outbox<DukeOrder>,
         ended: CancellationToken,
     ) {
+        self.settle();
         // Whoever had the seat before is this duke on an earlier link, or a process that is no more.
         let before = self.seats.get(&machine.seat).copied().filter(|before| self.dukes.contains_key(before));
         if before.is_none() && self.dukes.len() >= DUKES_MAX {
@@ -76,7 +77,7 @@ impl Reactor {
                 Event::ProgramUnfit { duke, job }
             }
             volunteer::Said::AttemptDone { attempt, .. } | volunteer::Said::AttemptFailed { attempt, .. }
-                if !self.scheduler.expects(duke, attempt) =>
+                if !self.scheduler.expects(duke, attempt) || self.evidence.contains_key(&attempt) =>
             {
                 // It was given up, or is a lie: what was given up is never believed.
                 return self.settled.entry(duke).or_default().push(attempt.0);
@@ -127,6 +128,10 @@ impl Reactor {
         let blob = self.programs.get(digest).or_else(|| self.shares.get(digest));
         let (Some(duke), Some(blob)) = (self.dukes.get(&id), blob) else {
             // The job may have ended meanwhile, and what it needed been forgotten; or its queen has yet to come back.
+            if self.wants.len() >= WANTS_MAX {
+                let dukes = &self.dukes;
+                self.wants.retain(|(_, duke)| dukes.contains_key(duke));
+            }
             if self.wants.len() < WANTS_MAX {
                 self.wants.insert((digest, id));
             }

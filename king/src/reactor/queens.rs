@@ -32,9 +32,13 @@ impl Reactor {
         outbox: Outbox<QueenNews>,
         ended: CancellationToken,
     ) {
+        // Her job may end with what came before her.
+        self.settle();
         let (job, mut resumes) = match request.resumes.take() {
-            Some((job, resumes)) if self.queens.contains_key(&job) || self.scheduler.may_resume(job) => (job, resumes),
-            // What was dropped is another job now.
+            Some((job, resumes)) if self.queens.contains_key(&job) || self.scheduler.may_resume(job, request.key) => {
+                (job, resumes)
+            }
+            // What was dropped, or is another queen's, is another job now.
             Some((_, resumes)) => (self.next_job(), resumes),
             None => (self.next_job(), Resumption::default()),
         };
@@ -87,7 +91,7 @@ impl Reactor {
         loop {
             self.last_job += 1;
             let job = JobId(self.last_job);
-            if !self.queens.contains_key(&job) {
+            if !self.queens.contains_key(&job) && !self.scheduler.has_job(job) {
                 return job;
             }
         }
@@ -139,7 +143,10 @@ impl Reactor {
         }
         let bytes = input.as_ref().map_or(0, payloads::Input::bytes);
         let held = queen.inputs.bytes();
-        if queen.units_in_hand() >= WINDOW_UNITS as usize || (held > 0 && held + bytes > WINDOW_BYTES) {
+        // What she has heard may be overtaken by the units for which it made room.
+        let (open, window) = (queen.inputs.count() + queen.broken.len(), WINDOW_UNITS as usize);
+        let is_full = open >= window || open + queen.said.len() >= 2 * window;
+        if is_full || (held > 0 && held + bytes > WINDOW_BYTES) {
             return self.expel_queen(job, "it sent more units than its window allows");
         }
         if queen.inputs.get(unit).is_some() || queen.broken.contains_key(&unit) {
@@ -186,7 +193,7 @@ impl Reactor {
     pub(super) fn on_queen_gone(&mut self, link: LinkId, outbox: &Outbox<QueenNews>, leaving: Leaving) {
         let job = self.links.remove(&link);
         if let Err(error) = &leaving {
-            outbox.push(News::End(wire::End { reason: error.to_string(), come_back: false }));
+            outbox.push(News::End(wire::End { reason: error.to_string(), come_back: error.may_come_back() }));
         }
         outbox.close();
         // After the end of her job, or when it was never opened, a queen just goes; and she may be back already.
@@ -284,11 +291,6 @@ impl Queen {
             broken: HashMap::new(),
             complaint: None,
         }
-    }
-
-    /// Units that arrived, and whose verdicts she has not heard.
-    fn units_in_hand(&self) -> usize {
-        self.inputs.count() + self.broken.len() + self.said.len()
     }
 }
 

@@ -26,6 +26,9 @@ impl Scheduler {
             actions.push(Action::ExpelDuke { duke, why: "it sent a result that was to wait until it is fetched" });
             return;
         }
+        if id.0 <= self.first_attempt && self.now < self.learning_until {
+            self.judged.insert(id);
+        }
         if !fetched && matches!(outcome, Outcome::Done { .. } | Outcome::Failed { .. }) {
             job.unit_time.measure(run_us);
         }

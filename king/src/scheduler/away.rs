@@ -42,6 +42,30 @@ impl Scheduler {
         self.alarms.insert((now.after(self.grace), Alarm::DukeAway(id)));
         // What a lost link leaves asked back is free when the duke is back, or gone.
         self.withdraw(id);
+        self.recall_results(id);
+    }
+
+    /// Results that wait at a duke, or are under way, take no room while it is away: it will offer them anew.
+    fn recall_results(&mut self, id: DukeId) {
+        let at_duke = self.attempts.iter_mut().filter(|(_, attempt)| attempt.duke == id);
+        let held: Vec<(AttemptId, Attempt)> = at_duke
+            .filter(|(_, attempt)| attempt.stage != Stage::Running)
+            .map(|(id, attempt)| (*id, std::mem::replace(attempt, Attempt { stage: Stage::Running, ..*attempt })))
+            .collect();
+        for (attempt, Attempt { job: job_id, input_bytes, stage, .. }) in held {
+            if let Some(job) = self.jobs.get_mut(&job_id) {
+                match stage {
+                    Stage::Running => {}
+                    Stage::Offered(_) => job.offers.retain(|offer| *offer != attempt),
+                    Stage::Fetched(bytes) => job.results_bytes = job.results_bytes.saturating_sub(bytes),
+                }
+            }
+            self.change_load(id, job_id, |lease| {
+                lease.running += 1;
+                lease.running_bytes += input_bytes;
+            });
+            self.hungry.insert(job_id);
+        }
     }
 
     pub(super) fn on_duke_overdue(&mut self, id: DukeId, actions: &mut Vec<Action>) {
@@ -66,8 +90,11 @@ impl Scheduler {
                 break;
             }
             for attempt in held.attempts {
-                let known = before.remove(&attempt.attempt).filter(|known| known.job == held.job);
-                if !self.adopt_attempt(id, held.job, attempt, known.is_some()) {
+                let is_known = |known: &Attempt| known.job == held.job && known.unit == attempt.unit;
+                let known = before.get(&attempt.attempt).is_some_and(is_known);
+                if self.adopt_attempt(id, held.job, attempt, known) {
+                    before.remove(&attempt.attempt);
+                } else {
                     actions.push(Action::ForgetAttempt { duke: id, attempt: attempt.attempt });
                 }
             }
@@ -94,9 +121,12 @@ impl Scheduler {
 
     /// Takes over what a duke has for a job; says whether its machine can have that.
     fn adopt_lease(&mut self, now: Time, id: DukeId, held: &HeldLease, actions: &mut Vec<Action>) -> bool {
-        let is_new = !held.closed && self.may_resume(held.job) && !self.jobs.contains_key(&held.job);
+        let is_new = !held.closed && !self.has_job(held.job) && self.may_resume(held.job, held.key);
         let Some(duke) = self.dukes.get_mut(&id) else { return false };
         let slot = Room { cpus: 1, bytes: held.slot_bytes };
+        if held.slot_bytes > duke.ram_bytes {
+            return false;
+        }
         let Some(free) = held.slots.checked_add(held.leaving).and_then(|slots| duke.free.minus(slot.times(slots)))
         else {
             return false;
@@ -144,8 +174,8 @@ impl Scheduler {
         let lease = self.dukes.get(&id).and_then(|duke| duke.leases.get(&job_id));
         let is_open = lease.is_some_and(|lease| !lease.is_closed());
         let Some(job) = self.jobs.get_mut(&job_id).filter(|_| is_open) else { return false };
-        if !known && held.attempt.0 > self.first_attempt {
-            // It was given up.
+        if !known && (held.attempt.0 > self.first_attempt || self.judged.contains(&held.attempt)) {
+            // It was given up, or has ended.
             return false;
         }
         let unit = if job.unclaimed { job.units.claim(held.unit) } else { job.units.get_mut(held.unit) };
@@ -188,10 +218,7 @@ impl Scheduler {
         resumes: &Resumption,
         actions: &mut Vec<Action>,
     ) {
-        if self.jobs.get(&id).is_some_and(|job| job.key != key) {
-            // Only a job that no queen has claimed yet gets here: it is another's.
-            self.remove_job(id, actions);
-        }
+        debug_assert!(self.jobs.get(&id).is_none_or(|job| job.key == key), "the service knows whose job it is");
         let is_new = self.jobs.get(&id).is_none_or(|job| job.unclaimed);
         if is_new {
             self.projects.enter(&spec);
@@ -230,9 +257,17 @@ impl Scheduler {
         }
     }
 
-    /// Whether a job may go on under the number that it had: this king knows it, or may still learn of it.
-    pub fn may_resume(&self, id: JobId) -> bool {
-        self.jobs.contains_key(&id) || (self.now < self.learning_until && !self.ended.contains(&id))
+    /// Whether a job may go on under the number that it had: this king knows it by this key, or may still learn of it.
+    pub fn may_resume(&self, id: JobId, key: u64) -> bool {
+        match self.jobs.get(&id) {
+            Some(job) => job.key == key,
+            None => self.now < self.learning_until && !self.ended.contains(&id),
+        }
+    }
+
+    /// Whether there is a job of this number.
+    pub fn has_job(&self, id: JobId) -> bool {
+        self.jobs.contains_key(&id)
     }
 
     pub(super) fn on_queen_away(&mut self, now: Time, id: JobId) {

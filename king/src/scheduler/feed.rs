@@ -80,7 +80,7 @@ impl Scheduler {
         let alone = unit.is_suspect() || unit.trying > 0;
         unit.state = UnitState::Trying;
         unit.trying += 1;
-        unit.attempts += 1;
+        unit.attempts = unit.attempts.saturating_add(1);
         let (input_bytes, number) = (unit.bytes, unit.attempts);
         self.attempts_made += 1;
         let id = AttemptId(self.first_attempt + self.attempts_made);

@@ -53,6 +53,8 @@ pub struct Scheduler {
     learning_until: Time,
     /// Jobs that ended since: nothing of them is learnt any more.
     ended: BTreeSet<JobId>,
+    /// Attempts of kings before this one that ended since.
+    judged: BTreeSet<AttemptId>,
     /// No attempt of this king has a number up to this, and none of a king before him a higher one.
     first_attempt: u64,
     /// When the last batch of events came.
@@ -122,6 +124,7 @@ impl Scheduler {
             grace,
             learning_until: now.after(grace),
             ended: BTreeSet::new(),
+            judged: BTreeSet::new(),
             first_attempt,
             now,
             dukes: BTreeMap::new(),
@@ -141,6 +144,7 @@ impl Scheduler {
         self.now = now;
         if now >= self.learning_until {
             self.ended.clear();
+            self.judged.clear();
         }
         self.projects.charge(now, self.jobs.values());
         for event in events {
@@ -240,10 +244,18 @@ impl Scheduler {
     fn on_unit_broken(&mut self, id: JobId, unit: UnitNo, bytes: u64, actions: &mut Vec<Action>) {
         // The queen may send units while she is being told that her job failed.
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        if job.units.arrive(unit, 0).is_some_and(|unit| unit.state == UnitState::Waiting) {
-            self.hold_result(id, bytes);
-            self.report(id, unit, Verdict::Broken, actions);
+        if job.units.arrive(unit, 0).is_none() {
+            return;
         }
+        // A duke that came back may be at it; without its input nothing of it can be tried again.
+        let is_tried = |attempt: &Attempt| attempt.job == id && attempt.unit == unit;
+        while let Some(attempt) = self.attempts.iter().find(|(_, attempt)| is_tried(attempt)).map(|(id, _)| *id) {
+            if let Some(Attempt { duke, .. }) = self.release_attempt(attempt) {
+                actions.push(Action::ForgetAttempt { duke, attempt });
+            }
+        }
+        self.hold_result(id, bytes);
+        self.report(id, unit, Verdict::Broken, actions);
     }
 
     fn on_job_closed(&mut self, id: JobId, actions: &mut Vec<Action>) {

@@ -129,6 +129,7 @@ impl Scheduler {
         while let Some(&job_id) = duke.reserved.front() {
             let Some(job) = self.jobs.get_mut(&job_id) else { break };
             let Some((_, slot)) = duke.capacity(&job.spec) else { break };
+            let slot = duke.leases.get(&job_id).map_or(slot, |lease| lease.slot);
             let Some(left) = duke.free.minus(slot) else { break };
             duke.free = left;
             duke.reserved.pop_front();

@@ -81,7 +81,9 @@ impl Reactor<'_> {
 
     /// The link broke: if it may come back, so does she.
     pub(super) fn on_link_lost(&mut self, error: LinkError, state: &mut State<'_>) {
-        self.job.outgoing = None;
+        if let Some(outgoing) = self.job.outgoing.take() {
+            outgoing.lose();
+        }
         if !error.may_pass(true) || self.end.is_some() {
             return self.lose_king(error.into());
         }

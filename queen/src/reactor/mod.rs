@@ -108,6 +108,8 @@ struct Reactor<'a> {
     /// Inputs of units without a verdict.
     open: HashMap<UnitNo, Input>,
     readers: Readers,
+    /// What they have no room for yet.
+    orders: VecDeque<Order>,
     job: Job,
     grace: Duration,
     listening: JoinSet<()>,
@@ -143,6 +145,7 @@ pub async fn run(
         listed: VecDeque::new(),
         open: HashMap::new(),
         readers,
+        orders: VecDeque::new(),
         job: Job::default(),
         grace: terms.grace,
         listening: JoinSet::new(),
@@ -155,17 +158,20 @@ pub async fn run(
     let ways = Ways { address, request, news };
     reactor.run(&mut channels, ways, terms.interrupted, household).await;
     // Words that were said go out; units that were not do not. Where nothing could be read, the job is open still.
-    if let Some(outgoing) = reactor.job.outgoing.take() {
-        outgoing.leave();
-    }
+    reactor.job.outgoing = None;
     let (post, mut listening) = (Arc::clone(&reactor.readers.post), std::mem::take(&mut reactor.listening));
     let ending = reactor.finish(channels).await;
-    // Nobody waits for the reactor any more, and so nobody has the lock for long.
-    post.end();
+    // Who sends at the moment is through when the link is; over one that is frozen that may take long.
+    threads.spawn_blocking(move || post.end());
     // The king closes the link when he has heard of it; a king who does not is left alone.
-    let _closed = timeout(GOODBYE_WITHIN, listening.join_next()).await;
+    let closed = async { while listening.join_next().await.is_some() {} };
+    let _closed = timeout(GOODBYE_WITHIN, closed).await;
     listening.shutdown().await;
-    while threads.join_next().await.is_some() {}
+    let ended = async { while threads.join_next().await.is_some() {} };
+    if timeout(GOODBYE_WITHIN, ended).await.is_err() {
+        tracing::debug!("a thread still waits for a link that does not move; leaving without it");
+        threads.detach_all();
+    }
     ending
 }
 
@@ -263,6 +269,7 @@ impl Reactor<'_> {
                 Action::Finish { end } => self.end = Some(end),
             }
         }
+        self.send_orders();
         self.order_writers();
     }
 
@@ -411,9 +418,21 @@ impl Reactor<'_> {
     }
 
     fn order_readers(&mut self, order: Order) {
-        // The submission gives the readers no more than their queue holds; they end only when the queen does.
-        if self.readers.orders.try_send(order).is_err() {
-            self.lose_king(CutShort::Household("the threads that read inputs have ended".to_owned()));
+        self.orders.push_back(order);
+    }
+
+    /// Gives the readers as much as their queue takes. There is little more: what was meant for links that broke.
+    fn send_orders(&mut self) {
+        while let Some(order) = self.orders.pop_front() {
+            match self.readers.orders.try_send(order) {
+                Ok(()) => {}
+                Err(blocking::TrySendError::Full(order)) => return self.orders.push_front(order),
+                Err(blocking::TrySendError::Disconnected(_)) => {
+                    // They end only when the queen does.
+                    let why = "the threads that read inputs have ended";
+                    return self.lose_king(CutShort::Household(why.to_owned()));
+                }
+            }
         }
     }
 

@@ -38,6 +38,8 @@ struct Job {
     /// How many units the queen had numbered when she last came back, and those of them that she is to send once more.
     numbered: u64,
     awaited: BTreeSet<UnitNo>,
+    /// The link over which the queen said that there are no more units.
+    closed_over: u64,
     said: VecDeque<Said>,
 }
 
@@ -131,8 +133,17 @@ impl World {
             let Some(event) = self.next_word_of_duke() else { break };
             events.push(event);
         }
-        if let Some(scheduler::Event::QueenLost { job }) = events.first() {
-            self.king.jobs.remove(job);
+        match events.first() {
+            Some(scheduler::Event::QueenLost { job }) => {
+                self.king.jobs.remove(job);
+            }
+            Some(scheduler::Event::JobClosed { job: id }) => {
+                if let Some(job) = self.king.jobs.get_mut(id) {
+                    assert!(job.closed_over < job.link, "job_is_closed_once_over_a_link: {id}");
+                    job.closed_over = job.link;
+                }
+            }
+            _ => {}
         }
         let (kept, given_up): (Vec<_>, Vec<_>) = events.into_iter().partition(|event| self.is_expected(event));
         for event in given_up {
@@ -146,9 +157,9 @@ impl World {
     /// A queen opens a job, or comes back to it.
     fn queen_joins(&mut self, sender: Sender, word: KingWord) {
         let (Sender::Queen(_, link), KingWord::Event(mut event)) = (sender, word) else { return };
-        let scheduler::Event::JobOpened { job, resumes, .. } = &mut event else { return };
+        let scheduler::Event::JobOpened { job, key, resumes, .. } = &mut event else { return };
         // What was dropped is another job now.
-        let is_dropped = !self.king.jobs.contains_key(job) && !self.king.scheduler.may_resume(*job);
+        let is_dropped = !self.king.jobs.contains_key(job) && !self.king.scheduler.may_resume(*job, *key);
         if is_dropped && resumes.sent > 0 {
             job.0 += RENUMBERED;
         }
