@@ -228,7 +228,7 @@ impl Weather {
             project: format!("project {}", dice.below(3)),
             min_ram_bytes: dice.pick(&[0, 0, DUKE_BYTES_MIN / 4, DUKE_BYTES_MIN]),
             one_per_machine: dice.permille(150),
-            retries: dice.pick(&[0, 0, 2]),
+            retries: dice.pick(&[0, 0, 1, 2]),
             weight: dice.pick(&[1, 1, 2, 3, 1000]),
             priority: dice.pick(&[0, 0, 0, 1, -100]),
             max_parallel: dice.pick(&[None, None, None, Some(1), Some(3)]),
