@@ -318,3 +318,98 @@ impl Scheduler {
         self.deal = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheduler::{Event, Outcome};
+
+    const JOB: JobId = JobId(1);
+    const OLD: DukeId = DukeId(1);
+    const NEW: DukeId = DukeId(2);
+
+    fn handle(scheduler: &mut Scheduler, now: Time, events: impl IntoIterator<Item = Event>) -> Vec<Action> {
+        let mut actions = Vec::new();
+        scheduler.handle(now, events, &mut actions);
+        scheduler.check();
+        actions
+    }
+
+    fn joined(duke: DukeId, was: Option<DukeId>, holds: Vec<HeldLease>) -> Event {
+        Event::DukeJoined { duke, cpus: 1, ram_bytes: 1 << 30, labels: BTreeMap::new(), was, holds }
+    }
+
+    fn holds(slots: u32, attempts: &[(u64, u64)]) -> HeldLease {
+        let attempts = attempts.iter().map(|(attempt, unit)| HeldAttempt {
+            attempt: AttemptId(*attempt),
+            unit: UnitNo(*unit),
+            bytes: 1,
+            number: u32::MAX,
+        });
+        let (key, slot_bytes, leaving, closed) = (7, 1 << 30, 0, false);
+        HeldLease { job: JOB, key, slot_bytes, slots, leaving, closed, attempts: attempts.collect() }
+    }
+
+    /// A duke that was given two units, and whose link broke.
+    fn cut_off() -> Scheduler {
+        let mut scheduler = Scheduler::default();
+        let unit = |unit| Event::UnitAdded { job: JOB, unit: UnitNo(unit), bytes: 1 };
+        let opened = Event::JobOpened { job: JOB, key: 7, spec: JobSpec::default(), resumes: Resumption::default() };
+        handle(&mut scheduler, Time(1), [joined(OLD, None, Vec::new()), opened, unit(0), unit(1)]);
+        handle(&mut scheduler, Time(2), [Event::DukeAway { duke: OLD }]);
+        scheduler
+    }
+
+    fn started(actions: &[Action]) -> Vec<(UnitNo, u32)> {
+        let start = |action: &Action| match action {
+            Action::StartAttempt { unit, number, .. } => Some((*unit, *number)),
+            _ => None,
+        };
+        actions.iter().filter_map(start).collect()
+    }
+
+    #[test]
+    fn what_a_duke_names_goes_on_and_what_it_does_not_name_runs_again() {
+        let mut scheduler = cut_off();
+        let actions = handle(&mut scheduler, Time(3), [joined(NEW, Some(OLD), vec![holds(1, &[(1, 0)])])]);
+        assert_eq!(started(&actions), [(UnitNo(1), 2)]);
+        assert!(scheduler.expects(NEW, AttemptId(1)) && !scheduler.expects(NEW, AttemptId(2)));
+        let back = Event::AttemptEnded {
+            duke: NEW,
+            attempt: AttemptId(1),
+            outcome: Outcome::Returned { suspect: false },
+            run_us: 0,
+        };
+        // It lied about how often the unit was tried; that is no more than a number.
+        assert_eq!(started(&handle(&mut scheduler, Time(4), [back])), [(UnitNo(0), u32::MAX)]);
+    }
+
+    #[test]
+    fn a_duke_that_lies_about_what_it_has_loses_no_unit() {
+        for lie in [&[(1, 1), (2, 1)][..], &[(2, 0), (2, 1)], &[(9, 0)], &[(1, 5)], &[(1, 0), (1, 0), (1, 0)]] {
+            let mut scheduler = cut_off();
+            handle(&mut scheduler, Time(3), [joined(NEW, Some(OLD), vec![holds(1, lie)])]);
+            assert_eq!(scheduler.census().units_waiting + scheduler.census().units_running, 2, "{lie:?}");
+        }
+        for slots in [2, u32::MAX] {
+            let mut scheduler = cut_off();
+            let actions = handle(&mut scheduler, Time(3), [joined(NEW, Some(OLD), vec![holds(slots, &[(1, 0)])])]);
+            assert!(actions.iter().any(|action| matches!(action, Action::ExpelDuke { .. })));
+        }
+    }
+
+    #[test]
+    fn nobody_is_waited_for_longer_than_the_grace_time() {
+        let mut scheduler = cut_off();
+        handle(&mut scheduler, Time(5), [Event::QueenAway { job: JOB }]);
+        let overdue = scheduler.next_deadline().unwrap();
+        let mut now = overdue;
+        let mut told = Vec::new();
+        while let Some(deadline) = scheduler.next_deadline().filter(|_| scheduler.has_job(JOB)) {
+            now = now.max(deadline);
+            told.extend(handle(&mut scheduler, now, [Event::Tick]));
+        }
+        assert!(told.contains(&Action::ForgetDuke { duke: OLD }));
+        assert!(told.contains(&Action::EndJob { job: JOB, end: JobEnd::Abandoned }));
+    }
+}

@@ -363,4 +363,18 @@ mod tests {
         assert!(matches!(longest, Said::Unit { input: Ok(input), .. } if input.bytes() == 4096 + 5));
         assert!(unit(vec![b'x'; UNIT_NAME_BYTES_MAX + 1]).is_err());
     }
+
+    #[test]
+    fn who_comes_back_sends_what_it_lacks_once_and_goes_on() {
+        let resumption =
+            |sent, lacking: &[u64]| wire::Resumption { sent, lacking: lacking.to_vec(), ..Default::default() };
+        let (_, resumes) = check_resumption(resumption(9, &[7, 3, 3])).unwrap();
+        assert_eq!(resumes.lacking, [UnitNo(3), UnitNo(7)]);
+        assert!(check_resumption(resumption(9, &[9])).is_err());
+        let many: Vec<u64> = (0..=u64::from(WINDOW_UNITS)).collect();
+        assert!(check_resumption(resumption(1 << 40, &many)).is_err());
+        let mut progress = Progress { units: 9, again: [3, 7].into(), closed: false };
+        let mut said = |unit| progress.check_number(unit).is_ok();
+        assert_eq!([7, 7, 9, 3, 10, 8].map(&mut said), [true, false, true, true, true, false]);
+    }
 }

@@ -247,3 +247,30 @@ fn check_ended(ended: wire::AttemptEnded, result: Payload) -> Result<Said, LinkE
 fn check_failure(failure: Option<wire::Failure>) -> Result<Failure, LinkError> {
     failure.map(Failure::from).ok_or(LinkError::Nonsense("a failure without a reason"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(job: u64, attempts: &[u64], bytes: u64) -> wire::HeldLease {
+        let attempts =
+            attempts.iter().map(|attempt| wire::HeldAttempt { attempt: *attempt, bytes, ..Default::default() });
+        wire::HeldLease { job, slots: 1, attempts: attempts.collect(), ..Default::default() }
+    }
+
+    #[test]
+    fn what_a_duke_brings_is_put_together_and_has_its_bounds() {
+        let mut holdings = Holdings::default();
+        holdings.add(held(1, &[1, 2], 5)).unwrap();
+        holdings.add(held(2, &[3], 5)).unwrap();
+        holdings.add(held(1, &[4], 5)).unwrap();
+        let leases: Vec<HeldLease> = holdings.leases.into_values().collect();
+        assert_eq!(
+            leases.iter().map(|lease| (lease.slots, lease.attempts.len())).collect::<Vec<_>>(),
+            [(1, 3), (1, 1)]
+        );
+        assert!(Holdings::default().add(held(1, &[1], u64::MAX)).is_err());
+        let many: Vec<u64> = (0..=HELD_ATTEMPTS_MAX as u64).collect();
+        assert!(Holdings::default().add(held(1, &many, 1)).is_err());
+    }
+}
