@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::Reactor;
 use crate::{
     baron::HeldResult,
-    king_link::{Arrival, Way},
+    king_link::{Arrival, LinkError, Way},
     roster::Event,
     work::Input,
 };
@@ -100,7 +100,7 @@ impl Reactor {
         self.way.on_welcome();
     }
 
-    fn on_lost(&mut self, error: &crate::king_link::LinkError) {
+    fn on_lost(&mut self, error: &LinkError) {
         warn!(%error, "the link to the king is gone; looking for him");
         if !self.jobs.is_empty() {
             let now = self.household.clock.now();

@@ -7,6 +7,7 @@
 use std::{pin::Pin, sync::Arc};
 
 use distwasm_proto::{
+    ids::UnitNo,
     limits::{KING_PATIENCE, READERS},
     link::KingAddress,
     wire,
@@ -131,7 +132,7 @@ impl Reactor<'_> {
     }
 
     /// Has units sent once more.
-    pub(super) fn send_again(&mut self, units: &[distwasm_proto::ids::UnitNo]) {
+    pub(super) fn send_again(&mut self, units: &[UnitNo]) {
         let share = units.len().div_ceil(READERS).max(1);
         for units in units.chunks(share) {
             let inputs = units.iter().filter_map(|unit| Some((*unit, self.open.get(unit)?.clone()))).collect();
