@@ -1,5 +1,7 @@
 //! How attempts end, and what becomes of their units.
 
+use std::collections::BTreeMap;
+
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
     limits::{KILLS_MAX, RESULT_UNASKED_BYTES_MAX},
@@ -131,6 +133,12 @@ impl Scheduler {
         if let Some(unit) = self.jobs.get_mut(&attempt.job).and_then(|job| job.units.get_mut(attempt.unit)) {
             unit.trying -= 1;
         }
+        self.uncount(id, &attempt);
+        Some(attempt)
+    }
+
+    /// Takes an attempt out of what its stage counts for.
+    pub(super) fn uncount(&mut self, id: AttemptId, attempt: &Attempt) {
         match attempt.stage {
             Stage::Running => self.unload(attempt.duke, attempt.job, attempt.input_bytes),
             Stage::Offered(_) => {
@@ -146,6 +154,26 @@ impl Scheduler {
                 }
             }
         }
-        Some(attempt)
+    }
+
+    /// Has dukes forget these attempts.
+    pub(super) fn forget_attempts(
+        &mut self,
+        is_unwanted: impl Fn(AttemptId, &Attempt) -> bool,
+        actions: &mut Vec<Action>,
+    ) {
+        for (attempt, Attempt { duke, .. }) in self.take_attempts(is_unwanted) {
+            actions.push(Action::ForgetAttempt { duke, attempt });
+        }
+    }
+
+    /// Takes these attempts out of every table that knows them.
+    pub(super) fn take_attempts(
+        &mut self,
+        is_taken: impl Fn(AttemptId, &Attempt) -> bool,
+    ) -> BTreeMap<AttemptId, Attempt> {
+        let taken = self.attempts.iter().filter(|(id, attempt)| is_taken(**id, attempt));
+        let ids: Vec<AttemptId> = taken.map(|(id, _)| *id).collect();
+        ids.into_iter().filter_map(|id| Some((id, self.release_attempt(id)?))).collect()
     }
 }

@@ -47,24 +47,13 @@ impl Scheduler {
 
     /// Results that wait at a duke, or are under way, take no room while it is away: it will offer them anew.
     fn recall_results(&mut self, id: DukeId) {
-        let at_duke = self.attempts.iter_mut().filter(|(_, attempt)| attempt.duke == id);
-        let held: Vec<(AttemptId, Attempt)> = at_duke
-            .filter(|(_, attempt)| attempt.stage != Stage::Running)
-            .map(|(id, attempt)| (*id, std::mem::replace(attempt, Attempt { stage: Stage::Running, ..*attempt })))
-            .collect();
-        for (attempt, Attempt { job: job_id, input_bytes, stage, .. }) in held {
-            if let Some(job) = self.jobs.get_mut(&job_id) {
-                match stage {
-                    Stage::Running => {}
-                    Stage::Offered(_) => job.offers.retain(|offer| *offer != attempt),
-                    Stage::Fetched(bytes) => job.results_bytes = job.results_bytes.saturating_sub(bytes),
-                }
-            }
-            self.change_load(id, job_id, |lease| {
-                lease.running += 1;
-                lease.running_bytes += input_bytes;
-            });
-            self.hungry.insert(job_id);
+        let waits = |attempt: &Attempt| attempt.duke == id && attempt.stage != Stage::Running;
+        let held: Vec<(AttemptId, Attempt)> =
+            self.attempts.iter().filter(|(_, attempt)| waits(attempt)).map(|(id, attempt)| (*id, *attempt)).collect();
+        for (attempt_id, attempt) in held {
+            self.uncount(attempt_id, &attempt);
+            self.attempts.insert(attempt_id, Attempt { stage: Stage::Running, ..attempt });
+            self.load(id, attempt.job, attempt.input_bytes);
         }
     }
 
@@ -78,7 +67,7 @@ impl Scheduler {
 
     pub(super) fn on_duke_joined(&mut self, now: Time, joining: Joining, actions: &mut Vec<Action>) {
         let Joining { id, cpus, ram_bytes, labels, was, holds } = joining;
-        let mut before = was.map(|was| self.take_attempts(was)).unwrap_or_default();
+        let mut before = was.map(|was| self.take_attempts(|_, attempt| attempt.duke == was)).unwrap_or_default();
         if let Some(was) = was {
             self.on_duke_lost(was);
         }
@@ -112,13 +101,6 @@ impl Scheduler {
         self.deal = true;
     }
 
-    /// Takes all attempts of a duke out of every table that knows them.
-    pub(super) fn take_attempts(&mut self, id: DukeId) -> BTreeMap<AttemptId, Attempt> {
-        let of_duke = self.attempts.iter().filter(|(_, attempt)| attempt.duke == id);
-        let ids: Vec<AttemptId> = of_duke.map(|(attempt, _)| *attempt).collect();
-        ids.into_iter().filter_map(|attempt| Some((attempt, self.release_attempt(attempt)?))).collect()
-    }
-
     /// Takes over what a duke has for a job; says whether its machine can have that.
     fn adopt_lease(&mut self, now: Time, id: DukeId, held: &HeldLease, actions: &mut Vec<Action>) -> bool {
         let is_new = !held.closed && !self.has_job(held.job) && self.may_resume(held.job, held.key);
@@ -134,10 +116,11 @@ impl Scheduler {
         let mut lease = Lease::new(slot);
         (lease.slots, lease.releasing, lease.since) = (held.slots, held.leaving, now);
         if is_new {
-            let job = Job { unclaimed: true, ..Job::new(held.key, JobSpec::default()) };
+            let mut job = Job::new(held.key, JobSpec::default());
+            (job.unclaimed, job.away_until) = (true, Some(self.learning_until));
             self.projects.enter(&job.spec);
             self.jobs.insert(held.job, job);
-            self.alarms.insert((self.learning_until, Alarm::Unclaimed(held.job)));
+            self.alarms.insert((self.learning_until, Alarm::QueenAway(held.job)));
         }
         let is_wanted = |job: &&mut Job| job.key == held.key && !held.closed;
         if let Some(job) = self.jobs.get_mut(&held.job).filter(is_wanted) {
@@ -200,10 +183,7 @@ impl Scheduler {
             stage: Stage::Running,
         };
         self.attempts.insert(held.attempt, attempt);
-        self.change_load(id, job_id, |lease| {
-            lease.running += 1;
-            lease.running_bytes += held.bytes;
-        });
+        self.load(id, job_id, held.bytes);
         true
     }
 
@@ -245,13 +225,7 @@ impl Scheduler {
 
     /// Has dukes forget attempts of units whose verdicts the queen has.
     fn drop_claims(&mut self, id: JobId, unwanted: &BTreeSet<UnitNo>, actions: &mut Vec<Action>) {
-        let is_unwanted = |attempt: &Attempt| attempt.job == id && unwanted.contains(&attempt.unit);
-        let attempts: Vec<(AttemptId, Attempt)> =
-            self.attempts.iter().filter(|(_, attempt)| is_unwanted(attempt)).map(|(id, it)| (*id, *it)).collect();
-        for (attempt, Attempt { duke, .. }) in attempts {
-            self.release_attempt(attempt);
-            actions.push(Action::ForgetAttempt { duke, attempt });
-        }
+        self.forget_attempts(|_, attempt| attempt.job == id && unwanted.contains(&attempt.unit), actions);
         if let Some(job) = self.jobs.get_mut(&id) {
             unwanted.iter().for_each(|unit| job.units.drop_earlier(*unit));
         }
@@ -282,13 +256,6 @@ impl Scheduler {
         let Some(job) = self.jobs.get(&id) else { return };
         // She may have come back, and gone again later.
         if job.away_until.is_some_and(|until| until <= now) {
-            self.remove_job(id, actions);
-            actions.push(Action::EndJob { job: id, end: JobEnd::Abandoned });
-        }
-    }
-
-    pub(super) fn on_unclaimed(&mut self, id: JobId, actions: &mut Vec<Action>) {
-        if self.jobs.get(&id).is_some_and(|job| job.unclaimed) {
             self.remove_job(id, actions);
             actions.push(Action::EndJob { job: id, end: JobEnd::Abandoned });
         }

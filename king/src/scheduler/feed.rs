@@ -87,10 +87,7 @@ impl Scheduler {
         let attempt =
             Attempt { duke: duke_id, job: job_id, unit: unit_no, input_bytes, since: now, stage: Stage::Running };
         self.attempts.insert(id, attempt);
-        self.change_load(duke_id, job_id, |lease| {
-            lease.running += 1;
-            lease.running_bytes += input_bytes;
-        });
+        self.load(duke_id, job_id, input_bytes);
         actions.push(Action::StartAttempt { duke: duke_id, job: job_id, unit: unit_no, attempt: id, number, alone });
     }
 

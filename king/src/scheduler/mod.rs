@@ -79,10 +79,8 @@ pub struct Scheduler {
 enum Alarm {
     /// A duke has been away for as long as it may.
     DukeAway(DukeId),
-    /// A queen has been away for as long as she may.
+    /// A queen has been away for as long as she may, or none has claimed a job that dukes brought.
     QueenAway(JobId),
-    /// No queen has claimed a job that dukes brought.
-    Unclaimed(JobId),
     /// What no duke has claimed may run.
     Settle(JobId),
     /// Something may have been running for too long.
@@ -168,7 +166,6 @@ impl Scheduler {
             match alarm {
                 Alarm::DukeAway(duke) => self.on_duke_overdue(duke, actions),
                 Alarm::QueenAway(job) => self.on_queen_overdue(now, job, actions),
-                Alarm::Unclaimed(job) => self.on_unclaimed(job, actions),
                 Alarm::Settle(job) => self.settle(job),
                 Alarm::Look(job) => self.look_for_stragglers(now, job, actions),
             }
@@ -218,7 +215,7 @@ impl Scheduler {
                 job.reserved -= 1;
             }
         }
-        for Attempt { job, unit, .. } in self.take_attempts(id).into_values().rev() {
+        for Attempt { job, unit, .. } in self.take_attempts(|_, attempt| attempt.duke == id).into_values().rev() {
             self.put_back(job, unit);
         }
         self.deal = true;
@@ -244,15 +241,10 @@ impl Scheduler {
     fn on_unit_broken(&mut self, id: JobId, unit: UnitNo, bytes: u64, actions: &mut Vec<Action>) {
         // The queen may send units while she is being told that her job failed.
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        if job.units.arrive(unit, 0).is_none() {
-            return;
-        }
-        // A duke that came back may be at it; without its input nothing of it can be tried again.
-        let is_tried = |attempt: &Attempt| attempt.job == id && attempt.unit == unit;
-        while let Some(attempt) = self.attempts.iter().find(|(_, attempt)| is_tried(attempt)).map(|(id, _)| *id) {
-            if let Some(Attempt { duke, .. }) = self.release_attempt(attempt) {
-                actions.push(Action::ForgetAttempt { duke, attempt });
-            }
+        let Some(arrived) = job.units.arrive(unit, 0) else { return };
+        if arrived.trying > 0 {
+            // A duke that came back is at it; without its input nothing of it can be tried again.
+            self.forget_attempts(|_, attempt| attempt.job == id && attempt.unit == unit, actions);
         }
         self.hold_result(id, bytes);
         self.report(id, unit, Verdict::Broken, actions);
@@ -369,6 +361,14 @@ impl Scheduler {
             }
         }
         self.deal = true;
+    }
+
+    /// One attempt more at a duke for a job.
+    fn load(&mut self, duke_id: DukeId, job_id: JobId, input_bytes: u64) {
+        self.change_load(duke_id, job_id, |lease| {
+            lease.running += 1;
+            lease.running_bytes += input_bytes;
+        });
     }
 
     /// One attempt less at a duke for a job.

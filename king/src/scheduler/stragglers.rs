@@ -70,20 +70,11 @@ impl Scheduler {
         job.by_load.iter().map(|(_, duke)| *duke).find(|duke| *duke != not_here && has_idle(duke))
     }
 
-    /// The other attempt of a unit that has two.
-    pub(super) fn twin(&self, id: AttemptId, job: JobId, unit: UnitNo) -> Option<AttemptId> {
-        if self.jobs.get(&job)?.units.get(unit)?.trying < 2 {
-            return None;
-        }
-        let mut attempts = self.attempts.iter();
-        attempts.find(|(other, attempt)| **other != id && attempt.job == job && attempt.unit == unit).map(|(id, _)| *id)
-    }
-
-    /// Ends the other attempt of a unit that is about to have its verdict.
+    /// Ends the other attempt of a unit that is about to have its verdict, if it has two.
     pub(super) fn forget_twin(&mut self, id: AttemptId, job: JobId, unit: UnitNo, actions: &mut Vec<Action>) {
-        let Some(attempt) = self.twin(id, job, unit) else { return };
-        if let Some(Attempt { duke, .. }) = self.release_attempt(attempt) {
-            actions.push(Action::ForgetAttempt { duke, attempt });
+        let unit_of_job = self.jobs.get(&job).and_then(|job| job.units.get(unit));
+        if unit_of_job.is_some_and(|unit| unit.trying > 1) {
+            self.forget_attempts(|other, attempt| other != id && attempt.job == job && attempt.unit == unit, actions);
         }
     }
 }

@@ -93,7 +93,7 @@ impl Units {
         Some(unit)
     }
 
-    /// A duke that came back has an attempt of a unit that this king may not have heard of. Gives the unit, unless it
+    /// A queen or a duke that came back names a unit that this king may not have heard of. Gives the unit, unless it
     /// has its verdict.
     pub(super) fn claim(&mut self, no: UnitNo) -> Option<&mut Unit> {
         if self.settled.contains(&no) {
@@ -115,14 +115,11 @@ impl Units {
         let next = self.first + self.units.len() as u64;
         if sent > next {
             let open = self.iter().filter(|(_, unit)| unit.state != UnitState::Reported);
-            let mut earlier: BTreeMap<UnitNo, Unit> = open.map(|(no, unit)| (no, *unit)).collect();
-            for no in lacking.range(UnitNo(next)..UnitNo(sent)) {
-                if let std::collections::btree_map::Entry::Vacant(vacant) = earlier.entry(*no) {
-                    vacant.insert(Unit::missing());
-                    self.open += 1;
-                }
-            }
+            let earlier = open.map(|(no, unit)| (no, *unit)).collect();
             *self = Units { first: sent, earlier, open: self.open, ..Units::default() };
+            for no in lacking.range(UnitNo(next)..UnitNo(sent)) {
+                self.claim(*no);
+            }
         }
         unwanted
     }
