@@ -3,9 +3,11 @@
 //! He names all slots and attempts that he has, and says again what the king may not have heard. What an attempt left is
 //! kept until the king says that nobody needs it: he may be lost before the queen has it.
 
+use std::collections::HashMap;
+
 use distwasm_proto::{
     failure::Failure,
-    ids::{AttemptId, JobId, UnitNo},
+    ids::{AttemptId, JobId},
     limits::{HELD_ATTEMPTS_NAMED, RESULT_UNASKED_BYTES_MAX},
     payload::Payload,
     wire::{self, duke_word::Word},
@@ -23,9 +25,8 @@ use crate::{
 /// What an attempt left.
 pub(super) struct Left {
     job: JobId,
-    unit: UnitNo,
-    number: u32,
-    input_bytes: u64,
+    /// As the king knows it.
+    held: wire::HeldAttempt,
     run_us: u64,
     remains: Remains,
     /// It was said over the link that stands, to its end.
@@ -40,39 +41,40 @@ pub(super) enum Remains {
 }
 
 impl Left {
-    pub(super) fn new(job: JobId, input: &Input, run_us: u64, remains: Remains) -> Left {
-        let (unit, number, input_bytes) = (input.unit, input.number, input.bytes());
-        Left { job, unit, number, input_bytes, run_us, remains, said: false }
+    pub(super) fn new(job: JobId, attempt: AttemptId, input: &Input, run_us: u64, remains: Remains) -> Left {
+        Left { job, held: name(attempt, input), run_us, remains, said: false }
     }
 
     /// Tells the king how the attempt ended, or that there is a large result.
-    pub(super) fn say(&mut self, attempt: AttemptId, way: &Way) {
+    pub(super) fn say(&mut self, way: &Way) {
         match &self.remains {
             Remains::Result(held) if held.result.bytes() > RESULT_UNASKED_BYTES_MAX => {
-                let (result_bytes, run_us) = (held.result.bytes(), self.run_us);
-                way.say(Word::ResultOffered(wire::ResultOffered { attempt: attempt.0, result_bytes, run_us }));
+                let (attempt, result_bytes, run_us) = (self.held.attempt, held.result.bytes(), self.run_us);
+                way.say(Word::ResultOffered(wire::ResultOffered { attempt, result_bytes, run_us }));
             }
-            Remains::Result(_) | Remains::Failure(_) | Remains::Killed(_) => self.say_ended(attempt, way),
+            Remains::Result(_) | Remains::Failure(_) | Remains::Killed(_) => self.say_ended(way),
         }
     }
 
-    pub(super) fn say_ended(&mut self, attempt: AttemptId, way: &Way) {
+    pub(super) fn say_ended(&mut self, way: &Way) {
         let (outcome, failure, result) = match &self.remains {
             Remains::Result(held) => (wire::Outcome::Done, None, held.result.clone()),
             Remains::Failure(failure) => (wire::Outcome::Failed, Some(failure), Payload::default()),
             Remains::Killed(failure) => (wire::Outcome::Killed, Some(failure), Payload::default()),
         };
         let failure = failure.cloned().map(wire::Failure::from);
-        let mut ended = wire::AttemptEnded { attempt: attempt.0, run_us: self.run_us, failure, ..Default::default() };
+        let (attempt, run_us) = (self.held.attempt, self.run_us);
+        let mut ended = wire::AttemptEnded { attempt, run_us, failure, ..Default::default() };
         ended.set_outcome(outcome);
         way.say_with(Word::AttemptEnded(ended), result);
         self.said = true;
     }
+}
 
-    /// Whether a large result waits until the king wants it.
-    pub(super) fn is_offer(&self) -> bool {
-        !self.said
-    }
+/// An attempt as a king is told of it.
+fn name(attempt: AttemptId, input: &Input) -> wire::HeldAttempt {
+    let (unit, number, bytes) = (input.unit.0, input.number, input.bytes());
+    wire::HeldAttempt { attempt: attempt.0, unit, bytes, number }
 }
 
 impl Reactor {
@@ -112,18 +114,16 @@ impl Reactor {
 
     /// All that this duke has for a king.
     fn holdings(&self) -> Vec<wire::HeldLease> {
+        let begun = self.inputs.iter().map(|(attempt, (job, input))| (*job, name(*attempt, input)));
+        let ended = self.left.values().map(|left| (left.job, left.held));
+        let mut attempts_of: HashMap<JobId, Vec<wire::HeldAttempt>> = HashMap::new();
+        for (job, held) in begun.chain(ended) {
+            attempts_of.entry(job).or_default().push(held);
+        }
         let mut holds = Vec::with_capacity(self.jobs.len());
         for (id, job) in &self.jobs {
             let (slots, leaving) = self.roster.slots_of(*id);
-            let begun = self.inputs.iter().filter(|(_, (of, _))| of == id).map(|(attempt, (_, input))| {
-                let (unit, number, bytes) = (input.unit.0, input.number, input.bytes());
-                wire::HeldAttempt { attempt: attempt.0, unit, bytes, number }
-            });
-            let ended = self.left.iter().filter(|(_, left)| left.job == *id).map(|(attempt, left)| {
-                let (unit, number, bytes) = (left.unit.0, left.number, left.input_bytes);
-                wire::HeldAttempt { attempt: attempt.0, unit, bytes, number }
-            });
-            let mut attempts: Vec<wire::HeldAttempt> = begun.chain(ended).collect();
+            let mut attempts = attempts_of.remove(id).unwrap_or_default();
             attempts.sort_unstable_by_key(|held| held.attempt);
             let lease = wire::HeldLease {
                 job: id.0,
@@ -147,8 +147,7 @@ impl Reactor {
         left.sort_unstable();
         for attempt in left {
             if let Some(left) = self.left.get_mut(&attempt) {
-                left.said = false;
-                left.say(attempt, &self.way);
+                left.say(&self.way);
             }
         }
         for digest in self.supplies.wanted() {

@@ -238,9 +238,9 @@ impl Reactor {
                 self.events.push(Event::AttemptArrived { job, attempt, bytes, alone });
             }
             Told::ResultWanted { attempt } => {
-                let left = self.left.get_mut(&attempt).filter(|left| left.is_offer());
+                let left = self.left.get_mut(&attempt).filter(|left| !left.said);
                 let left = left.ok_or(LinkError::Nonsense("a result was wanted that was not offered"))?;
-                left.say_ended(attempt, &self.way);
+                left.say_ended(&self.way);
             }
             Told::Forget { attempts } => attempts.into_iter().for_each(|attempt| self.forget_attempt(attempt)),
             Told::BlobArrived { digest, blob } => self.on_blob_arrived(digest, &blob)?,
@@ -263,7 +263,7 @@ impl Reactor {
                 self.events.push(Event::ProgramUnfit { job });
             }
             What::Unloadable(why) => self.on_unloadable(job, &why),
-            What::AnswerBegun => self.events.push(Event::AnswerBegun { baron }),
+            What::AnswerBegun { waits } => self.events.push(Event::AnswerBegun { baron, waits }),
             What::Answered(answers) => {
                 for said in answers {
                     self.answers_made += 1;
@@ -314,7 +314,7 @@ impl Reactor {
             Action::Offer { attempt, answer, run_us, .. } => {
                 let answer = self.answers.remove(&answer);
                 if let (Some((job, input)), Some(Answer::Result(held))) = (self.inputs.remove(&attempt), answer) {
-                    self.leave_behind(attempt, Left::new(job, &input, run_us, Remains::Result(held)));
+                    self.leave_behind(attempt, Left::new(job, attempt, &input, run_us, Remains::Result(held)));
                 }
             }
             Action::TellUnfit { job } => self.tell_unfit(job),
@@ -350,7 +350,7 @@ impl Reactor {
                 None => return self.give_back(attempt, false, run_us),
             },
         };
-        self.leave_behind(attempt, Left::new(job, &input, run_us, remains));
+        self.leave_behind(attempt, Left::new(job, attempt, &input, run_us, remains));
     }
 
     fn give_back(&self, attempt: AttemptId, suspect: bool, run_us: u64) {
@@ -362,7 +362,7 @@ impl Reactor {
 
     /// Tells the king how an attempt ended, and keeps what it left until he says that nobody needs it.
     fn leave_behind(&mut self, attempt: AttemptId, mut left: Left) {
-        left.say(attempt, &self.way);
+        left.say(&self.way);
         self.left.insert(attempt, left);
     }
 

@@ -84,13 +84,13 @@ impl Reactor {
             }
             volunteer::Said::AttemptDone { attempt, run_us, result } => {
                 let outcome = Outcome::Done { bytes: result.bytes() };
-                self.evidence.insert(attempt, Evidence::Result { duke, result, run_us });
+                self.evidence.insert(attempt, Evidence { duke, run_us, outcome: Ok(result) });
                 Event::AttemptEnded { duke, attempt, outcome, run_us }
             }
             volunteer::Said::AttemptFailed { attempt, run_us, killed, failure } => {
                 let bytes = failure.bytes();
                 let outcome = if killed { Outcome::Killed { bytes } } else { Outcome::Failed { bytes } };
-                self.evidence.insert(attempt, Evidence::Failure { duke, failure, run_us });
+                self.evidence.insert(attempt, Evidence { duke, run_us, outcome: Err(failure) });
                 Event::AttemptEnded { duke, attempt, outcome, run_us }
             }
             volunteer::Said::AttemptReturned { attempt, suspect } => {

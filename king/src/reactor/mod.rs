@@ -157,17 +157,11 @@ struct Said {
     by: Option<(DukeId, AttemptId)>,
 }
 
-enum Evidence {
-    Result { duke: DukeId, result: Payload, run_us: u64 },
-    Failure { duke: DukeId, failure: Failure, run_us: u64 },
-}
-
-impl Evidence {
-    fn duke(&self) -> DukeId {
-        match self {
-            Evidence::Result { duke, .. } | Evidence::Failure { duke, .. } => *duke,
-        }
-    }
+/// What an attempt that ended left behind.
+struct Evidence {
+    duke: DukeId,
+    run_us: u64,
+    outcome: Result<Payload, Failure>,
 }
 
 impl Reactor {
@@ -243,7 +237,7 @@ impl Reactor {
         }
         // What led to no verdict is not needed any more: it is run again, or was given up.
         for (attempt, evidence) in self.evidence.drain() {
-            self.settled.entry(evidence.duke()).or_default().push(attempt.0);
+            self.settled.entry(evidence.duke).or_default().push(attempt.0);
         }
         for (duke, mut attempts) in std::mem::take(&mut self.settled) {
             attempts.sort_unstable();

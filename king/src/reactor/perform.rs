@@ -75,26 +75,21 @@ impl Reactor {
             queen.inputs.remove(unit);
             queen.awaited.remove(&unit);
         }
-        let by = match verdict {
-            Verdict::Done(attempt) | Verdict::Failed(attempt) => Some(attempt),
-            Verdict::Broken => None,
-        };
-        let (duke, outcome, run_us) = match verdict {
-            Verdict::Broken => {
-                // It was put there with the event that leads here.
-                let failure = queen.as_mut().and_then(|queen| queen.broken.remove(&unit));
-                (None, Err(failure.unwrap_or_else(|| Failure::new(FailureKind::Input, ""))), None)
-            }
+        let (by, outcome) = match verdict {
             Verdict::Done(attempt) | Verdict::Failed(attempt) => match self.evidence.remove(&attempt) {
-                Some(Evidence::Result { duke, result, run_us }) => (Some(duke), Ok(result), Some(run_us)),
-                Some(Evidence::Failure { duke, failure, run_us }) => (Some(duke), Err(failure), Some(run_us)),
-                // Both are put there with the event that leads here.
-                None => (None, Err(Failure::new(FailureKind::Other, "the king lost the evidence")), None),
+                Some(Evidence { duke, run_us, outcome }) => (Some((duke, attempt, run_us)), outcome),
+                // It was put there with the event that leads here.
+                None => (None, Err(Failure::new(FailureKind::Other, "the king lost the evidence"))),
             },
+            Verdict::Broken => {
+                // The same here.
+                let failure = queen.as_mut().and_then(|queen| queen.broken.remove(&unit));
+                (None, Err(failure.unwrap_or_else(|| Failure::new(FailureKind::Input, ""))))
+            }
         };
-        let by = duke.zip(by);
-        let host = duke.and_then(|duke| self.dukes.get(&duke)).map(|duke| duke.machine.hostname.clone());
-        let duke = host.unwrap_or_default();
+        let host = by.and_then(|(duke, ..)| Some(self.dukes.get(&duke)?.machine.hostname.clone()));
+        let (duke, run_us) = (host.unwrap_or_default(), by.map(|(.., run_us)| run_us));
+        let by = by.map(|(duke, attempt, _)| (duke, attempt));
         let (result, weight, failure) = match outcome {
             Ok(result) => (result, 0, None),
             Err(failure) => (Payload::default(), failure.bytes(), Some(failure.into())),
@@ -149,6 +144,7 @@ impl Queen {
                 self.min_ram_bytes >> 20,
                 largest_bytes >> 20
             ),
+            Some(WaitsFor::Queen) => "the king holds as many results as he may, and its queen takes none".to_owned(),
             Some(WaitsFor::Slot) => match &self.complaint {
                 Some(complaint) => complaint.message.clone(),
                 None => "all slots serve other jobs".to_owned(),
