@@ -42,8 +42,10 @@ pub(crate) enum What {
     Unfit(Failure),
     /// It cannot load the compiled program; why, in words.
     Unloadable(String),
-    /// A long answer begins to arrive.
-    AnswerBegun,
+    /// A long answer begins to arrive; whether it must wait for room.
+    AnswerBegun {
+        waits: bool,
+    },
     /// Answers to the first units in its pipe, in order.
     Answered(Vec<Answer>),
     /// It ended; how, in words.
@@ -77,10 +79,18 @@ impl Default for HeldRoom {
 impl HeldRoom {
     /// Waits until there is room. A result that is larger than all the room gets all of it.
     async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let permits = u32::try_from(bytes).unwrap_or(HELD_BYTES).min(HELD_BYTES);
         // The semaphore is never closed.
-        Arc::clone(&self.0).acquire_many_owned(permits).await.ok()
+        Arc::clone(&self.0).acquire_many_owned(permits(bytes)).await.ok()
     }
+
+    /// Whether there is room.
+    fn has(&self, bytes: usize) -> bool {
+        self.0.available_permits() >= permits(bytes) as usize
+    }
+}
+
+fn permits(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(HELD_BYTES).min(HELD_BYTES)
 }
 
 /// The reactor's end of a baron.
@@ -273,7 +283,7 @@ impl Answers<'_> {
 
     /// A long answer, read in chunks once there is room for it.
     async fn long(&mut self, header: Header, baron: &Baron) -> Option<Answer> {
-        baron.tell(What::AnswerBegun).await;
+        baron.tell(What::AnswerBegun { waits: !baron.room.has(header.body_bytes) }).await;
         let room = baron.room.take(header.body_bytes).await?;
         self.buffer.advance(HEADER_BYTES);
         let mut missing = header.body_bytes;

@@ -144,6 +144,10 @@ pub const WINDOW_BYTES: u64 = 64 << 20;
 /// Bytes of results of a job that the king may hold, on the same terms.
 pub const RESULTS_BYTES: u64 = 64 << 20;
 
+/// How often a job whose results are full is asked how many slots it can use: a disk that pauses for less is none the
+/// worse for it.
+pub const FULL_LOOK: Duration = Duration::from_secs(1);
+
 /// A result up to this size comes unasked, at most one for each attempt that runs. A larger one is offered, and
 /// fetched when there is room for it.
 pub const RESULT_UNASKED_BYTES_MAX: u64 = 16 << 10;
@@ -288,6 +292,10 @@ pub const CHUNK_BYTES: usize = 256 * KIB;
 /// Bytes of large results of one job that a duke may hold until the king fetches them. A single larger result is held
 /// alone.
 pub const HELD_BYTES: u32 = 64 << 20;
+
+/// How long a peasant whose slot was asked back may wait for room for its answer, before its unit is given back: the slot
+/// is for a job whose results somebody takes.
+pub const ROOM_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a peasant may take to load and initialise its program, unless the job's time-out is longer.
 pub const START_WITHIN: Duration = Duration::from_secs(60);

@@ -19,7 +19,7 @@ use std::{
 
 use distwasm_proto::{
     ids::{BaronId, JobId},
-    limits::{PIPE_BYTES, RESULT_UNASKED_BYTES_MAX, START_WITHIN, STARTS_FAILED_MAX},
+    limits::{PIPE_BYTES, RESULT_UNASKED_BYTES_MAX, ROOM_PATIENCE, START_WITHIN, STARTS_FAILED_MAX},
     time::Time,
 };
 
@@ -47,6 +47,8 @@ struct Baron {
     turn_since: Time,
     /// The first unit has run; its long answer is being read.
     answering: bool,
+    /// Since when that answer waits for room.
+    waits_since: Option<Time>,
     /// Asked back by the king: nothing new for it.
     leaving: bool,
 }
@@ -66,7 +68,7 @@ enum State {
     TimedOut,
     /// Killed for that, but the first unit was answered meanwhile: nobody is to blame.
     Spared,
-    /// Killed because nobody wants the first unit in its pipe any more.
+    /// Killed because nobody wants the first unit in its pipe any more, or nobody takes its answer.
     Disturbed,
     /// Killed because nobody wants what it does.
     Unwanted,
@@ -105,7 +107,7 @@ impl Roster {
             Event::ProgramUnfit { job } => self.on_program_unfit(job, actions),
             Event::ProgramBroken { job } => self.on_program_broken(job, actions),
             Event::PeasantReady { baron } => self.on_peasant_ready(baron),
-            Event::AnswerBegun { baron } => self.on_answer_begun(baron),
+            Event::AnswerBegun { baron, waits } => self.on_answer_begun(now, baron, waits),
             Event::Answered { baron, answer, done, bytes } => {
                 self.on_answered(now, baron, answer, done.then_some(bytes), actions);
             }
@@ -211,9 +213,10 @@ impl Roster {
         }
     }
 
-    fn on_answer_begun(&mut self, id: BaronId) {
+    fn on_answer_begun(&mut self, now: Time, id: BaronId, waits: bool) {
         if let Some(baron) = self.barons.get_mut(&id) {
             baron.answering = true;
+            baron.waits_since = waits.then_some(now);
         }
     }
 
@@ -236,7 +239,7 @@ impl Roster {
         };
         let run_us = now.micros_since(baron.turn_since);
         baron.turn_since = now;
-        baron.answering = false;
+        baron.end_answer();
         let done_leaving = baron.leaving && baron.pipe.is_empty() && baron.state == State::Serving;
         if done_leaving {
             baron.state = State::Ending;
@@ -263,7 +266,7 @@ impl Roster {
         let is_single = baron.pipe.len() == 1;
         let unanswered: Vec<Queued> = baron.pipe.drain(..).filter(|unit| !unit.unwanted).collect();
         baron.pipe_bytes = 0;
-        baron.answering = false;
+        baron.end_answer();
         baron.state = State::Vacant;
         let leaving = baron.leaving;
         let Some(lease) = self.leases.get_mut(&job) else { return };
@@ -304,7 +307,12 @@ impl Roster {
         for id in late {
             let Some(baron) = self.barons.get_mut(&id) else { continue };
             let was_starting = baron.state == State::Starting;
-            baron.state = if was_starting { State::Unwanted } else { State::TimedOut };
+            baron.state = match (was_starting, baron.answering) {
+                (true, _) => State::Unwanted,
+                (false, false) => State::TimedOut,
+                // Nobody takes its answer; what it runs goes elsewhere, later.
+                (false, true) => State::Disturbed,
+            };
             let job = baron.job;
             actions.push(Action::Kill { baron: id });
             if was_starting {
@@ -320,7 +328,10 @@ impl Roster {
         let timeout = self.leases.get(&baron.job)?.timeout;
         match baron.state {
             State::Starting => Some(baron.turn_since.after(START_WITHIN.max(timeout.unwrap_or_default()))),
-            State::Serving if !baron.pipe.is_empty() && !baron.answering => Some(baron.turn_since.after(timeout?)),
+            State::Serving if baron.answering => {
+                baron.waits_since.filter(|_| baron.leaving).map(|since| since.after(ROOM_PATIENCE))
+            }
+            State::Serving if !baron.pipe.is_empty() => Some(baron.turn_since.after(timeout?)),
             State::Vacant
             | State::Serving
             | State::Ending
@@ -459,6 +470,7 @@ impl Baron {
             pipe_bytes: 0,
             turn_since: now,
             answering: false,
+            waits_since: None,
             leaving: false,
         }
     }
@@ -466,6 +478,11 @@ impl Baron {
     fn start(&mut self, now: Time) {
         self.state = State::Starting;
         self.turn_since = now;
+    }
+
+    fn end_answer(&mut self) {
+        self.answering = false;
+        self.waits_since = None;
     }
 
     fn take_first(&mut self) -> Option<Queued> {

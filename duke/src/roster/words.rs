@@ -29,7 +29,7 @@ pub enum Event {
     /// A peasant cannot initialise its program, or the program cannot be compiled.
     ProgramUnfit { job: JobId },
     /// A long answer of a peasant has begun to arrive.
-    AnswerBegun { baron: BaronId },
+    AnswerBegun { baron: BaronId, waits: bool },
     /// A peasant answered the unit that was first in its pipe. `answer` is the reactor's name for what it said.
     Answered { baron: BaronId, answer: AnswerId, done: bool, bytes: u64 },
     /// A peasant ended, for whatever reason, or could not be started.

@@ -155,6 +155,7 @@ impl Scheduler {
             }
             assert_eq!(job.offers.len(), offered, "offer_is_queued: {id}");
             assert!(job.results_bytes >= fetched, "fetched_results_are_counted: {id}");
+            assert!(!job.is_full() || job.fullness.is_some(), "full_job_is_looked_at: {id}");
             assert!(
                 job.offers.is_empty() || job.results_bytes > 0,
                 "something_is_fetched_while_something_is_offered: {id}"

@@ -17,6 +17,7 @@ impl Scheduler {
             self.fetch_results(job, actions);
             self.feed(now, job, actions);
             self.watch(now, job);
+            self.watch_fullness(now, job);
         }
     }
 
@@ -26,7 +27,7 @@ impl Scheduler {
         loop {
             let Some(job) = self.jobs.get(&id) else { return };
             // A queen who does not take her results gets no more of them.
-            if job.results_bytes >= RESULTS_BYTES {
+            if job.is_full() {
                 return;
             }
             let after = passed.map_or(Bound::Unbounded, Bound::Excluded);
@@ -111,6 +112,7 @@ impl Scheduler {
     pub(super) fn hold_result(&mut self, job_id: JobId, bytes: u64) {
         if let Some(job) = self.jobs.get_mut(&job_id) {
             job.results_bytes += bytes;
+            self.hungry.insert(job_id);
         }
     }
 }

@@ -8,7 +8,7 @@ use distwasm_proto::{
     time::{Time, UnitTime},
 };
 
-use super::{duke::Duke, units::Units};
+use super::{duke::Duke, fullness::Fullness, units::Units};
 
 /// What a queen wants of a job, as far as scheduling goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +70,8 @@ pub enum WaitsFor {
     Labels,
     /// No duke with these labels has the memory that a slot must have; the largest has this many bytes.
     Memory { largest_bytes: u64 },
+    /// Its queen takes no results.
+    Queen,
     /// All slots serve other jobs, or their dukes cannot start peasants for this one at present.
     Slot,
 }
@@ -112,6 +114,8 @@ pub(super) struct Job {
     pub(super) offers: VecDeque<AttemptId>,
     /// Bytes of results that are under way to the king, or held by him until the queen has them.
     pub(super) results_bytes: u64,
+    /// What is seen of it if its results were full lately.
+    pub(super) fullness: Option<Fullness>,
     /// What the queen was told last.
     pub(super) told: Option<JobStatus>,
     /// What a unit takes in a slot.
@@ -139,6 +143,7 @@ impl Job {
             by_load: BTreeSet::new(),
             offers: VecDeque::new(),
             results_bytes: 0,
+            fullness: None,
             told: None,
             unit_time: UnitTime::default(),
         }
@@ -150,7 +155,9 @@ impl Job {
             return self.slots;
         }
         let units = u32::try_from(self.units.open()).unwrap_or(u32::MAX);
-        units.max(u32::from(!self.closed)).min(self.spec.max_parallel.unwrap_or(u32::MAX))
+        let usable = self.fullness.and_then(|fullness| fullness.usable);
+        let bounds = self.spec.max_parallel.into_iter().chain(usable);
+        bounds.fold(units.max(u32::from(!self.closed)), u32::min)
     }
 
     /// Whether it could use one slot more. With a bound, slots that were asked back count until they are free.
@@ -173,7 +180,12 @@ impl Job {
 
     /// What it has, and why it has nothing. `staying` of the dukes do not drain: the same number for every job.
     pub(super) fn status(&self, dukes: &BTreeMap<DukeId, Duke>, staying: u32) -> JobStatus {
-        let waits_for = (self.slots == 0 && self.need() > 0).then(|| self.waits_for(dukes));
+        let no_use = self.fullness.is_some_and(|fullness| fullness.usable == Some(0));
+        let waits_for = match (self.slots, self.need()) {
+            (0, 0) if no_use => Some(WaitsFor::Queen),
+            (0, 1..) => Some(self.waits_for(dukes)),
+            _ => None,
+        };
         JobStatus { slots: self.slots, dukes: staying, waits_for }
     }
 

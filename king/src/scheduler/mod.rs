@@ -15,6 +15,7 @@ mod drain;
 mod duke;
 mod evictions;
 mod feed;
+mod fullness;
 mod job;
 mod overview;
 mod projects;
@@ -85,6 +86,8 @@ enum Alarm {
     Settle(JobId),
     /// Something may have been running for too long.
     Look(JobId),
+    /// It may have slots that stand still, or want more again.
+    Full(JobId),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -168,6 +171,7 @@ impl Scheduler {
                 Alarm::QueenAway(job) => self.on_queen_overdue(now, job, actions),
                 Alarm::Settle(job) => self.settle(job),
                 Alarm::Look(job) => self.look_for_stragglers(now, job, actions),
+                Alarm::Full(job) => self.look_at_fullness(now, job),
             }
         }
     }
@@ -263,6 +267,9 @@ impl Scheduler {
         debug_assert!(job.results_bytes >= bytes && job.unheard >= verdicts, "more was heard than was said");
         job.results_bytes = job.results_bytes.saturating_sub(bytes);
         job.unheard = job.unheard.saturating_sub(verdicts);
+        if let Some(fullness) = &mut job.fullness {
+            fullness.heard = true;
+        }
         self.hungry.insert(id);
         self.end_if_complete(id, actions);
     }

@@ -23,7 +23,8 @@ impl World {
         let Some(duke) = self.dukes.get_mut(&id) else { return };
         duke.peasants_made += 1;
         let number = duke.peasants_made;
-        let peasant = Peasant { number, job, pipe: VecDeque::new(), busy: false, answers_after: now, dead: false };
+        let (pipe, behind) = (VecDeque::new(), VecDeque::new());
+        let peasant = Peasant { number, job, pipe, busy: false, answers_after: now, dead: false, waits: false, behind };
         assert!(duke.peasants.insert(baron, peasant).is_none(), "baron_has_one_peasant: {baron}");
         let due = match (fails, unfit) {
             (true, _) => PeasantDue::Dies,
@@ -51,7 +52,9 @@ impl World {
                 peasant.busy = false;
                 self.peasant_goes_on(id, baron);
             }
+            PeasantDue::Answers { attempt, begun } if peasant.waits => peasant.behind.push_back((attempt, begun)),
             PeasantDue::Answers { attempt, begun } => self.peasant_answers(id, baron, attempt, begun),
+            PeasantDue::Room => self.peasant_has_room(id, baron),
             PeasantDue::Dies => {
                 peasant.dead = true;
                 self.tally.peasants_died += 1;
@@ -120,7 +123,7 @@ impl World {
         self.queens.get_mut(&queen_of(job)).is_some_and(|queen| queen.hung_once.insert(unit))
     }
 
-    fn peasant_answers(&mut self, id: DukeId, baron: BaronId, attempt: AttemptId, begun: bool) {
+    pub(super) fn peasant_answers(&mut self, id: DukeId, baron: BaronId, attempt: AttemptId, begun: bool) {
         let Some(duke) = self.dukes.get_mut(&id) else { return };
         let Some(Held { job, unit, .. }) = duke.attempts.get(&attempt).copied() else {
             // Nobody wants it any more, or its job is over.
@@ -132,8 +135,10 @@ impl World {
             return self.duke_handles(id, vec![Event::Answered { baron, answer, done: false, bytes: 0 }]);
         };
         if begun {
-            return self.duke_handles(id, vec![Event::AnswerBegun { baron }]);
+            let waits = self.take_room(id, baron, attempt);
+            return self.duke_handles(id, vec![Event::AnswerBegun { baron, waits }]);
         }
+        duke.read(attempt);
         let Some(queen) = self.queens.get_mut(&queen_of(job)) else { return };
         let plan = queen.unit(unit);
         let done = match plan.nature {
