@@ -92,7 +92,7 @@ where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let shutdown = stop.ends().clone();
+    let (shutdown, drains) = (stop.ends().clone(), stop.drains().clone());
     let (sender, inputs) = mpsc::channel(REACTOR_QUEUE);
     let reactor = reactor::Reactor::new(Clock::start(), reign).run(inputs, stop);
     let links = TaskTracker::new();
@@ -139,7 +139,14 @@ where
             None => Ok(()),
         }
     };
-    let ((), grpc, http) = tokio::join!(reactor, grpc, http);
+    let health = async {
+        // Whoever looks for a king to give a job to is to find another.
+        tokio::select! {
+            () = drains.cancelled() => health_reporter.set_not_serving::<KingServer<service::Service>>().await,
+            () = shutdown.cancelled() => {}
+        }
+    };
+    let ((), grpc, http, ()) = tokio::join!(reactor, grpc, http, health);
     links.close();
     if timeout(SHUTDOWN_WITHIN, links.wait()).await.is_err() {
         warn!("some links did not end; leaving without them");

@@ -1,0 +1,54 @@
+//! A king who is going to end says so to those who look for a healthy one.
+
+use std::time::Duration;
+
+use distwasm_king::Reign;
+use distwasm_proto::{
+    PROTOCOL,
+    digest::Digest,
+    stop::Stop,
+    transfer::Outbox,
+    wire::{self, king_client::KingClient, queen_news::News, queen_word::Word},
+};
+use tokio::{net::TcpListener, time::timeout};
+use tonic::transport::{Channel, Endpoint, server::TcpIncoming};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+async fn health(channel: &Channel) -> ServingStatus {
+    let request = HealthCheckRequest { service: "distwasm.v1.King".to_owned() };
+    HealthClient::new(channel.clone()).check(request).await.unwrap().into_inner().status()
+}
+
+fn job() -> wire::OpenJob {
+    let program_digest = Digest::of([]).to_wire();
+    wire::OpenJob { protocol: PROTOCOL, program_digest, project: "p".to_owned(), ..wire::OpenJob::default() }
+}
+
+#[tokio::test]
+async fn a_king_who_drains_is_not_serving() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let stop = Stop::new(Duration::from_secs(60));
+    let king = distwasm_king::run(TcpIncoming::from(listener), None, Reign::first(), stop.clone());
+    let queen = async {
+        let channel = Endpoint::from_shared(address).unwrap().connect().await.unwrap();
+        assert_eq!(health(&channel).await, ServingStatus::Serving);
+        // A job keeps the king from ending at once.
+        let (words, stream) = Outbox::<wire::QueenWord>::new();
+        words.push(Word::OpenJob(job()));
+        let mut news = KingClient::new(channel.clone()).submit_job(stream).await.unwrap().into_inner();
+        let welcome = news.message().await.unwrap().unwrap().news.remove(0);
+        assert!(matches!(welcome.news, Some(News::Welcome(_))), "{welcome:?}");
+        stop.drain();
+        while health(&channel).await != ServingStatus::NotServing {
+            tokio::task::yield_now().await;
+        }
+        words.push(Word::End(wire::End::default()));
+        words.close();
+        // Whoever hangs up before he has heard it is expected back.
+        while news.message().await.unwrap().is_some() {}
+    };
+    let (served, queen) = tokio::join!(king, timeout(Duration::from_secs(60), queen));
+    queen.expect("the king should say in time that he is going to end");
+    served.unwrap();
+}
