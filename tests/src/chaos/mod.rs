@@ -10,7 +10,7 @@ use distwasm_proto::time::Clock;
 use fastrand::Rng;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::real::{King, Place, Process, guest, peasants_of, runs, until};
+use crate::real::{King, Place, Process, guest, memory_bytes, peasants_of, runs, until};
 
 pub use proxy::{Proxy, Weather};
 
@@ -22,6 +22,9 @@ const UNITS: u64 = 600;
 
 /// The longest pause between two troubles; they average half of it.
 const PAUSE_MAX: Duration = Duration::from_millis(400);
+
+/// How much more memory a process may have after a job than after its first: what allocators keep for later.
+const GROWTH_BYTES_MAX: u64 = 16 << 20;
 
 /// What was done to whom, how often.
 #[derive(Debug, Default)]
@@ -56,6 +59,8 @@ struct Chaos {
     /// Where the king and the dukes have their files.
     place: Place,
     farms: Vec<Farm>,
+    /// What the king and the dukes had of memory after their first job, by their processes' numbers.
+    memory: BTreeMap<u32, u64>,
     toll: Toll,
 }
 
@@ -69,7 +74,8 @@ pub fn run(seed: u64, seconds: u64) -> Toll {
     let place = Place::default();
     let king = new_king(&place);
     let door = Proxy::start(&king.address);
-    let mut chaos = Chaos { random: Rng::with_seed(seed), king, door, place, farms: Vec::new(), toll: Toll::default() };
+    let (random, memory, toll) = (Rng::with_seed(seed), BTreeMap::new(), Toll::default());
+    let mut chaos = Chaos { random, king, door, place, farms: Vec::new(), memory, toll };
     for number in 0..DUKES {
         let farm = chaos.new_farm(number);
         chaos.farms.push(farm);
@@ -127,6 +133,19 @@ impl Chaos {
         assert_eq!(outputs.len() + failures.len(), UNITS as usize, "{:?}\n{}", outputs.keys(), ended.stderr);
         self.toll.given_up += failures.len() as u64;
         self.toll.jobs += 1;
+        self.check_memory();
+    }
+
+    /// Nobody has kept anything of a job that is over.
+    fn check_memory(&mut self) {
+        let dukes = self.farms.iter().map(|farm| farm.duke.id());
+        let before = std::mem::take(&mut self.memory);
+        for id in dukes.chain([self.king.process.id()]) {
+            let now = memory_bytes(id);
+            let first = before.get(&id).copied().unwrap_or(now);
+            assert!(now <= first + GROWTH_BYTES_MAX, "process {id} had {first} bytes of memory, and now has {now}");
+            self.memory.insert(id, first);
+        }
     }
 
     fn new_queen(&self, place: &Place) -> Process {

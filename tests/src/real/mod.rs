@@ -22,7 +22,7 @@ use distwasm_proto::time::Clock;
 use tempfile::TempDir;
 
 pub use guests::guest;
-pub use process::{Finished, Process, peak_memory_bytes, peak_memory_of_children, peasants_of, runs};
+pub use process::{Finished, Process, memory_bytes, peak_memory_bytes, peak_memory_of_children, peasants_of, runs};
 
 /// How long a test waits for anything. Far longer than it takes, so that a loaded machine fails no test.
 const PATIENCE: Duration = Duration::from_secs(120);

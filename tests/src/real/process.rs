@@ -160,7 +160,16 @@ pub fn peak_memory_of_children() -> u64 {
 
 /// The most memory that a process has had, in bytes.
 pub fn peak_memory_bytes(id: u32) -> u64 {
+    status_bytes(id, "VmHWM:")
+}
+
+/// The memory that a process has, in bytes.
+pub fn memory_bytes(id: u32) -> u64 {
+    status_bytes(id, "VmRSS:")
+}
+
+fn status_bytes(id: u32, key: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
     line.trim().strip_suffix("kB").unwrap().trim().parse::<u64>().unwrap() << 10
 }
