@@ -10,10 +10,11 @@ use distwasm_proto::{
     guest::{GuestError, GuestSettings},
     ids::{AttemptId, JobId, UnitNo},
     limits::{HELLO_WITHIN, PROGRAM_BYTES_MAX, RETURN_BACKOFF_MAX, SHARES_BYTES_MAX, UNIT_BYTES_MAX},
-    link::KingAddress,
+    link::{King, KingAddress},
     payload::Payload,
+    stream::{Incoming, StreamError},
     transfer::{Arrived, Assembler, Outbox, OutboxStream, TransferError},
-    wire::{self, DukeOrder, DukeWord, duke_order::Order, duke_word::Word, king_client::KingClient},
+    wire::{self, DukeOrder, DukeWord, duke_order::Order, duke_word::Word},
 };
 use thiserror::Error;
 use tokio::{
@@ -21,7 +22,6 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
-use tonic::{Streaming, transport::Channel};
 use tracing::{debug, info, warn};
 
 use crate::{seat::Seat, work::Input};
@@ -85,7 +85,7 @@ pub(crate) enum LinkError {
     #[error("failed to connect: {0}")]
     Connect(String),
     #[error("the connection broke: {0}")]
-    Broken(String),
+    Broken(#[from] StreamError),
     #[error("the connection ended without a word")]
     Silent,
     #[error("the king said nothing within {HELLO_WITHIN:?}; is it a king who listens there?")]
@@ -103,7 +103,7 @@ pub(crate) enum LinkError {
 /// What comes over the way to the king.
 pub(crate) enum Arrival {
     /// Somebody answers: the duke is to say hello.
-    Connected(KingClient<Channel>),
+    Connected(King),
     /// The king's orders.
     Told(Vec<Told>),
     /// The link is gone.
@@ -111,7 +111,7 @@ pub(crate) enum Arrival {
 }
 
 /// One attempt to reach the king.
-type Dialing = Pin<Box<dyn Future<Output = Result<KingClient<Channel>, LinkError>> + Send>>;
+type Dialing = Pin<Box<dyn Future<Output = Result<King, LinkError>> + Send>>;
 
 /// The way to the king: a link, or the search for one.
 pub(crate) struct Way {
@@ -192,7 +192,7 @@ impl Way {
     }
 
     /// Says hello, and what the duke has from before. Words may follow at once.
-    pub(crate) fn greet(&mut self, king: KingClient<Channel>, machine: &Machine, holds: Vec<wire::HeldLease>) {
+    pub(crate) fn greet(&mut self, king: King, machine: &Machine, holds: Vec<wire::HeldLease>) {
         self.links += 1;
         let (outbox, words) = Outbox::new();
         outbox.push(Word::Hello(wire::DukeHello {
@@ -256,13 +256,9 @@ impl Way {
 }
 
 /// Opens the stream and passes on what the king says, until the link is gone or nobody listens.
-async fn listen(
-    mut king: KingClient<Channel>,
-    words: OutboxStream<DukeWord>,
-    told: mpsc::Sender<Result<Vec<Told>, LinkError>>,
-) {
+async fn listen(king: King, words: OutboxStream<DukeWord>, told: mpsc::Sender<Result<Vec<Told>, LinkError>>) {
     let welcomed = async {
-        let mut orders = king.volunteer(words).await.map_err(|status| broken(&status))?.into_inner();
+        let mut orders = king.volunteer(words).await?;
         let mut words = next_words(&mut orders).await?.into_iter();
         match words.next().and_then(|word| word.order) {
             Some(Order::Welcome(_)) => Ok((orders, words)),
@@ -301,16 +297,9 @@ async fn listen(
     }
 }
 
-async fn next_words(orders: &mut Streaming<wire::ToDuke>) -> Result<Vec<DukeOrder>, LinkError> {
-    match orders.message().await {
-        Ok(Some(message)) => Ok(message.orders),
-        Ok(None) => Err(LinkError::Silent),
-        Err(status) => Err(broken(&status)),
-    }
-}
-
-fn broken(status: &tonic::Status) -> LinkError {
-    LinkError::Broken(status.message().to_owned())
+async fn next_words(orders: &mut Incoming<wire::ToDuke>) -> Result<Vec<DukeOrder>, LinkError> {
+    let message = orders.message().await?.ok_or(LinkError::Silent)?;
+    Ok(message.orders)
 }
 
 fn check_order((word, payload): Arrived<DukeOrder>) -> Result<Told, LinkError> {

@@ -14,9 +14,10 @@ use std::time::{Duration, SystemTime};
 
 use distwasm_proto::{
     limits::{
-        CONNECTION_WINDOW_BYTES, FRAME_BYTES, GRACE, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, MESSAGE_BYTES_MAX,
-        REACTOR_QUEUE, SHUTDOWN_WITHIN, STREAM_WINDOW_BYTES,
+        CONNECTION_WINDOW_BYTES, FRAME_BYTES, GRACE, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, REACTOR_QUEUE,
+        SHUTDOWN_WITHIN, STREAM_WINDOW_BYTES,
     },
+    link::Visitor,
     stop::Stop,
     time::{Clock, time_of_day},
     wire::{DESCRIPTORS, king_server::KingServer},
@@ -96,9 +97,7 @@ where
     let (sender, inputs) = mpsc::channel(REACTOR_QUEUE);
     let reactor = reactor::Reactor::new(Clock::start(), reign).run(inputs, stop);
     let links = TaskTracker::new();
-    let service = KingServer::new(service::Service::new(sender.clone(), links.clone()))
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let service = service::Methods::new(service::Service::new(sender.clone(), links.clone()));
     let (health_reporter, health) = tonic_health::server::health_reporter();
     health_reporter.set_serving::<KingServer<service::Service>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -147,9 +146,25 @@ where
         }
     };
     let ((), grpc, http, ()) = tokio::join!(reactor, grpc, http, health);
+    wait_for(links).await;
+    grpc.and(http)
+}
+
+/// The same for those who come from the same process, and nobody else.
+pub async fn run_local(visitors: mpsc::Receiver<Visitor>, reign: Reign, stop: Stop) {
+    let (sender, inputs) = mpsc::channel(REACTOR_QUEUE);
+    let links = TaskTracker::new();
+    let service = service::Service::new(sender, links.clone());
+    tokio::select! {
+        () = reactor::Reactor::new(Clock::start(), reign).run(inputs, stop) => {}
+        () = async { service.receive(visitors).await; std::future::pending().await } => {}
+    }
+    wait_for(links).await;
+}
+
+async fn wait_for(links: TaskTracker) {
     links.close();
     if timeout(SHUTDOWN_WITHIN, links.wait()).await.is_err() {
         warn!("some links did not end; leaving without them");
     }
-    grpc.and(http)
 }

@@ -6,12 +6,13 @@ use distwasm_king::Reign;
 use distwasm_proto::{
     PROTOCOL,
     digest::Digest,
+    link::{King, connect},
     stop::Stop,
     transfer::Outbox,
-    wire::{self, king_client::KingClient, queen_news::News, queen_word::Word},
+    wire::{self, queen_news::News, queen_word::Word},
 };
 use tokio::{net::TcpListener, time::timeout};
-use tonic::transport::{Channel, Endpoint, server::TcpIncoming};
+use tonic::transport::{Channel, server::TcpIncoming};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 async fn health(channel: &Channel) -> ServingStatus {
@@ -27,16 +28,16 @@ fn job() -> wire::OpenJob {
 #[tokio::test]
 async fn a_king_who_drains_is_not_serving() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
+    let address = listener.local_addr().unwrap().to_string();
     let stop = Stop::new(Duration::from_secs(60));
     let king = distwasm_king::run(TcpIncoming::from(listener), None, Reign::first(), stop.clone());
     let queen = async {
-        let channel = Endpoint::from_shared(address).unwrap().connect().await.unwrap();
+        let channel = connect(&address).await.unwrap();
         assert_eq!(health(&channel).await, ServingStatus::Serving);
         // A job keeps the king from ending at once.
         let (words, stream) = Outbox::<wire::QueenWord>::new();
         words.push(Word::OpenJob(job()));
-        let mut news = KingClient::new(channel.clone()).submit_job(stream).await.unwrap().into_inner();
+        let mut news = King::Remote(channel.clone()).submit_job(stream).await.unwrap();
         let welcome = news.message().await.unwrap().unwrap().news.remove(0);
         assert!(matches!(welcome.news, Some(News::Welcome(_))), "{welcome:?}");
         stop.drain();

@@ -21,6 +21,8 @@ pub mod payload;
 pub mod pipe;
 #[cfg(feature = "grpc")]
 pub mod stop;
+#[cfg(feature = "grpc")]
+pub mod stream;
 pub mod time;
 #[cfg(feature = "grpc")]
 pub mod transfer;

@@ -75,6 +75,13 @@ pub const ANSWERS_HELD: Duration = Duration::from_millis(1);
 /// small enough that a lone word behind it waits about a millisecond on a slow network.
 pub const MESSAGE_FILL_BYTES: usize = MIB;
 
+/// A part of a payload in one word: it lies in one HTTP/2 frame, and so arrives as one piece of memory.
+pub const PIECE_BYTES: usize = FRAME_BYTES as usize;
+
+/// What is at least as long as this is sent as it lies, with a system call of its own; what is shorter is copied into the
+/// message's buffer, which costs less.
+pub const CHAINED_BYTES_MIN: usize = 16 * KIB;
+
 /// Words in one gRPC message, so that the reader's work on one message stays short.
 pub const MESSAGE_WORDS: usize = 4096;
 
@@ -276,7 +283,7 @@ pub const PIPE_QUEUE: Duration = Duration::from_millis(5);
 /// Units in the pipe of a peasant, however short they are.
 pub const PIPE_UNITS_MAX: usize = 256;
 
-/// Bytes of inputs in the pipe of a peasant, beyond the one unit that may always be there.
+/// Bytes of inputs in the pipe of a peasant, beyond the one unit that runs and the next.
 pub const PIPE_BYTES: u64 = 256 << 10;
 
 /// Inputs up to this size are copied together before they are written into a pipe; longer ones are written from where

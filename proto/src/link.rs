@@ -1,19 +1,17 @@
 //! How a duke or a queen reaches the king: over TCP, or within one process.
 
-use std::io;
-
-use hyper_util::rt::TokioIo;
-use tokio::{net::UnixStream, sync::mpsc};
-use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
+use futures_core::Stream;
+use prost::Message;
+use tokio::sync::{mpsc, oneshot};
 use tonic::transport::{Channel, Endpoint};
-use tower::service_fn;
+use tower::{Service, ServiceExt};
 
 use crate::{
     limits::{
-        CONNECT_WITHIN, CONNECTION_WINDOW_BYTES, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, MESSAGE_BYTES_MAX,
-        STREAM_WINDOW_BYTES,
+        CONNECT_WITHIN, CONNECTION_WINDOW_BYTES, FRAME_BYTES, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, STREAM_WINDOW_BYTES,
     },
-    wire::king_client::KingClient,
+    stream::{self, Incoming, StreamError},
+    wire::{FromDuke, FromQueen, ToDuke, ToQueen},
 };
 
 /// Where the king is.
@@ -25,27 +23,56 @@ pub enum KingAddress {
     Local(LocalDoor),
 }
 
-/// The way to a king in the same process. Each knock makes a pair of connected sockets without a name.
-#[derive(Clone, Debug)]
-pub struct LocalDoor {
-    knocks: mpsc::Sender<UnixStream>,
+/// A king who answers.
+#[derive(Debug)]
+pub enum King {
+    /// Over a connection.
+    Remote(Channel),
+    /// In this process.
+    Local(LocalDoor),
 }
 
-/// A door, and the connections of those who knocked, for the king.
-pub fn local_door() -> (LocalDoor, impl Stream<Item = io::Result<UnixStream>>) {
-    // A duke and a queen knock once each, and once more after a failure.
-    let (knocks, connections) = mpsc::channel(8);
-    (LocalDoor { knocks }, ReceiverStream::new(connections).map(Ok))
+/// The way to a king in the same process: streams are handed over as they are.
+#[derive(Clone, Debug)]
+pub struct LocalDoor {
+    visits: mpsc::Sender<Visitor>,
+}
+
+/// Somebody who came through the door, and where the king's answer goes.
+pub enum Visitor {
+    /// A duke.
+    Duke(Incoming<FromDuke>, oneshot::Sender<Incoming<ToDuke>>),
+    /// A queen.
+    Queen(Incoming<FromQueen>, oneshot::Sender<Incoming<ToQueen>>),
+}
+
+/// A door, and the visitors, for the king.
+pub fn local_door() -> (LocalDoor, mpsc::Receiver<Visitor>) {
+    // A duke and a queen come once each, and once more after a failure.
+    let (visits, visitors) = mpsc::channel(8);
+    (LocalDoor { visits }, visitors)
 }
 
 impl LocalDoor {
-    async fn knock(self) -> io::Result<TokioIo<UnixStream>> {
-        let (inside, outside) = UnixStream::pair()?;
-        let gone = |_| io::Error::new(io::ErrorKind::ConnectionRefused, "the king of this process has ended");
-        self.knocks.send(inside).await.map_err(gone)?;
-        Ok(TokioIo::new(outside))
+    async fn enter<M, A>(
+        &self,
+        words: impl Stream<Item = M> + Send + 'static,
+        visitor: impl FnOnce(Incoming<M>, oneshot::Sender<Incoming<A>>) -> Visitor,
+    ) -> Result<Incoming<A>, StreamError>
+    where
+        M: Message + Default + 'static,
+    {
+        let gone = || StreamError::Broken("the king of this process has ended".to_owned());
+        let (answer, answered) = oneshot::channel();
+        self.visits.send(visitor(Incoming::local(words), answer)).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())
     }
 }
+
+/// The methods that are streams.
+pub const VOLUNTEER: &str = "/distwasm.v1.King/Volunteer";
+#[expect(missing_docs, reason = "the same")]
+pub const SUBMIT_JOB: &str = "/distwasm.v1.King/SubmitJob";
 
 impl KingAddress {
     /// Connects once.
@@ -53,20 +80,54 @@ impl KingAddress {
     /// # Errors
     ///
     /// When the address is none, or nobody answers there in time.
-    pub async fn connect(&self) -> Result<KingClient<Channel>, tonic::transport::Error> {
-        let channel = match self {
-            KingAddress::Tcp(address) => endpoint(&format!("http://{address}"))?.connect().await?,
-            KingAddress::Local(door) => {
-                let door = door.clone();
-                // The name is needed for the form; nobody looks it up.
-                let connector = service_fn(move |_| door.clone().knock());
-                endpoint("http://king.local")?.connect_with_connector(connector).await?
-            }
-        };
-        Ok(KingClient::new(channel)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX))
+    pub async fn connect(&self) -> Result<King, tonic::transport::Error> {
+        match self {
+            KingAddress::Tcp(address) => connect(address).await.map(King::Remote),
+            KingAddress::Local(door) => Ok(King::Local(door.clone())),
+        }
     }
+}
+
+impl King {
+    /// Offers a machine's slots: `words` to him, his orders back.
+    ///
+    /// # Errors
+    ///
+    /// When he does not answer, or whoever does is no king.
+    pub async fn volunteer(
+        self,
+        words: impl Stream<Item = FromDuke> + Send + 'static,
+    ) -> Result<Incoming<ToDuke>, StreamError> {
+        match self {
+            King::Remote(channel) => open(channel, VOLUNTEER, words).await,
+            King::Local(door) => door.enter(words, Visitor::Duke).await,
+        }
+    }
+
+    /// Submits a job: `words` to him, his news back.
+    ///
+    /// # Errors
+    ///
+    /// When he does not answer, or whoever does is no king.
+    pub async fn submit_job(
+        self,
+        words: impl Stream<Item = FromQueen> + Send + 'static,
+    ) -> Result<Incoming<ToQueen>, StreamError> {
+        match self {
+            King::Remote(channel) => open(channel, SUBMIT_JOB, words).await,
+            King::Local(door) => door.enter(words, Visitor::Queen).await,
+        }
+    }
+}
+
+async fn open<M: Message, A: Message + Default + 'static>(
+    mut channel: Channel,
+    path: &'static str,
+    words: impl Stream<Item = M> + Send + 'static,
+) -> Result<Incoming<A>, StreamError> {
+    let broken = |error: tonic::transport::Error| StreamError::Broken(chain(&error));
+    let response = channel.ready().await.map_err(broken)?.call(stream::request(path, words)).await.map_err(broken)?;
+    Incoming::of_response(response)
 }
 
 impl std::fmt::Display for KingAddress {
@@ -78,15 +139,23 @@ impl std::fmt::Display for KingAddress {
     }
 }
 
-fn endpoint(uri: &str) -> Result<Endpoint, tonic::transport::Error> {
-    Ok(Endpoint::from_shared(uri.to_owned())?
+/// Connects to `HOST:PORT` once.
+///
+/// # Errors
+///
+/// When the address is none, or nobody answers there in time.
+pub async fn connect(address: &str) -> Result<Channel, tonic::transport::Error> {
+    Endpoint::from_shared(format!("http://{address}"))?
         .connect_timeout(CONNECT_WITHIN)
         .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
         .http2_keep_alive_interval(KEEPALIVE_EVERY)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true))
+        .keep_alive_while_idle(true)
+        .connect()
+        .await
 }
 
 /// Checks what a user typed as the address of a king.

@@ -17,7 +17,7 @@ use futures_core::Stream;
 use thiserror::Error;
 
 use crate::{
-    limits::{MESSAGE_FILL_BYTES, MESSAGE_WORDS},
+    limits::{MESSAGE_FILL_BYTES, MESSAGE_WORDS, PIECE_BYTES},
     payload::Payload,
     wire,
 };
@@ -189,12 +189,12 @@ impl<W: Word> State<W> {
         let mut words = Vec::new();
         let mut room = MESSAGE_FILL_BYTES;
         while room > 0 && words.len() < MESSAGE_WORDS {
-            let word = if let Some(data) = take_part(&mut self.pieces, room) {
+            let word = if let Some(data) = take_part(&mut self.pieces, PIECE_BYTES.min(room)) {
                 W::of_piece(wire::Piece { data, broken: String::new() })
             } else if let Some(Waiting { mut word, payload }) = self.words.pop_front() {
                 if let Some(place) = word.payload() {
                     self.pieces.extend(payload.chunks().cloned());
-                    let data = take_part(&mut self.pieces, room).unwrap_or_default();
+                    let data = take_part(&mut self.pieces, PIECE_BYTES.min(room)).unwrap_or_default();
                     *place = Some(wire::Payload { bytes_total: payload.bytes(), data });
                 }
                 word

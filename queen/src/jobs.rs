@@ -4,9 +4,9 @@ use std::fmt::{self, Display};
 
 use clap::Args;
 use distwasm_proto::{
-    limits::KING_PATIENCE,
-    link::{KingAddress, chain, parse_address},
-    wire::{JobInfo, JobList, ListJobsRequest},
+    limits::{KING_PATIENCE, MESSAGE_BYTES_MAX},
+    link::{chain, connect, parse_address},
+    wire::{JobInfo, JobList, ListJobsRequest, king_client::KingClient},
 };
 use thiserror::Error;
 use tokio::time::timeout;
@@ -53,9 +53,9 @@ pub enum JobsError {
 ///
 /// When he does not answer.
 pub async fn list(options: &JobsOptions) -> Result<JobList, JobsError> {
-    let address = KingAddress::Tcp(options.king_address.clone());
     let asked = async {
-        let mut king = address.connect().await.map_err(|error| chain(&error))?;
+        let channel = connect(&options.king_address).await.map_err(|error| chain(&error))?;
+        let mut king = KingClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
         king.list_jobs(ListJobsRequest {}).await.map_err(|status| status.message().to_owned())
     };
     let answered =

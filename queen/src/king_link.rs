@@ -18,10 +18,11 @@ use distwasm_proto::{
     guest::GuestSettings,
     ids::UnitNo,
     limits::{HELLO_WITHIN, MESSAGES_WAITING, RETURN_BACKOFF_MAX, UNIT_BYTES_MAX, UNWRITTEN_BYTES},
-    link::{KingAddress, chain},
+    link::{King, KingAddress, chain},
     payload::Payload,
+    stream::{self, StreamError},
     transfer::{Arrived, Assembler, Outbox, TransferError},
-    wire::{self, FromQueen, QueenNews, king_client::KingClient, queen_news::News, queen_word::Word},
+    wire::{self, FromQueen, QueenNews, queen_news::News, queen_word::Word},
 };
 use thiserror::Error;
 use tokio::{
@@ -30,7 +31,6 @@ use tokio::{
 };
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
-use tonic::{Streaming, transport::Channel};
 
 use crate::wishes::Wishes;
 
@@ -111,7 +111,7 @@ pub enum LinkError {
     #[error("no king answers at {address} (tried for {tried:?}): {why}")]
     NoKing { address: String, tried: Duration, why: String },
     #[error("the connection to the king broke: {0}")]
-    Broken(String),
+    Broken(#[from] StreamError),
     #[error("the connection to the king ended without a word")]
     Silent,
     #[error("whoever listens at {0} said nothing within {HELLO_WITHIN:?}; is it a king?")]
@@ -193,7 +193,7 @@ impl Outgoing {
 
 /// The king's half of a link.
 pub struct Incoming {
-    news: Streaming<wire::ToQueen>,
+    news: stream::Incoming<wire::ToQueen>,
     assembler: Assembler<QueenNews>,
     room: Arc<Semaphore>,
     /// Words that are here and have not been looked at: they came with the welcome, or behind what stalls.
@@ -266,7 +266,7 @@ pub async fn submit(
 
 async fn open_link(
     address: &KingAddress,
-    mut king: KingClient<Channel>,
+    king: King,
     request: &JobRequest,
     resumes: Option<wire::Resumption>,
     messages: mpsc::Receiver<FromQueen>,
@@ -285,7 +285,7 @@ async fn open_link(
     // Until the king has welcomed her, who comes back has not left, whatever becomes of this link.
     let mut outgoing = Outgoing { words: outbox, is_lost: comes_back, _cut: cut.drop_guard() };
     let welcomed = async {
-        let news = king.submit_job(words).await.map_err(|status| broken(&status))?.into_inner();
+        let news = king.submit_job(words).await?;
         let room = Arc::new(Semaphore::new(UNWRITTEN_BYTES as usize));
         let assembler = Assembler::new(UNIT_BYTES_MAX);
         let mut incoming = Incoming { news, assembler, room, early: Vec::new(), stalled: None, over: false };
@@ -360,11 +360,8 @@ impl Incoming {
     }
 
     async fn next_words(&mut self) -> Result<Vec<QueenNews>, LinkError> {
-        match self.news.message().await {
-            Ok(Some(message)) => Ok(message.news),
-            Ok(None) => Err(LinkError::Silent),
-            Err(status) => Err(broken(&status)),
-        }
+        let message = self.news.message().await?.ok_or(LinkError::Silent)?;
+        Ok(message.news)
     }
 
     /// The word as the reactor knows it; `None` for the last word.
@@ -374,7 +371,7 @@ impl Incoming {
             Some(News::Verdict(verdict)) => {
                 let outcome = match (verdict.done, verdict.failure) {
                     (true, _) => {
-                        let room = self.take_room(payload.bytes()).await;
+                        let room = take_room(&self.room, payload.bytes()).await;
                         Ok((payload, room))
                     }
                     (false, Some(failure)) => Err(failure.into()),
@@ -397,19 +394,15 @@ impl Incoming {
             Some(News::Piece(_)) | None => Err(LinkError::Nonsense("a word of a kind that is not known")),
         }
     }
+}
 
-    /// Waits until there is room for a result. A result that is larger than all the room gets all of it.
-    async fn take_room(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
-        // The semaphore is never closed.
-        Arc::clone(&self.room).acquire_many_owned(permits(bytes)).await.ok()
-    }
+/// Waits until there is room for a result. A result that is larger than all the room gets all of it.
+async fn take_room(room: &Arc<Semaphore>, bytes: u64) -> Option<OwnedSemaphorePermit> {
+    // The semaphore is never closed.
+    Arc::clone(room).acquire_many_owned(permits(bytes)).await.ok()
 }
 
 /// The room that a result takes: all of it, if it is larger.
 fn permits(bytes: u64) -> u32 {
     u32::try_from(bytes).unwrap_or(UNWRITTEN_BYTES).min(UNWRITTEN_BYTES)
-}
-
-fn broken(status: &tonic::Status) -> LinkError {
-    LinkError::Broken(status.message().to_owned())
 }

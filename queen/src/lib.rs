@@ -17,6 +17,7 @@ pub mod new;
 pub mod options;
 mod output;
 pub mod plan;
+mod queue;
 mod reactor;
 mod readers;
 pub mod report;

@@ -1,4 +1,4 @@
-//! A kingdom within the queen's process: a king and a duke who talk over a pair of sockets, and real peasants beside.
+//! A kingdom within the queen's process: a king and a duke who hand each other messages, and real peasants beside.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub struct Kingdom {
 impl Kingdom {
     /// Starts both, if the job can run here at all. Nothing listens on the network.
     pub fn start(options: &Options) -> Result<Kingdom, OptionsError> {
-        let (door, connections) = local_door();
+        let (door, visitors) = local_door();
         let address = KingAddress::Local(door);
         let mut settings = Settings::of_this_machine(address.clone(), options.peasant.clone(), options.cache.clone());
         if let Some(cpus) = options.num_cpus {
@@ -41,8 +41,11 @@ impl Kingdom {
         // Who ends here ends at once: the queen has what she wants.
         let stop = Stop::new(Duration::ZERO);
         let mut members = tokio::task::JoinSet::new();
-        let king = distwasm_king::run(connections, None, Reign::first(), stop.clone());
-        members.spawn(async move { king.await.map_err(|error| chain(&error)) });
+        let king = distwasm_king::run_local(visitors, Reign::first(), stop.clone());
+        members.spawn(async move {
+            king.await;
+            Ok(())
+        });
         let duke = distwasm_duke::run(settings, stop.clone());
         members.spawn(async move { duke.await.map_err(|error| chain(&error)) });
         Ok(Kingdom { address, stop, members })

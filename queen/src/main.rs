@@ -29,7 +29,9 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    let exit = runtime.block_on(run_or_give_up(&command_line));
+    // On a thread of the runtime: all that it waits for happens there.
+    let run = runtime.spawn(async move { run_or_give_up(&command_line).await });
+    let exit = runtime.block_on(run).unwrap_or_else(|error| fail(&error));
     // After a second Ctrl-C some threads may still be at work; they are not waited for.
     runtime.shutdown_background();
     exit

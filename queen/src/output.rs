@@ -2,21 +2,17 @@
 //! output's name when it is whole. So an output exists whole or not at all.
 
 use std::{
-    collections::HashSet,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, ErrorKind, Write},
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-        mpsc::Receiver,
-    },
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use distwasm_proto::{ids::UnitNo, payload::Payload};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use crate::plan::unfinished_name;
+use crate::{plan::unfinished_name, queue::Taker};
 
 /// An output that is to be written.
 #[derive(Debug)]
@@ -54,20 +50,16 @@ pub struct WriteError {
 /// Makes the names of unfinished outputs differ between the threads of one process.
 static UNFINISHED: AtomicU64 = AtomicU64::new(0);
 
-/// Works until there are no more orders, or nobody to work for.
-pub fn write(
-    folder: &Path,
-    sync: bool,
-    orders: &Arc<Mutex<Receiver<Vec<Output>>>>,
-    written: &mpsc::Sender<Vec<Written>>,
-) {
-    let mut known_folders = HashSet::new();
-    loop {
-        let order = orders.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(outputs) = order else { return };
+/// Outputs that a thread takes at once.
+const BATCH: usize = 64;
+
+/// Works until there are no more outputs, or nobody to work for.
+pub fn write(folder: &Path, sync: bool, outputs: &Taker<Output>, written: &mpsc::Sender<Vec<Written>>) {
+    let mut writer = Writer { folder, sync, pid: std::process::id(), last: None };
+    while let Some(outputs) = outputs.take(BATCH) {
         let mut done = Vec::with_capacity(outputs.len());
         for Output { unit, path, result, room } in outputs {
-            let outcome = put(folder, &path, &result, sync, &mut known_folders).map(|()| result.bytes());
+            let outcome = writer.put(&path, &result).map(|()| result.bytes());
             drop(room);
             done.push(Written { unit, path, outcome: outcome.map_err(|error| explain(&error)) });
         }
@@ -77,31 +69,46 @@ pub fn write(
     }
 }
 
-fn put(
-    folder: &Path,
-    path: &Path,
-    result: &Payload,
+/// One thread's way to put outputs in their places.
+struct Writer<'a> {
+    folder: &'a Path,
     sync: bool,
-    known_folders: &mut HashSet<PathBuf>,
-) -> io::Result<()> {
-    let target = folder.join(path);
-    let parent = target.parent().unwrap_or(folder).to_owned();
-    if !known_folders.contains(&parent) {
-        fs::create_dir_all(&parent)?;
-        known_folders.insert(parent.clone());
-    }
-    let unfinished = parent.join(unfinished_name(std::process::id(), UNFINISHED.fetch_add(1, Ordering::Relaxed)));
-    let finished = fill(&unfinished, result, sync).and_then(|()| fs::rename(&unfinished, &target));
-    if let Err(error) = finished {
-        // What cannot be removed now is removed by the next run.
-        let _removed = fs::remove_file(&unfinished);
-        return Err(error);
-    }
-    if sync { File::open(&parent)?.sync_all() } else { Ok(()) }
+    pid: u32,
+    /// The folder into which it wrote last, and its path below the output folder.
+    last: Option<(PathBuf, File)>,
 }
 
-fn fill(path: &Path, result: &Payload, sync: bool) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+impl Writer<'_> {
+    fn put(&mut self, path: &Path, result: &Payload) -> io::Result<()> {
+        let name = path.file_name().ok_or(ErrorKind::InvalidFilename)?;
+        let sync = self.sync;
+        let unfinished = unfinished_name(self.pid, UNFINISHED.fetch_add(1, Ordering::Relaxed));
+        let folder = self.open_folder(path.parent().unwrap_or(Path::new("")))?;
+        let finished =
+            fill(folder, &unfinished, result, sync).and_then(|()| Ok(renameat(folder, &unfinished, folder, name)?));
+        if let Err(error) = finished {
+            // What cannot be removed now is removed by the next run.
+            let _removed = unlinkat(folder, &unfinished, AtFlags::empty());
+            // It may have been replaced by another of this name.
+            self.last = None;
+            return Err(error);
+        }
+        if sync { folder.sync_all() } else { Ok(()) }
+    }
+
+    fn open_folder(&mut self, path: &Path) -> io::Result<&File> {
+        if self.last.as_ref().is_none_or(|(last, _)| last != path) {
+            let whole = self.folder.join(path);
+            fs::create_dir_all(&whole)?;
+            self.last = Some((path.to_owned(), File::open(&whole)?));
+        }
+        self.last.as_ref().map(|(_, folder)| folder).ok_or_else(|| ErrorKind::NotFound.into())
+    }
+}
+
+fn fill(folder: &File, name: &str, result: &Payload, sync: bool) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let mut file = File::from(openat(folder, name, flags, Mode::from_raw_mode(0o666))?);
     result.chunks().try_for_each(|chunk| file.write_all(chunk))?;
     if sync { file.sync_all() } else { Ok(()) }
 }

@@ -7,24 +7,27 @@ use std::{
     fs::File,
     io::{self, Read},
     path::Path,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc::Receiver},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
 use distwasm_proto::{
     ids::UnitNo,
-    limits::{GATHERED_INPUT_BYTES_MAX, MESSAGE_FILL_BYTES, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX},
+    limits::{GATHERED_INPUT_BYTES_MAX, MESSAGE_FILL_BYTES, PIECE_BYTES, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX},
     wire::{self, FromQueen, queen_word::Word},
 };
 use tokio::sync::mpsc;
 
-use crate::listing::Input;
+use crate::{
+    listing::{BATCH, Input},
+    queue::Taker,
+};
 
 /// What a reader is to do.
 #[derive(Debug)]
 pub enum Order {
-    /// Read and send these.
-    Inputs(Vec<Input>),
+    /// Read and send this one.
+    Input(Input),
     /// Read and send these once more over this link, with the numbers that they have.
     Again(LinkNo, Vec<(UnitNo, Input)>),
     /// Tell the king over this link that there are no more.
@@ -130,22 +133,27 @@ impl State {
 }
 
 /// Works until there are no more orders, or nobody to work for.
-pub fn read(folder: &Path, orders: &Arc<Mutex<Receiver<Order>>>, post: &Post, sent: &mpsc::Sender<Sent>) {
-    loop {
-        let order = orders.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let done = match order {
-            Ok(Order::Inputs(inputs)) => Batch::default().read_all(folder, inputs, post, sent),
-            Ok(Order::Again(link, units)) => send_again(folder, link, units, post),
-            Ok(Order::Close(link, units)) => {
-                let close = Word::CloseJob(wire::CloseJob { units });
-                post.send_over(link, |way| way.say(vec![close])).map(|_stands| ())
-            }
-            Err(_) => return,
-        };
-        if done.is_err() {
+pub fn read(folder: &Path, orders: &Taker<Order>, post: &Post, sent: &mpsc::Sender<Sent>) {
+    while let Some(orders) = orders.take(BATCH) {
+        if obey(folder, orders, post, sent).is_err() {
             return;
         }
     }
+}
+
+fn obey(folder: &Path, orders: Vec<Order>, post: &Post, sent: &mpsc::Sender<Sent>) -> Result<(), Over> {
+    let mut batch = Batch::default();
+    for order in orders {
+        match order {
+            Order::Input(input) => batch.read(folder, input, post, sent)?,
+            Order::Again(link, units) => send_again(folder, link, units, post)?,
+            Order::Close(link, units) => {
+                let close = Word::CloseJob(wire::CloseJob { units });
+                post.send_over(link, |way| way.say(vec![close]))?;
+            }
+        }
+    }
+    batch.flush(post, sent)
 }
 
 /// Small inputs that wait to be sent together.
@@ -158,46 +166,31 @@ struct Batch {
 }
 
 impl Batch {
-    fn read_all(
-        mut self,
-        folder: &Path,
-        inputs: Vec<Input>,
-        post: &Post,
-        sent: &mpsc::Sender<Sent>,
-    ) -> Result<(), Over> {
-        for input in inputs {
-            let path = folder.join(&input.path);
-            if input.name().len() > UNIT_NAME_BYTES_MAX {
-                let why = format!("its path below the input folder has more than {UNIT_NAME_BYTES_MAX} bytes");
-                sent.blocking_send(Sent::Unreadable(input, why)).map_err(|_| Over)?;
-                continue;
-            }
-            if input.bytes > UNIT_BYTES_MAX {
-                let why = format!("it has {} bytes, and an input may have {UNIT_BYTES_MAX} (2 GiB - 1)", input.bytes);
-                sent.blocking_send(Sent::Unreadable(input, why)).map_err(|_| Over)?;
-                continue;
-            }
-            if input.bytes > GATHERED_INPUT_BYTES_MAX {
-                self.flush(post, sent)?;
-                send_large(&path, input, post, sent)?;
-                continue;
-            }
-            match read_small(&path, input.bytes) {
-                Ok(content) => {
-                    self.bytes += input.name().len() + content.len();
-                    self.names.push(name_of(&input));
-                    self.inputs.push(input);
-                    self.contents.push(content);
-                }
-                Err(error) => {
-                    sent.blocking_send(Sent::Unreadable(input, error.to_string())).map_err(|_| Over)?;
-                }
-            }
-            if self.bytes >= MESSAGE_FILL_BYTES {
-                self.flush(post, sent)?;
-            }
+    fn read(&mut self, folder: &Path, input: Input, post: &Post, sent: &mpsc::Sender<Sent>) -> Result<(), Over> {
+        let path = folder.join(&input.path);
+        let unreadable = |input, why| sent.blocking_send(Sent::Unreadable(input, why)).map_err(|_| Over);
+        if input.name().len() > UNIT_NAME_BYTES_MAX {
+            let why = format!("its path below the input folder has more than {UNIT_NAME_BYTES_MAX} bytes");
+            return unreadable(input, why);
         }
-        self.flush(post, sent)
+        if input.bytes > UNIT_BYTES_MAX {
+            let why = format!("it has {} bytes, and an input may have {UNIT_BYTES_MAX} (2 GiB - 1)", input.bytes);
+            return unreadable(input, why);
+        }
+        if input.bytes > GATHERED_INPUT_BYTES_MAX {
+            self.flush(post, sent)?;
+            return send_large(&path, input, post, sent);
+        }
+        match read_small(&path, input.bytes) {
+            Ok(content) => {
+                self.bytes += input.name().len() + content.len();
+                self.names.push(name_of(&input));
+                self.inputs.push(input);
+                self.contents.push(content);
+            }
+            Err(error) => return unreadable(input, error.to_string()),
+        }
+        if self.bytes >= MESSAGE_FILL_BYTES { self.flush(post, sent) } else { Ok(()) }
     }
 
     fn flush(&mut self, post: &Post, sent: &mpsc::Sender<Sent>) -> Result<(), Over> {
@@ -227,9 +220,23 @@ fn changed(listed: u64) -> io::Error {
 }
 
 fn read_small(path: &Path, listed: u64) -> io::Result<Bytes> {
-    let mut content = Vec::with_capacity(usize::try_from(listed).unwrap_or(0) + 1);
-    File::open(path)?.take(listed + 1).read_to_end(&mut content)?;
-    if content.len() as u64 == listed { Ok(content.into()) } else { Err(changed(listed)) }
+    // One read tells whether there is more than was listed: only at its end does a file give less than it is asked for.
+    let mut content = vec![0; usize::try_from(listed).unwrap_or(0) + 1];
+    let mut file = File::open(path)?;
+    let mut length = 0;
+    loop {
+        match file.read(content.get_mut(length..).unwrap_or_default()) {
+            Ok(0) => break,
+            Ok(bytes) => length += bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        if length as u64 >= listed {
+            break;
+        }
+    }
+    content.truncate(length);
+    if length as u64 == listed { Ok(content.into()) } else { Err(changed(listed)) }
 }
 
 /// Sends an input in pieces. If it cannot be read to its end, the king is told, and the unit fails.
@@ -250,20 +257,22 @@ fn open_listed(path: &Path, listed: u64) -> io::Result<File> {
 
 fn send_pieces(mut file: File, listed: u64, unit: UnitNo, name: Bytes, way: &State) -> Result<(), Cut> {
     let begin = wire::Payload { bytes_total: listed, data: Bytes::new() };
-    way.say(vec![Word::Unit(wire::Unit { unit: unit.0, input: Some(begin), name })])?;
-    let mut missing = listed;
-    while missing > 0 {
-        let piece = match read_piece(&mut file, missing) {
-            Ok(data) if data.is_empty() => wire::Piece { data, broken: changed(listed).to_string() },
-            Ok(data) => wire::Piece { data, broken: String::new() },
-            Err(error) => wire::Piece { data: Bytes::new(), broken: error.to_string() },
-        };
-        let is_broken = !piece.broken.is_empty();
-        missing -= piece.data.len() as u64;
-        way.say(vec![Word::Piece(piece)])?;
-        if is_broken {
-            return Ok(());
+    let mut words = vec![Word::Unit(wire::Unit { unit: unit.0, input: Some(begin), name })];
+    let (mut missing, mut is_broken) = (listed, false);
+    while missing > 0 && !is_broken {
+        let mut bytes = 0;
+        while bytes < MESSAGE_FILL_BYTES && missing > 0 && !is_broken {
+            let piece = match read_piece(&mut file, missing) {
+                Ok(data) if data.is_empty() => wire::Piece { data, broken: changed(listed).to_string() },
+                Ok(data) => wire::Piece { data, broken: String::new() },
+                Err(error) => wire::Piece { data: Bytes::new(), broken: error.to_string() },
+            };
+            is_broken = !piece.broken.is_empty();
+            missing -= piece.data.len() as u64;
+            bytes += piece.data.len();
+            words.push(Word::Piece(piece));
         }
+        way.say(std::mem::take(&mut words))?;
     }
     Ok(())
 }
@@ -305,7 +314,7 @@ fn send_again(folder: &Path, link: LinkNo, units: Vec<(UnitNo, Input)>, post: &P
 }
 
 fn read_piece(file: &mut File, missing: u64) -> io::Result<Bytes> {
-    let bytes = missing.min(MESSAGE_FILL_BYTES as u64);
+    let bytes = missing.min(PIECE_BYTES as u64);
     let mut data = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
     file.take(bytes).read_to_end(&mut data)?;
     Ok(data.into())

@@ -440,7 +440,8 @@ impl Roster {
         }
     }
 
-    /// Keeps every pipe as full as it should be. Where there are suspects, pipes run empty first.
+    /// Fills every pipe that is no more than half full: many units with one write, and the peasant has enough meanwhile.
+    /// Where there are suspects, pipes run empty first.
     fn feed(&mut self, now: Time, actions: &mut Vec<Action>) {
         for (id, baron) in &mut self.barons {
             if baron.state != State::Serving || baron.leaving {
@@ -448,6 +449,9 @@ impl Roster {
             }
             let Some(lease) = self.leases.get_mut(&baron.job) else { continue };
             let depth = lease.depth();
+            if baron.pipe.len() > depth / 2 {
+                continue;
+            }
             while baron.has_room(depth) {
                 let Some(unit) = lease.next_for(baron.pipe.is_empty()) else { break };
                 if baron.pipe.is_empty() {
@@ -491,9 +495,11 @@ impl Baron {
         Some(unit)
     }
 
-    /// Whether one more unit may go into the pipe. A unit that runs alone shares it with nobody.
+    /// Whether one more unit may go into the pipe: in any case the next one beside the one that runs, if that is short. A
+    /// unit that runs alone shares the pipe with nobody.
     fn has_room(&self, depth: usize) -> bool {
         let Some(first) = self.pipe.front() else { return true };
-        !first.alone && self.pipe.len() < depth && self.pipe_bytes < PIPE_BYTES
+        let units = self.pipe.len();
+        !first.alone && units < depth && (self.pipe_bytes < PIPE_BYTES || units == 1)
     }
 }

@@ -53,7 +53,7 @@ impl Scheduler {
         for (attempt_id, attempt) in held {
             self.uncount(attempt_id, &attempt);
             self.attempts.insert(attempt_id, Attempt { stage: Stage::Running, ..attempt });
-            self.load(id, attempt.job, attempt.input_bytes);
+            self.load(id, attempt.job, 1, attempt.input_bytes);
         }
     }
 
@@ -183,7 +183,7 @@ impl Scheduler {
             stage: Stage::Running,
         };
         self.attempts.insert(held.attempt, attempt);
-        self.load(id, job_id, held.bytes);
+        self.load(id, job_id, 1, held.bytes);
         true
     }
 

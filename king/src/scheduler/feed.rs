@@ -1,7 +1,5 @@
 //! Keeps the slots that a job has supplied with units, and fetches results as there is room for them.
 
-use std::ops::Bound;
-
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
     limits::RESULTS_BYTES,
@@ -21,36 +19,44 @@ impl Scheduler {
         }
     }
 
-    /// Hands out units to the least loaded dukes first, until each slot has what it should.
+    /// Fills the slots of every lease that have no more than half of what they should: many units in one message, and
+    /// they have enough meanwhile. All get one before any gets a second.
     fn feed(&mut self, now: Time, id: JobId, actions: &mut Vec<Action>) {
-        let mut passed = None;
-        loop {
-            let Some(job) = self.jobs.get(&id) else { return };
-            // A queen who does not take her results gets no more of them.
-            if job.is_full() {
-                return;
-            }
-            let after = passed.map_or(Bound::Unbounded, Bound::Excluded);
-            let Some(&(load, duke)) = job.by_load.range((after, Bound::Unbounded)).next() else { return };
-            if load >= job.depth() {
-                return;
-            }
-            if !self.start_round(now, id, duke, actions) {
-                passed = Some((load, duke));
-            }
+        let Some(job) = self.jobs.get(&id) else { return };
+        // A queen who does not take her results gets no more of them.
+        if job.is_full() || (job.waiting.is_empty() && job.suspects.is_empty()) {
+            return;
+        }
+        let depth = job.depth();
+        let is_low = |(load, _): &&(u32, DukeId)| *load <= depth / 2;
+        let mut low: Vec<DukeId> = job.by_load.iter().take_while(is_low).map(|(_, duke)| *duke).collect();
+        while !low.is_empty() {
+            low.retain(|duke| self.start_round(now, id, *duke, depth, actions));
         }
     }
 
-    /// Starts one unit for each slot of a lease; says whether there was any unit for it.
-    fn start_round(&mut self, now: Time, job_id: JobId, duke_id: DukeId, actions: &mut Vec<Action>) -> bool {
+    /// Starts one unit for each slot of a lease; says whether the lease may want more.
+    fn start_round(
+        &mut self,
+        now: Time,
+        job_id: JobId,
+        duke_id: DukeId,
+        depth: u32,
+        actions: &mut Vec<Action>,
+    ) -> bool {
         let Some(lease) = self.dukes.get(&duke_id).and_then(|duke| duke.leases.get(&job_id)) else { return false };
-        let mut started = 0;
-        for _ in 0..lease.slots {
+        if lease.load() >= depth {
+            return false;
+        }
+        let slots = lease.slots;
+        let (mut started, mut bytes) = (0, 0);
+        while started < slots {
             let Some(unit) = self.take_unit(job_id, duke_id) else { break };
-            self.start(now, job_id, duke_id, unit, actions);
+            bytes += self.start(now, job_id, duke_id, unit, actions);
             started += 1;
         }
-        started > 0
+        self.load(duke_id, job_id, started, bytes);
+        started == slots
     }
 
     /// The next unit for this duke. One that killed a peasant goes elsewhere, if there is an elsewhere.
@@ -66,7 +72,8 @@ impl Scheduler {
         job.waiting.pop_front()
     }
 
-    /// Starts an attempt of a unit: the first, or a second beside one that takes long.
+    /// Starts an attempt of a unit: the first, or a second beside one that takes long. The lease is loaded with it, of so
+    /// many bytes, by whoever calls this.
     pub(super) fn start(
         &mut self,
         now: Time,
@@ -74,8 +81,8 @@ impl Scheduler {
         duke_id: DukeId,
         unit_no: UnitNo,
         actions: &mut Vec<Action>,
-    ) {
-        let Some(unit) = self.jobs.get_mut(&job_id).and_then(|job| job.units.get_mut(unit_no)) else { return };
+    ) -> u64 {
+        let Some(unit) = self.jobs.get_mut(&job_id).and_then(|job| job.units.get_mut(unit_no)) else { return 0 };
         debug_assert!(unit.has_input && unit.trying < 2, "what runs is here, and runs twice at most");
         // Whatever takes long must not have others wait behind it.
         let alone = unit.is_suspect() || unit.trying > 0;
@@ -88,8 +95,8 @@ impl Scheduler {
         let attempt =
             Attempt { duke: duke_id, job: job_id, unit: unit_no, input_bytes, since: now, stage: Stage::Running };
         self.attempts.insert(id, attempt);
-        self.load(duke_id, job_id, input_bytes);
         actions.push(Action::StartAttempt { duke: duke_id, job: job_id, unit: unit_no, attempt: id, number, alone });
+        input_bytes
     }
 
     /// Fetches offered results while the job may hold more. One result may always be held, whatever its size.

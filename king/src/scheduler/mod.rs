@@ -370,10 +370,10 @@ impl Scheduler {
         self.deal = true;
     }
 
-    /// One attempt more at a duke for a job.
-    fn load(&mut self, duke_id: DukeId, job_id: JobId, input_bytes: u64) {
+    /// So many attempts more at a duke for a job.
+    fn load(&mut self, duke_id: DukeId, job_id: JobId, attempts: u32, input_bytes: u64) {
         self.change_load(duke_id, job_id, |lease| {
-            lease.running += 1;
+            lease.running += attempts;
             lease.running_bytes += input_bytes;
         });
     }

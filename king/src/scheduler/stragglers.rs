@@ -42,7 +42,8 @@ impl Scheduler {
         for (_, attempt) in stragglers {
             let Some(Attempt { duke, unit, .. }) = self.attempts.get(&attempt).copied() else { continue };
             let Some(elsewhere) = self.idle_elsewhere(id, duke) else { continue };
-            self.start(now, id, elsewhere, unit, actions);
+            let bytes = self.start(now, id, elsewhere, unit, actions);
+            self.load(elsewhere, id, 1, bytes);
         }
         if is_busy {
             self.watch(now, id);

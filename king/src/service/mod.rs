@@ -6,12 +6,14 @@ mod wishes;
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll},
 };
 
 use distwasm_proto::{
@@ -19,19 +21,23 @@ use distwasm_proto::{
     guest::GuestError,
     ids::DukeId,
     limits::{LABELS_MAX, NAME_BYTES_MAX},
-    transfer::{Outbox, TransferError},
-    wire::{self, king_server::King},
+    link::{SUBMIT_JOB, VOLUNTEER, Visitor},
+    stream::{self, Incoming, StreamError},
+    transfer::{Outbox, OutboxStream, TransferError},
+    wire::{
+        self, DukeOrder, QueenNews,
+        king_server::{King, KingServer},
+    },
 };
+use http::{Request, Response};
+use prost::Message;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
-use tokio_stream::{Stream, StreamExt};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Status, body::Body, server::NamedService, transport::server::TcpConnectInfo};
 use tracing::{debug, warn};
 
 use crate::reactor::Input;
-
-type Replies<M> = Pin<Box<dyn Stream<Item = Result<M, Status>> + Send>>;
 
 /// One link of a queen. A queen who comes back gets a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,6 +62,8 @@ pub(crate) enum LinkError {
     NoHello(std::time::Duration),
     #[error("it speaks protocol {0}, and this king speaks {PROTOCOL}: use the same version of distwasm everywhere")]
     Protocol(u32),
+    #[error(transparent)]
+    Garbled(#[from] StreamError),
     #[error("its words do not fit together: {0}")]
     Transfer(#[from] TransferError),
     #[error("what it says of its guests cannot be: {0}")]
@@ -81,6 +89,7 @@ impl Peer {
             }
             LinkError::NoHello(_)
             | LinkError::Protocol(_)
+            | LinkError::Garbled(_)
             | LinkError::Transfer(_)
             | LinkError::Guest(_)
             | LinkError::Nonsense(_) => warn!(peer = address, %error, "a peer is refused"),
@@ -107,46 +116,87 @@ impl Service {
     fn next_link(&self) -> u64 {
         1 + self.links.fetch_add(1, Ordering::Relaxed)
     }
+
+    /// Listens to a duke; what the king says to it.
+    fn volunteer(&self, words: Incoming<wire::FromDuke>, peer: Peer) -> OutboxStream<DukeOrder> {
+        let (outbox, orders) = Outbox::new();
+        let duke = DukeId(self.next_link());
+        let link = volunteer::Link { duke, reactor: self.reactor.clone(), outbox, peer };
+        self.tasks.spawn(link.serve(words));
+        orders
+    }
+
+    /// Listens to a queen; what the king says to her.
+    fn submit_job(&self, words: Incoming<wire::FromQueen>, peer: Peer) -> OutboxStream<QueenNews> {
+        let (outbox, news) = Outbox::new();
+        let link = LinkId(self.next_link());
+        let link = submit::Link { link, reactor: self.reactor.clone(), outbox, peer };
+        self.tasks.spawn(link.serve(words));
+        news
+    }
+
+    /// Lets in whoever comes from the same process.
+    pub(crate) async fn receive(&self, mut visitors: mpsc::Receiver<Visitor>) {
+        while let Some(visitor) = visitors.recv().await {
+            // Whoever came may have gone again.
+            match visitor {
+                Visitor::Duke(words, answer) => {
+                    let _there = answer.send(Incoming::local(self.volunteer(words, Peer(None))));
+                }
+                Visitor::Queen(words, answer) => {
+                    let _there = answer.send(Incoming::local(self.submit_job(words, Peer(None))));
+                }
+            }
+        }
+    }
 }
 
 #[tonic::async_trait]
 impl King for Service {
-    type VolunteerStream = Replies<wire::ToDuke>;
-    type SubmitJobStream = Replies<wire::ToQueen>;
-
-    async fn volunteer(
+    async fn list_jobs(
         &self,
-        request: Request<Streaming<wire::FromDuke>>,
-    ) -> Result<Response<Self::VolunteerStream>, Status> {
-        let (outbox, replies) = Outbox::new();
-        let link = volunteer::Link {
-            duke: DukeId(self.next_link()),
-            reactor: self.reactor.clone(),
-            outbox,
-            peer: Peer(request.remote_addr()),
-        };
-        self.tasks.spawn(link.serve(request.into_inner()));
-        Ok(Response::new(Box::pin(replies.map(Ok))))
-    }
-
-    async fn submit_job(
-        &self,
-        request: Request<Streaming<wire::FromQueen>>,
-    ) -> Result<Response<Self::SubmitJobStream>, Status> {
-        let (outbox, replies) = Outbox::new();
-        let link = submit::Link {
-            link: LinkId(self.next_link()),
-            reactor: self.reactor.clone(),
-            outbox,
-            peer: Peer(request.remote_addr()),
-        };
-        self.tasks.spawn(link.serve(request.into_inner()));
-        Ok(Response::new(Box::pin(replies.map(Ok))))
-    }
-
-    async fn list_jobs(&self, _: Request<wire::ListJobsRequest>) -> Result<Response<wire::JobList>, Status> {
+        _: tonic::Request<wire::ListJobsRequest>,
+    ) -> Result<tonic::Response<wire::JobList>, Status> {
         let jobs = ask_for_jobs(&self.reactor).await;
-        jobs.map(Response::new).ok_or_else(|| Status::unavailable("the king is shutting down"))
+        jobs.map(tonic::Response::new).ok_or_else(|| Status::unavailable("the king is shutting down"))
+    }
+}
+
+/// The gRPC service as a whole: streams are carried by [`distwasm_proto::stream`], and the rest by tonic.
+#[derive(Clone)]
+pub(crate) struct Methods {
+    service: Service,
+    others: KingServer<Service>,
+}
+
+impl Methods {
+    pub(crate) fn new(service: Service) -> Methods {
+        Methods { others: KingServer::new(service.clone()), service }
+    }
+}
+
+impl NamedService for Methods {
+    const NAME: &'static str = <KingServer<Service> as NamedService>::NAME;
+}
+
+impl tower_service::Service<Request<Body>> for Methods {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let connection = request.extensions().get::<TcpConnectInfo>();
+        let peer = Peer(connection.and_then(TcpConnectInfo::remote_addr));
+        let response = match request.uri().path() {
+            VOLUNTEER => stream::response(self.service.volunteer(Incoming::of_request(request), peer)),
+            SUBMIT_JOB => stream::response(self.service.submit_job(Incoming::of_request(request), peer)),
+            _ => return self.others.call(request),
+        };
+        Box::pin(std::future::ready(Ok(response)))
     }
 }
 
@@ -158,7 +208,10 @@ async fn ask_for_jobs(reactor: &mpsc::Sender<Input>) -> Option<wire::JobList> {
 }
 
 /// The next message of a peer, or why there is none.
-async fn next_message<M>(stream: &mut Streaming<M>, ended: &CancellationToken) -> Result<M, LinkError> {
+async fn next_message<M: Message + Default + 'static>(
+    stream: &mut Incoming<M>,
+    ended: &CancellationToken,
+) -> Result<M, LinkError> {
     let message = tokio::select! {
         message = stream.message() => message,
         () = ended.cancelled() => return Err(LinkError::Ended),
@@ -166,7 +219,8 @@ async fn next_message<M>(stream: &mut Streaming<M>, ended: &CancellationToken) -
     match message {
         Ok(Some(message)) => Ok(message),
         Ok(None) => Err(LinkError::Silent),
-        Err(status) => Err(LinkError::Broken(status.message().to_owned())),
+        Err(StreamError::Broken(why)) => Err(LinkError::Broken(why)),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -11,6 +11,7 @@ use distwasm_proto::{
     ids::{JobId, UnitNo},
     limits::{HELLO_WITHIN, PROGRAM_BYTES_MAX, SHARES_BYTES_MAX, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX, WINDOW_UNITS},
     payload::Payload,
+    stream::Incoming,
     transfer::{Arrived, Assembler, Outbox},
     wire::{self, QueenNews, QueenWord, queen_word::Word},
 };
@@ -19,7 +20,6 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
 
 use super::{Leaving, LinkError, LinkId, Peer, check_protocol, next_message, wishes::check_wishes};
 use crate::{
@@ -73,7 +73,7 @@ struct Progress {
 
 impl Link {
     /// Reads until the queen leaves or is told to, and tells the reactor of both ends.
-    pub(super) async fn serve(self, mut stream: Streaming<wire::FromQueen>) {
+    pub(super) async fn serve(self, mut stream: Incoming<wire::FromQueen>) {
         let ended = CancellationToken::new();
         let _cancel_with_task = ended.clone().drop_guard();
         let leaving = self.listen(&mut stream, &ended).await;
@@ -82,7 +82,7 @@ impl Link {
         let _sent = self.reactor.send(Input::QueenGone { link: self.link, outbox: self.outbox, leaving }).await;
     }
 
-    async fn listen(&self, stream: &mut Streaming<wire::FromQueen>, ended: &CancellationToken) -> Leaving {
+    async fn listen(&self, stream: &mut Incoming<wire::FromQueen>, ended: &CancellationToken) -> Leaving {
         let (mut words, mut progress) = self.open(stream, ended).await?;
         let mut assembler = Assembler::new(UNIT_BYTES_MAX);
         loop {
@@ -115,7 +115,7 @@ impl Link {
     /// Reads the first words with their payloads, opens the job, and gives back the words that came with them.
     async fn open(
         &self,
-        stream: &mut Streaming<wire::FromQueen>,
+        stream: &mut Incoming<wire::FromQueen>,
         ended: &CancellationToken,
     ) -> Result<(std::vec::IntoIter<QueenWord>, Progress), LinkError> {
         let mut assembler = Assembler::new(PROGRAM_BYTES_MAX);

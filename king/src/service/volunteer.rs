@@ -11,12 +11,12 @@ use distwasm_proto::{
         UNIT_NAME_BYTES_MAX,
     },
     payload::Payload,
+    stream::Incoming,
     transfer::{Arrived, Assembler, Outbox},
     wire::{self, DukeOrder, DukeWord, duke_word::Word},
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
 
 use super::{Leaving, LinkError, Peer, are_labels, check_protocol, is_name, next_message};
 use crate::{
@@ -63,7 +63,7 @@ pub(super) struct Link {
 
 impl Link {
     /// Reads until the duke leaves or is told to, and tells the reactor of both ends.
-    pub(super) async fn serve(self, mut stream: Streaming<wire::FromDuke>) {
+    pub(super) async fn serve(self, mut stream: Incoming<wire::FromDuke>) {
         let ended = CancellationToken::new();
         let _cancel_with_task = ended.clone().drop_guard();
         let leaving = self.listen(&mut stream, &ended).await;
@@ -72,7 +72,7 @@ impl Link {
         let _sent = self.reactor.send(Input::DukeGone { duke: self.duke, outbox: self.outbox, leaving }).await;
     }
 
-    async fn listen(&self, stream: &mut Streaming<wire::FromDuke>, ended: &CancellationToken) -> Leaving {
+    async fn listen(&self, stream: &mut Incoming<wire::FromDuke>, ended: &CancellationToken) -> Leaving {
         let hello = timeout(HELLO_WITHIN, next_message(stream, ended));
         let mut words = hello.await.map_err(|_| LinkError::NoHello(HELLO_WITHIN))??.words.into_iter();
         let Some(Word::Hello(hello)) = words.next().and_then(|word| word.word) else {

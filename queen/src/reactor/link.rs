@@ -136,7 +136,7 @@ impl Reactor<'_> {
         let share = units.len().div_ceil(READERS).max(1);
         for units in units.chunks(share) {
             let inputs = units.iter().filter_map(|unit| Some((*unit, self.open.get(unit)?.clone()))).collect();
-            self.order_readers(Order::Again(self.job.link, inputs));
+            self.readers.orders.give([Order::Again(self.job.link, inputs)]);
         }
     }
 }

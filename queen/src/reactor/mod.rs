@@ -7,14 +7,14 @@ mod threads;
 use std::{
     collections::{HashMap, VecDeque},
     path::PathBuf,
-    sync::{Arc, mpsc as blocking},
+    sync::Arc,
     time::Duration,
 };
 
 use distwasm_proto::{
     failure::{Failure, FailureKind},
     ids::UnitNo,
-    limits::{GOODBYE_WITHIN, MESSAGES_WAITING, READERS},
+    limits::{GOODBYE_WITHIN, MESSAGES_WAITING},
     link::KingAddress,
     time::{Clock, time_of_day},
 };
@@ -29,8 +29,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     king_link::{Incoming, JobRequest, LinkError, Told, Verdict},
     limits::{FailureLimit, Limits},
-    listing::{BATCH, Found, Input},
+    listing::{Found, Input},
     output::{Output, Written},
+    queue::Giver,
     readers::{Order, Sent},
     report::{Counts, FailedUnit, PROGRESS_DRAWN_EVERY, Reporter, Tried},
     submission::{Action, End, Event, Submission},
@@ -93,9 +94,6 @@ pub enum CutShort {
     Household(String),
 }
 
-/// Outputs in one order to a writer.
-const WRITE_BATCH: usize = 64;
-
 /// See the module's documentation.
 struct Reactor<'a> {
     limits: Limits,
@@ -108,14 +106,12 @@ struct Reactor<'a> {
     /// Inputs of units without a verdict.
     open: HashMap<UnitNo, Input>,
     readers: Readers,
-    /// What they have no room for yet.
-    orders: VecDeque<Order>,
     job: Job,
     grace: Duration,
     listening: JoinSet<()>,
-    writers: blocking::SyncSender<Vec<Output>>,
+    writers: Giver<Output>,
     /// What the writers are to get next.
-    outputs: VecDeque<Output>,
+    outputs: Vec<Output>,
     events: Vec<Event>,
     why: Option<CutShort>,
     end: Option<End>,
@@ -145,12 +141,11 @@ pub async fn run(
         listed: VecDeque::new(),
         open: HashMap::new(),
         readers,
-        orders: VecDeque::new(),
         job: Job::default(),
         grace: terms.grace,
         listening: JoinSet::new(),
         writers,
-        outputs: VecDeque::new(),
+        outputs: Vec::new(),
         events: Vec::new(),
         why: None,
         end: None,
@@ -265,28 +260,24 @@ impl Reactor<'_> {
             match action {
                 Action::ReadInputs { count } => self.read_inputs(count),
                 Action::SendAgain { units } => self.send_again(&units),
-                Action::CloseJob { units } => self.order_readers(Order::Close(self.job.link, units)),
+                Action::CloseJob { units } => self.readers.orders.give([Order::Close(self.job.link, units)]),
                 Action::Finish { end } => self.end = Some(end),
             }
         }
-        self.send_orders();
-        self.order_writers();
+        if !self.outputs.is_empty() {
+            self.writers.give(self.outputs.drain(..));
+        }
     }
 
     /// Counts what is still being written, after the end was decided.
     async fn finish(mut self, mut channels: Channels) -> Ending {
         drop((channels.found, channels.sent, channels.told));
-        let Reactor { writers, outputs, .. } = &mut self;
-        // The writers end when the last order is given and done. Results that are here are kept, whatever the end.
-        let rest = Vec::from(std::mem::take(outputs));
-        let writers = writers.clone();
-        drop(std::mem::replace(&mut self.writers, blocking::sync_channel(0).0));
-        let orders = tokio::task::spawn_blocking(move || writers.send(rest));
+        // The writers end when the last output is in its place. Results that are here are kept, whatever the end.
+        self.writers.give(self.outputs.drain(..));
+        self.writers.close();
         while let Some(written) = channels.written.recv().await {
             self.on_written(written);
         }
-        // The writers take orders as long as there are any.
-        let _given = orders.await;
         self.reporter.progress(&self.counts);
         let cut_short = match self.end {
             None | Some(End::Complete) => None,
@@ -367,7 +358,7 @@ impl Reactor<'_> {
         };
         self.events.push(Event::VerdictArrived { unit, done: outcome.is_ok() });
         match outcome {
-            Ok((result, room)) => self.outputs.push_back(Output { unit, path: input.path, result, room }),
+            Ok((result, room)) => self.outputs.push(Output { unit, path: input.path, result, room }),
             Err(failure) => self.fail(input.path, failure, Tried { attempts, duke, run_us }),
         }
     }
@@ -406,51 +397,8 @@ impl Reactor<'_> {
     // ---- What goes out --------------------------------------------------------------------------------------------
 
     fn read_inputs(&mut self, count: usize) {
-        let share = count.div_ceil(READERS).clamp(1, BATCH);
-        let mut next = self.listed.drain(..count.min(self.listed.len())).collect::<Vec<_>>().into_iter();
-        loop {
-            let inputs: Vec<Input> = next.by_ref().take(share).collect();
-            if inputs.is_empty() {
-                return;
-            }
-            self.order_readers(Order::Inputs(inputs));
-        }
-    }
-
-    fn order_readers(&mut self, order: Order) {
-        self.orders.push_back(order);
-    }
-
-    /// Gives the readers as much as their queue takes. There is little more: what was meant for links that broke.
-    fn send_orders(&mut self) {
-        while let Some(order) = self.orders.pop_front() {
-            match self.readers.orders.try_send(order) {
-                Ok(()) => {}
-                Err(blocking::TrySendError::Full(order)) => return self.orders.push_front(order),
-                Err(blocking::TrySendError::Disconnected(_)) => {
-                    // They end only when the queen does.
-                    let why = "the threads that read inputs have ended";
-                    return self.lose_king(CutShort::Household(why.to_owned()));
-                }
-            }
-        }
-    }
-
-    /// Gives the writers as much as their queue takes. What is left goes when they have written something.
-    fn order_writers(&mut self) {
-        while !self.outputs.is_empty() {
-            let count = self.outputs.len().min(WRITE_BATCH);
-            let batch: Vec<Output> = self.outputs.drain(..count).collect();
-            match self.writers.try_send(batch) {
-                Ok(()) => {}
-                Err(blocking::TrySendError::Full(batch) | blocking::TrySendError::Disconnected(batch)) => {
-                    for output in batch.into_iter().rev() {
-                        self.outputs.push_front(output);
-                    }
-                    return;
-                }
-            }
-        }
+        let inputs = self.listed.drain(..count.min(self.listed.len()));
+        self.readers.orders.give(inputs.map(Order::Input));
     }
 }
 

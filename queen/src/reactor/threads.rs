@@ -1,8 +1,8 @@
 //! The threads that list, read and write, and the ways between them and the reactor.
 
-use std::sync::{Arc, Mutex, mpsc as blocking};
+use std::sync::Arc;
 
-use distwasm_proto::limits::{REACTOR_QUEUE, READERS, READING_MAX, WRITERS};
+use distwasm_proto::limits::{REACTOR_QUEUE, READERS, WRITERS};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::Folders;
@@ -10,11 +10,9 @@ use crate::{
     king_link::{LinkError, Told},
     listing::{self, Found},
     output::{self, Output, Written},
+    queue::{Giver, queue},
     readers::{self, Order, Post, Sent},
 };
-
-/// Orders that may wait for the writers; what is more waits at the reactor, bounded in bytes by `king_link`.
-const WRITE_ORDERS: usize = 2 * WRITERS;
 
 /// What the threads and the link say.
 pub(super) struct Channels {
@@ -26,7 +24,7 @@ pub(super) struct Channels {
 
 /// The way to the readers.
 pub(super) struct Readers {
-    pub(super) orders: blocking::SyncSender<Order>,
+    pub(super) orders: Giver<Order>,
     pub(super) post: Arc<Post>,
 }
 
@@ -38,13 +36,12 @@ pub(super) fn start_lister(threads: &mut JoinSet<()>, folders: &Folders) -> mpsc
 }
 
 pub(super) fn start_readers(threads: &mut JoinSet<()>, folders: &Folders) -> (Readers, mpsc::Receiver<Sent>) {
-    let (orders, queue) = blocking::sync_channel(READING_MAX + READERS + 2);
+    let (orders, takers) = queue(READERS);
     let (sender, sent) = mpsc::channel(REACTOR_QUEUE);
-    let (queue, post) = (Arc::new(Mutex::new(queue)), Arc::new(Post::default()));
-    for _ in 0..READERS {
-        let (input, queue, post, sender) =
-            (folders.input.clone(), Arc::clone(&queue), Arc::clone(&post), sender.clone());
-        threads.spawn_blocking(move || readers::read(&input, &queue, &post, &sender));
+    let post = Arc::new(Post::default());
+    for orders in takers {
+        let (input, post, sender) = (folders.input.clone(), Arc::clone(&post), sender.clone());
+        threads.spawn_blocking(move || readers::read(&input, &orders, &post, &sender));
     }
     (Readers { orders, post }, sent)
 }
@@ -52,13 +49,12 @@ pub(super) fn start_readers(threads: &mut JoinSet<()>, folders: &Folders) -> (Re
 pub(super) fn start_writers(
     threads: &mut JoinSet<()>,
     folders: &Folders,
-) -> (blocking::SyncSender<Vec<Output>>, mpsc::Receiver<Vec<Written>>) {
-    let (orders, queue) = blocking::sync_channel(WRITE_ORDERS);
+) -> (Giver<Output>, mpsc::Receiver<Vec<Written>>) {
+    let (outputs, takers) = queue(WRITERS);
     let (sender, written) = mpsc::channel(REACTOR_QUEUE);
-    let queue = Arc::new(Mutex::new(queue));
-    for _ in 0..WRITERS {
-        let (folders, queue, sender) = (folders.clone(), Arc::clone(&queue), sender.clone());
-        threads.spawn_blocking(move || output::write(&folders.output, folders.sync, &queue, &sender));
+    for outputs in takers {
+        let (folders, sender) = (folders.clone(), sender.clone());
+        threads.spawn_blocking(move || output::write(&folders.output, folders.sync, &outputs, &sender));
     }
-    (orders, written)
+    (outputs, written)
 }

@@ -67,7 +67,7 @@ pub struct Tried {
 }
 
 /// Who tells what happens in a run, while it happens.
-pub trait Reporter {
+pub trait Reporter: Send {
     /// Something in the input folder is no input.
     fn skipped(&mut self, path: &Path, why: &str);
     /// An input failed.

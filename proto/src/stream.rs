@@ -1,0 +1,442 @@
+//! The streams of messages of both links, over gRPC or within one process.
+//!
+//! tonic encodes each message into one buffer and gathers each in another, which copies every payload twice a link. Here a
+//! message on its way out is a list of chunks, a long payload among them as it lies; and one that arrives is decoded from
+//! the chunks in which it came, so that a payload which came in one piece is that piece. On the wire both are the same:
+//! gRPC over HTTP/2 (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>), without compression.
+
+use std::{
+    collections::VecDeque,
+    marker::PhantomData,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut, buf::UninitSlice};
+use futures_core::Stream;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http_body::Frame;
+use prost::Message;
+use thiserror::Error;
+use tokio_stream::StreamExt;
+use tonic::body::Body;
+
+use crate::limits::{CHAINED_BYTES_MIN, MESSAGE_BYTES_MAX};
+
+/// What stands before each message: whether it is compressed, and its length.
+const PREFIX_BYTES: usize = 5;
+
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const STATUS_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// Why no more messages come.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum StreamError {
+    #[error("{0}")]
+    Broken(String),
+    #[error("the answer is none of gRPC: HTTP status {0}")]
+    NotGrpc(StatusCode),
+    #[error("the peer says: {0}")]
+    Refused(String),
+    #[error("a message of {bytes} bytes, more than the {MESSAGE_BYTES_MAX} that are allowed")]
+    TooLarge { bytes: usize },
+    #[error("a compressed message, which was not agreed on")]
+    Compressed,
+    #[error("the stream ended within a message")]
+    CutOff,
+    #[error("a message that cannot be decoded: {0}")]
+    Undecodable(#[from] prost::DecodeError),
+}
+
+// ---- Incoming ------------------------------------------------------------------------------------------------------
+
+/// Messages that arrive.
+pub struct Incoming<M> {
+    source: Source<M>,
+}
+
+enum Source<M> {
+    Remote(Remote<M>),
+    Local(Pin<Box<dyn Stream<Item = M> + Send>>),
+}
+
+struct Remote<M> {
+    body: Body,
+    arrived: Chunks,
+    message: PhantomData<fn() -> M>,
+}
+
+impl<M: Message + Default + 'static> Incoming<M> {
+    /// Messages of a peer in the same process.
+    pub fn local(messages: impl Stream<Item = M> + Send + 'static) -> Incoming<M> {
+        Incoming { source: Source::Local(Box::pin(messages)) }
+    }
+
+    /// What a client sends.
+    pub fn of_request(request: Request<Body>) -> Incoming<M> {
+        Incoming::of_body(request.into_body())
+    }
+
+    /// What a server answers.
+    ///
+    /// # Errors
+    ///
+    /// When whoever answered is no gRPC server, or serves no such stream.
+    pub fn of_response(response: Response<Body>) -> Result<Incoming<M>, StreamError> {
+        let (status, headers) = (response.status(), response.headers());
+        let is_grpc = headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(GRPC.as_bytes()));
+        if status != StatusCode::OK || !is_grpc {
+            return Err(StreamError::NotGrpc(status));
+        }
+        check_status(headers)?;
+        Ok(Incoming::of_body(response.into_body()))
+    }
+
+    fn of_body(body: Body) -> Incoming<M> {
+        Incoming { source: Source::Remote(Remote { body, arrived: Chunks::default(), message: PhantomData }) }
+    }
+
+    /// The next message; `None` at the end. May be dropped at any time without losing anything.
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks, or what arrives is no message of this kind.
+    pub async fn message(&mut self) -> Result<Option<M>, StreamError> {
+        match &mut self.source {
+            Source::Local(messages) => Ok(messages.next().await),
+            Source::Remote(remote) => remote.message().await,
+        }
+    }
+}
+
+impl<M: Message + Default> Remote<M> {
+    async fn message(&mut self) -> Result<Option<M>, StreamError> {
+        loop {
+            if let Some(message) = self.arrived.next_message()? {
+                return Ok(Some(message));
+            }
+            let body = &mut self.body;
+            let frame =
+                std::future::poll_fn(|context| http_body::Body::poll_frame(Pin::new(&mut *body), context)).await;
+            match frame {
+                None if self.arrived.remaining() == 0 => return Ok(None),
+                None => return Err(StreamError::CutOff),
+                Some(Err(status)) => return Err(StreamError::Broken(status.message().to_owned())),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.arrived.push(data),
+                    Err(frame) => frame.trailers_ref().map_or(Ok(()), check_status)?,
+                },
+            }
+        }
+    }
+}
+
+fn check_status(headers: &HeaderMap) -> Result<(), StreamError> {
+    match headers.get(STATUS).map(HeaderValue::as_bytes) {
+        None | Some(b"0") => Ok(()),
+        Some(code) => {
+            let text = headers.get(STATUS_MESSAGE).map_or(code, HeaderValue::as_bytes);
+            Err(StreamError::Refused(String::from_utf8_lossy(text).into_owned()))
+        }
+    }
+}
+
+/// Bytes in the chunks in which they arrived.
+#[derive(Debug, Default)]
+struct Chunks {
+    chunks: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Chunks {
+    fn push(&mut self, chunk: Bytes) {
+        if !chunk.is_empty() {
+            self.bytes += chunk.len();
+            self.chunks.push_back(chunk);
+        }
+    }
+
+    /// The first message, if it is here as a whole.
+    fn next_message<M: Message + Default>(&mut self) -> Result<Option<M>, StreamError> {
+        let mut prefix = [0; PREFIX_BYTES];
+        if self.bytes < PREFIX_BYTES {
+            return Ok(None);
+        }
+        self.peek(&mut prefix);
+        let [flag, length @ ..] = prefix;
+        let bytes = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+        if flag != 0 {
+            return Err(StreamError::Compressed);
+        }
+        if bytes > MESSAGE_BYTES_MAX {
+            return Err(StreamError::TooLarge { bytes });
+        }
+        if self.bytes < PREFIX_BYTES + bytes {
+            return Ok(None);
+        }
+        self.advance(PREFIX_BYTES);
+        // A small message lies in one chunk, and is decoded faster from that alone.
+        if self.chunks.front().is_some_and(|chunk| chunk.len() >= bytes) {
+            return Ok(Some(M::decode(self.copy_to_bytes(bytes))?));
+        }
+        let message = self.split_to(bytes);
+        Ok(Some(M::decode(message)?))
+    }
+
+    fn peek(&self, target: &mut [u8]) {
+        let bytes = self.chunks.iter().flatten();
+        target.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
+    }
+
+    /// Takes the first bytes, of which there must be so many.
+    fn split_to(&mut self, bytes: usize) -> Chunks {
+        let mut first = Chunks::default();
+        while first.bytes < bytes {
+            let Some(chunk) = self.chunks.front_mut() else { break };
+            let part = chunk.split_to(chunk.len().min(bytes - first.bytes));
+            if chunk.is_empty() {
+                self.chunks.pop_front();
+            }
+            self.bytes -= part.len();
+            first.push(part);
+        }
+        first
+    }
+}
+
+impl Buf for Chunks {
+    fn remaining(&self) -> usize {
+        self.bytes
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.chunks.front().map_or(&[], AsRef::as_ref)
+    }
+
+    fn advance(&mut self, mut bytes: usize) {
+        self.bytes -= bytes;
+        while let Some(chunk) = self.chunks.front_mut() {
+            if bytes < chunk.len() {
+                return chunk.advance(bytes);
+            }
+            bytes -= chunk.len();
+            self.chunks.pop_front();
+        }
+    }
+
+    /// Without a copy where the bytes lie in one chunk.
+    fn copy_to_bytes(&mut self, bytes: usize) -> Bytes {
+        match self.chunks.front_mut() {
+            Some(chunk) if chunk.len() > bytes => {
+                self.bytes -= bytes;
+                chunk.split_to(bytes)
+            }
+            Some(chunk) if chunk.len() == bytes => {
+                self.bytes -= bytes;
+                self.chunks.pop_front().unwrap_or_default()
+            }
+            _ => {
+                let mut gathered = BytesMut::with_capacity(bytes);
+                gathered.put(self.take(bytes));
+                gathered.freeze()
+            }
+        }
+    }
+}
+
+// ---- Outgoing ------------------------------------------------------------------------------------------------------
+
+/// Messages on their way out, as the body of a request or of a response.
+struct Outgoing<S> {
+    messages: S,
+    frames: VecDeque<Bytes>,
+    /// A server says at the end that all is well.
+    status: Option<HeaderMap>,
+    ended: bool,
+}
+
+/// A request for this method, with a stream of messages.
+pub fn request<M: Message>(path: &'static str, messages: impl Stream<Item = M> + Send + 'static) -> Request<Body> {
+    let mut request = Request::new(body(messages, None));
+    *request.method_mut() = http::Method::POST;
+    *request.uri_mut() = http::Uri::from_static(path);
+    *request.version_mut() = http::Version::HTTP_2;
+    let headers = request.headers_mut();
+    headers.insert(CONTENT_TYPE, GRPC);
+    headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
+    request
+}
+
+/// An answer with a stream of messages.
+pub fn response<M: Message>(messages: impl Stream<Item = M> + Send + 'static) -> Response<Body> {
+    let well = HeaderMap::from_iter([(STATUS, HeaderValue::from_static("0"))]);
+    let mut response = Response::new(body(messages, Some(well)));
+    response.headers_mut().insert(CONTENT_TYPE, GRPC);
+    response
+}
+
+fn body<M: Message>(messages: impl Stream<Item = M> + Send + 'static, status: Option<HeaderMap>) -> Body {
+    Body::new(Outgoing { messages: Box::pin(messages), frames: VecDeque::new(), status, ended: false })
+}
+
+impl<M: Message, S: Stream<Item = M> + Unpin> http_body::Body for Outgoing<S> {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        loop {
+            if let Some(frame) = self.frames.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(frame))));
+            }
+            if self.ended {
+                return Poll::Ready(self.status.take().map(|status| Ok(Frame::trailers(status))));
+            }
+            match ready!(Pin::new(&mut self.messages).poll_next(context)) {
+                Some(message) => encode(&message, &mut self.frames),
+                None => self.ended = true,
+            }
+        }
+    }
+}
+
+fn encode(message: &impl Message, frames: &mut VecDeque<Bytes>) {
+    let bytes = message.encoded_len();
+    let mut pieces =
+        Pieces { frames, gathered: BytesMut::with_capacity((PREFIX_BYTES + bytes).min(GATHERED_AT_FIRST)) };
+    pieces.put_u8(0);
+    // A message is far smaller than that by its own limits.
+    pieces.put_u32(u32::try_from(bytes).unwrap_or(u32::MAX));
+    message.encode_raw(&mut pieces);
+    pieces.cut();
+}
+
+/// What a message without long payloads may take; more is made room for when it comes.
+const GATHERED_AT_FIRST: usize = 64 << 10;
+
+/// Takes what is encoded: gathers what is short, and keeps what is long as it lies.
+struct Pieces<'a> {
+    frames: &'a mut VecDeque<Bytes>,
+    gathered: BytesMut,
+}
+
+impl Pieces<'_> {
+    fn cut(&mut self) {
+        if !self.gathered.is_empty() {
+            self.frames.push_back(self.gathered.split().freeze());
+        }
+    }
+}
+
+// SAFETY: all that the trait asks for is done by `BytesMut`, which keeps its promises.
+unsafe impl BufMut for Pieces<'_> {
+    fn remaining_mut(&self) -> usize {
+        self.gathered.remaining_mut()
+    }
+
+    unsafe fn advance_mut(&mut self, bytes: usize) {
+        // SAFETY: whoever calls this has filled so many bytes of `chunk_mut`, which is that of `gathered`.
+        unsafe { self.gathered.advance_mut(bytes) }
+    }
+
+    fn chunk_mut(&mut self) -> &mut UninitSlice {
+        self.gathered.chunk_mut()
+    }
+
+    fn put<T: Buf>(&mut self, mut source: T) {
+        let bytes = source.remaining();
+        if bytes < CHAINED_BYTES_MIN {
+            return self.gathered.put(source);
+        }
+        self.cut();
+        // Of `Bytes`, this is no copy.
+        self.frames.push_back(source.copy_to_bytes(bytes));
+    }
+
+    fn put_slice(&mut self, bytes: &[u8]) {
+        self.gathered.put_slice(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{self, FromQueen, QueenWord, queen_word::Word};
+
+    fn unit(unit: u64, bytes: usize) -> QueenWord {
+        let data = Bytes::from(vec![unit as u8; bytes]);
+        let input = Some(wire::Payload { bytes_total: bytes as u64, data });
+        Word::Unit(wire::Unit { unit, input, name: Bytes::from_static(b"name") }).into()
+    }
+
+    fn message() -> FromQueen {
+        let sizes = [0, 15, CHAINED_BYTES_MIN - 1, CHAINED_BYTES_MIN, 200_000, 3];
+        FromQueen { words: sizes.into_iter().zip(1..).map(|(bytes, number)| unit(number, bytes)).collect() }
+    }
+
+    fn encoded(message: &FromQueen) -> Vec<Bytes> {
+        let mut frames = VecDeque::new();
+        encode(message, &mut frames);
+        frames.into()
+    }
+
+    #[test]
+    fn a_message_is_encoded_as_prost_does_and_its_long_payloads_are_not_copied() {
+        let message = message();
+        let frames = encoded(&message);
+        let mut expected = vec![0];
+        expected.put_u32(message.encoded_len() as u32);
+        message.encode(&mut expected).unwrap();
+        assert_eq!(frames.concat(), expected);
+        let Some(Word::Unit(unit)) = &message.words[4].word else { panic!("a unit") };
+        let long = unit.input.as_ref().unwrap().data.as_ptr();
+        assert!(frames.iter().any(|frame| frame.as_ptr() == long));
+    }
+
+    #[test]
+    fn messages_are_found_however_they_are_cut() {
+        let message = message();
+        let bytes = [encoded(&message).concat(), encoded(&FromQueen::default()).concat()].concat();
+        for size in [1, 3, 1000, 16_384, 1 << 20] {
+            let mut chunks = Chunks::default();
+            let mut found: Vec<FromQueen> = Vec::new();
+            for piece in bytes.chunks(size) {
+                chunks.push(Bytes::copy_from_slice(piece));
+                while let Some(message) = chunks.next_message().unwrap() {
+                    found.push(message);
+                }
+            }
+            assert_eq!(found, [message.clone(), FromQueen::default()], "in pieces of {size}");
+            assert_eq!(chunks.remaining(), 0);
+        }
+    }
+
+    #[test]
+    fn a_payload_that_comes_in_one_chunk_is_that_chunk() {
+        let message = message();
+        let mut chunks = Chunks::default();
+        let frames = encoded(&message);
+        frames.iter().for_each(|frame| chunks.push(frame.clone()));
+        let arrived: FromQueen = chunks.next_message().unwrap().unwrap();
+        assert_eq!(arrived, message);
+        let Some(Word::Unit(unit)) = &arrived.words[4].word else { panic!("a unit") };
+        let data = unit.input.as_ref().unwrap().data.as_ptr();
+        assert!(frames.iter().any(|frame| frame.as_ptr() == data));
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused_by_its_first_bytes() {
+        let refused = |bytes: &'static [u8]| {
+            let mut chunks = Chunks::default();
+            chunks.push(Bytes::from_static(bytes));
+            chunks.next_message::<FromQueen>().unwrap_err().to_string()
+        };
+        assert!(refused(&[1, 0, 0, 0, 0]).contains("compressed"));
+        assert!(refused(&[0, 0xff, 0, 0, 0]).contains("more than"));
+        assert!(refused(&[0, 0, 0, 0, 2, 0x0a, 0x7f]).contains("decoded"));
+    }
+}
