@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use distwasm_proto::limits::PIPE_BUFFER_BYTES;
 use thiserror::Error;
 use tokio::{
     process::{Child, Command},
@@ -74,8 +75,21 @@ fn spawn(program: &Path, args: &[OsString]) -> io::Result<Child> {
     command.args(args).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0).kill_on_drop(true);
     confine(&mut command);
-    command.spawn()
+    let child = command.spawn()?;
+    enlarge(child.stdin.as_ref());
+    enlarge(child.stdout.as_ref());
+    Ok(child)
 }
+
+/// Lets a pipe hold more, so that a large unit takes fewer turns of its reader and its writer.
+#[cfg(target_os = "linux")]
+fn enlarge(pipe: Option<&impl std::os::fd::AsFd>) {
+    // The system bounds what all pipes of a user hold; beyond that they stay as they are.
+    let _enlarged = pipe.map(|pipe| rustix::pipe::fcntl_setpipe_size(pipe, PIPE_BUFFER_BYTES));
+}
+
+#[cfg(not(target_os = "linux"))]
+fn enlarge<P>(_pipe: Option<&P>) {}
 
 #[cfg(target_os = "linux")]
 fn confine(command: &mut Command) {

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 use bytes::{Buf, Bytes, BytesMut};
-use distwasm_proto::limits::{PEASANT_BUFFER_KEPT_BYTES, PEASANT_READ_BYTES};
+use distwasm_proto::limits::PEASANT_READ_BYTES;
 use distwasm_proto::pipe::{HEADER_BYTES, Header};
 
 /// Why no further frame can be had.
@@ -39,7 +39,7 @@ pub struct Inputs<R> {
     source: R,
     /// What has arrived and is not handed out.
     buffer: BytesMut,
-    /// Where each read goes. What is read is copied once more, in exchange for a buffer that never has to be cleared.
+    /// Where each read goes. What is short is copied once more, in exchange for a buffer that never has to be cleared.
     chunk: Box<[u8]>,
 }
 
@@ -54,6 +54,9 @@ impl<R: Read> Inputs<R> {
         loop {
             if let Some(body) = self.next_arrived(body_bytes_max)? {
                 return Ok(Some(body));
+            }
+            if let Some(header) = Header::parse(&self.buffer).filter(|header| header.body_bytes > self.chunk.len()) {
+                return self.rest_of(header).map(Some);
             }
             let count = match self.source.read(&mut self.chunk) {
                 Ok(count) => count,
@@ -81,12 +84,22 @@ impl<R: Read> Inputs<R> {
             return Ok(None);
         }
         let mut frame = self.buffer.split_to(header.frame_bytes());
-        if frame.len() > PEASANT_BUFFER_KEPT_BYTES {
-            // A copy of the rest, at most one read, lets go of the large frame's room.
-            self.buffer = BytesMut::from(self.buffer.as_ref());
-        }
         frame.advance(HEADER_BYTES);
         Ok(Some(frame.freeze()))
+    }
+
+    /// The body of a long frame of which a part has arrived, read to where it stays.
+    fn rest_of(&mut self, header: Header) -> Result<Bytes, InputError> {
+        self.buffer.advance(HEADER_BYTES);
+        let mut body = Vec::with_capacity(header.body_bytes);
+        body.extend_from_slice(&self.buffer);
+        self.buffer.clear();
+        let missing = header.body_bytes.saturating_sub(body.len());
+        (&mut self.source).take(missing as u64).read_to_end(&mut body)?;
+        if body.len() < header.body_bytes {
+            return Err(InputError::CutOff { got: HEADER_BYTES + body.len(), wanted: header.frame_bytes() });
+        }
+        Ok(body.into())
     }
 
     fn cut_off(&self) -> InputError {

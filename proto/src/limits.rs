@@ -286,6 +286,9 @@ pub const PIPE_UNITS_MAX: usize = 256;
 /// Bytes of inputs in the pipe of a peasant, beyond the one unit that runs and the next.
 pub const PIPE_BYTES: u64 = 256 << 10;
 
+/// What a pipe to or from a peasant may hold: the most that Linux lets every user have.
+pub const PIPE_BUFFER_BYTES: usize = MIB;
+
 /// Inputs up to this size are copied together before they are written into a pipe; longer ones are written from where
 /// they lie.
 pub const GATHERED_BYTES_MAX: usize = 4 * KIB;
