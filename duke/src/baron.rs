@@ -10,7 +10,7 @@ use distwasm_proto::{
         CHUNK_BYTES, FAILURE_FRAME_BYTES_MAX, HELD_BYTES, PEASANT_STDERR_BYTES_MAX, PIPE_UNITS_MAX, READ_BYTES,
         RESULT_UNASKED_BYTES_MAX,
     },
-    payload::Payload,
+    payload::{Payload, Shelf},
     pipe::{HEADER_BYTES, Header},
 };
 use tokio::{
@@ -176,7 +176,7 @@ impl Baron {
     /// Reads answers to the end of the pipe. Whatever goes wrong, the peasant is dead afterwards, or about to end.
     async fn listen(&self, mut stdout: ChildStdout, child: &mut Child) {
         let read_all = async {
-            let mut answers = Answers { stdout: &mut stdout, buffer: BytesMut::new() };
+            let mut answers = Answers { stdout: &mut stdout, buffer: BytesMut::new(), shelf: Shelf::default() };
             if answers.initialised(self).await? {
                 while answers.next_batch(self).await? {}
             }
@@ -223,6 +223,7 @@ async fn feed(mut stdin: ChildStdin, mut inputs: mpsc::Receiver<Input>, kill: &C
 struct Answers<'a> {
     stdout: &'a mut ChildStdout,
     buffer: BytesMut,
+    shelf: Shelf,
 }
 
 impl Answers<'_> {
@@ -278,7 +279,7 @@ impl Answers<'_> {
         }
         self.buffer.advance(HEADER_BYTES);
         let body = self.buffer.split_to(header.body_bytes).freeze();
-        Some(answer(header, Payload::from(body).detached(), None))
+        Some(answer(header, self.shelf.keep(body.into()), None))
     }
 
     /// A long answer, read in chunks once there is room for it.

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, pin::Pin, time::Duration};
 
-use bytes::Bytes;
 use distwasm_proto::{
     PROTOCOL, VERSION,
     backoff::Backoff,
@@ -11,7 +10,7 @@ use distwasm_proto::{
     ids::{AttemptId, JobId, UnitNo},
     limits::{HELLO_WITHIN, PROGRAM_BYTES_MAX, RETURN_BACKOFF_MAX, SHARES_BYTES_MAX, UNIT_BYTES_MAX},
     link::{King, KingAddress},
-    payload::Payload,
+    payload::{Payload, Shelf},
     stream::{Incoming, StreamError},
     transfer::{Arrived, Assembler, Outbox, OutboxStream, TransferError},
     wire::{self, DukeOrder, DukeWord, duke_order::Order, duke_word::Word},
@@ -195,7 +194,7 @@ impl Way {
     pub(crate) fn greet(&mut self, king: King, machine: &Machine, holds: Vec<wire::HeldLease>) {
         self.links += 1;
         let (outbox, words) = Outbox::new();
-        outbox.push(Word::Hello(wire::DukeHello {
+        outbox.push(Word::Hello(Box::new(wire::DukeHello {
             protocol: PROTOCOL,
             version: VERSION.to_owned(),
             hostname: machine.hostname.clone(),
@@ -206,8 +205,8 @@ impl Way {
             seat: machine.seat.number,
             held_leases: u32::try_from(holds.len()).unwrap_or(u32::MAX),
             link: self.links,
-        }));
-        holds.into_iter().for_each(|held| outbox.push(Word::HeldLease(held)));
+        })));
+        holds.into_iter().for_each(|held| outbox.push(Word::HeldLease(Box::new(held))));
         let (sender, told) = mpsc::channel(1);
         let mut listening = JoinSet::new();
         listening.spawn(listen(king, words, sender));
@@ -275,11 +274,11 @@ async fn listen(king: King, words: OutboxStream<DukeWord>, told: mpsc::Sender<Re
         }
     };
     let mut assembler = Assembler::new(UNIT_BYTES_MAX.max(PROGRAM_BYTES_MAX).max(SHARES_BYTES_MAX));
-    let mut batch = vec![Told::Welcome];
+    let (mut batch, mut names) = (vec![Told::Welcome], Shelf::default());
     loop {
         let checked = words.try_for_each(|word| {
             if let Some(arrived) = assembler.accept(word)? {
-                batch.push(check_order(arrived)?);
+                batch.push(check_order(arrived, &mut names)?);
             }
             Ok(())
         });
@@ -302,7 +301,7 @@ async fn next_words(orders: &mut Incoming<wire::ToDuke>) -> Result<Vec<DukeOrder
     Ok(message.orders)
 }
 
-fn check_order((word, payload): Arrived<DukeOrder>) -> Result<Told, LinkError> {
+fn check_order((word, payload): Arrived<DukeOrder>, names: &mut Shelf) -> Result<Told, LinkError> {
     let payload = payload.map_err(|_| LinkError::Nonsense("it broke off in a payload"))?;
     let digest = |bytes: &[u8]| Digest::from_wire(bytes).ok_or(LinkError::Nonsense("a digest has 32 bytes"));
     match word.order {
@@ -327,7 +326,7 @@ fn check_order((word, payload): Arrived<DukeOrder>) -> Result<Told, LinkError> {
                 unit: UnitNo(start.unit),
                 number: start.number,
                 // The message that it came in may be a hundred times larger.
-                name: Bytes::copy_from_slice(&start.name),
+                name: names.keep_bytes(&start.name),
                 content: payload,
             },
         }),

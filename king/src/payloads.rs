@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use distwasm_proto::{digest::Digest, ids::UnitNo, payload::Payload};
+use rustc_hash::FxHashMap;
 
 /// What a unit is made of.
 #[derive(Clone, Debug)]
 pub(crate) struct Input {
     /// What the queen calls the unit.
-    pub(crate) name: Box<[u8]>,
+    pub(crate) name: Bytes,
     pub(crate) content: Payload,
 }
 
@@ -22,7 +24,7 @@ impl Input {
 /// The inputs of one job.
 #[derive(Debug, Default)]
 pub(crate) struct Inputs {
-    inputs: HashMap<UnitNo, Input>,
+    inputs: FxHashMap<UnitNo, Input>,
     bytes: u64,
 }
 

@@ -36,7 +36,7 @@ async fn a_king_who_drains_is_not_serving() {
         assert_eq!(health(&channel).await, ServingStatus::Serving);
         // A job keeps the king from ending at once.
         let (words, stream) = Outbox::<wire::QueenWord>::new();
-        words.push(Word::OpenJob(job()));
+        words.push(Word::OpenJob(Box::new(job())));
         let mut news = King::Remote(channel.clone()).submit_job(stream).await.unwrap();
         let welcome = news.message().await.unwrap().unwrap().news.remove(0);
         assert!(matches!(welcome.news, Some(News::Welcome(_))), "{welcome:?}");

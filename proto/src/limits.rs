@@ -92,6 +92,12 @@ pub const MESSAGE_BYTES_MAX: usize = 4 * MIB;
 /// A payload up to this size is copied out of the message that it came in, which may be a hundred times larger.
 pub const COPIED_BYTES_MAX: usize = 64 * KIB;
 
+/// A payload up to this size is copied into a block that it shares with others.
+pub const SHELVED_BYTES_MAX: usize = KIB;
+
+/// Such a block: as long as one payload in it is kept, all of it is.
+pub const SHELF_BYTES: usize = 16 * KIB;
+
 /// HTTP/2 flow control: what may be under way on one stream. Larger than bandwidth × delay of a 10 Gbit/s network.
 pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 
@@ -206,6 +212,12 @@ pub const STRAGGLER_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long a duke may be cut off before what it runs is tried elsewhere too, if there are slots with nothing to do.
 pub const AWAY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Units of one job: more than anybody can run in a lifetime, and sums of their numbers are numbers.
+pub const UNITS_MAX: u64 = 1 << 48;
+
+/// Memory of one duke, likewise.
+pub const DUKE_RAM_BYTES_MAX: u64 = 1 << 48;
 
 /// Attempts that a duke that comes back names in one word, so that a word fits a message.
 pub const HELD_ATTEMPTS_NAMED: usize = 4096;

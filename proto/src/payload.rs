@@ -2,9 +2,9 @@
 
 use std::io::{self, Read};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
-use crate::limits::COPIED_BYTES_MAX;
+use crate::limits::{COPIED_BYTES_MAX, SHELF_BYTES, SHELVED_BYTES_MAX};
 
 /// Bytes as a list of chunks, so that large ones are neither copied nor need one large allocation.
 #[derive(Clone, Debug, Default)]
@@ -50,14 +50,36 @@ impl Payload {
         }
         self.chunks().flatten().copied().collect()
     }
+}
 
-    /// The same bytes, copied if they are few, so that keeping them does not keep the large buffer they came in.
-    #[must_use]
-    pub fn detached(self) -> Payload {
-        if self.bytes > COPIED_BYTES_MAX as u64 {
-            return self;
+/// Room for small payloads that stay when the large message that they came in goes: many of them lie in one block.
+#[derive(Debug, Default)]
+pub struct Shelf {
+    block: BytesMut,
+}
+
+impl Shelf {
+    /// The same bytes, copied here if they are few, so that keeping them does not keep the large buffer they came in.
+    pub fn keep(&mut self, payload: Payload) -> Payload {
+        if payload.bytes > COPIED_BYTES_MAX as u64 {
+            return payload;
         }
-        Payload::from(Bytes::copy_from_slice(&self.contiguous()))
+        match payload.rest.as_slice() {
+            [] => self.keep_bytes(&payload.first).into(),
+            _ => self.keep_bytes(&payload.contiguous()).into(),
+        }
+    }
+
+    /// A copy of these bytes.
+    pub fn keep_bytes(&mut self, bytes: &[u8]) -> Bytes {
+        if bytes.len() > SHELVED_BYTES_MAX {
+            return Bytes::copy_from_slice(bytes);
+        }
+        if self.block.capacity() < bytes.len() {
+            self.block = BytesMut::with_capacity(SHELF_BYTES);
+        }
+        self.block.extend_from_slice(bytes);
+        self.block.split().freeze()
     }
 }
 
@@ -101,5 +123,21 @@ mod tests {
         let mut read = String::new();
         payload.reader().read_to_string(&mut read).unwrap();
         assert_eq!(read, "abcdefg");
+    }
+
+    #[test]
+    fn what_is_small_is_copied_to_the_shelf_and_what_is_large_stays_where_it_is() {
+        let mut shelf = Shelf::default();
+        for bytes in [0, 1, 100, SHELVED_BYTES_MAX, SHELVED_BYTES_MAX + 1, SHELF_BYTES, COPIED_BYTES_MAX] {
+            let original = Payload::from(vec![7; bytes]);
+            let kept = shelf.keep(original.clone());
+            assert_eq!(kept.contiguous(), original.contiguous());
+            assert!(bytes == 0 || kept.first.as_ptr() != original.first.as_ptr(), "{bytes}");
+        }
+        let original = Payload::from(vec![7; COPIED_BYTES_MAX + 1]);
+        assert_eq!(shelf.keep(original.clone()).first.as_ptr(), original.first.as_ptr());
+        let mut split = Payload::from(Bytes::from_static(b"ab"));
+        split.push(Bytes::from_static(b"c"));
+        assert_eq!(shelf.keep(split).contiguous(), "abc");
     }
 }

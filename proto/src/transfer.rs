@@ -18,7 +18,7 @@ use thiserror::Error;
 
 use crate::{
     limits::{MESSAGE_FILL_BYTES, MESSAGE_WORDS, PIECE_BYTES},
-    payload::Payload,
+    payload::{Payload, Shelf},
     wire,
 };
 
@@ -241,6 +241,7 @@ pub type Arrived<W> = (W, Result<Payload, String>);
 pub struct Assembler<W> {
     payload_bytes_max: u64,
     pending: Option<Pending<W>>,
+    shelf: Shelf,
 }
 
 #[derive(Debug)]
@@ -253,7 +254,7 @@ struct Pending<W> {
 impl<W: Word> Assembler<W> {
     /// An assembler that refuses payloads over `payload_bytes_max`.
     pub fn new(payload_bytes_max: u64) -> Assembler<W> {
-        Assembler { payload_bytes_max, pending: None }
+        Assembler { payload_bytes_max, pending: None, shelf: Shelf::default() }
     }
 
     /// Takes in one word of a message; gives the word that is complete with it, if one is.
@@ -288,7 +289,7 @@ impl<W: Word> Assembler<W> {
             self.pending = Some(pending);
             return Ok(None);
         }
-        Ok(Some((pending.word, Ok(pending.payload.detached()))))
+        Ok(Some((pending.word, Ok(self.shelf.keep(pending.payload)))))
     }
 }
 

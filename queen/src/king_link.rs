@@ -275,7 +275,8 @@ async fn open_link(
     // so never in the midst of that.
     let (outbox, words) = Outbox::<wire::QueenWord>::new();
     let comes_back = resumes.is_some();
-    outbox.push_with(Word::OpenJob(wire::OpenJob { resumes, ..open_job(request) }), request.program.clone());
+    let open = wire::OpenJob { resumes, ..open_job(request) };
+    outbox.push_with(Word::OpenJob(Box::new(open)), request.program.clone());
     for (digest, archive) in &request.archives {
         let share = wire::ShareData { digest: digest.to_wire(), archive: None };
         outbox.push_with(Word::ShareData(share), archive.clone());
@@ -374,7 +375,7 @@ impl Incoming {
                         let room = take_room(&self.room, payload.bytes()).await;
                         Ok((payload, room))
                     }
-                    (false, Some(failure)) => Err(failure.into()),
+                    (false, Some(failure)) => Err((*failure).into()),
                     (false, None) => return Err(LinkError::Nonsense("a failure without a reason")),
                 };
                 let unit = UnitNo(verdict.unit);

@@ -23,6 +23,12 @@ fn every_invariant_holds_in_five_hundred_kingdoms() {
         jobs_unfit,
         slots_asked_back,
         offers,
+        words_batched,
+        queens_stalled,
+        waits_for_room,
+        lies,
+        dukes_expelled,
+        queens_expelled,
         ..
     } = tally;
     for (what, count) in [
@@ -36,6 +42,12 @@ fn every_invariant_holds_in_five_hundred_kingdoms() {
         ("jobs_unfit", jobs_unfit),
         ("slots_asked_back", slots_asked_back),
         ("offers", offers),
+        ("words_batched", words_batched),
+        ("queens_stalled", queens_stalled),
+        ("waits_for_room", waits_for_room),
+        ("lies", lies),
+        ("dukes_expelled", dukes_expelled),
+        ("queens_expelled", queens_expelled),
     ] {
         assert!(count > 10, "the weather has too few {what}: {count}");
     }

@@ -62,7 +62,7 @@ impl Left {
             Remains::Failure(failure) => (wire::Outcome::Failed, Some(failure), Payload::default()),
             Remains::Killed(failure) => (wire::Outcome::Killed, Some(failure), Payload::default()),
         };
-        let failure = failure.cloned().map(wire::Failure::from);
+        let failure = failure.cloned().map(|failure| Box::new(failure.into()));
         let (attempt, run_us) = (self.held.attempt, self.run_us);
         let mut ended = wire::AttemptEnded { attempt, run_us, failure, ..Default::default() };
         ended.set_outcome(outcome);

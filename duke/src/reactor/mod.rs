@@ -4,7 +4,7 @@
 mod away;
 mod provide;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use distwasm_proto::{
     failure::{Failure, FailureKind},
@@ -15,6 +15,7 @@ use distwasm_proto::{
     time::{Clock, Time},
     wire::{self, duke_word::Word},
 };
+use rustc_hash::FxHashMap;
 use tokio::{
     sync::mpsc,
     time::{sleep, sleep_until},
@@ -53,23 +54,23 @@ pub(crate) struct Reactor {
     /// When the link broke, if there is none and something may be left from it.
     away_since: Option<Time>,
     roster: Roster,
-    jobs: HashMap<JobId, Job>,
+    jobs: FxHashMap<JobId, Job>,
     supplies: Supplies,
     /// Inputs of attempts that have not ended.
-    inputs: HashMap<AttemptId, (JobId, Input)>,
+    inputs: FxHashMap<AttemptId, (JobId, Input)>,
     /// What attempts that have ended left, until the king says that nobody needs it.
-    left: HashMap<AttemptId, Left>,
-    barons: HashMap<BaronId, baron::Handle>,
+    left: FxHashMap<AttemptId, Left>,
+    barons: FxHashMap<BaronId, baron::Handle>,
     news: mpsc::Sender<News>,
     tried: mpsc::Sender<Tried>,
     tasks: TaskTracker,
     stop: CancellationToken,
     events: Vec<Event>,
     /// What peasants said in this batch, until the roster has decided what it means.
-    answers: HashMap<AnswerId, Answer>,
+    answers: FxHashMap<AnswerId, Answer>,
     answers_made: u64,
     /// How the peasants ended that ended in this batch.
-    endings: HashMap<BaronId, String>,
+    endings: FxHashMap<BaronId, String>,
     /// The duke is to leave: by then at the latest.
     drained_at: Option<Time>,
 }
@@ -115,19 +116,19 @@ impl Reactor {
             way,
             away_since: None,
             roster: Roster::default(),
-            jobs: HashMap::new(),
+            jobs: FxHashMap::default(),
             supplies: Supplies::default(),
-            inputs: HashMap::new(),
-            left: HashMap::new(),
-            barons: HashMap::new(),
+            inputs: FxHashMap::default(),
+            left: FxHashMap::default(),
+            barons: FxHashMap::default(),
             news,
             tried,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             events: Vec::new(),
-            answers: HashMap::new(),
+            answers: FxHashMap::default(),
             answers_made: 0,
-            endings: HashMap::new(),
+            endings: FxHashMap::default(),
             drained_at: None,
         }
     }

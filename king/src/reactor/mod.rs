@@ -21,6 +21,7 @@ use distwasm_proto::{
     transfer::Outbox,
     wire::{self, DukeOrder, QueenNews, duke_order::Order, queen_news::News},
 };
+use rustc_hash::FxHashMap;
 use tokio::{
     sync::{mpsc, oneshot},
     time::sleep_until,
@@ -84,10 +85,10 @@ pub(crate) enum Input {
 pub(crate) struct Reactor {
     clock: Clock,
     scheduler: Scheduler,
-    dukes: HashMap<DukeId, Duke>,
+    dukes: FxHashMap<DukeId, Duke>,
     /// Who sits where.
     seats: HashMap<u64, DukeId>,
-    queens: HashMap<JobId, Queen>,
+    queens: FxHashMap<JobId, Queen>,
     /// Links of queens that have not ended: some may still have news to take after the ends of their jobs.
     links: HashMap<LinkId, JobId>,
     /// Verdicts on units of jobs whose queens have yet to come back to this king.
@@ -104,7 +105,7 @@ pub(crate) struct Reactor {
     /// What is to be handled with the next batch.
     events: Vec<Event>,
     /// What attempts that ended in this batch left behind.
-    evidence: HashMap<AttemptId, Evidence>,
+    evidence: FxHashMap<AttemptId, Evidence>,
     /// Attempts whose dukes may forget them.
     settled: BTreeMap<DukeId, Vec<u64>>,
 }
@@ -169,9 +170,9 @@ impl Reactor {
         Reactor {
             clock,
             scheduler: Scheduler::new(clock.now(), reign.grace, reign.first_attempt()),
-            dukes: HashMap::new(),
+            dukes: FxHashMap::default(),
             seats: HashMap::new(),
-            queens: HashMap::new(),
+            queens: FxHashMap::default(),
             links: HashMap::new(),
             unclaimed: HashMap::new(),
             wants: BTreeSet::new(),
@@ -181,7 +182,7 @@ impl Reactor {
             shares: Blobs::default(),
             totals: Totals::default(),
             events: Vec::new(),
-            evidence: HashMap::new(),
+            evidence: FxHashMap::default(),
             settled: BTreeMap::new(),
         }
     }

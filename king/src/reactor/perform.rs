@@ -1,6 +1,5 @@
 //! Does what the scheduler decided: orders to dukes, news to queens.
 
-use bytes::Bytes;
 use distwasm_proto::{
     failure::{Failure, FailureKind},
     ids::{DukeId, JobId, UnitNo},
@@ -25,7 +24,7 @@ impl Reactor {
                     guest: Some(queen.guest.to_wire()),
                     key: queen.key,
                 };
-                self.tell_duke(duke, Order::OpenLease(order));
+                self.tell_duke(duke, Order::OpenLease(Box::new(order)));
             }
             Action::GrantSlots { duke, job, slots } => {
                 self.tell_duke(duke, Order::GrantSlots(wire::GrantSlots { job: job.0, slots }));
@@ -40,7 +39,7 @@ impl Reactor {
                 let (Some(duke), Some(queen)) = (self.dukes.get(&duke), self.queens.get(&job)) else { return };
                 let Some(input) = queen.inputs.get(unit) else { return };
                 let (job, unit, attempt) = (job.0, unit.0, attempt.0);
-                let name = Bytes::copy_from_slice(&input.name);
+                let name = input.name.clone();
                 let order = wire::StartAttempt { job, unit, attempt, alone, input: None, name, number };
                 duke.outbox.push_with(Order::StartAttempt(order), input.content.clone());
                 self.totals.attempts += 1;
@@ -87,12 +86,14 @@ impl Reactor {
                 (None, Err(failure.unwrap_or_else(|| Failure::new(FailureKind::Input, ""))))
             }
         };
-        let host = by.and_then(|(duke, ..)| Some(self.dukes.get(&duke)?.machine.hostname.clone()));
-        let (duke, run_us) = (host.unwrap_or_default(), by.map(|(.., run_us)| run_us));
+        let run_us = by.map(|(.., run_us)| run_us);
+        // Where it failed is worth a word.
+        let failed_by = by.filter(|_| outcome.is_err()).and_then(|(duke, ..)| self.dukes.get(&duke));
+        let duke = failed_by.map(|duke| duke.machine.hostname.clone()).unwrap_or_default();
         let by = by.map(|(duke, attempt, _)| (duke, attempt));
         let (result, weight, failure) = match outcome {
             Ok(result) => (result, 0, None),
-            Err(failure) => (Payload::default(), failure.bytes(), Some(failure.into())),
+            Err(failure) => (Payload::default(), failure.bytes(), Some(Box::new(failure.into()))),
         };
         let done = failure.is_none();
         if done {
@@ -103,8 +104,14 @@ impl Reactor {
         }
         let verdict = wire::Verdict { unit: unit.0, done, result: None, failure, attempts, duke, run_us };
         let Some(queen) = queen else {
-            // Her job is known from dukes that came back to a king who has just begun.
-            return self.unclaimed.entry(job).or_default().push_back(Said { verdict, result, weight, by });
+            if self.scheduler.has_job(job) {
+                // It is known from dukes that came back to a king who has just begun.
+                self.unclaimed.entry(job).or_default().push_back(Said { verdict, result, weight, by });
+            } else if let Some((duke, attempt)) = by {
+                // She left in this very batch.
+                self.settled.entry(duke).or_default().push(attempt.0);
+            }
+            return;
         };
         // An outbox without a link takes nothing; what was said is said again when she comes back.
         queen.outbox.push_with(News::Verdict(verdict.clone()), result.clone());

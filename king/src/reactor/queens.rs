@@ -35,9 +35,7 @@ impl Reactor {
         // Her job may end with what came before her.
         self.settle();
         let (job, mut resumes) = match request.resumes.take() {
-            Some((job, resumes)) if self.queens.contains_key(&job) || self.scheduler.may_resume(job, request.key) => {
-                (job, resumes)
-            }
+            Some((job, resumes)) if self.may_have(job, request.key) => (job, resumes),
             // What was dropped, or is another queen's, is another job now.
             Some((_, resumes)) => (self.next_job(), resumes),
             None => (self.next_job(), Resumption::default()),
@@ -45,8 +43,7 @@ impl Reactor {
         let refused = match self.queens.get(&job) {
             Some(queen) if queen.key == request.key && queen.ordinal < request.ordinal => None,
             // A connection that broke may bring its first word after the next one has.
-            Some(queen) if queen.key == request.key => Some(("the queen has a newer link".to_owned(), false)),
-            Some(_) => Some(("the job is another queen's".to_owned(), false)),
+            Some(_) => Some(("the queen has a newer link".to_owned(), false)),
             None => self.why_no_job(),
         };
         self.links.insert(link, job);
@@ -85,6 +82,12 @@ impl Reactor {
         self.welcome(job, numbered, &lacking);
         // What comes next is about units that the scheduler must know.
         self.settle();
+    }
+
+    /// Whether the job may be hers who knows this key.
+    fn may_have(&self, job: JobId, key: u64) -> bool {
+        let is_hers = |queen: &Queen| queen.key == key;
+        self.queens.get(&job).map_or_else(|| self.scheduler.may_resume(job, key), is_hers)
     }
 
     fn next_job(&mut self) -> JobId {

@@ -122,7 +122,8 @@ impl Scheduler {
             self.jobs.insert(held.job, job);
             self.alarms.insert((self.learning_until, Alarm::QueenAway(held.job)));
         }
-        let is_wanted = |job: &&mut Job| job.key == held.key && !held.closed;
+        let fits = |job: &Job| job.unclaimed || duke.capacity(&job.spec).is_some_and(|fit| fits(&lease, fit));
+        let is_wanted = |job: &&mut Job| job.key == held.key && !held.closed && fits(job);
         if let Some(job) = self.jobs.get_mut(&held.job).filter(is_wanted) {
             job.slots += lease.slots;
             job.releasing += lease.releasing;
@@ -142,6 +143,32 @@ impl Scheduler {
         duke.forget_lease_if_over(held.job);
         self.keep_to_bound(held.job, actions);
         true
+    }
+
+    /// Closes leases that dukes brought before the job's wishes were known, and that do not fit them.
+    fn close_misfits(&mut self, id: JobId, actions: &mut Vec<Action>) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let is_misfit = |duke: &Duke| {
+            let lease = duke.leases.get(&id).filter(|lease| !lease.is_closed());
+            lease.is_some_and(|lease| !duke.capacity(&job.spec).is_some_and(|fit| fits(lease, fit)))
+        };
+        let misfits: Vec<DukeId> =
+            self.dukes.iter().filter(|(_, duke)| is_misfit(duke)).map(|(duke, _)| *duke).collect();
+        for duke_id in misfits {
+            for Attempt { unit, .. } in
+                self.take_attempts(|_, attempt| attempt.duke == duke_id && attempt.job == id).into_values().rev()
+            {
+                self.put_back(id, unit);
+            }
+            let (Some(duke), Some(job)) = (self.dukes.get_mut(&duke_id), self.jobs.get_mut(&id)) else { continue };
+            let Some(lease) = duke.leases.get_mut(&id) else { continue };
+            job.by_load.remove(&(lease.load(), duke_id));
+            job.slots -= lease.slots;
+            job.releasing -= lease.releasing;
+            lease.close();
+            actions.push(Action::CloseLease { duke: duke_id, job: id });
+            duke.forget_lease_if_over(id);
+        }
     }
 
     /// Asks slots back that came with dukes, beyond what the job may have.
@@ -212,12 +239,15 @@ impl Scheduler {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.away_until = None;
         job.told = None;
+        // She says over each link when there are no more units.
+        job.closed = false;
         let unwanted: BTreeSet<_> = job.units.resume(resumes.sent, &resumes.lacking).into_iter().collect();
         if is_new && job.units.open() > unwanted.len() as u64 {
             job.settling = Some(resumes.dukes);
             self.alarms.insert((now.after(SETTLE_WITHIN), Alarm::Settle(id)));
         }
         self.drop_claims(id, &unwanted, actions);
+        self.close_misfits(id, actions);
         self.keep_to_bound(id, actions);
         self.settle_if_all_are_here();
         self.deal = true;
@@ -284,6 +314,11 @@ impl Scheduler {
         self.hungry.insert(id);
         self.deal = true;
     }
+}
+
+/// Whether a lease is what the king would give: so many slots at most, each of this size.
+fn fits(lease: &Lease, (slots_max, slot): (u32, Room)) -> bool {
+    lease.slot == slot && lease.slots <= slots_max
 }
 
 #[cfg(test)]

@@ -9,8 +9,10 @@ use distwasm_proto::{
     digest::Digest,
     guest::GuestSettings,
     ids::{JobId, UnitNo},
-    limits::{HELLO_WITHIN, PROGRAM_BYTES_MAX, SHARES_BYTES_MAX, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX, WINDOW_UNITS},
-    payload::Payload,
+    limits::{
+        HELLO_WITHIN, PROGRAM_BYTES_MAX, SHARES_BYTES_MAX, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX, UNITS_MAX, WINDOW_UNITS,
+    },
+    payload::{Payload, Shelf},
     stream::Incoming,
     transfer::{Arrived, Assembler, Outbox},
     wire::{self, QueenNews, QueenWord, queen_word::Word},
@@ -69,6 +71,7 @@ struct Progress {
     /// Units that may come once more.
     again: BTreeSet<u64>,
     closed: bool,
+    names: Shelf,
 }
 
 impl Link {
@@ -162,7 +165,7 @@ impl Opening {
         let payload = payload.map_err(|_| LinkError::Nonsense("it broke off in its program or in a share"))?;
         match (word.word, &mut self.request) {
             (Some(Word::OpenJob(request)), None) => {
-                let request = check_request(request, payload)?;
+                let request = check_request(*request, payload)?;
                 self.missing.extend(request.guest.shares.iter().map(|share| share.digest));
                 self.request = Some(request);
             }
@@ -208,6 +211,9 @@ fn check_resumption(resumption: wire::Resumption) -> Result<(JobId, Resumption),
     let wire::Resumption { job, sent, mut lacking, dukes, .. } = resumption;
     lacking.sort_unstable();
     lacking.dedup();
+    if sent > UNITS_MAX {
+        return Err(LinkError::Nonsense("it has sent more units than anybody can"));
+    }
     if lacking.len() > WINDOW_UNITS as usize || lacking.last().is_some_and(|unit| *unit >= sent) {
         return Err(LinkError::Nonsense("it lacks more units than it can have sent"));
     }
@@ -224,6 +230,9 @@ impl Progress {
         if self.closed {
             return Err(LinkError::Nonsense("a unit after the last one"));
         }
+        if unit >= UNITS_MAX {
+            return Err(LinkError::Nonsense("more units than anybody can send"));
+        }
         if unit != self.units {
             return Err(LinkError::Nonsense("units are numbered from 0 without gaps"));
         }
@@ -239,7 +248,7 @@ impl Progress {
             }
             Some(Word::Unit(unit)) => {
                 self.check_number(unit.unit)?;
-                let input = payload.map(|content| payloads::Input { name: unit.name.as_ref().into(), content });
+                let input = payload.map(|content| payloads::Input { name: self.names.keep_bytes(&unit.name), content });
                 Ok(Said::Unit { unit: UnitNo(unit.unit), input })
             }
             Some(Word::CloseJob(_)) if self.closed => Err(LinkError::Nonsense("a second last unit")),
@@ -305,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_job_is_open_when_its_last_share_has_come() {
-        let first = |shares: &[&[u8]]| arrived(Word::OpenJob(open(shares)), b"program");
+        let first = |shares: &[&[u8]]| arrived(Word::OpenJob(open(shares).into()), b"program");
         assert_eq!(opened(vec![first(&[])]), Ok(Some(0)));
         assert_eq!(opened(vec![first(&[b"a", b"b"]), share(b"b")]), Ok(None));
         assert_eq!(opened(vec![first(&[b"a", b"b"]), share(b"b"), share(b"a")]), Ok(Some(2)));
@@ -314,7 +323,7 @@ mod tests {
 
     #[test]
     fn shares_that_do_not_belong_to_the_job_end_the_link() {
-        let first = |shares: &[&[u8]]| arrived(Word::OpenJob(open(shares)), b"program");
+        let first = |shares: &[&[u8]]| arrived(Word::OpenJob(open(shares).into()), b"program");
         let told = |words| opened(words).unwrap_err();
         assert!(told(vec![share(b"a")]).contains("opens no job"));
         assert!(told(vec![first(&[b"a"]), share(b"b")]).contains("does not need"));
@@ -331,7 +340,7 @@ mod tests {
     #[test]
     fn there_is_room_for_so_many_bytes_of_shares_and_no_more() {
         let mut opening = Opening::default();
-        let first = arrived(Word::OpenJob(open(&[b"abc", b"d"])), b"program");
+        let first = arrived(Word::OpenJob(open(&[b"abc", b"d"]).into()), b"program");
         assert!(opening.check_word(first).unwrap().is_none());
         assert_eq!(opening.room_bytes(), SHARES_BYTES_MAX);
         assert!(opening.check_word(share(b"abc")).unwrap().is_none());
@@ -342,7 +351,7 @@ mod tests {
     fn what_is_said_of_guests_is_checked() {
         let with = |guest: wire::GuestSettings| {
             let request = wire::OpenJob { guest: Some(guest), ..open(&[]) };
-            opened(vec![arrived(Word::OpenJob(request), b"program")]).unwrap_err()
+            opened(vec![arrived(Word::OpenJob(request.into()), b"program")]).unwrap_err()
         };
         let empty = wire::GuestSettings::default();
         let bad_env = wire::GuestSettings { env: vec!["DISTWASM_X=1".to_owned()], ..empty.clone() };
@@ -373,7 +382,7 @@ mod tests {
         assert!(check_resumption(resumption(9, &[9])).is_err());
         let many: Vec<u64> = (0..=u64::from(WINDOW_UNITS)).collect();
         assert!(check_resumption(resumption(1 << 40, &many)).is_err());
-        let mut progress = Progress { units: 9, again: [3, 7].into(), closed: false };
+        let mut progress = Progress { units: 9, again: [3, 7].into(), ..Progress::default() };
         let mut said = |unit| progress.check_number(unit).is_ok();
         assert_eq!([7, 7, 9, 3, 10, 8].map(&mut said), [true, false, true, true, true, false]);
     }

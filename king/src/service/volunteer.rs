@@ -7,8 +7,8 @@ use distwasm_proto::{
     failure::{Failure, FailureKind},
     ids::{AttemptId, DukeId, JobId, UnitNo},
     limits::{
-        DUKE_CPUS_MAX, HELD_ATTEMPTS_MAX, HELLO_WITHIN, JOBS_MAX, OFFERS_MAX, RESULT_UNASKED_BYTES_MAX, UNIT_BYTES_MAX,
-        UNIT_NAME_BYTES_MAX,
+        DUKE_CPUS_MAX, DUKE_RAM_BYTES_MAX, HELD_ATTEMPTS_MAX, HELLO_WITHIN, JOBS_MAX, OFFERS_MAX,
+        RESULT_UNASKED_BYTES_MAX, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX, UNITS_MAX,
     },
     payload::Payload,
     stream::Incoming,
@@ -79,7 +79,7 @@ impl Link {
             return Err(LinkError::Nonsense("its first word is no hello"));
         };
         let held_leases = hello.held_leases;
-        let machine = check_hello(hello)?;
+        let machine = check_hello(*hello)?;
         let mut holdings = Holdings::default();
         for _ in 0..held_leases {
             while words.len() == 0 {
@@ -89,7 +89,7 @@ impl Link {
             let Some(Word::HeldLease(held)) = words.next().and_then(|word| word.word) else {
                 return Err(LinkError::Nonsense("it does not name what it says that it holds"));
             };
-            holdings.add(held)?;
+            holdings.add(*held)?;
         }
         let (outbox, ended_too) = (self.outbox.clone(), ended.clone());
         let holds = holdings.leases.into_values().collect();
@@ -170,8 +170,8 @@ impl Holdings {
             HeldLease { job: JobId(job), key, slot_bytes, slots, leaving, closed, attempts }
         });
         for wire::HeldAttempt { attempt, unit, bytes, number } in attempts {
-            if bytes > UNIT_BYTES_MAX + UNIT_NAME_BYTES_MAX as u64 {
-                return Err(LinkError::Nonsense("it holds a unit that is larger than any"));
+            if bytes > UNIT_BYTES_MAX + UNIT_NAME_BYTES_MAX as u64 || unit >= UNITS_MAX {
+                return Err(LinkError::Nonsense("it holds a unit that cannot be"));
             }
             let (attempt, unit) = (AttemptId(attempt), UnitNo(unit));
             lease.attempts.push(HeldAttempt { attempt, unit, bytes, number });
@@ -182,6 +182,9 @@ impl Holdings {
 
 fn check_hello(hello: wire::DukeHello) -> Result<Machine, LinkError> {
     check_protocol(hello.protocol)?;
+    if hello.ram_bytes > DUKE_RAM_BYTES_MAX {
+        return Err(LinkError::Nonsense("it offers more memory than a machine has"));
+    }
     if hello.cpus == 0 || hello.cpus > DUKE_CPUS_MAX {
         return Err(LinkError::Nonsense("it offers no processor, or more than a machine has"));
     }
@@ -235,7 +238,8 @@ fn check_ended(ended: wire::AttemptEnded, result: Payload) -> Result<Said, LinkE
     match ended.outcome() {
         wire::Outcome::Done => Ok(Said::AttemptDone { attempt, run_us, result }),
         outcome @ (wire::Outcome::Failed | wire::Outcome::Killed) => {
-            let (killed, failure) = (outcome == wire::Outcome::Killed, check_failure(ended.failure)?);
+            let (killed, failure) =
+                (outcome == wire::Outcome::Killed, check_failure(ended.failure.map(|failure| *failure))?);
             Ok(Said::AttemptFailed { attempt, run_us, killed, failure })
         }
         wire::Outcome::Returned => Ok(Said::AttemptReturned { attempt, suspect: false }),

@@ -4,12 +4,7 @@
 mod link;
 mod threads;
 
-use std::{
-    collections::{HashMap, VecDeque},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Duration};
 
 use distwasm_proto::{
     failure::{Failure, FailureKind},
@@ -18,6 +13,7 @@ use distwasm_proto::{
     link::KingAddress,
     time::{Clock, time_of_day},
 };
+use rustc_hash::FxHashMap;
 use thiserror::Error;
 use tokio::{
     sync::mpsc,
@@ -104,7 +100,7 @@ struct Reactor<'a> {
     /// Inputs that the submission has not given to the readers.
     listed: VecDeque<Input>,
     /// Inputs of units without a verdict.
-    open: HashMap<UnitNo, Input>,
+    open: FxHashMap<UnitNo, Input>,
     readers: Readers,
     job: Job,
     grace: Duration,
@@ -139,7 +135,7 @@ pub async fn run(
         reporter,
         counts: Counts::default(),
         listed: VecDeque::new(),
-        open: HashMap::new(),
+        open: FxHashMap::default(),
         readers,
         job: Job::default(),
         grace: terms.grace,

@@ -14,6 +14,7 @@ use distwasm_proto::{
 };
 
 use super::{
+    room::Room,
     weather::{EVIDENCE_BYTES, Nature},
     world::{Due, DukeOrder, Joining, KingWord, PeasantDue, Sender, World, queen_of},
 };
@@ -25,22 +26,28 @@ pub(super) struct Duke {
     pub(super) link: Option<DukeId>,
     /// When the last one broke, if he has anything from it.
     pub(super) away_since: Option<Time>,
-    cpus: u32,
-    ram_bytes: u64,
+    pub(super) cpus: u32,
+    pub(super) ram_bytes: u64,
     /// Its label.
     pub(super) zone: u64,
+    /// What is added to the delays of its links, at most.
+    pub(super) link_us: u64,
     roster: Roster,
-    slot_bytes: BTreeMap<JobId, u64>,
+    pub(super) slot_bytes: BTreeMap<JobId, u64>,
+    /// Rooms for large results, by job.
+    pub(super) rooms: BTreeMap<JobId, Room>,
     /// Jobs that he was told are over, but whose peasants he still has.
     closed: BTreeSet<JobId>,
     unfit: BTreeSet<JobId>,
     pub(super) attempts: BTreeMap<AttemptId, Held>,
-    left: BTreeMap<AttemptId, Left>,
+    pub(super) left: BTreeMap<AttemptId, Left>,
     pub(super) peasants: BTreeMap<BaronId, Peasant>,
     pub(super) peasants_made: u64,
     pub(super) answers: BTreeMap<AnswerId, bool>,
     pub(super) answers_made: u64,
     draining: bool,
+    /// Attempts that it claims and never had.
+    pub(super) claims: BTreeSet<AttemptId>,
 }
 
 /// An attempt that has not ended.
@@ -54,11 +61,11 @@ pub(super) struct Held {
 
 /// What an attempt left, until the king says that nobody needs it.
 #[derive(Clone, Copy, Debug)]
-struct Left {
+pub(super) struct Left {
     held: Held,
-    outcome: scheduler::Outcome,
+    pub(super) outcome: scheduler::Outcome,
     run_us: u64,
-    said: bool,
+    pub(super) said: bool,
 }
 
 /// One peasant.
@@ -72,18 +79,23 @@ pub(super) struct Peasant {
     /// Answers leave in order; none leaves before this.
     pub(super) answers_after: Time,
     pub(super) dead: bool,
+    /// Its answer waits for room; what it has answered since waits behind it.
+    pub(super) waits: bool,
+    pub(super) behind: VecDeque<(AttemptId, bool)>,
 }
 
 impl Duke {
-    pub(super) fn new(cpus: u32, ram_bytes: u64, zone: u64) -> Duke {
+    pub(super) fn new(cpus: u32, ram_bytes: u64, zone: u64, link_us: u64) -> Duke {
         Duke {
             link: None,
             away_since: None,
             cpus,
             ram_bytes,
             zone,
+            link_us,
             roster: Roster::default(),
             slot_bytes: BTreeMap::new(),
+            rooms: BTreeMap::new(),
             closed: BTreeSet::new(),
             unfit: BTreeSet::new(),
             attempts: BTreeMap::new(),
@@ -93,6 +105,7 @@ impl Duke {
             answers: BTreeMap::new(),
             answers_made: 0,
             draining: false,
+            claims: BTreeSet::new(),
         }
     }
 
@@ -186,6 +199,10 @@ impl World {
         let Some(duke) = self.dukes.get_mut(&id) else { return };
         duke.away_since = None;
         let event = match order {
+            // The king has forgotten what it did not name.
+            DukeOrder::OpenLease { job, .. } if self.liars.contains(&id) && duke.slot_bytes.contains_key(&job) => {
+                return;
+            }
             DukeOrder::OpenLease { job, slot_bytes } => {
                 duke.slot_bytes.insert(job, slot_bytes);
                 Event::LeaseOpened { job, timeout }
@@ -200,6 +217,7 @@ impl World {
             DukeOrder::AskBack { job, slots } => Event::SlotsAskedBack { job, slots },
             DukeOrder::Forget { attempt } => {
                 if duke.left.remove(&attempt).is_some() {
+                    self.make_room(id);
                     return self.leave_if_drained(id);
                 }
                 let Some(held) = duke.attempts.get(&attempt) else { return };
@@ -213,7 +231,10 @@ impl World {
             }
             DukeOrder::Fetch { attempt } => {
                 let left = duke.left.get_mut(&attempt).filter(|left| !left.said);
-                let left = left.unwrap_or_else(|| panic!("only_offers_are_fetched: {attempt}"));
+                let Some(left) = left else {
+                    assert!(self.liars.contains(&id), "only_offers_are_fetched: {attempt}");
+                    return;
+                };
                 left.said = true;
                 let Left { outcome, run_us, .. } = *left;
                 self.duke_says(id, |duke| scheduler::Event::AttemptEnded { duke, attempt, outcome, run_us });
@@ -232,11 +253,14 @@ impl World {
             self.duke_acts(id, action);
         }
         let Some(duke) = self.dukes.get_mut(&id) else { return };
-        duke.check(id);
+        if !self.liars.contains(&id) {
+            duke.check(id);
+        }
         duke.answers.clear();
         if let Some(deadline) = duke.roster.next_deadline() {
             self.at(deadline, Due::DukeTick(id));
         }
+        self.make_room(id);
         self.leave_if_drained(id);
     }
 
@@ -261,7 +285,7 @@ impl World {
     }
 
     /// Says something over the link that stands. Without one it is lost.
-    fn duke_says(&mut self, id: DukeId, event: impl FnOnce(DukeId) -> scheduler::Event) {
+    pub(super) fn duke_says(&mut self, id: DukeId, event: impl FnOnce(DukeId) -> scheduler::Event) {
         let Some(link) = self.dukes.get(&id).and_then(|duke| duke.link) else { return };
         let sender = Sender::Duke(link);
         self.send(sender, true, Due::ToKing(sender, KingWord::Event(event(link))));

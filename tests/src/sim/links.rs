@@ -1,6 +1,5 @@
 //! Links of simulated dukes and queens: how they begin, break, and begin anew.
 
-use distwasm_king::scheduler;
 use distwasm_proto::{
     ids::{DukeId, JobId},
     limits::{GRACE, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT},
@@ -30,18 +29,28 @@ impl World {
 
     pub(super) fn new_duke(&mut self, cpus: u32, ram_bytes: u64, after: Option<DukeId>) {
         let machine = DukeId(self.next_link());
+        let lies = self.faults_go_on() && self.dice.permille(self.weather.duke_lies);
+        let (cpus, ram_bytes) = if lies { self.begin_to_lie(machine, cpus, ram_bytes) } else { (cpus, ram_bytes) };
         // Whoever wants to be in the first zone finds a duke there in the end.
         let first_zone_is_empty = self.dukes.values().all(|duke| duke.zone != 0);
         let zone = if first_zone_is_empty { 0 } else { self.dice.below(2) };
-        self.dukes.insert(machine, Duke::new(cpus, ram_bytes, zone));
+        let is_slow = self.weather.slow_link_us_max > 0 && self.dice.permille(300);
+        let link_us = if is_slow { 1 + self.dice.below(self.weather.slow_link_us_max) } else { 0 };
+        self.dukes.insert(machine, Duke::new(cpus, ram_bytes, zone, link_us));
         self.link_duke(machine, after);
     }
 
     fn link_duke(&mut self, machine: DukeId, after: Option<DukeId>) {
         let link = DukeId(self.next_link());
         let Some(duke) = self.dukes.get_mut(&machine) else { return };
-        let joining = duke.links(link);
+        let mut joining = duke.links(link);
+        if duke.link_us > 0 {
+            self.slow_links.insert(link, duke.link_us);
+        }
         self.machines.insert(link, machine);
+        if self.liars.contains(&machine) {
+            self.embellish(&mut joining);
+        }
         let sender = Sender::Duke(link);
         let joins = KingWord::Joins(Box::new(Joining { machine, after, ..joining }));
         self.send(sender, true, Due::ToKing(sender, joins));
@@ -131,8 +140,7 @@ impl World {
         let Some(queen) = self.queens.get_mut(&job).filter(|queen| !queen.linked && !queen.is_over()) else { return };
         queen.linked = true;
         queen.link += 1;
-        let (number, spec, resumes) = (queen.number, queen.spec(), queen.resumption());
-        self.tell_king(job, scheduler::Event::JobOpened { job: number, key: job.0, spec, resumes });
+        self.open_job(job);
     }
 }
 

@@ -1,10 +1,15 @@
 //! The whole kingdom in one thread, from one seed: the real scheduler, rosters and submissions in a made-up world.
 
+mod border;
 mod duke;
 mod king;
+mod liars;
 mod links;
+mod lying_queens;
 mod peasants;
 mod queen;
+mod readers;
+mod room;
 mod weather;
 mod world;
 

@@ -82,7 +82,10 @@ impl World {
         // The job may be over, and its attempts forgotten, while its peasants still run.
         let Some(Held { job, unit, .. }) = duke.attempts.get(&attempt).copied() else {
             // Nobody wants it any more; what is behind it goes on.
-            return self.later(1, Due::Peasant(id, baron, number, PeasantDue::Answers { attempt, begun: false }));
+            peasant.answers_after = peasant.answers_after.max(Time(now.0 + 1));
+            let leaves = peasant.answers_after;
+            self.at(leaves, Due::Peasant(id, baron, number, PeasantDue::Answers { attempt, begun: false }));
+            return self.later(1, Due::Peasant(id, baron, number, PeasantDue::Next));
         };
         let plan = self.queen_of(job).unit(unit);
         let ends = Time(now.0 + plan.run_us);
@@ -125,6 +128,9 @@ impl World {
 
     pub(super) fn peasant_answers(&mut self, id: DukeId, baron: BaronId, attempt: AttemptId, begun: bool) {
         let Some(duke) = self.dukes.get_mut(&id) else { return };
+        if !begun {
+            duke.read(attempt);
+        }
         let Some(Held { job, unit, .. }) = duke.attempts.get(&attempt).copied() else {
             // Nobody wants it any more, or its job is over.
             if begun {
@@ -138,7 +144,6 @@ impl World {
             let waits = self.take_room(id, baron, attempt);
             return self.duke_handles(id, vec![Event::AnswerBegun { baron, waits }]);
         }
-        duke.read(attempt);
         let Some(queen) = self.queens.get_mut(&queen_of(job)) else { return };
         let plan = queen.unit(unit);
         let done = match plan.nature {

@@ -2,29 +2,32 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use distwasm_king::scheduler::{self, JobSpec, Resumption};
+use distwasm_king::scheduler::{JobSpec, Resumption};
 use distwasm_proto::{
     ids::{AttemptId, JobId, UnitNo},
-    limits::{WINDOW_BYTES, WINDOW_UNITS},
+    limits::WINDOW_BYTES,
     time::Time,
 };
 use distwasm_queen::limits::Limits;
 use distwasm_queen::submission::{Action, End, Event, Submission};
 
 use super::{
-    weather::{EVIDENCE_BYTES, Nature, QueenPlan, UnitPlan},
-    world::{Due, KingWord, QueenNews, Sender, World},
+    readers::Inbox,
+    weather::{Nature, QueenPlan, UnitPlan},
+    world::{Due, KingWord, Opening, QueenNews, Sender, World},
 };
 
 /// One queen.
 #[derive(Debug)]
 pub(super) struct Queen {
     plan: QueenPlan,
-    submission: Submission,
+    pub(super) submission: Submission,
+    /// News that she has yet to take.
+    pub(super) inbox: Inbox,
     /// Inputs that were listed and not read.
     backlog: VecDeque<usize>,
     /// Which input became which unit.
-    units: Vec<usize>,
+    pub(super) units: Vec<usize>,
     verdicts: BTreeMap<UnitNo, bool>,
     /// Attempts that ended in a failure, so that the second attempt of a unit can be told from the first.
     pub(super) failed_once: BTreeSet<UnitNo>,
@@ -38,8 +41,11 @@ pub(super) struct Queen {
     pub(super) link: u64,
     pub(super) linked: bool,
     welcomed: bool,
-    /// What the king calls her job.
+    /// What the king calls her job, and how many numbers kings have made for her.
     pub(super) number: JobId,
+    pub(super) jobs_made: u64,
+    /// A lying duke has said that her program is unfit.
+    pub(super) slandered: bool,
     /// How many dukes there were, as she believes.
     dukes: u32,
     /// How often bad luck struck a unit.
@@ -56,6 +62,7 @@ impl Queen {
         Queen {
             plan,
             submission: Submission::new(limits),
+            inbox: Inbox::default(),
             backlog,
             units: Vec::new(),
             verdicts: BTreeMap::new(),
@@ -67,6 +74,8 @@ impl Queen {
             linked: true,
             welcomed: false,
             number: job,
+            jobs_made: 0,
+            slandered: false,
             dukes: 2,
             struck: BTreeMap::new(),
             end: None,
@@ -85,12 +94,9 @@ impl Queen {
     }
 
     /// What she has of her job. Who was never welcomed opens it anew.
-    pub(super) fn resumption(&self) -> Resumption {
-        if !self.welcomed {
-            return Resumption::default();
-        }
+    fn resumption(&self) -> Option<(JobId, Resumption)> {
         let (sent, lacking) = self.submission.lacking();
-        Resumption { sent, lacking, dukes: self.dukes }
+        self.welcomed.then_some((self.number, Resumption { sent, lacking, dukes: self.dukes }))
     }
 
     pub(super) fn spec(&self) -> JobSpec {
@@ -117,7 +123,12 @@ impl Queen {
     }
 
     pub(super) fn unit(&self, unit: UnitNo) -> UnitPlan {
-        self.plan.units[self.units[unit.0 as usize]]
+        match self.units.get(unit.0 as usize) {
+            Some(input) => self.plan.units[*input],
+            // Who lies may give it any number.
+            None if self.plan.lies => self.plan.units[unit.0 as usize % self.plan.units.len()],
+            None => panic!("unit_was_sent: {unit}"),
+        }
     }
 
     pub(super) fn result_bytes(&self, unit: UnitNo) -> u64 {
@@ -137,13 +148,13 @@ impl Queen {
 
     /// Every job ends, with every unit settled.
     pub(super) fn check_end(&self, job: JobId) {
-        if self.left {
+        if self.left || self.plan.lies {
             return;
         }
         // A job none of whose units arrives may be over before its program is known.
         let tried = self.plan.units.iter().any(|unit| unit.nature != Nature::Broken);
         let expected = match self.end {
-            Some(End::Unfit) if self.plan.unfit && !tried => End::Unfit,
+            Some(End::Unfit) if self.slandered || (self.plan.unfit && !tried) => End::Unfit,
             _ if self.plan.unfit && tried => End::Unfit,
             _ => End::Complete,
         };
@@ -170,13 +181,25 @@ impl World {
         if let Some(deadline) = queen.submission.next_deadline() {
             self.at(deadline, Due::QueenTick(job));
         }
-        let spec = queen.spec();
+        let lies = queen.plan.lies;
         self.queens.insert(job, queen);
         if has_units {
-            let (key, resumes) = (job.0, Resumption::default());
-            self.tell_king(job, scheduler::Event::JobOpened { job, key, spec, resumes });
+            self.open_job(job);
+        }
+        if lies {
+            self.queen_begins_to_lie(job);
         }
         self.queen_handles(job, events);
+    }
+
+    /// Opens her job, or comes back to it.
+    pub(super) fn open_job(&mut self, job: JobId) {
+        let Some(queen) = self.queens.get_mut(&job) else { return };
+        let mut opening = Opening { key: job.0, spec: queen.spec(), resumes: queen.resumption() };
+        if queen.plan.lies {
+            self.claim_falsely(job, &mut opening);
+        }
+        self.tell_king(job, KingWord::Opens(Box::new(opening)));
     }
 
     pub(super) fn queen_leaves(&mut self, job: JobId) {
@@ -191,6 +214,7 @@ impl World {
     pub(super) fn queen_hears(&mut self, job: JobId, link: u64, news: QueenNews) {
         let leaves = self.faults_go_on() && self.dice.permille(self.weather.queen_leaves);
         let is_cut_off = self.faults_go_on() && self.dice.permille(self.weather.queen_is_cut_off);
+        let window_units = self.weather.window_units;
         let Some(queen) = self.queens.get_mut(&job) else { return };
         if queen.left || !queen.linked || queen.link != link {
             return;
@@ -198,7 +222,7 @@ impl World {
         let event = match news {
             QueenNews::Welcome { number, known } => {
                 queen.number = number;
-                let welcomed = Event::Welcomed { window_units: WINDOW_UNITS, window_bytes: WINDOW_BYTES };
+                let welcomed = Event::Welcomed { window_units, window_bytes: WINDOW_BYTES };
                 if std::mem::replace(&mut queen.welcomed, true) {
                     self.queen_handles(job, vec![welcomed, Event::CameBack { known }]);
                 } else {
@@ -206,16 +230,20 @@ impl World {
                 }
                 return;
             }
+            // What she never sent, or has sent twice, she does not wait for.
+            QueenNews::Verdict { unit, .. } if queen.plan.lies && !queen.submission.expects(unit) => return,
             QueenNews::Verdict { unit, done } => {
                 assert!(queen.submission.expects(unit), "verdict_is_on_an_open_unit: {job}, {unit}");
-                queen.check_verdict(job, unit, done);
+                if !queen.plan.lies {
+                    queen.check_verdict(job, unit, done);
+                }
                 assert!(queen.verdicts.insert(unit, done).is_none(), "no_verdict_twice: {job}, {unit}");
                 self.tally.verdicts += 1;
                 self.tally.failed += u64::from(!done);
                 let sender = Sender::Queen(job, link);
                 let slowly = self.dice.pick(&[10, 1_000, 300_000]);
                 let in_us = self.dice.below(slowly);
-                self.send_later(in_us, sender, true, Due::ToKing(sender, KingWord::Heard(job)));
+                self.send_later(in_us, sender, true, Due::ToKing(sender, KingWord::Heard(1)));
                 Event::VerdictArrived { unit, done }
             }
             QueenNews::Ended => Event::JobEnded,
@@ -251,7 +279,7 @@ impl World {
                 match action {
                     Action::ReadInputs { count } => events.extend(self.read_inputs(job, count)),
                     Action::SendAgain { units } => units.into_iter().for_each(|unit| self.send_unit(job, unit)),
-                    Action::CloseJob { .. } => self.tell_king(job, scheduler::Event::JobClosed { job }),
+                    Action::CloseJob { units } => self.tell_king(job, KingWord::Closed(units)),
                     Action::Finish { end } => self.queen_ends(job, end),
                 }
             }
@@ -275,10 +303,11 @@ impl World {
         };
         // Where nothing could be read there is a job that nobody closed.
         let unopened = end == End::Complete && queen.units.is_empty() && !queen.plan.units.is_empty();
-        queen.left = stopped || end == End::Interrupted || unopened;
+        // Who has lied about her job may leave what she believes to be over.
+        queen.left = stopped || end == End::Interrupted || unopened || queen.plan.lies;
         self.tally.queens_stopped += u64::from(stopped);
         if queen.left {
-            self.tell_king(job, scheduler::Event::QueenLost { job });
+            self.tell_king(job, KingWord::Leaves);
         }
     }
 
@@ -305,19 +334,16 @@ impl World {
     fn send_unit(&mut self, job: JobId, unit: UnitNo) {
         let Some(queen) = self.queens.get_mut(&job) else { return };
         let UnitPlan { nature, input_bytes: bytes, .. } = queen.unit(unit);
-        let Some(link) = queen.standing_link() else { return };
-        let word = if nature == Nature::Broken {
-            KingWord::Event(scheduler::Event::UnitBroken { job, unit, bytes: EVIDENCE_BYTES })
-        } else {
-            KingWord::Unit { job, unit, bytes }
-        };
-        self.send(Sender::Queen(job, link), true, Due::ToKing(Sender::Queen(job, link), word));
+        if queen.standing_link().is_some() {
+            let bytes = (nature != Nature::Broken).then_some(bytes);
+            self.tell_king(job, KingWord::Unit { unit, bytes });
+        }
     }
 
     /// Says something over her link. Without one it is lost.
-    pub(super) fn tell_king(&mut self, job: JobId, event: scheduler::Event) {
+    pub(super) fn tell_king(&mut self, job: JobId, word: KingWord) {
         let Some(queen) = self.queens.get(&job).filter(|queen| queen.linked) else { return };
         let sender = Sender::Queen(job, queen.link);
-        self.send(sender, true, Due::ToKing(sender, KingWord::Event(event)));
+        self.send(sender, true, Due::ToKing(sender, word));
     }
 }

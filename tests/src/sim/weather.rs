@@ -1,6 +1,6 @@
 //! What a simulated kingdom is like, and what befalls it: all drawn from one seed.
 
-use distwasm_proto::limits::{RESULT_UNASKED_BYTES_MAX, RESULTS_BYTES, WINDOW_BYTES};
+use distwasm_proto::limits::{RESULT_UNASKED_BYTES_MAX, RESULTS_BYTES, WINDOW_BYTES, WINDOW_UNITS};
 use distwasm_queen::limits::FailureLimit;
 
 /// A small generator of numbers (S. Vigna, SplitMix64, 2015): the same seed, the same numbers.
@@ -47,8 +47,16 @@ pub struct Weather {
     pub queens: u64,
     /// Units of each queen, at most.
     pub units_max: u64,
+    /// Units that a queen may have without a verdict, as the king tells her.
+    pub window_units: u32,
     /// The longest delay of a message, in microseconds.
     pub delay_us_max: u64,
+    /// What is added to it on the links of some dukes, at most.
+    pub slow_link_us_max: u64,
+    /// The king hears what there is every so many microseconds: what came meanwhile may be one batch.
+    pub king_listens_us: u64,
+    /// Chance that one word more is handled in the same batch.
+    pub king_is_busy: u64,
     /// Chance that a duke dies with a unit that it gets.
     pub duke_dies: u64,
     /// Chance that a duke falls silent with a unit that it gets: nothing arrives any more, and nothing closes.
@@ -59,6 +67,12 @@ pub struct Weather {
     pub duke_is_cut_off: u64,
     /// Chance that a queen's link breaks with a verdict that she gets.
     pub queen_is_cut_off: u64,
+    /// Chance that a queen takes no news for a while from a verdict on that she gets.
+    pub queen_stalls: u64,
+    /// Chance that a duke lies.
+    pub duke_lies: u64,
+    /// Chance that a queen lies.
+    pub queen_lies: u64,
     /// How long kings live, on average, in microseconds; 0 for ever.
     pub king_falls_us: u64,
     /// Chance that a queen leaves with a verdict that she gets.
@@ -136,6 +150,10 @@ pub struct QueenPlan {
     pub failures_max: Option<FailureLimit>,
     /// How long the run may take.
     pub time_limit_us: Option<u64>,
+    /// How long she takes for each piece of news.
+    pub reads_every_us: u64,
+    /// Whether she lies.
+    pub lies: bool,
     /// Her inputs.
     pub units: Vec<UnitPlan>,
     /// When she comes.
@@ -166,6 +184,8 @@ impl QueenPlan {
             unfit: false,
             failures_max: None,
             time_limit_us: None,
+            reads_every_us: 0,
+            lies: false,
             units: vec![unit; units],
             comes_us: 0,
         }
@@ -179,12 +199,19 @@ impl Weather {
             dukes: 0,
             queens: 0,
             units_max: 0,
+            window_units: WINDOW_UNITS,
             delay_us_max: 1_000,
+            slow_link_us_max: 0,
+            king_listens_us: 1,
+            king_is_busy: 300,
             duke_dies: 0,
             duke_falls_silent: 0,
             duke_drains: 0,
             duke_is_cut_off: 0,
             queen_is_cut_off: 0,
+            queen_stalls: 0,
+            duke_lies: 0,
+            queen_lies: 0,
             king_falls_us: 0,
             queen_leaves: 0,
             peasant_dies: 0,
@@ -201,12 +228,19 @@ impl Weather {
             dukes: 1 + dice.below(5),
             queens: 1 + dice.below(4),
             units_max: dice.pick(&[1, 5, 40, 120]),
+            window_units: dice.pick(&[WINDOW_UNITS, WINDOW_UNITS, 20, 2]),
             delay_us_max: dice.pick(&[1, 500, 50_000]),
+            slow_link_us_max: dice.pick(&[0, 0, 0, 200_000, 2_000_000]),
+            king_listens_us: dice.pick(&[1, 1, 1_000, 20_000]),
+            king_is_busy: dice.pick(&[0, 300, 950]),
             duke_dies: dice.pick(&[0, 0, 2, 20]),
             duke_falls_silent: dice.pick(&[0, 0, 0, 5]),
             duke_drains: dice.pick(&[0, 0, 5, 30]),
             duke_is_cut_off: dice.pick(&[0, 0, 5, 30]),
             queen_is_cut_off: dice.pick(&[0, 0, 5, 30]),
+            queen_stalls: dice.pick(&[0, 0, 10, 50]),
+            duke_lies: dice.pick(&[0, 0, 0, 0, 400]),
+            queen_lies: dice.pick(&[0, 0, 0, 0, 400]),
             king_falls_us: dice.pick(&[0, 0, 0, 1_000_000, 10_000_000]),
             queen_leaves: dice.pick(&[0, 0, 10]),
             peasant_dies: dice.pick(&[0, 0, 5]),
@@ -244,6 +278,8 @@ impl Weather {
                 Some(FailureLimit::Share(50_000)),
             ]),
             time_limit_us: dice.pick(&[None, None, None, Some(200_000), Some(3_000_000)]),
+            reads_every_us: dice.pick(&[0, 0, 0, 0, 20_000, 300_000]),
+            lies: dice.permille(self.queen_lies),
             units,
             comes_us: dice.below(2_000_000),
         }

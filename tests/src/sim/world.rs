@@ -4,9 +4,9 @@
 //! delay messages, keep their order, lose them and break; peasants that run, fail, hang and die; dukes and queens who
 //! leave, fall silent and come back; kings who fall and begin anew with nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use distwasm_king::scheduler::{self, HeldLease};
+use distwasm_king::scheduler::{self, HeldLease, JobSpec, Resumption};
 use distwasm_proto::{
     ids::{AttemptId, BaronId, DukeId, JobId, UnitNo},
     time::Time,
@@ -36,6 +36,8 @@ pub(super) enum Due {
     /// A duke comes, perhaps in the place of another.
     DukeComes(Option<DukeId>),
     DukeDies(DukeId),
+    /// A duke that lies does so, or leaves when its time is over.
+    DukeLies(DukeId),
     DukeFallsSilent(DukeId),
     DukeDrains(DukeId),
     /// A duke's link breaks.
@@ -48,6 +50,10 @@ pub(super) enum Due {
     QueenReturns(JobId),
     QueenComes(usize),
     QueenLeaves(JobId),
+    /// The same for a queen.
+    QueenLies(JobId),
+    /// A queen takes the next piece of the news that wait for her.
+    QueenReads(JobId),
     QueenTick(JobId),
     /// Something happens to the peasant that this baron had under this number.
     Peasant(DukeId, BaronId, u64, PeasantDue),
@@ -64,17 +70,29 @@ pub(super) enum Sender {
 
 #[derive(Clone, Debug)]
 pub(super) enum KingWord {
+    /// A duke's word.
     Event(scheduler::Event),
     /// A duke names what it has.
     Joins(Box<Joining>),
-    /// A unit of a queen.
-    Unit {
-        job: JobId,
-        unit: UnitNo,
-        bytes: u64,
-    },
-    /// A queen has a verdict.
-    Heard(JobId),
+    /// A queen opens a job, or comes back to it.
+    Opens(Box<Opening>),
+    /// A unit of a queen; without a size if it does not come whole.
+    Unit { unit: UnitNo, bytes: Option<u64> },
+    /// A queen has sent so many units, and there are no more.
+    Closed(u64),
+    /// A queen has so many verdicts.
+    Heard(u64),
+    /// A queen wants nothing any more.
+    Leaves,
+}
+
+/// A queen with a new link.
+#[derive(Clone, Debug)]
+pub(super) struct Opening {
+    pub(super) key: u64,
+    pub(super) spec: JobSpec,
+    /// The job that she comes back to.
+    pub(super) resumes: Option<(JobId, Resumption)>,
 }
 
 /// A duke with a new link.
@@ -126,6 +144,8 @@ pub(super) enum PeasantDue {
     },
     /// The unit at hand is through; the next begins.
     Next,
+    /// There is room for its answer.
+    Room,
     Dies,
     Gone,
 }
@@ -151,6 +171,12 @@ pub struct Tally {
     pub attempts_kept: u64,
     pub attempts_forgotten: u64,
     pub jobs_abandoned: u64,
+    pub words_batched: u64,
+    pub queens_stalled: u64,
+    pub waits_for_room: u64,
+    pub lies: u64,
+    pub dukes_expelled: u64,
+    pub queens_expelled: u64,
 }
 
 impl Tally {
@@ -173,6 +199,12 @@ impl Tally {
         self.attempts_kept += other.attempts_kept;
         self.attempts_forgotten += other.attempts_forgotten;
         self.jobs_abandoned += other.jobs_abandoned;
+        self.words_batched += other.words_batched;
+        self.queens_stalled += other.queens_stalled;
+        self.waits_for_room += other.waits_for_room;
+        self.lies += other.lies;
+        self.dukes_expelled += other.dukes_expelled;
+        self.queens_expelled += other.queens_expelled;
     }
 }
 
@@ -195,6 +227,10 @@ pub struct World {
     pub(super) dukes: BTreeMap<DukeId, Duke>,
     /// Whose link it is.
     pub(super) machines: BTreeMap<DukeId, DukeId>,
+    /// Machines of dukes that lie, or did.
+    pub(super) liars: BTreeSet<DukeId>,
+    /// What is added to the delays of slow links, at most.
+    pub(super) slow_links: BTreeMap<DukeId, u64>,
     pub(super) queens: BTreeMap<JobId, Queen>,
     pub(super) plans: Vec<QueenPlan>,
     due: BTreeMap<(Time, u64), Due>,
@@ -242,6 +278,8 @@ impl World {
             king: King::default(),
             dukes: BTreeMap::new(),
             machines: BTreeMap::new(),
+            liars: BTreeSet::new(),
+            slow_links: BTreeMap::new(),
             queens: BTreeMap::new(),
             plans,
             due: BTreeMap::new(),
@@ -295,11 +333,15 @@ impl World {
         self.now = at;
         self.tally.events += 1;
         assert!(self.tally.events < EVENTS_MAX, "kingdom_comes_to_rest: {due:?}");
-        if let Some(log) = &mut self.log {
-            log.push(format!("{:>12} {due:?}", at.0));
-        }
+        self.note(&due);
         self.step(due);
         true
+    }
+
+    fn note(&mut self, due: &Due) {
+        if let Some(log) = &mut self.log {
+            log.push(format!("{:>12} {due:?}", self.now.0));
+        }
     }
 
     /// What happened, a line for each event, if it was kept.
@@ -321,10 +363,13 @@ impl World {
             }
             Due::ToQueen(job, link, news) => {
                 if !self.is_cut(Sender::Queen(job, link), false) {
-                    self.queen_hears(job, link, news);
+                    self.queen_gets(job, link, news);
                 }
             }
-            Due::KingMisses(sender) => self.king_misses(sender),
+            Due::KingMisses(sender) => {
+                self.king_misses(sender);
+                self.king_settles();
+            }
             Due::KingFalls => self.king_falls(),
             Due::DukeCutOff(duke) => self.duke_cut_off(duke),
             Due::DukeReturns(duke) => self.duke_returns(duke),
@@ -335,10 +380,13 @@ impl World {
             Due::DukeTick(duke) => self.duke_handles(duke, vec![distwasm_duke::roster::Event::Tick]),
             Due::DukeComes(after) => self.duke_comes(after),
             Due::DukeDies(duke) => self.duke_dies(duke),
+            Due::DukeLies(duke) => self.duke_lies(duke),
             Due::DukeDrains(duke) => self.duke_drains(duke),
             Due::DukeFallsSilent(duke) => self.duke_falls_silent(duke),
             Due::QueenComes(number) => self.queen_comes(number),
             Due::QueenLeaves(job) => self.queen_leaves(job),
+            Due::QueenLies(job) => self.queen_lies(job),
+            Due::QueenReads(job) => self.queen_reads(job),
             Due::QueenTick(job) => self.queen_handles(job, vec![distwasm_queen::submission::Event::Tick]),
             Due::Peasant(duke, baron, peasant, due) => self.peasant_due(duke, baron, peasant, due),
             Due::Compiled(duke, job) => self.compiled(duke, job),
@@ -363,9 +411,17 @@ impl World {
 
     /// The same by somebody who takes his time.
     pub(super) fn send_later(&mut self, in_us: u64, link: Sender, to_king: bool, due: Due) {
-        let delay = self.dice.below(self.weather.delay_us_max);
+        let mut at = self.now.0 + in_us + self.dice.below(self.weather.delay_us_max);
+        if let Sender::Duke(link) = link
+            && let Some(slow_us) = self.slow_links.get(&link)
+        {
+            at += self.dice.below(*slow_us);
+        }
+        if to_king {
+            at = at.next_multiple_of(self.weather.king_listens_us);
+        }
         let arrival = self.arrivals.entry((link, to_king)).or_default();
-        let at = Time(self.now.0 + in_us + delay).max(*arrival);
+        let at = Time(at).max(*arrival);
         *arrival = at;
         self.at(at, due);
     }
@@ -373,7 +429,9 @@ impl World {
     /// Takes out what is next, if it is due at this very moment and of this kind.
     pub(super) fn take_due_now(&mut self, is_of_kind: impl Fn(&Due) -> bool) -> Option<Due> {
         let next = self.due.first_entry().filter(|next| next.key().0 == self.now && is_of_kind(next.get()))?;
-        Some(next.remove())
+        let due = next.remove();
+        self.note(&due);
+        Some(due)
     }
 
     /// Breaks a link: what is under way may be lost, in both directions. When the king sees it is another matter.
@@ -381,6 +439,13 @@ impl World {
         for to_king in [true, false] {
             let in_us = self.dice.below(self.weather.delay_us_max);
             self.cuts.insert((link, to_king), Time(self.now.0 + in_us));
+        }
+    }
+
+    /// Nothing of what is under way over broken links arrives any more.
+    pub(super) fn lose_what_was_cut_off(&mut self) {
+        for cut in self.cuts.values_mut() {
+            *cut = self.now.min(*cut);
         }
     }
 

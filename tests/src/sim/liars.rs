@@ -1,0 +1,212 @@
+//! Dukes that lie: they answer what they run as others do, and say besides what the king's border lets through and
+//! what it does not. Nobody but they themselves may notice.
+//!
+//! Some lies are left out, because no king can see through them: a wrong answer to a unit that the duke was given.
+
+use std::collections::BTreeMap;
+
+use distwasm_king::scheduler::{Event, HeldAttempt, HeldLease, JobSpec, Outcome};
+use distwasm_proto::{
+    ids::{AttemptId, DukeId, JobId, UnitNo},
+    limits::{DUKE_CPUS_MAX, UNIT_BYTES_MAX},
+    time::Time,
+};
+
+use super::{
+    duke::Duke,
+    queen::Queen,
+    world::{Due, Joining, Sender, World, queen_of},
+};
+
+/// A number that no queen's job has.
+const NO_JOB: JobId = JobId(500_000);
+
+impl World {
+    /// From now on this duke lies, until the faults end. Gives the machine that it claims to be.
+    pub(super) fn begin_to_lie(&mut self, machine: DukeId, cpus: u32, ram_bytes: u64) -> (u32, u64) {
+        self.liars.insert(machine);
+        let in_us = self.dice.below(1_000_000);
+        self.later(in_us, Due::DukeLies(machine));
+        self.at(Time(self.weather.faults_end_us), Due::DukeLies(machine));
+        (self.dice.pick(&[cpus, cpus, 16, DUKE_CPUS_MAX]), self.dice.pick(&[ram_bytes, ram_bytes, 0, 1 << 40]))
+    }
+
+    pub(super) fn duke_lies(&mut self, machine: DukeId) {
+        if !self.faults_go_on() {
+            return self.duke_dies(machine);
+        }
+        if !self.dukes.contains_key(&machine) {
+            return;
+        }
+        let pause_us = self.dice.pick(&[10_000, 1_000_000, 10_000_000]);
+        let in_us = self.dice.below(pause_us);
+        self.later(in_us, Due::DukeLies(machine));
+        self.tally.lies += 1;
+        match self.dice.below(11) {
+            0..3 => self.lies_of_others(machine),
+            3..5 => self.lies_of_its_own(machine),
+            5..8 => self.lies_of_slots(machine),
+            8 => self.duke_says(machine, |duke| Event::DukeDraining { duke }),
+            9 if self.dice.permille(300) => {
+                let job = self.any_job();
+                self.duke_says(machine, |duke| Event::ProgramUnfit { duke, job });
+            }
+            // It comes back with a false hello.
+            _ => self.duke_cut_off(machine),
+        }
+    }
+
+    /// Answers what it never got.
+    fn lies_of_others(&mut self, machine: DukeId) {
+        let Some(attempt) = self.foreign_attempt(machine) else { return };
+        let small = self.dice.below(1000);
+        let bytes = self.dice.pick(&[small, small, 100_000, u64::MAX]);
+        let outcomes = [
+            Outcome::Done { bytes },
+            Outcome::Failed { bytes: small },
+            Outcome::Killed { bytes: small },
+            Outcome::Returned { suspect: true },
+        ];
+        let outcome = self.dice.pick(&outcomes);
+        let run_us = self.dice.pick(&[0, u64::MAX]);
+        if self.dice.permille(300) {
+            self.duke_says(machine, |duke| Event::ResultOffered { duke, attempt, bytes, run_us });
+        }
+        if self.dice.permille(700) {
+            self.duke_says(machine, |duke| Event::AttemptEnded { duke, attempt, outcome, run_us });
+        }
+    }
+
+    /// Says twice what it has said, gives back what it keeps, or offers what it has not.
+    fn lies_of_its_own(&mut self, machine: DukeId) {
+        let place = self.dice.roll();
+        let suspect = self.dice.permille(500);
+        let run_us = self.dice.pick(&[0, 1_000, u64::MAX]);
+        let bytes = self.dice.pick(&[100_000, UNIT_BYTES_MAX, 1]);
+        let offers = self.dice.permille(400);
+        let Some(Duke { attempts, left, .. }) = self.dukes.get(&machine) else { return };
+        let said: Vec<(AttemptId, Outcome)> =
+            left.iter().filter(|(_, left)| left.said).map(|(attempt, left)| (*attempt, left.outcome)).collect();
+        let again = said.get(place as usize % said.len().max(1)).copied();
+        let running = attempts.keys().nth(place as usize % attempts.len().max(1)).copied();
+        match (again, running) {
+            (Some((attempt, outcome)), _) if suspect => {
+                self.duke_says(machine, |duke| Event::AttemptEnded { duke, attempt, outcome, run_us });
+            }
+            (_, Some(attempt)) if offers => {
+                self.duke_says(machine, |duke| Event::ResultOffered { duke, attempt, bytes, run_us });
+            }
+            (_, Some(attempt)) => {
+                let outcome = Outcome::Returned { suspect };
+                self.duke_says(machine, |duke| Event::AttemptEnded { duke, attempt, outcome, run_us });
+            }
+            _ => {}
+        }
+    }
+
+    /// Gives back slots that it keeps, or never had.
+    fn lies_of_slots(&mut self, machine: DukeId) {
+        let slots = self.dice.pick(&[0, 1, 1, 2, 1000, u32::MAX]);
+        let job = self.any_job();
+        if self.dice.permille(500) {
+            self.duke_says(machine, |duke| Event::SlotsReleased { duke, job, slots });
+        } else {
+            self.duke_says(machine, |duke| Event::SlotsBroken { duke, job, slots });
+        }
+    }
+
+    /// Claims in a hello what it has not, or does not name what it has.
+    pub(super) fn embellish(&mut self, joining: &mut Joining) {
+        if self.dice.permille(300) {
+            return;
+        }
+        let machine = joining.machine;
+        // The border puts together what is said of one job.
+        let mut holds: BTreeMap<JobId, HeldLease> = joining.holds.drain(..).map(|lease| (lease.job, lease)).collect();
+        if self.dice.permille(200) {
+            holds.pop_first();
+        }
+        for _ in 0..self.dice.below(3) {
+            let job = self.any_job();
+            let lease = self.made_up_lease(machine, job);
+            match holds.get_mut(&job) {
+                Some(known) if self.dice.permille(500) => known.attempts.extend(lease.attempts),
+                Some(known) => {
+                    let attempts = std::mem::take(&mut known.attempts);
+                    *known = HeldLease { attempts, ..lease };
+                }
+                None => drop(holds.insert(job, lease)),
+            }
+        }
+        joining.holds = holds.into_values().collect();
+    }
+
+    fn made_up_lease(&mut self, machine: DukeId, job: JobId) -> HeldLease {
+        let mut attempts = Vec::new();
+        for _ in 0..self.dice.below(4) {
+            let Some(attempt) = self.foreign_attempt(machine) else { break };
+            let unit = UnitNo(self.dice.pick(&[0, 1, 2, 3, 10, 1 << 40]));
+            let bytes = self.dice.pick(&[0, 1000, UNIT_BYTES_MAX]);
+            let number = self.dice.pick(&[0, 1, 2, u32::MAX]);
+            attempts.push(HeldAttempt { attempt, unit, bytes, number });
+        }
+        if let Some(duke) = self.dukes.get_mut(&machine) {
+            duke.claims.extend(attempts.iter().map(|held| held.attempt));
+        }
+        // A slot is as its job wants it, or another.
+        let spec = self.queens.get(&queen_of(job)).map(Queen::spec).unwrap_or_default();
+        let slot = self.dukes.get(&machine).and_then(|duke| duke.slot_for(&spec));
+        let right = slot.unwrap_or_default();
+        HeldLease {
+            job,
+            key: if self.dice.permille(300) { 0 } else { queen_of(job).0 },
+            slot_bytes: self.dice.pick(&[right, right, right, right / 2, 0, u64::MAX]),
+            slots: self.dice.pick(&[0, 1, 1, 2, 1000, u32::MAX]),
+            leaving: self.dice.pick(&[0, 0, 1, u32::MAX]),
+            closed: self.dice.permille(200),
+            attempts,
+        }
+    }
+
+    fn any_job(&mut self) -> JobId {
+        let place = self.dice.below(self.queens.len() as u64 + 1);
+        self.queens.values().nth(place as usize).map_or(NO_JOB, |queen| queen.number)
+    }
+
+    /// An attempt that this duke has nothing to do with: another's, or nobody's.
+    fn foreign_attempt(&mut self, machine: DukeId) -> Option<AttemptId> {
+        let (queen, place) = (self.dice.roll() as usize, self.dice.roll() as usize);
+        let of_queen = self.queens.values().nth(queen % self.queens.len().max(1)).map(|queen| &queen.attempts);
+        let count = of_queen.map_or(0, |attempts| attempts.len());
+        let nobodys = AttemptId(self.dice.pick(&[0, 1 << 50, u64::MAX]));
+        let attempt =
+            of_queen.and_then(|attempts| attempts.iter().nth(place % (count + 1)).copied()).unwrap_or(nobodys);
+        let duke = self.dukes.get(&machine)?;
+        let is_own = duke.attempts.contains_key(&attempt) || duke.left.contains_key(&attempt);
+        // It may be under way to it.
+        let is_given = duke.link.is_some_and(|link| self.king.scheduler.expects(link, attempt));
+        (!is_own && !is_given && !duke.claims.contains(&attempt)).then_some(attempt)
+    }
+
+    /// The king has seen through its lies, and ends its link for good.
+    pub(super) fn liar_is_sent_away(&mut self, link: DukeId) {
+        self.cut(Sender::Duke(link));
+        let Some(machine) = self.machines.get(&link).copied() else { return };
+        // One that has another link by now has not heard of it.
+        if self.dukes.get(&machine).is_some_and(|duke| duke.link == Some(link)) {
+            self.dukes.remove(&machine);
+            let back_in = self.dice.below(5_000_000);
+            self.later(back_in, Due::DukeComes(None));
+        }
+    }
+}
+
+impl Duke {
+    /// What a slot of such a job has of the machine's memory; `None` where it has no place.
+    fn slot_for(&self, spec: &JobSpec) -> Option<u64> {
+        let has_labels = spec.requires.values().all(|zone| *zone == self.zone.to_string());
+        let by_ram = self.ram_bytes.checked_div(spec.min_ram_bytes).unwrap_or(u64::MAX);
+        let slots = by_ram.min(if spec.one_per_machine { 1 } else { u64::from(self.cpus) });
+        self.ram_bytes.checked_div(slots).filter(|_| has_labels)
+    }
+}
