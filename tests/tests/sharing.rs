@@ -56,7 +56,8 @@ fn too_few_slots_are_shared_by_taking_turns() {
     for dukes in [[1].as_slice(), &[4], &[1, 1, 1, 1, 1]] {
         expect_shares(dukes, &[1, 2, 3], 50);
     }
-    expect_shares(&[1], &[1, 1, 1], 50);
+    // Ten turns each, or one more or less.
+    expect_shares(&[1], &[1, 1, 1], 100);
 }
 
 #[test]
@@ -89,4 +90,45 @@ fn a_job_never_has_more_slots_than_it_wants() {
         let slots = world.slots_of_projects();
         assert_eq!((slots["modest"], slots["other"]), (2, 4), "after {tenth} tenths of a second");
     }
+}
+
+/// How many units of the first of these projects are done between second 6 and second 26.
+fn done_in_20_s(dukes: &[u32], plans: Vec<QueenPlan>, slow_duke: Option<usize>) -> usize {
+    let mut world = World::fair(dukes, plans);
+    if let Some(duke) = slow_duke {
+        world.slow_down(duke, 10_000_000);
+    }
+    world.run_until(Time(6_000_000));
+    let before = world.units_done()[0];
+    world.run_until(Time(26_000_000));
+    world.units_done()[0] - before
+}
+
+#[test]
+fn a_queen_who_takes_no_results_costs_others_nothing() {
+    let other = || QueenPlan::steady("other", 4000, 50_000);
+    let mut deaf = QueenPlan { reads_every_us: u64::MAX / 2, ..QueenPlan::steady("deaf", 4000, 50_000) };
+    deaf.units.iter_mut().for_each(|unit| unit.result_bytes = 1 << 20);
+    let alone = done_in_20_s(&[4], vec![other()], None);
+    let beside = done_in_20_s(&[4], vec![other(), deaf], None);
+    assert!(alone >= 1400 && beside * 100 >= alone * 95, "{beside} instead of {alone}");
+}
+
+#[test]
+fn a_slow_queen_has_no_more_slots_than_she_can_use() {
+    let other = || QueenPlan::steady("other", 4000, 50_000);
+    // Four slots could make 80 MiB of results a second, of which she takes 2.
+    let mut slow = QueenPlan { reads_every_us: 500_000, ..QueenPlan::steady("slow", 4000, 50_000) };
+    slow.units.iter_mut().for_each(|unit| unit.result_bytes = 1 << 20);
+    let alone = done_in_20_s(&[4], vec![other()], None);
+    let beside = done_in_20_s(&[4], vec![other(), slow], None);
+    assert!(beside * 100 >= alone * 90, "{beside} instead of {alone}");
+}
+
+#[test]
+fn a_duke_with_a_slow_link_holds_nobody_up() {
+    let job = || vec![QueenPlan::steady("job", 8000, 50_000)];
+    let alone = done_in_20_s(&[4], job(), None);
+    let beside = done_in_20_s(&[4, 4], job(), Some(1));
+    assert!(beside * 100 >= alone * 95, "{beside} instead of {alone}");
 }

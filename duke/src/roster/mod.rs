@@ -8,6 +8,7 @@
 //! run again one at a time, so that the one that is to blame is found, and only it is blamed.
 
 mod check;
+mod deadlines;
 mod forget;
 mod lease;
 mod words;
@@ -19,7 +20,7 @@ use std::{
 
 use distwasm_proto::{
     ids::{BaronId, JobId},
-    limits::{PIPE_BYTES, RESULT_UNASKED_BYTES_MAX, ROOM_PATIENCE, START_WITHIN, STARTS_FAILED_MAX},
+    limits::{PIPE_BYTES, RESULT_UNASKED_BYTES_MAX, STARTS_FAILED_MAX},
     time::Time,
 };
 
@@ -45,10 +46,10 @@ struct Baron {
     pipe_bytes: u64,
     /// When the first unit in the pipe had its turn, or when the peasant was started.
     turn_since: Time,
-    /// The first unit has run; its long answer is being read.
-    answering: bool,
-    /// Since when that answer waits for room.
-    waits_since: Option<Time>,
+    /// When the first unit had run, while its long answer is being read.
+    answering_since: Option<Time>,
+    /// That answer waits for room.
+    waits: bool,
     /// Asked back by the king: nothing new for it.
     leaving: bool,
 }
@@ -81,11 +82,6 @@ impl Roster {
             self.on_event(now, event, actions);
         }
         self.feed(now, actions);
-    }
-
-    /// When [`Event::Tick`] is due next.
-    pub fn next_deadline(&self) -> Option<Time> {
-        self.barons.values().filter_map(|baron| self.deadline(baron)).min()
     }
 
     /// Whether no slot is kept, so that nothing runs or waits.
@@ -215,8 +211,7 @@ impl Roster {
 
     fn on_answer_begun(&mut self, now: Time, id: BaronId, waits: bool) {
         if let Some(baron) = self.barons.get_mut(&id) {
-            baron.answering = true;
-            baron.waits_since = waits.then_some(now);
+            (baron.answering_since, baron.waits) = (Some(now), waits);
         }
     }
 
@@ -237,7 +232,7 @@ impl Roster {
             }
             return;
         };
-        let run_us = now.micros_since(baron.turn_since);
+        let run_us = baron.answering_since.unwrap_or(now).micros_since(baron.turn_since);
         baron.turn_since = now;
         baron.end_answer();
         let done_leaving = baron.leaving && baron.pipe.is_empty() && baron.state == State::Serving;
@@ -297,50 +292,7 @@ impl Roster {
         }
     }
 
-    fn on_tick(&mut self, now: Time, actions: &mut Vec<Action>) {
-        let late: Vec<BaronId> = self
-            .barons
-            .iter()
-            .filter(|(_, baron)| self.deadline(baron).is_some_and(|deadline| deadline <= now))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in late {
-            let Some(baron) = self.barons.get_mut(&id) else { continue };
-            let was_starting = baron.state == State::Starting;
-            baron.state = match (was_starting, baron.answering) {
-                (true, _) => State::Unwanted,
-                (false, false) => State::TimedOut,
-                // Nobody takes its answer; what it runs goes elsewhere, later.
-                (false, true) => State::Disturbed,
-            };
-            let job = baron.job;
-            actions.push(Action::Kill { baron: id });
-            if was_starting {
-                self.on_program_unfit(job, actions);
-            }
-        }
-    }
-
     // ---- Shared by the above --------------------------------------------------------------------------------------
-
-    /// When a baron must give its peasant up, if nothing happens before.
-    fn deadline(&self, baron: &Baron) -> Option<Time> {
-        let timeout = self.leases.get(&baron.job)?.timeout;
-        match baron.state {
-            State::Starting => Some(baron.turn_since.after(START_WITHIN.max(timeout.unwrap_or_default()))),
-            State::Serving if baron.answering => {
-                baron.waits_since.filter(|_| baron.leaving).map(|since| since.after(ROOM_PATIENCE))
-            }
-            State::Serving if !baron.pipe.is_empty() => Some(baron.turn_since.after(timeout?)),
-            State::Vacant
-            | State::Serving
-            | State::Ending
-            | State::TimedOut
-            | State::Spared
-            | State::Disturbed
-            | State::Unwanted => None,
-        }
-    }
 
     /// Lets a baron finish what it has, and then end.
     fn leave(&mut self, id: BaronId, actions: &mut Vec<Action>) {
@@ -473,8 +425,8 @@ impl Baron {
             pipe: VecDeque::new(),
             pipe_bytes: 0,
             turn_since: now,
-            answering: false,
-            waits_since: None,
+            answering_since: None,
+            waits: false,
             leaving: false,
         }
     }
@@ -485,8 +437,7 @@ impl Baron {
     }
 
     fn end_answer(&mut self) {
-        self.answering = false;
-        self.waits_since = None;
+        (self.answering_since, self.waits) = (None, false);
     }
 
     fn take_first(&mut self) -> Option<Queued> {

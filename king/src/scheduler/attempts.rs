@@ -32,7 +32,7 @@ impl Scheduler {
             self.judged.insert(id);
         }
         if !fetched && matches!(outcome, Outcome::Done { .. } | Outcome::Failed { .. }) {
-            job.unit_time.measure(run_us);
+            job.measure(run_us);
         }
         let (retries, is_unclaimed) = (job.spec.retries, job.unclaimed);
         let Some(unit) = job.units.get_mut(unit_no) else { return };
@@ -81,7 +81,7 @@ impl Scheduler {
         let Attempt { job: job_id, input_bytes, .. } = *attempt;
         self.unload(duke, job_id, input_bytes);
         if let Some(job) = self.jobs.get_mut(&job_id) {
-            job.unit_time.measure(run_us);
+            job.measure(run_us);
             job.offers.push_back(id);
         }
     }

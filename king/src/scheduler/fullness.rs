@@ -7,15 +7,15 @@ use distwasm_proto::{
     time::Time,
 };
 
-use super::{Alarm, Scheduler, job::Job};
+use super::{Alarm, Attempt, Scheduler, Stage, job::Job};
 
 /// What is seen of a job whose results were full lately, from one look to the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Fullness {
-    /// How many slots it can use: as many as had something to do when it was looked at last. `None` until then.
+    /// How many slots it can use: as many as were at work before it was looked at last. `None` until then.
     pub(super) usable: Option<u32>,
-    /// Its queen has taken results since.
-    pub(super) heard: bool,
+    /// What its attempts took that ended since, in microseconds.
+    pub(super) worked_us: u64,
 }
 
 impl Scheduler {
@@ -28,29 +28,39 @@ impl Scheduler {
         }
     }
 
-    /// Counts the slots that a job can use: none if its queen takes nothing; more with every look at which there is room.
+    /// Counts the slots that a job can use: those that were at work if it is full, and more with every look at which
+    /// there is room.
     pub(super) fn look_at_fullness(&mut self, now: Time, id: JobId) {
-        let busy = self.busy_slots(id);
+        let long_at_work = self.long_at_work(now, id);
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        let Some(Fullness { usable, heard }) = job.fullness.take() else { return };
-        let wanted = job.need();
-        let usable = match (job.is_full(), heard, usable) {
-            (true, true, _) => Some(busy),
-            (true, false, _) => Some(0),
-            (false, _, usable) => usable.map(|slots| 2 * slots + 1).filter(|slots| *slots < wanted),
+        let Some(Fullness { usable, worked_us }) = job.fullness.take() else { return };
+        let look_us = u64::try_from(FULL_LOOK.as_micros()).unwrap_or(u64::MAX);
+        let at_work = u32::try_from((worked_us.saturating_add(look_us / 2)) / look_us).unwrap_or(u32::MAX);
+        let usable = match usable {
+            _ if job.is_full() => Some(at_work.max(long_at_work)),
+            // It may be full again in no time.
+            Some(slots) if job.results_bytes >= RESULTS_BYTES / 2 => Some(slots),
+            Some(slots) => Some(slots.saturating_mul(2).saturating_add(1)).filter(|slots| *slots < job.need()),
+            None => None,
         };
         if usable.is_some() {
-            job.fullness = Some(Fullness { usable, heard: false });
+            job.fullness = Some(Fullness { usable, worked_us: 0 });
             self.alarms.insert((now.after(FULL_LOOK), Alarm::Full(id)));
         }
         self.deal = true;
     }
 
-    /// Slots of a job that have something to do.
-    fn busy_slots(&self, id: JobId) -> u32 {
+    /// Slots whose units have been running for as long as from one look to the next, and not longer than others: what
+    /// runs longer waits for room for its result.
+    fn long_at_work(&self, now: Time, id: JobId) -> u32 {
         let Some(job) = self.jobs.get(&id) else { return 0 };
-        let leases = job.by_load.iter().filter_map(|(_, duke)| self.dukes.get(duke)?.leases.get(&id));
-        leases.map(|lease| lease.running.min(lease.slots)).sum()
+        let is_long = |attempt: &&Attempt| {
+            attempt.job == id
+                && attempt.stage == Stage::Running
+                && attempt.since.after(FULL_LOOK) <= now
+                && job.is_explained_until(attempt.since).is_none_or(|until| until > now)
+        };
+        u32::try_from(self.attempts.values().filter(is_long).count()).unwrap_or(u32::MAX).min(job.slots)
     }
 }
 
@@ -58,5 +68,13 @@ impl Job {
     /// Whether it can take no more results before its queen has taken some.
     pub(super) fn is_full(&self) -> bool {
         self.results_bytes >= RESULTS_BYTES || !self.offers.is_empty()
+    }
+
+    /// Takes note of what an attempt took.
+    pub(super) fn measure(&mut self, run_us: u64) {
+        self.unit_time.measure(run_us);
+        if let Some(fullness) = &mut self.fullness {
+            fullness.worked_us = fullness.worked_us.saturating_add(run_us);
+        }
     }
 }

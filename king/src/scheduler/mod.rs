@@ -267,9 +267,6 @@ impl Scheduler {
         debug_assert!(job.results_bytes >= bytes && job.unheard >= verdicts, "more was heard than was said");
         job.results_bytes = job.results_bytes.saturating_sub(bytes);
         job.unheard = job.unheard.saturating_sub(verdicts);
-        if let Some(fullness) = &mut job.fullness {
-            fullness.heard = true;
-        }
         self.hungry.insert(id);
         self.end_if_complete(id, actions);
     }

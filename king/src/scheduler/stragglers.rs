@@ -82,7 +82,7 @@ impl Scheduler {
 
 impl Job {
     /// Until when what was handed out then may be running as its finished peers were; `None` if none has finished.
-    fn is_explained_until(&self, since: Time) -> Option<Time> {
+    pub(super) fn is_explained_until(&self, since: Time) -> Option<Time> {
         let typical = Duration::from_micros(self.unit_time.average_us()?);
         Some(since.after(typical.saturating_mul(STRAGGLER_FACTOR)).after(STRAGGLER_PATIENCE))
     }

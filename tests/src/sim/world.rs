@@ -269,6 +269,13 @@ impl World {
         world
     }
 
+    /// Adds up to so many microseconds to what each message of this duke takes, who came at the beginning.
+    pub fn slow_down(&mut self, duke: usize, us: u64) {
+        let machine = self.dukes.keys().nth(duke).copied();
+        let links = self.machines.iter().filter(|(_, of)| Some(**of) == machine);
+        self.slow_links.extend(links.map(|(link, _)| (*link, us)));
+    }
+
     fn empty(dice: Dice, weather: Weather, plans: Vec<QueenPlan>, log: bool) -> World {
         let mut world = World {
             now: Time::default(),
