@@ -1,1 +1,56 @@
 //! Benchmarks of the whole system, and the loops that they are compared with. Their results are in `results/`.
+//!
+//! [`cases`] has one file for each case. Most of them are a contest ([`contest`]): the system, in a kingdom of its own
+//! ([`kingdom`]), and its references, each a command whose time, processor time and memory are measured in the same
+//! way ([`processes`]), take turns on the same inputs ([`inputs`]). The references are other faces of this program
+//! ([`guest_loop`], [`one`]). For what no files are needed there are a queen and dukes that are only links
+//! ([`generator`], [`echo_dukes`]). What comes out goes to [`report`] and [`chart`].
+
+pub mod cases;
+pub mod chart;
+pub mod contest;
+pub mod echo_dukes;
+pub mod figures;
+pub mod generator;
+pub mod guest_loop;
+pub mod inputs;
+pub mod kingdom;
+pub mod native;
+pub mod one;
+pub mod options;
+pub mod place;
+pub mod processes;
+pub mod report;
+pub mod say;
+
+#[path = "../../examples/hash/src/search.rs"]
+#[allow(
+    missing_docs,
+    clippy::indexing_slicing,
+    dead_code,
+    reason = "the example's own search, which has no WASM in it"
+)]
+mod search;
+#[path = "../../examples/hash/src/sha256.rs"]
+#[allow(missing_docs, clippy::indexing_slicing, reason = "the example's own hash")]
+mod sha256;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::options::{Command, Options};
+
+/// Does what the command line says.
+///
+/// # Errors
+///
+/// When something cannot be measured, or a result is wrong.
+pub fn run(options: Options) -> Result<ExitCode> {
+    match options.command {
+        None => cases::run(&options.run),
+        Some(Command::Loop(options)) => guest_loop::run(&options),
+        Some(Command::One(options)) => one::run(&options),
+        Some(Command::EchoDuke(options)) => echo_dukes::run(&options),
+    }
+}

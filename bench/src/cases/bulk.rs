@@ -1,0 +1,76 @@
+//! Large files: what a byte costs, and whether memory stays within its bounds.
+
+use anyhow::Result;
+
+use super::{command_line::Contest, cpus, scaled, tiny::ratio};
+use crate::{
+    contest::{self, Standing},
+    inputs::{Inputs, text},
+    kingdom::Kingdom,
+    options::{Kind, Run, Task},
+    place::{Place, root},
+    report::{Bound, Chapter, Goal},
+};
+
+const MIB: usize = 1 << 20;
+const BULK_UNITS: u64 = 1000;
+const HUGE_UNITS: u64 = 8;
+const HUGE_MIB: usize = 256;
+/// Runs that each take many seconds.
+const HUGE_RUNS: usize = 3;
+
+fn upper<'a>(options: &'a Run, place: &'a Place, units: u64, bytes: usize) -> Result<Contest<'a>> {
+    let inputs = Inputs::make(place.path().join("input"), units, Task::Upper, |number| text(number, bytes))?;
+    Ok(Contest { options, place, guest: root().join("tests/guests/upper.wat"), inputs })
+}
+
+/// Files of a mebibyte.
+pub(super) fn bulk(options: &Run, place: &Place) -> Result<Chapter> {
+    let kingdom = Kingdom::new(place, cpus(options))?;
+    let units = scaled(options, BULK_UNITS);
+    let contest = upper(options, place, units, MIB)?;
+    let mut contestants = vec![contest.guest_loop(Kind::Kept)?, contest.queen(Some(&kingdom))];
+    contestants.push(contest.queen(None));
+    contestants.push(contest.native_loop(Task::Upper));
+    contestants.extend(contest.process_each(units, 2)?);
+    contestants.extend(contest.python_pool(2)?);
+    let standings = contest::hold(place, options.runs, &contestants)?;
+    let work = format!("{units} files of 1 MiB, in upper case by `tests/guests/upper.wat`.");
+    let goals = vec![Goal::ratio("bulk", "wall ÷ loop (a)", ratio(&standings), 1.6)];
+    Ok(Chapter {
+        work,
+        tables: vec![contest::table(&standings)],
+        goals,
+        notes: contest::notes(&standings),
+        ..Chapter::default()
+    })
+}
+
+/// Files of a quarter of a gibibyte. The king's bound is `max(WINDOW_BYTES, largest input)`, as much again for results,
+/// and `CONNECTION_WINDOW_BYTES` for each of two connections; the queen's is one result, and one that arrives.
+pub(super) fn huge(options: &Run, place: &Place) -> Result<Chapter> {
+    let kingdom = Kingdom::new(place, cpus(options))?;
+    let units = scaled(options, HUGE_UNITS);
+    let contest = upper(options, place, units, HUGE_MIB * MIB)?;
+    let contestants = [contest.guest_loop(Kind::Kept)?, contest.queen(Some(&kingdom)), contest.queen(None)];
+    let standings = contest::hold(place, options.runs.min(HUGE_RUNS), &contestants)?;
+    let peak_mib = |process: &str| {
+        let peaks = standings.get(1).map(Standing::peaks).unwrap_or_default();
+        peaks.get(process).copied().unwrap_or(0) as f64 / 1024.0
+    };
+    let work = format!("{units} files of {HUGE_MIB} MiB, in upper case by `tests/guests/upper.wat`.");
+    let programs_own = 32.0;
+    let king_mib = 2.0 * HUGE_MIB as f64 + 2.0 * 16.0 + programs_own;
+    let queen_mib = 2.0 * HUGE_MIB as f64 + 9.0 + 16.0 + programs_own;
+    let goals = vec![
+        Goal::ratio("huge", "wall ÷ loop (a)", ratio(&standings), 1.6),
+        Goal::figure("huge", "peak memory of the king", peak_mib("king"), Bound::AtMost(king_mib), "MiB"),
+        Goal::figure("huge", "peak memory of the queen", peak_mib("queen"), Bound::AtMost(queen_mib), "MiB"),
+    ];
+    let note = "The bounds on memory are those of ARCHITECTURE.md: an input and a result of the largest size for the king, \
+                a result and the one that arrives for the queen; 16 MiB for each connection; 32 MiB for what the program \
+                takes by itself."
+        .to_owned();
+    let notes = std::iter::once(note).chain(contest::notes(&standings)).collect();
+    Ok(Chapter { work, tables: vec![contest::table(&standings)], goals, notes, ..Chapter::default() })
+}

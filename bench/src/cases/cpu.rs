@@ -1,0 +1,52 @@
+//! Units of about ten milliseconds: what scheduling costs where the work is elsewhere.
+
+use anyhow::Result;
+
+use super::{command_line::Contest, cpus, scaled, tiny::ratio};
+use crate::{
+    contest,
+    inputs::Inputs,
+    kingdom::Kingdom,
+    options::{Kind, Run, Task},
+    place::{Place, root},
+    report::{Chapter, Goal},
+    search,
+};
+
+const UNITS: u64 = 1000;
+/// Searches that differ; more would take long to find.
+const SEARCHES: u64 = 50;
+/// How many hashes a search takes: about 10 ms in the guest.
+const HASHES: std::ops::Range<u64> = 20_000..40_000;
+
+/// Searches for hashes that begin with zeros.
+pub(super) fn measure(options: &Run, place: &Place) -> Result<Chapter> {
+    let units = scaled(options, UNITS);
+    let searches: Vec<u64> = (1..).filter(|a| is_right_length(*a)).take(usize::try_from(SEARCHES)?).collect();
+    let inputs = Inputs::make(place.path().join("input"), units, Task::Hash, |number| {
+        let at = usize::try_from(number % SEARCHES).unwrap_or(0);
+        format!("{} 4\n", searches.get(at).copied().unwrap_or(0)).into_bytes()
+    })?;
+    let kingdom = Kingdom::new(place, cpus(options))?;
+    let contest = Contest { options, place, guest: root().join("examples/hash/hash.wasm"), inputs };
+    let mut contestants = vec![contest.guest_loop(Kind::Kept)?, contest.queen(Some(&kingdom))];
+    contestants.push(contest.queen(None));
+    contestants.push(contest.native_loop(Task::Hash));
+    contestants.extend(contest.process_each(units, 2)?);
+    contestants.extend(contest.python_pool(2)?);
+    let standings = contest::hold(place, options.runs, &contestants)?;
+    let work = format!("{units} searches of 20,000 to 40,000 hashes by `examples/hash/hash.wasm`.");
+    let goals = vec![Goal::ratio("cpu", "wall ÷ loop (a)", ratio(&standings), 1.03)];
+    Ok(Chapter {
+        work,
+        tables: vec![contest::table(&standings)],
+        goals,
+        notes: contest::notes(&standings),
+        ..Chapter::default()
+    })
+}
+
+/// Whether the search for four zeros takes about as long as it should.
+fn is_right_length(a: u64) -> bool {
+    i64::try_from(a).is_ok_and(|a| HASHES.contains(&search::find(a, 4)))
+}

@@ -1,0 +1,116 @@
+//! A king between a queen and dukes that are only links: what he costs by himself.
+
+use std::{process::Command, thread::park_timeout, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use distwasm_proto::time::Clock;
+
+use crate::{
+    generator::{self, Job, Outcome},
+    kingdom::{Daemon, Kingdom},
+    place::Place,
+    processes,
+};
+
+/// How long a thousand dukes may take to join.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Anything: no simulated duke looks at it.
+const PROGRAM: &[u8] = b"\0asm\x01\0\0\0";
+
+/// One run.
+pub(super) struct Measured {
+    pub(super) outcome: Outcome,
+    pub(super) king_cpu_us: u64,
+    pub(super) dukes_cpu_us: u64,
+    pub(super) queen_cpu_us: u64,
+    /// Of all other processes of the machine.
+    pub(super) others_us: u64,
+    /// The king's, in KiB.
+    pub(super) peak_kib: u64,
+}
+
+impl Measured {
+    /// This much processor time for one unit, in microseconds.
+    pub(super) fn each(&self, cpu_us: u64) -> f64 {
+        cpu_us as f64 / self.outcome.units.max(1) as f64
+    }
+
+    /// How long it took, and what others did meanwhile.
+    pub(super) fn disturbance(&self) -> (u64, u64) {
+        (self.outcome.wall_us, self.others_us)
+    }
+
+    /// How many processors the king kept busy.
+    pub(super) fn king_processors(&self) -> f64 {
+        self.king_cpu_us as f64 / self.outcome.wall_us.max(1) as f64
+    }
+
+    pub(super) fn units_per_second(&self) -> f64 {
+        self.outcome.units as f64 * 1e6 / self.outcome.wall_us.max(1) as f64
+    }
+}
+
+/// What simulated dukes have.
+#[derive(Clone, Copy)]
+pub(super) struct Dukes {
+    pub(super) dukes: usize,
+    pub(super) cpus: u32,
+    pub(super) unit_us: u64,
+}
+
+/// How many units there are to be.
+#[derive(Clone, Copy)]
+pub(super) struct Demand {
+    pub(super) units: u64,
+    pub(super) within: Option<Duration>,
+    pub(super) open_max: u64,
+}
+
+/// Simulated dukes of a king, in a process of their own.
+pub(super) fn echo_dukes(place: &Place, kingdom: &Kingdom, dukes: Dukes) -> Result<Daemon> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["echo-duke", "--king", &kingdom.address, "--dukes", &dukes.dukes.to_string()]);
+    command.args(["--cpus", &dukes.cpus.to_string(), "--unit-us", &dukes.unit_us.to_string()]);
+    let mut daemon = Daemon::start(command, "dukes", place.path())?;
+    let clock = Clock::start();
+    while !daemon.log().contains("ready") {
+        let is_late = Duration::from_micros(clock.now().0) > PATIENCE;
+        ensure!(!is_late && !daemon.has_ended()?, "the simulated dukes did not join: {}", daemon.last_words());
+        park_timeout(Duration::from_millis(5));
+    }
+    Ok(daemon)
+}
+
+/// Submits made-up units to a king with simulated dukes.
+pub(super) fn submit(kingdom: &Kingdom, dukes: &Daemon, demand: Demand) -> Result<Measured> {
+    let (program, Demand { units, within, open_max }) = (Bytes::from_static(PROGRAM), demand);
+    let job = Job { king: kingdom.address.clone(), program, units, within, open_max, are_sums: false };
+    measure(kingdom, &job, || processes::cpu_us(dukes.id()).unwrap_or(0))
+}
+
+/// The same to any kingdom; `dukes_cpu_us` says what the dukes have used so far.
+pub(super) fn measure(kingdom: &Kingdom, job: &Job, dukes_cpu_us: impl Fn() -> u64) -> Result<Measured> {
+    let king = kingdom.king.id();
+    let cpu_us = || [Some(king), Some(std::process::id())].map(|id| id.and_then(processes::cpu_us).unwrap_or(0));
+    let machine_before = processes::machine_cpu_us();
+    let (before, dukes_before) = (cpu_us(), dukes_cpu_us());
+    processes::forget_peak(king);
+    let outcome = generator::submit(job).with_context(|| kingdom.last_words())?;
+    kingdom.settle()?;
+    let (after, dukes_after) = (cpu_us(), dukes_cpu_us());
+    let ([king_before, queen_before], [king_after, queen_after]) = (before, after);
+    let (king_cpu_us, queen_cpu_us) = (king_after - king_before, queen_after - queen_before);
+    let dukes_cpu_us = dukes_after - dukes_before;
+    let ours_us = king_cpu_us + queen_cpu_us + dukes_cpu_us;
+    let others_us = (processes::machine_cpu_us() - machine_before).saturating_sub(ours_us);
+    Ok(Measured {
+        outcome,
+        king_cpu_us,
+        dukes_cpu_us,
+        queen_cpu_us,
+        others_us,
+        peak_kib: processes::peak_kib(king).unwrap_or(0),
+    })
+}

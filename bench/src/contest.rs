@@ -1,0 +1,226 @@
+//! A contest: the system and its references take turns on the same inputs, each a command that is measured in the same
+//! way.
+
+use std::{
+    fs::{self, File},
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    figures::{Figures, bytes, digits, time},
+    inputs::Inputs,
+    kingdom::Kingdom,
+    place::{Place, tail},
+    processes::{self, Peaks, Watch},
+    report::Table,
+    say,
+};
+
+/// Makes the command of one run, given the output folder.
+pub type MakeCommand<'a> = Box<dyn Fn(&Path) -> Result<Command> + 'a>;
+
+/// Who takes part.
+pub struct Contestant<'a> {
+    /// How it is called in the table.
+    pub name: String,
+    /// What its first process is called.
+    pub process: &'static str,
+    /// What it answers.
+    pub inputs: Inputs,
+    /// It is run in the first so many rounds only.
+    pub rounds_max: usize,
+    /// Its command.
+    pub command: MakeCommand<'a>,
+    /// The kingdom that works for it.
+    pub kingdom: Option<&'a Kingdom>,
+    /// The exit status that is right.
+    pub status: i32,
+}
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// From start to end, in microseconds.
+    pub wall_us: u64,
+    /// Of all processes together, in microseconds.
+    pub cpu_us: u64,
+    /// Of all other processes of the machine, in microseconds.
+    pub others_us: u64,
+    /// The most memory of each kind of process, in KiB.
+    pub peaks: Peaks,
+}
+
+/// What a contestant has achieved.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// Who.
+    pub name: String,
+    /// How many units each run had.
+    pub units: u64,
+    /// Every run but the first.
+    pub samples: Vec<Sample>,
+}
+
+impl Standing {
+    /// From start to end, in microseconds.
+    pub fn wall_us(&self) -> Figures {
+        self.samples.iter().map(|sample| sample.wall_us as f64).collect()
+    }
+
+    /// Wall time of a unit, in microseconds.
+    pub fn wall_us_each(&self) -> f64 {
+        self.wall_us().median() / self.units.max(1) as f64
+    }
+
+    /// Of all processes, in microseconds.
+    pub fn cpu_us(&self) -> Figures {
+        self.samples.iter().map(|sample| sample.cpu_us as f64).collect()
+    }
+
+    /// Processor time of a unit, in microseconds.
+    pub fn cpu_us_each(&self) -> f64 {
+        self.cpu_us().median() / self.units.max(1) as f64
+    }
+
+    /// The most memory of each kind of process in any run, in KiB.
+    pub fn peaks(&self) -> Peaks {
+        let mut peaks = Peaks::new();
+        for (name, kib) in self.samples.iter().flat_map(|sample| &sample.peaks) {
+            let peak = peaks.entry(name.clone()).or_default();
+            *peak = (*peak).max(*kib);
+        }
+        peaks
+    }
+
+    fn memory(&self) -> String {
+        let peaks = self.peaks();
+        let text: Vec<String> = peaks.iter().map(|(name, kib)| format!("{name} {}", bytes(kib << 10))).collect();
+        text.join(", ")
+    }
+}
+
+/// Lets the contestants take turns: one round that does not count, and so many that do. Results are checked each time.
+///
+/// # Errors
+///
+/// When something cannot be run, or has a wrong result.
+pub fn hold(place: &Place, rounds: usize, contestants: &[Contestant<'_>]) -> Result<Vec<Standing>> {
+    turns(place, 0..=rounds, contestants)
+}
+
+/// The same without the round that does not count.
+///
+/// # Errors
+///
+/// When something cannot be run, or has a wrong result.
+pub fn hold_cold(place: &Place, rounds: usize, contestants: &[Contestant<'_>]) -> Result<Vec<Standing>> {
+    turns(place, 1..=rounds, contestants)
+}
+
+fn turns(place: &Place, rounds: RangeInclusive<usize>, contestants: &[Contestant<'_>]) -> Result<Vec<Standing>> {
+    let mut standings: Vec<Standing> = contestants
+        .iter()
+        .map(|who| Standing { name: who.name.clone(), units: who.inputs.units, samples: Vec::new() })
+        .collect();
+    for round in rounds {
+        for (who, standing) in contestants.iter().zip(&mut standings) {
+            if round > who.rounds_max {
+                continue;
+            }
+            let sample = take_turn(place, who).with_context(|| format!("in round {round}, {}", who.name))?;
+            let what = if round == 0 { "warm-up".to_owned() } else { format!("round {round}") };
+            say::note(&format!("  {what}: {}: {}", who.name, time(sample.wall_us as f64)));
+            if round > 0 {
+                standing.samples.push(sample);
+            }
+        }
+    }
+    Ok(standings)
+}
+
+fn take_turn(place: &Place, who: &Contestant<'_>) -> Result<Sample> {
+    let arena = place.folder("arena")?;
+    let output = arena.join("output");
+    fs::create_dir(&output)?;
+    let mut command = (who.command)(&output)?;
+    let log = place.path().join("contestant.log");
+    let file = File::create(&log)?;
+    command.stdout(file.try_clone()?).stderr(file);
+    let mut watched = who.kingdom.map(Kingdom::members).unwrap_or_default();
+    watched.iter().for_each(|(_, id)| processes::forget_peak(*id));
+    place.await_calm();
+    let machine_us_before = processes::machine_cpu_us();
+    let cpu_us_before = who.kingdom.map_or(0, Kingdom::cpu_us);
+    let mut watch = None;
+    let finished = processes::run(&mut command, |id| {
+        watched.push((who.process.to_owned(), id));
+        watch = Some(Watch::start(watched));
+    })?;
+    let peaks = watch.map(Watch::stop).unwrap_or_default();
+    if finished.status != Some(who.status) {
+        let kingdom = who.kingdom.map(Kingdom::last_words).unwrap_or_default();
+        bail!("it ended with {:?}: {}\n{kingdom}", finished.status, tail(&log));
+    }
+    if let Some(kingdom) = who.kingdom {
+        kingdom.settle()?;
+    }
+    let cpu_us = finished.cpu_us + who.kingdom.map_or(0, Kingdom::cpu_us).saturating_sub(cpu_us_before);
+    let others_us = (processes::machine_cpu_us() - machine_us_before).saturating_sub(cpu_us);
+    who.inputs.check(&output)?;
+    fs::remove_dir_all(&arena)?;
+    Ok(Sample { wall_us: finished.wall_us, cpu_us, others_us, peaks })
+}
+
+/// All standings as a table; times are compared with those of the first, unit by unit.
+pub fn table(standings: &[Standing]) -> Table {
+    let mut table = Table::new(&["", "wall, median", "spread", "× loop", "CPU", "CPU a unit", "peak memory"]);
+    let reference = standings.first().map_or(0.0, Standing::wall_us_each);
+    for standing in standings {
+        let (wall, runs) = (standing.wall_us(), standing.samples.len());
+        let spread = match runs {
+            1 => "one run".to_owned(),
+            _ => format!("{} to {}", time(wall.min()), time(wall.max())),
+        };
+        let fewer = standings.first().is_some_and(|first| first.units != standing.units);
+        let name = if fewer { format!("{}, {} units", standing.name, standing.units) } else { standing.name.clone() };
+        table.row([
+            name,
+            time(wall.median()),
+            spread,
+            digits(standing.wall_us_each() / reference),
+            time(standing.cpu_us().median()),
+            time(standing.cpu_us_each()),
+            standing.memory(),
+        ]);
+    }
+    table
+}
+
+/// What a reader must know if others were at work on the machine meanwhile.
+pub fn notes(standings: &[Standing]) -> Vec<String> {
+    let samples = standings.iter().flat_map(|standing| &standing.samples);
+    disturbance(samples.map(|sample| (sample.wall_us, sample.others_us)))
+}
+
+/// The same of times, each with the processor time that others had meanwhile, in microseconds.
+pub fn disturbance(times: impl Iterator<Item = (u64, u64)>) -> Vec<String> {
+    let (wall_us, others_us) = times.fold((0, 0), |(wall, others), (more, too)| (wall + more, others + too));
+    let percent = 100.0 * others_us as f64 / wall_us.max(1) as f64;
+    if percent <= DISTURBANCE_PERCENT {
+        return Vec::new();
+    }
+    let percent = digits(percent);
+    vec![format!("Other processes used {percent} % of one processor during the runs: these figures are disturbed.")]
+}
+
+/// What others may use of one processor before it is told. The kernel's own threads are among them.
+const DISTURBANCE_PERCENT: f64 = 15.0;
+
+/// A folder for a contestant's own inputs.
+pub fn own_folder(place: &Place, name: &str) -> PathBuf {
+    place.path().join(format!("input-{name}"))
+}

@@ -1,0 +1,105 @@
+//! Medians, and numbers as people read them.
+
+/// Some measurements of the same thing.
+#[derive(Clone, Debug, Default)]
+pub struct Figures(Vec<f64>);
+
+impl Figures {
+    /// The middle one; between the middle two if they are even in number; 0 without any.
+    pub fn median(&self) -> f64 {
+        let (Some(low), Some(high)) = (self.0.get(self.0.len().saturating_sub(1) / 2), self.0.get(self.0.len() / 2))
+        else {
+            return 0.0;
+        };
+        (low + high) / 2.0
+    }
+
+    /// The least.
+    pub fn min(&self) -> f64 {
+        self.0.first().copied().unwrap_or(0.0)
+    }
+
+    /// The greatest.
+    pub fn max(&self) -> f64 {
+        self.0.last().copied().unwrap_or(0.0)
+    }
+
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl FromIterator<f64> for Figures {
+    fn from_iter<I: IntoIterator<Item = f64>>(figures: I) -> Figures {
+        let mut figures: Vec<f64> = figures.into_iter().collect();
+        figures.sort_by(f64::total_cmp);
+        Figures(figures)
+    }
+}
+
+/// A time in microseconds with a unit that suits it.
+pub fn time(us: f64) -> String {
+    match us {
+        us if us < 1000.0 => format!("{} µs", digits(us)),
+        us if us < 1_000_000.0 => format!("{} ms", digits(us / 1000.0)),
+        us => format!("{} s", digits(us / 1_000_000.0)),
+    }
+}
+
+/// Three digits that count, more if the number is large.
+pub fn digits(number: f64) -> String {
+    if number < 0.0 {
+        return format!("−{}", digits(-number));
+    }
+    match number {
+        small if small < 10.0 => format!("{number:.2}"),
+        middle if middle < 100.0 => format!("{number:.1}"),
+        _ => count(number.round() as u64),
+    }
+}
+
+/// A whole number in groups of three digits.
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Bytes with a unit that suits them.
+pub fn bytes(bytes: u64) -> String {
+    match bytes {
+        few if few < 1 << 10 => format!("{few} B"),
+        few if few < 1 << 20 => format!("{} KiB", digits(few as f64 / 1024.0)),
+        many => format!("{} MiB", digits(many as f64 / f64::from(1 << 20))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians() {
+        let median = |figures: &[f64]| figures.iter().copied().collect::<Figures>().median();
+        assert_eq!([median(&[]), median(&[3.0]), median(&[9.0, 1.0, 2.0])], [0.0, 3.0, 2.0]);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 9.0]), 3.0);
+    }
+
+    #[test]
+    fn numbers_for_people() {
+        assert_eq!(
+            [time(12.345), time(12_345.0), time(1.5e6), time(345.6e6)],
+            ["12.3 µs", "12.3 ms", "1.50 s", "346 s"]
+        );
+        assert_eq!([count(7), count(1234), count(1_234_567)], ["7", "1,234", "1,234,567"]);
+        assert_eq!([digits(-0.5), digits(-1234.0)], ["−0.50", "−1,234"]);
+        assert_eq!([bytes(5), bytes(2048), bytes(3 << 20)], ["5 B", "2.00 KiB", "3.00 MiB"]);
+    }
+}

@@ -1,0 +1,113 @@
+//! The reference: threads that take inputs from one list, call the guest in this very process, and write the outputs.
+//! The least that anything with these inputs, this guest and these outputs can cost.
+//!
+//! Engine, guest and streams are those of a peasant. Like a peasant's, the program comes compiled.
+
+use std::{
+    fs,
+    path::Path,
+    process::ExitCode,
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    thread,
+};
+
+use anyhow::{Context, Result, anyhow};
+use distwasm_peasant::{
+    abi::{self, Abi, Unit},
+    guest::Grants,
+    program::Program,
+};
+use distwasm_proto::limits::GUEST_MEMORY_BYTES;
+
+use crate::{
+    native,
+    options::{Kind, Loop, Task},
+};
+
+/// Answers all inputs. The exit status is that of a queen: 1 if some failed.
+///
+/// # Errors
+///
+/// When files cannot be read or written, or the guest cannot be loaded.
+pub fn run(options: &Loop) -> Result<ExitCode> {
+    fs::create_dir_all(&options.output)?;
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&options.input)? {
+        names.push(entry?.file_name());
+    }
+    let (next, failed) = (AtomicUsize::new(0), AtomicU64::new(0));
+    let work = |number: usize| -> Result<()> {
+        let mut callee = Callee::new(options)?;
+        let unfinished = options.output.join(format!(".unfinished-{number}"));
+        while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let input = fs::read(options.input.join(name))?;
+            match callee.answer(input) {
+                Ok(answer) => {
+                    fs::write(&unfinished, answer)?;
+                    fs::rename(&unfinished, options.output.join(name))?;
+                }
+                Err(_failure) => {
+                    failed.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> = (0..options.threads).map(|number| scope.spawn(move || work(number))).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?)
+    })?;
+    Ok(ExitCode::from(u8::from(failed.into_inner() > 0)))
+}
+
+/// Who answers.
+pub enum Callee {
+    /// A guest.
+    Guest(Box<dyn Abi>),
+    /// This program itself, and its last answer.
+    Native(Task, Vec<u8>),
+}
+
+impl Callee {
+    fn new(options: &Loop) -> Result<Callee> {
+        match (options.kind, options.task) {
+            (Kind::Native, task) => Ok(Callee::Native(task.context("--kind native needs --task")?, Vec::new())),
+            (kind, _) => Callee::guest(options.compiled.as_deref().context("no --compiled")?, kind == Kind::Fresh),
+        }
+    }
+
+    /// A guest, ready to answer.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be loaded or initialised.
+    pub fn guest(compiled: &Path, fresh: bool) -> Result<Callee> {
+        let bytes_max = usize::try_from(GUEST_MEMORY_BYTES)?;
+        let grants = Grants { fresh, memory_bytes_max: bytes_max, output_bytes_max: bytes_max, ..Grants::default() };
+        // SAFETY: the file was made by `peasant compile` for this very run, and nobody changes it.
+        let program = unsafe { Program::load(compiled, &grants)? };
+        program.make_image()?;
+        let runtime = abi::runtime(&program, &grants)?;
+        let guest = abi::start(program, grants, runtime).map_err(|failure| anyhow!(failure.message))?;
+        Ok(Callee::Guest(guest))
+    }
+
+    /// Answers one input.
+    ///
+    /// # Errors
+    ///
+    /// What the guest failed of.
+    pub fn answer(&mut self, input: Vec<u8>) -> Result<&[u8]> {
+        match self {
+            Callee::Guest(guest) => {
+                let unit = Unit { input: input.into(), description: None };
+                guest.answer(unit).map_err(|failure| anyhow!(failure.message))
+            }
+            Callee::Native(task, answer) => {
+                *answer = native::answer(*task, &input)?;
+                Ok(answer)
+            }
+        }
+    }
+}

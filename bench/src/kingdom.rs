@@ -1,0 +1,157 @@
+//! A king and a duke of their own for one case, on this machine.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command},
+    thread::park_timeout,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use distwasm_proto::time::Clock;
+
+use crate::{
+    place::{Place, program, tail},
+    processes::{self, Children},
+};
+
+/// How long anything may take that should take a moment.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A daemon, killed when it is dropped.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Starts it, with its log in a file of this folder.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn start(mut command: Command, name: &str, folder: &Path) -> Result<Daemon> {
+        let log = folder.join(format!("{name}.log"));
+        let file = File::create(&log)?;
+        let child = command.stdout(file.try_clone()?).stderr(file).spawn().with_context(|| format!("no {name}"))?;
+        Ok(Daemon { child, log })
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All that it has said.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Its last words.
+    pub fn last_words(&self) -> String {
+        tail(&self.log)
+    }
+
+    /// Whether it has ended.
+    ///
+    /// # Errors
+    ///
+    /// When nobody knows.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _killed = self.child.kill();
+        let _waited = self.child.wait();
+    }
+}
+
+/// A king, and a duke if somebody is to work.
+#[derive(Debug)]
+pub struct Kingdom {
+    /// Where the king is.
+    pub address: String,
+    /// The king.
+    pub king: Daemon,
+    duke: Option<Daemon>,
+}
+
+impl Kingdom {
+    /// A king without dukes.
+    ///
+    /// # Errors
+    ///
+    /// When he does not listen in time.
+    pub fn without_dukes(place: &Place) -> Result<Kingdom> {
+        let port_file = place.path().join("port");
+        let _old = fs::remove_file(&port_file);
+        let mut command = program("king")?;
+        command.args(["--listen", "127.0.0.1:0", "--http", "none", "--port-file"]).arg(&port_file);
+        let king = Daemon::start(command, "king", place.path())?;
+        let clock = Clock::start();
+        loop {
+            if let Ok(address) = fs::read_to_string(&port_file) {
+                return Ok(Kingdom { address: address.trim().to_owned(), king, duke: None });
+            }
+            if Duration::from_micros(clock.now().0) > PATIENCE {
+                bail!("the king does not listen: {}", king.last_words());
+            }
+            park_timeout(Duration::from_millis(2));
+        }
+    }
+
+    /// A king, and a duke with so many slots and a cache of his own.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be started.
+    pub fn new(place: &Place, cpus: usize) -> Result<Kingdom> {
+        let mut kingdom = Kingdom::without_dukes(place)?;
+        let mut command = program("duke")?;
+        command.args(["--king-address", &kingdom.address, "--num-cpus", &cpus.to_string(), "--cache"]);
+        command.arg(place.folder("duke-cache")?);
+        kingdom.duke = Some(Daemon::start(command, "duke", place.path())?);
+        Ok(kingdom)
+    }
+
+    /// King and duke, by name and number.
+    pub fn members(&self) -> Vec<(String, u32)> {
+        let duke = self.duke.iter().map(|duke| ("duke".to_owned(), duke.id()));
+        std::iter::once(("king".to_owned(), self.king.id())).chain(duke).collect()
+    }
+
+    /// The processor time that all have had, with peasants that have ended, in microseconds.
+    pub fn cpu_us(&self) -> u64 {
+        let of = |id| processes::cpu_us(id).unwrap_or(0) + processes::children_cpu_us(id).unwrap_or(0);
+        self.members().into_iter().map(|(_, id)| of(id)).sum()
+    }
+
+    /// Waits until no peasant is left.
+    ///
+    /// # Errors
+    ///
+    /// When some are after a long time.
+    pub fn settle(&self) -> Result<()> {
+        let Some(duke) = &self.duke else { return Ok(()) };
+        let (clock, mut children) = (Clock::start(), Children::default());
+        while !children.of(duke.id()).is_empty() {
+            if Duration::from_micros(clock.now().0) > PATIENCE {
+                bail!("the duke keeps peasants without a job: {}", duke.last_words());
+            }
+            park_timeout(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// The last words of all, for messages.
+    pub fn last_words(&self) -> String {
+        let duke = self.duke.as_ref().map(Daemon::last_words).unwrap_or_default();
+        format!("the king: {}\nthe duke: {duke}", self.king.last_words())
+    }
+}

@@ -1,0 +1,139 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Measures the whole system, and what it is compared with.
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+pub struct Options {
+    /// What to measure.
+    #[command(flatten)]
+    pub run: Run,
+    /// A part of a measurement, as a process of its own.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What to measure.
+#[derive(Args, Clone, Debug)]
+pub struct Run {
+    /// Run this case only; may be given several times [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub case: Vec<crate::cases::Name>,
+    /// How often everything is run
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub runs: usize,
+    /// Where inputs and outputs are made [default: /dev/shm if it is there, else the temporary folder]
+    #[arg(long, value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+    /// Multiplies the number of units, for a quick look
+    #[arg(long, value_name = "F", default_value_t = 1.0)]
+    pub scale: f64,
+    /// Where the results are written
+    #[arg(long, value_name = "DIR", default_value = "bench/results")]
+    pub results: PathBuf,
+    /// Print only
+    #[arg(long)]
+    pub no_results: bool,
+    /// Peasants, and threads of the loops [default: the processors that this process may use]
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<usize>,
+    /// Before each run, wait up to so many seconds until nothing else keeps the machine busy
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub calm: u64,
+    /// In the case `growth`, go on to a million files
+    #[arg(long)]
+    pub long: bool,
+}
+
+/// The processes that a measurement is made of.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Reads the inputs, calls the guest in this process on several threads, and writes the outputs
+    #[command(hide = true)]
+    Loop(Loop),
+    /// The same for one input
+    #[command(hide = true)]
+    One(One),
+    /// Dukes that answer without peasants
+    #[command(hide = true)]
+    EchoDuke(EchoDuke),
+}
+
+/// How a loop answers its inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// By one instance of the guest for each thread
+    Kept,
+    /// By a new instance of the guest for each input
+    Fresh,
+    /// Without WebAssembly
+    Native,
+}
+
+/// What a loop does without WebAssembly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Task {
+    /// What `examples/summer` does
+    Sum,
+    /// What `tests/guests/upper.wat` does
+    Upper,
+    /// What `examples/hash` does
+    Hash,
+    /// What `bench/guests/trap.wat` does
+    Echo,
+}
+
+/// A loop in one process.
+#[derive(Args, Debug)]
+pub struct Loop {
+    /// How inputs are answered
+    #[arg(long, value_enum)]
+    pub kind: Kind,
+    /// How many threads share the inputs
+    #[arg(long)]
+    pub threads: usize,
+    /// The guest, compiled by `peasant compile`
+    #[arg(long, required_unless_present = "task")]
+    pub compiled: Option<PathBuf>,
+    /// With `--kind native`: what is done
+    #[arg(long, value_enum)]
+    pub task: Option<Task>,
+    /// Folder of inputs
+    #[arg(long)]
+    pub input: PathBuf,
+    /// Folder of outputs
+    #[arg(long)]
+    pub output: PathBuf,
+}
+
+/// One input.
+#[derive(Args, Debug)]
+pub struct One {
+    /// The guest, compiled by `peasant compile`
+    #[arg(long)]
+    pub compiled: PathBuf,
+    /// The input
+    pub input: PathBuf,
+    /// The output
+    pub output: PathBuf,
+}
+
+/// Dukes of one process.
+#[derive(Args, Debug)]
+pub struct EchoDuke {
+    /// Where the king is
+    #[arg(long, value_name = "HOST:PORT")]
+    pub king: String,
+    /// How many dukes
+    #[arg(long, default_value_t = 1)]
+    pub dukes: usize,
+    /// Slots of each
+    #[arg(long, default_value_t = 64)]
+    pub cpus: u32,
+    /// What a unit takes; 0 to answer at once
+    #[arg(long, default_value_t = 0)]
+    pub unit_us: u64,
+}
