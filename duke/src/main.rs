@@ -2,16 +2,18 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
 use distwasm_duke::options::Options;
-use distwasm_proto::{exit::Exit, logging, stop::Stop};
+use distwasm_proto::{exit::Exit, logging, memory, stop::Stop};
 use tracing::error;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    memory::keep_together();
     let options = Options::parse();
     logging::start(options.log_format, "info");
-    match run(options).await {
+    let runtime = tokio::runtime::Runtime::new().context("failed to start threads");
+    match runtime.and_then(|runtime| runtime.block_on(run(options))) {
         Ok(()) => Exit::Done.into(),
         Err(error) => {
             error!("{error:#}");

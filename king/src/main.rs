@@ -8,16 +8,17 @@ use distwasm_king::{
     Reign,
     options::{Http, Options, write_port_file},
 };
-use distwasm_proto::{exit::Exit, logging, stop::Stop};
+use distwasm_proto::{exit::Exit, logging, memory, stop::Stop};
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tracing::{error, info, warn};
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    memory::keep_together();
     let options = Options::parse();
     logging::start(options.log_format, "info");
-    match run(options).await {
+    let runtime = tokio::runtime::Runtime::new().context("failed to start threads");
+    match runtime.and_then(|runtime| runtime.block_on(run(options))) {
         Ok(()) => Exit::Done.into(),
         Err(error) => {
             error!("{error:#}");

@@ -17,6 +17,8 @@ pub mod link;
 #[cfg(feature = "grpc")]
 pub mod logging;
 #[cfg(feature = "grpc")]
+pub mod memory;
+#[cfg(feature = "grpc")]
 pub mod payload;
 pub mod pipe;
 #[cfg(feature = "grpc")]

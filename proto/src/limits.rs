@@ -361,6 +361,12 @@ pub const MESSAGES_WAITING: usize = 4;
 /// Bytes of results that a queen may hold until they are written. A single larger result is held alone.
 pub const UNWRITTEN_BYTES: u32 = 64 << 20;
 
+/// Verdicts that a queen has before she tells the king so, unless few units are left.
+pub const HEARD_TOGETHER: usize = 64;
+
+/// The same for the bytes of their results.
+pub const HEARD_BYTES: u64 = MIB as u64;
+
 /// How long a queen tries to reach a king before she gives up.
 pub const KING_PATIENCE: Duration = Duration::from_secs(10);
 

@@ -2,7 +2,7 @@
 
 use std::{io::Write, process::ExitCode};
 
-use distwasm_proto::{exit::Exit, link::chain, logging};
+use distwasm_proto::{exit::Exit, link::chain, logging, memory};
 use distwasm_queen::{
     check::check,
     command_line::CommandLine,
@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
+    memory::keep_together();
     let command_line = CommandLine::parse();
     if let CommandLine::Job(options) = &command_line {
         let level = match options.verbose {

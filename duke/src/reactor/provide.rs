@@ -7,6 +7,7 @@ use distwasm_proto::{
     guest::GuestSettings,
     ids::{BaronId, JobId},
     link::chain,
+    memory,
     payload::Payload,
     wire::{self, duke_word::Word},
 };
@@ -160,5 +161,8 @@ impl Reactor {
         debug!(job = id.0, "done with a job");
         let jobs = &self.jobs;
         self.supplies.keep(|supply| jobs.values().any(|job| job.needs.contains(supply)));
+        if self.jobs.is_empty() {
+            memory::give_back();
+        }
     }
 }

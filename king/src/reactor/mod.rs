@@ -15,6 +15,7 @@ use distwasm_proto::{
     guest::GuestSettings,
     ids::{AttemptId, DukeId, JobId, UnitNo},
     limits::REACTOR_BATCH,
+    memory,
     payload::Payload,
     stop::Stop,
     time::Clock,
@@ -108,6 +109,8 @@ pub(crate) struct Reactor {
     evidence: FxHashMap<AttemptId, Evidence>,
     /// Attempts whose dukes may forget them.
     settled: BTreeMap<DukeId, Vec<u64>>,
+    /// The last job is over; what it had of memory has not been given back.
+    may_shrink: bool,
 }
 
 struct Duke {
@@ -184,6 +187,7 @@ impl Reactor {
             events: Vec::new(),
             evidence: FxHashMap::default(),
             settled: BTreeMap::new(),
+            may_shrink: false,
         }
     }
 
@@ -217,6 +221,9 @@ impl Reactor {
                 self.on_input(input);
             }
             self.settle();
+            if std::mem::take(&mut self.may_shrink) && self.queens.is_empty() {
+                memory::give_back();
+            }
             if self.draining && self.links.is_empty() && self.queens.is_empty() {
                 break;
             }

@@ -220,6 +220,7 @@ impl Reactor {
     pub(super) fn forget_queen(&mut self, job: JobId) -> Option<Queen> {
         self.unclaimed.remove(&job);
         let queen = self.queens.remove(&job)?;
+        self.may_shrink = true;
         self.programs.release(queen.digest);
         queen.shares.iter().for_each(|digest| self.shares.release(*digest));
         Some(queen)

@@ -72,6 +72,9 @@ pub(super) struct Job {
     pub(super) dukes: u32,
     pub(super) link: LinkNo,
     pub(super) outgoing: Option<Outgoing>,
+    /// Verdicts that she has, and he does not know of, over this link; and the bytes of their results.
+    pub(super) heard: u64,
+    pub(super) heard_bytes: u64,
 }
 
 impl Reactor<'_> {
@@ -121,6 +124,8 @@ impl Reactor<'_> {
         let Welcome { job, window: Window { units: window_units, bytes: window_bytes }, known } = welcome;
         self.job.number = job;
         self.job.outgoing = Some(outgoing);
+        // Over a new link she has said which verdicts she lacks.
+        (self.job.heard, self.job.heard_bytes) = (0, 0);
         self.reporter.state(0, 0, "");
         self.events.push(Event::Welcomed { window_units, window_bytes });
         // The readers wait; nobody has the lock for long.

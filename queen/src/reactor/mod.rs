@@ -9,7 +9,7 @@ use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Duration};
 use distwasm_proto::{
     failure::{Failure, FailureKind},
     ids::UnitNo,
-    limits::{GOODBYE_WITHIN, MESSAGES_WAITING},
+    limits::{GOODBYE_WITHIN, HEARD_BYTES, HEARD_TOGETHER, MESSAGES_WAITING},
     link::KingAddress,
     time::{Clock, time_of_day},
 };
@@ -324,13 +324,9 @@ impl Reactor<'_> {
     }
 
     fn on_told(&mut self, told: Vec<Told>) {
-        let mut verdicts = 0;
         for word in told {
             match word {
-                Told::Verdict(verdict) => {
-                    verdicts += 1;
-                    self.on_verdict(verdict);
-                }
+                Told::Verdict(verdict) => self.on_verdict(verdict),
                 Told::State { slots, dukes, waits_for } => {
                     self.counts.slots = slots;
                     self.job.dukes = dukes;
@@ -343,8 +339,18 @@ impl Reactor<'_> {
                 }
             }
         }
-        if let Some(outgoing) = self.job.outgoing.as_ref().filter(|_| verdicts > 0) {
-            outgoing.heard(verdicts);
+        self.tell_heard();
+    }
+
+    /// Tells the king what he may forget. That takes messages from process to process, so it is told for many units at a
+    /// time, unless he may be waiting for it: few are left, or they are large.
+    fn tell_heard(&mut self) {
+        let Job { heard, heard_bytes, outgoing: Some(outgoing), .. } = &mut self.job else { return };
+        let few_are_left = self.open.len() <= HEARD_TOGETHER;
+        let is_worth_it = few_are_left || *heard >= HEARD_TOGETHER as u64 || *heard_bytes >= HEARD_BYTES;
+        if *heard > 0 && is_worth_it {
+            outgoing.heard(std::mem::take(heard));
+            *heard_bytes = 0;
         }
     }
 
@@ -353,6 +359,8 @@ impl Reactor<'_> {
             return self.lose_king(LinkError::Nonsense("a verdict on a unit that has none to come").into());
         };
         self.events.push(Event::VerdictArrived { unit, done: outcome.is_ok() });
+        self.job.heard += 1;
+        self.job.heard_bytes += outcome.as_ref().map_or(0, |(result, _)| result.bytes());
         match outcome {
             Ok((result, room)) => self.outputs.push(Output { unit, path: input.path, result, room }),
             Err(failure) => self.fail(input.path, failure, Tried { attempts, duke, run_us }),
