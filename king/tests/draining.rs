@@ -1,4 +1,5 @@
 //! A king who is going to end says so to those who look for a healthy one.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where its expectation does")]
 
 use std::time::Duration;
 

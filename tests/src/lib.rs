@@ -10,5 +10,6 @@
 
 pub mod chaos;
 pub mod planted;
+pub mod pure;
 pub mod real;
 pub mod sim;

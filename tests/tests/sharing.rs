@@ -98,10 +98,12 @@ fn done_in_20_s(dukes: &[u32], plans: Vec<QueenPlan>, slow_duke: Option<usize>) 
     if let Some(duke) = slow_duke {
         world.slow_down(duke, 10_000_000);
     }
-    world.run_until(Time(6_000_000));
-    let before = world.units_done()[0];
-    world.run_until(Time(26_000_000));
-    world.units_done()[0] - before
+    let mut done_at = |second: u64| {
+        world.run_until(Time(second * 1_000_000));
+        world.units_done().first().copied().unwrap()
+    };
+    let before = done_at(6);
+    done_at(26) - before
 }
 
 #[test]

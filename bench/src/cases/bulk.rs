@@ -35,11 +35,20 @@ pub(super) fn bulk(options: &Run, place: &Place) -> Result<Chapter> {
     contestants.extend(contest.process_each(units, 2)?);
     contestants.extend(contest.python_pool(2)?);
     let standings = contest::hold(place, options.runs, &contestants)?;
-    let work = format!("{units} files of 1 MiB, in upper case by `tests/guests/upper.wat`.");
-    let goals = vec![Goal::ratio("bulk", "wall ÷ loop (a)", ratio(&standings), 1.6)];
+    let contest = Contest { guest: root().join("bench/guests/upper-bytes.wat"), ..contest };
+    let contestants = [contest.guest_loop(Kind::Kept)?, contest.queen(Some(&kingdom)), contest.queen(None)];
+    let bytewise = contest::hold(place, options.runs, &contestants)?;
+    let work = format!(
+        "{units} files of 1 MiB, in upper case: first by `tests/guests/upper.wat`, with vector instructions, and then by \
+         `bench/guests/upper-bytes.wat`, one byte at a time."
+    );
+    let goals = vec![
+        Goal::ratio("bulk", "wall ÷ loop (a)", ratio(&standings), 1.6),
+        Goal::ratio("bulk", "the same, one byte at a time", ratio(&bytewise), 1.6),
+    ];
     Ok(Chapter {
         work,
-        tables: vec![contest::table(&standings)],
+        tables: vec![contest::table(&standings), contest::table(&bytewise)],
         goals,
         notes: contest::notes(&standings),
         ..Chapter::default()

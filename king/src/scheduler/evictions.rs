@@ -135,3 +135,43 @@ impl Holder<'_> {
         self.is_spare().cmp(&other.is_spare()).then_with(by_level).then_with(|| rank(self).cmp(&rank(other))).is_gt()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use distwasm_proto::ids::{AttemptId, UnitNo};
+
+    use super::*;
+    use crate::scheduler::{Action, Event, JobSpec, Outcome, Resumption};
+
+    fn handle(scheduler: &mut Scheduler, events: impl IntoIterator<Item = Event>) -> Vec<Action> {
+        let mut actions = Vec::new();
+        scheduler.handle(Time::default(), events, &mut actions);
+        scheduler.check();
+        actions
+    }
+
+    fn opened(job: u64) -> Event {
+        let spec = JobSpec { project: format!("project {job}"), ..JobSpec::default() };
+        Event::JobOpened { job: JobId(job), key: job, spec, resumes: Resumption::default() }
+    }
+
+    fn unit(job: u64, unit: u64) -> Event {
+        Event::UnitAdded { job: JobId(job), unit: UnitNo(unit), bytes: 1 }
+    }
+
+    #[test]
+    fn a_slot_whose_queen_sends_nothing_serves_others() {
+        let (duke, mut scheduler) = (DukeId(1), Scheduler::default());
+        let (labels, holds) = (BTreeMap::new(), Vec::new());
+        let joined = Event::DukeJoined { duke, cpus: 1, ram_bytes: 1 << 30, labels, was: None, holds };
+        handle(&mut scheduler, [joined, opened(1), unit(1, 0)]);
+        let asked_back = Action::ReleaseSlots { duke, job: JobId(1), slots: 1 };
+        // It keeps its slot while it has something to do, and while nobody else has.
+        assert!(!handle(&mut scheduler, [opened(2), unit(2, 0)]).contains(&asked_back));
+        let done = Outcome::Done { bytes: 1 };
+        let ended = Event::AttemptEnded { duke, attempt: AttemptId(1), outcome: done, run_us: 1 };
+        assert!(handle(&mut scheduler, [ended]).contains(&asked_back));
+    }
+}

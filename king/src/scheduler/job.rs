@@ -149,7 +149,8 @@ impl Job {
         }
     }
 
-    /// How many slots it could use. An open job without units could use one, to have its program compiled meanwhile.
+    /// How many slots it could use. An open job that had no units yet could use one, to have its program compiled
+    /// meanwhile.
     pub(super) fn need(&self) -> u32 {
         if self.unclaimed {
             return self.slots;
@@ -157,7 +158,8 @@ impl Job {
         let units = u32::try_from(self.units.open()).unwrap_or(u32::MAX);
         let usable = self.fullness.and_then(|fullness| fullness.usable);
         let bounds = self.spec.max_parallel.into_iter().chain(usable);
-        bounds.fold(units.max(u32::from(!self.closed)), u32::min)
+        let is_new = !self.closed && self.unit_time.average_us().is_none();
+        bounds.fold(units.max(u32::from(is_new)), u32::min)
     }
 
     /// Whether it could use one slot more. With a bound, slots that were asked back count until they are free.

@@ -15,7 +15,7 @@ use distwasm_proto::{
 
 use super::{
     room::Room,
-    weather::{EVIDENCE_BYTES, Nature},
+    weather::{EVIDENCE_BYTES, Nature, Weather},
     world::{Due, DukeOrder, Joining, KingWord, PeasantDue, Sender, World, queen_of},
 };
 
@@ -166,6 +166,23 @@ impl Duke {
 }
 
 impl World {
+    /// What may befall a duke that gets a unit: one thing at most, and soon.
+    fn strike_duke(&mut self, id: DukeId) {
+        let Weather { duke_dies, duke_falls_silent, duke_drains, duke_is_cut_off, .. } = self.weather;
+        let chances = [
+            (duke_dies, Due::DukeDies(id)),
+            (duke_falls_silent, Due::DukeFallsSilent(id)),
+            (duke_drains, Due::DukeDrains(id)),
+            (duke_is_cut_off, Due::DukeCutOff(id)),
+        ];
+        for (chance, due) in chances {
+            if self.faults_go_on() && self.dice.permille(chance) {
+                let in_us = self.dice.below(20_000);
+                return self.later(in_us, due);
+            }
+        }
+    }
+
     pub(super) fn duke_hears(&mut self, link: DukeId, order: DukeOrder) {
         // An order to a duke who died on the way, or who has another link by now.
         let Some(id) = self.machines.get(&link).copied() else { return };
@@ -177,19 +194,7 @@ impl World {
         match &order {
             DukeOrder::Start { job, unit, .. } => {
                 input_bytes = self.queen_of(*job).unit(*unit).input_bytes;
-                if self.faults_go_on() && self.dice.permille(self.weather.duke_dies) {
-                    let in_us = self.dice.below(20_000);
-                    self.later(in_us, Due::DukeDies(id));
-                } else if self.faults_go_on() && self.dice.permille(self.weather.duke_falls_silent) {
-                    let in_us = self.dice.below(20_000);
-                    self.later(in_us, Due::DukeFallsSilent(id));
-                } else if self.faults_go_on() && self.dice.permille(self.weather.duke_drains) {
-                    let in_us = self.dice.below(20_000);
-                    self.later(in_us, Due::DukeDrains(id));
-                } else if self.faults_go_on() && self.dice.permille(self.weather.duke_is_cut_off) {
-                    let in_us = self.dice.below(20_000);
-                    self.later(in_us, Due::DukeCutOff(id));
-                }
+                self.strike_duke(id);
             }
             DukeOrder::OpenLease { job, .. } => {
                 timeout = self.queen_of(*job).plan().timeout_us.map(Duration::from_micros);

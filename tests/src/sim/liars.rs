@@ -3,7 +3,7 @@
 //!
 //! Some lies are left out, because no king can see through them: a wrong answer to a unit that the duke was given.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use distwasm_king::scheduler::{Event, HeldAttempt, HeldLease, JobSpec, Outcome};
 use distwasm_proto::{
@@ -177,7 +177,7 @@ impl World {
     fn foreign_attempt(&mut self, machine: DukeId) -> Option<AttemptId> {
         let (queen, place) = (self.dice.roll() as usize, self.dice.roll() as usize);
         let of_queen = self.queens.values().nth(queen % self.queens.len().max(1)).map(|queen| &queen.attempts);
-        let count = of_queen.map_or(0, |attempts| attempts.len());
+        let count = of_queen.map_or(0, BTreeSet::len);
         let nobodys = AttemptId(self.dice.pick(&[0, 1 << 50, u64::MAX]));
         let attempt =
             of_queen.and_then(|attempts| attempts.iter().nth(place % (count + 1)).copied()).unwrap_or(nobodys);
