@@ -48,7 +48,9 @@ impl Payload {
         if self.rest.is_empty() {
             return self.first.clone();
         }
-        self.chunks().flatten().copied().collect()
+        let mut whole = BytesMut::with_capacity(usize::try_from(self.bytes).unwrap_or(0));
+        self.chunks().for_each(|chunk| whole.extend_from_slice(chunk));
+        whole.freeze()
     }
 }
 
@@ -66,7 +68,8 @@ impl Shelf {
         }
         match payload.rest.as_slice() {
             [] => self.keep_bytes(&payload.first).into(),
-            _ => self.keep_bytes(&payload.contiguous()).into(),
+            // Put together, it lies in memory of its own.
+            _ => payload.contiguous().into(),
         }
     }
 
