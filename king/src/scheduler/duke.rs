@@ -95,6 +95,12 @@ impl Lease {
         self.closed
     }
 
+    /// Whether it may have a slot more. Not while some are being asked back: a duke that gives slots back as broken would
+    /// not know of which of them the king has heard.
+    pub(super) fn takes_slots(&self) -> bool {
+        !self.closed && self.releasing == 0
+    }
+
     /// Asks all slots back, for good.
     pub(super) fn close(&mut self) {
         self.closed = true;

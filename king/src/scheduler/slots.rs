@@ -129,6 +129,9 @@ impl Scheduler {
         while let Some(&job_id) = duke.reserved.front() {
             let Some(job) = self.jobs.get_mut(&job_id) else { break };
             let Some((_, slot)) = duke.capacity(&job.spec) else { break };
+            if duke.leases.get(&job_id).is_some_and(|lease| !lease.takes_slots()) {
+                break;
+            }
             let slot = duke.leases.get(&job_id).map_or(slot, |lease| lease.slot);
             let Some(left) = duke.free.minus(slot) else { break };
             duke.free = left;
@@ -171,7 +174,7 @@ impl Duke {
     pub(super) fn slot_for(&self, id: JobId, job: &Job) -> Option<Room> {
         let (slots_max, slot) = self.capacity(&job.spec)?;
         // A duke that gave the job up gives its slots back first.
-        let is_broken = self.leases.get(&id).is_some_and(|lease| lease.broken_until.is_some() || lease.is_closed());
+        let is_broken = self.leases.get(&id).is_some_and(|lease| lease.broken_until.is_some() || !lease.takes_slots());
         (!is_broken && !self.draining && self.slots_of(id) < slots_max).then_some(slot)
     }
 }
