@@ -9,7 +9,7 @@ use distwasm_proto::{
 use super::{Action, Baron, Roster, State};
 
 impl Roster {
-    /// When [`Event::Tick`] is due next.
+    /// When [`Event::Tick`](super::Event::Tick) is due next.
     pub fn next_deadline(&self) -> Option<Time> {
         self.barons.values().filter_map(|baron| self.deadline(baron)).min()
     }
