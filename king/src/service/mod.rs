@@ -63,7 +63,7 @@ pub(crate) enum LinkError {
     #[error("it speaks protocol {0}, and this king speaks {PROTOCOL}: use the same version of distwasm everywhere")]
     Protocol(u32),
     #[error(transparent)]
-    Garbled(#[from] StreamError),
+    Garbled(StreamError),
     #[error("its words do not fit together: {0}")]
     Transfer(#[from] TransferError),
     #[error("what it says of its guests cannot be: {0}")]
@@ -93,6 +93,20 @@ impl Peer {
             | LinkError::Transfer(_)
             | LinkError::Guest(_)
             | LinkError::Nonsense(_) => warn!(peer = address, %error, "a peer is refused"),
+        }
+    }
+}
+
+impl From<StreamError> for LinkError {
+    fn from(error: StreamError) -> LinkError {
+        match error {
+            // A connection may break in the middle of a message, too.
+            StreamError::Broken(_) | StreamError::CutOff => LinkError::Broken(error.to_string()),
+            StreamError::NotGrpc(_)
+            | StreamError::Refused(_)
+            | StreamError::TooLarge { .. }
+            | StreamError::Compressed
+            | StreamError::Undecodable(_) => LinkError::Garbled(error),
         }
     }
 }
@@ -219,7 +233,6 @@ async fn next_message<M: Message + Default + 'static>(
     match message {
         Ok(Some(message)) => Ok(message),
         Ok(None) => Err(LinkError::Silent),
-        Err(StreamError::Broken(why)) => Err(LinkError::Broken(why)),
         Err(error) => Err(error.into()),
     }
 }
@@ -235,4 +248,18 @@ fn is_name(name: &str) -> bool {
 /// Whether a duke may have these labels, and a job require them.
 fn are_labels(labels: &HashMap<String, String>) -> bool {
     labels.len() <= LABELS_MAX && labels.iter().all(|(key, value)| is_name(key) && is_name(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_cut_off_within_a_message_may_come_back_and_who_sends_nonsense_may_not() {
+        let may_come_back = |error: StreamError| LinkError::from(error).may_come_back();
+        assert!(may_come_back(StreamError::CutOff));
+        assert!(may_come_back(StreamError::Broken("reset".to_owned())));
+        assert!(!may_come_back(StreamError::TooLarge { bytes: usize::MAX }));
+        assert!(!may_come_back(StreamError::Compressed));
+    }
 }
