@@ -1,9 +1,10 @@
 //! What a baron gives its peasant: the command line, and each unit as frames.
 
-use std::{collections::VecDeque, ffi::OsString, path::PathBuf, sync::Arc};
+use std::{ffi::OsString, path::PathBuf, sync::Arc};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use distwasm_proto::{
+    chunks::Chunks,
     guest::GuestSettings,
     ids::{JobId, UnitNo},
     limits::GATHERED_BYTES_MAX,
@@ -77,7 +78,7 @@ impl Work {
 /// Headers and bodies on their way into a pipe: short ones gathered, long ones as they lie, many with one system call.
 #[derive(Default)]
 pub(crate) struct Frames {
-    chunks: VecDeque<Bytes>,
+    chunks: Chunks,
     gathered: BytesMut,
 }
 
@@ -92,50 +93,22 @@ impl Frames {
         if body_bytes <= GATHERED_BYTES_MAX {
             content.chunks().for_each(|chunk| self.gathered.extend_from_slice(chunk));
         } else {
-            self.chunks.push_back(self.gathered.split().freeze());
-            self.chunks.extend(content.chunks().cloned());
+            self.chunks.push(self.gathered.split().freeze());
+            content.chunks().for_each(|chunk| self.chunks.push(chunk.clone()));
         }
     }
 
     /// What is to be written.
-    pub(crate) fn finish(mut self) -> Frames {
-        let rest = self.gathered.split().freeze();
-        self.chunks.extend(Some(rest).filter(|rest| !rest.is_empty()));
-        self
-    }
-}
-
-impl Buf for Frames {
-    fn remaining(&self) -> usize {
-        self.chunks.iter().map(Bytes::len).sum()
-    }
-
-    fn has_remaining(&self) -> bool {
-        !self.chunks.is_empty()
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.chunks.front().map_or(&[], AsRef::as_ref)
-    }
-
-    fn chunks_vectored<'a>(&'a self, slices: &mut [std::io::IoSlice<'a>]) -> usize {
-        let filled = slices.iter_mut().zip(&self.chunks).map(|(slice, chunk)| *slice = std::io::IoSlice::new(chunk));
-        filled.count()
-    }
-
-    fn advance(&mut self, mut bytes: usize) {
-        while let Some(chunk) = self.chunks.front_mut() {
-            if bytes < chunk.len() {
-                return chunk.advance(bytes);
-            }
-            bytes -= chunk.len();
-            self.chunks.pop_front();
-        }
+    pub(crate) fn finish(mut self) -> Chunks {
+        self.chunks.push(self.gathered.freeze());
+        self.chunks
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Buf;
+
     use super::*;
 
     fn work(guest: GuestSettings) -> Work {

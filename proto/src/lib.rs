@@ -4,6 +4,8 @@
 
 pub mod backoff;
 #[cfg(feature = "grpc")]
+pub mod chunks;
+#[cfg(feature = "grpc")]
 pub mod digest;
 pub mod exit;
 pub mod failure;

@@ -21,7 +21,10 @@ use thiserror::Error;
 use tokio_stream::StreamExt;
 use tonic::body::Body;
 
-use crate::limits::{CHAINED_BYTES_MIN, MESSAGE_BYTES_MAX};
+use crate::{
+    chunks::Chunks,
+    limits::{CHAINED_BYTES_MIN, MESSAGE_BYTES_MAX},
+};
 
 /// What stands before each message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
@@ -114,7 +117,7 @@ impl<M: Message + Default + 'static> Incoming<M> {
 impl<M: Message + Default> Remote<M> {
     async fn message(&mut self) -> Result<Option<M>, StreamError> {
         loop {
-            if let Some(message) = self.arrived.next_message()? {
+            if let Some(message) = next_message(&mut self.arrived)? {
                 return Ok(Some(message));
             }
             let body = &mut self.body;
@@ -143,107 +146,31 @@ fn check_status(headers: &HeaderMap) -> Result<(), StreamError> {
     }
 }
 
-/// Bytes in the chunks in which they arrived.
-#[derive(Debug, Default)]
-struct Chunks {
-    chunks: VecDeque<Bytes>,
-    bytes: usize,
-}
-
-impl Chunks {
-    fn push(&mut self, chunk: Bytes) {
-        if !chunk.is_empty() {
-            self.bytes += chunk.len();
-            self.chunks.push_back(chunk);
-        }
+/// The first message, if it is here as a whole.
+fn next_message<M: Message + Default>(arrived: &mut Chunks) -> Result<Option<M>, StreamError> {
+    let mut prefix = [0; PREFIX_BYTES];
+    if arrived.remaining() < PREFIX_BYTES {
+        return Ok(None);
     }
-
-    /// The first message, if it is here as a whole.
-    fn next_message<M: Message + Default>(&mut self) -> Result<Option<M>, StreamError> {
-        let mut prefix = [0; PREFIX_BYTES];
-        if self.bytes < PREFIX_BYTES {
-            return Ok(None);
-        }
-        self.peek(&mut prefix);
-        let [flag, length @ ..] = prefix;
-        let bytes = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
-        if flag != 0 {
-            return Err(StreamError::Compressed);
-        }
-        if bytes > MESSAGE_BYTES_MAX {
-            return Err(StreamError::TooLarge { bytes });
-        }
-        if self.bytes < PREFIX_BYTES + bytes {
-            return Ok(None);
-        }
-        self.advance(PREFIX_BYTES);
-        // A small message lies in one chunk, and is decoded faster from that alone.
-        if self.chunks.front().is_some_and(|chunk| chunk.len() >= bytes) {
-            return Ok(Some(M::decode(self.copy_to_bytes(bytes))?));
-        }
-        let message = self.split_to(bytes);
-        Ok(Some(M::decode(message)?))
+    arrived.peek(&mut prefix);
+    let [flag, length @ ..] = prefix;
+    let bytes = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+    if flag != 0 {
+        return Err(StreamError::Compressed);
     }
-
-    fn peek(&self, target: &mut [u8]) {
-        let bytes = self.chunks.iter().flatten();
-        target.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
+    if bytes > MESSAGE_BYTES_MAX {
+        return Err(StreamError::TooLarge { bytes });
     }
-
-    /// Takes the first bytes, of which there must be so many.
-    fn split_to(&mut self, bytes: usize) -> Chunks {
-        let mut first = Chunks::default();
-        while first.bytes < bytes {
-            let Some(chunk) = self.chunks.front_mut() else { break };
-            let part = chunk.split_to(chunk.len().min(bytes - first.bytes));
-            if chunk.is_empty() {
-                self.chunks.pop_front();
-            }
-            self.bytes -= part.len();
-            first.push(part);
-        }
-        first
+    if arrived.remaining() < PREFIX_BYTES + bytes {
+        return Ok(None);
     }
-}
-
-impl Buf for Chunks {
-    fn remaining(&self) -> usize {
-        self.bytes
+    arrived.advance(PREFIX_BYTES);
+    // A small message lies in one chunk, and is decoded faster from that alone.
+    if arrived.chunk().len() >= bytes {
+        return Ok(Some(M::decode(arrived.copy_to_bytes(bytes))?));
     }
-
-    fn chunk(&self) -> &[u8] {
-        self.chunks.front().map_or(&[], AsRef::as_ref)
-    }
-
-    fn advance(&mut self, mut bytes: usize) {
-        self.bytes -= bytes;
-        while let Some(chunk) = self.chunks.front_mut() {
-            if bytes < chunk.len() {
-                return chunk.advance(bytes);
-            }
-            bytes -= chunk.len();
-            self.chunks.pop_front();
-        }
-    }
-
-    /// Without a copy where the bytes lie in one chunk.
-    fn copy_to_bytes(&mut self, bytes: usize) -> Bytes {
-        match self.chunks.front_mut() {
-            Some(chunk) if chunk.len() > bytes => {
-                self.bytes -= bytes;
-                chunk.split_to(bytes)
-            }
-            Some(chunk) if chunk.len() == bytes => {
-                self.bytes -= bytes;
-                self.chunks.pop_front().unwrap_or_default()
-            }
-            _ => {
-                let mut gathered = BytesMut::with_capacity(bytes);
-                gathered.put(self.take(bytes));
-                gathered.freeze()
-            }
-        }
-    }
+    let message = arrived.split_to(bytes);
+    Ok(Some(M::decode(message)?))
 }
 
 // ---- Outgoing ------------------------------------------------------------------------------------------------------
@@ -406,7 +333,7 @@ mod tests {
             let mut found: Vec<FromQueen> = Vec::new();
             for piece in bytes.chunks(size) {
                 chunks.push(Bytes::copy_from_slice(piece));
-                while let Some(message) = chunks.next_message().unwrap() {
+                while let Some(message) = next_message(&mut chunks).unwrap() {
                     found.push(message);
                 }
             }
@@ -421,7 +348,7 @@ mod tests {
         let mut chunks = Chunks::default();
         let frames = encoded(&message);
         frames.iter().for_each(|frame| chunks.push(frame.clone()));
-        let arrived: FromQueen = chunks.next_message().unwrap().unwrap();
+        let arrived: FromQueen = next_message(&mut chunks).unwrap().unwrap();
         assert_eq!(arrived, message);
         let Some(Word::Unit(unit)) = &arrived.words[4].word else { panic!("a unit") };
         let data = unit.input.as_ref().unwrap().data.as_ptr();
@@ -433,7 +360,7 @@ mod tests {
         let refused = |bytes: &'static [u8]| {
             let mut chunks = Chunks::default();
             chunks.push(Bytes::from_static(bytes));
-            chunks.next_message::<FromQueen>().unwrap_err().to_string()
+            next_message::<FromQueen>(&mut chunks).unwrap_err().to_string()
         };
         assert!(refused(&[1, 0, 0, 0, 0]).contains("compressed"));
         assert!(refused(&[0, 0xff, 0, 0, 0]).contains("more than"));
