@@ -51,7 +51,7 @@ pub enum KingError {
 pub struct Reign {
     /// How long a duke or a queen whose link broke may take to come back.
     pub grace: Duration,
-    /// A number higher than that of any job of a king before him: his jobs are numbered from there.
+    /// No job of a king before him has a higher number: his own are numbered from there.
     pub began: u64,
 }
 
@@ -66,11 +66,6 @@ impl Reign {
     pub fn now(grace: Duration) -> Reign {
         let since = time_of_day().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Reign { grace, began: u64::try_from(since.as_millis().saturating_sub(EPOCH_MS)).unwrap_or(0) }
-    }
-
-    /// Room for a million attempts in each millisecond of every king before him.
-    fn first_attempt(self) -> u64 {
-        self.began << 20
     }
 }
 

@@ -319,6 +319,12 @@ pub const HELD_BYTES: u32 = 64 << 20;
 /// is for a job whose results somebody takes.
 pub const ROOM_PATIENCE: Duration = Duration::from_secs(1);
 
+/// A duke looks at its clock so often while a unit may take too long.
+pub const PULSE: Duration = Duration::from_millis(250);
+
+/// Where so much has passed between two of these looks the duke stood still, and that time is not the unit's.
+pub const STANDSTILL: Duration = Duration::from_secs(1);
+
 /// How long a peasant may take to load and initialise its program, unless the job's time-out is longer.
 pub const START_WITHIN: Duration = Duration::from_secs(60);
 

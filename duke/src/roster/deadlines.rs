@@ -1,8 +1,13 @@
 //! What takes too long: a unit, a start, an answer that nobody takes.
+//!
+//! A process may stand still for a while: it was stopped, or its machine was suspended. Its peasants may have stood still
+//! with it, so that nothing that passed meanwhile is counted.
+
+use std::time::Duration;
 
 use distwasm_proto::{
     ids::BaronId,
-    limits::{ROOM_PATIENCE, START_WITHIN},
+    limits::{PULSE, ROOM_PATIENCE, STANDSTILL, START_WITHIN},
     time::Time,
 };
 
@@ -11,7 +16,25 @@ use super::{Action, Baron, Roster, State};
 impl Roster {
     /// When [`Event::Tick`](super::Event::Tick) is due next.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.barons.values().filter_map(|baron| self.deadline(baron)).min()
+        let deadline = self.barons.values().filter_map(|baron| self.deadline(baron)).min();
+        deadline.map(|deadline| deadline.min(self.handled.after(PULSE)))
+    }
+
+    /// Gives back the time that passed while this process stood still. While anything has a deadline it is called at
+    /// every [`PULSE`].
+    pub(super) fn excuse_standstill(&mut self, now: Time) {
+        let passed = Duration::from_micros(now.micros_since(self.handled));
+        self.handled = now;
+        if passed < STANDSTILL {
+            return;
+        }
+        let timed: Vec<BaronId> =
+            self.barons.iter().filter(|(_, baron)| self.deadline(baron).is_some()).map(|(id, _)| *id).collect();
+        for id in timed {
+            let Some(baron) = self.barons.get_mut(&id) else { continue };
+            baron.turn_since = baron.turn_since.after(passed);
+            baron.answering_since = baron.answering_since.map(|since| since.after(passed));
+        }
     }
 
     pub(super) fn on_tick(&mut self, now: Time, actions: &mut Vec<Action>) {

@@ -34,6 +34,8 @@ pub struct Roster {
     leases: BTreeMap<JobId, Lease>,
     barons: BTreeMap<BaronId, Baron>,
     barons_made: u64,
+    /// When it was called last.
+    handled: Time,
 }
 
 /// One slot and its peasant.
@@ -78,6 +80,7 @@ enum State {
 impl Roster {
     /// Takes in a batch of events, and appends to `actions` what follows from them.
     pub fn handle(&mut self, now: Time, events: impl IntoIterator<Item = Event>, actions: &mut Vec<Action>) {
+        self.excuse_standstill(now);
         for event in events {
             self.on_event(now, event, actions);
         }

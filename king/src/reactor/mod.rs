@@ -172,7 +172,7 @@ impl Reactor {
     pub(crate) fn new(clock: Clock, reign: Reign) -> Reactor {
         Reactor {
             clock,
-            scheduler: Scheduler::new(clock.now(), reign.grace, reign.first_attempt()),
+            scheduler: Scheduler::new(clock.now(), reign.grace, reign.began),
             dukes: FxHashMap::default(),
             seats: HashMap::new(),
             queens: FxHashMap::default(),

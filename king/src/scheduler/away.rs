@@ -261,11 +261,12 @@ impl Scheduler {
         }
     }
 
-    /// Whether a job may go on under the number that it had: this king knows it by this key, or may still learn of it.
+    /// Whether a job may go on under the number that it had: this king knows it by this key, or may still learn of it
+    /// as one of a king before him.
     pub fn may_resume(&self, id: JobId, key: u64) -> bool {
         match self.jobs.get(&id) {
             Some(job) => job.key == key,
-            None => self.now < self.learning_until && !self.ended.contains(&id),
+            None => self.now < self.learning_until && id.0 <= self.began && !self.ended.contains(&id),
         }
     }
 

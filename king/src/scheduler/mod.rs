@@ -56,7 +56,9 @@ pub struct Scheduler {
     ended: BTreeSet<JobId>,
     /// Attempts of kings before this one that ended since.
     judged: BTreeSet<AttemptId>,
-    /// No attempt of this king has a number up to this, and none of a king before him a higher one.
+    /// No job of this king has a number up to this, and none of a king before him a higher one.
+    began: u64,
+    /// The same of attempts.
     first_attempt: u64,
     /// When the last batch of events came.
     now: Time,
@@ -119,14 +121,16 @@ impl Default for Scheduler {
 }
 
 impl Scheduler {
-    /// A king's scheduler who begins `now`. `first_attempt` is a number that no king before him has reached.
-    pub fn new(now: Time, grace: Duration, first_attempt: u64) -> Scheduler {
+    /// The scheduler of a king who begins `now`. No job of a king before him has a higher number than `began`, and none
+    /// made 2^20 attempts for each of these numbers.
+    pub fn new(now: Time, grace: Duration, began: u64) -> Scheduler {
         Scheduler {
             grace,
             learning_until: now.after(grace),
             ended: BTreeSet::new(),
             judged: BTreeSet::new(),
-            first_attempt,
+            began,
+            first_attempt: began << 20,
             now,
             dukes: BTreeMap::new(),
             jobs: BTreeMap::new(),

@@ -13,7 +13,7 @@ use distwasm_proto::{
 use super::{
     king::{Evidence, Job, Said},
     weather::EVIDENCE_BYTES,
-    world::{Joining, KingWord, Opening, QueenNews, RENUMBERED, Sender, World, queen_of},
+    world::{Joining, KingWord, Opening, QueenNews, Sender, World, queen_of},
 };
 
 /// What has been said over links, as far as the next word must fit it.
@@ -224,9 +224,7 @@ impl World {
 
     fn next_job(&mut self, queen: JobId) -> JobId {
         loop {
-            let Some(known) = self.queens.get_mut(&queen) else { return queen };
-            let job = JobId(queen.0 + known.jobs_made * RENUMBERED);
-            known.jobs_made += 1;
+            let job = self.number_job(queen);
             if !self.king.jobs.contains_key(&job) && !self.king.scheduler.has_job(job) {
                 return job;
             }
@@ -323,6 +321,7 @@ impl World {
     }
 
     fn forget_job(&mut self, job: JobId) {
+        self.king.ended.insert(job);
         self.king.unclaimed.remove(&job);
         self.king.jobs.remove(&job);
         self.king.events.push(Event::QueenLost { job });

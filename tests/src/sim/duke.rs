@@ -14,6 +14,7 @@ use distwasm_proto::{
 };
 
 use super::{
+    halts::Process,
     room::Room,
     weather::{EVIDENCE_BYTES, Nature, Weather},
     world::{Due, DukeOrder, Joining, KingWord, PeasantDue, Sender, World, queen_of},
@@ -33,6 +34,8 @@ pub(super) struct Duke {
     /// What is added to the delays of its links, at most.
     pub(super) link_us: u64,
     roster: Roster,
+    /// When its clock rings next.
+    ticks_at: Option<Time>,
     pub(super) slot_bytes: BTreeMap<JobId, u64>,
     /// Rooms for large results, by job.
     pub(super) rooms: BTreeMap<JobId, Room>,
@@ -94,6 +97,7 @@ impl Duke {
             zone,
             link_us,
             roster: Roster::default(),
+            ticks_at: None,
             slot_bytes: BTreeMap::new(),
             rooms: BTreeMap::new(),
             closed: BTreeSet::new(),
@@ -168,12 +172,14 @@ impl Duke {
 impl World {
     /// What may befall a duke that gets a unit: one thing at most, and soon.
     fn strike_duke(&mut self, id: DukeId) {
-        let Weather { duke_dies, duke_falls_silent, duke_drains, duke_is_cut_off, .. } = self.weather;
+        let Weather { duke_dies, duke_falls_silent, duke_drains, duke_is_cut_off, duke_halts, .. } = self.weather;
+        let halt_us = self.halt_us();
         let chances = [
             (duke_dies, Due::DukeDies(id)),
             (duke_falls_silent, Due::DukeFallsSilent(id)),
             (duke_drains, Due::DukeDrains(id)),
             (duke_is_cut_off, Due::DukeCutOff(id)),
+            (duke_halts, Due::Halts(Process::Duke(id), halt_us)),
         ];
         for (chance, due) in chances {
             if self.faults_go_on() && self.dice.permille(chance) {
@@ -262,11 +268,23 @@ impl World {
             duke.check(id);
         }
         duke.answers.clear();
-        if let Some(deadline) = duke.roster.next_deadline() {
+        if let Some(deadline) = duke.roster.next_deadline()
+            && duke.ticks_at.is_none_or(|at| deadline < at)
+        {
+            duke.ticks_at = Some(deadline);
             self.at(deadline, Due::DukeTick(id));
         }
         self.make_room(id);
         self.leave_if_drained(id);
+    }
+
+    pub(super) fn duke_ticks(&mut self, id: DukeId) {
+        let now = self.now;
+        let Some(duke) = self.dukes.get_mut(&id).filter(|duke| duke.ticks_at.is_some_and(|at| at <= now)) else {
+            return;
+        };
+        duke.ticks_at = None;
+        self.duke_handles(id, vec![Event::Tick]);
     }
 
     /// A duke begins to leave in peace.
@@ -283,7 +301,7 @@ impl World {
             return;
         }
         self.duke_says(id, |duke| scheduler::Event::DukeLost { duke });
-        self.dukes.remove(&id);
+        self.remove_duke(id);
         self.tally.dukes_drained += 1;
         let back_in = self.dice.below(5_000_000);
         self.later(back_in, Due::DukeComes(None));

@@ -11,6 +11,7 @@ use distwasm_proto::{
 
 use super::{
     border::Borders,
+    halts::Process,
     weather::EVIDENCE_BYTES,
     world::{Due, DukeOrder, KingWord, QueenNews, Sender, World, queen_of},
 };
@@ -30,6 +31,8 @@ pub(super) struct King {
     pub(super) seats: BTreeMap<DukeId, DukeId>,
     /// Who was given a part in which job, or said so.
     pub(super) leases: BTreeSet<(DukeId, JobId)>,
+    /// Jobs that are over.
+    pub(super) ended: BTreeSet<JobId>,
     /// Verdicts on units of jobs whose queens have yet to come.
     pub(super) unclaimed: BTreeMap<JobId, VecDeque<Said>>,
     /// What is to be handled with the next batch.
@@ -71,9 +74,14 @@ pub(super) struct Said {
 }
 
 impl King {
-    fn begin(now: Time) -> King {
-        // Later than any attempt of a king before him: none makes a thousand attempts in a microsecond.
-        King { scheduler: Scheduler::new(now, GRACE, (now.0 + 1) << 10), ..King::default() }
+    fn begin(now: Time, began: u64) -> King {
+        King { scheduler: Scheduler::new(now, GRACE, began), ..King::default() }
+    }
+
+    /// A duke may still name a job that is over; that is no reason to work for it again.
+    fn check_ended(&self) {
+        let comes_again = self.ended.iter().find(|job| self.scheduler.has_job(**job));
+        assert!(comes_again.is_none(), "job_that_ended_is_over: {comes_again:?}");
     }
 
     /// With nothing more to happen every job has ended, and everything is free.
@@ -101,14 +109,16 @@ impl World {
             return;
         }
         self.tally.kings_fallen += 1;
-        self.king = King::begin(self.now);
+        let began = self.last_number();
+        self.king = King::begin(self.now, began);
+        self.halted.remove(&Process::King);
         let dukes: Vec<DukeId> = self.dukes.keys().copied().collect();
         for duke in dukes {
-            self.duke_is_alone(duke);
+            self.duke_loses_king(duke);
         }
         let queens: Vec<JobId> = self.queens.keys().copied().collect();
         for queen in queens {
-            self.queen_is_alone(queen);
+            self.queen_loses_king(queen);
         }
         // No link of his is one of the next king's.
         self.lose_what_was_cut_off();
@@ -140,6 +150,7 @@ impl World {
             let mut actions = Vec::new();
             self.king.scheduler.handle(self.now, events, &mut actions);
             self.king.scheduler.check();
+            self.king.check_ended();
             for action in actions {
                 self.king_acts(action);
             }
@@ -240,6 +251,7 @@ impl World {
     }
 
     fn king_ends_job(&mut self, id: JobId, end: JobEnd) {
+        self.king.ended.insert(id);
         self.king.unclaimed.remove(&id);
         let job = self.king.jobs.remove(&id);
         let news = match end {

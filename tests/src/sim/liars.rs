@@ -170,7 +170,8 @@ impl World {
 
     fn any_job(&mut self) -> JobId {
         let place = self.dice.below(self.queens.len() as u64 + 1);
-        self.queens.values().nth(place as usize).map_or(NO_JOB, |queen| queen.number)
+        let job = self.queens.values().nth(place as usize).map_or(NO_JOB, |queen| queen.number);
+        if self.dice.permille(900) { job } else { self.next_number(queen_of(job)) }
     }
 
     /// An attempt that this duke has nothing to do with: another's, or nobody's.
@@ -194,7 +195,7 @@ impl World {
         let Some(machine) = self.machines.get(&link).copied() else { return };
         // One that has another link by now has not heard of it.
         if self.dukes.get(&machine).is_some_and(|duke| duke.link == Some(link)) {
-            self.dukes.remove(&machine);
+            self.remove_duke(machine);
             let back_in = self.dice.below(5_000_000);
             self.later(back_in, Due::DukeComes(None));
         }

@@ -9,13 +9,14 @@ use distwasm_queen::submission;
 
 use super::{
     duke::Duke,
+    halts::Process,
     queen::Queen,
     weather::DUKE_BYTES_MIN,
     world::{Due, Joining, KingWord, Sender, World},
 };
 
 /// When a link over which nothing comes is given up.
-const SILENCE_US: u64 = (KEEPALIVE_EVERY.as_micros() + KEEPALIVE_TIMEOUT.as_micros()) as u64;
+pub(super) const SILENCE_US: u64 = (KEEPALIVE_EVERY.as_micros() + KEEPALIVE_TIMEOUT.as_micros()) as u64;
 
 impl World {
     // ---- Dukes ----------------------------------------------------------------------------------------------------
@@ -57,9 +58,15 @@ impl World {
         self.say_again(machine);
     }
 
+    /// The duke is no more, and what it had yet to do.
+    pub(super) fn remove_duke(&mut self, machine: DukeId) -> Option<Duke> {
+        self.halted.remove(&Process::Duke(machine));
+        self.dukes.remove(&machine)
+    }
+
     /// The duke is gone at once; the king sees it a little later, or when the next one takes its place.
     pub(super) fn duke_dies(&mut self, machine: DukeId) {
-        let Some(duke) = self.dukes.remove(&machine) else { return };
+        let Some(duke) = self.remove_duke(machine) else { return };
         self.tally.dukes_lost += 1;
         if let Some(link) = duke.link {
             self.cut(Sender::Duke(link));
@@ -73,7 +80,7 @@ impl World {
 
     /// Nothing comes from the duke any more, though no connection was closed; keepalive finds it.
     pub(super) fn duke_falls_silent(&mut self, machine: DukeId) {
-        let Some(duke) = self.dukes.remove(&machine) else { return };
+        let Some(duke) = self.remove_duke(machine) else { return };
         self.tally.dukes_lost += 1;
         if let Some(link) = duke.link {
             self.cut(Sender::Duke(link));
@@ -90,6 +97,15 @@ impl World {
         let seen_in = self.dice.pick(&[self.weather.delay_us_max, 1_000_000, SILENCE_US]);
         self.later(seen_in, Due::KingMisses(Sender::Duke(link)));
         self.duke_is_alone(machine);
+    }
+
+    /// The king is no more. A duke that is halted sees it when it goes on.
+    pub(super) fn duke_loses_king(&mut self, machine: DukeId) {
+        if self.put_off(Due::DukeCutOff(machine)).is_some() {
+            self.duke_is_alone(machine);
+        } else if let Some(link) = self.dukes.get(&machine).and_then(|duke| duke.link) {
+            self.cut(Sender::Duke(link));
+        }
     }
 
     /// The duke has no link any more, and will have another some time.
@@ -122,6 +138,15 @@ impl World {
         let seen_in = self.dice.pick(&[self.weather.delay_us_max, 1_000_000, SILENCE_US]);
         self.later(seen_in, Due::KingMisses(Sender::Queen(job, link)));
         self.queen_is_alone(job);
+    }
+
+    /// The king is no more. A queen who is halted sees it when she goes on.
+    pub(super) fn queen_loses_king(&mut self, job: JobId) {
+        if self.put_off(Due::QueenCutOff(job)).is_some() {
+            self.queen_is_alone(job);
+        } else if let Some(link) = self.queens.get(&job).and_then(Queen::standing_link) {
+            self.cut(Sender::Queen(job, link));
+        }
     }
 
     /// The queen has no link any more, and will have another some time.

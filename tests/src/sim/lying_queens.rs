@@ -65,7 +65,8 @@ impl World {
         lacking.dedup();
         lacking.retain(|unit| unit.0 < sent);
         let dukes = self.dice.pick(&[0, true_claim.dukes, u32::MAX]);
-        let number = if self.dice.permille(200) { another } else { own };
+        let next = self.next_number(job);
+        let number = self.dice.pick(&[own, own, own, another, next]);
         opening.resumes = Some((number, Resumption { sent, lacking, dukes }));
     }
 

@@ -2,6 +2,7 @@
 
 mod border;
 mod duke;
+mod halts;
 mod king;
 mod liars;
 mod links;
@@ -10,13 +11,15 @@ mod peasants;
 mod queen;
 mod readers;
 mod room;
+mod tally;
 mod weather;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+pub use tally::Tally;
 pub use weather::{Dice, QueenPlan};
-pub use world::{Tally, World};
+pub use world::World;
 
 /// A seed under which something went wrong.
 #[derive(Debug)]

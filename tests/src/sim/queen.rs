@@ -12,6 +12,7 @@ use distwasm_queen::limits::Limits;
 use distwasm_queen::submission::{Action, End, Event, Submission};
 
 use super::{
+    halts::Process,
     readers::Inbox,
     weather::{Nature, QueenPlan, UnitPlan},
     world::{Due, KingWord, Opening, QueenNews, Sender, World},
@@ -41,9 +42,8 @@ pub(super) struct Queen {
     pub(super) link: u64,
     pub(super) linked: bool,
     welcomed: bool,
-    /// What the king calls her job, and how many numbers kings have made for her.
+    /// What the king calls her job.
     pub(super) number: JobId,
-    pub(super) jobs_made: u64,
     /// A lying duke has said that her program is unfit.
     pub(super) slandered: bool,
     /// How many dukes there were, as she believes.
@@ -74,7 +74,6 @@ impl Queen {
             linked: true,
             welcomed: false,
             number: job,
-            jobs_made: 0,
             slandered: false,
             dukes: 2,
             struck: BTreeMap::new(),
@@ -214,6 +213,7 @@ impl World {
     pub(super) fn queen_hears(&mut self, job: JobId, link: u64, news: QueenNews) {
         let leaves = self.faults_go_on() && self.dice.permille(self.weather.queen_leaves);
         let is_cut_off = self.faults_go_on() && self.dice.permille(self.weather.queen_is_cut_off);
+        let is_halted = self.faults_go_on() && self.dice.permille(self.weather.queen_halts);
         let window_units = self.weather.window_units;
         let Some(queen) = self.queens.get_mut(&job) else { return };
         if queen.left || !queen.linked || queen.link != link {
@@ -260,6 +260,10 @@ impl World {
         if leaves {
             let in_us = self.dice.below(10_000);
             self.later(in_us, Due::QueenLeaves(job));
+        }
+        if is_halted {
+            let (in_us, for_us) = (self.dice.below(10_000), self.halt_us());
+            self.later(in_us, Due::Halts(Process::Queen(job), for_us));
         }
         if is_cut_off {
             let in_us = self.dice.below(10_000);

@@ -73,6 +73,12 @@ pub struct Weather {
     pub duke_lies: u64,
     /// Chance that a queen lies.
     pub queen_lies: u64,
+    /// Chance that a duke is halted with a unit that it gets.
+    pub duke_halts: u64,
+    /// Chance that a queen is halted with a verdict that she gets.
+    pub queen_halts: u64,
+    /// How long a king goes on until he is halted, on average, in microseconds; 0 for ever.
+    pub king_halts_us: u64,
     /// How long kings live, on average, in microseconds; 0 for ever.
     pub king_falls_us: u64,
     /// Chance that a queen leaves with a verdict that she gets.
@@ -212,6 +218,9 @@ impl Weather {
             queen_stalls: 0,
             duke_lies: 0,
             queen_lies: 0,
+            duke_halts: 0,
+            queen_halts: 0,
+            king_halts_us: 0,
             king_falls_us: 0,
             queen_leaves: 0,
             peasant_dies: 0,
@@ -241,6 +250,9 @@ impl Weather {
             queen_stalls: dice.pick(&[0, 0, 10, 50]),
             duke_lies: dice.pick(&[0, 0, 0, 0, 400]),
             queen_lies: dice.pick(&[0, 0, 0, 0, 400]),
+            duke_halts: dice.pick(&[0, 0, 0, 0, 20]),
+            queen_halts: dice.pick(&[0, 0, 0, 0, 20]),
+            king_halts_us: dice.pick(&[0, 0, 0, 0, 3_000_000]),
             king_falls_us: dice.pick(&[0, 0, 0, 1_000_000, 10_000_000]),
             queen_leaves: dice.pick(&[0, 0, 10]),
             peasant_dies: dice.pick(&[0, 0, 5]),
@@ -253,8 +265,8 @@ impl Weather {
 
     /// Draws a queen.
     pub fn queen(&self, dice: &mut Dice) -> QueenPlan {
-        let timeout_us = dice.pick(&[None, Some(1_000_000)]);
-        let typical_us = dice.pick(&[10, 1_000, 30_000]);
+        let timeout_us = dice.pick(&[None, Some(5_000_000)]);
+        let typical_us = dice.pick(&[10, 1_000, 30_000, 400_000]);
         let large = dice.permille(200);
         let units =
             (0..dice.below(self.units_max + 1)).map(|_| self.unit(dice, timeout_us, typical_us, large)).collect();

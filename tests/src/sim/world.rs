@@ -2,7 +2,7 @@
 //!
 //! The real scheduler, rosters and submissions run here; all that is made up is what lies between them: links that
 //! delay messages, keep their order, lose them and break; peasants that run, fail, hang and die; dukes and queens who
-//! leave, fall silent and come back; kings who fall and begin anew with nothing.
+//! leave, fall silent and come back; kings who fall and begin anew with nothing; processes that are halted for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,8 +14,10 @@ use distwasm_proto::{
 
 use super::{
     duke::Duke,
+    halts::{Halted, Process},
     king::King,
     queen::Queen,
+    tally::Tally,
     weather::{DUKE_BYTES_MIN, Dice, QueenPlan, Weather},
 };
 
@@ -55,6 +57,9 @@ pub(super) enum Due {
     /// A queen takes the next piece of the news that wait for her.
     QueenReads(JobId),
     QueenTick(JobId),
+    /// A process is halted for so many microseconds.
+    Halts(Process, u64),
+    GoesOn(Process),
     /// Something happens to the peasant that this baron had under this number.
     Peasant(DukeId, BaronId, u64, PeasantDue),
     Compiled(DukeId, JobId),
@@ -150,70 +155,12 @@ pub(super) enum PeasantDue {
     Gone,
 }
 
-/// Counts of what happened, so that a run of seeds can be seen to have met everything.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct Tally {
-    pub events: u64,
-    pub verdicts: u64,
-    pub failed: u64,
-    pub dukes_lost: u64,
-    pub dukes_drained: u64,
-    pub queens_left: u64,
-    pub queens_stopped: u64,
-    pub peasants_died: u64,
-    pub jobs_unfit: u64,
-    pub slots_asked_back: u64,
-    pub offers: u64,
-    pub kings_fallen: u64,
-    pub dukes_cut_off: u64,
-    pub queens_cut_off: u64,
-    pub attempts_kept: u64,
-    pub attempts_forgotten: u64,
-    pub jobs_abandoned: u64,
-    pub words_batched: u64,
-    pub queens_stalled: u64,
-    pub waits_for_room: u64,
-    pub lies: u64,
-    pub dukes_expelled: u64,
-    pub queens_expelled: u64,
-}
+/// No kingdom has more queens and links. The numbers of jobs rise by so much, so that each tells its queen.
+const QUEENS_MAX: u64 = 1_000_000;
 
-impl Tally {
-    /// Adds another tally to this one.
-    pub fn add(&mut self, other: Tally) {
-        self.events += other.events;
-        self.verdicts += other.verdicts;
-        self.failed += other.failed;
-        self.dukes_lost += other.dukes_lost;
-        self.dukes_drained += other.dukes_drained;
-        self.queens_left += other.queens_left;
-        self.queens_stopped += other.queens_stopped;
-        self.peasants_died += other.peasants_died;
-        self.jobs_unfit += other.jobs_unfit;
-        self.slots_asked_back += other.slots_asked_back;
-        self.offers += other.offers;
-        self.kings_fallen += other.kings_fallen;
-        self.dukes_cut_off += other.dukes_cut_off;
-        self.queens_cut_off += other.queens_cut_off;
-        self.attempts_kept += other.attempts_kept;
-        self.attempts_forgotten += other.attempts_forgotten;
-        self.jobs_abandoned += other.jobs_abandoned;
-        self.words_batched += other.words_batched;
-        self.queens_stalled += other.queens_stalled;
-        self.waits_for_room += other.waits_for_room;
-        self.lies += other.lies;
-        self.dukes_expelled += other.dukes_expelled;
-        self.queens_expelled += other.queens_expelled;
-    }
-}
-
-/// Queens come one after the other. A job that is opened anew gets a new number, so much higher.
-pub(super) const RENUMBERED: u64 = 1_000_000;
-
-/// The queen whose job has this number; she is known by its first number.
+/// The queen whose job has this number.
 pub(super) fn queen_of(job: JobId) -> JobId {
-    JobId(job.0 % RENUMBERED)
+    JobId(job.0 % QUEENS_MAX)
 }
 
 /// See the module's documentation.
@@ -238,8 +185,11 @@ pub struct World {
     /// The latest arrival on each link in each direction, so that messages keep their order.
     arrivals: BTreeMap<(Sender, bool), Time>,
     /// What arrives on a broken link later than this is lost.
-    cuts: BTreeMap<(Sender, bool), Time>,
+    pub(super) cuts: BTreeMap<(Sender, bool), Time>,
+    /// Processes that are halted.
+    pub(super) halted: BTreeMap<Process, Halted>,
     links_made: u64,
+    jobs_made: u64,
     log: Option<Vec<String>>,
 }
 
@@ -293,7 +243,9 @@ impl World {
             dues_made: 0,
             arrivals: BTreeMap::new(),
             cuts: BTreeMap::new(),
+            halted: BTreeMap::new(),
             links_made: 0,
+            jobs_made: 0,
             log: log.then(Vec::new),
         };
         for (number, comes_us) in world.plans.iter().map(|plan| plan.comes_us).enumerate().collect::<Vec<_>>() {
@@ -303,6 +255,7 @@ impl World {
             let in_us = world.dice.below(2 * world.weather.king_falls_us);
             world.later(in_us, Due::KingFalls);
         }
+        world.king_halts_later();
         world
     }
 
@@ -341,7 +294,9 @@ impl World {
         self.tally.events += 1;
         assert!(self.tally.events < EVENTS_MAX, "kingdom_comes_to_rest: {due:?}");
         self.note(&due);
-        self.step(due);
+        if let Some(due) = self.put_off(due) {
+            self.step(due);
+        }
         true
     }
 
@@ -378,13 +333,15 @@ impl World {
                 self.king_settles();
             }
             Due::KingFalls => self.king_falls(),
+            Due::Halts(process, for_us) => self.halts(process, for_us),
+            Due::GoesOn(process) => self.goes_on(process),
             Due::DukeCutOff(duke) => self.duke_cut_off(duke),
             Due::DukeReturns(duke) => self.duke_returns(duke),
             Due::DukeGivesUp(duke, since) => self.duke_gives_up(duke, since),
             Due::QueenCutOff(job) => self.queen_cut_off(job),
             Due::QueenReturns(job) => self.queen_returns(job),
             Due::KingTick => self.king_ticks(),
-            Due::DukeTick(duke) => self.duke_handles(duke, vec![distwasm_duke::roster::Event::Tick]),
+            Due::DukeTick(duke) => self.duke_ticks(duke),
             Due::DukeComes(after) => self.duke_comes(after),
             Due::DukeDies(duke) => self.duke_dies(duke),
             Due::DukeLies(duke) => self.duke_lies(duke),
@@ -433,6 +390,11 @@ impl World {
         self.at(at, due);
     }
 
+    /// Takes out everything of this kind.
+    pub(super) fn take_dues(&mut self, is_of_kind: impl Fn(Time, &Due) -> bool) -> Vec<(Time, Due)> {
+        self.due.extract_if(.., |(at, _), due| is_of_kind(*at, due)).map(|((at, _), due)| (at, due)).collect()
+    }
+
     /// Takes out what is next, if it is due at this very moment and of this kind.
     pub(super) fn take_due_now(&mut self, is_of_kind: impl Fn(&Due) -> bool) -> Option<Due> {
         let next = self.due.first_entry().filter(|next| next.key().0 == self.now && is_of_kind(next.get()))?;
@@ -471,6 +433,23 @@ impl World {
     pub(super) fn next_link(&mut self) -> u64 {
         self.links_made += 1;
         self.links_made
+    }
+
+    /// The number that the next job has, if it is this queen's.
+    pub(super) fn next_number(&self, queen: JobId) -> JobId {
+        JobId((self.jobs_made + 1) * QUEENS_MAX + queen.0)
+    }
+
+    /// A number of its own for a job of this queen.
+    pub(super) fn number_job(&mut self, queen: JobId) -> JobId {
+        let number = self.next_number(queen);
+        self.jobs_made += 1;
+        number
+    }
+
+    /// A number that no job has had, and later ones exceed.
+    pub(super) fn last_number(&mut self) -> u64 {
+        self.number_job(JobId(QUEENS_MAX - 1)).0
     }
 
     // ---- The end --------------------------------------------------------------------------------------------------

@@ -1,0 +1,47 @@
+//! Counts of what happened, so that a run of seeds can be seen to have met everything.
+
+/// Defines the counts, and how two of them are put together.
+macro_rules! tally {
+    ($($count:ident),+ $(,)?) => {
+        /// How often each thing happened.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "the names say it")]
+        pub struct Tally {
+            $(pub $count: u64,)+
+        }
+
+        impl Tally {
+            /// Adds another tally to this one.
+            pub fn add(&mut self, other: Tally) {
+                $(self.$count += other.$count;)+
+            }
+        }
+    };
+}
+
+tally! {
+    events,
+    verdicts,
+    failed,
+    dukes_lost,
+    dukes_drained,
+    queens_left,
+    queens_stopped,
+    peasants_died,
+    jobs_unfit,
+    slots_asked_back,
+    offers,
+    kings_fallen,
+    dukes_cut_off,
+    queens_cut_off,
+    attempts_kept,
+    attempts_forgotten,
+    jobs_abandoned,
+    halts,
+    words_batched,
+    queens_stalled,
+    waits_for_room,
+    lies,
+    dukes_expelled,
+    queens_expelled,
+}
