@@ -157,6 +157,14 @@ pub const WINDOW_BYTES: u64 = 64 << 20;
 /// Bytes of results of a job that the king may hold, on the same terms.
 pub const RESULTS_BYTES: u64 = 64 << 20;
 
+/// Bytes of results of a job that may be under way from one duke. A single larger result comes alone. A slow link is no
+/// faster with more, and a fast one is busy with these.
+pub const FETCHED_BYTES: u64 = 16 << 20;
+
+/// How long a result may be under way in any case, besides a few times what others take. Later it counts as late: it
+/// takes no room from others, and its unit may be tried elsewhere.
+pub const RESULT_PATIENCE: Duration = Duration::from_secs(2);
+
 /// How often a job whose results are full is asked how many slots it can use: a disk that pauses for less is none the
 /// worse for it.
 pub const FULL_LOOK: Duration = Duration::from_secs(1);

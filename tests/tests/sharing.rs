@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use distwasm_proto::time::Time;
-use distwasm_tests::sim::{QueenPlan, World};
+use distwasm_tests::sim::{QueenPlan, Slowness, World};
 
 /// More work than there is time for.
 fn endless(project: &str) -> QueenPlan {
@@ -53,10 +53,11 @@ fn slots_are_shared_by_weight() {
 
 #[test]
 fn too_few_slots_are_shared_by_taking_turns() {
-    for dukes in [[1].as_slice(), &[4], &[1, 1, 1, 1, 1]] {
+    for dukes in [[4].as_slice(), &[1, 1, 1, 1, 1]] {
         expect_shares(dukes, &[1, 2, 3], 50);
     }
-    // Ten turns each, or one more or less.
+    // A turn takes a second: thirty turns, or one more or less of each.
+    expect_shares(&[1], &[1, 2, 3], 100);
     expect_shares(&[1], &[1, 1, 1], 100);
 }
 
@@ -93,10 +94,10 @@ fn a_job_never_has_more_slots_than_it_wants() {
 }
 
 /// How many units of the first of these projects are done between second 6 and second 26.
-fn done_in_20_s(dukes: &[u32], plans: Vec<QueenPlan>, slow_duke: Option<usize>) -> usize {
+fn done_in_20_s(dukes: &[u32], plans: Vec<QueenPlan>, slow_duke: Option<(usize, Slowness)>) -> usize {
     let mut world = World::fair(dukes, plans);
-    if let Some(duke) = slow_duke {
-        world.slow_down(duke, 10_000_000);
+    if let Some((duke, slowness)) = slow_duke {
+        world.slow_down(duke, slowness);
     }
     let mut done_at = |second: u64| {
         world.run_until(Time(second * 1_000_000));
@@ -131,6 +132,36 @@ fn a_slow_queen_has_no_more_slots_than_she_can_use() {
 fn a_duke_with_a_slow_link_holds_nobody_up() {
     let job = || vec![QueenPlan::steady("job", 8000, 50_000)];
     let alone = done_in_20_s(&[4], job(), None);
-    let beside = done_in_20_s(&[4, 4], job(), Some(1));
+    let beside = done_in_20_s(&[4, 4], job(), Some((1, Slowness { delay_us_max: 10_000_000, us_per_kib: 0 })));
     assert!(beside * 100 >= alone * 95, "{beside} instead of {alone}");
+}
+
+/// A kilobyte a second.
+const SLOW: Slowness = Slowness { delay_us_max: 0, us_per_kib: 1_000_000 };
+
+fn with_results(units: usize, run_us: u64, result_bytes: u64) -> Vec<QueenPlan> {
+    let mut job = QueenPlan::steady("job", units, run_us);
+    job.units.iter_mut().for_each(|unit| unit.result_bytes = result_bytes);
+    vec![job]
+}
+
+#[test]
+fn a_duke_with_a_slow_link_holds_nobody_up_with_large_results() {
+    for (result_bytes, run_us) in [(1 << 20, 50_000), (40 << 20, 500_000), (100 << 20, 500_000)] {
+        let job = || with_results(4000, run_us, result_bytes);
+        let alone = done_in_20_s(&[4], job(), None);
+        let beside = done_in_20_s(&[4, 4], job(), Some((1, SLOW)));
+        assert!(beside * 100 >= alone * 90, "{result_bytes}: {beside} instead of {alone}");
+    }
+}
+
+#[test]
+fn a_job_does_not_end_with_the_slowest_link() {
+    for (result_bytes, run_us) in [(1 << 20, 50_000), (40 << 20, 500_000)] {
+        let mut world = World::fair(&[4, 4], with_results(80, run_us, result_bytes));
+        world.slow_down(1, SLOW);
+        // What the first duke alone takes, and what it takes to see that the other is late.
+        world.run_until(Time(20 * run_us + 5_000_000));
+        assert_eq!(world.units_done(), [80], "{result_bytes}");
+    }
 }

@@ -52,7 +52,7 @@ impl Scheduler {
             self.attempts.iter().filter(|(_, attempt)| waits(attempt)).map(|(id, attempt)| (*id, *attempt)).collect();
         for (attempt_id, attempt) in held {
             self.uncount(attempt_id, &attempt);
-            self.attempts.insert(attempt_id, Attempt { stage: Stage::Running, ..attempt });
+            self.attempts.insert(attempt_id, Attempt { stage: Stage::Running, since: self.now, ..attempt });
             self.load(id, attempt.job, 1, attempt.input_bytes);
         }
     }

@@ -2,9 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use distwasm_proto::ids::{JobId, UnitNo};
+use distwasm_proto::{
+    ids::{DukeId, JobId, UnitNo},
+    limits::FETCHED_BYTES,
+};
 
-use super::{Scheduler, Stage, duke::Room, job::Job, units::UnitState};
+use super::{
+    Scheduler, Stage,
+    duke::{Lease, Room},
+    job::Job,
+    units::UnitState,
+};
 
 impl Scheduler {
     /// Asserts every invariant.
@@ -56,6 +64,7 @@ impl Scheduler {
                 );
                 let bytes: u64 = attempts().map(|attempt| attempt.input_bytes).sum();
                 assert_eq!(lease.running_bytes, bytes, "lease_counts_its_bytes: {duke_id}, {job_id}");
+                self.check_results_of_lease(*duke_id, *job_id, lease);
                 let Some(job) = self.jobs.get(job_id).filter(|_| !lease.is_closed()) else {
                     assert_eq!(lease.slots, 0, "ended_job_has_no_slots: {duke_id}, {job_id}");
                     assert!(lease.releasing > 0, "ended_lease_is_forgotten: {duke_id}, {job_id}");
@@ -71,6 +80,16 @@ impl Scheduler {
                 assert!(slot_bytes >= job.spec.min_ram_bytes, "slot_has_the_memory_it_needs: {duke_id}, {job_id}");
             }
         }
+    }
+
+    fn check_results_of_lease(&self, duke: DukeId, job: JobId, lease: &Lease) {
+        let attempts = || self.attempts.values().filter(|attempt| attempt.duke == duke && attempt.job == job);
+        let offers = attempts().filter(|attempt| matches!(attempt.stage, Stage::Offered(_))).count();
+        assert_eq!(lease.offers as usize, offers, "lease_counts_its_offers: {duke}, {job}");
+        let fetched: Vec<u64> = attempts().filter_map(|attempt| attempt.stage.fetched_bytes()).collect();
+        assert_eq!(lease.fetched_bytes, fetched.iter().sum::<u64>(), "lease_counts_what_is_under_way: {duke}, {job}");
+        let is_within = lease.fetched_bytes <= FETCHED_BYTES || fetched.len() == 1;
+        assert!(is_within, "no_duke_takes_all_the_room: {duke}, {job}");
     }
 
     fn check_jobs(&self) {
@@ -150,16 +169,18 @@ impl Scheduler {
                 match stage {
                     Stage::Running => {}
                     Stage::Offered(_) => offered += 1,
-                    Stage::Fetched(bytes) => fetched += bytes,
+                    Stage::Fetched { bytes, late } => fetched += if late { 0 } else { bytes },
                 }
             }
             assert_eq!(job.offers.len(), offered, "offer_is_queued: {id}");
             assert!(job.results_bytes >= fetched, "fetched_results_are_counted: {id}");
             assert!(!job.is_full() || job.fullness.is_some(), "full_job_is_looked_at: {id}");
-            assert!(
-                job.offers.is_empty() || job.results_bytes > 0,
-                "something_is_fetched_while_something_is_offered: {id}"
-            );
+            for offer in &job.offers {
+                let duke = self.attempts.get(offer).and_then(|attempt| self.dukes.get(&attempt.duke));
+                let from_there = duke.and_then(|duke| duke.leases.get(id)).map_or(0, |lease| lease.fetched_bytes);
+                let is_fetching = from_there > 0 || job.results_bytes > 0;
+                assert!(is_fetching, "something_is_fetched_while_something_is_offered: {id}");
+            }
         }
     }
 }

@@ -63,6 +63,9 @@ pub(super) struct Lease {
     /// Attempts that are queued or running, and the bytes of their inputs.
     pub(super) running: u32,
     pub(super) running_bytes: u64,
+    /// Results that wait at the duke, and the bytes of those that are under way from it.
+    pub(super) offers: u32,
+    pub(super) fetched_bytes: u64,
     /// The duke cannot start peasants for this job; leave it alone until then.
     pub(super) broken_until: Option<Time>,
     /// The job is over.
@@ -78,16 +81,19 @@ impl Lease {
             since: Time::default(),
             running: 0,
             running_bytes: 0,
+            offers: 0,
+            fetched_bytes: 0,
             broken_until: None,
             closed: false,
         }
     }
 
-    /// Units queued for each slot; the highest number when no more bytes should be queued.
+    /// Units queued for each slot; the highest number when no more bytes should be queued, or results cannot get away as
+    /// fast as they are made.
     pub(super) fn load(&self) -> u32 {
         let Some(units) = self.running.checked_div(self.slots) else { return u32::MAX };
         let is_full = self.running_bytes >= u64::from(self.slots) * SLOT_BYTES && units >= SLOT_UNITS_MIN;
-        if is_full { u32::MAX } else { units }
+        if is_full || self.offers > 0 { u32::MAX } else { units }
     }
 
     /// Whether it is over: its slots are counted for no job any more.
@@ -106,8 +112,8 @@ impl Lease {
         self.closed = true;
         self.releasing += self.slots;
         self.slots = 0;
-        self.running = 0;
-        self.running_bytes = 0;
+        (self.running, self.running_bytes) = (0, 0);
+        (self.offers, self.fetched_bytes) = (0, 0);
     }
 }
 

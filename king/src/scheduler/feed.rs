@@ -2,7 +2,7 @@
 
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
-    limits::RESULTS_BYTES,
+    limits::{FETCHED_BYTES, RESULTS_BYTES},
     time::Time,
 };
 
@@ -12,7 +12,7 @@ impl Scheduler {
     /// Hands out units of all jobs whose slots may want some, and fetches results that there is room for.
     pub(super) fn feed_jobs(&mut self, now: Time, actions: &mut Vec<Action>) {
         for job in std::mem::take(&mut self.hungry) {
-            self.fetch_results(job, actions);
+            self.fetch_results(now, job, actions);
             self.feed(now, job, actions);
             self.watch(now, job);
             self.watch_fullness(now, job);
@@ -100,18 +100,32 @@ impl Scheduler {
     }
 
     /// Fetches offered results while the job may hold more. One result may always be held, whatever its size.
-    fn fetch_results(&mut self, job_id: JobId, actions: &mut Vec<Action>) {
-        let Some(job) = self.jobs.get_mut(&job_id) else { return };
-        while let Some(id) = job.offers.front().copied() {
+    fn fetch_results(&mut self, now: Time, job_id: JobId, actions: &mut Vec<Action>) {
+        let mut place = 0;
+        loop {
+            let Some(job) = self.jobs.get_mut(&job_id) else { return };
+            job.waits_for_room = false;
+            let Some(id) = job.offers.get(place).copied() else { return };
             let Some(attempt) = self.attempts.get_mut(&id) else { return };
             let Stage::Offered(bytes) = attempt.stage else { return };
-            if job.results_bytes > 0 && job.results_bytes + bytes > RESULTS_BYTES {
+            let duke = attempt.duke;
+            let lease = self.dukes.get(&duke).and_then(|duke| duke.leases.get(&job_id));
+            if lease.is_some_and(|lease| !has_room(lease.fetched_bytes, bytes, FETCHED_BYTES)) {
+                place += 1;
+                continue;
+            }
+            if !has_room(job.results_bytes, bytes, RESULTS_BYTES) {
+                job.waits_for_room = true;
                 return;
             }
-            job.offers.pop_front();
+            job.offers.remove(place);
             job.results_bytes += bytes;
-            attempt.stage = Stage::Fetched(bytes);
-            actions.push(Action::FetchResult { duke: attempt.duke, attempt: id });
+            (attempt.stage, attempt.since) = (Stage::Fetched { bytes, late: false }, now);
+            actions.push(Action::FetchResult { duke, attempt: id });
+            self.change_load(duke, job_id, |lease| {
+                lease.offers -= 1;
+                lease.fetched_bytes += bytes;
+            });
         }
     }
 
@@ -122,4 +136,9 @@ impl Scheduler {
             self.hungry.insert(job_id);
         }
     }
+}
+
+/// Whether so many bytes go beside those that are there. What is larger than all the room gets all of it.
+fn has_room(taken: u64, bytes: u64, room: u64) -> bool {
+    taken == 0 || taken.saturating_add(bytes) <= room
 }

@@ -112,6 +112,8 @@ pub(super) struct Job {
     pub(super) by_load: BTreeSet<(u32, DukeId)>,
     /// Attempts whose results wait at their dukes.
     pub(super) offers: VecDeque<AttemptId>,
+    /// The king has no room for one of them.
+    pub(super) waits_for_room: bool,
     /// Bytes of results that are under way to the king, or held by him until the queen has them.
     pub(super) results_bytes: u64,
     /// What is seen of it if its results were full lately.
@@ -120,6 +122,8 @@ pub(super) struct Job {
     pub(super) told: Option<JobStatus>,
     /// What a unit takes in a slot.
     pub(super) unit_time: UnitTime,
+    /// What a result takes from when it is fetched until it is here.
+    pub(super) fetch_time: UnitTime,
 }
 
 impl Job {
@@ -142,10 +146,12 @@ impl Job {
             passed_over: false,
             by_load: BTreeSet::new(),
             offers: VecDeque::new(),
+            waits_for_room: false,
             results_bytes: 0,
             fullness: None,
             told: None,
             unit_time: UnitTime::default(),
+            fetch_time: UnitTime::default(),
         }
     }
 

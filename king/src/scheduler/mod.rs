@@ -98,7 +98,7 @@ struct Attempt {
     job: JobId,
     unit: UnitNo,
     input_bytes: u64,
-    /// When it was handed to its duke.
+    /// When it was handed to its duke, its result was offered, or fetched.
     since: Time,
     stage: Stage,
 }
@@ -110,8 +110,18 @@ enum Stage {
     Running,
     /// Done; its result of this size waits at the duke until there is room.
     Offered(u64),
-    /// Its result of this size is under way.
-    Fetched(u64),
+    /// Its result of this size is under way. One that is late is not counted with its job's results.
+    Fetched { bytes: u64, late: bool },
+}
+
+impl Stage {
+    /// The size of a result that is under way.
+    fn fetched_bytes(self) -> Option<u64> {
+        match self {
+            Stage::Fetched { bytes, .. } => Some(bytes),
+            Stage::Running | Stage::Offered(_) => None,
+        }
+    }
 }
 
 impl Default for Scheduler {

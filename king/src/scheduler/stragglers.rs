@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
-    limits::{AWAY_PATIENCE, STRAGGLER_FACTOR, STRAGGLER_LOOK, STRAGGLER_PATIENCE},
+    limits::{AWAY_PATIENCE, RESULT_PATIENCE, STRAGGLER_FACTOR, STRAGGLER_LOOK, STRAGGLER_PATIENCE},
     time::Time,
 };
 
@@ -53,12 +53,18 @@ impl Scheduler {
     fn straggles(&self, now: Time, attempt: &Attempt) -> bool {
         let Some(job) = self.jobs.get(&attempt.job) else { return false };
         let is_single = job.units.get(attempt.unit).is_some_and(|unit| unit.trying == 1 && unit.has_input);
-        if !is_single || attempt.stage != Stage::Running {
+        if !is_single {
             return false;
         }
         let away_since = self.dukes.get(&attempt.duke).and_then(|duke| duke.away_since);
         let is_cut_off = away_since.is_some_and(|since| since.after(AWAY_PATIENCE) <= now);
-        is_cut_off || job.is_explained_until(attempt.since).is_some_and(|until| until <= now)
+        let takes_long = match attempt.stage {
+            Stage::Running => job.is_explained_until(attempt.since).is_some_and(|until| until <= now),
+            // Where there is no room for it there is none for another's.
+            Stage::Offered(_) => !job.waits_for_room && job.is_late(now, attempt.since),
+            Stage::Fetched { .. } => job.is_late(now, attempt.since),
+        };
+        is_cut_off || takes_long
     }
 
     /// A duke where a slot of the job has nothing to do.
@@ -66,7 +72,7 @@ impl Scheduler {
         let job = self.jobs.get(&id)?;
         let has_idle = |duke: &DukeId| {
             let lease = self.dukes.get(duke).and_then(|duke| duke.leases.get(&id));
-            lease.is_some_and(|lease| lease.running < lease.slots)
+            lease.is_some_and(|lease| lease.running < lease.slots && lease.offers == 0)
         };
         job.by_load.iter().map(|(_, duke)| *duke).find(|duke| *duke != not_here && has_idle(duke))
     }
@@ -85,5 +91,11 @@ impl Job {
     pub(super) fn is_explained_until(&self, since: Time) -> Option<Time> {
         let typical = Duration::from_micros(self.unit_time.average_us()?);
         Some(since.after(typical.saturating_mul(STRAGGLER_FACTOR)).after(STRAGGLER_PATIENCE))
+    }
+
+    /// Whether a result that was offered or fetched then should be here.
+    pub(super) fn is_late(&self, now: Time, since: Time) -> bool {
+        let typical = Duration::from_micros(self.fetch_time.average_us().unwrap_or(0));
+        since.after(typical.saturating_mul(STRAGGLER_FACTOR)).after(RESULT_PATIENCE) <= now
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use distwasm_king::scheduler::{Event, Outcome};
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
-    limits::{RESULT_UNASKED_BYTES_MAX, UNIT_BYTES_MAX, WINDOW_BYTES},
+    limits::{RESULT_PATIENCE, RESULT_UNASKED_BYTES_MAX, UNIT_BYTES_MAX, WINDOW_BYTES},
 };
 
 use super::{
@@ -139,7 +139,9 @@ impl World {
                     Outcome::Done { bytes } | Outcome::Failed { bytes } | Outcome::Killed { bytes } => bytes,
                     Outcome::Returned { .. } => 0,
                 };
-                self.king.evidence.insert(attempt, Evidence { duke, bytes });
+                let fetched = self.king.fetched.remove(&attempt);
+                let late = fetched.is_some_and(|at| at.after(RESULT_PATIENCE) <= self.now);
+                self.king.evidence.insert(attempt, Evidence { duke, bytes, late });
             }
             Event::DukeLost { .. } => self.king.seats.retain(|_, seated| *seated != link),
             Event::ProgramUnfit { job, .. } if self.is_liar(link) && self.king.leases.contains(&(link, job)) => {

@@ -16,7 +16,7 @@ use distwasm_proto::{
 use super::{
     halts::Process,
     room::Room,
-    weather::{EVIDENCE_BYTES, Nature, Weather},
+    weather::{EVIDENCE_BYTES, Nature, Slowness, Weather},
     world::{Due, DukeOrder, Joining, KingWord, PeasantDue, Sender, World, queen_of},
 };
 
@@ -31,8 +31,8 @@ pub(super) struct Duke {
     pub(super) ram_bytes: u64,
     /// Its label.
     pub(super) zone: u64,
-    /// What is added to the delays of its links, at most.
-    pub(super) link_us: u64,
+    /// What its links are like, if they are slow.
+    pub(super) slowness: Option<Slowness>,
     roster: Roster,
     /// When its clock rings next.
     ticks_at: Option<Time>,
@@ -88,14 +88,14 @@ pub(super) struct Peasant {
 }
 
 impl Duke {
-    pub(super) fn new(cpus: u32, ram_bytes: u64, zone: u64, link_us: u64) -> Duke {
+    pub(super) fn new(cpus: u32, ram_bytes: u64, zone: u64, slowness: Option<Slowness>) -> Duke {
         Duke {
             link: None,
             away_since: None,
             cpus,
             ram_bytes,
             zone,
-            link_us,
+            slowness,
             roster: Roster::default(),
             ticks_at: None,
             slot_bytes: BTreeMap::new(),
@@ -240,6 +240,10 @@ impl World {
                 assert!(known.is_none(), "attempt_is_started_once: {attempt}");
                 Event::AttemptArrived { job, attempt, bytes: input_bytes, alone }
             }
+            DukeOrder::Fetch { .. } if self.liars.contains(&id) && self.dice.permille(300) => {
+                // It keeps what it offered.
+                return;
+            }
             DukeOrder::Fetch { attempt } => {
                 let left = duke.left.get_mut(&attempt).filter(|left| !left.said);
                 let Some(left) = left else {
@@ -323,6 +327,7 @@ impl World {
             }
             Action::Spawn { baron, job } => self.spawn(id, baron, job),
             Action::Feed { baron, attempt } => {
+                assert!(duke.attempts.contains_key(&attempt), "only_what_is_wanted_is_run: {id}, {attempt}");
                 let Some(peasant) = duke.peasants.get_mut(&baron) else { panic!("fed_peasant_lives: {baron}") };
                 peasant.pipe.push_back(attempt);
                 self.peasant_goes_on(id, baron);

@@ -39,6 +39,8 @@ pub(super) struct King {
     pub(super) events: Vec<scheduler::Event>,
     /// What attempts that ended in this batch left behind.
     pub(super) evidence: BTreeMap<AttemptId, Evidence>,
+    /// When results were fetched.
+    pub(super) fetched: BTreeMap<AttemptId, Time>,
     /// Attempts whose dukes may forget them.
     pub(super) settled: Vec<(DukeId, AttemptId)>,
 }
@@ -62,6 +64,8 @@ pub(super) struct Job {
 pub(super) struct Evidence {
     pub(super) duke: DukeId,
     pub(super) bytes: u64,
+    /// It was under way for long.
+    pub(super) late: bool,
 }
 
 /// A verdict that the queen has not heard.
@@ -70,6 +74,7 @@ pub(super) struct Said {
     pub(super) unit: UnitNo,
     pub(super) done: bool,
     pub(super) bytes: u64,
+    pub(super) late: bool,
     pub(super) by: Option<(DukeId, AttemptId)>,
 }
 
@@ -94,9 +99,11 @@ impl King {
 }
 
 impl Job {
-    /// No more large results are held than there is room for, or a single larger one.
+    /// No more large results are held than there is room for, or a single larger one. Those that came late have room of
+    /// their own.
     fn check_results(&self, id: JobId) {
-        let large = || self.said.iter().map(|said| said.bytes).filter(|bytes| *bytes > RESULT_UNASKED_BYTES_MAX);
+        let in_time = || self.said.iter().filter(|said| !said.late).map(|said| said.bytes);
+        let large = || in_time().filter(|bytes| *bytes > RESULT_UNASKED_BYTES_MAX);
         let is_within = large().sum::<u64>() <= RESULTS_BYTES || large().count() == 1;
         assert!(is_within, "results_are_held_within_the_bound: {id}");
     }
@@ -198,7 +205,10 @@ impl World {
                 self.tally.attempts_forgotten += 1;
                 return self.king.settled.push((duke, attempt));
             }
-            Action::FetchResult { duke, attempt } => (duke, DukeOrder::Fetch { attempt }),
+            Action::FetchResult { duke, attempt } => {
+                self.king.fetched.insert(attempt, self.now);
+                (duke, DukeOrder::Fetch { attempt })
+            }
             Action::Report { job, unit, verdict, .. } => return self.king_reports(job, unit, verdict),
             Action::TellStatus { .. } => return,
             Action::EndJob { job, end } => return self.king_ends_job(job, end),
@@ -220,18 +230,18 @@ impl World {
     }
 
     fn king_reports(&mut self, id: JobId, unit: UnitNo, verdict: Verdict) {
-        let (by, bytes) = match verdict {
+        let (by, bytes, late) = match verdict {
             Verdict::Done(attempt) | Verdict::Failed(attempt) => {
                 let evidence = self.king.evidence.remove(&attempt);
-                let Some(Evidence { duke, bytes }) = evidence else {
+                let Some(Evidence { duke, bytes, late }) = evidence else {
                     panic!("verdict_has_its_evidence: {id}, {unit}");
                 };
-                (Some((duke, attempt)), bytes)
+                (Some((duke, attempt)), bytes, late)
             }
-            Verdict::Broken => (None, EVIDENCE_BYTES),
+            Verdict::Broken => (None, EVIDENCE_BYTES, false),
         };
         let done = matches!(verdict, Verdict::Done(_));
-        let said = Said { unit, done, bytes, by };
+        let said = Said { unit, done, bytes, late, by };
         let Some(job) = self.king.jobs.get_mut(&id) else {
             // Her job is known from dukes, or she left in this very batch.
             if self.king.scheduler.has_job(id) {

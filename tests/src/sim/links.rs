@@ -11,7 +11,7 @@ use super::{
     duke::Duke,
     halts::Process,
     queen::Queen,
-    weather::DUKE_BYTES_MIN,
+    weather::{DUKE_BYTES_MIN, Slowness},
     world::{Due, Joining, KingWord, Sender, World},
 };
 
@@ -35,9 +35,9 @@ impl World {
         // Whoever wants to be in the first zone finds a duke there in the end.
         let first_zone_is_empty = self.dukes.values().all(|duke| duke.zone != 0);
         let zone = if first_zone_is_empty { 0 } else { self.dice.below(2) };
-        let is_slow = self.weather.slow_link_us_max > 0 && self.dice.permille(300);
-        let link_us = if is_slow { 1 + self.dice.below(self.weather.slow_link_us_max) } else { 0 };
-        self.dukes.insert(machine, Duke::new(cpus, ram_bytes, zone, link_us));
+        let is_slow = self.weather.slow_links != Slowness::default() && self.dice.permille(300);
+        let slowness = is_slow.then_some(self.weather.slow_links);
+        self.dukes.insert(machine, Duke::new(cpus, ram_bytes, zone, slowness));
         self.link_duke(machine, after);
     }
 
@@ -45,8 +45,8 @@ impl World {
         let link = DukeId(self.next_link());
         let Some(duke) = self.dukes.get_mut(&machine) else { return };
         let mut joining = duke.links(link);
-        if duke.link_us > 0 {
-            self.slow_links.insert(link, duke.link_us);
+        if let Some(slowness) = duke.slowness {
+            self.slow_links.insert(link, slowness);
         }
         self.machines.insert(link, machine);
         if self.liars.contains(&machine) {

@@ -18,7 +18,7 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use tally::Tally;
-pub use weather::{Dice, QueenPlan};
+pub use weather::{Dice, QueenPlan, Slowness};
 pub use world::World;
 
 /// A seed under which something went wrong.

@@ -51,8 +51,8 @@ pub struct Weather {
     pub window_units: u32,
     /// The longest delay of a message, in microseconds.
     pub delay_us_max: u64,
-    /// What is added to it on the links of some dukes, at most.
-    pub slow_link_us_max: u64,
+    /// What the links of some dukes are like.
+    pub slow_links: Slowness,
     /// The king hears what there is every so many microseconds: what came meanwhile may be one batch.
     pub king_listens_us: u64,
     /// Chance that one word more is handled in the same batch.
@@ -93,6 +93,15 @@ pub struct Weather {
     pub unfit: u64,
     /// When faults stop, in microseconds.
     pub faults_end_us: u64,
+}
+
+/// How a slow link differs from others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slowness {
+    /// What is added to the delay of each message, at most.
+    pub delay_us_max: u64,
+    /// What inputs and results take besides, by their size.
+    pub us_per_kib: u64,
 }
 
 /// What a unit does to its peasant, the same at each attempt but for those that say `Once`.
@@ -207,7 +216,7 @@ impl Weather {
             units_max: 0,
             window_units: WINDOW_UNITS,
             delay_us_max: 1_000,
-            slow_link_us_max: 0,
+            slow_links: Slowness::default(),
             king_listens_us: 1,
             king_is_busy: 300,
             duke_dies: 0,
@@ -239,7 +248,10 @@ impl Weather {
             units_max: dice.pick(&[1, 5, 40, 120]),
             window_units: dice.pick(&[WINDOW_UNITS, WINDOW_UNITS, 20, 2]),
             delay_us_max: dice.pick(&[1, 500, 50_000]),
-            slow_link_us_max: dice.pick(&[0, 0, 0, 200_000, 2_000_000]),
+            slow_links: Slowness {
+                delay_us_max: dice.pick(&[0, 0, 0, 200_000, 2_000_000]),
+                us_per_kib: dice.pick(&[0, 0, 0, 100, 1_000]),
+            },
             king_listens_us: dice.pick(&[1, 1, 1_000, 20_000]),
             king_is_busy: dice.pick(&[0, 300, 950]),
             duke_dies: dice.pick(&[0, 0, 2, 20]),

@@ -6,9 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use distwasm_king::scheduler::{self, HeldLease, JobSpec, Resumption};
+use distwasm_king::scheduler::{self, HeldLease, JobSpec, Outcome, Resumption};
 use distwasm_proto::{
     ids::{AttemptId, BaronId, DukeId, JobId, UnitNo},
+    limits::UNIT_BYTES_MAX,
     time::Time,
 };
 
@@ -18,7 +19,7 @@ use super::{
     king::King,
     queen::Queen,
     tally::Tally,
-    weather::{DUKE_BYTES_MIN, Dice, QueenPlan, Weather},
+    weather::{DUKE_BYTES_MIN, Dice, QueenPlan, Slowness, Weather},
 };
 
 /// Everything that can be due.
@@ -176,8 +177,8 @@ pub struct World {
     pub(super) machines: BTreeMap<DukeId, DukeId>,
     /// Machines of dukes that lie, or did.
     pub(super) liars: BTreeSet<DukeId>,
-    /// What is added to the delays of slow links, at most.
-    pub(super) slow_links: BTreeMap<DukeId, u64>,
+    /// Dukes' links that are slow.
+    pub(super) slow_links: BTreeMap<DukeId, Slowness>,
     pub(super) queens: BTreeMap<JobId, Queen>,
     pub(super) plans: Vec<QueenPlan>,
     due: BTreeMap<(Time, u64), Due>,
@@ -219,11 +220,11 @@ impl World {
         world
     }
 
-    /// Adds up to so many microseconds to what each message of this duke takes, who came at the beginning.
-    pub fn slow_down(&mut self, duke: usize, us: u64) {
+    /// Slows down the link of this duke, who came at the beginning.
+    pub fn slow_down(&mut self, duke: usize, slowness: Slowness) {
         let machine = self.dukes.keys().nth(duke).copied();
         let links = self.machines.iter().filter(|(_, of)| Some(**of) == machine);
-        self.slow_links.extend(links.map(|(link, _)| (*link, us)));
+        self.slow_links.extend(links.map(|(link, _)| (*link, slowness)));
     }
 
     fn empty(dice: Dice, weather: Weather, plans: Vec<QueenPlan>, log: bool) -> World {
@@ -376,18 +377,32 @@ impl World {
     /// The same by somebody who takes his time.
     pub(super) fn send_later(&mut self, in_us: u64, link: Sender, to_king: bool, due: Due) {
         let mut at = self.now.0 + in_us + self.dice.below(self.weather.delay_us_max);
+        let mut transfer_us = 0;
         if let Sender::Duke(link) = link
-            && let Some(slow_us) = self.slow_links.get(&link)
+            && let Some(Slowness { delay_us_max, us_per_kib }) = self.slow_links.get(&link).copied()
         {
-            at += self.dice.below(*slow_us);
+            at += self.dice.below(delay_us_max + 1);
+            transfer_us = (self.payload_bytes(&due).min(UNIT_BYTES_MAX) * us_per_kib) >> 10;
         }
+        let arrival = self.arrivals.get(&(link, to_king)).copied().unwrap_or_default();
+        let mut at = arrival.0.max(at) + transfer_us;
         if to_king {
             at = at.next_multiple_of(self.weather.king_listens_us);
         }
-        let arrival = self.arrivals.entry((link, to_king)).or_default();
-        let at = Time(at).max(*arrival);
-        *arrival = at;
-        self.at(at, due);
+        self.arrivals.insert((link, to_king), Time(at));
+        self.at(Time(at), due);
+    }
+
+    /// The size of what goes between king and duke with this message.
+    fn payload_bytes(&self, due: &Due) -> u64 {
+        match due {
+            Due::ToKing(
+                _,
+                KingWord::Event(scheduler::Event::AttemptEnded { outcome: Outcome::Done { bytes }, .. }),
+            ) => *bytes,
+            Due::ToDuke(_, DukeOrder::Start { job, unit, .. }) => self.queen_of(*job).unit(*unit).input_bytes,
+            _ => 0,
+        }
     }
 
     /// Takes out everything of this kind.
