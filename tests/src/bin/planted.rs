@@ -65,11 +65,10 @@ fn find(copy: &Path, seeds: u64) -> Option<String> {
     let said = String::from_utf8_lossy(&run.stderr).into_owned();
     (!run.status.success()).then(|| {
         let seed = said.split_once("--first ").and_then(|(_, rest)| rest.split_whitespace().next());
-        // What the compiler has to say of the bug comes first.
-        let what = said
-            .split("replay:")
-            .next()
-            .and_then(|said| said.trim_end().lines().rev().find(|line| line.contains(": ")));
+        // What the compiler has to say of the bug comes first, and the two sides of an equation last.
+        let is_side = |line: &&str| line.starts_with("  left: ") || line.starts_with(" right: ");
+        let what =
+            said.split("replay:").next().and_then(|said| said.trim_end().lines().rev().find(|line| !is_side(line)));
         format!("seed {}: {}", seed.unwrap_or("?"), what.unwrap_or_default().trim())
     })
 }
