@@ -1,6 +1,10 @@
 //! The duke's link to the king: his orders, checked, and the words that go back.
 
-use std::{collections::BTreeMap, pin::Pin, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::Pin,
+    time::Duration,
+};
 
 use distwasm_proto::{
     PROTOCOL, VERSION,
@@ -234,6 +238,17 @@ impl Way {
     pub(crate) fn say_with(&self, word: Word, payload: Payload) {
         if let Some(link) = &self.link {
             link.outbox.push_with(word, payload);
+        }
+    }
+
+    /// Does not send the results of these attempts, if nothing of them has gone.
+    pub(crate) fn take_back(&self, attempts: &BTreeSet<AttemptId>) {
+        let is_unwanted = |word: &DukeWord| match &word.word {
+            Some(Word::AttemptEnded(ended)) => attempts.contains(&AttemptId(ended.attempt)),
+            _ => false,
+        };
+        if let Some(link) = self.link.as_ref().filter(|_| !attempts.is_empty()) {
+            link.outbox.take_back(is_unwanted);
         }
     }
 

@@ -157,13 +157,24 @@ pub const WINDOW_BYTES: u64 = 64 << 20;
 /// Bytes of results of a job that the king may hold, on the same terms.
 pub const RESULTS_BYTES: u64 = 64 << 20;
 
-/// Bytes of results of a job that may be under way from one duke. A single larger result comes alone. A slow link is no
-/// faster with more, and a fast one is busy with these.
+/// Bytes of results of a job that may be under way from one duke. A single larger result comes alone.
 pub const FETCHED_BYTES: u64 = 16 << 20;
 
-/// How long a result may be under way in any case, besides a few times what others take. Later it counts as late: it
-/// takes no room from others, and its unit may be tried elsewhere.
+/// The same where the link is slow: it is no faster with more, and what others say over it waits behind that.
+pub const FETCHED_BYTES_MIN: u64 = 1 << 20;
+
+/// No more is under way than the link carries in this time, between these two bounds.
+pub const FETCHED_AHEAD: Duration = Duration::from_secs(1);
+
+/// How long a result may be on its way in any case, besides a few times what others of its size take. Later it counts as
+/// late: a full job does not count it with its results, and its unit may be tried elsewhere.
 pub const RESULT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Bytes of late results of a job that may be under way. A single larger one may be, alone.
+pub const LATE_BYTES: u64 = 2 * RESULTS_BYTES;
+
+/// What a mebibyte of results may take before any has come: that of a link of 80 megabits a second.
+pub const MEBIBYTE_WITHIN: Duration = Duration::from_millis(100);
 
 /// How often a job whose results are full is asked how many slots it can use: a disk that pauses for less is none the
 /// worse for it.
@@ -237,6 +248,7 @@ pub const HELD_ATTEMPTS_MAX: usize = 1 << 20;
 pub const WANTS_MAX: usize = 1 << 16;
 
 /// Large results that a duke may have offered at a time: one for each attempt that it may have, and more than any has.
+/// Beyond that the oldest offers count as forgotten.
 pub const OFFERS_MAX: usize = 1 << 20;
 
 /// Events that may wait for a reactor. Full, they hold back whoever reads the connections.

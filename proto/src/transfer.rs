@@ -142,6 +142,11 @@ impl<W: Word> Outbox<W> {
         }
     }
 
+    /// Takes out the words that are not wanted any more, if nothing of them has gone.
+    pub fn take_back(&self, is_unwanted: impl Fn(&W) -> bool) {
+        lock(&self.state).words.retain(|waiting| !is_unwanted(&waiting.word));
+    }
+
     /// Ends the stream after the words that are in it.
     pub fn close(&self) {
         let mut state = lock(&self.state);
@@ -309,6 +314,25 @@ mod tests {
             messages.push(message);
         }
         messages
+    }
+
+    #[test]
+    fn what_is_taken_back_is_not_sent_and_what_has_begun_is_sent_whole() {
+        let (outbox, mut stream) = Outbox::<wire::QueenWord>::new();
+        let payload = || Payload::from(Bytes::from(vec![7; 3 * MESSAGE_FILL_BYTES]));
+        (0..3).for_each(|number| outbox.push_with(unit(number), payload()));
+        let first = Pin::new(&mut stream).poll_next(&mut Context::from_waker(Waker::noop()));
+        outbox.take_back(|word| !matches!(&word.word, Some(Said::Unit(unit)) if unit.unit == 2));
+        let Poll::Ready(Some(first)) = first else { panic!("a full outbox has something to send") };
+        let mut assembler = Assembler::new(1 << 30);
+        let words = std::iter::once(first).chain(drain(&mut stream)).flat_map(|message| message.words);
+        let arrived: Vec<_> = words.filter_map(|word| assembler.accept(word).unwrap()).collect();
+        let numbers = arrived.iter().map(|(word, payload)| match &word.word {
+            Some(Said::Unit(unit)) => (unit.unit, payload.as_ref().map(Payload::bytes)),
+            other => panic!("a unit, not {other:?}"),
+        });
+        let bytes = 3 * MESSAGE_FILL_BYTES as u64;
+        assert_eq!(numbers.collect::<Vec<_>>(), [(0, Ok(bytes)), (2, Ok(bytes))]);
     }
 
     #[test]

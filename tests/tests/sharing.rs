@@ -156,12 +156,28 @@ fn a_duke_with_a_slow_link_holds_nobody_up_with_large_results() {
 }
 
 #[test]
-fn a_job_does_not_end_with_the_slowest_link() {
+fn a_job_does_not_end_with_the_slowest_links() {
     for (result_bytes, run_us) in [(1 << 20, 50_000), (40 << 20, 500_000)] {
-        let mut world = World::fair(&[4, 4], with_results(80, run_us, result_bytes));
-        world.slow_down(1, SLOW);
-        // What the first duke alone takes, and what it takes to see that the other is late.
-        world.run_until(Time(20 * run_us + 5_000_000));
-        assert_eq!(world.units_done(), [80], "{result_bytes}");
+        for slow in [&[1][..], &[0, 2]] {
+            let mut world = World::fair(&vec![4; slow.len() + 1], with_results(80, run_us, result_bytes));
+            slow.iter().for_each(|duke| world.slow_down(*duke, SLOW));
+            // What the fast duke alone takes, and what it takes to see that the others are late.
+            world.run_until(Time(20 * run_us + 16_000_000));
+            assert_eq!(world.units_done(), [80], "{result_bytes}, {slow:?}");
+        }
     }
+}
+
+#[test]
+fn slots_behind_a_full_link_serve_others() {
+    // Eight slots make 160 MiB of results a second, of which the link takes one.
+    let plans = [vec![QueenPlan::steady("other", 6000, 50_000)], with_results(4000, 50_000, 1 << 20)].concat();
+    let mut world = World::fair(&[8], plans);
+    world.slow_down(0, Slowness { delay_us_max: 0, us_per_kib: 1000 });
+    let slots = (30..300).map(|tenth| {
+        world.run_until(Time(tenth * 100_000));
+        world.slots_of_projects()["other"]
+    });
+    let average = f64::from(slots.sum::<u32>()) / 270.0;
+    assert!(average > 5.5, "{average} of 8, where 4 are its share");
 }

@@ -3,7 +3,7 @@
 //! He names all slots and attempts that he has, and says again what the king may not have heard. What an attempt left is
 //! kept until the king says that nobody needs it: he may be lost before the queen has it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use distwasm_proto::{
     failure::Failure,
@@ -45,10 +45,15 @@ impl Left {
         Left { job, held: name(attempt, input), run_us, remains, said: false }
     }
 
+    /// Whether its result is one that the king must ask for.
+    fn is_large(&self) -> bool {
+        matches!(&self.remains, Remains::Result(held) if held.result.bytes() > RESULT_UNASKED_BYTES_MAX)
+    }
+
     /// Tells the king how the attempt ended, or that there is a large result.
     pub(super) fn say(&mut self, way: &Way) {
         match &self.remains {
-            Remains::Result(held) if held.result.bytes() > RESULT_UNASKED_BYTES_MAX => {
+            Remains::Result(held) if self.is_large() => {
                 let (attempt, result_bytes, run_us) = (self.held.attempt, held.result.bytes(), self.run_us);
                 way.say(Word::ResultOffered(wire::ResultOffered { attempt, result_bytes, run_us }));
             }
@@ -176,17 +181,24 @@ impl Reactor {
         job.open = false;
         self.supplies.cancel(id);
         self.inputs.retain(|_, (of, _)| *of != id);
-        self.left.retain(|_, left| left.job != id);
+        let left: Vec<AttemptId> =
+            self.left.iter().filter(|(_, left)| left.job == id).map(|(attempt, _)| *attempt).collect();
+        self.forget_attempts(left);
         self.events.push(Event::LeaseClosed { job: id });
     }
 
-    pub(super) fn forget_attempt(&mut self, attempt: AttemptId) {
-        if self.left.remove(&attempt).is_some() {
-            return;
+    pub(super) fn forget_attempts(&mut self, attempts: Vec<AttemptId>) {
+        let mut unsent = BTreeSet::new();
+        for attempt in attempts {
+            if let Some(left) = self.left.remove(&attempt) {
+                // It may be behind others on a slow link.
+                if left.said && left.is_large() {
+                    unsent.insert(attempt);
+                }
+            } else if let Some((job, _)) = self.inputs.get(&attempt) {
+                self.events.push(Event::AttemptForgotten { job: *job, attempt });
+            }
         }
-        // Its job may be over.
-        if let Some((job, _)) = self.inputs.get(&attempt) {
-            self.events.push(Event::AttemptForgotten { job: *job, attempt });
-        }
+        self.way.take_back(&unsent);
     }
 }

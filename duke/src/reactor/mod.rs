@@ -243,7 +243,7 @@ impl Reactor {
                 let left = left.ok_or(LinkError::Nonsense("a result was wanted that was not offered"))?;
                 left.say_ended(&self.way);
             }
-            Told::Forget { attempts } => attempts.into_iter().for_each(|attempt| self.forget_attempt(attempt)),
+            Told::Forget { attempts } => self.forget_attempts(attempts),
             Told::BlobArrived { digest, blob } => self.on_blob_arrived(digest, &blob)?,
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! What takes too long: a unit, a start, an answer that nobody takes.
 //!
 //! A process may stand still for a while: it was stopped, or its machine was suspended. Its peasants may have stood still
-//! with it, so that nothing that passed meanwhile is counted.
+//! with it, so that no deadline comes closer meanwhile.
 
 use std::time::Duration;
 

@@ -21,6 +21,7 @@ impl Scheduler {
         // The job may have ended while the answer was on its way, or the duke been given up.
         let Some(attempt) = self.attempts.get(&id).copied().filter(|attempt| attempt.duke == duke) else { return };
         let Attempt { job: job_id, unit: unit_no, .. } = attempt;
+        self.measure_fetch(&attempt);
         let Some(job) = self.jobs.get_mut(&job_id) else { return };
         let fetched = matches!(attempt.stage, Stage::Fetched { .. });
         let unasked_too_large = matches!(outcome, Outcome::Done { bytes } if bytes > RESULT_UNASKED_BYTES_MAX);
@@ -30,9 +31,6 @@ impl Scheduler {
         }
         if id.0 <= self.first_attempt && self.now < self.learning_until {
             self.judged.insert(id);
-        }
-        if fetched {
-            job.fetch_time.measure(self.now.micros_since(attempt.since));
         }
         if !fetched && matches!(outcome, Outcome::Done { .. } | Outcome::Failed { .. }) {
             job.measure(run_us);
@@ -83,7 +81,6 @@ impl Scheduler {
         (attempt.stage, attempt.since) = (Stage::Offered(bytes), self.now);
         let Attempt { job: job_id, input_bytes, .. } = *attempt;
         self.unload(duke, job_id, input_bytes);
-        self.change_load(duke, job_id, |lease| lease.offers += 1);
         if let Some(job) = self.jobs.get_mut(&job_id) {
             job.measure(run_us);
             job.offers.push_back(id);
@@ -146,19 +143,19 @@ impl Scheduler {
         match attempt.stage {
             Stage::Running => self.unload(attempt.duke, attempt.job, attempt.input_bytes),
             Stage::Offered(_) => {
-                self.change_load(attempt.duke, attempt.job, |lease| lease.offers -= 1);
+                self.change_load(attempt.duke, attempt.job, |lease| lease.held_back.retain(|offer| *offer != id));
                 if let Some(job) = self.jobs.get_mut(&attempt.job) {
                     job.offers.retain(|offer| *offer != id);
-                    self.hungry.insert(attempt.job);
                 }
+                self.hungry.insert(attempt.job);
+                self.deal = true;
             }
             Stage::Fetched { bytes, late } => {
-                self.change_load(attempt.duke, attempt.job, |lease| lease.fetched_bytes -= bytes);
                 if let Some(job) = self.jobs.get_mut(&attempt.job) {
-                    job.results_bytes = job.results_bytes.saturating_sub(if late { 0 } else { bytes });
-                    // There is room for another offer now.
-                    self.hungry.insert(attempt.job);
+                    let counted = if late { &mut job.late_bytes } else { &mut job.results_bytes };
+                    *counted = counted.saturating_sub(bytes);
                 }
+                self.unfetch(attempt.duke, attempt.job, bytes);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use distwasm_proto::{
     ids::{DukeId, JobId, UnitNo},
-    limits::FETCHED_BYTES,
+    limits::{FETCHED_BYTES, LATE_BYTES},
 };
 
 use super::{
@@ -84,12 +84,12 @@ impl Scheduler {
 
     fn check_results_of_lease(&self, duke: DukeId, job: JobId, lease: &Lease) {
         let attempts = || self.attempts.values().filter(|attempt| attempt.duke == duke && attempt.job == job);
-        let offers = attempts().filter(|attempt| matches!(attempt.stage, Stage::Offered(_))).count();
-        assert_eq!(lease.offers as usize, offers, "lease_counts_its_offers: {duke}, {job}");
         let fetched: Vec<u64> = attempts().filter_map(|attempt| attempt.stage.fetched_bytes()).collect();
-        assert_eq!(lease.fetched_bytes, fetched.iter().sum::<u64>(), "lease_counts_what_is_under_way: {duke}, {job}");
-        let is_within = lease.fetched_bytes <= FETCHED_BYTES || fetched.len() == 1;
+        let bytes: u64 = fetched.iter().sum();
+        assert_eq!(lease.fetched_bytes, bytes, "lease_counts_what_is_under_way: {duke}, {job}");
+        let is_within = bytes <= FETCHED_BYTES || fetched.len() == 1;
         assert!(is_within, "no_duke_takes_all_the_room: {duke}, {job}");
+        assert!(!lease.is_stuck() || bytes > 0, "what_is_held_back_is_looked_at_again: {duke}, {job}");
     }
 
     fn check_jobs(&self) {
@@ -164,23 +164,26 @@ impl Scheduler {
     fn check_results(&self) {
         for (id, job) in &self.jobs {
             let stages = self.attempts.values().filter(|attempt| attempt.job == *id).map(|attempt| attempt.stage);
-            let (mut offered, mut fetched) = (0, 0);
+            let (mut offered, mut fetched, mut late_ones) = (0, 0, Vec::new());
             for stage in stages {
                 match stage {
                     Stage::Running => {}
                     Stage::Offered(_) => offered += 1,
-                    Stage::Fetched { bytes, late } => fetched += if late { 0 } else { bytes },
+                    Stage::Fetched { bytes, late: false } => fetched += bytes,
+                    Stage::Fetched { bytes, late: true } => late_ones.push(bytes),
                 }
             }
-            assert_eq!(job.offers.len(), offered, "offer_is_queued: {id}");
+            let leases = self.dukes.values().filter_map(|duke| duke.leases.get(id));
+            let held_back: usize = leases.map(|lease| lease.held_back.len()).sum();
+            assert_eq!(job.offers.len() + held_back, offered, "offer_is_queued: {id}");
             assert!(job.results_bytes >= fetched, "fetched_results_are_counted: {id}");
+            assert_eq!(job.late_bytes, late_ones.iter().sum::<u64>(), "late_results_are_counted: {id}");
+            let is_within = job.late_bytes <= LATE_BYTES || late_ones.len() == 1;
+            assert!(is_within, "late_results_are_bounded: {id}");
             assert!(!job.is_full() || job.fullness.is_some(), "full_job_is_looked_at: {id}");
-            for offer in &job.offers {
-                let duke = self.attempts.get(offer).and_then(|attempt| self.dukes.get(&attempt.duke));
-                let from_there = duke.and_then(|duke| duke.leases.get(id)).map_or(0, |lease| lease.fetched_bytes);
-                let is_fetching = from_there > 0 || job.results_bytes > 0;
-                assert!(is_fetching, "something_is_fetched_while_something_is_offered: {id}");
-            }
+            let is_waiting = job.offers.is_empty() || job.waits_for_room;
+            assert!(is_waiting, "offer_waits_for_room_alone: {id}");
+            assert!(!job.waits_for_room || job.results_bytes > 0, "something_is_here_while_something_waits: {id}");
         }
     }
 }

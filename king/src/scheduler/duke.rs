@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use distwasm_proto::{
-    ids::JobId,
-    limits::{SLOT_BYTES, SLOT_UNITS_MIN},
-    time::Time,
+    ids::{AttemptId, JobId},
+    limits::{FETCHED_AHEAD, FETCHED_BYTES, FETCHED_BYTES_MIN, SLOT_BYTES, SLOT_UNITS_MIN},
+    time::{Time, UnitTime},
 };
 
 use super::job::JobSpec;
@@ -63,9 +63,11 @@ pub(super) struct Lease {
     /// Attempts that are queued or running, and the bytes of their inputs.
     pub(super) running: u32,
     pub(super) running_bytes: u64,
-    /// Results that wait at the duke, and the bytes of those that are under way from it.
-    pub(super) offers: u32,
+    /// The bytes of results that are under way from the duke, and the attempts whose results wait there until fewer are.
     pub(super) fetched_bytes: u64,
+    pub(super) held_back: VecDeque<AttemptId>,
+    /// What a mebibyte of results takes from when it is fetched until it is here.
+    pub(super) mebibyte_time: UnitTime,
     /// The duke cannot start peasants for this job; leave it alone until then.
     pub(super) broken_until: Option<Time>,
     /// The job is over.
@@ -81,8 +83,9 @@ impl Lease {
             since: Time::default(),
             running: 0,
             running_bytes: 0,
-            offers: 0,
             fetched_bytes: 0,
+            held_back: VecDeque::new(),
+            mebibyte_time: UnitTime::default(),
             broken_until: None,
             closed: false,
         }
@@ -93,7 +96,23 @@ impl Lease {
     pub(super) fn load(&self) -> u32 {
         let Some(units) = self.running.checked_div(self.slots) else { return u32::MAX };
         let is_full = self.running_bytes >= u64::from(self.slots) * SLOT_BYTES && units >= SLOT_UNITS_MIN;
-        if is_full || self.offers > 0 { u32::MAX } else { units }
+        if is_full || self.is_stuck() { u32::MAX } else { units }
+    }
+
+    /// Bytes of results that may be under way.
+    pub(super) fn fetched_bytes_max(&self) -> u64 {
+        let carried = self.mebibyte_time.units_in(FETCHED_AHEAD).map(|mebibytes| mebibytes.saturating_mul(1 << 20));
+        carried.map_or(FETCHED_BYTES, |bytes| bytes.clamp(FETCHED_BYTES_MIN, FETCHED_BYTES))
+    }
+
+    /// Whether results are made here faster than the link carries them away.
+    pub(super) fn is_stuck(&self) -> bool {
+        !self.held_back.is_empty()
+    }
+
+    /// Slots that stand still because of that, when so many less are counted.
+    pub(super) fn has_stuck_slots(&self, less: u32) -> bool {
+        self.is_stuck() && self.running.saturating_add(less) < self.slots
     }
 
     /// Whether it is over: its slots are counted for no job any more.
@@ -112,8 +131,8 @@ impl Lease {
         self.closed = true;
         self.releasing += self.slots;
         self.slots = 0;
-        (self.running, self.running_bytes) = (0, 0);
-        (self.offers, self.fetched_bytes) = (0, 0);
+        (self.running, self.running_bytes, self.fetched_bytes) = (0, 0, 0);
+        self.held_back.clear();
     }
 }
 

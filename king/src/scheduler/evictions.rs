@@ -28,6 +28,8 @@ struct Holder<'a> {
     lease: &'a Lease,
     project: Project,
     slots: u32,
+    /// Its slots here stand still behind a full link.
+    is_stuck: bool,
 }
 
 /// Whether a job may ask another for a slot.
@@ -88,7 +90,8 @@ impl Scheduler {
             let of_project =
                 count(&|asked| self.jobs.get(asked).is_some_and(|other| other.spec.project == job.spec.project));
             let project = Project { share: project.share.saturating_sub(of_project), ..project };
-            let holder = Holder { id: *id, job, lease, project, slots: job.slots.saturating_sub(own) };
+            let (slots, is_stuck) = (job.slots.saturating_sub(own), lease.has_stuck_slots(own));
+            let holder = Holder { id: *id, job, lease, project, slots, is_stuck };
             (lease.slots > own).then_some(holder)
         })
     }
@@ -124,7 +127,7 @@ impl Holder<'_> {
     }
 
     fn is_spare(&self) -> bool {
-        self.slots > self.job.need()
+        self.is_stuck || self.slots > self.job.need()
     }
 
     /// Spare slots first, then those of who has most.

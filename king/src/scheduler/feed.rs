@@ -1,8 +1,10 @@
 //! Keeps the slots that a job has supplied with units, and fetches results as there is room for them.
 
+use std::collections::VecDeque;
+
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
-    limits::{FETCHED_BYTES, RESULTS_BYTES},
+    limits::RESULTS_BYTES,
     time::Time,
 };
 
@@ -62,7 +64,11 @@ impl Scheduler {
     /// The next unit for this duke. One that killed a peasant goes elsewhere, if there is an elsewhere.
     fn take_unit(&mut self, job_id: JobId, duke_id: DukeId) -> Option<UnitNo> {
         let job = self.jobs.get_mut(&job_id)?;
-        let only_duke = job.by_load.len() == 1;
+        let runs_elsewhere = |(_, duke): &(u32, DukeId)| {
+            let lease = self.dukes.get(duke).and_then(|duke| duke.leases.get(&job_id));
+            *duke != duke_id && lease.is_some_and(|lease| !lease.is_stuck())
+        };
+        let only_duke = !job.suspects.is_empty() && !job.by_load.iter().any(runs_elsewhere);
         let units = &mut job.units;
         let may_run_here =
             |unit: &UnitNo| only_duke || units.get_mut(*unit).is_some_and(|unit| unit.avoid != Some(duke_id));
@@ -99,34 +105,52 @@ impl Scheduler {
         input_bytes
     }
 
-    /// Fetches offered results while the job may hold more. One result may always be held, whatever its size.
+    /// Fetches offered results while the job may hold more. One result may always be held, whatever its size. Where enough
+    /// is under way from a duke, what else it offers is held back, in the way of nobody.
     fn fetch_results(&mut self, now: Time, job_id: JobId, actions: &mut Vec<Action>) {
-        let mut place = 0;
         loop {
             let Some(job) = self.jobs.get_mut(&job_id) else { return };
             job.waits_for_room = false;
-            let Some(id) = job.offers.get(place).copied() else { return };
+            let Some(id) = job.offers.front().copied() else { return };
             let Some(attempt) = self.attempts.get_mut(&id) else { return };
             let Stage::Offered(bytes) = attempt.stage else { return };
             let duke = attempt.duke;
-            let lease = self.dukes.get(&duke).and_then(|duke| duke.leases.get(&job_id));
-            if lease.is_some_and(|lease| !has_room(lease.fetched_bytes, bytes, FETCHED_BYTES)) {
-                place += 1;
+            let lease = self.dukes.get_mut(&duke).and_then(|duke| duke.leases.get_mut(&job_id));
+            let Some(lease) = lease else { return };
+            if !has_room(lease.fetched_bytes, bytes, lease.fetched_bytes_max()) {
+                job.offers.pop_front();
+                self.change_load(duke, job_id, |lease| lease.held_back.push_back(id));
+                // Somebody else may have use for its slots.
+                self.deal_at = Some(now);
                 continue;
             }
             if !has_room(job.results_bytes, bytes, RESULTS_BYTES) {
                 job.waits_for_room = true;
                 return;
             }
-            job.offers.remove(place);
+            job.offers.pop_front();
             job.results_bytes += bytes;
+            lease.fetched_bytes += bytes;
             (attempt.stage, attempt.since) = (Stage::Fetched { bytes, late: false }, now);
             actions.push(Action::FetchResult { duke, attempt: id });
-            self.change_load(duke, job_id, |lease| {
-                lease.offers -= 1;
-                lease.fetched_bytes += bytes;
-            });
         }
+    }
+
+    /// So many bytes less are under way from a duke. What was held back there is looked at again when half has come.
+    pub(super) fn unfetch(&mut self, duke: DukeId, job_id: JobId, bytes: u64) {
+        let mut offers = VecDeque::new();
+        self.change_load(duke, job_id, |lease| {
+            lease.fetched_bytes -= bytes;
+            if lease.fetched_bytes <= lease.fetched_bytes_max() / 2 {
+                offers = std::mem::take(&mut lease.held_back);
+            }
+        });
+        self.deal |= !offers.is_empty();
+        if let Some(job) = self.jobs.get_mut(&job_id) {
+            job.offers.extend(offers);
+        }
+        // There is room for another offer now.
+        self.hungry.insert(job_id);
     }
 
     /// Counts a result that arrived and waits for the queen to take it.
@@ -139,6 +163,54 @@ impl Scheduler {
 }
 
 /// Whether so many bytes go beside those that are there. What is larger than all the room gets all of it.
-fn has_room(taken: u64, bytes: u64, room: u64) -> bool {
+pub(super) fn has_room(taken: u64, bytes: u64, room: u64) -> bool {
     taken == 0 || taken.saturating_add(bytes) <= room
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::scheduler::{Event, JobSpec, Outcome, Resumption};
+
+    #[test]
+    fn a_suspect_does_not_wait_for_a_duke_whose_link_is_full() {
+        let (job, full, other) = (JobId(1), DukeId(1), DukeId(2));
+        let mut scheduler = Scheduler::default();
+        let mut handle = |events: Vec<Event>| {
+            let mut actions = Vec::new();
+            scheduler.handle(Time(1), events, &mut actions);
+            scheduler.check();
+            let start = |action: &Action| match action {
+                Action::StartAttempt { duke, unit, attempt, .. } => Some((*duke, *unit, *attempt)),
+                _ => None,
+            };
+            actions.iter().filter_map(start).collect::<Vec<_>>()
+        };
+        let labels = BTreeMap::new;
+        let joined = |duke| Event::DukeJoined {
+            duke,
+            cpus: 1,
+            ram_bytes: 1 << 30,
+            labels: labels(),
+            was: None,
+            holds: Vec::new(),
+        };
+        let opened = Event::JobOpened { job, key: 1, spec: JobSpec::default(), resumes: Resumption::default() };
+        let unit = |unit| Event::UnitAdded { job, unit: UnitNo(unit), bytes: 1 };
+        let begun = handle([joined(full), joined(other), opened].into_iter().chain((0..4).map(unit)).collect());
+        let at = |duke: DukeId| begun.iter().filter(move |(at, ..)| *at == duke).copied();
+        let offered =
+            at(full).map(|(duke, _, attempt)| Event::ResultOffered { duke, attempt, bytes: 20 << 20, run_us: 1 });
+        handle(offered.collect());
+        let (duke, killer, attempt) = at(other).next().unwrap();
+        let killed = Event::AttemptEnded { duke, attempt, outcome: Outcome::Killed { bytes: 1 }, run_us: 1 };
+        let (_, behind, second) = at(other).nth(1).unwrap();
+        let returned = Outcome::Returned { suspect: false };
+        let returned = Event::AttemptEnded { duke, attempt: second, outcome: returned, run_us: 0 };
+        let again = handle(vec![killed, returned]);
+        let again: Vec<(DukeId, UnitNo)> = again.into_iter().map(|(duke, unit, _)| (duke, unit)).collect();
+        assert!(again.contains(&(other, killer)), "{again:?} instead of {killer} and {behind}");
+    }
 }

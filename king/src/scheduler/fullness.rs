@@ -31,7 +31,7 @@ impl Scheduler {
     /// Counts the slots that a job can use: those that were at work if it is full, and more with every look at which
     /// there is room.
     pub(super) fn look_at_fullness(&mut self, now: Time, id: JobId) {
-        self.make_room(now, id);
+        self.set_late_apart(now, id);
         let long_at_work = self.long_at_work(now, id);
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let Some(Fullness { usable, worked_us }) = job.fullness.take() else { return };
@@ -49,20 +49,6 @@ impl Scheduler {
             self.alarms.insert((now.after(FULL_LOOK), Alarm::Full(id)));
         }
         self.deal = true;
-    }
-
-    /// Results that are late take no room from others any more.
-    fn make_room(&mut self, now: Time, id: JobId) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        for attempt in self.attempts.values_mut().filter(|attempt| attempt.job == id) {
-            if let Stage::Fetched { bytes, late: late @ false } = &mut attempt.stage
-                && job.is_late(now, attempt.since)
-            {
-                *late = true;
-                job.results_bytes = job.results_bytes.saturating_sub(*bytes);
-                self.hungry.insert(id);
-            }
-        }
     }
 
     /// Slots whose units have been running for as long as from one look to the next, and not longer than others: what

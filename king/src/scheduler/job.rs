@@ -116,14 +116,16 @@ pub(super) struct Job {
     pub(super) waits_for_room: bool,
     /// Bytes of results that are under way to the king, or held by him until the queen has them.
     pub(super) results_bytes: u64,
+    /// Bytes of results that are under way for so long that they are not counted there.
+    pub(super) late_bytes: u64,
     /// What is seen of it if its results were full lately.
     pub(super) fullness: Option<Fullness>,
     /// What the queen was told last.
     pub(super) told: Option<JobStatus>,
     /// What a unit takes in a slot.
     pub(super) unit_time: UnitTime,
-    /// What a result takes from when it is fetched until it is here.
-    pub(super) fetch_time: UnitTime,
+    /// What a mebibyte of results takes from when it is fetched until it is here, of those that are not late.
+    pub(super) mebibyte_time: UnitTime,
 }
 
 impl Job {
@@ -148,10 +150,11 @@ impl Job {
             offers: VecDeque::new(),
             waits_for_room: false,
             results_bytes: 0,
+            late_bytes: 0,
             fullness: None,
             told: None,
             unit_time: UnitTime::default(),
-            fetch_time: UnitTime::default(),
+            mebibyte_time: UnitTime::default(),
         }
     }
 

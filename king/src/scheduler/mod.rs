@@ -17,6 +17,7 @@ mod evictions;
 mod feed;
 mod fullness;
 mod job;
+mod late;
 mod overview;
 mod projects;
 mod slots;
@@ -56,9 +57,9 @@ pub struct Scheduler {
     ended: BTreeSet<JobId>,
     /// Attempts of kings before this one that ended since.
     judged: BTreeSet<AttemptId>,
-    /// No job of this king has a number up to this, and none of a king before him a higher one.
+    /// Jobs of kings before this one have numbers up to this, and his own have higher ones.
     began: u64,
-    /// The same of attempts.
+    /// Attempts of kings before this one have numbers up to this, and his own have higher ones.
     first_attempt: u64,
     /// When the last batch of events came.
     now: Time,
@@ -98,7 +99,7 @@ struct Attempt {
     job: JobId,
     unit: UnitNo,
     input_bytes: u64,
-    /// When it was handed to its duke, its result was offered, or fetched.
+    /// When it was handed to its duke, its result was offered, fetched, or recalled.
     since: Time,
     stage: Stage,
 }
@@ -131,8 +132,8 @@ impl Default for Scheduler {
 }
 
 impl Scheduler {
-    /// The scheduler of a king who begins `now`. No job of a king before him has a higher number than `began`, and none
-    /// made 2^20 attempts for each of these numbers.
+    /// The scheduler of a king who begins `now`. Jobs of kings before him have numbers up to `began`, and attempts have
+    /// numbers up to `began << 20`.
     pub fn new(now: Time, grace: Duration, began: u64) -> Scheduler {
         Scheduler {
             grace,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
-    limits::{AWAY_PATIENCE, RESULT_PATIENCE, STRAGGLER_FACTOR, STRAGGLER_LOOK, STRAGGLER_PATIENCE},
+    limits::{AWAY_PATIENCE, STRAGGLER_FACTOR, STRAGGLER_LOOK, STRAGGLER_PATIENCE},
     time::Time,
 };
 
@@ -61,18 +61,18 @@ impl Scheduler {
         let takes_long = match attempt.stage {
             Stage::Running => job.is_explained_until(attempt.since).is_some_and(|until| until <= now),
             // Where there is no room for it there is none for another's.
-            Stage::Offered(_) => !job.waits_for_room && job.is_late(now, attempt.since),
-            Stage::Fetched { .. } => job.is_late(now, attempt.since),
+            Stage::Offered(bytes) => !job.waits_for_room && self.is_late(now, attempt, bytes),
+            Stage::Fetched { bytes, .. } => self.is_late(now, attempt, bytes),
         };
         is_cut_off || takes_long
     }
 
-    /// A duke where a slot of the job has nothing to do.
+    /// A duke where a slot of the job has nothing to do, and no result is on its way that the next would wait for.
     fn idle_elsewhere(&self, id: JobId, not_here: DukeId) -> Option<DukeId> {
         let job = self.jobs.get(&id)?;
         let has_idle = |duke: &DukeId| {
             let lease = self.dukes.get(duke).and_then(|duke| duke.leases.get(&id));
-            lease.is_some_and(|lease| lease.running < lease.slots && lease.offers == 0)
+            lease.is_some_and(|lease| lease.running < lease.slots && lease.fetched_bytes == 0)
         };
         job.by_load.iter().map(|(_, duke)| *duke).find(|duke| *duke != not_here && has_idle(duke))
     }
@@ -91,11 +91,5 @@ impl Job {
     pub(super) fn is_explained_until(&self, since: Time) -> Option<Time> {
         let typical = Duration::from_micros(self.unit_time.average_us()?);
         Some(since.after(typical.saturating_mul(STRAGGLER_FACTOR)).after(STRAGGLER_PATIENCE))
-    }
-
-    /// Whether a result that was offered or fetched then should be here.
-    pub(super) fn is_late(&self, now: Time, since: Time) -> bool {
-        let typical = Duration::from_micros(self.fetch_time.average_us().unwrap_or(0));
-        since.after(typical.saturating_mul(STRAGGLER_FACTOR)).after(RESULT_PATIENCE) <= now
     }
 }

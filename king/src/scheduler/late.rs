@@ -1,0 +1,66 @@
+//! Results that take far longer than others on their way: they are behind a slow link, or will never come. They take no
+//! room from others, and their units may be tried elsewhere.
+
+use std::time::Duration;
+
+use distwasm_proto::{
+    ids::{AttemptId, JobId},
+    limits::{LATE_BYTES, MEBIBYTE_WITHIN, RESULT_PATIENCE, STRAGGLER_FACTOR},
+    time::Time,
+};
+
+use super::{Attempt, Scheduler, Stage, feed::has_room};
+
+impl Scheduler {
+    /// Takes note of how long a result was under way that is here now, with what else was.
+    pub(super) fn measure_fetch(&mut self, attempt: &Attempt) {
+        let Stage::Fetched { late, .. } = attempt.stage else { return };
+        let lease = self.dukes.get_mut(&attempt.duke).and_then(|duke| duke.leases.get_mut(&attempt.job));
+        let (Some(job), Some(lease)) = (self.jobs.get_mut(&attempt.job), lease) else { return };
+        let took_us = u128::from(self.now.micros_since(attempt.since)) << 20;
+        let mebibyte_us = u64::try_from(took_us / u128::from(lease.fetched_bytes.max(1))).unwrap_or(u64::MAX);
+        lease.mebibyte_time.measure(mebibyte_us);
+        // One slow link says nothing of the others.
+        if !late || job.mebibyte_time.average_us().is_none() {
+            job.mebibyte_time.measure(mebibyte_us);
+        }
+    }
+
+    /// Whether a result of this size that was offered or fetched should be here.
+    pub(super) fn is_late(&self, now: Time, attempt: &Attempt, bytes: u64) -> bool {
+        let Some(job) = self.jobs.get(&attempt.job) else { return false };
+        let typical =
+            job.mebibyte_time.average_us().map(|us| Duration::from_micros(us).saturating_mul(STRAGGLER_FACTOR));
+        let mebibytes = u32::try_from(self.under_way_with(attempt).max(bytes) >> 20).unwrap_or(u32::MAX);
+        let within = typical.unwrap_or(MEBIBYTE_WITHIN).saturating_mul(mebibytes.saturating_add(1));
+        attempt.since.after(within).after(RESULT_PATIENCE) <= now
+    }
+
+    /// Bytes of results of the same job that are under way from the same duke.
+    fn under_way_with(&self, attempt: &Attempt) -> u64 {
+        let lease = self.dukes.get(&attempt.duke).and_then(|duke| duke.leases.get(&attempt.job));
+        lease.map_or(0, |lease| lease.fetched_bytes)
+    }
+
+    /// Counts results that are late for themselves, as far as there is room for that, too.
+    pub(super) fn set_late_apart(&mut self, now: Time, id: JobId) {
+        let is_late = |attempt: &Attempt| match attempt.stage {
+            Stage::Fetched { bytes, late: false } => attempt.job == id && self.is_late(now, attempt, bytes),
+            Stage::Fetched { late: true, .. } | Stage::Running | Stage::Offered(_) => false,
+        };
+        let found: Vec<AttemptId> =
+            self.attempts.iter().filter(|(_, attempt)| is_late(attempt)).map(|(id, _)| *id).collect();
+        for attempt in found {
+            let (Some(job), Some(attempt)) = (self.jobs.get_mut(&id), self.attempts.get_mut(&attempt)) else { return };
+            if let Stage::Fetched { bytes, late } = &mut attempt.stage
+                && has_room(job.late_bytes, *bytes, LATE_BYTES)
+            {
+                *late = true;
+                job.late_bytes += *bytes;
+                job.results_bytes = job.results_bytes.saturating_sub(*bytes);
+                job.waits_for_room = false;
+                self.hungry.insert(id);
+            }
+        }
+    }
+}
