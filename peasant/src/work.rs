@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::path::Path;
+use std::thread;
 
 use bytes::Bytes;
 use distwasm_proto::failure::{Failure, FailureKind};
@@ -9,7 +10,7 @@ use distwasm_proto::limits::{PROGRAM_BYTES_MAX, UNIT_BYTES_MAX, UNIT_DESCRIPTION
 use distwasm_proto::pipe::Description;
 
 use crate::abi::{self, Abi, Unit};
-use crate::answers::Answers;
+use crate::answers::{Answers, Held};
 use crate::guest::Grants;
 use crate::inputs::{InputError, Inputs};
 use crate::program::{LoadError, Program, Unfit};
@@ -29,6 +30,9 @@ pub enum WorkError {
     /// Nobody takes the answers.
     #[error("cannot write to stdout")]
     Output(#[from] io::Error),
+    /// There is no thread to watch the answers.
+    #[error("cannot start a thread")]
+    Watcher(#[source] io::Error),
     /// The sandbox could not be closed, so no guest was let in.
     #[error("cannot close the sandbox")]
     Sandbox(#[source] io::Error),
@@ -42,6 +46,9 @@ pub enum Source<'a> {
     /// A file of the duke's own cache.
     Compiled(&'a Path),
 }
+
+/// It calls nothing but the system.
+const WATCHER_STACK_BYTES: usize = 64 << 10;
 
 /// How the peasant is spoken to.
 #[derive(Clone, Copy, Debug)]
@@ -57,12 +64,28 @@ pub fn serve(
     manner: Manner<'_>,
     grants: Grants,
     stdin: impl Read,
-    stdout: impl Write,
+    stdout: impl Write + Send,
     close_sandbox: impl FnOnce() -> io::Result<()>,
 ) -> Result<(), WorkError> {
     let mut inputs = Inputs::new(stdin);
-    let mut answers = Answers::new(stdout);
-    let started = load(manner.source, &grants, &mut inputs)?.and_then(|program| {
+    let held = Held::new(stdout);
+    thread::scope(|scope| {
+        // Before the sandbox is closed: then there are no new threads.
+        let watcher = thread::Builder::new().stack_size(WATCHER_STACK_BYTES).spawn_scoped(scope, || held.watch());
+        let watcher = watcher.map_err(WorkError::Watcher)?;
+        let answers = Answers::new(&held, Some(watcher.thread().clone()));
+        serve_to(answers, manner, grants, &mut inputs, close_sandbox)
+    })
+}
+
+fn serve_to(
+    mut answers: Answers<'_, impl Write>,
+    manner: Manner<'_>,
+    grants: Grants,
+    inputs: &mut Inputs<impl Read>,
+    close_sandbox: impl FnOnce() -> io::Result<()>,
+) -> Result<(), WorkError> {
+    let started = load(manner.source, &grants, inputs)?.and_then(|program| {
         program.make_image().map_err(unfit)?;
         let runtime = abi::runtime(&program, &grants);
         let runtime = runtime.map_err(|error| Failure::new(FailureKind::Other, format!("no runtime: {error}")))?;
@@ -76,7 +99,7 @@ pub fn serve(
     match started {
         Ok(mut guest) => {
             answers.write_ready()?;
-            answer_all(manner.described, &mut inputs, &mut answers, guest.as_mut())
+            answer_all(manner.described, inputs, &mut answers, guest.as_mut())
         }
         Err(failure) => {
             answers.push(Err(&failure), answers.now())?;
@@ -125,7 +148,7 @@ fn cannot_be_initialised(failure: &Failure) -> Failure {
 fn answer_all(
     described: bool,
     inputs: &mut Inputs<impl Read>,
-    answers: &mut Answers<impl Write>,
+    answers: &mut Answers<'_, impl Write>,
     guest: &mut dyn Abi,
 ) -> Result<(), WorkError> {
     loop {
@@ -151,7 +174,7 @@ fn answer_all(
 fn next(
     bytes_max: u64,
     inputs: &mut Inputs<impl Read>,
-    answers: &mut Answers<impl Write>,
+    answers: &mut Answers<'_, impl Write>,
 ) -> Result<Option<Bytes>, WorkError> {
     match inputs.next_arrived(bytes_max) {
         Ok(Some(body)) => Ok(Some(body)),

@@ -69,6 +69,9 @@ pub const ANSWERS_BYTES: usize = 64 * KIB;
 /// How long a peasant may hold finished answers back while more inputs are already in its pipe.
 pub const ANSWERS_HELD: Duration = Duration::from_millis(1);
 
+/// How long it may hold them while the next input takes long.
+pub const ANSWERS_WATCHED: Duration = Duration::from_millis(20);
+
 // ---- Messages -------------------------------------------------------------------------------------------------------
 
 /// A gRPC message is full when its words have this many bytes: large enough that the fixed cost of a message is lost,
@@ -311,6 +314,9 @@ pub const MISSING_IMPORTS_NAMED: usize = 10;
 /// The work that a peasant should have in its pipe: enough to hide the wake-up of a process, little enough that a unit
 /// does not wait long behind others while another peasant is idle.
 pub const PIPE_QUEUE: Duration = Duration::from_millis(5);
+
+/// Units behind one that takes so long are given to a peasant that has nothing to do.
+pub const RESCUE_AFTER: Duration = Duration::from_millis(100);
 
 /// Units in the pipe of a peasant, however short they are.
 pub const PIPE_UNITS_MAX: usize = 256;

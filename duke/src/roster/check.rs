@@ -23,7 +23,7 @@ impl Roster {
             assert!(!alone || baron.pipe.len() == 1, "suspect_is_alone_in_its_pipe: {id}");
             let may_hold = matches!(baron.state, State::Serving | State::TimedOut | State::Spared | State::Disturbed);
             assert!(may_hold || baron.pipe.is_empty(), "only_a_ready_peasant_has_units: {id}");
-            for unit in &baron.pipe {
+            for unit in baron.pipe.iter().filter(|unit| !unit.unwanted) {
                 assert!(attempts.insert(unit.attempt), "attempt_is_in_one_place: {}", unit.attempt);
             }
         }

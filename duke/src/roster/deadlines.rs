@@ -17,7 +17,8 @@ impl Roster {
     /// When [`Event::Tick`](super::Event::Tick) is due next.
     pub fn next_deadline(&self) -> Option<Time> {
         let deadline = self.barons.values().filter_map(|baron| self.deadline(baron)).min();
-        deadline.map(|deadline| deadline.min(self.handled.after(PULSE)))
+        let deadline = deadline.map(|deadline| deadline.min(self.handled.after(PULSE)));
+        deadline.into_iter().chain(self.next_rescue()).min()
     }
 
     /// Gives back the time that passed while this process stood still. While anything has a deadline it is called at
@@ -59,6 +60,7 @@ impl Roster {
                 self.on_program_unfit(job, actions);
             }
         }
+        self.rescue(now);
     }
 
     /// When a baron must give its peasant up, if nothing happens before.

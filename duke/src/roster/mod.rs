@@ -11,6 +11,7 @@ mod check;
 mod deadlines;
 mod forget;
 mod lease;
+mod rescue;
 mod words;
 
 use std::{
@@ -249,6 +250,8 @@ impl Roster {
         }
         let attempt = unit.attempt;
         match result_bytes.filter(|bytes| *bytes > RESULT_UNASKED_BYTES_MAX) {
+            // Another peasant has it by now, or nobody wants it any more.
+            _ if unit.unwanted => {}
             Some(bytes) => actions.push(Action::Offer { attempt, answer, bytes, run_us }),
             None => actions.push(Action::Report { attempt, outcome: Outcome::Answered(answer), run_us }),
         }
@@ -396,10 +399,10 @@ impl Roster {
     }
 
     /// Fills every pipe that is no more than half full: many units with one write, and the peasant has enough meanwhile.
-    /// Where there are suspects, pipes run empty first.
+    /// Where there are suspects, pipes run empty first; behind a unit that takes long nothing is put.
     fn feed(&mut self, now: Time, actions: &mut Vec<Action>) {
         for (id, baron) in &mut self.barons {
-            if baron.state != State::Serving || baron.leaving {
+            if baron.state != State::Serving || baron.leaving || baron.is_slow(now) {
                 continue;
             }
             let Some(lease) = self.leases.get_mut(&baron.job) else { continue };

@@ -1,0 +1,104 @@
+//! Units behind one that takes long, while another peasant of the job has nothing to do: it gets them. They stay in the
+//! pipe that they were in, too, since nothing comes back out of a pipe; what the first peasant says of them later nobody
+//! hears.
+
+use std::collections::BTreeSet;
+
+use distwasm_proto::{ids::JobId, limits::RESCUE_AFTER, time::Time};
+
+use super::{Baron, Roster, State, lease::Queued};
+
+impl Roster {
+    /// When units behind another are to be given to an idle peasant, if nothing happens before.
+    pub(super) fn next_rescue(&self) -> Option<Time> {
+        let idle = self.jobs_with_idle_peasants();
+        let waits = |baron: &&Baron| idle.contains(&baron.job) && baron.has_waiting();
+        self.barons.values().filter(waits).map(|baron| baron.turn_since.after(RESCUE_AFTER)).min()
+    }
+
+    /// Puts units that wait behind one for too long into the queues of their jobs, whose idle peasants get them.
+    pub(super) fn rescue(&mut self, now: Time) {
+        let idle = self.jobs_with_idle_peasants();
+        for baron in self.barons.values_mut().filter(|baron| idle.contains(&baron.job)) {
+            if !baron.has_waiting() || !baron.is_slow(now) {
+                continue;
+            }
+            let Some(lease) = self.leases.get_mut(&baron.job) else { continue };
+            let waiting = baron.pipe.iter_mut().skip(1).filter(|unit| !unit.unwanted);
+            let rescued: Vec<Queued> = waiting
+                .map(|unit| {
+                    let rescued = *unit;
+                    unit.unwanted = true;
+                    rescued
+                })
+                .collect();
+            lease.put_back(&rescued);
+        }
+    }
+
+    /// Where nothing waits but in pipes.
+    fn jobs_with_idle_peasants(&self) -> BTreeSet<JobId> {
+        let is_idle = |baron: &&Baron| baron.state == State::Serving && !baron.leaving && baron.pipe.is_empty();
+        let idle = self.barons.values().filter(is_idle).map(|baron| baron.job);
+        idle.filter(|job| self.leases.get(job).is_some_and(|lease| lease.waiting().next().is_none())).collect()
+    }
+}
+
+impl Baron {
+    /// Whether a unit has had its turn for long.
+    pub(super) fn is_slow(&self, now: Time) -> bool {
+        !self.pipe.is_empty() && self.turn_since.after(RESCUE_AFTER) <= now
+    }
+
+    /// Whether a unit that somebody wants is behind the one that has its turn.
+    fn has_waiting(&self) -> bool {
+        self.state == State::Serving && self.pipe.iter().skip(1).any(|unit| !unit.unwanted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use distwasm_proto::ids::{AttemptId, BaronId};
+
+    use super::*;
+    use crate::roster::{Action, AnswerId, Event};
+
+    const JOB: JobId = JobId(1);
+
+    /// Handles events, and says which attempts went to which baron.
+    fn fed(roster: &mut Roster, now_us: u64, events: Vec<Event>) -> Vec<(BaronId, u64)> {
+        let mut actions = Vec::new();
+        roster.handle(Time(now_us), events, &mut actions);
+        roster.check();
+        let fed = |action: &Action| match action {
+            Action::Feed { baron, attempt } => Some((*baron, attempt.0)),
+            Action::Report { attempt, .. } => Some((BaronId(0), attempt.0)),
+            _ => None,
+        };
+        actions.iter().filter_map(fed).collect()
+    }
+
+    #[test]
+    fn what_waits_behind_a_slow_unit_goes_to_an_idle_peasant_and_is_told_once() {
+        let (slow, idle) = (BaronId(1), BaronId(2));
+        let mut roster = Roster::default();
+        let arrived = |attempt| Event::AttemptArrived { job: JOB, attempt: AttemptId(attempt), bytes: 1, alone: false };
+        let answered = |baron, answer| Event::Answered { baron, answer: AnswerId(answer), done: true, bytes: 1 };
+        let opened = [Event::LeaseOpened { job: JOB, timeout: None }, Event::SlotsGranted { job: JOB, slots: 2 }];
+        fed(&mut roster, 0, opened.to_vec());
+        fed(&mut roster, 1, vec![Event::ProgramReady { job: JOB }]);
+        fed(&mut roster, 2, vec![Event::PeasantReady { baron: slow }, Event::PeasantReady { baron: idle }]);
+        // Short units: a pipe may hold several.
+        fed(&mut roster, 3, vec![arrived(1)]);
+        fed(&mut roster, 4, vec![answered(slow, 1)]);
+        assert_eq!(fed(&mut roster, 5, (2..5).map(arrived).collect()), [(slow, 2), (slow, 3), (slow, 4)]);
+        let at = roster.next_deadline().unwrap();
+        assert!(fed(&mut roster, at.0 - 1, vec![Event::Tick]).is_empty());
+        assert_eq!(fed(&mut roster, at.0, vec![Event::Tick]), [(idle, 3), (idle, 4)]);
+        assert_eq!(roster.next_deadline(), None);
+        let told = fed(&mut roster, at.0 + 1, vec![answered(idle, 2), answered(idle, 3)]);
+        assert_eq!(told, [(BaronId(0), 3), (BaronId(0), 4)]);
+        let told = fed(&mut roster, at.0 + 2, vec![answered(slow, 4), answered(slow, 5), answered(slow, 6)]);
+        assert_eq!(told, [(BaronId(0), 2)]);
+    }
+}
