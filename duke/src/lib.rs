@@ -52,7 +52,7 @@ pub struct Settings {
     pub grace: Duration,
 }
 
-/// Why a duke could not start.
+/// Why a duke cannot work.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum DukeError {
@@ -62,6 +62,8 @@ pub enum DukeError {
     Peasant { path: PathBuf, source: FingerprintError },
     #[error(transparent)]
     Cache(#[from] CacheError),
+    #[error("no peasant can be started: {0}")]
+    Hopeless(String),
 }
 
 /// Works for the king until `stop` says so: in peace, when what runs is done, or at once. A king that is not there, or
@@ -97,8 +99,10 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
         peasant = %settings.peasant.display(),
         "the duke is ready"
     );
-    let household = Household { clock: Clock::start(), cache, spawner, machine, grace: settings.grace };
-    reactor::work(household, Way::new(settings.king), &stop).await;
+    // For a king in the same process there is no other duke.
+    let is_alone = matches!(settings.king, KingAddress::Local(_));
+    let household = Household { clock: Clock::start(), cache, spawner, machine, grace: settings.grace, is_alone };
+    reactor::work(household, Way::new(settings.king), &stop).await.map_err(DukeError::Hopeless)?;
     info!("the duke has left");
     Ok(())
 }

@@ -77,6 +77,9 @@ impl Options {
 pub fn write_port_file(path: &std::path::Path, address: SocketAddr) -> io::Result<()> {
     let mut unfinished = path.to_owned().into_os_string();
     unfinished.push(".tmp");
-    std::fs::write(&unfinished, format!("{address}\n"))?;
-    std::fs::rename(&unfinished, path)
+    let written = std::fs::write(&unfinished, format!("{address}\n")).and_then(|()| std::fs::rename(&unfinished, path));
+    if written.is_err() {
+        let _removed = std::fs::remove_file(&unfinished);
+    }
+    written
 }

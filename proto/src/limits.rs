@@ -360,6 +360,9 @@ pub const COMPILE_WITHIN: Duration = Duration::from_secs(300);
 /// Peasants that may end before they are ready, one after the other, before a duke gives up on a job for a while.
 pub const STARTS_FAILED_MAX: u32 = 3;
 
+/// How often a duke who is alone may give up like that, one time after the other, before his job has failed.
+pub const STARTS_GIVEN_UP_MAX: u32 = 3;
+
 /// What is kept of the stderr of a peasant itself: it says a sentence before it ends, if anything.
 pub const PEASANT_STDERR_BYTES_MAX: usize = 4 * KIB;
 

@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 use crate::plan::{self, Kind};
@@ -96,6 +97,7 @@ fn list_named(input: &Path, output: &Path, names: &[PathBuf], found: &mpsc::Send
                     continue;
                 }
             }
+            Err(error) if !leads_nowhere(&error) => Found::Unusable { path: name.clone(), why: unseen(error.kind()) },
             Ok(_) | Err(_) => Found::Gone,
         };
         found.blocking_send(outcome).ok()?;
@@ -144,6 +146,9 @@ fn list_folder(input: &Path, output: &Path, folder: &Path, found: &mpsc::Sender<
     for (name, why) in plan.skipped {
         say(Found::Skipped { path: folder.join(name), why: why.to_owned() })?;
     }
+    for (name, kind) in plan.unseen {
+        say(Found::Unusable { path: folder.join(name), why: unseen(kind) })?;
+    }
     for name in plan.blocked {
         say(Found::Unusable { path: folder.join(name), why: BLOCKED.to_owned() })?;
     }
@@ -161,7 +166,10 @@ fn read_folder(path: &Path) -> io::Result<BTreeMap<OsString, Kind>> {
     let mut entries = BTreeMap::new();
     for entry in fs::read_dir(path)? {
         let entry = entry?;
-        let kind = kind(&entry).unwrap_or(Kind::Other("it vanished, or cannot be looked at"));
+        let kind = kind(&entry).unwrap_or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Kind::Other("no longer there"),
+            kind => Kind::Unseen(kind),
+        });
         entries.insert(entry.file_name(), kind);
     }
     Ok(entries)
@@ -182,8 +190,19 @@ fn kind(entry: &fs::DirEntry) -> io::Result<Kind> {
         Ok(target) if target.is_file() => Ok(Kind::File(target.len())),
         Ok(target) if target.is_dir() => Ok(Kind::Other("a link to a folder")),
         Ok(_) => Ok(Kind::Other("a link to something that is no file")),
-        Err(_) => Ok(Kind::Other("a link to nothing that can be reached")),
+        Err(error) if leads_nowhere(&error) => Ok(Kind::Other("a link to nothing")),
+        Err(error) => Err(error),
     }
+}
+
+/// Whether there is nothing at a path, or at the end of its links.
+fn leads_nowhere(error: &io::Error) -> bool {
+    let is_loop = Errno::from_io_error(error) == Some(Errno::LOOP);
+    is_loop || matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn unseen(why: io::ErrorKind) -> String {
+    format!("it cannot be looked at: {why}")
 }
 
 fn name_of(file_type: FileType) -> &'static str {
@@ -195,5 +214,35 @@ fn name_of(file_type: FileType) -> &'static str {
         "a device"
     } else {
         "no file"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_looked_at_is_no_reason_to_say_that_all_is_done() {
+        let folder = tempfile::tempdir().unwrap();
+        // Nobody may follow such a link, whoever he is.
+        symlink("x".repeat(300), folder.path().join("hidden")).unwrap();
+        symlink("nowhere", folder.path().join("lost")).unwrap();
+        symlink("round", folder.path().join("round")).unwrap();
+        for only in [None, Some(["hidden", "lost", "round"].map(PathBuf::from))] {
+            let (sender, mut found) = mpsc::channel(10);
+            list(folder.path(), Path::new("/nowhere"), only.as_ref().map(<[PathBuf; 3]>::as_slice), &sender);
+            drop(sender);
+            let (mut unusable, mut others) = (Vec::new(), 0);
+            while let Ok(found) = found.try_recv() {
+                match found {
+                    Found::Unusable { path, .. } => unusable.push(path),
+                    Found::Skipped { .. } | Found::Gone => others += 1,
+                    Found::Inputs(_) | Found::Done(_) => panic!("{found:?}"),
+                }
+            }
+            assert_eq!((unusable, others), (vec![PathBuf::from("hidden")], 2), "{only:?}");
+        }
     }
 }

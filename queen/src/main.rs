@@ -11,7 +11,10 @@ use distwasm_queen::{
     options::Options,
     report::{print_json, print_summary},
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
@@ -30,16 +33,17 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    // On a thread of the runtime: all that it waits for happens there.
-    let run = runtime.spawn(async move { run_or_give_up(&command_line).await });
-    let exit = runtime.block_on(run).unwrap_or_else(|error| fail(&error));
+    let interrupted = CancellationToken::new();
+    // On a thread of the runtime: all that it waits for happens there, and signals are heard while it waits for a file.
+    let run = runtime.spawn(run(command_line, interrupted.clone()));
+    let exit = runtime.block_on(end_of(run, &interrupted));
     // After a second Ctrl-C some threads may still be at work; they are not waited for.
     runtime.shutdown_background();
     exit
 }
 
-/// Runs; the first signal ends the run in good order, the second at once.
-async fn run_or_give_up(command_line: &CommandLine) -> ExitCode {
+/// The first signal ends the run in good order, the second at once.
+async fn end_of(run: JoinHandle<ExitCode>, interrupted: &CancellationToken) -> ExitCode {
     let (mut interrupt, mut terminate) = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
         (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
         (Err(error), _) | (_, Err(error)) => return fail(&error),
@@ -50,40 +54,38 @@ async fn run_or_give_up(command_line: &CommandLine) -> ExitCode {
             _ = terminate.recv() => {}
         }
     };
-    let interrupted = CancellationToken::new();
     let signals = async {
         next_signal().await;
         interrupted.cancel();
         next_signal().await;
     };
-    let run = async {
-        match command_line {
-            CommandLine::Job(options) => run_job(options, interrupted.clone()).await,
-            CommandLine::Check(options) => match check(options, &interrupted).await {
-                Ok(exit) => exit.into(),
-                Err(error) => fail(&error),
-            },
-            CommandLine::New(options) => match new::write(options) {
-                Ok(made) => tell(&made),
-                Err(error) => fail(&error),
-            },
-            CommandLine::Jobs(options) => match jobs::list(options).await {
-                Ok(list) if options.json => {
-                    say(list.jobs.iter().map(|job| jobs::to_json(job) + "\n").collect::<String>())
-                }
-                Ok(list) => say(jobs::Table(&list)),
-                Err(error) => fail(&error),
-            },
-            CommandLine::OneJob(options) => match jobs::find(options).await {
-                Ok(job) if options.jobs.json => say(jobs::to_json(&job) + "\n"),
-                Ok(job) => say(jobs::Sheet(&job)),
-                Err(error) => fail(&error),
-            },
-        }
-    };
     tokio::select! {
-        exit = run => exit,
+        exit = run => exit.unwrap_or_else(|error| fail(&error)),
         () = signals => Exit::Interrupted.into(),
+    }
+}
+
+async fn run(command_line: CommandLine, interrupted: CancellationToken) -> ExitCode {
+    match &command_line {
+        CommandLine::Job(options) => run_job(options, interrupted).await,
+        CommandLine::Check(options) => match check(options, &interrupted).await {
+            Ok(exit) => exit.into(),
+            Err(error) => fail(&error),
+        },
+        CommandLine::New(options) => match new::write(options) {
+            Ok(made) => tell(&made),
+            Err(error) => fail(&error),
+        },
+        CommandLine::Jobs(options) => match jobs::list(options).await {
+            Ok(list) if options.json => say(list.jobs.iter().map(|job| jobs::to_json(job) + "\n").collect::<String>()),
+            Ok(list) => say(jobs::Table(&list)),
+            Err(error) => fail(&error),
+        },
+        CommandLine::OneJob(options) => match jobs::find(options).await {
+            Ok(job) if options.jobs.json => say(jobs::to_json(&job) + "\n"),
+            Ok(job) => say(jobs::Sheet(&job)),
+            Err(error) => fail(&error),
+        },
     }
 }
 

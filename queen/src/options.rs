@@ -155,10 +155,14 @@ pub enum OptionsError {
     NoProgram { path: PathBuf, why: String },
     #[error("failed to find the input folder {} (--input names another)", .path.display())]
     Input { path: PathBuf, source: io::Error },
+    #[error("failed to read the input folder {}", .path.display())]
+    InputHidden { path: PathBuf, source: io::Error },
     #[error("the input {} is no folder", .path.display())]
     InputNoFolder { path: PathBuf },
     #[error("failed to use {} as the output folder (--output names another)", .path.display())]
     Output { path: PathBuf, source: io::Error },
+    #[error("the output {} is no folder (--output names another)", .path.display())]
+    OutputNoFolder { path: PathBuf },
     #[error("the folders overlap: input {} and output {}; outputs would be taken for inputs", .input.display(), .output.display())]
     Overlap { input: PathBuf, output: PathBuf },
     #[error("another queen is writing to the output folder {}", .path.display())]
@@ -204,6 +208,8 @@ impl Options {
         if !input.is_dir() {
             return Err(OptionsError::InputNoFolder { path: self.input.clone() });
         }
+        let hidden = |source| OptionsError::InputHidden { path: self.input.clone(), source };
+        drop(fs::read_dir(&input).map_err(hidden)?);
         let (output, lock) = self.claim_output(&input)?;
         let only = if self.retry_failed { Some(earlier::names(&failure_file(&output))?.into()) } else { None };
         let request = JobRequest {
@@ -237,7 +243,10 @@ impl Options {
             if overlaps { Err(error) } else { Ok(()) }
         };
         overlap(&resolve(path).map_err(cannot_use)?)?;
-        fs::create_dir_all(path).map_err(cannot_use)?;
+        fs::create_dir_all(path).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => OptionsError::OutputNoFolder { path: path.clone() },
+            _ => cannot_use(error),
+        })?;
         let output = fs::canonicalize(path).map_err(cannot_use)?;
         overlap(&output)?;
         rustix::fs::access(&output, rustix::fs::Access::WRITE_OK).map_err(|errno| cannot_use(errno.into()))?;

@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
+    io,
 };
 
 /// What stands at a name in a folder, as far as planning goes.
@@ -16,6 +17,8 @@ pub enum Kind {
     Folder,
     /// Neither; what it is, in words.
     Other(&'static str),
+    /// It may be an input: nobody could look.
+    Unseen(io::ErrorKind),
 }
 
 /// One folder's plan.
@@ -29,6 +32,8 @@ pub struct Plan {
     pub folders: Vec<OsString>,
     /// Inputs that cannot have an output, because a folder or the like stands in its place.
     pub blocked: Vec<OsString>,
+    /// What may be an input, and could not be looked at.
+    pub unseen: Vec<(OsString, io::ErrorKind)>,
     /// What is no input, and why.
     pub skipped: Vec<(OsString, &'static str)>,
     /// Unfinished outputs that an earlier run left behind.
@@ -61,8 +66,9 @@ pub fn plan(inputs: BTreeMap<OsString, Kind>, outputs: &BTreeMap<OsString, Kind>
         match (kind, outputs.get(&name)) {
             (Kind::Folder, _) => plan.folders.push(name),
             (Kind::Other(why), _) => plan.skipped.push((name, why)),
-            (Kind::File(_), Some(Kind::File(_))) => plan.done += 1,
-            (Kind::File(_), Some(Kind::Folder | Kind::Other(_))) => plan.blocked.push(name),
+            (Kind::File(_) | Kind::Unseen(_), Some(Kind::File(_))) => plan.done += 1,
+            (Kind::Unseen(why), _) => plan.unseen.push((name, why)),
+            (Kind::File(_), Some(Kind::Folder | Kind::Other(_) | Kind::Unseen(_))) => plan.blocked.push(name),
             (Kind::File(bytes), None) => plan.inputs.push((name, bytes)),
         }
     }
@@ -83,6 +89,7 @@ mod tests {
             ("a", Kind::File(1)),
             ("b", Kind::File(2)),
             ("c", Kind::File(3)),
+            ("hidden", Kind::Unseen(io::ErrorKind::PermissionDenied)),
             ("pipe", Kind::Other("a named pipe")),
             ("sub", Kind::Folder),
         ]);
@@ -92,6 +99,7 @@ mod tests {
             done: 1,
             folders: vec!["sub".into()],
             blocked: vec!["c".into()],
+            unseen: vec![("hidden".into(), io::ErrorKind::PermissionDenied)],
             skipped: vec![("pipe".into(), "a named pipe")],
             leftovers: vec![],
         };

@@ -10,7 +10,7 @@ use distwasm_proto::{
     failure::{Failure, FailureKind},
     guest::GuestSettings,
     ids::{AttemptId, BaronId, JobId},
-    limits::{GOODBYE_WITHIN, REACTOR_BATCH, REACTOR_QUEUE, START_WITHIN},
+    limits::{GOODBYE_WITHIN, REACTOR_BATCH, REACTOR_QUEUE, START_WITHIN, STARTS_GIVEN_UP_MAX},
     stop::Stop,
     time::{Clock, Time},
     wire::{self, duke_word::Word},
@@ -45,6 +45,8 @@ pub(crate) struct Household {
     pub(crate) machine: Machine,
     /// How long he goes on with what he has when the link to the king has broken.
     pub(crate) grace: Duration,
+    /// What he cannot start nobody can.
+    pub(crate) is_alone: bool,
 }
 
 /// See the module's documentation.
@@ -73,6 +75,10 @@ pub(crate) struct Reactor {
     endings: FxHashMap<BaronId, String>,
     /// The duke is to leave: by then at the latest.
     drained_at: Option<Time>,
+    /// How often slots were given back because no peasant could be started, with none that was ready in between.
+    starts_given_up: u32,
+    /// Why a duke who is alone gives up.
+    hopeless: Option<String>,
 }
 
 struct Job {
@@ -91,8 +97,8 @@ struct Job {
     open: bool,
 }
 
-/// Works for the king until `stop` says so; no peasant is left afterwards.
-pub(crate) async fn work(household: Household, way: Way, stop: &Stop) {
+/// Works for the king until `stop` says so; no peasant is left afterwards. A duke who is alone says why he gives up.
+pub(crate) async fn work(household: Household, way: Way, stop: &Stop) -> Result<(), String> {
     let (news_sender, mut news) = mpsc::channel(REACTOR_QUEUE);
     let (tried_sender, mut tried) = mpsc::channel(REACTOR_QUEUE);
     let mut reactor = Reactor::new(household, way, news_sender, tried_sender);
@@ -107,6 +113,7 @@ pub(crate) async fn work(household: Household, way: Way, stop: &Stop) {
         () = reactor.way.leave(patience) => {}
         () = async { stop.ends().cancelled().await; sleep(GOODBYE_WITHIN).await } => {}
     }
+    reactor.hopeless.map_or(Ok(()), Err)
 }
 
 impl Reactor {
@@ -130,6 +137,8 @@ impl Reactor {
             answers_made: 0,
             endings: FxHashMap::default(),
             drained_at: None,
+            starts_given_up: 0,
+            hopeless: None,
         }
     }
 
@@ -142,7 +151,8 @@ impl Reactor {
             let drained_at = at(self.drained_at);
             let given_up_at = at(self.away_since.map(|since| since.after(self.household.grace)));
             tokio::select! {
-                arrival = self.way.next() => self.on_arrival(arrival),
+                // A king of the same process says goodbye when both are to end.
+                arrival = self.way.next() => if stop.ends().is_cancelled() { return } else { self.on_arrival(arrival) },
                 _ = news.recv_many(&mut batch, REACTOR_BATCH) => batch.drain(..).for_each(|news| self.on_news(news)),
                 Some(tried) = tried.recv() => self.on_tried(tried),
                 () = async { sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)).await }, if deadline.is_some() => {
@@ -166,7 +176,7 @@ impl Reactor {
                 () = stop.ends().cancelled() => return,
             }
             self.settle();
-            if self.drained_at.is_some() && self.is_idle() {
+            if self.hopeless.is_some() || (self.drained_at.is_some() && self.is_idle()) {
                 return;
             }
         }
@@ -256,7 +266,10 @@ impl Reactor {
 
     fn on_news(&mut self, News { baron, job, what }: News) {
         match what {
-            What::Ready => self.events.push(Event::PeasantReady { baron }),
+            What::Ready => {
+                self.starts_given_up = 0;
+                self.events.push(Event::PeasantReady { baron });
+            }
             What::Unfit(failure) => {
                 if let Some(job) = self.jobs.get_mut(&job) {
                     job.unfit = Some(failure);
@@ -325,6 +338,10 @@ impl Reactor {
             Action::TellBroken { job, slots } => {
                 let reason = self.jobs.get(&job).map(|job| job.last_ending.clone()).unwrap_or_default();
                 warn!(job = job.0, slots, reason, "no peasant can be started");
+                self.starts_given_up += 1;
+                if self.household.is_alone && self.starts_given_up >= STARTS_GIVEN_UP_MAX {
+                    self.hopeless = Some(reason.clone());
+                }
                 self.way.say(Word::SlotsBroken(wire::SlotsBroken { job: job.0, slots, reason }));
             }
             Action::Forget { job } => self.forget(job),

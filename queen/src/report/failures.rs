@@ -29,8 +29,9 @@ pub fn failure_file(output: &Path) -> PathBuf {
 pub struct FailureFile {
     path: PathBuf,
     file: Option<File>,
-    /// Where the lines of this run begin.
+    /// Where the lines of this run begin, and end.
     begin: u64,
+    end: u64,
     error: Option<io::Error>,
 }
 
@@ -65,7 +66,7 @@ struct Record<'a> {
 impl FailureFile {
     /// A file that is not made, or not opened, before there is a failure.
     pub fn new(path: PathBuf) -> FailureFile {
-        FailureFile { path, file: None, begin: u64::MAX, error: None }
+        FailureFile { path, file: None, begin: u64::MAX, end: 0, error: None }
     }
 
     /// Appends one failure. An error is kept for [`FailureFile::finish`].
@@ -94,12 +95,18 @@ impl FailureFile {
             Some(file) => file,
             none => {
                 let (file, begin) = open_at_end(&self.path)?;
-                self.begin = begin;
+                (self.begin, self.end) = (begin, begin);
                 none.insert(file)
             }
         };
         // One line at once: a queen who is killed leaves whole lines.
-        file.write_all(&line)
+        let written = file.write_all(&line);
+        match written {
+            Ok(()) => self.end += line.len() as u64,
+            // On a full disk a part may be there.
+            Err(_) => file.set_len(self.end)?,
+        }
+        written
     }
 
     /// Leaves only what is not settled: the failures of this run, and those of earlier runs whose inputs are still
@@ -110,6 +117,10 @@ impl FailureFile {
     /// When some failure could not be written; the file has then all that could.
     pub fn finish(self, scope: &Scope<'_>) -> io::Result<Option<PathBuf>> {
         if let Some(error) = self.error {
+            if self.end == 0 && self.file.is_some() {
+                // An empty file would say that nothing failed.
+                let _removed = fs::remove_file(&self.path);
+            }
             return Err(error);
         }
         drop(self.file);
@@ -157,7 +168,22 @@ fn tidy(path: &Path, begin: u64, scope: &Scope<'_>) -> io::Result<Tidied> {
         }
     }
     let unfinished = path.with_added_extension("unfinished");
-    let mut kept = BufWriter::new(File::create(&unfinished)?);
+    let tidied = keep_open(path, &unfinished, begin, scope, &last_lines);
+    if tidied.is_err() {
+        let _removed = fs::remove_file(&unfinished);
+    }
+    tidied
+}
+
+/// Writes the lines that are to stay, of those that are the last of their inputs.
+fn keep_open(
+    path: &Path,
+    unfinished: &Path,
+    begin: u64,
+    scope: &Scope<'_>,
+    last_lines: &HashMap<PathBuf, u64>,
+) -> io::Result<Tidied> {
+    let mut kept = BufWriter::new(File::create(unfinished)?);
     let (mut count, mut lines) = (0_u64, Lines::open(path)?);
     loop {
         let of_this_run = lines.offset >= begin;
@@ -172,11 +198,11 @@ fn tidy(path: &Path, begin: u64, scope: &Scope<'_>) -> io::Result<Tidied> {
     }
     kept.flush()?;
     if count == 0 {
-        fs::remove_file(&unfinished)?;
+        fs::remove_file(unfinished)?;
         fs::remove_file(path)?;
         return Ok(Tidied::Empty);
     }
-    fs::rename(&unfinished, path)?;
+    fs::rename(unfinished, path)?;
     Ok(Tidied::Kept)
 }
 
