@@ -360,6 +360,9 @@ pub const COMPILE_WITHIN: Duration = Duration::from_secs(300);
 /// Peasants that may end before they are ready, one after the other, before a duke gives up on a job for a while.
 pub const STARTS_FAILED_MAX: u32 = 3;
 
+/// How often a compiled program may turn out to be of no use before its duke gives up on the job for a while.
+pub const SPOILED_MAX: u32 = 2;
+
 /// How often a duke who is alone may give up like that, one time after the other, before his job has failed.
 pub const STARTS_GIVEN_UP_MAX: u32 = 3;
 

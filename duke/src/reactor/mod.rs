@@ -10,7 +10,7 @@ use distwasm_proto::{
     failure::{Failure, FailureKind},
     guest::GuestSettings,
     ids::{AttemptId, BaronId, JobId},
-    limits::{GOODBYE_WITHIN, REACTOR_BATCH, REACTOR_QUEUE, START_WITHIN, STARTS_GIVEN_UP_MAX},
+    limits::{BROKEN_SLOTS_REST, GOODBYE_WITHIN, REACTOR_BATCH, REACTOR_QUEUE, START_WITHIN, STARTS_GIVEN_UP_MAX},
     stop::Stop,
     time::{Clock, Time},
     wire::{self, duke_word::Word},
@@ -75,8 +75,9 @@ pub(crate) struct Reactor {
     endings: FxHashMap<BaronId, String>,
     /// The duke is to leave: by then at the latest.
     drained_at: Option<Time>,
-    /// How often slots were given back because no peasant could be started, with none that was ready in between.
-    starts_given_up: u32,
+    /// How often slots were given back because no peasant could be started, with none that was ready in between, and when
+    /// last.
+    given_up: (u32, Time),
     /// Why a duke who is alone gives up.
     hopeless: Option<String>,
 }
@@ -91,6 +92,8 @@ struct Job {
     /// All that it needs, when it is there.
     made: Option<Vec<Made>>,
     unfit: Option<Failure>,
+    /// How often what was made could not be used.
+    spoiled: u32,
     last_ending: String,
     room: HeldRoom,
     /// The king has not closed it yet.
@@ -137,7 +140,7 @@ impl Reactor {
             answers_made: 0,
             endings: FxHashMap::default(),
             drained_at: None,
-            starts_given_up: 0,
+            given_up: (0, Time::default()),
             hopeless: None,
         }
     }
@@ -222,6 +225,7 @@ impl Reactor {
                     guest: Arc::new(guest),
                     made: None,
                     unfit: None,
+                    spoiled: 0,
                     last_ending: String::new(),
                     room: HeldRoom::default(),
                     open: true,
@@ -267,7 +271,7 @@ impl Reactor {
     fn on_news(&mut self, News { baron, job, what }: News) {
         match what {
             What::Ready => {
-                self.starts_given_up = 0;
+                self.given_up.0 = 0;
                 self.events.push(Event::PeasantReady { baron });
             }
             What::Unfit(failure) => {
@@ -338,13 +342,22 @@ impl Reactor {
             Action::TellBroken { job, slots } => {
                 let reason = self.jobs.get(&job).map(|job| job.last_ending.clone()).unwrap_or_default();
                 warn!(job = job.0, slots, reason, "no peasant can be started");
-                self.starts_given_up += 1;
-                if self.household.is_alone && self.starts_given_up >= STARTS_GIVEN_UP_MAX {
-                    self.hopeless = Some(reason.clone());
-                }
+                self.on_given_up(&reason);
                 self.way.say(Word::SlotsBroken(wire::SlotsBroken { job: job.0, slots, reason }));
             }
             Action::Forget { job } => self.forget(job),
+        }
+    }
+
+    /// Slots were given back because no peasant can be started. Those that are given back at the same time count once.
+    fn on_given_up(&mut self, reason: &str) {
+        let (times, last) = self.given_up;
+        let now = self.household.clock.now();
+        if times == 0 || last.after(BROKEN_SLOTS_REST / 2) <= now {
+            self.given_up = (times + 1, now);
+        }
+        if self.household.is_alone && self.given_up.0 >= STARTS_GIVEN_UP_MAX {
+            self.hopeless = Some(reason.to_owned());
         }
     }
 

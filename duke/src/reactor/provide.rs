@@ -6,6 +6,7 @@ use distwasm_proto::{
     digest::Digest,
     guest::GuestSettings,
     ids::{BaronId, JobId},
+    limits::SPOILED_MAX,
     link::chain,
     memory,
     payload::Payload,
@@ -130,7 +131,11 @@ impl Reactor {
                 self.supplies.spoil(supply);
             }
         }
-        self.on_program_broken(id, why);
+        job.spoiled += 1;
+        if job.spoiled > SPOILED_MAX {
+            return self.on_program_broken(id, why);
+        }
+        self.events.push(Event::ProgramSpoiled { job: id });
     }
 
     pub(super) fn spawn(&mut self, baron: BaronId, id: JobId) {

@@ -106,6 +106,7 @@ impl Roster {
             Event::ProgramReady { job } => self.on_program_ready(now, job, actions),
             Event::ProgramUnfit { job } => self.on_program_unfit(job, actions),
             Event::ProgramBroken { job } => self.on_program_broken(job, actions),
+            Event::ProgramSpoiled { job } => self.on_program_spoiled(job, actions),
             Event::PeasantReady { baron } => self.on_peasant_ready(baron),
             Event::AnswerBegun { baron, waits } => self.on_answer_begun(now, baron, waits),
             Event::Answered { baron, answer, done, bytes } => {
@@ -201,6 +202,15 @@ impl Roster {
         if lease.program != Program::Unfit {
             lease.program = Program::Missing;
             self.give_up(job, actions);
+        }
+    }
+
+    fn on_program_spoiled(&mut self, job: JobId, actions: &mut Vec<Action>) {
+        // The job may have ended meanwhile; and other peasants may have said the same.
+        let is_used = |lease: &&mut Lease| !lease.is_closed() && lease.program == Program::Ready;
+        if let Some(lease) = self.leases.get_mut(&job).filter(is_used) {
+            lease.program = Program::Pending;
+            actions.push(Action::PrepareProgram { job });
         }
     }
 

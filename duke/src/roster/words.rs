@@ -24,6 +24,8 @@ pub enum Event {
     ProgramReady { job: JobId },
     /// What a job's peasants need cannot be had, for want of something on this machine; the program is not to blame.
     ProgramBroken { job: JobId },
+    /// What its peasants need was there, and is of no use: it is to be got once more.
+    ProgramSpoiled { job: JobId },
     /// A peasant is initialised.
     PeasantReady { baron: BaronId },
     /// A peasant cannot initialise its program, or the program cannot be compiled.

@@ -26,7 +26,9 @@ impl World {
         let (pipe, behind) = (VecDeque::new(), VecDeque::new());
         let peasant = Peasant { number, job, pipe, busy: false, answers_after: now, dead: false, waits: false, behind };
         assert!(duke.peasants.insert(baron, peasant).is_none(), "baron_has_one_peasant: {baron}");
+        let spoiled = fails && self.dice.permille(300);
         let due = match (fails, unfit) {
+            (true, _) if spoiled => PeasantDue::Spoiled,
             (true, _) => PeasantDue::Dies,
             (false, true) => PeasantDue::Unfit,
             (false, false) => PeasantDue::Ready,
@@ -46,6 +48,11 @@ impl World {
             PeasantDue::Unfit => {
                 let job = peasant.job;
                 self.duke_handles(id, vec![Event::ProgramUnfit { job }]);
+                self.later(100, Due::Peasant(id, baron, number, PeasantDue::Dies));
+            }
+            PeasantDue::Spoiled => {
+                let job = peasant.job;
+                self.duke_handles(id, vec![Event::ProgramSpoiled { job }]);
                 self.later(100, Due::Peasant(id, baron, number, PeasantDue::Dies));
             }
             PeasantDue::Next => {

@@ -143,6 +143,8 @@ pub(super) enum QueenNews {
 pub(super) enum PeasantDue {
     Ready,
     Unfit,
+    /// It cannot load what was compiled.
+    Spoiled,
     /// Its first unit is through, and the answer is on its way.
     Answers {
         attempt: AttemptId,
