@@ -1,6 +1,6 @@
 //! The `king` program: see [`distwasm_king`].
 
-use std::process::ExitCode;
+use std::{io::ErrorKind, process::ExitCode};
 
 use anyhow::Context;
 use clap::Parser;
@@ -29,8 +29,13 @@ fn main() -> ExitCode {
 
 async fn run(options: Options) -> anyhow::Result<()> {
     let address = options.address();
-    let listener = TcpListener::bind(address).await.with_context(|| {
-        format!("failed to listen on {address} (is another king running? --port takes another port)")
+    let listener = TcpListener::bind(address).await.map_err(|error| {
+        let hint = match error.kind() {
+            ErrorKind::AddrInUse => " (is another king running? --port takes another port)",
+            ErrorKind::AddrNotAvailable => " (this machine has no such address; 0.0.0.0 is all that it has)",
+            _ => "",
+        };
+        anyhow::Error::from(error).context(format!("failed to listen on {address}{hint}"))
     })?;
     let address = listener.local_addr()?;
     let http = match options.http {
