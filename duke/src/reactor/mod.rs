@@ -109,9 +109,11 @@ pub(crate) async fn work(household: Household, way: Way, stop: &Stop) -> Result<
     drop((news, tried));
     reactor.dismiss_all().await;
     // Results that are on their way get the time that is left; goodbye gets a little in any case.
-    let clock = reactor.household.clock;
-    let left = reactor.drained_at.map_or(0, |at| at.micros_since(clock.now()));
-    let patience = Duration::from_micros(left).max(GOODBYE_WITHIN);
+    let mut patience = GOODBYE_WITHIN;
+    if let Some(until) = reactor.drained_at.filter(|_| !reactor.left.is_empty()) {
+        info!(results = reactor.left.len(), "waiting until the king has what was done");
+        patience = Duration::from_micros(until.micros_since(reactor.household.clock.now())).max(GOODBYE_WITHIN);
+    }
     tokio::select! {
         () = reactor.way.leave(patience) => {}
         () = async { stop.ends().cancelled().await; sleep(GOODBYE_WITHIN).await } => {}
