@@ -58,7 +58,7 @@ fn two_queens_share_and_one_who_is_killed_does_not_disturb_the_other() {
         one.write(number.to_string(), "one");
         two.write(number.to_string(), "two");
     }
-    let king = one.king();
+    let king = one.king_with(&["--grace", "1s"]);
     let _duke = one.duke(&king, &[]);
     let first = one.start_queen(&king, guest("slow.wat"), &["--project", "one"]);
     until("some outputs", || (one.outputs_count() > 5).then_some(()), || first.log());
@@ -184,7 +184,7 @@ fn a_king_who_is_told_to_stop_says_so_to_everybody() {
     }
     let king = place.king();
     let duke = place.duke(&king, &[]);
-    let queen = place.start_queen(&king, guest("slow.wat"), &[]);
+    let queen = place.start_queen(&king, guest("slow.wat"), &["--grace", "1s"]);
     until("some outputs", || (place.outputs_count() > 5).then_some(()), || queen.log());
     king.process.signal(Signal::TERM);
     king.process.expect_log("the king takes no new jobs");
