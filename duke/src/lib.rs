@@ -78,11 +78,9 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
         .await
         .map_err(|source| DukeError::Peasant { path: settings.peasant.clone(), source })?;
     let cache = Cache::open(&settings.cache, engine)?;
-    // Nobody takes the place of a duke whose king is in his own process.
-    let seat = match settings.king {
-        KingAddress::Tcp(_) => Seat::take(&settings.cache, &settings.hostname),
-        KingAddress::Local(_) => Seat::anywhere(),
-    };
+    // For a king in the same process there is no other duke, and nobody takes this one's place.
+    let is_alone = matches!(settings.king, KingAddress::Local(_));
+    let seat = if is_alone { Seat::anywhere() } else { Seat::take(&settings.cache, &settings.hostname) };
     let machine = Machine {
         hostname: settings.hostname,
         cpus: settings.cpus,
@@ -99,8 +97,6 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
         peasant = %settings.peasant.display(),
         "the duke is ready"
     );
-    // For a king in the same process there is no other duke.
-    let is_alone = matches!(settings.king, KingAddress::Local(_));
     let household = Household { clock: Clock::start(), cache, spawner, machine, grace: settings.grace, is_alone };
     reactor::work(household, Way::new(settings.king), &stop).await.map_err(DukeError::Hopeless)?;
     info!("the duke has left");

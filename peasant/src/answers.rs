@@ -14,7 +14,7 @@ use distwasm_proto::pipe::{self, Header, READY};
 #[derive(Debug)]
 pub struct Answers<'a, W> {
     held: &'a Held<W>,
-    watcher: Option<Thread>,
+    watcher: Thread,
 }
 
 /// What is held, by the one who answers and the one who watches that nothing is held for long.
@@ -88,8 +88,8 @@ impl<W: Write> Frames<W> {
 }
 
 impl<'a, W: Write> Answers<'a, W> {
-    /// Answers that are held there, and the thread that [watches](Held::watch) them, if one does.
-    pub fn new(held: &'a Held<W>, watcher: Option<Thread>) -> Answers<'a, W> {
+    /// Answers that are held there, and the thread that [watches](Held::watch) them.
+    pub fn new(held: &'a Held<W>, watcher: Thread) -> Answers<'a, W> {
         Answers { held, watcher }
     }
 
@@ -128,8 +128,8 @@ impl<'a, W: Write> Answers<'a, W> {
             return frames.write_held();
         }
         drop(frames);
-        if let Some(watcher) = self.watcher.as_ref().filter(|_| !self.held.is_watched.swap(true, Ordering::AcqRel)) {
-            watcher.unpark();
+        if !self.held.is_watched.swap(true, Ordering::AcqRel) {
+            self.watcher.unpark();
         }
         Ok(())
     }
@@ -148,9 +148,7 @@ impl<'a, W: Write> Answers<'a, W> {
 impl<W> Drop for Answers<'_, W> {
     fn drop(&mut self) {
         self.held.ended.store(true, Ordering::Release);
-        if let Some(watcher) = &self.watcher {
-            watcher.unpark();
-        }
+        self.watcher.unpark();
     }
 }
 
@@ -194,7 +192,8 @@ mod tests {
     #[test]
     fn short_answers_leave_together_and_long_ones_uncopied() {
         let held = Held::new(Writes::default());
-        let mut answers = Answers::new(&held, None);
+        // Nobody watches.
+        let mut answers = Answers::new(&held, thread::current());
         let writes = || held.lock().sink.0.clone();
         let far = Duration::MAX;
         // A clock that stands still: nothing is old.
@@ -215,7 +214,7 @@ mod tests {
         let held = Held::new(Writes::default());
         thread::scope(|scope| {
             let watcher = scope.spawn(|| held.watch());
-            let mut answers = Answers::new(&held, Some(watcher.thread().clone()));
+            let mut answers = Answers::new(&held, watcher.thread().clone());
             held.lock().since = Some(Duration::ZERO);
             // Young for the one who answers, and old a little later.
             held.lock().held.extend_from_slice(b"answer");

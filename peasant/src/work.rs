@@ -73,7 +73,7 @@ pub fn serve(
         // Before the sandbox is closed: then there are no new threads.
         let watcher = thread::Builder::new().stack_size(WATCHER_STACK_BYTES).spawn_scoped(scope, || held.watch());
         let watcher = watcher.map_err(WorkError::Watcher)?;
-        let answers = Answers::new(&held, Some(watcher.thread().clone()));
+        let answers = Answers::new(&held, watcher.thread().clone());
         serve_to(answers, manner, grants, &mut inputs, close_sandbox)
     })
 }

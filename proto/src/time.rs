@@ -19,7 +19,7 @@ impl Time {
     }
 }
 
-/// What a unit of a job takes: a moving average, by which king and duke size their queues.
+/// What a unit of a job takes, or a mebibyte on its way: a moving average, by which king and duke size their queues.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UnitTime {
     micros: Option<u64>,

@@ -12,43 +12,7 @@ fn every_invariant_holds_in_five_hundred_kingdoms() {
             Err(broken) => panic!("{broken}"),
         }
     }
-    let Tally {
-        verdicts,
-        failed,
-        dukes_lost,
-        dukes_drained,
-        queens_left,
-        queens_stopped,
-        peasants_died,
-        jobs_unfit,
-        slots_asked_back,
-        offers,
-        words_batched,
-        queens_stalled,
-        waits_for_room,
-        lies,
-        dukes_expelled,
-        queens_expelled,
-        ..
-    } = tally;
-    for (what, count) in [
-        ("verdicts", verdicts),
-        ("failed", failed),
-        ("dukes_lost", dukes_lost),
-        ("dukes_drained", dukes_drained),
-        ("queens_left", queens_left),
-        ("queens_stopped", queens_stopped),
-        ("peasants_died", peasants_died),
-        ("jobs_unfit", jobs_unfit),
-        ("slots_asked_back", slots_asked_back),
-        ("offers", offers),
-        ("words_batched", words_batched),
-        ("queens_stalled", queens_stalled),
-        ("waits_for_room", waits_for_room),
-        ("lies", lies),
-        ("dukes_expelled", dukes_expelled),
-        ("queens_expelled", queens_expelled),
-    ] {
+    for (what, count) in tally.counts() {
         assert!(count > 10, "the weather has too few {what}: {count}");
     }
 }

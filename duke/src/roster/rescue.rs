@@ -24,14 +24,8 @@ impl Roster {
                 continue;
             }
             let Some(lease) = self.leases.get_mut(&baron.job) else { continue };
-            let waiting = baron.pipe.iter_mut().skip(1).filter(|unit| !unit.unwanted);
-            let rescued: Vec<Queued> = waiting
-                .map(|unit| {
-                    let rescued = *unit;
-                    unit.unwanted = true;
-                    rescued
-                })
-                .collect();
+            let rescued: Vec<Queued> = baron.pipe.iter().skip(1).filter(|unit| !unit.unwanted).copied().collect();
+            baron.pipe.iter_mut().skip(1).for_each(|unit| unit.unwanted = true);
             lease.put_back(&rescued);
         }
     }

@@ -8,7 +8,7 @@ use distwasm_proto::{
 };
 
 use super::{
-    Scheduler, Stage,
+    Attempt, Scheduler, Stage,
     duke::{Lease, Room},
     job::Job,
     units::UnitState,
@@ -84,7 +84,11 @@ impl Scheduler {
 
     fn check_results_of_lease(&self, duke: DukeId, job: JobId, lease: &Lease) {
         let attempts = || self.attempts.values().filter(|attempt| attempt.duke == duke && attempt.job == job);
-        let fetched: Vec<u64> = attempts().filter_map(|attempt| attempt.stage.fetched_bytes()).collect();
+        let under_way = |attempt: &Attempt| match attempt.stage {
+            Stage::Fetched { bytes, .. } => Some(bytes),
+            Stage::Running | Stage::Offered(_) => None,
+        };
+        let fetched: Vec<u64> = attempts().filter_map(under_way).collect();
         let bytes: u64 = fetched.iter().sum();
         assert_eq!(lease.fetched_bytes, bytes, "lease_counts_what_is_under_way: {duke}, {job}");
         let is_within = bytes <= FETCHED_BYTES || fetched.len() == 1;

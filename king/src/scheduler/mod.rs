@@ -115,16 +115,6 @@ enum Stage {
     Fetched { bytes: u64, late: bool },
 }
 
-impl Stage {
-    /// The size of a result that is under way.
-    fn fetched_bytes(self) -> Option<u64> {
-        match self {
-            Stage::Fetched { bytes, .. } => Some(bytes),
-            Stage::Running | Stage::Offered(_) => None,
-        }
-    }
-}
-
 impl Default for Scheduler {
     fn default() -> Scheduler {
         Scheduler::new(Time::default(), GRACE, 0)

@@ -11,6 +11,11 @@ macro_rules! tally {
         }
 
         impl Tally {
+            /// Every count with its name.
+            pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($count), self.$count)),+].into_iter()
+            }
+
             /// Adds another tally to this one.
             pub fn add(&mut self, other: Tally) {
                 $(self.$count += other.$count;)+
