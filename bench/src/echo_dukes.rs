@@ -92,7 +92,8 @@ async fn join(
     sender: &mpsc::Sender<Heard>,
     listening: &mut JoinSet<()>,
 ) -> Result<Duke> {
-    let king = KingAddress::Tcp(options.king.clone()).connect().await.context("no king")?;
+    let king =
+        KingAddress::Tcp(options.king.parse().map_err(anyhow::Error::msg)?).connect().await.context("no king")?;
     let (outbox, words) = Outbox::new();
     outbox.push(Word::Hello(Box::new(wire::DukeHello {
         protocol: PROTOCOL,

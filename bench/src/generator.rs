@@ -53,7 +53,7 @@ pub fn submit(job: &Job) -> Result<Outcome> {
 }
 
 async fn run(job: &Job) -> Result<Outcome> {
-    let king = KingAddress::Tcp(job.king.clone()).connect().await?;
+    let king = KingAddress::Tcp(job.king.parse().map_err(anyhow::Error::msg)?).connect().await?;
     let (outbox, words) = Outbox::<QueenWord>::new();
     outbox.push_with(Word::OpenJob(Box::new(open(job))), Payload::from(job.program.clone()));
     let mut news = king.submit_job(words).await?;

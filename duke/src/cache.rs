@@ -2,15 +2,19 @@
 //!
 //! A compiled program is trusted: peasants map it without a check. So the folder belongs to the duke's user alone, and
 //! whatever is in it gets its name only when it is whole. Several dukes may use one folder.
+//!
+//! A duke removes what was not used for long. It never removes what a user keeps: the folder carries a marker that only
+//! an empty folder or an unmarked cache gets, and only names that a duke gives are looked at.
 
 use std::{
+    ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::SystemTime,
 };
 
-use distwasm_proto::{digest::Digest, limits::CACHE_BYTES_MAX};
+use distwasm_proto::{digest::Digest, files, limits::CACHE_BYTES_MAX};
 use thiserror::Error;
 use tracing::{debug, warn};
 
@@ -24,7 +28,25 @@ pub enum CacheError {
     Make { path: PathBuf, source: io::Error },
     #[error("the folder {} for compiled programs belongs to somebody else, or others may write to it (--cache names another)", .path.display())]
     Shared { path: PathBuf },
+    #[error(
+        "the folder {} holds {found:?}, which is not part of a cache; compiled programs want a folder of their own (--cache names another)",
+        .path.display()
+    )]
+    Foreign { path: PathBuf, found: OsString },
 }
+
+/// Says whose the folder is: to us, and to programs that make backups (<https://bford.info/cachedir/>).
+const MARKER: &str = "CACHEDIR.TAG";
+
+const MARKER_TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55
+# A cache of distwasm. Whatever is in this folder is made anew when it is missing; the oldest is removed.
+";
+
+/// Directories that jobs share, in the folder.
+const SHARES: &str = "shares";
+
+/// What the names of programs with special code end in.
+const DETERMINISTIC: &str = "-deterministic";
 
 /// What a program is compiled from, and what for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,8 +87,31 @@ impl Cache {
             return Err(CacheError::Shared { path: folder.to_owned() });
         }
         let cache = Cache { folder: folder.to_owned(), engine };
+        cache.claim()?;
         make(&cache.shares()).map_err(cannot_make)?;
         Ok(cache)
+    }
+
+    /// Makes sure that nothing but a cache is in the folder.
+    fn claim(&self) -> Result<(), CacheError> {
+        let marker = self.folder.join(MARKER);
+        if fs::read(&marker).is_ok_and(|text| text == MARKER_TEXT.as_bytes()) {
+            return Ok(());
+        }
+        let cannot_make = |source| CacheError::Make { path: self.folder.clone(), source };
+        for (folder, is_own) in [(self.folder.clone(), is_own as fn(&str) -> bool), (self.shares(), is_own_share)] {
+            let entries = match fs::read_dir(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries.map_err(cannot_make)?,
+            };
+            for entry in entries {
+                let found = entry.map_err(cannot_make)?.file_name();
+                if !found.to_str().is_some_and(is_own) {
+                    return Err(CacheError::Foreign { path: folder, found });
+                }
+            }
+        }
+        files::replace(&marker, MARKER_TEXT.as_bytes()).map_err(cannot_make)
     }
 
     /// The compiled program, if it is there.
@@ -80,7 +125,7 @@ impl Cache {
 
     /// Where a compiled program is kept. Its name says the program, the engine, and whether its code is special.
     pub(crate) fn path(&self, recipe: &Recipe) -> PathBuf {
-        let special = if recipe.deterministic { "-deterministic" } else { "" };
+        let special = if recipe.deterministic { DETERMINISTIC } else { "" };
         self.folder.join(format!("{}-{}{special}.cwasm", recipe.digest, self.engine))
     }
 
@@ -100,7 +145,7 @@ impl Cache {
     }
 
     fn shares(&self) -> PathBuf {
-        self.folder.join("shares")
+        self.folder.join(SHARES)
     }
 
     /// Forgets a compiled program that cannot be loaded.
@@ -142,13 +187,14 @@ impl Cache {
         let mut entries = Vec::new();
         for entry in fs::read_dir(&self.folder)?.flatten() {
             let (path, Ok(metadata)) = (entry.path(), entry.metadata()) else { continue };
-            if path.extension().is_some_and(|extension| extension == "cwasm") {
+            if entry.file_name().to_str().is_some_and(is_own_program) && metadata.is_file() {
                 entries.push(Entry { path, is_share: false, bytes: metadata.len(), used: metadata.modified()? });
             }
         }
         for entry in fs::read_dir(self.shares())?.flatten() {
             let (path, Ok(metadata)) = (entry.path(), entry.metadata()) else { continue };
-            if shares::is_used(&path) {
+            let is_own = entry.file_name().to_str().is_some_and(is_own_share) && metadata.is_dir();
+            if !is_own || shares::is_used(&path) {
                 continue;
             }
             // What a duke that died left half unpacked goes first. One that is being unpacked is in use.
@@ -159,6 +205,34 @@ impl Cache {
         entries.sort_by_key(|entry| entry.used);
         Ok(entries)
     }
+}
+
+/// Whether a duke gives such a name in the folder of a cache.
+fn is_own(name: &str) -> bool {
+    let is_seat = name.strip_prefix("seat-").is_some_and(|number| number.parse::<usize>().is_ok());
+    // Another duke may be about to put its marker there.
+    let is_marker = name.starts_with(".distwasm-") && name.ends_with(MARKER);
+    is_seat || is_marker || name == SHARES || is_own_program(name)
+}
+
+/// Whether it is that of a compiled program, whole or not.
+fn is_own_program(name: &str) -> bool {
+    let Some((digest, rest)) = name.split_once('-') else { return false };
+    let is_whole = rest.strip_suffix(".cwasm").is_some_and(|rest| {
+        let engine = rest.strip_suffix(DETERMINISTIC).unwrap_or(rest);
+        engine.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    });
+    is_digest(digest) && (is_whole || rest.ends_with(".tmp"))
+}
+
+/// Whether it is that of a shared directory, whole or not.
+fn is_own_share(name: &str) -> bool {
+    let (digest, rest) = name.split_once('.').unwrap_or((name, ".tmp"));
+    is_digest(digest) && rest.ends_with("tmp")
+}
+
+fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
 /// Notes that something is used: its age decides what goes when the cache is full.
@@ -176,4 +250,63 @@ fn now() -> SystemTime {
 fn unique() -> String {
     static MADE: AtomicU64 = AtomicU64::new(0);
     format!("{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(folder: &Path) -> Result<Cache, CacheError> {
+        Cache::open(folder, "engine".to_owned())
+    }
+
+    fn recipe() -> Recipe {
+        Recipe { digest: Digest::of([b"program".as_slice()]), deterministic: true, call: String::new() }
+    }
+
+    #[test]
+    fn what_a_user_keeps_is_never_removed() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("cache");
+        let cache = open(&folder).unwrap();
+        let own = [cache.path(&recipe()), cache.unfinished_program(recipe().digest)];
+        own.iter().for_each(|path| fs::write(path, "own").unwrap());
+        fs::create_dir(cache.share(recipe().digest)).unwrap();
+        let foreign = ["thesis.cwasm", "notes.tmp", "shares/photos", "shares/ab.tmp"].map(|name| folder.join(name));
+        foreign.iter().for_each(|path| fs::write(path, "foreign").unwrap());
+        fs::create_dir(folder.join("shares/album")).unwrap();
+        // Our name, and nothing of ours.
+        std::os::unix::fs::symlink(place.path(), cache.share(Digest::of([b"x".as_slice()]))).unwrap();
+        open(&folder).unwrap().evict_to(0);
+        assert!(own.iter().all(|path| !path.exists()) && !cache.share(recipe().digest).exists());
+        assert!(foreign.iter().all(|path| path.exists()) && folder.join("shares/album").exists());
+        assert!(place.path().exists());
+    }
+
+    #[test]
+    fn a_folder_that_is_in_use_for_something_else_is_not_taken() {
+        for foreign in ["thesis.txt", "shares/photo", CACHE_OF_OTHERS] {
+            let place = tempfile::tempdir().unwrap();
+            let path = place.path().join(foreign);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "mine").unwrap();
+            assert!(matches!(open(place.path()), Err(CacheError::Foreign { .. })), "{foreign}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+        }
+    }
+
+    /// Other programs mark their caches with the same file.
+    const CACHE_OF_OTHERS: &str = MARKER;
+
+    #[test]
+    fn a_cache_without_a_marker_gets_one() {
+        let place = tempfile::tempdir().unwrap();
+        let cache = open(place.path()).unwrap();
+        fs::write(cache.path(&recipe()), "x").unwrap();
+        fs::write(place.path().join("seat-0"), "x").unwrap();
+        fs::create_dir(cache.unfinished_share(recipe().digest)).unwrap();
+        fs::remove_file(place.path().join(MARKER)).unwrap();
+        open(place.path()).unwrap();
+        assert!(place.path().join(MARKER).exists());
+    }
 }

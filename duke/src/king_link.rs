@@ -13,9 +13,11 @@ use distwasm_proto::{
     guest::{GuestError, GuestSettings},
     ids::{AttemptId, JobId, UnitNo},
     limits::{HELLO_WITHIN, PROGRAM_BYTES_MAX, RETURN_BACKOFF_MAX, SHARES_BYTES_MAX, UNIT_BYTES_MAX},
-    link::{King, KingAddress},
+    link::{King, KingAddress, why_unreached},
     payload::{Payload, Shelf},
+    repeats::Repeats,
     stream::{Incoming, StreamError},
+    time::Clock,
     transfer::{Arrived, Assembler, Outbox, OutboxStream, TransferError},
     wire::{self, DukeOrder, DukeWord, duke_order::Order, duke_word::Word},
 };
@@ -122,7 +124,9 @@ pub(crate) struct Way {
     backoff: Backoff,
     /// Before he is tried next.
     wait: Duration,
-    told_no_king: bool,
+    clock: Clock,
+    /// What was said of a king that cannot be reached.
+    told: Repeats,
     /// Links so far.
     links: u64,
     dialing: Option<Dialing>,
@@ -151,7 +155,8 @@ impl Way {
             address,
             backoff: Backoff::default(),
             wait: Duration::ZERO,
-            told_no_king: false,
+            clock: Clock::start(),
+            told: Repeats::default(),
             links: 0,
             dialing: None,
             link: None,
@@ -176,7 +181,7 @@ impl Way {
                 Box::pin(async move {
                     sleep(wait).await;
                     let connected = address.connect().await;
-                    connected.map_err(|error| LinkError::Connect(distwasm_proto::link::chain(&error)))
+                    connected.map_err(|error| LinkError::Connect(why_unreached(&error)))
                 })
             });
             let dialed = dialing.await;
@@ -184,12 +189,10 @@ impl Way {
             self.wait = self.backoff.next(fastrand::f64());
             match dialed {
                 Ok(king) => return Arrival::Connected(king),
-                // A king who is not there yet is told of once.
-                Err(error) if self.told_no_king => debug!(king = %self.address, %error, "no king yet"),
-                Err(error) => {
-                    self.told_no_king = true;
-                    warn!(king = %self.address, %error, "no link to the king; trying again");
-                }
+                Err(error) => match self.told.note(self.clock.now(), &error.to_string()) {
+                    Some(tries) => warn!(king = %self.address, %error, tries, "no link to the king; trying again"),
+                    None => debug!(king = %self.address, %error, "no king yet"),
+                },
             }
         }
     }
@@ -220,7 +223,7 @@ impl Way {
     /// The king took the duke: the next search for him begins anew.
     pub(crate) fn on_welcome(&mut self) {
         info!(king = %self.address, "serving the king");
-        self.told_no_king = false;
+        self.told.forget();
         self.backoff = Backoff::up_to(RETURN_BACKOFF_MAX);
     }
 

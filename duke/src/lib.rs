@@ -10,6 +10,7 @@ pub mod machine;
 pub mod options;
 mod programs;
 mod reactor;
+mod rehearsal;
 pub mod roster;
 mod seat;
 mod shares;
@@ -21,13 +22,14 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use distwasm_proto::{link::KingAddress, stop::Stop, time::Clock};
 use thiserror::Error;
-use tracing::info;
+use tracing::{info, warn};
 
 use cache::Cache;
 pub use cache::CacheError;
 use king_link::{Machine, Way};
 pub use programs::FingerprintError;
 use reactor::Household;
+pub use rehearsal::{RehearsalError, rehearse};
 use seat::Seat;
 use spawn::Spawner;
 
@@ -52,6 +54,9 @@ pub struct Settings {
     pub grace: Duration,
 }
 
+/// Threads that work for as long as a duke does: the one that starts processes.
+pub const BLOCKING_THREADS: usize = 1;
+
 /// Why a duke cannot work.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the messages say it")]
@@ -73,6 +78,10 @@ pub enum DukeError {
 ///
 /// When this machine cannot run peasants at all.
 pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
+    if let Some(bytes) = machine::memory_bytes().filter(|bytes| settings.ram_bytes > *bytes) {
+        let (offered_mb, machine_mb) = (settings.ram_bytes >> 20, bytes >> 20);
+        warn!(offered_mb, machine_mb, "guests may take more memory than this machine has (--ram-limit)");
+    }
     let spawner = Spawner::start(&settings.peasant).map_err(DukeError::Thread)?;
     let engine = programs::fingerprint(&spawner)
         .await
@@ -83,7 +92,7 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
     let seat = if is_alone { Seat::anywhere() } else { Seat::take(&settings.cache, &settings.hostname) };
     let machine = Machine {
         hostname: settings.hostname,
-        cpus: settings.cpus,
+        cpus: slots_that_fit(settings.cpus),
         ram_bytes: settings.ram_bytes,
         labels: settings.labels,
         boot: fastrand::u64(..),
@@ -101,4 +110,15 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
     reactor::work(household, Way::new(settings.king), &stop).await.map_err(DukeError::Hopeless)?;
     info!("the duke has left");
     Ok(())
+}
+
+/// Slots that can be promised: no more than there can be peasants.
+fn slots_that_fit(wanted: u32) -> u32 {
+    let (fit, bound) = machine::peasants_that_fit(wanted);
+    // Whether there can be one at all is told by trying.
+    let slots = fit.max(1);
+    if let Some(bound) = bound {
+        warn!("offering {slots} of {wanted} slots: this process has no room for more peasants within {bound}");
+    }
+    slots
 }

@@ -1,38 +1,89 @@
 //! What this machine has, as far as this process may use it.
 
-use std::{fs, path::PathBuf};
+use std::{fs, num::NonZero, path::PathBuf};
 
-use distwasm_proto::limits::{DUKE_CPUS_MAX, NAME_BYTES_MAX};
+use distwasm_proto::{
+    limits::{
+        DUKE_CPUS_MAX, DUKE_DESCRIPTORS, DUKE_RAM_BYTES_MAX, DUKE_THREADS, NAME_BYTES_MAX, PEASANT_DESCRIPTORS,
+        PEASANT_THREADS, UNKNOWN_MEMORY_SLOT_BYTES,
+    },
+    process,
+};
+use tracing::warn;
 
 /// The machine's name.
 pub fn hostname() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    if name.is_empty() || name.len() > NAME_BYTES_MAX { "unnamed".to_owned() } else { name }
+    // The king refuses what could not be shown.
+    let is_name = !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control);
+    if is_name { name } else { "unnamed".to_owned() }
 }
 
 /// Processors that this process may use: affinity and cgroup quota are respected.
 pub fn cpus() -> u32 {
-    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cpus = std::thread::available_parallelism().map_or_else(
+        |error| {
+            warn!(%error, "the processors of this machine cannot be counted; using one (--num-cpus sets another number)");
+            1
+        },
+        NonZero::get,
+    );
     u32::try_from(cpus).unwrap_or(DUKE_CPUS_MAX).min(DUKE_CPUS_MAX)
 }
 
-/// Bytes of memory that this process may use: the machine's, or less where a cgroup limits it.
-pub fn memory_bytes() -> u64 {
-    let all = meminfo_total().unwrap_or(u64::MAX);
-    cgroup_limits().into_iter().fold(all, u64::min)
+/// Bytes of memory that this process may use: the machine's, or less where a cgroup limits it; `None` if nothing says.
+pub fn memory_bytes() -> Option<u64> {
+    let machine = meminfo_total(&fs::read_to_string("/proc/meminfo").unwrap_or_default()).or_else(sysinfo_total);
+    let known = machine.into_iter().chain(cgroup_limits()).filter(|bytes| (1..=DUKE_RAM_BYTES_MAX).contains(bytes));
+    known.min()
 }
 
-fn meminfo_total() -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
+/// What guests may take when nobody says: half of the machine's memory.
+pub fn guest_memory_bytes(cpus: u32) -> u64 {
+    memory_bytes().map_or_else(
+        || {
+            let bytes = u64::from(cpus) * UNKNOWN_MEMORY_SLOT_BYTES;
+            let mb = bytes >> 20;
+            warn!(mb, "the memory of this machine is not known; guests may take this much (--ram-limit sets it)");
+            bytes
+        },
+        |bytes| bytes / 2,
+    )
+}
+
+/// How many peasants can run beside what this process itself needs, at most `wanted`; and what bounds them, if that is
+/// less.
+pub fn peasants_that_fit(wanted: u32) -> (u32, Option<&'static str>) {
+    let fit = |left: Option<u64>, own: u64, each: u64| {
+        left.map_or(u32::MAX, |left| u32::try_from(left.saturating_sub(own) / each).unwrap_or(u32::MAX))
+    };
+    let descriptors = fit(process::descriptors_left(), DUKE_DESCRIPTORS, PEASANT_DESCRIPTORS);
+    let processes = fit(process::processes_left(), DUKE_THREADS, PEASANT_THREADS);
+    let (fit, bound) = if descriptors <= processes {
+        (descriptors, "its limit of open files (`ulimit -n`)")
+    } else {
+        (processes, "its limit of processes and threads (`ulimit -u`, or the cgroup's pids.max)")
+    };
+    if fit < wanted { (fit, Some(bound)) } else { (wanted, None) }
+}
+
+fn meminfo_total(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib << 10)
+    kib.checked_mul(1 << 10)
+}
+
+/// What the kernel says where `/proc` is hidden.
+fn sysinfo_total() -> Option<u64> {
+    let info = rustix::system::sysinfo();
+    info.totalram.checked_mul(u64::from(info.mem_unit))
 }
 
 /// The limits of this process's cgroup and all above it; version 2, and version 1's own group.
 fn cgroup_limits() -> Vec<u64> {
-    let Ok(groups) = fs::read_to_string("/proc/self/cgroup") else { return Vec::new() };
-    let mut files = Vec::new();
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    // In a container without a view of its own group, the group is the root of what it sees.
+    let mut files = vec![PathBuf::from("/sys/fs/cgroup/memory.max")];
     for line in groups.lines() {
         let mut parts = line.splitn(3, ':');
         let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else { continue };
@@ -56,4 +107,27 @@ fn cgroup_limits() -> Vec<u64> {
 /// What tells this machine, since it was switched on, from every other; empty where the system does not say.
 pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_not_made_up() {
+        assert_eq!(meminfo_total("MemFree: 1 kB\nMemTotal:       24576 kB\n"), Some(24 << 20));
+        for text in ["", "MemTotal:", "MemTotal: x kB", "MemTotal: 1 MB", "MemTotal: 18446744073709551615 kB"] {
+            assert_eq!(meminfo_total(text), None, "{text}");
+        }
+        assert!(sysinfo_total().is_some_and(|bytes| bytes > 1 << 20));
+        assert!(memory_bytes().is_some_and(|bytes| bytes <= DUKE_RAM_BYTES_MAX));
+        assert!(!hostname().is_empty() && cpus() > 0);
+    }
+
+    #[test]
+    fn no_more_peasants_are_promised_than_fit() {
+        assert_eq!(peasants_that_fit(0), (0, None));
+        let (fit, bound) = peasants_that_fit(u32::MAX);
+        assert!(bound.is_none() || fit < u32::MAX);
+    }
 }

@@ -2,24 +2,13 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
-use clap::Parser;
-use distwasm_duke::options::Options;
-use distwasm_proto::{exit::Exit, logging, memory, stop::Stop};
-use tracing::error;
+use clap::{CommandFactory, FromArgMatches};
+use distwasm_duke::{BLOCKING_THREADS, options::Options};
+use distwasm_proto::{flags, process, stop::Stop};
 
 fn main() -> ExitCode {
-    memory::keep_together();
-    let options = Options::parse();
-    logging::start(options.log_format, "info");
-    let runtime = tokio::runtime::Runtime::new().context("failed to start threads");
-    match runtime.and_then(|runtime| runtime.block_on(run(options))) {
-        Ok(()) => Exit::Done.into(),
-        Err(error) => {
-            error!("{error:#}");
-            Exit::CouldNotRun.into()
-        }
-    }
+    let options = Options::from_arg_matches(&flags::matches(Options::command())).unwrap_or_else(|error| error.exit());
+    process::serve(options.log_format, BLOCKING_THREADS, || run(options))
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {

@@ -1,18 +1,17 @@
 //! The duke's command line: what was typed, and what holds.
 
-use std::{
-    collections::BTreeMap,
-    env,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, env, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use distwasm_proto::{
-    limits::{GRACE, NAME_BYTES_MAX},
-    link::{KingAddress, parse_address},
+    address::Address,
+    flags,
+    limits::{DUKE_CPUS_MAX, GRACE, NAME_BYTES_MAX},
+    link::KingAddress,
     logging::LogFormat,
 };
+
+use tracing::info;
 
 use crate::{Settings, machine};
 
@@ -24,19 +23,19 @@ use crate::{Settings, machine};
 #[command(name = "duke", version, args_override_self = true)]
 pub struct Options {
     /// Where the king is
-    #[arg(short, long, value_name = "HOST:PORT", env = "DISTWASM_KING_ADDRESS", value_parser = parse_address)]
-    pub king_address: String,
+    #[arg(short, long, value_name = "HOST:PORT", env = "DISTWASM_KING_ADDRESS")]
+    pub king_address: Address,
 
     /// The name under which this machine appears [default: this machine's name]
     #[arg(long, value_name = "NAME", env = "DISTWASM_HOSTNAME", value_parser = parse_hostname)]
     pub hostname: Option<String>,
 
     /// Peasants to run at a time [default: the processors that this process may use]
-    #[arg(long, value_name = "N", env = "DISTWASM_NUM_CPUS", value_parser = clap::value_parser!(u32).range(1..=i64::from(distwasm_proto::limits::DUKE_CPUS_MAX)))]
+    #[arg(long, value_name = "N", env = "DISTWASM_NUM_CPUS", value_parser = flags::whole_number(1..=DUKE_CPUS_MAX))]
     pub num_cpus: Option<u32>,
 
     /// Memory for all guests together, in MB (1 MB = 1,048,576 bytes) [default: half of this machine's]
-    #[arg(long, value_name = "MB", env = "DISTWASM_RAM_LIMIT", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    #[arg(long, value_name = "MB", env = "DISTWASM_RAM_LIMIT", value_parser = flags::positive_megabytes)]
     pub ram_limit: Option<u64>,
 
     /// A label of this machine, such as zone=eu; may be given several times
@@ -52,11 +51,11 @@ pub struct Options {
     pub cache: Option<PathBuf>,
 
     /// When told to end: how long what runs may take to end, such as 60s or 10min; it runs again elsewhere otherwise
-    #[arg(long, value_name = "DURATION", default_value = "60s", env = "DISTWASM_DRAIN", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "60s", env = "DISTWASM_DRAIN", value_parser = flags::duration)]
     pub drain: Duration,
 
     /// When the connection to the king breaks: how long to go on with what there is, such as 30s
-    #[arg(long, value_name = "DURATION", default_value = "30s", env = "DISTWASM_GRACE", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", env = "DISTWASM_GRACE", value_parser = flags::duration)]
     pub grace: Duration,
 
     /// How log lines look; RUST_LOG says which there are
@@ -81,25 +80,41 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
 impl Options {
     /// What holds, with defaults for what was not said.
     pub fn settings(self) -> Settings {
-        Settings {
-            hostname: self.hostname.unwrap_or_else(machine::hostname),
-            cpus: self.num_cpus.unwrap_or_else(machine::cpus),
-            ram_bytes: self.ram_limit.map_or_else(|| machine::memory_bytes() / 2, |mb| mb.saturating_mul(1 << 20)),
-            labels: self.labels.into_iter().collect(),
-            grace: self.grace,
-            ..Settings::of_this_machine(KingAddress::Tcp(self.king_address), self.peasant, self.cache)
+        let offer = Offer { cpus: self.num_cpus, ram_mb: self.ram_limit };
+        let mut settings =
+            Settings::of_this_machine(KingAddress::Tcp(self.king_address), offer, self.peasant, self.cache);
+        if let Some(hostname) = self.hostname {
+            settings.hostname = hostname;
         }
+        (settings.labels, settings.grace) = (self.labels.into_iter().collect(), self.grace);
+        settings
     }
 }
 
+/// How much of a machine a user offers, where the user says so.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Offer {
+    /// Peasants at a time.
+    pub cpus: Option<u32>,
+    /// Memory of all guests together, in MB.
+    pub ram_mb: Option<u64>,
+}
+
 impl Settings {
-    /// All of this machine: what a duke offers when nothing else is said.
-    pub fn of_this_machine(king: KingAddress, peasant: Option<PathBuf>, cache: Option<PathBuf>) -> Settings {
+    /// What a duke on this machine offers, with defaults for what was not said.
+    pub fn of_this_machine(
+        king: KingAddress,
+        offer: Offer,
+        peasant: Option<PathBuf>,
+        cache: Option<PathBuf>,
+    ) -> Settings {
+        let cpus = offer.cpus.unwrap_or_else(machine::cpus);
+        let ram_bytes = offer.ram_mb.map(|mb| mb.saturating_mul(1 << 20));
         Settings {
             king,
             hostname: machine::hostname(),
-            cpus: machine::cpus(),
-            ram_bytes: machine::memory_bytes() / 2,
+            cpus,
+            ram_bytes: ram_bytes.unwrap_or_else(|| machine::guest_memory_bytes(cpus)),
             labels: BTreeMap::new(),
             peasant: peasant.unwrap_or_else(find_peasant),
             cache: cache.unwrap_or_else(cache_folder),
@@ -110,7 +125,7 @@ impl Settings {
 
 /// `peasant` beside this program, else in PATH. Looked for here, because processes are started without an environment.
 /// The name alone if there is none, for the error message.
-fn find_peasant() -> PathBuf {
+pub fn find_peasant() -> PathBuf {
     let is_program = |path: &PathBuf| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
     let beside = env::current_exe().ok().and_then(|program| Some(program.parent()?.to_owned()));
     let path = env::var_os("PATH").unwrap_or_default();
@@ -120,8 +135,18 @@ fn find_peasant() -> PathBuf {
 
 fn cache_folder() -> PathBuf {
     let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
-    let user = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
-    let own = |folder: &Path| folder.join("distwasm");
-    user.as_deref()
-        .map_or_else(|| env::temp_dir().join(format!("distwasm-{}", rustix::process::geteuid().as_raw())), own)
+    if let Some(caches) = absolute("XDG_CACHE_HOME") {
+        return caches.join("distwasm");
+    }
+    let temporary = env::temp_dir().join(format!("distwasm-{}", rustix::process::geteuid().as_raw()));
+    match absolute("HOME") {
+        Some(home) if home.is_dir() => home.join(".cache/distwasm"),
+        // A user whom the system gives no home has one that does not exist, and that is not to be made.
+        Some(home) => {
+            let (home, cache) = (home.display(), temporary.display());
+            info!(%home, %cache, "HOME is not a folder; compiled programs are kept elsewhere (--cache)");
+            temporary
+        }
+        None => temporary,
+    }
 }

@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-use distwasm_proto::{digest::Digest, limits::SHARE_ENTRIES_MAX, payload::Payload};
+use distwasm_proto::{digest::Digest, files, limits::SHARE_ENTRIES_MAX, payload::Payload};
 use tar::{Archive, EntryType};
 use thiserror::Error;
 use tracing::info;
@@ -122,6 +122,7 @@ fn unpack(archive: &Payload, folder: &Path) -> Result<File, UnpackError> {
                 let mut file = file.map_err(cannot_write(&path))?;
                 let bytes = entry.size();
                 let copied = io::copy(&mut entry, &mut file).map_err(cannot_write(&path))?;
+                files::close(file).map_err(cannot_write(&path))?;
                 if copied != bytes {
                     return Err(UnpackError::Read(io::ErrorKind::UnexpectedEof.into()));
                 }

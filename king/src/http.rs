@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::reactor::Input;
+use crate::{accept::Connections, reactor::Input};
 
 /// Serves until `shutdown`.
 pub(crate) async fn serve(
@@ -22,7 +22,7 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     let pages = Router::new().route("/healthz", get(healthz)).route("/metrics", get(metrics)).with_state(reactor);
-    axum::serve(listener, pages).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    axum::serve(Connections::new(listener), pages).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }
 
 /// Healthy is a king whose reactor answers.

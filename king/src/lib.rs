@@ -2,6 +2,7 @@
 //!
 //! [`run`] is the whole king on connections of any kind. What he decides is decided by the pure [`scheduler`].
 
+pub mod accept;
 mod http;
 mod metrics;
 pub mod options;

@@ -3,28 +3,19 @@
 use std::{io::ErrorKind, process::ExitCode};
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 use distwasm_king::{
     Reign,
-    options::{Http, Options, write_port_file},
+    accept::Connections,
+    options::{Http, Options, PortFile},
 };
-use distwasm_proto::{exit::Exit, logging, memory, stop::Stop};
+use distwasm_proto::{flags, process, stop::Stop};
 use tokio::net::TcpListener;
-use tonic::transport::server::TcpIncoming;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 fn main() -> ExitCode {
-    memory::keep_together();
-    let options = Options::parse();
-    logging::start(options.log_format, "info");
-    let runtime = tokio::runtime::Runtime::new().context("failed to start threads");
-    match runtime.and_then(|runtime| runtime.block_on(run(options))) {
-        Ok(()) => Exit::Done.into(),
-        Err(error) => {
-            error!("{error:#}");
-            Exit::CouldNotRun.into()
-        }
-    }
+    let options = Options::from_arg_matches(&flags::matches(Options::command())).unwrap_or_else(|error| error.exit());
+    process::serve(options.log_format, 0, || run(options))
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {
@@ -44,17 +35,21 @@ async fn run(options: Options) -> anyhow::Result<()> {
             format!("failed to listen on {address} for HTTP (--http takes another address, or none)")
         })?),
     };
-    if let Some(path) = &options.port_file {
-        write_port_file(path, address).with_context(|| format!("failed to write {}", path.display()))?;
-    }
+    let port_file = options.port_file.as_deref().map(|path| {
+        PortFile::write(path, address).with_context(|| format!("failed to write {} (--port-file)", path.display()))
+    });
+    let port_file = port_file.transpose()?;
     let http_address = http.as_ref().and_then(|listener| listener.local_addr().ok());
     info!(%address, http = http_address.map(|address| address.to_string()), "the king is ready");
-    if !address.ip().is_loopback() {
+    if address.ip().is_loopback() {
+        info!("only this machine can reach it: --listen 0.0.0.0:1900 lets other machines in");
+    } else {
         warn!(%address, "anybody who reaches this address can submit programs and see inputs: trusted networks only");
     }
     let stop = Stop::new(options.drain);
     let signals = stop.on_signals()?;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = Connections::new(listener);
     let (served, ()) = tokio::join!(distwasm_king::run(incoming, http, Reign::now(options.grace), stop), signals);
+    drop(port_file);
     Ok(served?)
 }

@@ -1,9 +1,15 @@
 //! The king's command line: what was typed, and what holds.
 
-use std::{io, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use clap::Parser;
-use distwasm_proto::logging::LogFormat;
+use distwasm_proto::{files, flags, logging::LogFormat};
 
 /// Coordinates a distwasm kingdom: takes jobs from queens and spreads their units over dukes.
 ///
@@ -13,27 +19,27 @@ use distwasm_proto::logging::LogFormat;
 #[command(name = "king", version, args_override_self = true)]
 pub struct Options {
     /// Address and port for dukes and queens; port 0 takes any free port
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:1900", env = "DISTWASM_LISTEN")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:1900", env = "DISTWASM_LISTEN", value_parser = flags::listen_address)]
     pub listen: SocketAddr,
 
     /// Port for dukes and queens, instead of the one in --listen
-    #[arg(short, long, value_name = "N", env = "DISTWASM_LISTEN_PORT")]
+    #[arg(short, long, value_name = "N", env = "DISTWASM_LISTEN_PORT", value_parser = flags::whole_number(0..=u16::MAX))]
     pub port: Option<u16>,
 
     /// Address and port of the HTTP pages /healthz and /metrics, or `none`
     #[arg(long, value_name = "ADDRESS:PORT|none", default_value = "127.0.0.1:1901", env = "DISTWASM_HTTP")]
     pub http: Http,
 
-    /// Write the address and port that is listened on to this file, once it is known
+    /// Write the address and port that is listened on to this file, once it is known; removed when the king ends
     #[arg(long, value_name = "PATH", env = "DISTWASM_PORT_FILE")]
     pub port_file: Option<PathBuf>,
 
     /// When told to end: how long the jobs that are there may take to end, such as 60s or 10min
-    #[arg(long, value_name = "DURATION", default_value = "60s", env = "DISTWASM_DRAIN", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "60s", env = "DISTWASM_DRAIN", value_parser = flags::duration)]
     pub drain: Duration,
 
     /// How long a duke or a queen whose connection broke may take to come back, such as 30s
-    #[arg(long, value_name = "DURATION", default_value = "30s", env = "DISTWASM_GRACE", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", env = "DISTWASM_GRACE", value_parser = flags::duration)]
     pub grace: Duration,
 
     /// How log lines look; RUST_LOG says which there are
@@ -51,10 +57,14 @@ pub enum Http {
 }
 
 impl FromStr for Http {
-    type Err = <SocketAddr as FromStr>::Err;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Http, Self::Err> {
-        if text == "none" { Ok(Http::None) } else { text.parse().map(Http::On) }
+    fn from_str(text: &str) -> Result<Http, String> {
+        if text == "none" {
+            Ok(Http::None)
+        } else {
+            flags::listen_address(text).map(Http::On).map_err(|why| why + ", or `none`")
+        }
     }
 }
 
@@ -69,17 +79,33 @@ impl Options {
     }
 }
 
-/// Writes the address to the file so that nobody who reads it sees half of it.
-///
-/// # Errors
-///
-/// When the file cannot be written or renamed.
-pub fn write_port_file(path: &std::path::Path, address: SocketAddr) -> io::Result<()> {
-    let mut unfinished = path.to_owned().into_os_string();
-    unfinished.push(".tmp");
-    let written = std::fs::write(&unfinished, format!("{address}\n")).and_then(|()| std::fs::rename(&unfinished, path));
-    if written.is_err() {
-        let _removed = std::fs::remove_file(&unfinished);
+/// A file that tells where the king listens. It goes when the king ends.
+#[derive(Debug)]
+pub struct PortFile {
+    path: PathBuf,
+    text: String,
+}
+
+impl PortFile {
+    /// Writes the address to the file so that nobody who reads it sees half of it.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written or renamed.
+    pub fn write(path: &Path, address: SocketAddr) -> io::Result<PortFile> {
+        let text = format!("{address}\n");
+        files::replace(path, text.as_bytes())?;
+        Ok(PortFile { path: path.to_owned(), text })
     }
-    written
+}
+
+impl Drop for PortFile {
+    fn drop(&mut self) {
+        // A king that has taken this one's place may have written where it listens.
+        if fs::read_to_string(&self.path).is_ok_and(|text| text == self.text)
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "the port file cannot be removed");
+        }
+    }
 }

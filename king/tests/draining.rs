@@ -33,7 +33,7 @@ async fn a_king_who_drains_is_not_serving() {
     let stop = Stop::new(Duration::from_secs(60));
     let king = distwasm_king::run(TcpIncoming::from(listener), None, Reign::first(), stop.clone());
     let queen = async {
-        let channel = connect(&address).await.unwrap();
+        let channel = connect(&address.parse().unwrap()).await.unwrap();
         assert_eq!(health(&channel).await, ServingStatus::Serving);
         // A job keeps the king from ending at once.
         let (words, stream) = Outbox::<wire::QueenWord>::new();

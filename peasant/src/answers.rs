@@ -157,11 +157,12 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// The process's stdout without the buffer by lines that the standard library puts before it.
+/// The process's stdout without the buffer by lines that the standard library puts before it. It is not closed when it is
+/// dropped, so that [`files::close_stdout`](distwasm_proto::files::close_stdout) is the first to hear of late errors.
 #[cfg(unix)]
 pub fn stdout() -> io::Result<impl Write> {
     use std::os::fd::AsFd;
-    Ok(std::fs::File::from(io::stdout().as_fd().try_clone_to_owned()?))
+    Ok(Box::leak(Box::new(std::fs::File::from(io::stdout().as_fd().try_clone_to_owned()?))))
 }
 
 /// The process's stdout.

@@ -26,6 +26,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use distwasm_proto::exit::Exit;
+use distwasm_proto::files;
 use distwasm_proto::limits::PROGRAM_BYTES_MAX;
 
 use crate::guest::Grants;
@@ -42,7 +43,7 @@ pub fn run(options: Options) -> ExitCode {
         return report("cannot raise the sandbox", &error, TROUBLE);
     }
     match options.command {
-        None => match serve(&options.serve) {
+        None => match serve(&options.serve).and_then(|()| Ok(files::close_stdout()?)) {
             Ok(()) => Exit::Done.into(),
             Err(WorkError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done.into(),
             Err(error) => report("stopped", &error, Exit::CouldNotRun.status()),
@@ -83,6 +84,7 @@ fn compile(output: &Path, grants: &Grants) -> io::Result<Result<(), Unfit>> {
     let mut file = File::create(output)?;
     file.write_all(&compiled)?;
     file.sync_all()?;
+    files::close(file)?;
     Ok(Ok(()))
 }
 

@@ -227,9 +227,12 @@ fn shared_files_can_be_read_and_nothing_else() {
 
 #[test]
 fn a_shared_directory_that_is_not_there_is_not_the_programs_fault() {
-    let (failure, _) = Peasant::fails_to_start(guest("files.wat"), &["--dir", "/nonexistent::/x"]);
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing").display().to_string();
+    let (failure, _) = Peasant::fails_to_start(guest("files.wat"), &["--dir", &format!("{missing}::/x")]);
     assert_eq!(failure.kind, FailureKind::Other);
-    assert!(failure.message.contains("cannot open the shared directory /nonexistent"), "{}", failure.message);
+    let said = format!("cannot open the shared directory {missing}");
+    assert!(failure.message.contains(&said), "{}", failure.message);
 }
 
 /// Runs `peasant check` on a guest: its exit status, and what it said.
@@ -250,14 +253,16 @@ fn check_says_what_a_program_is() {
     fs::write(&trap, "t").unwrap();
     let loops = folder.path().join("loop");
     fs::write(&loops, "loop").unwrap();
-    let [input, trap, loops] = [&input, &trap, &loops].map(|path| path.to_str().unwrap());
+    let missing = folder.path().join("missing");
+    let [input, trap, loops, missing] = [&input, &trap, &loops, &missing].map(|path| path.to_str().unwrap());
+    let no_input = format!("cannot check: the input {missing}: ");
     for (program, args, status, said) in [
         ("upper.wat", &["--input", input][..], 0, &["ProcessStdio", "wasi_snapshot_preview1: ", ":\n1 2\n"][..]),
         ("echo.wat", &["--fresh"], 0, &["Command", "memory    64 KiB at the start", "ready     in "]),
         ("component-echo.wat", &["--input", input], 0, &["a command of WASI 0.2", "wasi:cli/stdin@0.2.0", ":\n1 2\n"]),
         ("component-upper.wat", &[], 0, &["of the world distwasm:guest/program"]),
         ("call.wat", &["--call", "add", "--input", input], 0, &["Call of `add`", "with 2 bytes in ", ":\n3\n"]),
-        ("call.wat", &["--call", "div", "--input", "/nonexistent"], 1, &["cannot check: the input /nonexistent: "]),
+        ("call.wat", &["--call", "div", "--input", missing], 1, &[&no_input]),
         ("call.wat", &["--name", "x"], 2, &["x: exports neither `ProcessStdio` nor `_start`", "--call NAME"]),
         ("upper.wat", &["--call", "_start"], 2, &["exports no `_start` to call"]),
         ("trouble.wat", &["--input", trap], 1, &["the program failed on the input: ", "unreachable", "(trap)"]),

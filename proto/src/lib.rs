@@ -2,6 +2,8 @@
 //!
 //! Nothing here is the logic of one side only. What stands here is what two programs must agree on.
 
+#[cfg(feature = "grpc")]
+pub mod address;
 pub mod backoff;
 #[cfg(feature = "grpc")]
 pub mod chunks;
@@ -9,6 +11,9 @@ pub mod chunks;
 pub mod digest;
 pub mod exit;
 pub mod failure;
+pub mod files;
+#[cfg(feature = "grpc")]
+pub mod flags;
 pub mod foreign;
 #[cfg(feature = "grpc")]
 pub mod guest;
@@ -23,6 +28,11 @@ pub mod memory;
 #[cfg(feature = "grpc")]
 pub mod payload;
 pub mod pipe;
+#[cfg(feature = "grpc")]
+pub mod process;
+pub mod repeats;
+#[cfg(feature = "grpc")]
+pub mod stderr;
 #[cfg(feature = "grpc")]
 pub mod stop;
 #[cfg(feature = "grpc")]

@@ -143,6 +143,33 @@ pub const NAME_BYTES_MAX: usize = 255;
 /// Slots of one duke: four times the cores of the largest machines of today.
 pub const DUKE_CPUS_MAX: u32 = 4096;
 
+// ---- Every process ---------------------------------------------------------------------------------------------------
+
+/// Descriptors of one process: a king with all its dukes and queens needs a tenth, and systems let a process have a
+/// billion where they mean "no limit".
+pub const DESCRIPTORS_MAX: u64 = 1 << 20;
+
+/// Threads of a runtime that handle events: more do not make one reactor faster.
+pub const WORKER_THREADS_MAX: usize = 16;
+
+/// Threads for short work that blocks, such as looking up a host or unpacking a directory.
+pub const BLOCKING_THREADS_MAX: usize = 16;
+
+/// What may wait to be written to stderr.
+pub const STDERR_WAITING_BYTES: usize = 4 * MIB;
+
+/// How long a process that is about to end waits for a stderr that takes nothing.
+pub const STDERR_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What repeats in a log is not said again for this long; each time the pause doubles.
+pub const REPEATS_PAUSE_FIRST: Duration = Duration::from_secs(5);
+
+/// The longest of these pauses.
+pub const REPEATS_PAUSE_MAX: Duration = Duration::from_secs(600);
+
+/// Different lines of which it is known when they were said last.
+pub const REPEATS_TOLD_APART: usize = 256;
+
 // ---- King -----------------------------------------------------------------------------------------------------------
 
 /// Jobs at a time. Each may hold two windows of bytes.
@@ -253,6 +280,21 @@ pub const WANTS_MAX: usize = 1 << 16;
 /// Large results that a duke may have offered at a time: one for each attempt that it may have, and more than any has.
 /// Beyond that the oldest offers count as forgotten.
 pub const OFFERS_MAX: usize = 1 << 20;
+
+/// How long a king that cannot accept a connection waits before it tries again; the pause doubles up to the next limit.
+pub const ACCEPT_PAUSE_FIRST: Duration = Duration::from_millis(10);
+
+/// The longest of these pauses: what a queen or a duke waits at the most when there is room again.
+pub const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// A unit that runs for this long is worth naming to people who wait for its job.
+pub const LONG_UNIT: Duration = Duration::from_secs(2);
+
+/// How often the units that run longest are looked for.
+pub const LONGEST_LOOK: Duration = Duration::from_secs(1);
+
+/// Attempts of all jobs among which they are looked for, the oldest first.
+pub const LONGEST_LOOKED_THROUGH: usize = 10_000;
 
 /// Events that may wait for a reactor. Full, they hold back whoever reads the connections.
 pub const REACTOR_QUEUE: usize = 256;
@@ -368,6 +410,23 @@ pub const STARTS_GIVEN_UP_MAX: u32 = 3;
 
 /// What is kept of the stderr of a peasant itself: it says a sentence before it ends, if anything.
 pub const PEASANT_STDERR_BYTES_MAX: usize = 4 * KIB;
+
+/// Descriptors that a duke needs besides its peasants', in local mode with a king and a queen in the same process:
+/// connections, the runtime, the files of readers and writers, compilers, and a peasant that is being started.
+pub const DUKE_DESCRIPTORS: u64 = 48;
+
+/// Descriptors of one peasant at its duke: three pipes, and one that tells of its end.
+pub const PEASANT_DESCRIPTORS: u64 = 4;
+
+/// Threads and processes that a duke needs besides its peasants: what its own threads may grow by, and a compiler with
+/// a thread for each processor.
+pub const DUKE_THREADS: u64 = 32;
+
+/// Threads of one peasant: one works, one watches.
+pub const PEASANT_THREADS: u64 = 2;
+
+/// Memory of guests for each slot where nothing says what the machine has: less than any machine of today.
+pub const UNKNOWN_MEMORY_SLOT_BYTES: u64 = 256 << 20;
 
 /// Dukes on one machine that a king can tell from those before them.
 pub const SEATS_MAX: usize = 256;

@@ -1,5 +1,7 @@
 //! How a duke or a queen reaches the king: over TCP, or within one process.
 
+use std::{error::Error, io::ErrorKind};
+
 use futures_core::Stream;
 use prost::Message;
 use tokio::sync::{mpsc, oneshot};
@@ -7,6 +9,7 @@ use tonic::transport::{Channel, Endpoint};
 use tower::{Service, ServiceExt};
 
 use crate::{
+    address::Address,
     limits::{
         CONNECT_WITHIN, CONNECTION_WINDOW_BYTES, FRAME_BYTES, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, STREAM_WINDOW_BYTES,
     },
@@ -17,8 +20,8 @@ use crate::{
 /// Where the king is.
 #[derive(Clone, Debug)]
 pub enum KingAddress {
-    /// At `HOST:PORT`.
-    Tcp(String),
+    /// Over TCP.
+    Tcp(Address),
     /// In this process.
     Local(LocalDoor),
 }
@@ -133,18 +136,18 @@ async fn open<M: Message, A: Message + Default + 'static>(
 impl std::fmt::Display for KingAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            KingAddress::Tcp(address) => f.write_str(address),
+            KingAddress::Tcp(address) => address.fmt(f),
             KingAddress::Local(_) => f.write_str("this process"),
         }
     }
 }
 
-/// Connects to `HOST:PORT` once.
+/// Connects once.
 ///
 /// # Errors
 ///
-/// When the address is none, or nobody answers there in time.
-pub async fn connect(address: &str) -> Result<Channel, tonic::transport::Error> {
+/// When nobody answers there in time.
+pub async fn connect(address: &Address) -> Result<Channel, tonic::transport::Error> {
     Endpoint::from_shared(format!("http://{address}"))?
         .connect_timeout(CONNECT_WITHIN)
         .tcp_nodelay(true)
@@ -158,21 +161,21 @@ pub async fn connect(address: &str) -> Result<Channel, tonic::transport::Error> 
         .await
 }
 
-/// Checks what a user typed as the address of a king.
-///
-/// # Errors
-///
-/// When it is not `HOST:PORT`, in words.
-pub fn parse_address(text: &str) -> Result<String, String> {
-    let is_host = |host: &str| !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || "/@?#".contains(c));
-    match text.rsplit_once(':') {
-        Some((host, port)) if is_host(host) && port.parse::<u16>().is_ok_and(|port| port > 0) => Ok(text.to_owned()),
-        _ => Err("the address of a king is HOST:PORT, such as king-host:1900".to_owned()),
+/// Why a king could not be reached, with what may be the matter.
+pub fn why_unreached(error: &(dyn Error + 'static)) -> String {
+    let mut is_refused = false;
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let system = error.downcast_ref::<std::io::Error>();
+        is_refused |= system.is_some_and(|error| error.kind() == ErrorKind::ConnectionRefused);
+        cause = error.source();
     }
+    let hint = "; nobody listens there: is the king running, and does its --listen let other machines in?";
+    chain(error) + if is_refused { hint } else { "" }
 }
 
 /// The text of an error with its causes, as one line: gRPC errors say nothing without them.
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

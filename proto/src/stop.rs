@@ -2,8 +2,57 @@
 
 use std::{io, time::Duration};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+/// The signals that ask a program to end: SIGINT, SIGTERM, and SIGHUP where it is not ignored, as under `nohup`.
+#[derive(Debug)]
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    /// Begins to listen; from now on these signals do nothing else.
+    ///
+    /// # Errors
+    ///
+    /// When the system lets nobody listen for signals.
+    pub fn listen() -> io::Result<Signals> {
+        let hangup = if is_ignored(libc::SIGHUP) { None } else { Some(signal(SignalKind::hangup())?) };
+        let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        Ok(Signals { interrupt, terminate, hangup })
+    }
+
+    /// Waits for the next of them.
+    pub async fn next(&mut self) {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = hangup => {}
+        }
+    }
+}
+
+/// Whether whoever started this process wants it to ignore a signal.
+fn is_ignored(signal: libc::c_int) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action the call only fills in the present one, which is valid when it is all zeroes.
+    let action = unsafe {
+        if libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) != 0 {
+            return false;
+        }
+        action.assume_init()
+    };
+    action.sa_sigaction == libc::SIG_IGN
+}
 
 /// Tells a server to end. All clones are one.
 #[derive(Clone, Debug)]
@@ -46,23 +95,17 @@ impl Stop {
         self.patience
     }
 
-    /// The first SIGINT or SIGTERM asks for an end in peace, the second for one at once. Lasts until that.
+    /// The first signal that asks for an end asks for one in peace, the second for one at once. Lasts until that.
     ///
     /// # Errors
     ///
     /// When the system lets nobody listen for signals.
     pub fn on_signals(&self) -> io::Result<impl Future<Output = ()> + use<>> {
-        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let mut signals = Signals::listen()?;
         let stop = self.clone();
         Ok(async move {
-            let mut next_signal = async || {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-            };
             tokio::select! {
-                () = async { next_signal().await; stop.drain(); next_signal().await; stop.end(); } => {}
+                () = async { signals.next().await; stop.drain(); signals.next().await; stop.end(); } => {}
                 () = stop.now.cancelled() => {}
             }
         })

@@ -10,11 +10,11 @@ use std::{
 };
 
 use clap::Args;
-use distwasm_duke::Settings;
+use distwasm_duke::options::find_peasant;
 use distwasm_proto::{
     exit::Exit,
+    flags,
     limits::{CHECK_WITHIN, COMPILE_WITHIN, UNIT_BYTES_MAX},
-    link::KingAddress,
     payload::Payload,
 };
 use thiserror::Error;
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     guest_options::{GuestOptions, GuestOptionsError},
-    options::{OptionsError, parse_timeout, project_of, read_program},
+    options::{OptionsError, project_of, read_program},
 };
 
 /// Says what a program is, and whether it would run on this machine.
@@ -50,11 +50,11 @@ pub struct CheckOptions {
     pub guest: GuestOptions,
 
     /// Memory that the program may take, in MB (1 MB = 1,048,576 bytes) [default: 1024]
-    #[arg(long, value_name = "MB", default_value_t = 0, hide_default_value = true, env = "DISTWASM_MIN_RAM", value_parser = clap::value_parser!(u64).range(0..=1 << 40))]
+    #[arg(long, value_name = "MB", default_value_t = 0, hide_default_value = true, env = "DISTWASM_MIN_RAM", value_parser = flags::megabytes)]
     pub min_ram: u64,
 
     /// How long it may take to be initialised, and then to answer, such as 30s or 5min [default: 10s]
-    #[arg(long, value_name = "DURATION", env = "DISTWASM_TIMEOUT", value_parser = parse_timeout)]
+    #[arg(long, value_name = "DURATION", env = "DISTWASM_TIMEOUT", value_parser = flags::positive_duration)]
     pub timeout: Option<Duration>,
 
     /// The peasant program [default: `peasant` beside this program, else in PATH]
@@ -110,8 +110,7 @@ async fn check_within(
     let program = read_program(&options.program)?;
     let args = options.peasant_args()?;
     // The one that a job without a king would use.
-    let nowhere = KingAddress::Tcp(String::new());
-    let peasant = Settings::of_this_machine(nowhere, options.peasant.clone(), None).peasant;
+    let peasant = options.peasant.clone().unwrap_or_else(find_peasant);
     let mut command = Command::new(&peasant);
     command.args(args).env_clear().stdin(Stdio::piped()).kill_on_drop(true);
     end_with_this_thread(&mut command);

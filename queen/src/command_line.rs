@@ -2,7 +2,12 @@
 
 use std::ffi::OsString;
 
-use clap::{CommandFactory, FromArgMatches, Subcommand, error::ErrorKind, parser::ValueSource};
+use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Subcommand, error::ErrorKind, parser::ValueSource};
+
+use distwasm_proto::{
+    flags,
+    limits::{READERS, WRITERS},
+};
 
 use crate::{
     check::CheckOptions,
@@ -40,6 +45,15 @@ impl CommandLine {
         Tool::augment_subcommands(Options::command()).subcommand_negates_reqs(true)
     }
 
+    /// Threads that work for as long as the command does, besides those that handle events.
+    pub fn blocking_threads(&self) -> usize {
+        match self {
+            // One lists, and one closes the way of the readers at the end.
+            CommandLine::Job(_) => READERS + WRITERS + 2 + distwasm_duke::BLOCKING_THREADS,
+            _ => 0,
+        }
+    }
+
     /// What this process was told. Ends it when that is no command line, or asks for help.
     pub fn parse() -> CommandLine {
         CommandLine::try_parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit())
@@ -54,10 +68,11 @@ impl CommandLine {
     where
         Arg: Into<OsString> + Clone,
     {
-        let mut command = CommandLine::command();
+        let mut command = flags::without_empty_variables(CommandLine::command());
         let matches = command.try_get_matches_from_mut(args)?;
         let Some(tool) = matches.subcommand_name() else {
-            let options = Options::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+            let mut options = Options::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+            options.idle_flags = idle_flags(&command, &matches);
             return Ok(CommandLine::Job(Box::new(options)));
         };
         // A tool would not hear what was said to a job. What comes from the environment is meant for whoever needs it.
@@ -74,6 +89,21 @@ impl CommandLine {
             Tool::Job(options) => CommandLine::OneJob(options),
         })
     }
+}
+
+/// Flags that were typed and have no effect on this job, with the reason.
+fn idle_flags(command: &clap::Command, matches: &ArgMatches) -> Vec<String> {
+    let (idle, why): (&[&str], _) = if matches.contains_id("king_address") {
+        (&["num_cpus", "ram_limit", "peasant", "cache"], "with --king-address: the dukes have such flags of their own")
+    } else {
+        (
+            &["grace", "weight", "priority", "no_speculation"],
+            "without --king-address: this job is alone on this machine",
+        )
+    };
+    let is_typed = |arg: &&Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+    let args = command.get_arguments().filter(|arg| idle.contains(&arg.get_id().as_str())).filter(is_typed);
+    args.filter_map(|arg| Some(format!("--{} has no effect {why}", arg.get_long()?))).collect()
 }
 
 #[cfg(test)]
@@ -112,6 +142,17 @@ mod tests {
         let error = parse(&["--binary", "x", "check", "y"]).unwrap_err();
         assert!(error.to_string().contains("--binary <PROGRAM> is for a job"), "{error}");
         assert_eq!(parse(&["-q", "new", "--lang", "c", "x"]).unwrap_err().kind(), ErrorKind::ArgumentConflict);
+    }
+
+    #[test]
+    fn flags_without_effect_are_named() {
+        let idle = |args: &[&str]| match parse(&[&["-b", "x"], args].concat()) {
+            Ok(CommandLine::Job(job)) => job.idle_flags,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(idle(&["--num-cpus", "1", "--weight", "1"]).len(), 1);
+        let with_king = idle(&["-k", "king", "--num-cpus", "1", "--weight", "1", "--cache", "c"]);
+        assert!(matches!(&with_king[..], [one, two] if one.contains("--num-cpus has") && two.contains("--cache")));
     }
 
     #[test]

@@ -17,8 +17,6 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum EarlierError {
-    #[error("there is no {}: no earlier run into this output folder left any failures", .path.display())]
-    Missing { path: PathBuf },
     #[error("failed to read {}", .path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("line {line} of {} {why}; without --retry-failed, all that has no output is tried", .path.display())]
@@ -30,17 +28,18 @@ pub enum EarlierError {
     TooMany { path: PathBuf },
 }
 
-/// The inputs that are named in a failures file, each once, in order: a folder comes before what is in it.
+/// The inputs that are named in a failures file, each once, in order: a folder comes before what is in it. Without a file
+/// nothing has failed.
 ///
 /// # Errors
 ///
-/// When there is no such file, it cannot be read, or one of its lines is not what it should be.
+/// When the file cannot be read, or one of its lines is not what it should be.
 pub fn names(path: &Path) -> Result<Vec<PathBuf>, EarlierError> {
-    let cannot_read = |source: io::Error| match source.kind() {
-        ErrorKind::NotFound => EarlierError::Missing { path: path.to_owned() },
-        _ => EarlierError::Read { path: path.to_owned(), source },
+    let cannot_read = |source| EarlierError::Read { path: path.to_owned(), source };
+    let mut lines = match Lines::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        lines => lines.map_err(cannot_read)?,
     };
-    let mut lines = Lines::open(path).map_err(cannot_read)?;
     let mut names = BTreeSet::new();
     while let Some(line) = lines.next().map_err(cannot_read)? {
         if lines.number > FAILURES_READ_MAX {
@@ -138,7 +137,7 @@ mod tests {
     fn what_is_no_failure_is_told_with_the_number_of_its_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f");
-        assert!(matches!(names(&path), Err(EarlierError::Missing { .. })));
+        assert!(names(&path).unwrap().is_empty());
         let long = format!(r#"{{"input":"{}"}}"#, "x".repeat(2 << 20));
         let broken = [
             "",

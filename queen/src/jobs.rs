@@ -4,8 +4,10 @@ use std::fmt::{self, Display};
 
 use clap::Args;
 use distwasm_proto::{
+    address::Address,
+    flags,
     limits::{KING_PATIENCE, MESSAGE_BYTES_MAX},
-    link::{chain, connect, parse_address},
+    link::{chain, connect},
     wire::{JobInfo, JobList, ListJobsRequest, king_client::KingClient},
 };
 use thiserror::Error;
@@ -16,8 +18,8 @@ use tokio::time::timeout;
 #[command(args_override_self = true)]
 pub struct JobsOptions {
     /// The king to ask
-    #[arg(short, long, value_name = "HOST:PORT", env = "DISTWASM_KING_ADDRESS", value_parser = parse_address)]
-    pub king_address: String,
+    #[arg(short, long, value_name = "HOST:PORT", env = "DISTWASM_KING_ADDRESS")]
+    pub king_address: Address,
 
     /// Print JSON, one line for each job
     #[arg(long)]
@@ -29,7 +31,7 @@ pub struct JobsOptions {
 #[command(args_override_self = true)]
 pub struct JobOptions {
     /// The number of the job, as `queen jobs` shows it
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = parse_job)]
     pub job: u64,
 
     /// What to ask, and how to say it
@@ -37,14 +39,19 @@ pub struct JobOptions {
     pub jobs: JobsOptions,
 }
 
+fn parse_job(text: &str) -> Result<u64, String> {
+    flags::whole_number(1..=u64::MAX)(text)
+        .map_err(|_| "it must be the number of a job, as `queen jobs` shows it".to_owned())
+}
+
 /// Why nothing can be said.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum JobsError {
     #[error("no king answers at {address}: {why}")]
-    NoKing { address: String, why: String },
+    NoKing { address: Address, why: String },
     #[error("the king at {address} has no job {job}; `queen jobs` shows those that he has")]
-    NoJob { address: String, job: u64 },
+    NoJob { address: Address, job: u64 },
 }
 
 /// Asks the king for his jobs.
@@ -116,6 +123,11 @@ impl Display for Sheet<'_> {
             f,
             "units     {units_waiting} waiting, {units_running} running, {units_done} done, {units_failed} failed"
         )?;
+        if let Some(longest) = &self.0.longest {
+            let name = printable(&String::from_utf8_lossy(&longest.name));
+            let (seconds, duke) = (longest.running_ms / 1000, printable(&longest.duke));
+            writeln!(f, "longest   {name}, for {seconds} s on {duke}")?;
+        }
         let waits_for = waits_for(self.0);
         if waits_for.is_empty() { Ok(()) } else { writeln!(f, "waits     {waits_for}") }
     }
@@ -127,6 +139,12 @@ fn waits_for(job: &JobInfo) -> String {
         (true, "") => "its queen is away".to_owned(),
         (true, why) => format!("its queen is away; {why}"),
     }
+}
+
+/// What somebody else wrote, as one line that does nothing to a terminal.
+fn printable(text: &str) -> String {
+    let escaped = |c: char| if c.is_control() { c.escape_default().collect() } else { vec![c] };
+    text.chars().flat_map(escaped).collect()
 }
 
 /// A job as one line of JSON.
@@ -142,6 +160,11 @@ pub fn to_json(job: &JobInfo) -> String {
         "failed": job.units_failed,
         "waits_for": job.waits_for,
         "queen_is_away": job.queen_is_away,
+        "longest": job.longest.as_ref().map(|longest| serde_json::json!({
+            "input": String::from_utf8_lossy(&longest.name),
+            "duke": longest.duke,
+            "seconds": longest.running_ms as f64 / 1000.0,
+        })),
     })
     .to_string()
 }

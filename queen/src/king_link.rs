@@ -18,7 +18,7 @@ use distwasm_proto::{
     guest::GuestSettings,
     ids::UnitNo,
     limits::{HELLO_WITHIN, MESSAGES_WAITING, RETURN_BACKOFF_MAX, UNIT_BYTES_MAX, UNWRITTEN_BYTES},
-    link::{King, KingAddress, chain},
+    link::{King, KingAddress, why_unreached},
     payload::Payload,
     stream::{self, StreamError},
     transfer::{Arrived, Assembler, Outbox, TransferError},
@@ -57,6 +57,8 @@ pub struct JobRequest {
     pub archives: Vec<(Digest, Payload)>,
     /// Whoever comes back to the job must know it.
     pub key: u64,
+    /// The job, and its key, of an earlier run whose queen was killed: it is to end.
+    pub replaces: Option<(u64, u64)>,
 }
 
 /// How much may be without a verdict at a time.
@@ -85,9 +87,20 @@ pub enum Told {
     /// How a unit ended.
     Verdict(Verdict),
     /// What the job has, and what it waits for.
-    State { slots: u32, dukes: u32, waits_for: String },
+    State { slots: u32, dukes: u32, waits_for: String, longest: Option<Longest> },
     /// The job is over.
     Ended(Option<Failure>),
+}
+
+/// The unit that has been running longest.
+#[derive(Debug)]
+pub struct Longest {
+    /// Which.
+    pub unit: UnitNo,
+    /// The host that it runs on.
+    pub duke: String,
+    /// For how long, when the king said so.
+    pub running: Duration,
 }
 
 /// How a unit ended.
@@ -241,7 +254,7 @@ pub async fn submit(
             let king = match address.connect().await {
                 Ok(king) => king,
                 Err(error) => {
-                    last = Some(chain(&error));
+                    last = Some(why_unreached(&error));
                     continue;
                 }
             };
@@ -322,6 +335,7 @@ fn open_job(request: &JobRequest) -> wire::OpenJob {
         retries: request.retries,
         guest: Some(request.guest.to_wire()),
         key: request.key,
+        replaces: request.replaces.map(|(job, key)| wire::EarlierJob { job, key }),
         ..wire::OpenJob::default()
     };
     request.wishes.tell(&mut open);
@@ -383,7 +397,13 @@ impl Incoming {
                 Ok(Some(Told::Verdict(Verdict { unit, outcome, attempts, duke, run_us })))
             }
             Some(News::JobState(state)) => {
-                Ok(Some(Told::State { slots: state.slots, dukes: state.dukes, waits_for: state.waits_for }))
+                let wire::JobState { slots, dukes, waits_for, longest } = state;
+                let longest = longest.map(|longest| Longest {
+                    unit: UnitNo(longest.unit),
+                    duke: longest.duke,
+                    running: Duration::from_millis(longest.running_ms),
+                });
+                Ok(Some(Told::State { slots, dukes, waits_for, longest }))
             }
             Some(News::JobEnded(ended)) => {
                 self.over = true;

@@ -6,8 +6,10 @@
 
 pub mod check;
 pub mod command_line;
+mod descriptors;
 pub mod earlier;
 pub mod guest_options;
+mod job_note;
 pub mod jobs;
 mod king_link;
 pub mod limits;
@@ -16,23 +18,29 @@ mod local;
 pub mod new;
 pub mod options;
 mod output;
+mod places;
 pub mod plan;
 mod queue;
 mod reactor;
 mod readers;
+mod rename;
 pub mod report;
 pub mod shares;
 pub mod submission;
 pub mod templates;
 pub mod wishes;
 
-use distwasm_proto::{exit::Exit, link::KingAddress, time::Clock};
+use distwasm_proto::{
+    exit::Exit,
+    link::{KingAddress, chain},
+    time::Clock,
+};
 use tokio_util::sync::CancellationToken;
 
 use local::Kingdom;
 use options::{Options, OptionsError};
 use reactor::{CutShort, Ending, Terms};
-use report::{FailedUnit, FailureFile, Human, Scope, Summary, failure_file};
+use report::{FailedUnit, Human, Scope, Summary};
 
 /// A run that is over.
 #[derive(Debug)]
@@ -51,10 +59,12 @@ pub struct Report {
 pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Report, OptionsError> {
     let clock = Clock::start();
     let prepared = tokio::task::block_in_place(|| options.prepare())?;
-    let failures = FailureFile::new(failure_file(&prepared.folders.output));
+    let options::Prepared { request, folders, failures, note, _output_lock } = prepared;
+    let (folders, request) = (&folders, &request);
     let mut human = Human::new(clock, options.quiet, options.verbose > 0, failures);
-    let (folders, request) = (&prepared.folders, &prepared.request);
-    let terms = Terms { clock, limits: options.limits(), grace: options.grace, interrupted: &interrupted };
+    options.idle_flags.iter().for_each(|flag| human.warn(flag));
+    let note = note.as_ref();
+    let terms = Terms { clock, limits: options.limits(), grace: options.grace, note, interrupted: &interrupted };
     let ending = match &options.king_address {
         Some(address) => {
             let address = KingAddress::Tcp(address.clone());
@@ -68,8 +78,21 @@ pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Re
             ending
         }
     };
-    let Ending { counts, cut_short } = ending;
-    let exit = match &cut_short {
+    let Ending { counts, mut cut_short } = ending;
+    if counts.found == 0 && cut_short.is_none() {
+        // Whether all was done by this program nobody knows; that it could be is found out nevertheless.
+        let rehearsed = interrupted.run_until_cancelled(local::rehearse(options, request)).await;
+        cut_short = match rehearsed {
+            Some(Ok(())) => None,
+            Some(Err(failure)) => Some(CutShort::Unfit(reactor::describe(&failure))),
+            None => Some(CutShort::Interrupted),
+        };
+    }
+    // A king that was lost may have the job still.
+    if let Some(note) = note.filter(|_| !matches!(cut_short, Some(CutShort::King(_)))) {
+        tokio::task::block_in_place(|| note.remove());
+    }
+    let mut exit = match &cut_short {
         Some(CutShort::Interrupted) => Exit::Interrupted,
         Some(CutShort::TooManyFailed { .. }) => Exit::SomeFailed,
         Some(_) => Exit::CouldNotRun,
@@ -82,8 +105,9 @@ pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Re
     let mut cut_short = cut_short.map(|why| why.to_string());
     let scope = Scope { input: &folders.input, output: &folders.output, listed_all: counts.all_found };
     let failures = tokio::task::block_in_place(|| failures.finish(&scope)).unwrap_or_else(|error| {
-        let why = format!("the failures cannot be written to {}: {error}", failure_file(&folders.output).display());
-        cut_short.get_or_insert(why);
+        // What is known of the failures is incomplete; whoever asks for them later must not take them for all.
+        exit = if exit == Exit::Interrupted { exit } else { Exit::CouldNotRun };
+        cut_short.get_or_insert(chain(&error));
         None
     });
     let elapsed = std::time::Duration::from_micros(clock.now().0);

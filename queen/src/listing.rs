@@ -5,17 +5,26 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::{self, FileType},
     io,
-    os::unix::{ffi::OsStrExt, fs::FileTypeExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{FileTypeExt, MetadataExt},
+    },
     path::{Path, PathBuf},
 };
 
+use distwasm_proto::failure::{Failure, FailureKind};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
-use crate::plan::{self, Kind};
+use crate::{
+    descriptors::when_there_are,
+    job_note,
+    places::Places,
+    plan::{self, ChangedAt, Kind},
+};
 
 /// An input that has no output yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,28 +52,43 @@ impl Input {
 pub enum Found {
     /// Inputs to send, at most [`BATCH`] at a time.
     Inputs(Vec<Input>),
-    /// So many inputs are done already.
-    Done(u64),
+    /// Inputs that are done already.
+    Done {
+        /// How many.
+        count: u64,
+        /// How many of them were changed after their outputs were written.
+        newer: u64,
+    },
     /// An input that was asked for by name is none.
     Gone,
     /// Something that is no input; why, in words.
     Skipped { path: PathBuf, why: String },
-    /// An input, or a folder of inputs, that cannot be worked on; why, in words.
-    Unusable { path: PathBuf, why: String },
+    /// An input, or a folder of inputs, that cannot be worked on: what is the matter with it or with its output.
+    Unusable { path: PathBuf, failure: Failure },
 }
 
 /// Inputs in one [`Found::Inputs`].
 pub const BATCH: usize = 64;
 
+impl Found {
+    fn bad_input(path: PathBuf, why: impl Into<String>) -> Found {
+        Found::Unusable { path, failure: Failure::new(FailureKind::Input, why) }
+    }
+
+    fn bad_output(path: PathBuf, why: impl Into<String>) -> Found {
+        Found::Unusable { path, failure: Failure::new(FailureKind::Output, why) }
+    }
+}
+
 /// What keeps an input from having an output.
-const BLOCKED: &str = "its output cannot be written: something that is no file has that name";
+const BLOCKED: &str = "its output cannot be written: something that is not a file has that name";
 
 /// Goes through all folders below `input`, in the order of their names, or through these inputs only, in their order.
 /// Ends early when nobody listens any more.
 pub fn list(input: &Path, output: &Path, only: Option<&[PathBuf]>, found: &mpsc::Sender<Found>) {
     // Nobody listens any more: there is nothing left to do then.
     let _end = match only {
-        None => list_below(input, output, PathBuf::new(), found),
+        None => list_below(&mut Places::new(input, output), PathBuf::new(), found),
         Some(names) => list_named(input, output, names, found),
     };
 }
@@ -73,6 +97,7 @@ pub fn list(input: &Path, output: &Path, only: Option<&[PathBuf]>, found: &mpsc:
 fn list_named(input: &Path, output: &Path, names: &[PathBuf], found: &mpsc::Sender<Found>) -> Option<()> {
     let mut folders: HashSet<&Path> = HashSet::new();
     let mut batch = Vec::with_capacity(BATCH);
+    let mut places = Places::new(input, output);
     for name in names {
         if name.ancestors().skip(1).any(|folder| folders.contains(folder)) {
             continue;
@@ -80,15 +105,20 @@ fn list_named(input: &Path, output: &Path, names: &[PathBuf], found: &mpsc::Send
         let outcome = match fs::metadata(input.join(name)) {
             Ok(metadata) if metadata.is_dir() => {
                 folders.insert(name);
-                list_below(input, output, name.clone(), found)?;
+                list_below(&mut places, name.clone(), found)?;
                 continue;
             }
             Ok(metadata) if metadata.is_file() => {
                 let target = output.join(name);
-                if target.is_file() {
-                    Found::Done(1)
+                let collision = places.collision(name.parent().unwrap_or(Path::new("")));
+                let written = fs::metadata(&target).ok().filter(fs::Metadata::is_file);
+                if let Some(why) = collision {
+                    Found::bad_output(name.clone(), why)
+                } else if let Some(written) = written {
+                    let newer = u64::from(changed_at(&metadata) > changed_at(&written));
+                    Found::Done { count: 1, newer }
                 } else if target.symlink_metadata().is_ok() {
-                    Found::Unusable { path: name.clone(), why: BLOCKED.to_owned() }
+                    Found::bad_output(name.clone(), BLOCKED)
                 } else {
                     batch.push(Input { path: name.clone(), bytes: metadata.len() });
                     if batch.len() == BATCH {
@@ -97,7 +127,7 @@ fn list_named(input: &Path, output: &Path, names: &[PathBuf], found: &mpsc::Send
                     continue;
                 }
             }
-            Err(error) if !leads_nowhere(&error) => Found::Unusable { path: name.clone(), why: unseen(error.kind()) },
+            Err(error) if !leads_nowhere(&error) => Found::bad_input(name.clone(), unseen(error.kind())),
             Ok(_) | Err(_) => Found::Gone,
         };
         found.blocking_send(outcome).ok()?;
@@ -105,10 +135,10 @@ fn list_named(input: &Path, output: &Path, names: &[PathBuf], found: &mpsc::Send
     if batch.is_empty() { Some(()) } else { found.blocking_send(Found::Inputs(batch)).ok() }
 }
 
-fn list_below(input: &Path, output: &Path, folder: PathBuf, found: &mpsc::Sender<Found>) -> Option<()> {
+fn list_below(places: &mut Places<'_>, folder: PathBuf, found: &mpsc::Sender<Found>) -> Option<()> {
     let mut folders = vec![folder];
     while let Some(folder) = folders.pop() {
-        let deeper = list_folder(input, output, &folder, found)?;
+        let deeper = list_folder(places, &folder, found)?;
         // The last pushed comes next: keep the order of names.
         folders.extend(deeper.into_iter().rev().map(|name| folder.join(name)));
     }
@@ -116,22 +146,31 @@ fn list_below(input: &Path, output: &Path, folder: PathBuf, found: &mpsc::Sender
 }
 
 /// Says what is to be done in one folder, and gives the folders in it; `None` when nobody listens any more.
-fn list_folder(input: &Path, output: &Path, folder: &Path, found: &mpsc::Sender<Found>) -> Option<Vec<OsString>> {
+fn list_folder(places: &mut Places<'_>, folder: &Path, found: &mpsc::Sender<Found>) -> Option<Vec<OsString>> {
     let say = |what| found.blocking_send(what).ok();
+    let (input, output) = (places.input, places.output);
     let inputs = match read_folder(&input.join(folder)) {
         Ok(inputs) => inputs,
         Err(error) => {
-            let why = format!("the folder cannot be read: {error}");
-            say(Found::Unusable { path: folder.to_owned(), why })?;
+            say(Found::bad_input(folder.to_owned(), format!("the folder cannot be read: {error}")))?;
             return Some(Vec::new());
         }
     };
+    if let Some(why) = places.collision(folder) {
+        say(Found::bad_output(folder.to_owned(), why))?;
+        return Some(Vec::new());
+    }
     let outputs = match read_folder(&output.join(folder)) {
-        Ok(outputs) => outputs,
+        Ok(mut outputs) => {
+            if folder.as_os_str().is_empty() {
+                // It tells of a run, and is nobody's output.
+                outputs.remove(OsStr::new(job_note::NAME));
+            }
+            outputs
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
         Err(error) => {
-            let why = format!("the folder for its outputs cannot be read: {error}");
-            say(Found::Unusable { path: folder.to_owned(), why })?;
+            say(Found::bad_output(folder.to_owned(), format!("the folder for its outputs cannot be read: {error}")))?;
             return Some(Vec::new());
         }
     };
@@ -147,13 +186,13 @@ fn list_folder(input: &Path, output: &Path, folder: &Path, found: &mpsc::Sender<
         say(Found::Skipped { path: folder.join(name), why: why.to_owned() })?;
     }
     for (name, kind) in plan.unseen {
-        say(Found::Unusable { path: folder.join(name), why: unseen(kind) })?;
+        say(Found::bad_input(folder.join(name), unseen(kind)))?;
     }
     for name in plan.blocked {
-        say(Found::Unusable { path: folder.join(name), why: BLOCKED.to_owned() })?;
+        say(Found::bad_output(folder.join(name), BLOCKED))?;
     }
     if plan.done > 0 {
-        say(Found::Done(plan.done))?;
+        say(Found::Done { count: plan.done, newer: plan.newer })?;
     }
     for batch in plan.inputs.chunks(BATCH) {
         let batch = batch.iter().map(|(name, bytes)| Input { path: folder.join(name), bytes: *bytes });
@@ -164,7 +203,7 @@ fn list_folder(input: &Path, output: &Path, folder: &Path, found: &mpsc::Sender<
 
 fn read_folder(path: &Path) -> io::Result<BTreeMap<OsString, Kind>> {
     let mut entries = BTreeMap::new();
-    for entry in fs::read_dir(path)? {
+    for entry in when_there_are(|| fs::read_dir(path))? {
         let entry = entry?;
         let kind = kind(&entry).unwrap_or_else(|error| match error.kind() {
             io::ErrorKind::NotFound => Kind::Other("no longer there"),
@@ -178,7 +217,7 @@ fn read_folder(path: &Path) -> io::Result<BTreeMap<OsString, Kind>> {
 fn kind(entry: &fs::DirEntry) -> io::Result<Kind> {
     let file_type = entry.file_type()?;
     if file_type.is_file() {
-        return Ok(Kind::File(entry.metadata()?.len()));
+        return Ok(file(&entry.metadata()?));
     }
     if file_type.is_dir() {
         return Ok(Kind::Folder);
@@ -187,12 +226,20 @@ fn kind(entry: &fs::DirEntry) -> io::Result<Kind> {
         return Ok(Kind::Other(name_of(file_type)));
     }
     match fs::metadata(entry.path()) {
-        Ok(target) if target.is_file() => Ok(Kind::File(target.len())),
+        Ok(target) if target.is_file() => Ok(file(&target)),
         Ok(target) if target.is_dir() => Ok(Kind::Other("a link to a folder")),
         Ok(_) => Ok(Kind::Other("a link to something that is no file")),
         Err(error) if leads_nowhere(&error) => Ok(Kind::Other("a link to nothing")),
         Err(error) => Err(error),
     }
+}
+
+fn file(metadata: &fs::Metadata) -> Kind {
+    Kind::File(metadata.len(), changed_at(metadata))
+}
+
+fn changed_at(metadata: &fs::Metadata) -> ChangedAt {
+    (metadata.mtime(), metadata.mtime_nsec())
 }
 
 /// Whether there is nothing at a path, or at the end of its links.
@@ -232,14 +279,14 @@ mod tests {
         symlink("round", folder.path().join("round")).unwrap();
         for only in [None, Some(["hidden", "lost", "round"].map(PathBuf::from))] {
             let (sender, mut found) = mpsc::channel(10);
-            list(folder.path(), Path::new("/nowhere"), only.as_ref().map(<[PathBuf; 3]>::as_slice), &sender);
+            list(folder.path(), &folder.path().join("nowhere"), only.as_ref().map(<[PathBuf; 3]>::as_slice), &sender);
             drop(sender);
             let (mut unusable, mut others) = (Vec::new(), 0);
             while let Ok(found) = found.try_recv() {
                 match found {
                     Found::Unusable { path, .. } => unusable.push(path),
                     Found::Skipped { .. } | Found::Gone => others += 1,
-                    Found::Inputs(_) | Found::Done(_) => panic!("{found:?}"),
+                    Found::Inputs(_) | Found::Done { .. } => panic!("{found:?}"),
                 }
             }
             assert_eq!((unusable, others), (vec![PathBuf::from("hidden")], 2), "{only:?}");

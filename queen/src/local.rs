@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
-use distwasm_duke::Settings;
+use distwasm_duke::{RehearsalError, Settings, options::Offer};
 use distwasm_king::Reign;
 use distwasm_proto::{
+    failure::Failure,
     limits::SHUTDOWN_WITHIN,
     link::{KingAddress, chain, local_door},
     stop::Stop,
 };
 use tokio::time::timeout;
 
-use crate::options::{Options, OptionsError};
+use crate::{
+    king_link::JobRequest,
+    options::{Options, OptionsError},
+};
 
 /// A king and a duke in this process.
 pub struct Kingdom {
@@ -21,18 +25,38 @@ pub struct Kingdom {
     members: tokio::task::JoinSet<Result<(), String>>,
 }
 
+/// What this machine offers to a job.
+fn settings(options: &Options, address: KingAddress) -> Settings {
+    let offer = Offer { cpus: options.num_cpus, ram_mb: options.ram_limit };
+    Settings::of_this_machine(address, offer, options.peasant.clone(), options.cache.clone())
+}
+
+/// Whether the program of a job with nothing to do would run, as far as this machine can tell.
+///
+/// # Errors
+///
+/// When it would not run anywhere, with the reason.
+pub async fn rehearse(options: &Options, request: &JobRequest) -> Result<(), Failure> {
+    let (door, _) = local_door();
+    let settings = settings(options, KingAddress::Local(door));
+    let rehearsed = distwasm_duke::rehearse(&settings, request.program.clone(), &request.guest, &request.archives);
+    match rehearsed.await {
+        Ok(()) => Ok(()),
+        Err(RehearsalError::Unfit(failure)) => Err(failure),
+        Err(RehearsalError::Impossible(why)) => {
+            // Nothing was to be done, and this may be a machine without peasants.
+            tracing::info!(why, "whether the program would run cannot be found out here");
+            Ok(())
+        }
+    }
+}
+
 impl Kingdom {
     /// Starts both, if the job can run here at all. Nothing listens on the network.
     pub fn start(options: &Options) -> Result<Kingdom, OptionsError> {
         let (door, visitors) = local_door();
         let address = KingAddress::Local(door);
-        let mut settings = Settings::of_this_machine(address.clone(), options.peasant.clone(), options.cache.clone());
-        if let Some(cpus) = options.num_cpus {
-            settings.cpus = cpus;
-        }
-        if let Some(mb) = options.ram_limit {
-            settings.ram_bytes = mb.saturating_mul(1 << 20);
-        }
+        let settings = settings(options, address.clone());
         let (wanted_mb, limit_mb) = (options.min_ram, settings.ram_bytes >> 20);
         if wanted_mb > limit_mb {
             // No other duke can come.

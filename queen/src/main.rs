@@ -1,8 +1,11 @@
 //! The `queen` program: see [`distwasm_queen`].
 
-use std::{io::Write, process::ExitCode};
+use std::{
+    io::{ErrorKind, Write},
+    process::ExitCode,
+};
 
-use distwasm_proto::{exit::Exit, link::chain, logging, memory};
+use distwasm_proto::{exit::Exit, files, link::chain, logging, process, stderr, stop::Signals};
 use distwasm_queen::{
     check::check,
     command_line::CommandLine,
@@ -11,14 +14,17 @@ use distwasm_queen::{
     options::Options,
     report::{print_json, print_summary},
 };
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    task::JoinHandle,
-};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
-    memory::keep_together();
+    process::begin();
+    let exit = run_program();
+    stderr::flush();
+    exit
+}
+
+fn run_program() -> ExitCode {
     let command_line = CommandLine::parse();
     if let CommandLine::Job(options) = &command_line {
         let level = match options.verbose {
@@ -29,7 +35,7 @@ fn main() -> ExitCode {
         };
         logging::start(options.log_format, level);
     }
-    let runtime = match tokio::runtime::Runtime::new() {
+    let runtime = match process::start_runtime(command_line.blocking_threads()) {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
@@ -44,20 +50,14 @@ fn main() -> ExitCode {
 
 /// The first signal ends the run in good order, the second at once.
 async fn end_of(run: JoinHandle<ExitCode>, interrupted: &CancellationToken) -> ExitCode {
-    let (mut interrupt, mut terminate) = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
-        (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
-        (Err(error), _) | (_, Err(error)) => return fail(&error),
-    };
-    let mut next_signal = async || {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return fail(&error),
     };
     let signals = async {
-        next_signal().await;
+        signals.next().await;
         interrupted.cancel();
-        next_signal().await;
+        signals.next().await;
     };
     tokio::select! {
         exit = run => exit.unwrap_or_else(|error| fail(&error)),
@@ -94,6 +94,8 @@ async fn run_job(options: &Options, interrupted: CancellationToken) -> ExitCode 
         Ok(report) => report,
         Err(error) => return fail(&error),
     };
+    // What was said in the midst of the run goes before it, as far as anybody reads it.
+    stderr::flush();
     print_summary(&report.summary, &report.first_failures, options.quiet);
     if options.json
         && let Err(error) = print_json(&report.summary)
@@ -104,21 +106,22 @@ async fn run_job(options: &Options, interrupted: CancellationToken) -> ExitCode 
 }
 
 fn say(what: impl std::fmt::Display) -> ExitCode {
-    match write!(std::io::stdout(), "{what}") {
+    let mut stdout = std::io::stdout();
+    match write!(stdout, "{what}").and_then(|()| stdout.flush()).and_then(|()| files::close_stdout()) {
         Ok(()) => Exit::Done.into(),
-        Err(error) => fail(&error),
+        // A reader that went away has read what it wanted.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Exit::Done.into(),
+        Err(error) => fail(&std::io::Error::other(format!("failed to write to stdout: {error}"))),
     }
 }
 
 fn tell(made: &Made) -> ExitCode {
-    // The folder is there whether or not anybody reads this.
-    let _written = writeln!(std::io::stderr(), "wrote {}; these lines build and run it:", made.folder.display());
-    let _written = write!(std::io::stdout(), "{made}");
-    Exit::Done.into()
+    stderr::say(&format!("wrote {}; these lines build and run it:", made.folder.display()));
+    stderr::flush();
+    say(made)
 }
 
 fn fail(error: &dyn std::error::Error) -> ExitCode {
-    // Where nobody can read it there is nobody to tell.
-    let _written = writeln!(std::io::stderr(), "error: {}", chain(error));
+    stderr::say(&format!("error: {}", chain(error)));
     Exit::CouldNotRun.into()
 }

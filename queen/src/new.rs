@@ -8,10 +8,14 @@ use std::{
 };
 
 use clap::Args;
-use distwasm_proto::limits::PROJECT_NAME_BYTES_MAX;
+use distwasm_proto::{files, limits::PROJECT_NAME_BYTES_MAX};
+use rustix::fs::CWD;
 use thiserror::Error;
 
-use crate::templates::{Lang, TemplateFile};
+use crate::{
+    rename::rename_new,
+    templates::{Lang, TemplateFile},
+};
 
 /// Writes a folder with a small program to start from, and prints the lines that build and run it.
 ///
@@ -69,7 +73,8 @@ pub fn write(options: &NewOptions) -> Result<Made, NewError> {
     let cannot_write = |source| NewError::Write { path: folder.clone(), source };
     let unfinished = folder.with_file_name(format!(".distwasm-{}-{name}.unfinished", std::process::id()));
     fs::create_dir(&unfinished).map_err(cannot_write)?;
-    let written = write_files(&unfinished, &options.lang.files(name)).and_then(|()| rename_new(&unfinished, folder));
+    let written = write_files(&unfinished, &options.lang.files(name))
+        .and_then(|()| rename_new(CWD, unfinished.as_os_str(), CWD, folder.as_os_str()));
     match written {
         Ok(()) => Ok(Made { folder: folder.clone(), name: name.to_owned(), queen: own_path() }),
         Err(error) => {
@@ -93,28 +98,9 @@ fn write_files(folder: &Path, files: &[TemplateFile]) -> io::Result<()> {
     for TemplateFile { path, text } in files {
         let path = folder.join(path);
         path.parent().map_or(Ok(()), fs::create_dir_all)?;
-        fs::write(path, text)?;
+        files::write_new(&path, text.as_bytes())?;
     }
     Ok(())
-}
-
-/// Renames to what is not there: a folder that somebody made meanwhile stays as it is.
-#[cfg(target_os = "linux")]
-fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    use rustix::{
-        fs::{CWD, RenameFlags, renameat_with},
-        io::Errno,
-    };
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // Some file systems on networks do not know the flag.
-        Err(Errno::INVAL | Errno::NOSYS) => fs::rename(from, to),
-        renamed => Ok(renamed?),
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    fs::rename(from, to)
 }
 
 /// How to call this program from another folder: by its name, if that is how it was called.
@@ -175,7 +161,10 @@ mod tests {
         // Somebody was faster.
         let unfinished = place.path().join("unfinished");
         fs::create_dir(&unfinished).unwrap();
-        assert_eq!(rename_new(&unfinished, &folder).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(
+            rename_new(CWD, unfinished.as_ref(), CWD, folder.as_ref()).unwrap_err().kind(),
+            io::ErrorKind::AlreadyExists
+        );
         fs::remove_dir(&unfinished).unwrap();
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "nothing is left behind");
     }

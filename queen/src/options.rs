@@ -9,9 +9,10 @@ use std::{
 
 use clap::{Parser, builder::BoolishValueParser};
 use distwasm_proto::{
+    address::Address,
+    flags,
     foreign::why_no_program,
-    limits::{NAME_BYTES_MAX, PROGRAM_BYTES_MAX},
-    link::parse_address,
+    limits::{DUKE_CPUS_MAX, NAME_BYTES_MAX, PROGRAM_BYTES_MAX},
     logging::LogFormat,
     payload::Payload,
     time::Time,
@@ -21,10 +22,11 @@ use thiserror::Error;
 use crate::{
     earlier::{self, EarlierError},
     guest_options::{GuestOptions, GuestOptionsError},
+    job_note::JobNote,
     king_link::JobRequest,
     limits::{FailureLimit, Limits},
     reactor::Folders,
-    report::failure_file,
+    report::{FailureFile, failure_file},
     wishes::Wishes,
 };
 
@@ -42,8 +44,8 @@ pub struct Options {
     pub binary: PathBuf,
 
     /// The king to submit to [default: none, all on this machine]
-    #[arg(short, long, value_name = "HOST:PORT", env = "DISTWASM_KING_ADDRESS", value_parser = parse_address)]
-    pub king_address: Option<String>,
+    #[arg(short, long, value_name = "HOST:PORT", env = "DISTWASM_KING_ADDRESS")]
+    pub king_address: Option<Address>,
 
     /// A label for the job; slots are shared fairly between projects [default: the program's name without its ending]
     #[arg(short, long, value_name = "NAME", env = "DISTWASM_PROJECT")]
@@ -58,7 +60,7 @@ pub struct Options {
     pub output: PathBuf,
 
     /// Memory that each slot must have, in MB (1 MB = 1,048,576 bytes)
-    #[arg(short, long, value_name = "MB", default_value_t = 0, env = "DISTWASM_MIN_RAM", value_parser = clap::value_parser!(u64).range(0..=1 << 40))]
+    #[arg(short, long, value_name = "MB", default_value_t = 0, env = "DISTWASM_MIN_RAM", value_parser = flags::megabytes)]
     pub min_ram: u64,
 
     /// Run at most one unit at a time on each machine, with all its memory
@@ -70,11 +72,11 @@ pub struct Options {
     pub wishes: Wishes,
 
     /// How long one unit may take, such as 30s or 5min [default: for ever]
-    #[arg(long, value_name = "DURATION", env = "DISTWASM_TIMEOUT", value_parser = parse_timeout)]
+    #[arg(long, value_name = "DURATION", env = "DISTWASM_TIMEOUT", value_parser = flags::positive_duration)]
     pub timeout: Option<Duration>,
 
     /// How often a unit that failed is tried again
-    #[arg(long, value_name = "N", default_value_t = 0, env = "DISTWASM_RETRIES")]
+    #[arg(long, value_name = "N", default_value_t = 0, env = "DISTWASM_RETRIES", value_parser = flags::whole_number(0..=u32::MAX))]
     pub retries: u32,
 
     /// Stop the job when more than N units have failed, or more than P% of the finished ones, judged from the 100th
@@ -83,16 +85,20 @@ pub struct Options {
     pub max_failures: Option<FailureLimit>,
 
     /// How long the whole run may take, such as 30min or 8h; what is done then is kept [default: for ever]
-    #[arg(long, value_name = "DURATION", env = "DISTWASM_TIME_LIMIT", value_parser = parse_timeout)]
+    #[arg(long, value_name = "DURATION", env = "DISTWASM_TIME_LIMIT", value_parser = flags::positive_duration)]
     pub time_limit: Option<Duration>,
 
     /// When the connection to the king breaks: how long to try to come back to the job, such as 30s
-    #[arg(long, value_name = "DURATION", default_value = "30s", env = "DISTWASM_GRACE", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", env = "DISTWASM_GRACE", value_parser = flags::duration)]
     pub grace: Duration,
 
     /// Send only the inputs that are named in the failures file of an earlier run into this output folder
     #[arg(long, env = "DISTWASM_RETRY_FAILED", value_parser = BoolishValueParser::new())]
     pub retry_failed: bool,
+
+    /// File of failures, one JSON object a line; not in the input folder [default: OUTPUT.failures.jsonl]
+    #[arg(long, value_name = "FILE", env = "DISTWASM_FAILURES")]
+    pub failures: Option<PathBuf>,
 
     /// What the program is given, and how it is called
     #[command(flatten)]
@@ -115,11 +121,11 @@ pub struct Options {
     pub verbose: u8,
 
     /// Without a king: peasants to run at a time [default: the processors that this process may use]
-    #[arg(long, value_name = "N", env = "DISTWASM_NUM_CPUS", value_parser = clap::value_parser!(u32).range(1..=i64::from(distwasm_proto::limits::DUKE_CPUS_MAX)))]
+    #[arg(long, value_name = "N", env = "DISTWASM_NUM_CPUS", value_parser = flags::whole_number(1..=DUKE_CPUS_MAX))]
     pub num_cpus: Option<u32>,
 
     /// Without a king: memory for all guests together, in MB [default: half of this machine's]
-    #[arg(long, value_name = "MB", env = "DISTWASM_RAM_LIMIT", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    #[arg(long, value_name = "MB", env = "DISTWASM_RAM_LIMIT", value_parser = flags::positive_megabytes)]
     pub ram_limit: Option<u64>,
 
     /// Without a king: the peasant program [default: `peasant` beside this program, else in PATH]
@@ -130,17 +136,13 @@ pub struct Options {
     #[arg(long, value_name = "DIR", env = "DISTWASM_CACHE")]
     pub cache: Option<PathBuf>,
 
+    /// Flags that were typed and have no effect, with the reason.
+    #[arg(skip)]
+    pub idle_flags: Vec<String>,
+
     /// How log lines look; RUST_LOG says which there are
     #[arg(long, value_enum, default_value_t, env = "DISTWASM_LOG_FORMAT")]
     pub log_format: LogFormat,
-}
-
-pub(crate) fn parse_timeout(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(timeout) if timeout.is_zero() => Err("it must be some time".to_owned()),
-        Ok(timeout) => Ok(timeout),
-        Err(error) => Err(error.to_string()),
-    }
 }
 
 /// Why a run cannot begin.
@@ -177,6 +179,12 @@ pub enum OptionsError {
     Guest(#[from] GuestOptionsError),
     #[error("failed to find what failed (--retry-failed)")]
     Earlier(#[from] EarlierError),
+    #[error("failed to open the file of failures {} (--failures)", .path.display())]
+    Failures { path: PathBuf, source: io::Error },
+    #[error("the file of failures {} (--failures) is in the input folder, and would be an input", .path.display())]
+    FailuresAmongInputs { path: PathBuf },
+    #[error("the file of failures {} (--failures) has the name of an output: that of the input {}", .path.display(), .input.display())]
+    FailuresAmongOutputs { path: PathBuf, input: PathBuf },
 }
 
 /// What a run needs, checked.
@@ -186,6 +194,10 @@ pub struct Prepared {
     pub request: JobRequest,
     /// Where inputs and outputs are.
     pub folders: Folders,
+    /// What failed, of this run and of earlier ones.
+    pub failures: FailureFile,
+    /// The note about the job in the output folder, if a king gets the job.
+    pub note: Option<JobNote>,
     /// Kept open, and locked, as long as the run lasts.
     pub _output_lock: fs::File,
 }
@@ -211,9 +223,14 @@ impl Options {
         let hidden = |source| OptionsError::InputHidden { path: self.input.clone(), source };
         drop(fs::read_dir(&input).map_err(hidden)?);
         let (output, lock) = self.claim_output(&input)?;
-        let only = if self.retry_failed { Some(earlier::names(&failure_file(&output))?.into()) } else { None };
+        let failures = self.failure_file(&input, &output)?;
+        let only = if self.retry_failed { Some(earlier::names(&failures)?.into()) } else { None };
+        let failures = FailureFile::open(failures);
+        let key = fastrand::u64(..);
+        let note = self.king_address.as_ref().map(|king| JobNote::new(&output, king.to_string(), key));
         let request = JobRequest {
-            key: fastrand::u64(..),
+            key,
+            replaces: note.as_ref().and_then(JobNote::earlier),
             project,
             program,
             min_ram_bytes: self.min_ram.saturating_mul(1 << 20),
@@ -224,7 +241,31 @@ impl Options {
             guest,
             archives,
         };
-        Ok(Prepared { request, folders: Folders { input, output, sync: self.sync, only }, _output_lock: lock })
+        // A user who names a file wants it. The one beside the output folder is missed only when there is a failure.
+        if let (Some(path), Some(error)) = (&self.failures, failures.error()) {
+            return Err(OptionsError::Failures {
+                path: path.clone(),
+                source: io::Error::new(error.kind(), error.to_string()),
+            });
+        }
+        let folders = Folders { input, output, sync: self.sync, only };
+        Ok(Prepared { request, folders, failures, note, _output_lock: lock })
+    }
+
+    /// Where failures are kept.
+    fn failure_file(&self, input: &Path, output: &Path) -> Result<PathBuf, OptionsError> {
+        let Some(path) = &self.failures else { return Ok(failure_file(output)) };
+        let cannot_open = |source| OptionsError::Failures { path: path.clone(), source };
+        let resolved = resolve(path).map_err(cannot_open)?;
+        if resolved.starts_with(input) {
+            return Err(OptionsError::FailuresAmongInputs { path: path.clone() });
+        }
+        match resolved.strip_prefix(output).map(|below| input.join(below)) {
+            Ok(input) if input.symlink_metadata().is_ok() => {
+                Err(OptionsError::FailuresAmongOutputs { path: path.clone(), input })
+            }
+            _ => Ok(resolved),
+        }
     }
 
     /// What the run may cost; its time counts from when the clock stood at zero.
@@ -274,7 +315,8 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
     for ancestor in absolute.ancestors() {
         match fs::canonicalize(ancestor) {
             Ok(existing) => {
-                return Ok(absolute.strip_prefix(ancestor).map_or(existing.clone(), |rest| existing.join(rest)));
+                let rest = absolute.strip_prefix(ancestor).unwrap_or(Path::new(""));
+                return Ok(existing.components().chain(rest.components()).collect());
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),

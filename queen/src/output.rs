@@ -1,18 +1,20 @@
 //! Writes outputs, on threads of their own: each to a file with another name in the same folder, which gets the
-//! output's name when it is whole. So an output exists whole or not at all.
+//! output's name when it is whole. So an output exists whole or not at all, and never takes the place of another.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io::{self, ErrorKind, Write},
+    os::unix::fs::{DirEntryExt, MetadataExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use distwasm_proto::{ids::UnitNo, payload::Payload};
-use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
+use distwasm_proto::{files, ids::UnitNo, payload::Payload};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use crate::{plan::unfinished_name, queue::Taker};
+use crate::{descriptors::when_there_are, plan::unfinished_name, queue::Taker, rename::rename_new};
 
 /// An output that is to be written.
 #[derive(Debug)]
@@ -53,6 +55,10 @@ static UNFINISHED: AtomicU64 = AtomicU64::new(0);
 /// Outputs that a thread takes at once.
 const BATCH: usize = 64;
 
+/// Entries of a folder among which the name of a file is looked for: enough for most folders, and nothing beside the
+/// time that a unit takes.
+const ENTRIES_SEARCHED_MAX: usize = 10_000;
+
 /// Works until there are no more outputs, or nobody to work for.
 pub fn write(folder: &Path, sync: bool, outputs: &Taker<Output>, written: &mpsc::Sender<Vec<Written>>) {
     let mut writer = Writer { folder, sync, pid: std::process::id(), last: None };
@@ -61,7 +67,8 @@ pub fn write(folder: &Path, sync: bool, outputs: &Taker<Output>, written: &mpsc:
         for Output { unit, path, result, room } in outputs {
             let outcome = writer.put(&path, &result).map(|()| result.bytes());
             drop(room);
-            done.push(Written { unit, path, outcome: outcome.map_err(|error| explain(&error)) });
+            let outcome = outcome.map_err(|error| writer.explain(&path, &error));
+            done.push(Written { unit, path, outcome });
         }
         if written.blocking_send(done).is_err() {
             return;
@@ -71,6 +78,7 @@ pub fn write(folder: &Path, sync: bool, outputs: &Taker<Output>, written: &mpsc:
 
 /// One thread's way to put outputs in their places.
 struct Writer<'a> {
+    /// The output folder, without links in its path.
     folder: &'a Path,
     sync: bool,
     pid: u32,
@@ -83,38 +91,111 @@ impl Writer<'_> {
         let name = path.file_name().ok_or(ErrorKind::InvalidFilename)?;
         let sync = self.sync;
         let unfinished = unfinished_name(self.pid, UNFINISHED.fetch_add(1, Ordering::Relaxed));
-        let folder = self.open_folder(path.parent().unwrap_or(Path::new("")))?;
-        let finished =
-            fill(folder, &unfinished, result, sync).and_then(|()| Ok(renameat(folder, &unfinished, folder, name)?));
-        if let Err(error) = finished {
+        let opened = when_there_are(|| self.open_folder(path.parent().unwrap_or(Path::new(""))))?;
+        let (_, folder) = &opened;
+        let placed = fill(folder, &unfinished, result, sync)
+            .and_then(|()| rename_new(folder, unfinished.as_ref(), folder, name));
+        if let Err(error) = placed {
             // What cannot be removed now is removed by the next run.
             let _removed = unlinkat(folder, &unfinished, AtFlags::empty());
-            // It may have been replaced by another of this name.
-            self.last = None;
             return Err(error);
         }
-        if sync { folder.sync_all() } else { Ok(()) }
+        if sync && let Err(error) = folder.sync_all() {
+            // A name that may be lost does not count, and must not be taken for done by the next run.
+            unlinkat(folder, name, AtFlags::empty())?;
+            return Err(error);
+        }
+        // On failure it is opened anew: the folder may have been replaced by another of this name.
+        self.last = Some(opened);
+        Ok(())
     }
 
-    fn open_folder(&mut self, path: &Path) -> io::Result<&File> {
-        if self.last.as_ref().is_none_or(|(last, _)| last != path) {
-            let whole = self.folder.join(path);
-            fs::create_dir_all(&whole)?;
-            self.last = Some((path.to_owned(), File::open(&whole)?));
+    /// The folder of the last output, which is often that of this one, or another.
+    fn open_folder(&mut self, path: &Path) -> io::Result<(PathBuf, File)> {
+        match self.last.take() {
+            Some(last) if last.0 == path => Ok(last),
+            _ => {
+                let whole = self.folder.join(path);
+                fs::create_dir_all(&whole)?;
+                Ok((path.to_owned(), File::open(&whole)?))
+            }
         }
-        self.last.as_ref().map(|(_, folder)| folder).ok_or_else(|| ErrorKind::NotFound.into())
+    }
+
+    fn explain(&self, path: &Path, error: &io::Error) -> WriteError {
+        let hopeless =
+            matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem);
+        let is_taken = error.kind() == ErrorKind::AlreadyExists;
+        let why = if is_taken { taken(self.folder, path) } else { error.to_string() };
+        WriteError { why, hopeless }
     }
 }
 
 fn fill(folder: &File, name: &str, result: &Payload, sync: bool) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let mut file = File::from(openat(folder, name, flags, Mode::from_raw_mode(0o666))?);
+    let open = || Ok(openat(folder, name, flags, Mode::from_raw_mode(0o666))?);
+    let mut file = File::from(when_there_are(open)?);
     result.chunks().try_for_each(|chunk| file.write_all(chunk))?;
-    if sync { file.sync_all() } else { Ok(()) }
+    if sync {
+        file.sync_all()?;
+    }
+    // Where bytes are counted or sent to another machine, this is when it is known whether they are kept.
+    files::close(file)
 }
 
-fn explain(error: &io::Error) -> WriteError {
-    let hopeless =
-        matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem);
-    WriteError { why: error.to_string(), hopeless }
+/// Why an output was not written whose name appeared after it had been looked for.
+fn taken(folder: &Path, path: &Path) -> String {
+    let there = real_name(folder, path);
+    let other = match &there {
+        Some(there) if there != path => format!(" as {}", there.display()),
+        _ => String::new(),
+    };
+    format!(
+        "its output {} is there already{other}, and was not written for this input; it is left as it is",
+        path.display()
+    )
+}
+
+/// The name under which an output exists: another one where a folder is a link, or where the file system takes `A` and
+/// `a` for the same.
+fn real_name(folder: &Path, path: &Path) -> Option<PathBuf> {
+    let whole = folder.join(path);
+    let parent = fs::canonicalize(whole.parent()?).ok()?;
+    let found = fs::symlink_metadata(&whole).ok()?;
+    let entries = fs::read_dir(&parent).ok()?.take(ENTRIES_SEARCHED_MAX).flatten();
+    let names: Vec<_> = entries.filter(|entry| entry.ino() == found.ino()).map(|entry| entry.file_name()).collect();
+    let wanted = path.file_name()?;
+    // A file with several names is there under the one that was wanted, too.
+    let name = names.iter().find(|name| *name == wanted).or(names.first()).map_or(wanted, OsStr::new);
+    let real = parent.join(name);
+    Some(real.strip_prefix(folder).map(Path::to_path_buf).unwrap_or(real))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn put(folder: &Path, path: &str, text: &str) -> Result<(), WriteError> {
+        let mut writer = Writer { folder, sync: true, pid: 1, last: None };
+        let path = Path::new(path);
+        writer.put(path, &Payload::from(text.as_bytes().to_vec())).map_err(|error| writer.explain(path, &error))
+    }
+
+    #[test]
+    fn an_output_never_takes_the_place_of_another() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = fs::canonicalize(place.path()).unwrap();
+        put(&folder, "x/a", "one").unwrap();
+        symlink("x", folder.join("y")).unwrap();
+        let error = put(&folder, "y/a", "two").unwrap_err();
+        assert!(error.why.contains("y/a is there already as x/a") && !error.hopeless, "{}", error.why);
+        let error = put(&folder, "x/a", "three").unwrap_err();
+        assert!(error.why.contains("x/a is there already, and"), "{}", error.why);
+        assert_eq!(fs::read_to_string(folder.join("x/a")).unwrap(), "one");
+        assert_eq!(fs::read_dir(folder.join("x")).unwrap().count(), 1, "nothing unfinished is left");
+        put(&folder, "y/b", "four").unwrap();
+        assert_eq!(fs::read_to_string(folder.join("x/b")).unwrap(), "four");
+    }
 }

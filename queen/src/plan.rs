@@ -1,6 +1,7 @@
 //! What is to be done in one folder: pure decisions over two listings.
 //!
-//! An output that exists as a file is done. Nothing else is remembered from run to run.
+//! An output that exists as a file is done. Nothing else is remembered from run to run. An input that was changed after
+//! its output was written is done, too, and counted.
 
 use std::{
     collections::BTreeMap,
@@ -8,11 +9,14 @@ use std::{
     io,
 };
 
+/// When a file was changed last, as its file system says: seconds and nanoseconds since 1970.
+pub type ChangedAt = (i64, i64);
+
 /// What stands at a name in a folder, as far as planning goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A regular file, or a link to one, of this size in bytes.
-    File(u64),
+    /// A regular file, or a link to one, of this size in bytes, and when it was changed last.
+    File(u64, ChangedAt),
     /// A folder.
     Folder,
     /// Neither; what it is, in words.
@@ -28,6 +32,8 @@ pub struct Plan {
     pub inputs: Vec<(OsString, u64)>,
     /// How many inputs have their output already.
     pub done: u64,
+    /// How many of those were changed after their outputs.
+    pub newer: u64,
     /// Folders to look into.
     pub folders: Vec<OsString>,
     /// Inputs that cannot have an output, because a folder or the like stands in its place.
@@ -66,10 +72,14 @@ pub fn plan(inputs: BTreeMap<OsString, Kind>, outputs: &BTreeMap<OsString, Kind>
         match (kind, outputs.get(&name)) {
             (Kind::Folder, _) => plan.folders.push(name),
             (Kind::Other(why), _) => plan.skipped.push((name, why)),
-            (Kind::File(_) | Kind::Unseen(_), Some(Kind::File(_))) => plan.done += 1,
+            (Kind::File(_, changed), Some(Kind::File(_, written))) => {
+                plan.done += 1;
+                plan.newer += u64::from(changed > *written);
+            }
+            (Kind::Unseen(_), Some(Kind::File(..))) => plan.done += 1,
             (Kind::Unseen(why), _) => plan.unseen.push((name, why)),
-            (Kind::File(_), Some(Kind::Folder | Kind::Other(_) | Kind::Unseen(_))) => plan.blocked.push(name),
-            (Kind::File(bytes), None) => plan.inputs.push((name, bytes)),
+            (Kind::File(..), Some(Kind::Folder | Kind::Other(_) | Kind::Unseen(_))) => plan.blocked.push(name),
+            (Kind::File(bytes, _), None) => plan.inputs.push((name, bytes)),
         }
     }
     plan
@@ -79,6 +89,10 @@ pub fn plan(inputs: BTreeMap<OsString, Kind>, outputs: &BTreeMap<OsString, Kind>
 mod tests {
     use super::*;
 
+    fn file(bytes: u64, changed: i64) -> Kind {
+        Kind::File(bytes, (changed, 0))
+    }
+
     fn listing(entries: &[(&str, Kind)]) -> BTreeMap<OsString, Kind> {
         entries.iter().map(|(name, kind)| (OsString::from(name), *kind)).collect()
     }
@@ -86,17 +100,20 @@ mod tests {
     #[test]
     fn what_has_an_output_is_done_and_the_rest_is_sorted_out() {
         let inputs = listing(&[
-            ("a", Kind::File(1)),
-            ("b", Kind::File(2)),
-            ("c", Kind::File(3)),
+            ("a", file(1, 5)),
+            ("changed", file(1, 8)),
+            ("b", file(2, 5)),
+            ("c", file(3, 5)),
             ("hidden", Kind::Unseen(io::ErrorKind::PermissionDenied)),
             ("pipe", Kind::Other("a named pipe")),
             ("sub", Kind::Folder),
         ]);
-        let outputs = listing(&[("b", Kind::File(0)), ("c", Kind::Folder), ("stranger", Kind::File(9))]);
+        let outputs =
+            listing(&[("b", file(0, 5)), ("changed", file(9, 7)), ("c", Kind::Folder), ("stranger", file(9, 5))]);
         let expected = Plan {
             inputs: vec![("a".into(), 1)],
-            done: 1,
+            done: 2,
+            newer: 1,
             folders: vec!["sub".into()],
             blocked: vec!["c".into()],
             unseen: vec![("hidden".into(), io::ErrorKind::PermissionDenied)],
@@ -111,13 +128,13 @@ mod tests {
         let ours = unfinished_name(4711, 12);
         let like_ours = unfinished_name(1, 1);
         let outputs = listing(&[
-            (&ours, Kind::File(0)),
-            (&like_ours, Kind::File(0)),
-            (".distwasm-x-1.unfinished", Kind::File(0)),
-            (".distwasm-1.unfinished", Kind::File(0)),
-            ("1-1.unfinished", Kind::File(0)),
+            (&ours, file(0, 5)),
+            (&like_ours, file(0, 5)),
+            (".distwasm-x-1.unfinished", file(0, 5)),
+            (".distwasm-1.unfinished", file(0, 5)),
+            ("1-1.unfinished", file(0, 5)),
         ]);
-        let found = plan(listing(&[(&like_ours, Kind::File(0))]), &outputs);
+        let found = plan(listing(&[(&like_ours, file(0, 5))]), &outputs);
         assert_eq!(found.leftovers, [OsString::from(ours)]);
         assert_eq!(found.done, 1);
     }

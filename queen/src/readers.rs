@@ -19,6 +19,7 @@ use distwasm_proto::{
 use tokio::sync::mpsc;
 
 use crate::{
+    descriptors::when_there_are,
     listing::{BATCH, Input},
     queue::Taker,
 };
@@ -222,7 +223,7 @@ fn changed(listed: u64) -> io::Error {
 fn read_small(path: &Path, listed: u64) -> io::Result<Bytes> {
     // One read tells whether there is more than was listed: only at its end does a file give less than it is asked for.
     let mut content = vec![0; usize::try_from(listed).unwrap_or(0) + 1];
-    let mut file = File::open(path)?;
+    let mut file = when_there_are(|| File::open(path))?;
     let mut length = 0;
     loop {
         match file.read(content.get_mut(length..).unwrap_or_default()) {
@@ -251,7 +252,7 @@ fn send_large(path: &Path, input: Input, post: &Post, sent: &mpsc::Sender<Sent>)
 }
 
 fn open_listed(path: &Path, listed: u64) -> io::Result<File> {
-    let file = File::open(path)?;
+    let file = when_there_are(|| File::open(path))?;
     if file.metadata()?.len() == listed { Ok(file) } else { Err(changed(listed)) }
 }
 

@@ -2,6 +2,7 @@
 
 use clap::{Args, builder::BoolishValueParser};
 use distwasm_proto::{
+    flags,
     limits::{NAME_BYTES_MAX, PRIORITY_MAX, WEIGHT_MAX},
     wire,
 };
@@ -11,15 +12,15 @@ use distwasm_proto::{
 pub struct Wishes {
     /// How much of the slots the project gets beside others: one of weight 2 gets twice as many as one of weight 1.
     /// The largest weight of its jobs counts for a project
-    #[arg(long, value_name = "N", default_value_t = 1, env = "DISTWASM_WEIGHT", value_parser = clap::value_parser!(u32).range(1..=i64::from(WEIGHT_MAX)))]
+    #[arg(long, value_name = "N", default_value_t = 1, env = "DISTWASM_WEIGHT", value_parser = flags::whole_number(1..=WEIGHT_MAX))]
     pub weight: u32,
 
     /// Get slots before jobs of the same project that have a lower priority (-100 to 100)
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, env = "DISTWASM_PRIORITY", value_parser = clap::value_parser!(i32).range(-i64::from(PRIORITY_MAX)..=i64::from(PRIORITY_MAX)))]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, env = "DISTWASM_PRIORITY", value_parser = flags::whole_number(-PRIORITY_MAX..=PRIORITY_MAX))]
     pub priority: i32,
 
     /// Use at most so many slots at a time [default: as many as there are]
-    #[arg(long, value_name = "N", env = "DISTWASM_MAX_PARALLEL", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", env = "DISTWASM_MAX_PARALLEL", value_parser = flags::whole_number(1..=u32::MAX))]
     pub max_parallel: Option<u32>,
 
     /// Run only on dukes with this label; may be given several times

@@ -123,7 +123,11 @@ fn shares_are_seen_by_guests_and_kept() {
     run(&[&two, &one, "--deterministic"], "second");
     run(&[&two], "second");
     let kept = |folder: &str| fs::read_dir(place.path().join("cache").join(folder)).unwrap().count();
-    assert_eq!((kept(""), kept("shares")), (3, 2), "two compiled programs and the folder of shares, two of them");
+    assert_eq!(
+        (kept(""), kept("shares")),
+        (4, 2),
+        "two compiled programs, the marker, and the folder of shares, two of them"
+    );
 }
 
 #[test]

@@ -184,9 +184,9 @@ fn what_cannot_begin_says_why_with_status_2() {
     place.queen(&missing, &[]).expect(2, &["failed to read the program", "No such file"]);
     place.queen("/dev/zero", &[]).expect(2, &["has more than 256 MB"]);
     place.queen(&summer, &["--king-address", "a b:1"]).expect(2, &["HOST:PORT"]);
-    place.queen(&summer, &["--king-address", "king"]).expect(2, &["HOST:PORT"]);
+    place.queen(&summer, &["--king-address", "king:0"]).expect(2, &["HOST:PORT"]);
     place.queen(&summer, &["--min-ram", "99999999"]).expect(2, &["this machine gives its guests"]);
-    place.queen(&summer, &["--timeout", "0s"]).expect(2, &["it must be some time"]);
+    place.queen(&summer, &["--timeout", "0s"]).expect(2, &["it must be longer than no time"]);
     place.queen(&summer, &["--peasant", "/bin/false"]).expect(2, &["failed to use /bin/false as a peasant"]);
     place
         .queen(&summer, &["--peasant", "/no/where"])
@@ -322,11 +322,113 @@ fn a_cache_that_rots_is_made_anew() {
     place.queen(guest("summer.wasm"), &[]).expect(0, &["3 done"]);
     let cached: Vec<PathBuf> =
         fs::read_dir(place.path().join("cache")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    let cached: Vec<PathBuf> = cached.into_iter().filter(|path| path.is_file()).collect();
+    let is_program = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "cwasm");
+    let cached: Vec<PathBuf> = cached.into_iter().filter(is_program).collect();
     assert_eq!(cached.len(), 1, "{cached:?}");
     fs::write(&cached[0], "rubbish").unwrap();
     place.write("4", "4 + 4");
     place.queen(guest("summer.wasm"), &[]).expect(0, &["cannot be loaded; it will be compiled again", "1 done"]);
     assert!(fs::metadata(&cached[0]).unwrap().len() > 1000, "it was compiled again");
     place.expect_sums(4);
+}
+
+#[test]
+fn two_inputs_never_share_an_output() {
+    let place = Place::default();
+    place.write("x/a", "first");
+    place.write("y/a", "second");
+    place.write("y/b", "third");
+    fs::create_dir_all(place.output().join("x")).unwrap();
+    symlink("x", place.output().join("y")).unwrap();
+    for _ in 0..2 {
+        let said = ["failed: y: its outputs would lie in", "those of x belong", "1 failed"];
+        place.queen(guest("echo.wat"), &[]).expect(1, &said);
+        place.queen(guest("echo.wat"), &["--retry-failed"]).expect(1, &["1 failed"]);
+        assert_eq!(fs::read_to_string(place.output().join("x/a")).unwrap(), "first");
+        assert!(!place.output().join("x/b").exists());
+    }
+    let failures = fs::read_to_string(place.path().join("output.failures.jsonl")).unwrap();
+    assert!(failures.contains("\"kind\":\"output\""), "{failures}");
+    // The input that is in the way of nobody any more.
+    fs::remove_file(place.output().join("y")).unwrap();
+    place.queen(guest("echo.wat"), &[]).expect(0, &["2 done"]);
+    assert_eq!(fs::read_to_string(place.output().join("y/a")).unwrap(), "second");
+}
+
+#[test]
+fn an_output_that_somebody_else_writes_meanwhile_stays() {
+    let place = Place::default();
+    for number in 0..100 {
+        place.write(format!("{number:02}"), "slow");
+    }
+    let queen = Process::start(place.queen_command(guest("slow.wat")).args(["--num-cpus", "1"]), "queen", place.path());
+    until("the first outputs", || (place.outputs_count() > 3).then_some(()), || queen.log());
+    fs::write(place.output().join("99"), "mine").unwrap();
+    queen.finish().expect(1, &["failed: 99: its output 99 is there already", "99 done", "1 failed"]);
+    assert_eq!(fs::read_to_string(place.output().join("99")).unwrap(), "mine");
+}
+
+#[test]
+fn failures_are_kept_where_the_user_says_and_missed_where_they_cannot_be() {
+    let place = Place::default();
+    place.write_sums(2);
+    for number in 0..25 {
+        place.write(format!("bad-{number:02}"), "one + two");
+    }
+    // Root may write everywhere, but not into a folder.
+    fs::create_dir(place.path().join("output.failures.jsonl")).unwrap();
+    let finished = place.queen(guest("summer.wasm"), &[]);
+    let said =
+        ["warning: failures cannot be kept in", "25 of the failures could not be kept", "--failures names another"];
+    finished.expect(2, &said);
+    for number in 0..25 {
+        assert!(finished.stderr.contains(&format!("failed: bad-{number:02}: ")), "{}", finished.stderr);
+    }
+    let elsewhere = place.path().join("elsewhere");
+    let flags = ["--failures", elsewhere.to_str().unwrap()];
+    place.queen(guest("summer.wasm"), &flags).expect(1, &["25 failed", "all failures: "]);
+    assert_eq!(fs::read_to_string(&elsewhere).unwrap().lines().count(), 25);
+    place
+        .queen(guest("summer.wasm"), &["--retry-failed", flags[0], flags[1]])
+        .expect(1, &["0 done, 0 skipped", "25 failed"]);
+    for (path, said) in [
+        (place.path().to_owned(), "failed to open the file of failures"),
+        (place.input().join("failures"), "is in the input folder"),
+        (place.output().join("bad-01"), "has the name of an output"),
+        (PathBuf::from("/dev/null"), "is not a regular file"),
+    ] {
+        place.queen(guest("summer.wasm"), &["--failures", path.to_str().unwrap()]).expect(2, &[said]);
+    }
+    assert!(!place.input().join("failures").exists());
+}
+
+#[test]
+fn a_run_with_nothing_to_do_says_what_is_wrong_and_what_has_changed() {
+    let place = Place::default();
+    place.write_sums(3);
+    place.queen(guest("summer.wasm"), &[]).expect(0, &["3 done"]);
+    let finished = place.queen(guest("summer.wasm"), &["--json"]);
+    finished.expect(0, &["0 done, 3 skipped"]);
+    assert!(!finished.stderr.contains("newer") && finished.stdout.contains("\"newer\":0"), "{finished:?}");
+    let later = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(4_000_000_000);
+    for name in ["1", "2"] {
+        fs::File::options().append(true).open(place.input().join(name)).unwrap().set_modified(later).unwrap();
+    }
+    let said = "2 of the skipped inputs are newer than their outputs";
+    let finished = place.queen(guest("summer.wasm"), &["--json"]);
+    finished.expect(0, &[said]);
+    assert!(finished.stdout.contains("\"newer\":2"), "{finished:?}");
+    place.queen(guest("summer.wasm"), &["--call", "nope"]).expect(2, &["the program cannot run", "exports no `nope`"]);
+    place.queen(guest("unfit-import.wat"), &[]).expect(2, &["the program cannot run"]);
+    place.queen(guest("unfit-init.wat"), &[]).expect(2, &["the program cannot run"]);
+}
+
+#[test]
+fn an_output_that_cannot_be_is_a_failure_of_that_kind() {
+    let place = Place::default();
+    place.write("a", "x");
+    fs::create_dir_all(place.output().join("a")).unwrap();
+    place.queen(guest("echo.wat"), &[]).expect(1, &["failed: a: its output cannot be written"]);
+    let failures = fs::read_to_string(place.path().join("output.failures.jsonl")).unwrap();
+    assert!(failures.contains("\"kind\":\"output\""), "{failures}");
 }

@@ -160,3 +160,43 @@ fn what_hangs_on_one_duke_is_done_on_another() {
     let queen = place.start_queen(&king, guest("straggler.wat"), &["--no-speculation", "--time-limit=2s"]);
     queen.finish().expect(2, &["--time-limit"]);
 }
+
+#[test]
+fn the_job_of_a_killed_queen_ends_when_she_is_started_again() {
+    let place = Place::default();
+    place.write("a", "loop for ever");
+    let king = place.king();
+    let _duke = place.duke(&king, &[]);
+    let first = place.start_queen(&king, guest("loop.wat"), &[]);
+    king.expect_metric("distwasm_units{state=\"running\"}", |units| units == 1);
+    first.signal(Signal::KILL);
+    assert_eq!(first.finish().status, None);
+    assert!(place.output().join(".distwasm-job").exists());
+    place.write("a", "fine");
+    place.start_queen(&king, guest("loop.wat"), &[]).finish().expect(0, &["1 done"]);
+    king.process.expect_log("its queen was started again as another job");
+    king.expect_metric("distwasm_jobs", |jobs| jobs == 0);
+    assert_eq!(place.outputs().keys().collect::<Vec<_>>(), [std::path::Path::new("a")]);
+}
+
+#[test]
+fn what_runs_longest_is_named() {
+    let place = Place::default();
+    place.write("hangs/here", "loop for ever");
+    place.write("b", "fine");
+    let king = place.king();
+    let _duke = place.duke(&king, &["--hostname", "tower"]);
+    let queen = place.start_queen(&king, guest("loop.wat"), &[]);
+    let job = || {
+        let asked = |args: &[&str]| {
+            let mut ask = place.command("queen");
+            ask.args(args).args(["--king-address", &king.address]);
+            distwasm_tests::real::Finished::of(&mut ask).stdout
+        };
+        let jobs = asked(&["jobs", "--json"]);
+        let job: serde_json::Value = serde_json::from_str(jobs.lines().next()?).ok()?;
+        Some(asked(&["job", &job["job"].to_string()]))
+    };
+    let sheet = until("the unit that hangs", || job().filter(|sheet| sheet.contains("longest ")), || queen.log());
+    assert!(sheet.contains("longest   hangs/here, for ") && sheet.contains("s on tower"), "{sheet}");
+}

@@ -119,20 +119,23 @@ fn what_cannot_be_checked_is_told_in_a_sentence() {
     let here = place.path().to_str().unwrap().to_owned();
     let picture = place.path().join("picture.wasm");
     fs::write(&picture, b"\x89PNG\r\n\x1a\n").unwrap();
-    let nowhere = PathBuf::from("/nowhere/x.wasm");
+    let nowhere = place.path().join("nowhere").to_str().unwrap().to_owned();
+    let no_program = PathBuf::from(format!("{nowhere}/x.wasm"));
+    let no_dir = format!("{nowhere}::/x");
+    let said = |before: &str, after: &str| format!("error: failed to {before} {nowhere}{after}");
     let cases: [(&Path, &[&str], &str); 12] = [
-        (&nowhere, &[], "error: failed to read the program /nowhere/x.wasm: No such file"),
+        (&no_program, &[], &said("read the program", "/x.wasm: No such file")),
         (place.path(), &[], "error: failed to read the program"),
         (&picture, &[], "not a WebAssembly program: it is a PNG picture"),
-        (&summer, &["--input", "/nowhere/input"], "error: failed to read the input /nowhere/input"),
+        (&summer, &["--input", &nowhere], &said("read the input", "")),
         (&summer, &["--input", &here], "is a folder; --input names one file"),
         (&summer, &["--env", "A"], "is not KEY=VALUE"),
         (&summer, &["--env", "DISTWASM_UNIT=1"], "are set by distwasm"),
         (&summer, &["--dir", &here], "is not HOST::GUEST"),
-        (&summer, &["--dir", "/nowhere::/x"], "error: failed to read /nowhere to share it"),
-        (&summer, &["--timeout", "0s"], "must be some time"),
+        (&summer, &["--dir", &no_dir], &said("read", " to share it")),
+        (&summer, &["--timeout", "0s"], "must be longer than no time"),
         (&summer, &["--output", "x"], "unexpected argument '--output'"),
-        (&summer, &["--peasant", "/nowhere/peasant"], "failed to start the peasant program /nowhere/peasant"),
+        (&summer, &["--peasant", &nowhere], &said("start the peasant program", "")),
     ];
     for (program, args, said) in cases {
         check(&place, program, args).expect(2, &[said]);

@@ -11,11 +11,12 @@ use distwasm_proto::{
     guest::GuestSettings,
     ids::{AttemptId, BaronId, JobId},
     limits::{BROKEN_SLOTS_REST, GOODBYE_WITHIN, REACTOR_BATCH, REACTOR_QUEUE, START_WITHIN, STARTS_GIVEN_UP_MAX},
+    repeats::Repeats,
     stop::Stop,
     time::{Clock, Time},
     wire::{self, duke_word::Word},
 };
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::{
     sync::mpsc,
     time::{sleep, sleep_until},
@@ -80,6 +81,10 @@ pub(crate) struct Reactor {
     given_up: (u32, Time),
     /// Why a duke who is alone gives up.
     hopeless: Option<String>,
+    /// Peasants that were ready and have not ended.
+    ready: FxHashSet<BaronId>,
+    /// What was said of peasants that cannot be started.
+    told: Repeats,
 }
 
 struct Job {
@@ -144,6 +149,8 @@ impl Reactor {
             drained_at: None,
             given_up: (0, Time::default()),
             hopeless: None,
+            ready: FxHashSet::default(),
+            told: Repeats::default(),
         }
     }
 
@@ -274,6 +281,7 @@ impl Reactor {
         match what {
             What::Ready => {
                 self.given_up.0 = 0;
+                self.ready.insert(baron);
                 self.events.push(Event::PeasantReady { baron });
             }
             What::Unfit(failure) => {
@@ -299,6 +307,7 @@ impl Reactor {
             What::Gone(ending) => {
                 debug!(baron = baron.0, job = job.0, ending, "a peasant ended");
                 self.barons.remove(&baron);
+                self.ready.remove(&baron);
                 if let Some(job) = self.jobs.get_mut(&job) {
                     job.last_ending.clone_from(&ending);
                 }
@@ -343,8 +352,7 @@ impl Reactor {
             }
             Action::TellBroken { job, slots } => {
                 let reason = self.jobs.get(&job).map(|job| job.last_ending.clone()).unwrap_or_default();
-                warn!(job = job.0, slots, reason, "no peasant can be started");
-                self.on_given_up(&reason);
+                self.on_given_up(job, slots, &reason);
                 self.way.say(Word::SlotsBroken(wire::SlotsBroken { job: job.0, slots, reason }));
             }
             Action::Forget { job } => self.forget(job),
@@ -352,9 +360,17 @@ impl Reactor {
     }
 
     /// Slots were given back because no peasant can be started. Those that are given back at the same time count once.
-    fn on_given_up(&mut self, reason: &str) {
+    fn on_given_up(&mut self, job: JobId, slots: u32, reason: &str) {
         let (times, last) = self.given_up;
         let now = self.household.clock.now();
+        if let Some(before) = self.told.note(now, reason) {
+            let running = self.ready.len();
+            warn!(job = job.0, slots, running, before, reason, "no more peasants can be started; trying again");
+        }
+        // Where some run, fewer slots do the work.
+        if !self.ready.is_empty() {
+            return;
+        }
         if times == 0 || last.after(BROKEN_SLOTS_REST / 2) <= now {
             self.given_up = (times + 1, now);
         }

@@ -60,6 +60,11 @@ impl Reactor {
         } else {
             info!(duke = id.0, host, cpus = machine.cpus, ram_mb, labels = ?machine.labels, attempts, "a duke came back");
         }
+        if self.dukes.values().any(|other| other.machine.hostname == machine.hostname)
+            && self.told.note(self.clock.now(), &format!("two {host}")).is_some()
+        {
+            info!(host, "several dukes have this name; --hostname tells them apart");
+        }
         outbox.push(Order::Welcome(wire::DukeWelcome { version: VERSION.to_owned() }));
         let (cpus, ram_bytes, labels) = (machine.cpus, machine.ram_bytes, machine.labels.clone());
         self.seats.insert(machine.seat, id);
@@ -107,7 +112,9 @@ impl Reactor {
             volunteer::Said::SlotsReleased { job, slots } => Event::SlotsReleased { duke, job, slots },
             volunteer::Said::SlotsBroken { job, slots, reason } => {
                 let host = self.dukes.get(&duke).map_or("", |duke| duke.machine.hostname.as_str());
-                warn!(duke = duke.0, host, job = job.0, reason, "a duke cannot start peasants");
+                if let Some(before) = self.told.note(self.clock.now(), &format!("{host}: {reason}")) {
+                    warn!(duke = duke.0, host, job = job.0, reason, before, "a duke cannot start more peasants");
+                }
                 self.complain(
                     job,
                     Failure::new(FailureKind::Other, format!("duke {host} cannot start peasants: {reason}")),

@@ -17,6 +17,7 @@ use distwasm_proto::{
     limits::REACTOR_BATCH,
     memory,
     payload::Payload,
+    repeats::Repeats,
     stop::Stop,
     time::Clock,
     transfer::Outbox,
@@ -111,6 +112,8 @@ pub(crate) struct Reactor {
     settled: BTreeMap<DukeId, Vec<u64>>,
     /// The last job is over; what it had of memory has not been given back.
     may_shrink: bool,
+    /// What was said of dukes that repeats.
+    told: Repeats,
 }
 
 struct Duke {
@@ -188,6 +191,7 @@ impl Reactor {
             evidence: FxHashMap::default(),
             settled: BTreeMap::new(),
             may_shrink: false,
+            told: Repeats::default(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Does what the scheduler decided: orders to dukes, news to queens.
 
+use bytes::Bytes;
 use distwasm_proto::{
     failure::{Failure, FailureKind},
     ids::{DukeId, JobId, UnitNo},
@@ -9,7 +10,7 @@ use distwasm_proto::{
 use tracing::{info, warn};
 
 use super::{Evidence, Queen, Reactor, Said};
-use crate::scheduler::{Action, JobEnd, JobStatus, Verdict, WaitsFor};
+use crate::scheduler::{Action, JobEnd, JobStatus, Longest, Verdict, WaitsFor};
 
 impl Reactor {
     pub(super) fn perform(&mut self, action: Action) {
@@ -122,7 +123,17 @@ impl Reactor {
     fn tell_status(&self, job: JobId, status: JobStatus) {
         let Some(queen) = self.queens.get(&job) else { return };
         let waits_for = queen.waits_for(status.waits_for);
-        queen.outbox.push(News::JobState(wire::JobState { slots: status.slots, dukes: status.dukes, waits_for }));
+        let longest = status.longest.map(|longest| self.describe_longest(longest, Bytes::new()));
+        let JobStatus { slots, dukes, .. } = status;
+        queen.outbox.push(News::JobState(wire::JobState { slots, dukes, waits_for, longest }));
+    }
+
+    /// A unit that has been running for long, for people.
+    pub(super) fn describe_longest(&self, longest: Longest, name: Bytes) -> wire::LongestUnit {
+        let Longest { unit, duke, since, .. } = longest;
+        let duke = self.dukes.get(&duke).map(|duke| duke.machine.hostname.clone()).unwrap_or_default();
+        let running_ms = self.clock.now().micros_since(since) / 1000;
+        wire::LongestUnit { unit: unit.0, name, duke, running_ms }
     }
 
     fn end_job(&mut self, job: JobId, end: JobEnd) {

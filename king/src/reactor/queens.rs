@@ -34,6 +34,9 @@ impl Reactor {
     ) {
         // Her job may end with what came before her.
         self.settle();
+        if let Some((earlier, key)) = request.replaces {
+            self.end_earlier(earlier, key);
+        }
         let (job, mut resumes) = match request.resumes.take() {
             Some((job, resumes)) if self.may_have(job, request.key) => (job, resumes),
             // What was dropped, or is another queen's, is another job now.
@@ -88,6 +91,24 @@ impl Reactor {
     fn may_have(&self, job: JobId, key: u64) -> bool {
         let is_hers = |queen: &Queen| queen.key == key;
         self.queens.get(&job).map_or_else(|| self.scheduler.may_resume(job, key), is_hers)
+    }
+
+    /// Ends the job of a queen that ended without a word, for one that goes on in its place.
+    fn end_earlier(&mut self, job: JobId, key: u64) {
+        if !self.may_have(job, key) {
+            return;
+        }
+        if let Some(queen) = self.forget_queen(job) {
+            info!(job = job.0, project = queen.project, "its queen was started again as another job; this one is over");
+            queen
+                .outbox
+                .push(News::End(wire::End { reason: "the queen was started again".to_owned(), come_back: false }));
+            queen.outbox.close();
+            queen.ended.cancel();
+        }
+        // The job may be known from dukes alone, or not at all.
+        self.events.push(Event::QueenLost { job });
+        self.settle();
     }
 
     fn next_job(&mut self) -> JobId {
@@ -247,6 +268,10 @@ impl Reactor {
                 units_failed: queen.failed,
                 waits_for,
                 queen_is_away: queen.link.is_none(),
+                longest: status.longest.map(|longest| {
+                    let name = queen.inputs.get(longest.unit).map(|input| input.name.clone()).unwrap_or_default();
+                    self.describe_longest(longest, name)
+                }),
             })
         };
         let jobs = self.scheduler.overview().into_iter().filter_map(describe).collect();

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
-    limits::SETTLE_WITHIN,
+    limits::{AWAY_PATIENCE, SETTLE_WITHIN},
     time::Time,
 };
 
@@ -237,7 +237,7 @@ impl Scheduler {
             self.projects.leave(&unclaimed.project, self.jobs.values());
         }
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        job.away_until = None;
+        (job.away_until, job.yields_from) = (None, None);
         job.told = None;
         // She says over each link when there are no more units.
         job.closed = false;
@@ -280,7 +280,9 @@ impl Scheduler {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let until = now.after(self.grace);
         job.away_until = Some(until);
+        job.yields_from = Some(now.after(AWAY_PATIENCE));
         self.alarms.insert((until, Alarm::QueenAway(id)));
+        self.deal = true;
     }
 
     pub(super) fn on_queen_overdue(&mut self, now: Time, id: JobId, actions: &mut Vec<Action>) {

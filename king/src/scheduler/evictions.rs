@@ -30,6 +30,8 @@ struct Holder<'a> {
     slots: u32,
     /// Its slots here stand still behind a full link.
     is_stuck: bool,
+    /// Its queen is away, and that of the job that asks is here.
+    yields: bool,
 }
 
 /// Whether a job may ask another for a slot.
@@ -64,7 +66,8 @@ impl Scheduler {
         let mut victims = Vec::new();
         while room.minus(slot).is_none() {
             let mut best: Option<Holder<'_>> = None;
-            for holder in self.holders(duke, &victims).filter(|holder| holder.id != id) {
+            for mut holder in self.holders(duke, &victims).filter(|holder| holder.id != id) {
+                holder.yields = holder.job.yields(now) && !job.yields(now);
                 match holder.claim(now, job, project) {
                     Claim::Now if best.as_ref().is_none_or(|best| holder.is_better_than(best)) => best = Some(holder),
                     Claim::Later(at) => *wait_until = Some(wait_until.map_or(at, |until| until.min(at))),
@@ -91,7 +94,7 @@ impl Scheduler {
                 count(&|asked| self.jobs.get(asked).is_some_and(|other| other.spec.project == job.spec.project));
             let project = Project { share: project.share.saturating_sub(of_project), ..project };
             let (slots, is_stuck) = (job.slots.saturating_sub(own), lease.has_stuck_slots(own));
-            let holder = Holder { id: *id, job, lease, project, slots, is_stuck };
+            let holder = Holder { id: *id, job, lease, project, slots, is_stuck, yields: false };
             (lease.slots > own).then_some(holder)
         })
     }
@@ -127,7 +130,7 @@ impl Holder<'_> {
     }
 
     fn is_spare(&self) -> bool {
-        self.is_stuck || self.slots > self.job.need()
+        self.is_stuck || self.yields || self.slots > self.job.need()
     }
 
     /// Spare slots first, then those of who has most.
@@ -141,9 +144,12 @@ impl Holder<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{collections::BTreeMap, time::Duration};
 
-    use distwasm_proto::ids::{AttemptId, UnitNo};
+    use distwasm_proto::{
+        ids::{AttemptId, UnitNo},
+        limits::AWAY_PATIENCE,
+    };
 
     use super::*;
     use crate::scheduler::{Action, Event, JobSpec, Outcome, Resumption};
@@ -162,6 +168,39 @@ mod tests {
 
     fn unit(job: u64, unit: u64) -> Event {
         Event::UnitAdded { job: JobId(job), unit: UnitNo(unit), bytes: 1 }
+    }
+
+    #[test]
+    fn the_slots_of_a_job_whose_queen_is_away_serve_others() {
+        let (duke, mut scheduler) = (DukeId(1), Scheduler::default());
+        let (labels, holds) = (BTreeMap::new(), Vec::new());
+        let joined = Event::DukeJoined { duke, cpus: 2, ram_bytes: 1 << 30, labels, was: None, holds };
+        // Both are of one project, in which nobody gives a slot away for a job that has one.
+        let open = |job| Event::JobOpened {
+            job: JobId(job),
+            key: job,
+            spec: JobSpec::default(),
+            resumes: Resumption::default(),
+        };
+        let mut handle = |now: Time, events: Vec<Event>| {
+            let mut actions = Vec::new();
+            scheduler.handle(now, events, &mut actions);
+            scheduler.check();
+            let asked = Action::ReleaseSlots { duke, job: JobId(1), slots: 1 };
+            (actions.iter().filter(|action| **action == asked).count(), scheduler.next_deadline())
+        };
+        let start = Time::default();
+        let units = |job| (0..4).map(move |number| unit(job, number));
+        handle(start, [joined, open(1)].into_iter().chain(units(1)).collect());
+        assert_eq!(handle(start, [open(2)].into_iter().chain(units(2)).collect()).0, 1, "one slot for each job");
+        let released = Event::SlotsReleased { duke, job: JobId(1), slots: 1 };
+        let (asked, deadline) = handle(start, vec![released, Event::QueenAway { job: JobId(1) }]);
+        assert_eq!((asked, deadline.is_some_and(|at| at <= start.after(AWAY_PATIENCE))), (0, true));
+        let mut asked = 0;
+        for second in 1..=4 {
+            asked += handle(start.after(Duration::from_secs(second)), vec![Event::Tick]).0;
+            assert_eq!(asked, usize::from(second >= 2), "after {second} s");
+        }
     }
 
     #[test]

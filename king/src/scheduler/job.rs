@@ -8,7 +8,7 @@ use distwasm_proto::{
     time::{Time, UnitTime},
 };
 
-use super::{duke::Duke, fullness::Fullness, units::Units};
+use super::{Longest, duke::Duke, fullness::Fullness, units::Units};
 
 /// What a queen wants of a job, as far as scheduling goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub struct JobStatus {
     pub dukes: u32,
     /// Why it has no slot, if it has none.
     pub waits_for: Option<WaitsFor>,
+    /// The unit that has been running longest, if any runs for long.
+    pub longest: Option<Longest>,
 }
 
 /// Why a job has no slot.
@@ -86,6 +88,8 @@ pub(super) struct Job {
     pub(super) unclaimed: bool,
     /// Its queen's link broke: how long she may take to come back.
     pub(super) away_until: Option<Time>,
+    /// From then on its slots serve jobs whose queens are here, if she has not come back.
+    pub(super) yields_from: Option<Time>,
     /// Its queen came back to a king who knew nothing: until so many dukes have come back too, what may run at one of
     /// them is not started elsewhere.
     pub(super) settling: Option<u32>,
@@ -120,6 +124,8 @@ pub(super) struct Job {
     pub(super) late_bytes: u64,
     /// What is seen of it if its results were full lately.
     pub(super) fullness: Option<Fullness>,
+    /// The unit that was running longest when that was last looked for.
+    pub(super) longest: Option<Longest>,
     /// What the queen was told last.
     pub(super) told: Option<JobStatus>,
     /// What a unit takes in a slot.
@@ -135,6 +141,7 @@ impl Job {
             key,
             unclaimed: false,
             away_until: None,
+            yields_from: None,
             settling: None,
             unheard: 0,
             look_at: None,
@@ -152,6 +159,7 @@ impl Job {
             results_bytes: 0,
             late_bytes: 0,
             fullness: None,
+            longest: None,
             told: None,
             unit_time: UnitTime::default(),
             mebibyte_time: UnitTime::default(),
@@ -169,6 +177,11 @@ impl Job {
         let bounds = self.spec.max_parallel.into_iter().chain(usable);
         let is_new = !self.closed && self.unit_time.average_us().is_none();
         bounds.fold(units.max(u32::from(is_new)), u32::min)
+    }
+
+    /// Whether jobs whose queens are here come before it: its own may have been killed, or started again as another job.
+    pub(super) fn yields(&self, now: Time) -> bool {
+        self.yields_from.is_some_and(|from| from <= now)
     }
 
     /// Whether it could use one slot more. With a bound, slots that were asked back count until they are free.
@@ -197,7 +210,7 @@ impl Job {
             (0, 1..) => Some(self.waits_for(dukes)),
             _ => None,
         };
-        JobStatus { slots: self.slots, dukes: staying, waits_for }
+        JobStatus { slots: self.slots, dukes: staying, waits_for, longest: self.longest }
     }
 
     fn waits_for(&self, dukes: &BTreeMap<DukeId, Duke>) -> WaitsFor {

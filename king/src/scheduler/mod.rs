@@ -18,6 +18,7 @@ mod feed;
 mod fullness;
 mod job;
 mod late;
+mod longest;
 mod overview;
 mod projects;
 mod slots;
@@ -43,6 +44,7 @@ use projects::Projects;
 use units::UnitState;
 
 pub use job::{JobSpec, JobStatus, WaitsFor};
+pub use longest::Longest;
 pub use overview::Overview;
 pub use words::{Action, Census, Event, HeldAttempt, HeldLease, JobEnd, Outcome, Resumption, Verdict};
 
@@ -74,6 +76,8 @@ pub struct Scheduler {
     deal: bool,
     /// When slots may have to be dealt out anew, though nothing happens.
     deal_at: Option<Time>,
+    /// When to look for the units that run longest, if any run.
+    longest_at: Option<Time>,
     /// What else is to be looked at when. Some have nothing to say any more when they ring.
     alarms: BTreeSet<(Time, Alarm)>,
 }
@@ -141,6 +145,7 @@ impl Scheduler {
             hungry: BTreeSet::new(),
             deal: false,
             deal_at: None,
+            longest_at: None,
             alarms: BTreeSet::new(),
         }
     }
@@ -159,13 +164,14 @@ impl Scheduler {
         self.ring(now, actions);
         self.deal_slots(now, actions);
         self.feed_jobs(now, actions);
+        self.look_for_longest(now);
         self.tell_states(actions);
     }
 
     /// When [`Event::Tick`] is due next.
     pub fn next_deadline(&self) -> Option<Time> {
         let alarm = self.alarms.first().map(|(at, _)| *at);
-        alarm.into_iter().chain(self.deal_at).min()
+        alarm.into_iter().chain(self.deal_at).chain(self.longest_at).min()
     }
 
     fn ring(&mut self, now: Time, actions: &mut Vec<Action>) {

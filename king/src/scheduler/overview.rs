@@ -35,7 +35,10 @@ impl Scheduler {
         let claimed = self.jobs.iter().filter(|(_, job)| !job.unclaimed);
         let describe = |(id, job): (&JobId, &Job)| {
             let overview = Overview {
-                status: job.status(&self.dukes, staying),
+                status: JobStatus {
+                    longest: job.longest.filter(|longest| self.attempts.contains_key(&longest.attempt)),
+                    ..job.status(&self.dukes, staying)
+                },
                 priority: job.spec.priority,
                 units_waiting: job.waiting.len() + job.suspects.len(),
                 units_running: running.get(id).copied().unwrap_or(0),

@@ -29,6 +29,7 @@ impl Scheduler {
         }
         self.deal_at = None;
         self.end_rests(now);
+        self.await_yielding(now);
         self.drop_needless_reservations();
         self.projects.recount(self.jobs.values());
         for job in self.jobs.values_mut() {
@@ -38,7 +39,7 @@ impl Scheduler {
         for duke in duke_ids {
             self.serve_reservations(now, duke, actions);
         }
-        while let Some(job) = self.most_deserving() {
+        while let Some(job) = self.most_deserving(now) {
             if let Some(duke) = self.roomiest(job) {
                 self.reserve(job, duke);
                 self.serve_reservations(now, duke, actions);
@@ -64,6 +65,12 @@ impl Scheduler {
         }
     }
 
+    /// Takes note of when jobs whose queens are away begin to yield.
+    fn await_yielding(&mut self, now: Time) {
+        let yielding = self.jobs.values().filter_map(|job| job.yields_from).filter(|from| *from > now);
+        self.deal_at = yielding.chain(self.deal_at).min();
+    }
+
     fn drop_needless_reservations(&mut self) {
         for duke in self.dukes.values_mut() {
             let leases = &duke.leases;
@@ -77,10 +84,15 @@ impl Scheduler {
         }
     }
 
-    /// The job that should get the next slot: of the project that has least, the one that comes first in it.
-    fn most_deserving(&self) -> Option<JobId> {
+    /// The job that should get the next slot: of the project that has least, the one that comes first in it. Jobs whose
+    /// queens are away come after all others.
+    fn most_deserving(&self, now: Time) -> Option<JobId> {
+        self.most_deserving_of(|job| !job.yields(now)).or_else(|| self.most_deserving_of(|job| job.yields(now)))
+    }
+
+    fn most_deserving_of(&self, may: impl Fn(&Job) -> bool) -> Option<JobId> {
         let mut firsts: BTreeMap<&str, (Reverse<i32>, bool, JobId)> = BTreeMap::new();
-        for (id, job) in self.jobs.iter().filter(|(_, job)| job.wants_slot() && !job.passed_over) {
+        for (id, job) in self.jobs.iter().filter(|(_, job)| job.wants_slot() && !job.passed_over && may(job)) {
             let rank = (Reverse(job.spec.priority), job.slots + job.reserved > 0, *id);
             let first = firsts.entry(&job.spec.project).or_insert(rank);
             *first = rank.min(*first);

@@ -46,6 +46,8 @@ pub(crate) struct JobRequest {
     pub(crate) resumes: Option<(JobId, Resumption)>,
     /// Which of her links this is.
     pub(crate) ordinal: u64,
+    /// The job of a queen that ended without a word, in whose place she is, and its key.
+    pub(crate) replaces: Option<(JobId, u64)>,
 }
 
 /// What a queen says after that.
@@ -203,8 +205,9 @@ fn check_request(mut request: wire::OpenJob, program: Payload) -> Result<JobRequ
     let timeout = (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms));
     let ordinal = request.resumes.as_ref().map_or(0, |resumes| resumes.link);
     let resumes = request.resumes.map(check_resumption).transpose()?;
+    let replaces = request.replaces.map(|earlier| (JobId(earlier.job), earlier.key));
     let (key, archives) = (request.key, BTreeMap::new());
-    Ok(JobRequest { spec, digest, program, timeout, guest, archives, key, resumes, ordinal })
+    Ok(JobRequest { spec, digest, program, timeout, guest, archives, key, resumes, ordinal, replaces })
 }
 
 fn check_resumption(resumption: wire::Resumption) -> Result<(JobId, Resumption), LinkError> {

@@ -92,7 +92,8 @@ impl Reactor<'_> {
             return self.lose_king(error.into());
         }
         self.events.push(Event::LinkLost);
-        self.reporter.state(0, 0, &format!("{error}; coming back"));
+        self.reporter.waits(&format!("{error}; coming back"));
+        self.on_longest(None);
         let post = Arc::clone(&self.readers.post);
         *state = State::Stopping(tokio::task::spawn_blocking(move || post.close()));
     }
@@ -122,11 +123,14 @@ impl Reactor<'_> {
     ) {
         let Link { incoming, outgoing, welcome } = link;
         let Welcome { job, window: Window { units: window_units, bytes: window_bytes }, known } = welcome;
+        if let Some(note) = self.note.filter(|_| self.job.number != job) {
+            tokio::task::block_in_place(|| note.write(job));
+        }
         self.job.number = job;
         self.job.outgoing = Some(outgoing);
         // Over a new link she has said which verdicts she lacks.
         (self.job.heard, self.job.heard_bytes) = (0, 0);
-        self.reporter.state(0, 0, "");
+        self.reporter.waits("");
         self.events.push(Event::Welcomed { window_units, window_bytes });
         // The readers wait; nobody has the lock for long.
         self.job.link = self.readers.post.open(messages);

@@ -11,7 +11,7 @@ use distwasm_proto::{
     ids::UnitNo,
     limits::{GOODBYE_WITHIN, HEARD_BYTES, HEARD_TOGETHER, MESSAGES_WAITING},
     link::KingAddress,
-    time::{Clock, time_of_day},
+    time::{Clock, Time, time_of_day},
 };
 use rustc_hash::FxHashMap;
 use thiserror::Error;
@@ -23,13 +23,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    king_link::{Incoming, JobRequest, LinkError, Told, Verdict},
+    job_note::JobNote,
+    king_link::{self, Incoming, JobRequest, LinkError, Told, Verdict},
     limits::{FailureLimit, Limits},
     listing::{Found, Input},
     output::{Output, Written},
     queue::Giver,
     readers::{Order, Sent},
-    report::{Counts, FailedUnit, PROGRESS_DRAWN_EVERY, Reporter, Tried},
+    report::{Counts, FailedUnit, Longest, PROGRESS_DRAWN_EVERY, Reporter, Tried},
     submission::{Action, End, Event, Submission},
 };
 
@@ -58,6 +59,8 @@ pub struct Terms<'a> {
     pub limits: Limits,
     /// How long a king who went away is sought.
     pub grace: Duration,
+    /// Where the job is noted down, if it is.
+    pub note: Option<&'a JobNote>,
     /// The user wants it to end.
     pub interrupted: &'a CancellationToken,
 }
@@ -101,9 +104,12 @@ struct Reactor<'a> {
     listed: VecDeque<Input>,
     /// Inputs of units without a verdict.
     open: FxHashMap<UnitNo, Input>,
+    /// The unit that was named last as the one that runs longest.
+    longest: Option<UnitNo>,
     readers: Readers,
     job: Job,
     grace: Duration,
+    note: Option<&'a JobNote>,
     listening: JoinSet<()>,
     writers: Giver<Output>,
     /// What the writers are to get next.
@@ -136,9 +142,11 @@ pub async fn run(
         counts: Counts::default(),
         listed: VecDeque::new(),
         open: FxHashMap::default(),
+        longest: None,
         readers,
         job: Job::default(),
         grace: terms.grace,
+        note: terms.note,
         listening: JoinSet::new(),
         writers,
         outputs: Vec::new(),
@@ -241,7 +249,7 @@ impl Reactor<'_> {
             self.settle();
             // There may be nothing to do; then there need not be a king.
             if self.counts.found > 0 && matches!(link, State::Unsought) {
-                self.reporter.state(0, 0, "no king has answered yet");
+                self.reporter.waits("no king has answered yet");
                 link = Self::seek(address, request);
             }
         }
@@ -296,13 +304,16 @@ impl Reactor<'_> {
                 self.events.extend(inputs.iter().map(|input| Event::InputListed { bytes: input.window_bytes() }));
                 self.listed.extend(inputs);
             }
-            Found::Done(count) => self.counts.done_before += count,
+            Found::Done { count, newer } => {
+                self.counts.done_before += count;
+                self.counts.newer += newer;
+            }
             Found::Gone => self.counts.gone += 1,
             Found::Skipped { path, why } => self.reporter.skipped(&path, &why),
-            Found::Unusable { path, why } => {
+            Found::Unusable { path, failure } => {
                 self.counts.found += 1;
                 self.events.push(Event::InputUnusable);
-                self.fail(path, Failure::new(FailureKind::Input, why), Tried::default());
+                self.fail(path, failure, Tried::default());
             }
         }
     }
@@ -327,10 +338,11 @@ impl Reactor<'_> {
         for word in told {
             match word {
                 Told::Verdict(verdict) => self.on_verdict(verdict),
-                Told::State { slots, dukes, waits_for } => {
+                Told::State { slots, dukes, waits_for, longest } => {
                     self.counts.slots = slots;
                     self.job.dukes = dukes;
-                    self.reporter.state(slots, dukes, &waits_for);
+                    self.reporter.waits(&waits_for);
+                    self.on_longest(longest);
                 }
                 Told::Ended(None) => self.events.push(Event::JobEnded),
                 Told::Ended(Some(failure)) => {
@@ -340,6 +352,18 @@ impl Reactor<'_> {
             }
         }
         self.tell_heard();
+    }
+
+    fn on_longest(&mut self, longest: Option<king_link::Longest>) {
+        let named = longest.and_then(|longest| {
+            // Its verdict may have come meanwhile.
+            let input = self.open.get(&longest.unit)?;
+            let running_us = u64::try_from(longest.running.as_micros()).unwrap_or(u64::MAX);
+            let since = Time(self.clock.now().0.saturating_sub(running_us));
+            Some((longest.unit, Longest { path: input.path.clone(), duke: longest.duke, since }))
+        });
+        self.longest = named.as_ref().map(|(unit, _)| *unit);
+        self.reporter.longest(named.map(|(_, longest)| longest));
     }
 
     /// Tells the king what he may forget. That takes messages from process to process, so it is told for many units at a
@@ -359,6 +383,10 @@ impl Reactor<'_> {
             return self.lose_king(LinkError::Nonsense("a verdict on a unit that has none to come").into());
         };
         self.events.push(Event::VerdictArrived { unit, done: outcome.is_ok() });
+        if self.longest == Some(unit) {
+            // The next one is told before long.
+            self.on_longest(None);
+        }
         self.job.heard += 1;
         self.job.heard_bytes += outcome.as_ref().map_or(0, |(result, _)| result.bytes());
         match outcome {
@@ -375,11 +403,11 @@ impl Reactor<'_> {
                     self.counts.bytes_written += bytes;
                     self.events.push(Event::OutputWritten { unit });
                 }
-                Err(error) if error.hopeless => {
-                    self.why = Some(CutShort::NoOutputs(format!("{}: {}", path.display(), error.why)));
-                    self.events.push(Event::OutputsImpossible);
-                }
                 Err(error) => {
+                    if error.hopeless {
+                        self.why = Some(CutShort::NoOutputs(format!("{}: {}", path.display(), error.why)));
+                        self.events.push(Event::OutputsImpossible);
+                    }
                     self.events.push(Event::OutputFailed { unit });
                     let tried = Tried { attempts: 1, ..Tried::default() };
                     self.fail(path, Failure::new(FailureKind::Output, error.why), tried);
@@ -406,7 +434,8 @@ impl Reactor<'_> {
     }
 }
 
-fn describe(failure: &Failure) -> String {
+/// Why a program cannot run, with what it wrote.
+pub fn describe(failure: &Failure) -> String {
     let stderr = String::from_utf8_lossy(&failure.stderr);
     match stderr.trim() {
         "" => failure.message.clone(),

@@ -6,16 +6,20 @@
 use std::{
     collections::HashMap,
     fs::{self, File, OpenOptions},
-    io::{self, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write},
+    io::{self, BufWriter, ErrorKind, IntoInnerError, Read, Seek, SeekFrom, Write},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
-use distwasm_proto::limits::FAILURES_READ_MAX;
+use distwasm_proto::{files, limits::FAILURES_READ_MAX};
 use serde::Serialize;
+use thiserror::Error;
 
 use super::FailedUnit;
-use crate::earlier::{Lines, name_in};
+use crate::{
+    descriptors::when_there_are,
+    earlier::{Lines, name_in},
+};
 
 /// Where the failures of runs into this output folder are told: beside it, so that it is no output itself.
 pub fn failure_file(output: &Path) -> PathBuf {
@@ -28,11 +32,27 @@ pub fn failure_file(output: &Path) -> PathBuf {
 #[derive(Debug)]
 pub struct FailureFile {
     path: PathBuf,
-    file: Option<File>,
-    /// Where the lines of this run begin, and end.
+    opened: Option<Opened>,
+    /// Failures that are not in the file, and why the first is not.
+    lost: u64,
+    error: Option<io::Error>,
+}
+
+/// The file, and where the lines of this run begin, and end.
+#[derive(Debug)]
+struct Opened {
+    file: File,
     begin: u64,
     end: u64,
-    error: Option<io::Error>,
+}
+
+/// Why some failures are not in the file.
+#[derive(Debug, Error)]
+#[error("{lost} of the failures could not be kept in {} (--failures names another file)", .path.display())]
+pub struct FailuresLost {
+    path: PathBuf,
+    lost: u64,
+    source: io::Error,
 }
 
 /// What a run was about, by which it is known what failures of earlier runs are settled.
@@ -64,47 +84,51 @@ struct Record<'a> {
 }
 
 impl FailureFile {
-    /// A file that is not made, or not opened, before there is a failure.
-    pub fn new(path: PathBuf) -> FailureFile {
-        FailureFile { path, file: None, begin: u64::MAX, end: 0, error: None }
+    /// Opens the file, and makes it if it is not there, so that it is known from the start whether failures can be kept.
+    /// Where they cannot, each is tried again.
+    pub fn open(path: PathBuf) -> FailureFile {
+        let mut failures = FailureFile { path, opened: None, lost: 0, error: None };
+        match Opened::at_end(&failures.path) {
+            Ok(opened) => failures.opened = Some(opened),
+            Err(error) => failures.error = Some(error),
+        }
+        failures
     }
 
-    /// Appends one failure. An error is kept for [`FailureFile::finish`].
-    pub fn record(&mut self, unit: &FailedUnit) {
-        if let Err(error) = self.append(unit) {
-            self.error.get_or_insert(error);
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Why failures cannot be kept, if they cannot.
+    pub fn error(&self) -> Option<&io::Error> {
+        self.error.as_ref()
+    }
+
+    /// Appends one failure; says whether it is kept.
+    pub fn record(&mut self, unit: &FailedUnit) -> bool {
+        match self.append(unit) {
+            Ok(()) => true,
+            Err(error) => {
+                self.lost += 1;
+                self.error = Some(error);
+                false
+            }
         }
     }
 
     fn append(&mut self, unit: &FailedUnit) -> io::Result<()> {
-        let hex = || unit.path.as_os_str().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        let record = Record {
-            input: unit.path.to_string_lossy().into_owned(),
-            input_hex: unit.path.to_str().is_none().then(hex),
-            kind: unit.failure.kind.name(),
-            reason: &unit.failure.message,
-            stderr: String::from_utf8_lossy(&unit.failure.stderr).into_owned(),
-            attempts: unit.tried.attempts,
-            duke: &unit.tried.duke,
-            run_us: unit.tried.run_us,
-            failed_at: humantime::format_rfc3339_millis(unit.failed_at).to_string(),
-        };
-        let mut line = serde_json::to_vec(&record)?;
-        line.push(b'\n');
-        let file = match &mut self.file {
-            Some(file) => file,
-            none => {
-                let (file, begin) = open_at_end(&self.path)?;
-                (self.begin, self.end) = (begin, begin);
-                none.insert(file)
-            }
+        let line = line(unit)?;
+        let opened = match &mut self.opened {
+            Some(opened) => opened,
+            none => none.insert(Opened::at_end(&self.path)?),
         };
         // One line at once: a queen who is killed leaves whole lines.
-        let written = file.write_all(&line);
+        let written = opened.file.write_all(&line);
         match written {
-            Ok(()) => self.end += line.len() as u64,
+            Ok(()) => opened.end += line.len() as u64,
             // On a full disk a part may be there.
-            Err(_) => file.set_len(self.end)?,
+            Err(_) => opened.file.set_len(opened.end)?,
         }
         written
     }
@@ -115,22 +139,51 @@ impl FailureFile {
     /// # Errors
     ///
     /// When some failure could not be written; the file has then all that could.
-    pub fn finish(self, scope: &Scope<'_>) -> io::Result<Option<PathBuf>> {
-        if let Some(error) = self.error {
-            if self.end == 0 && self.file.is_some() {
-                // An empty file would say that nothing failed.
-                let _removed = fs::remove_file(&self.path);
-            }
-            return Err(error);
+    pub fn finish(self, scope: &Scope<'_>) -> Result<Option<PathBuf>, FailuresLost> {
+        let FailureFile { path, opened, mut lost, mut error } = self;
+        let Some(Opened { file, begin, end }) = opened else {
+            // A file that cannot be opened matters only if there was something to write.
+            return match error {
+                Some(source) if lost > 0 => Err(FailuresLost { path, lost, source }),
+                _ => Ok(None),
+            };
+        };
+        if let Err(late) = files::close(file) {
+            // Which of the lines are there nobody knows.
+            (lost, error) = (lost.max(1), Some(late));
         }
-        drop(self.file);
-        match tidy(&self.path, self.begin, scope) {
+        if let Some(source) = error.filter(|_| lost > 0) {
+            if end == 0 {
+                // An empty file would say that nothing failed.
+                let _removed = fs::remove_file(&path);
+            }
+            return Err(FailuresLost { path, lost, source });
+        }
+        match tidy(&path, begin, scope) {
             Ok(Tidied::Empty) => Ok(None),
-            Ok(Tidied::Kept) => Ok(Some(self.path)),
+            Ok(Tidied::Kept) => Ok(Some(path)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+            Err(source) => Err(FailuresLost { path, lost: 0, source }),
         }
     }
+}
+
+fn line(unit: &FailedUnit) -> io::Result<Vec<u8>> {
+    let hex = || unit.path.as_os_str().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let record = Record {
+        input: unit.path.to_string_lossy().into_owned(),
+        input_hex: unit.path.to_str().is_none().then(hex),
+        kind: unit.failure.kind.name(),
+        reason: &unit.failure.message,
+        stderr: String::from_utf8_lossy(&unit.failure.stderr).into_owned(),
+        attempts: unit.tried.attempts,
+        duke: &unit.tried.duke,
+        run_us: unit.tried.run_us,
+        failed_at: humantime::format_rfc3339_millis(unit.failed_at).to_string(),
+    };
+    let mut line = serde_json::to_vec(&record)?;
+    line.push(b'\n');
+    Ok(line)
 }
 
 enum Tidied {
@@ -138,20 +191,27 @@ enum Tidied {
     Kept,
 }
 
-/// Opens the file to append to it, and says where its end is. A line that was cut short there stays a line of its own.
-fn open_at_end(path: &Path) -> io::Result<(File, u64)> {
-    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
-    let end = file.seek(SeekFrom::End(0))?;
-    if end > 0 {
-        file.seek(SeekFrom::End(-1))?;
-        let mut last = [0];
-        file.read_exact(&mut last)?;
-        if last != *b"\n" {
-            file.write_all(b"\n")?;
-            return Ok((file, end + 1));
+impl Opened {
+    /// Opens the file to append to it. A line that was cut short at its end stays a line of its own.
+    fn at_end(path: &Path) -> io::Result<Opened> {
+        // A pipe or a terminal has no end, and a device must not be replaced by a file.
+        if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+            return Err(io::Error::other("it is not a regular file"));
         }
+        let open = || OpenOptions::new().read(true).append(true).create(true).open(path);
+        let mut file = when_there_are(open)?;
+        let mut end = file.seek(SeekFrom::End(0))?;
+        if end > 0 {
+            file.seek(SeekFrom::End(-1))?;
+            let mut last = [0];
+            file.read_exact(&mut last)?;
+            if last != *b"\n" {
+                file.write_all(b"\n")?;
+                end += 1;
+            }
+        }
+        Ok(Opened { file, begin: end, end })
     }
-    Ok((file, end))
 }
 
 /// Writes the lines that are to stay to another file, which then takes the place of this one.
@@ -196,7 +256,7 @@ fn keep_open(
             count += 1;
         }
     }
-    kept.flush()?;
+    files::close(kept.into_inner().map_err(IntoInnerError::into_error)?)?;
     if count == 0 {
         fs::remove_file(unfinished)?;
         fs::remove_file(path)?;
@@ -247,8 +307,8 @@ mod tests {
 
     fn run(folder: &Path, listed_all: bool, names: &[&str]) -> Option<PathBuf> {
         let (input, output) = (folder.join("in"), folder.join("out"));
-        let mut failures = FailureFile::new(failure_file(&output));
-        names.iter().for_each(|name| failures.record(&failed(name, None)));
+        let mut failures = FailureFile::open(failure_file(&output));
+        names.iter().for_each(|name| assert!(failures.record(&failed(name, None))));
         failures.finish(&Scope { input: &input, output: &output, listed_all }).unwrap()
     }
 
@@ -261,9 +321,9 @@ mod tests {
     fn each_failure_is_a_line_of_json_whatever_the_name() {
         let folder = folder(&[], &[]);
         let (input, output) = (folder.path().join("in"), folder.path().join("out"));
-        let mut failures = FailureFile::new(failure_file(&output));
-        failures.record(&failed(OsStr::from_bytes(b"a \n\"b"), Some(1500)));
-        failures.record(&failed(OsStr::from_bytes(b"\xff"), None));
+        let mut failures = FailureFile::open(failure_file(&output));
+        assert!(failures.record(&failed(OsStr::from_bytes(b"a \n\"b"), Some(1500))));
+        assert!(failures.record(&failed(OsStr::from_bytes(b"\xff"), None)));
         let path = failures.finish(&Scope { input: &input, output: &output, listed_all: true }).unwrap().unwrap();
         let expected = concat!(
             r#"{"input":"a \n\"b","kind":"trap","reason":"unreachable","stderr":"x�y","attempts":2,"duke":"d","#,

@@ -1,18 +1,15 @@
 //! Talk for people, on stderr.
 
-use std::{
-    io::{self, Write},
-    path::Path,
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use distwasm_proto::{
     exit::Exit,
     limits::FAILURES_SHOWN,
+    stderr,
     time::{Clock, Time},
 };
 
-use super::{Counts, FailedUnit, FailureFile, Reporter, Summary, progress::Progress};
+use super::{Counts, FailedUnit, FailureFile, Longest, Reporter, Summary, progress::Progress};
 
 /// Lines of a failed unit's stderr, and of a longer reason, that the summary shows.
 const LINES_SHOWN: usize = 5;
@@ -26,6 +23,7 @@ pub struct Human {
     waits_for: String,
     /// When the job began to wait for that, unless it was told.
     waits_since: Option<Time>,
+    longest: Option<Longest>,
     first_failures: Vec<FailedUnit>,
     failures: FailureFile,
 }
@@ -33,19 +31,26 @@ pub struct Human {
 /// Characters of one line of a guest's words that are shown.
 const LINE_CHARS_SHOWN: usize = 200;
 
+/// Characters of what a job waits for that are shown. The cause stands at its end, behind hosts and paths.
+const WAIT_CHARS_SHOWN: usize = 4000;
+
 /// How long a job may wait before it is worth a word. Most waits are over at once.
 const WAIT_TOLD_AFTER: Duration = Duration::from_secs(1);
 
-/// Writes a line to stderr. Where nobody can read it there is nobody to tell.
+/// Says a line to people.
 pub(super) fn talk(line: &str) {
-    let _written = writeln!(io::stderr(), "{line}");
+    stderr::say(line);
 }
 
 /// A name or a guest's words as one line that does nothing to a terminal: control characters are written as escapes.
-fn harmless(text: &str) -> String {
+pub(super) fn harmless(text: &str) -> String {
+    harmless_up_to(LINE_CHARS_SHOWN, text)
+}
+
+fn harmless_up_to(chars: usize, text: &str) -> String {
     let mut line = String::new();
     for (count, character) in text.chars().enumerate() {
-        if count == LINE_CHARS_SHOWN {
+        if count == chars {
             return line + " ...";
         }
         if character.is_control() && character != '\t' {
@@ -57,7 +62,7 @@ fn harmless(text: &str) -> String {
     line
 }
 
-fn harmless_path(path: &Path) -> String {
+pub(super) fn harmless_path(path: &Path) -> String {
     // A path is shown whole: it is what one would look for.
     path.to_string_lossy()
         .chars()
@@ -73,15 +78,28 @@ pub(super) fn megabytes(bytes: f64) -> String {
 impl Human {
     /// Somebody who tells of a run that begins now.
     pub fn new(clock: Clock, quiet: bool, verbose: bool, failures: FailureFile) -> Human {
-        Human {
+        let human = Human {
             clock,
             progress: Progress::new(quiet),
             quiet,
             verbose,
             waits_for: String::new(),
             waits_since: None,
+            longest: None,
             first_failures: Vec::new(),
             failures,
+        };
+        if let Some(error) = human.failures.error() {
+            let path = human.failures.path().display();
+            human.warn(&format!("failures cannot be kept in {path}: {error} (--failures names another file)"));
+        }
+        human
+    }
+
+    /// Says something that a user should know before the run.
+    pub fn warn(&self, what: &str) {
+        if !self.quiet {
+            self.progress.say(&format!("warning: {what}"));
         }
     }
 
@@ -100,8 +118,9 @@ impl Reporter for Human {
     }
 
     fn failed(&mut self, unit: FailedUnit) {
-        self.failures.record(&unit);
-        if self.verbose {
+        let is_kept = self.failures.record(&unit);
+        // What is nowhere else is said here.
+        if self.verbose || !is_kept {
             let reason = unit.failure.message.lines().next().unwrap_or_default();
             self.progress.say(&format!("failed: {}: {}", harmless_path(&unit.path), harmless(reason)));
         }
@@ -110,11 +129,15 @@ impl Reporter for Human {
         }
     }
 
-    fn state(&mut self, _slots: u32, _dukes: u32, waits_for: &str) {
+    fn waits(&mut self, waits_for: &str) {
         if self.waits_for != waits_for {
-            self.waits_for = harmless(waits_for);
+            self.waits_for = harmless_up_to(WAIT_CHARS_SHOWN, waits_for);
             self.waits_since = (!self.quiet && !waits_for.is_empty()).then(|| self.clock.now());
         }
+    }
+
+    fn longest(&mut self, longest: Option<Longest>) {
+        self.longest = longest;
     }
 
     fn progress(&mut self, counts: &Counts) {
@@ -122,7 +145,7 @@ impl Reporter for Human {
             self.waits_since = None;
             self.progress.say(&format!("waiting: {}", self.waits_for));
         }
-        self.progress.update(&self.clock, counts, &self.waits_for);
+        self.progress.update(&self.clock, counts, &self.waits_for, self.longest.as_ref());
     }
 }
 
@@ -145,11 +168,25 @@ pub fn print_summary(summary: &Summary, first_failures: &[FailedUnit], quiet: bo
     if quiet {
         return;
     }
+    if counts.newer > 0 {
+        let newer = match counts.newer {
+            1 => {
+                "1 of the skipped inputs is newer than its output; it runs again when that output is removed".to_owned()
+            }
+            newer => format!(
+                "{newer} of the skipped inputs are newer than their outputs; they run again when those outputs are removed"
+            ),
+        };
+        talk(&newer);
+    }
     if counts.gone > 0 {
         talk(&format!("{} of the earlier failures are skipped: they are no inputs any more", counts.gone));
     }
-    if summary.exit == Exit::Done && !summary.retry && counts.found + counts.done_before == 0 {
-        talk("there is no file below the input folder, so there is nothing to do");
+    if summary.exit == Exit::Done && counts.found + counts.done_before + counts.gone == 0 {
+        talk(match summary.retry {
+            false => "there is no file below the input folder, so there is nothing to do",
+            true => "no failures of earlier runs are known, so there is nothing to try again",
+        });
     }
     let seconds = summary.elapsed.as_secs_f64();
     talk(&format!(

@@ -10,9 +10,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use distwasm_proto::failure::Failure;
+use distwasm_proto::{failure::Failure, time::Time};
 
-pub use failures::{FailureFile, Scope, failure_file};
+pub use failures::{FailureFile, FailuresLost, Scope, failure_file};
 pub use human::{Human, print_summary};
 pub use summary::{Summary, print_json};
 
@@ -28,6 +28,8 @@ pub struct Counts {
     pub all_found: bool,
     /// Inputs that had their output before.
     pub done_before: u64,
+    /// Inputs among those that were changed after their outputs were written.
+    pub newer: u64,
     /// Inputs that were to be tried again, and are no inputs any more.
     pub gone: u64,
     /// Outputs that are in their place.
@@ -55,6 +57,17 @@ pub struct FailedUnit {
     pub failed_at: SystemTime,
 }
 
+/// The input that has been running longest.
+#[derive(Clone, Debug)]
+pub struct Longest {
+    /// The input, below the input folder.
+    pub path: PathBuf,
+    /// The host that it runs on.
+    pub duke: String,
+    /// Since when.
+    pub since: Time,
+}
+
 /// How an input was tried.
 #[derive(Clone, Debug, Default)]
 pub struct Tried {
@@ -72,8 +85,10 @@ pub trait Reporter: Send {
     fn skipped(&mut self, path: &Path, why: &str);
     /// An input failed.
     fn failed(&mut self, unit: FailedUnit);
-    /// What the job has changed, or what it waits for; empty if it does not wait.
-    fn state(&mut self, slots: u32, dukes: u32, waits_for: &str);
+    /// What the job waits for; empty if it does not wait.
+    fn waits(&mut self, waits_for: &str);
+    /// Which input has been running longest, if one is known that runs for long.
+    fn longest(&mut self, longest: Option<Longest>);
     /// Called about every [`PROGRESS_DRAWN_EVERY`].
     fn progress(&mut self, counts: &Counts);
 }

@@ -1,14 +1,24 @@
 //! How far a run is: a bar on a terminal, a line now and then otherwise.
 
-use std::{io::IsTerminal, time::Duration};
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use distwasm_proto::{
     limits::PROGRESS_EVERY,
+    stderr,
     time::{Clock, Time},
 };
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
+use rustix::termios::Winsize;
 
-use super::{Counts, human::megabytes};
+use super::{
+    Counts, Longest,
+    human::{harmless, harmless_path, megabytes},
+};
 
 /// Shows how far a run is.
 pub(super) enum Progress {
@@ -25,17 +35,18 @@ impl Progress {
         if quiet {
             return Progress::Hidden;
         }
-        if !std::io::stderr().is_terminal() {
+        if !io::stderr().is_terminal() {
             return Progress::Lines { next: Time::default().after(PROGRESS_EVERY) };
         }
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
+        let screen = Box::new(Screen::default());
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::term_like_with_hz(screen, 10));
         if let Ok(style) = ProgressStyle::with_template("{bar:20} {wide_msg}") {
             bar.set_style(style);
         }
         Progress::Bar(bar)
     }
 
-    pub(super) fn update(&mut self, clock: &Clock, counts: &Counts, waits_for: &str) {
+    pub(super) fn update(&mut self, clock: &Clock, counts: &Counts, waits_for: &str, longest: Option<&Longest>) {
         let now = clock.now();
         let settled = counts.done + counts.failed;
         match self {
@@ -46,11 +57,11 @@ impl Progress {
                 }
                 bar.set_length(counts.found);
                 bar.set_position(settled);
-                bar.set_message(describe(now, counts, waits_for));
+                bar.set_message(describe(now, counts, waits_for, longest));
             }
             Progress::Lines { next } if now >= *next => {
                 *next = now.after(PROGRESS_EVERY);
-                self.say(&describe(now, counts, waits_for));
+                self.say(&describe(now, counts, waits_for, longest));
             }
             Progress::Hidden | Progress::Lines { .. } => {}
         }
@@ -71,7 +82,71 @@ impl Progress {
     }
 }
 
-fn describe(now: Time, counts: &Counts, waits_for: &str) -> String {
+/// The terminal on stderr, drawn on without waiting for it.
+#[derive(Debug, Default)]
+struct Screen(Mutex<String>);
+
+impl Screen {
+    fn append(&self, text: impl Display) -> io::Result<()> {
+        let mut picture = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *picture += &text.to_string();
+        Ok(())
+    }
+
+    /// Columns and rows, as far as they are known.
+    fn size() -> (u16, u16) {
+        match rustix::termios::tcgetwinsize(io::stderr()) {
+            Ok(Winsize { ws_col: columns @ 1.., ws_row: rows @ 1.., .. }) => (columns, rows),
+            _ => (80, 20),
+        }
+    }
+}
+
+impl TermLike for Screen {
+    fn width(&self) -> u16 {
+        Screen::size().0
+    }
+
+    fn height(&self) -> u16 {
+        Screen::size().1
+    }
+
+    fn move_cursor_up(&self, lines: usize) -> io::Result<()> {
+        if lines == 0 { Ok(()) } else { self.append(format_args!("\x1b[{lines}A")) }
+    }
+
+    fn move_cursor_down(&self, lines: usize) -> io::Result<()> {
+        if lines == 0 { Ok(()) } else { self.append(format_args!("\x1b[{lines}B")) }
+    }
+
+    fn move_cursor_right(&self, columns: usize) -> io::Result<()> {
+        if columns == 0 { Ok(()) } else { self.append(format_args!("\x1b[{columns}C")) }
+    }
+
+    fn move_cursor_left(&self, columns: usize) -> io::Result<()> {
+        if columns == 0 { Ok(()) } else { self.append(format_args!("\x1b[{columns}D")) }
+    }
+
+    fn write_line(&self, line: &str) -> io::Result<()> {
+        self.append(format_args!("{line}\n"))
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        self.append(text)
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        self.append("\r\x1b[2K")
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let picture = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        stderr::draw(picture.into_bytes());
+        Ok(())
+    }
+}
+
+fn describe(now: Time, counts: &Counts, waits_for: &str, longest: Option<&Longest>) -> String {
     let settled = counts.done + counts.failed;
     let seconds = (now.0 as f64 / 1e6).max(1e-6);
     let rate = settled as f64 / seconds;
@@ -85,9 +160,38 @@ fn describe(now: Time, counts: &Counts, waits_for: &str) -> String {
     }
     let bytes = counts.bytes_sent + counts.bytes_written;
     text += &format!(", {} running, {rate:.0}/s, {}/s", counts.slots, megabytes(bytes as f64 / seconds));
-    if rate > 0.0 && counts.all_found {
-        let left = counts.found.saturating_sub(settled) as f64 / rate;
-        text += &format!(", {} left", HumanDuration(Duration::from_secs_f64(left.min(1e9))));
+    let left = counts.found.saturating_sub(settled);
+    // When all that is left is running, finished units say nothing of when it ends.
+    let is_last = left <= u64::from(counts.slots) && longest.is_some();
+    if rate > 0.0 && counts.all_found && left > 0 && !is_last {
+        let left = Duration::from_secs_f64((left as f64 / rate).clamp(1.0, 1e9));
+        text += &format!(", {} left", HumanDuration(left));
+    }
+    if let Some(Longest { path, duke, since }) = longest {
+        let running = Duration::from_secs(now.micros_since(*since) / 1_000_000);
+        let (path, duke) = (harmless_path(path), harmless(duke));
+        text += &format!(", longest: {path} for {} on {duke}", HumanDuration(running));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn no_time_is_left_only_when_nothing_is() {
+        let counts = Counts { found: 10_000, all_found: true, done: 9999, slots: 2, ..Counts::default() };
+        let longest = Longest { path: PathBuf::from("a/\x1bb"), duke: "here".to_owned(), since: Time(5_000_000) };
+        let at = |seconds: u64, counts: &Counts, longest| describe(Time(seconds * 1_000_000), counts, "", longest);
+        assert!(at(30, &counts, None).ends_with(", 1 second left"), "{}", at(30, &counts, None));
+        let told = at(30, &counts, Some(&longest));
+        assert!(told.ends_with("/s, longest: a/\\u{1b}b for 25 seconds on here"), "{told}");
+        let many = Counts { done: 5000, ..counts };
+        let told = at(30, &many, Some(&longest));
+        assert!(told.contains(", 30 seconds left, longest: "), "{told}");
+        assert!(!at(30, &Counts { done: 10_000, ..counts }, None).contains("left"));
+    }
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use distwasm_proto::exit::Exit;
+use distwasm_proto::{exit::Exit, files};
 use serde::Serialize;
 
 use super::Counts;
@@ -41,6 +41,7 @@ struct Json<'a> {
     failed: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     gone: Option<u64>,
+    newer: u64,
     seconds: f64,
     units_per_second: f64,
     bytes_sent: u64,
@@ -73,6 +74,7 @@ pub fn print_json(summary: &Summary) -> io::Result<()> {
         skipped: counts.done_before,
         failed: counts.failed,
         gone: summary.retry.then_some(counts.gone),
+        newer: counts.newer,
         seconds: summary.elapsed.as_secs_f64(),
         units_per_second: summary.units_per_second(),
         bytes_sent: counts.bytes_sent,
@@ -82,7 +84,7 @@ pub fn print_json(summary: &Summary) -> io::Result<()> {
     };
     let mut line = serde_json::to_string(&json)?;
     line.push('\n');
-    match io::stdout().write_all(line.as_bytes()) {
+    match io::stdout().write_all(line.as_bytes()).and_then(|()| files::close_stdout()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written,
     }

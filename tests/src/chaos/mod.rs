@@ -1,6 +1,6 @@
 //! Trouble for real processes, from a seed: peasants, dukes, kings and queens are killed, peasants and dukes are stopped,
-//! links are cut, frozen, delayed and throttled, while queens run one job after the other. Every output must be right,
-//! whole, and there once.
+//! links are cut, frozen, delayed and throttled, file systems fail late, and everybody has few descriptors, while queens
+//! run one job after the other. Every output must be right, whole, and there once.
 
 mod proxy;
 
@@ -10,7 +10,7 @@ use distwasm_proto::time::Clock;
 use fastrand::Rng;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::real::{King, Place, Process, guest, memory_bytes, peasants_of, runs, until};
+use crate::real::{King, Place, Process, after, fail_late, guest, memory_bytes, peasants_of, runs, until};
 
 pub use proxy::{Proxy, Weather};
 
@@ -33,13 +33,16 @@ pub struct Toll {
     troubles: BTreeMap<&'static str, u64>,
     /// Units that failed because their peasants were killed three times.
     given_up: u64,
+    /// Outputs that were lost when they were closed, and written again by a later queen.
+    lost: u64,
 }
 
 impl fmt::Display for Toll {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let troubles: Vec<String> = self.troubles.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        let Toll { jobs, given_up, .. } = self;
-        write!(f, "{jobs} jobs of {UNITS} units, {given_up} units given up; {}", troubles.join(", "))
+        let Toll { jobs, given_up, lost, .. } = self;
+        let troubles = troubles.join(", ");
+        write!(f, "{jobs} jobs of {UNITS} units, {given_up} units given up, {lost} outputs lost and found; {troubles}")
     }
 }
 
@@ -72,9 +75,10 @@ struct Chaos {
 pub fn run(seed: u64, seconds: u64) -> Toll {
     let clock = Clock::start();
     let place = Place::default();
-    let king = new_king(&place);
+    let mut random = Rng::with_seed(seed);
+    let king = new_king(&place, &mut random);
     let door = Proxy::start(&king.address);
-    let (random, memory, toll) = (Rng::with_seed(seed), BTreeMap::new(), Toll::default());
+    let (memory, toll) = (BTreeMap::new(), Toll::default());
     let mut chaos = Chaos { random, king, door, place, farms: Vec::new(), memory, toll };
     for number in 0..DUKES {
         let farm = chaos.new_farm(number);
@@ -89,15 +93,21 @@ pub fn run(seed: u64, seconds: u64) -> Toll {
 }
 
 /// A king who does not wait long for queens that were killed.
-fn new_king(place: &Place) -> King {
-    place.king_with(&["--grace", "5s"])
+fn new_king(place: &Place, random: &mut Rng) -> King {
+    place.king_after(&few_descriptors(random), &["--grace", "5s"])
+}
+
+/// Some more descriptors than a process can do without.
+fn few_descriptors(random: &mut Rng) -> String {
+    format!("ulimit -n {}", random.u32(40..120))
 }
 
 impl Chaos {
-    fn new_farm(&self, number: usize) -> Farm {
+    fn new_farm(&mut self, number: usize) -> Farm {
         let proxy = Proxy::start(&self.king.address);
         let cache = self.place.path().join(format!("cache-{number}"));
-        let duke = self.place.duke_at(&proxy.address, &["--cache", cache.to_str().unwrap()]);
+        let duke = self.place.duke_command_at(&proxy.address, &["--cache", cache.to_str().unwrap()]);
+        let duke = self.place.start(&mut after(&few_descriptors(&mut self.random), &duke), "duke");
         Farm { duke, proxy, stopped: Vec::new() }
     }
 
@@ -119,15 +129,24 @@ impl Chaos {
             }
         }
         self.make_peace();
-        let ended = queen.finish();
+        let mut ended = queen.finish();
+        assert!(matches!(ended.status, Some(0 | 1)), "{}", ended.stderr);
+        let lost = failures(&place).into_iter().filter(|(_, kind)| kind == "output").count();
+        if lost > 0 {
+            // They are told of, and nobody takes them for done.
+            assert_eq!(ended.status, Some(1), "{}", ended.stderr);
+            self.toll.lost += lost as u64;
+            ended = place.start_queen_at(&self.door.address, guest("slow.wat"), &[]).finish();
+            assert!(matches!(ended.status, Some(0 | 1)), "{}", ended.stderr);
+        }
         let outputs = place.outputs();
         let failures = failures(&place);
-        assert!(matches!(ended.status, Some(0 | 1)), "{}", ended.stderr);
+        assert!(failures.values().all(|kind| kind == "killed"), "{failures:?}");
         for number in 0..UNITS {
             let name = PathBuf::from(format!("{}/{number}", number % 7));
             match outputs.get(&name) {
                 Some(output) => assert_eq!(output, format!("slow {number}").as_bytes()),
-                None => assert!(failures.contains(&name.display().to_string()), "nothing of {}", name.display()),
+                None => assert!(failures.contains_key(&name.display().to_string()), "nothing of {}", name.display()),
             }
         }
         assert_eq!(outputs.len() + failures.len(), UNITS as usize, "{:?}\n{}", outputs.keys(), ended.stderr);
@@ -148,14 +167,23 @@ impl Chaos {
         }
     }
 
-    fn new_queen(&self, place: &Place) -> Process {
-        place.start_queen_at(&self.door.address, guest("slow.wat"), &[])
+    fn new_queen(&mut self, place: &Place) -> Process {
+        let mut queen = place.queen_command(guest("slow.wat"));
+        queen.args(["--king-address", &self.door.address]);
+        let mut queen = after(&few_descriptors(&mut self.random), &queen);
+        if self.random.u8(..3) == 0 {
+            fs::create_dir_all(place.output()).unwrap();
+            fail_late(&mut queen, &place.output().canonicalize().unwrap().join(""), libc::EIO);
+            queen.env("LATE_ONE_IN", self.random.u32(2..100).to_string());
+            *self.toll.troubles.entry("disks that fail late").or_default() += 1;
+        }
+        place.start(&mut queen, "queen")
     }
 
     /// Kills the king, and has another take his place.
     fn replace_king(&mut self) {
         self.king.process.signal(Signal::KILL);
-        self.king = new_king(&self.place);
+        self.king = new_king(&self.place, &mut self.random);
         self.door.lead_to(&self.king.address);
         self.farms.iter().for_each(|farm| farm.proxy.lead_to(&self.king.address));
     }
@@ -248,14 +276,10 @@ fn signal(process: u32, signal: Signal) {
     let _sent = kill_process(Pid::from_raw(process.cast_signed()).unwrap(), signal);
 }
 
-/// The units that failed, by name: killed each time, for nothing else is wrong with them.
-fn failures(place: &Place) -> Vec<String> {
+/// The units that failed, by name, and how.
+fn failures(place: &Place) -> BTreeMap<String, String> {
     let text = fs::read_to_string(place.path().join("output.failures.jsonl")).unwrap_or_default();
     let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    lines
-        .map(|line| {
-            assert_eq!(line["kind"], "killed", "{line}");
-            line["input"].as_str().unwrap().to_owned()
-        })
-        .collect()
+    let word = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    lines.map(|line| (word(&line["input"]), word(&line["kind"]))).collect()
 }

@@ -4,6 +4,7 @@
 //! the last state when it does not come true. The logs of all processes are shown when a test fails.
 
 mod guests;
+mod hardship;
 mod process;
 
 use std::{
@@ -22,6 +23,7 @@ use distwasm_proto::time::Clock;
 use tempfile::TempDir;
 
 pub use guests::guest;
+pub use hardship::{after, fail_late, stranger};
 pub use process::{Finished, Process, memory_bytes, peak_memory_bytes, peak_memory_of_children, peasants_of, runs};
 
 /// How long a test waits for anything. Far longer than it takes, so that a loaded machine fails no test.
@@ -131,7 +133,7 @@ impl Place {
         assert_eq!(outputs, expected);
     }
 
-    /// All files below the output folder, with their contents.
+    /// All files below the output folder, with their contents, but for the note that a killed queen leaves.
     pub fn outputs(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut files = BTreeMap::new();
         let mut folders = vec![PathBuf::new()];
@@ -142,6 +144,8 @@ impl Place {
                 let path = folder.join(entry.file_name());
                 if entry.file_type().unwrap().is_dir() {
                     folders.push(path);
+                } else if path == Path::new(".distwasm-job") {
+                    continue;
                 } else {
                     // An unfinished output may get its name, or vanish, between the two looks.
                     files.extend(fs::read(entry.path()).ok().map(|content| (path, content)));
@@ -189,9 +193,12 @@ impl Place {
 
     /// Starts a queen who looks for a king at this address.
     pub fn start_queen_at(&self, address: &str, guest: impl AsRef<Path>, args: &[&str]) -> Process {
-        let mut command = self.queen_command(guest);
-        command.arg("--king-address").arg(address).args(args);
-        Process::start(&mut command, "queen", self.path())
+        self.start(self.queen_command(guest).arg("--king-address").arg(address).args(args), "queen")
+    }
+
+    /// Starts a command of this place.
+    pub fn start(&self, command: &mut Command, name: &str) -> Process {
+        Process::start(command, name, self.path())
     }
 
     /// Starts a king, and waits until he listens.
@@ -201,10 +208,15 @@ impl Place {
 
     /// Starts a king with these flags, and waits until he listens.
     pub fn king_with(&self, args: &[&str]) -> King {
+        self.king_after("", args)
+    }
+
+    /// The same behind lines of a shell, which may set limits.
+    pub fn king_after(&self, shell: &str, args: &[&str]) -> King {
         let port_file = self.path().join(format!("port-{}", fs::read_dir(self.path()).unwrap().count()));
         let mut command = self.command("king");
         command.args(["--port", "0", "--http", "127.0.0.1:0", "--port-file"]).arg(&port_file).args(args);
-        let process = Process::start(&mut command, "king", self.path());
+        let process = self.start(&mut after(shell, &command), "king");
         let address = until(
             "the king's port file",
             || fs::read_to_string(&port_file).ok().map(|text| text.trim().to_owned()),
@@ -221,9 +233,14 @@ impl Place {
 
     /// Starts a duke who looks for a king at this address.
     pub fn duke_at(&self, address: &str, args: &[&str]) -> Process {
+        self.start(&mut self.duke_command_at(address, args), "duke")
+    }
+
+    /// The same, not started.
+    pub fn duke_command_at(&self, address: &str, args: &[&str]) -> Command {
         let mut command = self.command("duke");
         command.args(["--king-address", address, "--num-cpus", "2", "--ram-limit", "2048"]).args(args);
-        Process::start(&mut command, "duke", self.path())
+        command
     }
 }
 

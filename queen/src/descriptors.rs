@@ -1,0 +1,48 @@
+//! What is done while all descriptors of this process, or of the machine, are in use: wait a little. They are counted
+//! before slots are promised, but others on the same machine may take them.
+
+use std::{io, thread, time::Duration};
+
+use rustix::io::Errno;
+
+/// How often something is tried, and the pause in between: ten seconds in all.
+const TRIES: u32 = 200;
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Opens something, and tries again for a while when there is no descriptor for it.
+///
+/// # Errors
+///
+/// What the last try said.
+pub fn when_there_are<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 1..TRIES {
+        match open() {
+            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) => {
+                thread::park_timeout(PAUSE);
+            }
+            opened => return opened,
+        }
+    }
+    open()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_want_of_descriptors_is_waited_out() {
+        let mut left = 2;
+        let opened = when_there_are(|| {
+            left -= 1;
+            if left > 0 { Err(Errno::MFILE.into()) } else { Ok(left) }
+        });
+        assert_eq!(opened.unwrap(), 0);
+        let mut tries = 0;
+        let refused: io::Result<()> = when_there_are(|| {
+            tries += 1;
+            Err(Errno::ACCESS.into())
+        });
+        assert!(refused.is_err() && tries == 1);
+    }
+}

@@ -1,0 +1,105 @@
+//! Gives a name to what is whole, and never takes the name from something that has it already.
+
+use std::{ffi::OsStr, io, os::fd::AsFd};
+
+use rustix::{
+    fs::{AtFlags, linkat, renameat, statat, unlinkat},
+    io::Errno,
+};
+
+/// Renames a file or a folder to a name that nothing has.
+///
+/// # Errors
+///
+/// `AlreadyExists` when something has the name, and whatever else the system says. Nothing is renamed then.
+pub fn rename_new(from_folder: impl AsFd, from: &OsStr, to_folder: impl AsFd, to: &OsStr) -> io::Result<()> {
+    let ways = [rename_no_replace, link_and_unlink, look_and_rename];
+    let (from_folder, to_folder) = (from_folder.as_fd(), to_folder.as_fd());
+    let mut refused = Errno::NOSYS;
+    for way in ways {
+        match way((from_folder, from), (to_folder, to)) {
+            Ok(()) => return Ok(()),
+            Err(error) if is_unsupported(error) => refused = error,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(refused.into())
+}
+
+/// A file below an open folder.
+type Place<'a> = (std::os::fd::BorrowedFd<'a>, &'a OsStr);
+
+/// Whether a file system does not know how to do this; another way may do. Folders cannot be linked.
+fn is_unsupported(error: Errno) -> bool {
+    matches!(error, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::MLINK)
+}
+
+#[cfg(target_os = "linux")]
+fn rename_no_replace(from: Place<'_>, to: Place<'_>) -> Result<(), Errno> {
+    use rustix::fs::{RenameFlags, renameat_with};
+    renameat_with(from.0, from.1, to.0, to.1, RenameFlags::NOREPLACE)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn rename_no_replace(_: Place<'_>, _: Place<'_>) -> Result<(), Errno> {
+    Err(Errno::NOSYS)
+}
+
+/// NFS has no other way.
+fn link_and_unlink(from: Place<'_>, to: Place<'_>) -> Result<(), Errno> {
+    linkat(from.0, from.1, to.0, to.1, AtFlags::empty())?;
+    // It has its name; a second one that stays is removed by the next run.
+    let _removed = unlinkat(from.0, from.1, AtFlags::empty());
+    Ok(())
+}
+
+/// Where a file system can do neither, whatever appears between the two calls is replaced.
+fn look_and_rename(from: Place<'_>, to: Place<'_>) -> Result<(), Errno> {
+    match statat(to.0, to.1, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Err(Errno::EXIST),
+        Err(Errno::NOENT) => renameat(from.0, from.1, to.0, to.1),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, File},
+        os::unix::fs::symlink,
+    };
+
+    use super::*;
+
+    #[test]
+    fn each_way_gives_a_new_name_and_takes_none() {
+        for way in [rename_no_replace, link_and_unlink, look_and_rename] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = |name: &str| folder.path().join(name);
+            let opened = File::open(folder.path()).unwrap();
+            let rename = |to: &str| way((opened.as_fd(), "from".as_ref()), (opened.as_fd(), to.as_ref()));
+            fs::write(path("from"), "new").unwrap();
+            fs::write(path("file"), "old").unwrap();
+            fs::create_dir(path("folder")).unwrap();
+            symlink("nowhere", path("link")).unwrap();
+            for taken in ["file", "folder", "link"] {
+                assert_eq!(rename(taken), Err(Errno::EXIST), "{taken}");
+            }
+            assert_eq!(fs::read_to_string(path("file")).unwrap(), "old");
+            rename("to").unwrap();
+            assert_eq!(fs::read_to_string(path("to")).unwrap(), "new");
+            assert!(!path("from").exists());
+        }
+    }
+
+    #[test]
+    fn folders_are_renamed_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = File::open(folder.path()).unwrap();
+        fs::create_dir(folder.path().join("from")).unwrap();
+        rename_new(&opened, "from".as_ref(), &opened, "to".as_ref()).unwrap();
+        assert!(folder.path().join("to").is_dir());
+        // Without the first way, as on file systems that do not know it.
+        assert_eq!(link_and_unlink((opened.as_fd(), "to".as_ref()), (opened.as_fd(), "x".as_ref())), Err(Errno::PERM));
+    }
+}
