@@ -3,8 +3,8 @@
 //! A compiled program is trusted: peasants map it without a check. So the folder belongs to the duke's user alone, and
 //! whatever is in it gets its name only when it is whole. Several dukes may use one folder.
 //!
-//! A duke removes what was not used for long. It never removes what a user keeps: the folder carries a marker that only
-//! an empty folder or an unmarked cache gets, and only names that a duke gives are looked at.
+//! A duke removes what was not used for long, and never files of a user: the folder carries a marker that only an empty
+//! folder or an unmarked cache gets, and only names that a duke gives are removed.
 
 use std::{
     ffi::OsString,
@@ -14,7 +14,11 @@ use std::{
     time::SystemTime,
 };
 
-use distwasm_proto::{digest::Digest, files, limits::CACHE_BYTES_MAX};
+use distwasm_proto::{
+    digest::Digest,
+    files,
+    limits::{CACHE_BYTES_MAX, COMPILE_WITHIN},
+};
 use thiserror::Error;
 use tracing::{debug, warn};
 
@@ -95,11 +99,16 @@ impl Cache {
     /// Makes sure that nothing but a cache is in the folder.
     fn claim(&self) -> Result<(), CacheError> {
         let marker = self.folder.join(MARKER);
-        if fs::read(&marker).is_ok_and(|text| text == MARKER_TEXT.as_bytes()) {
+        let is_marker_size = |found: fs::Metadata| found.is_file() && found.len() == MARKER_TEXT.len() as u64;
+        if fs::symlink_metadata(&marker).is_ok_and(is_marker_size)
+            && fs::read(&marker).is_ok_and(|text| text == MARKER_TEXT.as_bytes())
+        {
             return Ok(());
         }
         let cannot_make = |source| CacheError::Make { path: self.folder.clone(), source };
-        for (folder, is_own) in [(self.folder.clone(), is_own as fn(&str) -> bool), (self.shares(), is_own_share)] {
+        for (folder, is_own) in
+            [(self.folder.clone(), is_cache_name as fn(&str) -> bool), (self.shares(), is_own_share)]
+        {
             let entries = match fs::read_dir(&folder) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 entries => entries.map_err(cannot_make)?,
@@ -187,7 +196,11 @@ impl Cache {
         let mut entries = Vec::new();
         for entry in fs::read_dir(&self.folder)?.flatten() {
             let (path, Ok(metadata)) = (entry.path(), entry.metadata()) else { continue };
-            if entry.file_name().to_str().is_some_and(is_own_program) && metadata.is_file() {
+            // What is being compiled is not in use as far as anybody can see; it is left alone while it may be.
+            let age = now().duration_since(metadata.modified()?).unwrap_or_default();
+            let may_be_growing = path.extension().is_some_and(|end| end == "tmp") && age <= COMPILE_WITHIN;
+            let is_own = entry.file_name().to_str().is_some_and(is_own_program);
+            if is_own && metadata.is_file() && !may_be_growing {
                 entries.push(Entry { path, is_share: false, bytes: metadata.len(), used: metadata.modified()? });
             }
         }
@@ -208,14 +221,14 @@ impl Cache {
 }
 
 /// Whether a duke gives such a name in the folder of a cache.
-fn is_own(name: &str) -> bool {
+fn is_cache_name(name: &str) -> bool {
     let is_seat = name.strip_prefix("seat-").is_some_and(|number| number.parse::<usize>().is_ok());
     // Another duke may be about to put its marker there.
     let is_marker = name.starts_with(".distwasm-") && name.ends_with(MARKER);
     is_seat || is_marker || name == SHARES || is_own_program(name)
 }
 
-/// Whether it is that of a compiled program, whole or not.
+/// Whether a duke gives this name to a compiled program, finished or not.
 fn is_own_program(name: &str) -> bool {
     let Some((digest, rest)) = name.split_once('-') else { return false };
     let is_whole = rest.strip_suffix(".cwasm").is_some_and(|rest| {
@@ -225,10 +238,10 @@ fn is_own_program(name: &str) -> bool {
     is_digest(digest) && (is_whole || rest.ends_with(".tmp"))
 }
 
-/// Whether it is that of a shared directory, whole or not.
+/// Whether a duke gives this name to a shared directory, finished or not.
 fn is_own_share(name: &str) -> bool {
-    let (digest, rest) = name.split_once('.').unwrap_or((name, ".tmp"));
-    is_digest(digest) && rest.ends_with("tmp")
+    let unfinished = name.split_once('.').filter(|(_, rest)| rest.ends_with("tmp"));
+    is_digest(unfinished.map_or(name, |(digest, _)| digest))
 }
 
 fn is_digest(text: &str) -> bool {
@@ -271,6 +284,10 @@ mod tests {
         let cache = open(&folder).unwrap();
         let own = [cache.path(&recipe()), cache.unfinished_program(recipe().digest)];
         own.iter().for_each(|path| fs::write(path, "own").unwrap());
+        // A compiler that is at work now, and one that died long ago.
+        let growing = cache.unfinished_program(recipe().digest);
+        fs::write(&growing, "own").unwrap();
+        fs::File::options().append(true).open(&own[1]).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
         fs::create_dir(cache.share(recipe().digest)).unwrap();
         let foreign = ["thesis.cwasm", "notes.tmp", "shares/photos", "shares/ab.tmp"].map(|name| folder.join(name));
         foreign.iter().for_each(|path| fs::write(path, "foreign").unwrap());
@@ -279,6 +296,7 @@ mod tests {
         std::os::unix::fs::symlink(place.path(), cache.share(Digest::of([b"x".as_slice()]))).unwrap();
         open(&folder).unwrap().evict_to(0);
         assert!(own.iter().all(|path| !path.exists()) && !cache.share(recipe().digest).exists());
+        assert!(growing.exists());
         assert!(foreign.iter().all(|path| path.exists()) && folder.join("shares/album").exists());
         assert!(place.path().exists());
     }

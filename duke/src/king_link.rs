@@ -126,7 +126,7 @@ pub(crate) struct Way {
     wait: Duration,
     clock: Clock,
     /// What was said of a king that cannot be reached.
-    told: Repeats,
+    repeats: Repeats,
     /// Links so far.
     links: u64,
     dialing: Option<Dialing>,
@@ -156,7 +156,7 @@ impl Way {
             backoff: Backoff::default(),
             wait: Duration::ZERO,
             clock: Clock::start(),
-            told: Repeats::default(),
+            repeats: Repeats::default(),
             links: 0,
             dialing: None,
             link: None,
@@ -189,7 +189,7 @@ impl Way {
             self.wait = self.backoff.next(fastrand::f64());
             match dialed {
                 Ok(king) => return Arrival::Connected(king),
-                Err(error) => match self.told.note(self.clock.now(), &error.to_string()) {
+                Err(error) => match self.repeats.count(self.clock.now(), &error.to_string()) {
                     Some(tries) => warn!(king = %self.address, %error, tries, "no link to the king; trying again"),
                     None => debug!(king = %self.address, %error, "no king yet"),
                 },
@@ -223,7 +223,7 @@ impl Way {
     /// The king took the duke: the next search for him begins anew.
     pub(crate) fn on_welcome(&mut self) {
         info!(king = %self.address, "serving the king");
-        self.told.forget();
+        self.repeats.forget();
         self.backoff = Backoff::up_to(RETURN_BACKOFF_MAX);
     }
 

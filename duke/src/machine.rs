@@ -1,20 +1,20 @@
 //! What this machine has, as far as this process may use it.
 
-use std::{fs, num::NonZero, path::PathBuf};
+use std::{fs, num::NonZero};
 
 use distwasm_proto::{
+    allowance,
     limits::{
         DUKE_CPUS_MAX, DUKE_DESCRIPTORS, DUKE_RAM_BYTES_MAX, DUKE_THREADS, NAME_BYTES_MAX, PEASANT_DESCRIPTORS,
         PEASANT_THREADS, UNKNOWN_MEMORY_SLOT_BYTES,
     },
-    process,
 };
 use tracing::warn;
 
 /// The machine's name.
 pub fn hostname() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    // The king refuses what could not be shown.
+    // The king refuses names with control characters.
     let is_name = !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control);
     if is_name { name } else { "unnamed".to_owned() }
 }
@@ -34,11 +34,13 @@ pub fn cpus() -> u32 {
 /// Bytes of memory that this process may use: the machine's, or less where a cgroup limits it; `None` if nothing says.
 pub fn memory_bytes() -> Option<u64> {
     let machine = meminfo_total(&fs::read_to_string("/proc/meminfo").unwrap_or_default()).or_else(sysinfo_total);
-    let known = machine.into_iter().chain(cgroup_limits()).filter(|bytes| (1..=DUKE_RAM_BYTES_MAX).contains(bytes));
+    let groups = allowance::cgroup_limits("memory", "memory.max", "memory.limit_in_bytes");
+    let groups = groups.into_iter().map(|(_, bytes)| bytes);
+    let known = machine.into_iter().chain(groups).filter(|bytes| (1..=DUKE_RAM_BYTES_MAX).contains(bytes));
     known.min()
 }
 
-/// What guests may take when nobody says: half of the machine's memory.
+/// Memory of guests by default: half of the machine's.
 pub fn guest_memory_bytes(cpus: u32) -> u64 {
     memory_bytes().map_or_else(
         || {
@@ -57,8 +59,8 @@ pub fn peasants_that_fit(wanted: u32) -> (u32, Option<&'static str>) {
     let fit = |left: Option<u64>, own: u64, each: u64| {
         left.map_or(u32::MAX, |left| u32::try_from(left.saturating_sub(own) / each).unwrap_or(u32::MAX))
     };
-    let descriptors = fit(process::descriptors_left(), DUKE_DESCRIPTORS, PEASANT_DESCRIPTORS);
-    let processes = fit(process::processes_left(), DUKE_THREADS, PEASANT_THREADS);
+    let descriptors = fit(allowance::descriptors_left(), DUKE_DESCRIPTORS, PEASANT_DESCRIPTORS);
+    let processes = fit(allowance::processes_left(), DUKE_THREADS, PEASANT_THREADS);
     let (fit, bound) = if descriptors <= processes {
         (descriptors, "its limit of open files (`ulimit -n`)")
     } else {
@@ -77,31 +79,6 @@ fn meminfo_total(text: &str) -> Option<u64> {
 fn sysinfo_total() -> Option<u64> {
     let info = rustix::system::sysinfo();
     info.totalram.checked_mul(u64::from(info.mem_unit))
-}
-
-/// The limits of this process's cgroup and all above it; version 2, and version 1's own group.
-fn cgroup_limits() -> Vec<u64> {
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    // In a container without a view of its own group, the group is the root of what it sees.
-    let mut files = vec![PathBuf::from("/sys/fs/cgroup/memory.max")];
-    for line in groups.lines() {
-        let mut parts = line.splitn(3, ':');
-        let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else { continue };
-        let path = path.trim_start_matches('/');
-        if controllers.is_empty() {
-            let folder = PathBuf::from("/sys/fs/cgroup").join(path);
-            files.extend(
-                folder
-                    .ancestors()
-                    .take_while(|folder| folder.starts_with("/sys/fs/cgroup"))
-                    .map(|f| f.join("memory.max")),
-            );
-        } else if controllers.split(',').any(|controller| controller == "memory") {
-            files.push(PathBuf::from("/sys/fs/cgroup/memory").join(path).join("memory.limit_in_bytes"));
-        }
-    }
-    // A group without a limit says "max", and the root has no such file.
-    files.into_iter().filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok()).collect()
 }
 
 /// What tells this machine, since it was switched on, from every other; empty where the system does not say.

@@ -2,12 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches};
 use distwasm_duke::{BLOCKING_THREADS, options::Options};
 use distwasm_proto::{flags, process, stop::Stop};
 
 fn main() -> ExitCode {
-    let options = Options::from_arg_matches(&flags::matches(Options::command())).unwrap_or_else(|error| error.exit());
+    let options = flags::parse::<Options>();
     process::serve(options.log_format, BLOCKING_THREADS, || run(options))
 }
 

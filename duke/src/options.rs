@@ -17,7 +17,7 @@ use crate::{Settings, machine};
 
 /// Offers this machine's processors to a distwasm king, and runs peasants for him.
 ///
-/// May be started before the king; it keeps trying. Ctrl-C or SIGTERM: takes nothing new, and ends when what it runs is
+/// May be started before the king; it keeps trying. Ctrl-C, SIGTERM or SIGHUP: takes nothing new, and ends when what it runs is
 /// done; a second one ends it at once.
 #[derive(Debug, Parser)]
 #[command(name = "duke", version, args_override_self = true)]
@@ -81,13 +81,12 @@ impl Options {
     /// What holds, with defaults for what was not said.
     pub fn settings(self) -> Settings {
         let offer = Offer { cpus: self.num_cpus, ram_mb: self.ram_limit };
-        let mut settings =
-            Settings::of_this_machine(KingAddress::Tcp(self.king_address), offer, self.peasant, self.cache);
-        if let Some(hostname) = self.hostname {
-            settings.hostname = hostname;
+        Settings {
+            hostname: self.hostname.unwrap_or_else(machine::hostname),
+            labels: self.labels.into_iter().collect(),
+            grace: self.grace,
+            ..Settings::of_this_machine(KingAddress::Tcp(self.king_address), offer, self.peasant, self.cache)
         }
-        (settings.labels, settings.grace) = (self.labels.into_iter().collect(), self.grace);
-        settings
     }
 }
 
@@ -141,7 +140,7 @@ fn cache_folder() -> PathBuf {
     let temporary = env::temp_dir().join(format!("distwasm-{}", rustix::process::geteuid().as_raw()));
     match absolute("HOME") {
         Some(home) if home.is_dir() => home.join(".cache/distwasm"),
-        // A user whom the system gives no home has one that does not exist, and that is not to be made.
+        // System users often have a HOME that does not exist; it is not created.
         Some(home) => {
             let (home, cache) = (home.display(), temporary.display());
             info!(%home, %cache, "HOME is not a folder; compiled programs are kept elsewhere (--cache)");

@@ -1,4 +1,4 @@
-//! Whether a program would run on this machine, without a king and without a unit: what a job does before its first unit.
+//! Tries, without a king and without a unit, whether a program runs on this machine: what a job does before its first unit.
 
 use std::sync::Arc;
 
@@ -29,12 +29,13 @@ use crate::{
 pub enum RehearsalError {
     #[error("{}", .0.message)]
     Unfit(Failure),
-    /// The program may be fine; this machine cannot tell.
+    /// This machine cannot tell; the program may be fine.
     #[error("{0}")]
     Impossible(String),
 }
 
-/// Compiles a program, unless that was done before, and has a peasant initialise it as it is to be called.
+/// Compiles a program, unless that was done before, and has a peasant initialise it as it is to be called, with so much
+/// memory.
 ///
 /// # Errors
 ///
@@ -44,6 +45,7 @@ pub async fn rehearse(
     program: Payload,
     guest: &GuestSettings,
     archives: &[(Digest, Payload)],
+    memory_bytes: u64,
 ) -> Result<(), RehearsalError> {
     let impossible = RehearsalError::Impossible;
     let spawner = Spawner::start(&settings.peasant).map_err(|error| impossible(error.to_string()))?;
@@ -64,11 +66,15 @@ pub async fn rehearse(
         let Some(archive) = archive else { continue };
         let kept = match cache.find_share(share.digest) {
             Some(kept) => kept,
-            None => cache.keep_share(share.digest, archive).map_err(|error| impossible(chain(&error)))?,
+            None => {
+                let (cache, digest, archive) = (cache.clone(), share.digest, archive.clone());
+                let kept = tokio::task::spawn_blocking(move || cache.keep_share(digest, &archive));
+                let kept = kept.await.map_err(|error| impossible(error.to_string()))?;
+                kept.map_err(|error| impossible(chain(&error)))?
+            }
         };
         folders.push(kept);
     }
-    let memory_bytes = settings.ram_bytes / u64::from(settings.cpus.max(1));
     let work = Work { compiled, memory_bytes, guest: Arc::new(guest.clone()), folders };
     initialise(work, spawner).await
 }
@@ -80,7 +86,7 @@ async fn initialise(work: Work, spawner: Spawner) -> Result<(), RehearsalError> 
     let listen = async {
         let first = timeout(START_WITHIN, said.recv()).await;
         handle.kill();
-        // Its life ends with its last word.
+        // The channel closes when the peasant has ended.
         while said.recv().await.is_some() {}
         first
     };

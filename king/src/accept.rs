@@ -1,6 +1,6 @@
 //! Accepts connections, and goes on when one cannot be accepted.
 //!
-//! A king with no descriptor left cannot accept, and is asked again at once: without a pause it would do nothing else.
+//! Without a free descriptor, accepting fails at once each time; a pause keeps the king from spinning.
 
 use std::{
     io::{self, ErrorKind},
@@ -27,17 +27,17 @@ use tracing::{debug, warn};
 pub struct Connections {
     listener: TcpListener,
     clock: Clock,
-    told: Repeats,
-    /// The next pause, and the one that lasts.
+    repeats: Repeats,
+    /// The pause after the next error.
     pause: Duration,
     pausing: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connections {
-    /// Nobody was accepted yet.
+    /// Nothing has been accepted yet.
     pub fn new(listener: TcpListener) -> Connections {
-        let (clock, told) = (Clock::start(), Repeats::default());
-        Connections { listener, clock, told, pause: ACCEPT_PAUSE_FIRST, pausing: None }
+        let (clock, repeats) = (Clock::start(), Repeats::default());
+        Connections { listener, clock, repeats, pause: ACCEPT_PAUSE_FIRST, pausing: None }
     }
 
     fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<(TcpStream, SocketAddr)> {
@@ -48,14 +48,17 @@ impl Connections {
             }
             match ready!(self.listener.poll_accept(context)) {
                 Ok(accepted) => {
-                    self.pause = ACCEPT_PAUSE_FIRST;
+                    if self.pause > ACCEPT_PAUSE_FIRST {
+                        self.pause = ACCEPT_PAUSE_FIRST;
+                        self.repeats.forget();
+                    }
                     return Poll::Ready(accepted);
                 }
                 Err(error) if is_of_one_connection(&error) => {
                     debug!(%error, "a connection broke before it was accepted");
                 }
                 Err(error) => {
-                    if let Some(refusals) = self.told.note(self.clock.now(), &error.to_string()) {
+                    if let Some(refusals) = self.repeats.count(self.clock.now(), &error.to_string()) {
                         warn!(%error, refusals, "no connection can be accepted (`ulimit -n` bounds them); trying again");
                     }
                     self.pausing = Some(Box::pin(sleep(self.pause)));
@@ -66,7 +69,7 @@ impl Connections {
     }
 }
 
-/// Whether an error says nothing of the next connection.
+/// Whether an error concerns one connection only.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused)
 }
@@ -76,7 +79,7 @@ impl Stream for Connections {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let (connection, _) = ready!(self.poll_accept(context));
-        // Without it small messages wait for the answers to those before them; a connection that has ended needs none.
+        // Otherwise small messages wait for earlier answers. It may fail if the connection has ended already.
         let _set = connection.set_nodelay(true);
         Poll::Ready(Some(Ok(connection)))
     }

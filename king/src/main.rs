@@ -3,7 +3,6 @@
 use std::{io::ErrorKind, process::ExitCode};
 
 use anyhow::Context;
-use clap::{CommandFactory, FromArgMatches};
 use distwasm_king::{
     Reign,
     accept::Connections,
@@ -14,7 +13,7 @@ use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 fn main() -> ExitCode {
-    let options = Options::from_arg_matches(&flags::matches(Options::command())).unwrap_or_else(|error| error.exit());
+    let options = flags::parse::<Options>();
     process::serve(options.log_format, 0, || run(options))
 }
 

@@ -13,7 +13,7 @@ use distwasm_proto::{files, flags, logging::LogFormat};
 
 /// Coordinates a distwasm kingdom: takes jobs from queens and spreads their units over dukes.
 ///
-/// Holds no state on disk. Ctrl-C or SIGTERM: takes no new jobs, and ends when those that it has have ended; a second
+/// Holds no state on disk. Ctrl-C, SIGTERM or SIGHUP: takes no new jobs, and ends when those that it has have ended; a second
 /// one ends it at once.
 #[derive(Debug, Parser)]
 #[command(name = "king", version, args_override_self = true)]

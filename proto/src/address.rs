@@ -2,7 +2,7 @@
 
 use std::{fmt, net::Ipv6Addr, str::FromStr};
 
-/// The port of a king when nobody chose another.
+/// The port of a king by default.
 pub const KING_PORT: u16 = 1900;
 
 /// Where a king listens. Shown as `HOST:PORT`, an IPv6 address in brackets.
@@ -57,12 +57,16 @@ impl FromStr for Address {
 }
 
 fn parse_name(name: &str) -> Result<Host, String> {
+    if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("{name} is a port without a host; {FORM}"));
+    }
     let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
     if is_name { Ok(Host::Name(name.to_owned())) } else { Err(FORM.to_owned()) }
 }
 
 fn parse_port(port: &str) -> Result<u16, String> {
-    let number = port.parse().ok().filter(|port| *port > 0);
+    let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+    let number = port.parse().ok().filter(|port| is_number && *port > 0);
     number.ok_or_else(|| format!("{port:?} is not a port (1 to 65535); {FORM}"))
 }
 
@@ -108,6 +112,9 @@ mod tests {
             ("a:0", "is not a port"),
             ("a:65536", "is not a port"),
             ("a:b", "is not a port"),
+            ("a:+1", "is not a port"),
+            ("1900", "a port without a host"),
+            ("1900:1900", "a port without a host"),
             ("a b:1", "HOST:PORT"),
             ("http://a:1", "HOST:PORT"),
             ("user@a:1", "HOST:PORT"),

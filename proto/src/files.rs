@@ -32,8 +32,22 @@ pub fn close(file: File) -> io::Result<()> {
 ///
 /// As for [`close`].
 pub fn close_stdout() -> io::Result<()> {
-    // Each close of a descriptor is told of what went wrong since the last one.
+    // Closing any duplicate of a descriptor reports the write errors since the last close.
     close(File::from(io::stdout().as_fd().try_clone_to_owned()?))
+}
+
+/// Writes everything to stdout and asks whether it is kept. A reader that went away has read what it wanted.
+///
+/// # Errors
+///
+/// As for [`close`].
+pub fn write_stdout(text: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout();
+    let written = stdout.write_all(text).and_then(|()| stdout.flush()).and_then(|()| close_stdout());
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
 }
 
 /// Writes a new file, and closes it.
@@ -55,13 +69,13 @@ fn write_new_for(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let closed = close(file);
     let kept = written.and(closed);
     if kept.is_err() {
-        // Why it could not be written is worth more words than what is left of it.
+        // The error of the write or the close is the one to report.
         let _removed = fs::remove_file(path);
     }
     kept
 }
 
-/// Writes a file, or replaces it: whoever reads it sees the old bytes or the new ones, and never a part.
+/// Writes or replaces a file. Readers see the old bytes or the new ones, never a part.
 ///
 /// # Errors
 ///
@@ -70,7 +84,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_for(path, bytes, EVERYBODY)
 }
 
-/// The same for a file that no other user may read.
+/// Writes or replaces a file that no other user may read.
 ///
 /// # Errors
 ///
@@ -84,7 +98,7 @@ fn replace_for(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     write_new_for(&unfinished, bytes, mode)?;
     let renamed = fs::rename(&unfinished, path);
     if renamed.is_err() {
-        // The same here.
+        // The error of the rename is the one to report.
         let _removed = fs::remove_file(&unfinished);
     }
     renamed

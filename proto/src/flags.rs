@@ -1,15 +1,18 @@
-//! Flags that several programs have: how their values are read, and what is said of a value that cannot be.
+//! Flags of several programs: how values are read, and the messages for values that cannot be read.
 
 use std::{ffi::OsStr, fmt::Display, net::SocketAddr, ops::RangeInclusive, str::FromStr, time::Duration};
 
-use clap::{ArgMatches, Command};
+use clap::{Command, Parser};
 
-/// A memory size that a flag may name, in MB.
-const MEGABYTES_MAX: u64 = 1 << 40;
+use crate::limits::DUKE_RAM_BYTES_MAX;
 
-/// The command line of this process. Ends it when it is none, or asks for help.
-pub fn matches(command: Command) -> ArgMatches {
-    without_empty_variables(command).get_matches()
+/// The largest memory size that a flag takes, in MB: a king accepts no more from a duke.
+const MEGABYTES_MAX: u64 = DUKE_RAM_BYTES_MAX >> 20;
+
+/// Reads the command line of this process. Ends the process if it is wrong or asks for help.
+pub fn parse<T: Parser>() -> T {
+    let matches = without_empty_variables(T::command()).get_matches();
+    T::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 /// A variable of the environment that is empty is not set: that is how scripts and unit files take one back.
@@ -30,11 +33,11 @@ where
     }
 }
 
-/// Reads a size of memory in MB; 0 is none.
+/// Reads a memory size in MB; 0 means no memory.
 ///
 /// # Errors
 ///
-/// When it is not a number; where it has a unit, with the number that was meant.
+/// When the text is not a number; if it has a unit, with the number that was meant.
 pub fn megabytes(text: &str) -> Result<u64, String> {
     if let Some(megabytes) = text.parse().ok().filter(|megabytes| *megabytes <= MEGABYTES_MAX) {
         return Ok(megabytes);
@@ -51,7 +54,7 @@ pub fn megabytes(text: &str) -> Result<u64, String> {
     Err(meant.map_or(form.clone(), |meant| format!("{form}: for {text} write {meant}")))
 }
 
-/// Reads a size of memory in MB that is more than none.
+/// Reads a memory size of at least 1 MB.
 ///
 /// # Errors
 ///
@@ -67,20 +70,20 @@ pub fn positive_megabytes(text: &str) -> Result<u64, String> {
 ///
 /// # Errors
 ///
-/// When it is none, in words.
+/// When the text is not a duration, with an example.
 pub fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|_| "it must be a number with a unit (ms, s, min, h, days), such as 30s, 5min or 2h 30min".to_owned())
 }
 
-/// Reads a duration that is longer than none.
+/// Reads a duration that is longer than zero.
 ///
 /// # Errors
 ///
-/// When it is none, in words.
+/// When the text is not a duration, or zero.
 pub fn positive_duration(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        Duration::ZERO => Err("it must be longer than no time".to_owned()),
+        Duration::ZERO => Err("it must be longer than 0 s".to_owned()),
         positive => Ok(positive),
     }
 }
@@ -89,11 +92,11 @@ pub fn positive_duration(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 ///
-/// When it is none, with what would do.
+/// When the text is not an address, with an example of one.
 pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         let form = "it must be an IP address and a port, such as 127.0.0.1:1900 (this machine only) or \
-                    0.0.0.0:1900 (whoever reaches this machine)";
+                    0.0.0.0:1900 (every machine that can reach this one)";
         match text.strip_prefix(':').or_else(|| text.strip_prefix("*:")) {
             Some(port) => format!("{form}: for {text} write 0.0.0.0:{port}"),
             None => form.to_owned(),

@@ -1,9 +1,12 @@
 //! Every contract between the processes of distwasm: messages, frames, ids, limits, exit statuses.
 //!
-//! Nothing here is the logic of one side only. What stands here is what two programs must agree on.
+//! Nothing here is the logic of one side only. What stands here is what two programs must agree on, and the few things
+//! that every program must do in the same way: begin and end, read flags, log, write files that last.
 
 #[cfg(feature = "grpc")]
 pub mod address;
+#[cfg(feature = "grpc")]
+pub mod allowance;
 pub mod backoff;
 #[cfg(feature = "grpc")]
 pub mod chunks;

@@ -15,6 +15,9 @@ pub const UNIT_BYTES_MAX: u64 = crate::pipe::BODY_BYTES_MAX as u64;
 /// The largest program. The largest seen in practice, a Python interpreter with its library, has 40 MiB.
 pub const PROGRAM_BYTES_MAX: u64 = 256 << 20;
 
+/// The most that one memory of a 32-bit module can have.
+pub const MODULE_MEMORY_BYTES_MAX: u64 = 4 << 30;
+
 /// Stack of a guest. What wasmtime gives by default; deep recursion ends in a trap, not in a crash.
 pub const GUEST_STACK_BYTES: usize = MIB;
 
@@ -145,29 +148,30 @@ pub const DUKE_CPUS_MAX: u32 = 4096;
 
 // ---- Every process ---------------------------------------------------------------------------------------------------
 
-/// Descriptors of one process: a king with all its dukes and queens needs a tenth, and systems let a process have a
-/// billion where they mean "no limit".
+/// Descriptors of one process: ten times what a king with all its dukes and queens needs.
 pub const DESCRIPTORS_MAX: u64 = 1 << 20;
 
-/// Threads of a runtime that handle events: more do not make one reactor faster.
+/// Threads of a runtime that handle events (more do not make one reactor faster), and for short work that blocks.
 pub const WORKER_THREADS_MAX: usize = 16;
-
-/// Threads for short work that blocks, such as looking up a host or unpacking a directory.
+#[expect(missing_docs, reason = "described with the limit above")]
 pub const BLOCKING_THREADS_MAX: usize = 16;
 
 /// What may wait to be written to stderr.
 pub const STDERR_WAITING_BYTES: usize = 4 * MIB;
-
-/// How long a process that is about to end waits for a stderr that takes nothing.
+/// How long a process that is about to end waits for a stderr that takes nothing, and how often while something moves.
 pub const STDERR_PATIENCE: Duration = Duration::from_secs(2);
-
-/// What repeats in a log is not said again for this long; each time the pause doubles.
+#[expect(missing_docs, reason = "described with the limit above")]
+pub const STDERR_FLUSHES_MAX: u32 = 15;
+/// The pause before a stderr that must not block is tried again.
+pub const STDERR_PAUSE: Duration = Duration::from_millis(20);
+/// Descriptors that are open where nobody can look: stdin, stdout, stderr, and some more.
+pub const OPEN_DESCRIPTORS_ASSUMED: u64 = 16;
+/// What repeats in a log is not said again for this long; each time the pause doubles, up to the next limit.
 pub const REPEATS_PAUSE_FIRST: Duration = Duration::from_secs(5);
-
-/// The longest of these pauses.
+#[expect(missing_docs, reason = "described with the limit above")]
 pub const REPEATS_PAUSE_MAX: Duration = Duration::from_secs(600);
 
-/// Different lines of which it is known when they were said last.
+/// Lines of which it is known when they were said last.
 pub const REPEATS_TOLD_APART: usize = 256;
 
 // ---- King -----------------------------------------------------------------------------------------------------------
@@ -259,7 +263,8 @@ pub const STRAGGLER_FACTOR: u32 = 4;
 /// What a unit may take in any case, from when it was handed to its duke: its way there, and its time in the queue.
 pub const STRAGGLER_PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long a duke may be cut off before what it runs is tried elsewhere too, if there are slots with nothing to do.
+/// How long a duke or a queen may be cut off before others benefit: what the duke runs is tried elsewhere, and slots of
+/// the queen's job serve other jobs.
 pub const AWAY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Units of one job: more than anybody can run in a lifetime, and sums of their numbers are numbers.
@@ -281,20 +286,19 @@ pub const WANTS_MAX: usize = 1 << 16;
 /// Beyond that the oldest offers count as forgotten.
 pub const OFFERS_MAX: usize = 1 << 20;
 
-/// How long a king that cannot accept a connection waits before it tries again; the pause doubles up to the next limit.
+/// How long a king that cannot accept a connection waits before it tries again; the pause doubles up to the next limit,
+/// which is what a queen or a duke waits at the most when there is room again.
 pub const ACCEPT_PAUSE_FIRST: Duration = Duration::from_millis(10);
-
-/// The longest of these pauses: what a queen or a duke waits at the most when there is room again.
+#[expect(missing_docs, reason = "described with the limit above")]
 pub const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// A unit that runs for this long is worth naming to people who wait for its job.
+/// A unit that runs for this long is worth naming to people who wait for its job. Such units are looked for now and then,
+/// among so many attempts of all jobs, the oldest first.
 pub const LONG_UNIT: Duration = Duration::from_secs(2);
-
-/// How often the units that run longest are looked for.
-pub const LONGEST_LOOK: Duration = Duration::from_secs(1);
-
-/// Attempts of all jobs among which they are looked for, the oldest first.
-pub const LONGEST_LOOKED_THROUGH: usize = 10_000;
+#[expect(missing_docs, reason = "described with the limit above")]
+pub const LONGEST_LOOK_EVERY: Duration = Duration::from_secs(1);
+#[expect(missing_docs, reason = "described with the limit above")]
+pub const LONGEST_ATTEMPTS_MAX: usize = 10_000;
 
 /// Events that may wait for a reactor. Full, they hold back whoever reads the connections.
 pub const REACTOR_QUEUE: usize = 256;
@@ -411,22 +415,19 @@ pub const STARTS_GIVEN_UP_MAX: u32 = 3;
 /// What is kept of the stderr of a peasant itself: it says a sentence before it ends, if anything.
 pub const PEASANT_STDERR_BYTES_MAX: usize = 4 * KIB;
 
-/// Descriptors that a duke needs besides its peasants', in local mode with a king and a queen in the same process:
-/// connections, the runtime, the files of readers and writers, compilers, and a peasant that is being started.
+/// Descriptors that a duke needs besides its peasants', in local mode with a king and a queen in the same process.
 pub const DUKE_DESCRIPTORS: u64 = 48;
 
-/// Descriptors of one peasant at its duke: three pipes, and one that tells of its end.
+/// Descriptors of one peasant at its duke (three pipes, and one that tells of its end), its threads (one works, one
+/// watches), and its memory where nothing says what the machine has: less than any machine of today.
 pub const PEASANT_DESCRIPTORS: u64 = 4;
-
-/// Threads and processes that a duke needs besides its peasants: what its own threads may grow by, and a compiler with
-/// a thread for each processor.
-pub const DUKE_THREADS: u64 = 32;
-
-/// Threads of one peasant: one works, one watches.
+#[expect(missing_docs, reason = "described with the limit above")]
 pub const PEASANT_THREADS: u64 = 2;
-
-/// Memory of guests for each slot where nothing says what the machine has: less than any machine of today.
+#[expect(missing_docs, reason = "described with the limit above")]
 pub const UNKNOWN_MEMORY_SLOT_BYTES: u64 = 256 << 20;
+
+/// Threads and processes that a duke needs besides its peasants: more threads of its own, and those of a compiler.
+pub const DUKE_THREADS: u64 = 32;
 
 /// Dukes on one machine that a king can tell from those before them.
 pub const SEATS_MAX: usize = 256;
@@ -480,6 +481,16 @@ pub const FAILURES_READ_MAX: u64 = 1_000_000;
 /// A line of a failures file: a message, a stderr and a name of the largest sizes, each byte escaped, are half of it.
 pub const FAILURE_LINE_BYTES_MAX: u64 = 1 << 20;
 
+/// Entries of a folder among which the real name of an existing output is looked for: enough for most folders.
+pub const ENTRIES_SEARCHED_MAX: usize = 10_000;
+
+/// How often a file is opened again while all descriptors are in use, and the pause in between: ten seconds in all.
+pub const DESCRIPTOR_TRIES: u32 = 200;
+#[expect(missing_docs, reason = "described with the limit above")]
+pub const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(50);
+
+/// Longer than any note about a job.
+pub const JOB_NOTE_BYTES_MAX: u64 = 4096;
 /// Failures that the summary shows; the rest are in the file of failures.
 pub const FAILURES_SHOWN: usize = 10;
 

@@ -1,13 +1,6 @@
-//! What this process may have of the system: descriptors, threads, processes. Known before anything is promised.
+//! How a program begins and ends: descriptors, threads, runtime, log, exit status.
 
-use std::{
-    error::Error,
-    fs, io,
-    num::NonZero,
-    process::ExitCode,
-    sync::{Arc, Condvar, Mutex, PoisonError},
-    thread,
-};
+use std::{error::Error, io, num::NonZero, process::ExitCode, sync::Mutex, thread};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
@@ -58,13 +51,13 @@ where
 pub fn begin() {
     memory::keep_together();
     raise_descriptors();
-    // Without a thread for it stderr is written as it comes; why there is none is told when the runtime wants more.
+    // If the thread cannot be started, stderr is written directly; the runtime reports the lack of threads.
     let _started = stderr::start();
 }
 
 /// Lets this process have as many descriptors as it may. Programs are started with a low limit for the sake of old
 /// ones that use `select`.
-pub fn raise_descriptors() {
+fn raise_descriptors() {
     let limit = getrlimit(Resource::Nofile);
     let most = limit.maximum.unwrap_or(DESCRIPTORS_MAX).min(DESCRIPTORS_MAX);
     if limit.current.is_some_and(|current| current < most) {
@@ -77,7 +70,7 @@ pub fn raise_descriptors() {
 ///
 /// # Errors
 ///
-/// When so many threads cannot be started. The runtime by itself would wait for them without an end.
+/// When these threads cannot be started. Without this check the runtime would wait for them forever.
 pub fn start_runtime(blocking: usize) -> Result<Runtime, ProcessError> {
     let workers = thread::available_parallelism().map_or(1, NonZero::get).min(WORKER_THREADS_MAX);
     try_threads(workers + blocking + 1)?;
@@ -86,76 +79,24 @@ pub fn start_runtime(blocking: usize) -> Result<Runtime, ProcessError> {
     builder.build().map_err(ProcessError::Runtime)
 }
 
-/// Starts so many threads at the same time, and ends them again.
+/// Starts `wanted` threads that exist at the same time, and ends them again.
 fn try_threads(wanted: usize) -> Result<(), ProcessError> {
-    let gate = Arc::new((Mutex::new(false), Condvar::new()));
-    let wait = |gate: Arc<(Mutex<bool>, Condvar)>| {
-        move || {
-            let open = gate.0.lock().unwrap_or_else(PoisonError::into_inner);
-            drop(gate.1.wait_while(open, |open| !*open));
+    let gate = Mutex::new(());
+    thread::scope(|scope| {
+        let _closed = gate.lock();
+        for started in 0..wanted {
+            if let Err(source) = thread::Builder::new().spawn_scoped(scope, || drop(gate.lock())) {
+                return Err(ProcessError::Threads { wanted, started, source });
+            }
         }
-    };
-    let mut threads = Vec::new();
-    let mut refused = None;
-    while threads.len() < wanted && refused.is_none() {
-        match thread::Builder::new().spawn(wait(Arc::clone(&gate))) {
-            Ok(thread) => threads.push(thread),
-            Err(error) => refused = Some(error),
-        }
-    }
-    *gate.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-    gate.1.notify_all();
-    let started = threads.len();
-    for thread in threads {
-        // They do nothing that could fail.
-        let _ended = thread.join();
-    }
-    refused.map_or(Ok(()), |source| Err(ProcessError::Threads { wanted, started, source }))
-}
-
-/// Descriptors that this process may still open; `None` where there is no limit that matters.
-pub fn descriptors_left() -> Option<u64> {
-    let limit = getrlimit(Resource::Nofile).current?;
-    // Where nobody can look, what programs are started with and a little more.
-    const OPEN_AT_LEAST: u64 = 16;
-    let open = fs::read_dir("/proc/self/fd").map_or(OPEN_AT_LEAST, |open| open.count() as u64);
-    Some(limit.saturating_sub(open))
-}
-
-/// Processes and threads that this process and its children may still start; `None` where there is no limit, or it
-/// cannot be found out. What others start meanwhile is not known: a start may fail nevertheless.
-pub fn processes_left() -> Option<u64> {
-    processes_left_to_user().into_iter().chain(processes_left_in_cgroup()).min()
-}
-
-/// By `ulimit -u`, which counts threads of all processes of a user, and does not hold for root.
-fn processes_left_to_user() -> Option<u64> {
-    use std::os::unix::fs::MetadataExt;
-    let limit = getrlimit(Resource::Nproc).current?;
-    let user = rustix::process::getuid();
-    if user.is_root() {
-        return None;
-    }
-    let is_own = |entry: &fs::DirEntry| entry.metadata().is_ok_and(|found| found.uid() == user.as_raw());
-    let threads = |process: fs::DirEntry| fs::read_dir(process.path().join("task")).map_or(0, Iterator::count);
-    let processes = fs::read_dir("/proc").ok()?.flatten().filter(is_own);
-    let running: usize = processes.map(threads).sum();
-    Some(limit.saturating_sub(running as u64))
-}
-
-/// By the cgroup, version 2.
-fn processes_left_in_cgroup() -> Option<u64> {
-    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let group = std::path::Path::new("/sys/fs/cgroup").join(path);
-    let read = |file: &str| fs::read_to_string(group.join(file)).ok()?.trim().parse::<u64>().ok();
-    // A group without a limit says "max".
-    Some(read("pids.max")?.saturating_sub(read("pids.current")?))
+        Ok(())
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::allowance::descriptors_left;
 
     #[test]
     fn descriptors_are_raised_to_what_is_allowed_and_counted() {
@@ -163,7 +104,7 @@ mod tests {
         let limit = getrlimit(Resource::Nofile);
         assert_eq!(limit.current, limit.maximum.map(|most| most.min(DESCRIPTORS_MAX)).or(limit.current));
         let before = descriptors_left();
-        let files: Vec<_> = (0..20).map(|_| fs::File::open("/dev/null").unwrap()).collect();
+        let files: Vec<_> = (0..20).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
         // Other tests of this process open and close files meanwhile.
         let taken = before.unwrap_or(0).saturating_sub(descriptors_left().unwrap_or(0));
         assert!(before.is_none() || taken > 5, "{taken}");

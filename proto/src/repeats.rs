@@ -10,11 +10,11 @@ use crate::{
 /// Decides what of a log is worth a line. Pure: time is an argument.
 #[derive(Debug, Default)]
 pub struct Repeats {
-    told: BTreeMap<String, Told>,
+    lines: BTreeMap<String, Repeat>,
 }
 
 #[derive(Debug)]
-struct Told {
+struct Repeat {
     /// Occurrences since the last line.
     since: u64,
     /// Before this the same is not said again.
@@ -25,28 +25,28 @@ struct Told {
 impl Repeats {
     /// Takes note of something; `Some` when it is worth a line, with the number of times that it happened and was not
     /// said since the last line.
-    pub fn note(&mut self, now: Time, what: &str) -> Option<u64> {
-        if let Some(told) = self.told.get_mut(what) {
-            if now < told.not_before {
-                told.since += 1;
+    pub fn count(&mut self, now: Time, what: &str) -> Option<u64> {
+        if let Some(repeat) = self.lines.get_mut(what) {
+            if now < repeat.not_before {
+                repeat.since += 1;
                 return None;
             }
-            told.pause = (told.pause * 2).min(REPEATS_PAUSE_MAX);
-            told.not_before = now.after(told.pause);
-            return Some(std::mem::take(&mut told.since));
+            repeat.pause = (repeat.pause * 2).min(REPEATS_PAUSE_MAX);
+            repeat.not_before = now.after(repeat.pause);
+            return Some(std::mem::take(&mut repeat.since));
         }
-        if self.told.len() >= REPEATS_TOLD_APART {
+        if self.lines.len() >= REPEATS_TOLD_APART {
             // A peer that never says the same twice is not remembered for it.
-            self.told.clear();
+            self.lines.clear();
         }
         let not_before = now.after(REPEATS_PAUSE_FIRST);
-        self.told.insert(what.to_owned(), Told { since: 0, not_before, pause: REPEATS_PAUSE_FIRST });
+        self.lines.insert(what.to_owned(), Repeat { since: 0, not_before, pause: REPEATS_PAUSE_FIRST });
         Some(0)
     }
 
     /// Forgets what was said: it is over, and worth a line at once when it happens again.
     pub fn forget(&mut self) {
-        self.told.clear();
+        self.lines.clear();
     }
 }
 
@@ -59,21 +59,21 @@ mod tests {
         let mut repeats = Repeats::default();
         let mut said = Vec::new();
         for second in 0..3600 {
-            said.extend(repeats.note(Time(second * 1_000_000), "broken").map(|count| (second, count)));
+            said.extend(repeats.count(Time(second * 1_000_000), "broken").map(|count| (second, count)));
         }
         assert_eq!(said[..4], [(0, 0), (5, 4), (15, 9), (35, 19)]);
         assert!(said.len() <= 12, "{said:?}");
-        assert_eq!(repeats.note(Time(0), "something else"), Some(0));
+        assert_eq!(repeats.count(Time(0), "something else"), Some(0));
         repeats.forget();
-        assert_eq!(repeats.note(Time(0), "broken"), Some(0));
+        assert_eq!(repeats.count(Time(0), "broken"), Some(0));
     }
 
     #[test]
-    fn whoever_says_something_else_each_time_fills_nothing() {
+    fn lines_that_never_repeat_do_not_fill_the_memory() {
         let mut repeats = Repeats::default();
         for number in 0..10 * REPEATS_TOLD_APART {
-            assert_eq!(repeats.note(Time(0), &number.to_string()), Some(0));
-            assert!(repeats.told.len() <= REPEATS_TOLD_APART);
+            assert_eq!(repeats.count(Time(0), &number.to_string()), Some(0));
+            assert!(repeats.lines.len() <= REPEATS_TOLD_APART);
         }
     }
 }

@@ -7,11 +7,14 @@
 use std::{
     collections::VecDeque,
     io::{self, Write},
-    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
 };
 
-use crate::limits::{STDERR_PATIENCE, STDERR_WAITING_BYTES};
+use crate::limits::{STDERR_FLUSHES_MAX, STDERR_PATIENCE, STDERR_PAUSE, STDERR_WAITING_BYTES};
 
 /// Where texts wait for the thread that writes them.
 #[derive(Clone)]
@@ -22,6 +25,8 @@ struct Shared {
     state: Mutex<State>,
     /// Something waits, or was written.
     changed: Condvar,
+    /// Bytes that were written.
+    written: AtomicU64,
 }
 
 #[derive(Default)]
@@ -31,15 +36,14 @@ struct State {
     bytes: usize,
     /// Texts that could not be written since this was last said.
     lost: u64,
-    /// Texts that the thread has taken, and how many of them it is through with.
-    taken: u64,
-    ended: u64,
+    /// The thread has taken a text and is not through with it.
+    is_writing: bool,
 }
 
 struct Text {
     bytes: Vec<u8>,
-    /// A picture of a moment, such as a progress bar, is not missed when the next one comes.
-    is_picture: bool,
+    /// Text that is soon drawn again, such as a progress bar: dropped without counting if there is no room.
+    is_redrawn: bool,
 }
 
 static OUTLET: OnceLock<Outlet> = OnceLock::new();
@@ -65,15 +69,16 @@ pub fn say(line: &str) {
 
 /// Writes some text as it is.
 pub fn write(text: Vec<u8>) {
-    push(Text { bytes: text, is_picture: false });
+    push(Text { bytes: text, is_redrawn: false });
 }
 
-/// Draws something that is drawn anew soon: it is left out, and not counted, where there is no room.
-pub fn draw(picture: Vec<u8>) {
-    push(Text { bytes: picture, is_picture: true });
+/// Writes text that is soon drawn again: it is dropped without counting if there is no room.
+pub fn redraw(text: Vec<u8>) {
+    push(Text { bytes: text, is_redrawn: true });
 }
 
-/// Waits until everything is written, as long as it moves at all. To be called when nothing is left to be held up.
+/// Waits until everything is written, or until nothing was written for [`STDERR_PATIENCE`]; not longer than
+/// [`STDERR_FLUSHES_MAX`] times that. For the end of a process.
 pub fn flush() {
     if let Some(outlet) = OUTLET.get() {
         outlet.flush();
@@ -101,7 +106,7 @@ impl Outlet {
     fn push(&self, text: Text) {
         let mut state = self.0.lock();
         if state.bytes + text.bytes.len() > STDERR_WAITING_BYTES {
-            state.lost += u64::from(!text.is_picture);
+            state.lost += u64::from(!text.is_redrawn);
             return;
         }
         state.bytes += text.bytes.len();
@@ -110,16 +115,14 @@ impl Outlet {
     }
 
     fn flush(&self) {
-        let mut state = self.0.lock();
-        while !state.waiting.is_empty() || state.ended < state.taken {
-            let ended = state.ended;
-            let stands = |state: &mut State| state.ended == ended;
-            let waited = self.0.changed.wait_timeout_while(state, STDERR_PATIENCE, stands);
-            let (now, waited) = waited.unwrap_or_else(PoisonError::into_inner);
-            if waited.timed_out() {
+        for _ in 0..STDERR_FLUSHES_MAX {
+            let before = self.0.written.load(Ordering::Relaxed);
+            let has_more = |state: &mut State| !state.waiting.is_empty() || state.is_writing;
+            let waited = self.0.changed.wait_timeout_while(self.0.lock(), STDERR_PATIENCE, has_more);
+            let (_state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+            if !waited.timed_out() || self.0.written.load(Ordering::Relaxed) == before {
                 return;
             }
-            state = now;
         }
     }
 }
@@ -136,36 +139,40 @@ impl Shared {
             let mut state = self.changed.wait_while(self.lock(), nothing).unwrap_or_else(PoisonError::into_inner);
             let Some(text) = state.waiting.pop_front() else { continue };
             state.bytes -= text.bytes.len();
-            state.taken += 1;
+            state.is_writing = true;
             let lost = std::mem::take(&mut state.lost);
             drop(state);
-            let told = if lost == 0 { Ok(()) } else { write_all(&mut target, missing(lost).as_bytes()) };
-            let written = told.is_ok() && write_all(&mut target, &text.bytes).is_ok();
+            let told = if lost == 0 { Ok(()) } else { self.write_all(&mut target, missing(lost).as_bytes()) };
+            let written = told.is_ok() && self.write_all(&mut target, &text.bytes).is_ok();
             let mut state = self.lock();
-            state.ended += 1;
-            state.lost += if told.is_err() { lost } else { 0 } + u64::from(!written && !text.is_picture);
+            state.is_writing = false;
+            state.lost += if told.is_err() { lost } else { 0 } + u64::from(!written && !text.is_redrawn);
             self.changed.notify_all();
         }
     }
+
+    /// Like [`Write::write_all`], and waits for a descriptor that somebody else has told not to block.
+    fn write_all(&self, target: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match target.write(bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    self.written.fetch_add(written as u64, Ordering::Relaxed);
+                    bytes = bytes.get(written..).unwrap_or_default();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::park_timeout(STDERR_PAUSE),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
 }
 
+/// The line that stands for lines that are missing.
 fn missing(lost: u64) -> String {
     let lines = if lost == 1 { "line is" } else { "lines are" };
     format!("{lost} {lines} missing here: stderr took no more\n")
-}
-
-/// Like [`Write::write_all`], and waits for a descriptor that somebody else has told not to block.
-fn write_all(target: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match target.write(bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::park_timeout(STDERR_PATIENCE / 100),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -201,7 +208,7 @@ mod tests {
     }
 
     fn text(text: &str) -> Text {
-        Text { bytes: text.as_bytes().to_vec(), is_picture: false }
+        Text { bytes: text.as_bytes().to_vec(), is_redrawn: false }
     }
 
     #[test]
@@ -218,12 +225,12 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_a_reader_who_does_not_read() {
+    fn a_blocked_stderr_holds_nothing_up() {
         let (outlet, _allow, _said) = gate();
         let long = "x".repeat(STDERR_WAITING_BYTES / 10);
         for _ in 0..100 {
             outlet.push(text(&long));
-            outlet.push(Text { bytes: long.clone().into_bytes(), is_picture: true });
+            outlet.push(Text { bytes: long.clone().into_bytes(), is_redrawn: true });
         }
         let state = outlet.0.lock();
         assert!(state.bytes <= STDERR_WAITING_BYTES && state.lost >= 90, "{} lost", state.lost);

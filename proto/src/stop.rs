@@ -41,7 +41,7 @@ impl Signals {
     }
 }
 
-/// Whether whoever started this process wants it to ignore a signal.
+/// Whether this process was started with a signal ignored, as `nohup` does.
 fn is_ignored(signal: libc::c_int) -> bool {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: without a new action the call only fills in the present one, which is valid when it is all zeroes.
@@ -95,7 +95,8 @@ impl Stop {
         self.patience
     }
 
-    /// The first signal that asks for an end asks for one in peace, the second for one at once. Lasts until that.
+    /// The first signal asks for a graceful end, the second for an end at once. Resolves when the server has been told to
+    /// end at once.
     ///
     /// # Errors
     ///

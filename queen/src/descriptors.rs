@@ -1,13 +1,10 @@
 //! What is done while all descriptors of this process, or of the machine, are in use: wait a little. They are counted
 //! before slots are promised, but others on the same machine may take them.
 
-use std::{io, thread, time::Duration};
+use std::{io, thread};
 
+use distwasm_proto::limits::{DESCRIPTOR_PAUSE, DESCRIPTOR_TRIES};
 use rustix::io::Errno;
-
-/// How often something is tried, and the pause in between: ten seconds in all.
-const TRIES: u32 = 200;
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// Opens something, and tries again for a while when there is no descriptor for it.
 ///
@@ -15,10 +12,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 ///
 /// What the last try said.
 pub fn when_there_are<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    for _ in 1..TRIES {
+    for _ in 1..DESCRIPTOR_TRIES {
         match open() {
             Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) => {
-                thread::park_timeout(PAUSE);
+                thread::park_timeout(DESCRIPTOR_PAUSE);
             }
             opened => return opened,
         }

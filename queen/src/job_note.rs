@@ -1,20 +1,17 @@
-//! A note in the output folder about the job that is being run into it. A queen that is killed leaves it behind, and the
-//! next one into this folder has the king end that job at once, instead of keeping slots for a queen that may come back.
+//! A note beside the output folder about the job that is being run into it. A queen that is killed leaves it behind, and
+//! the next one into this folder has the king end that job at once, instead of keeping slots for a queen that may come back.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
 
-use distwasm_proto::files;
+use distwasm_proto::{files, limits::JOB_NOTE_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
-/// What the note is called. An input of this name cannot have an output.
-pub const NAME: &str = ".distwasm-job";
-
-/// Longer than any note.
-const BYTES_MAX: u64 = 4096;
+/// What the name of the note ends in; it begins with that of the output folder.
+const ENDING: &str = ".distwasm-job";
 
 /// The note of one run.
 #[derive(Debug)]
@@ -28,27 +25,41 @@ pub struct JobNote {
 struct Note {
     king: String,
     job: u64,
-    /// Whoever has it may end the job: the file is for its user alone.
+    /// The key allows its holder to end the job, so only the user may read the file.
     key: u64,
 }
 
 impl JobNote {
     /// The note of a run into this folder, whose job has this key at this king. Nothing is written yet.
     pub fn new(output: &Path, king: String, key: u64) -> JobNote {
-        JobNote { path: output.join(NAME), king, key }
+        let mut path = output.as_os_str().to_owned();
+        path.push(ENDING);
+        JobNote { path: path.into(), king, key }
     }
 
     /// The job of an earlier run, and its key, if it was at the same king and its queen was killed.
     pub fn earlier(&self) -> Option<(u64, u64)> {
-        let size = fs::symlink_metadata(&self.path).ok().filter(fs::Metadata::is_file)?.len();
-        let text = fs::read(&self.path).ok().filter(|_| size <= BYTES_MAX)?;
-        // What somebody else has written is no reason to do anything.
-        let note: Note = serde_json::from_slice(&text).ok()?;
+        let note = self.read()?;
         (note.king == self.king).then_some((note.job, note.key))
+    }
+
+    /// What is there, if it is a note.
+    fn read(&self) -> Option<Note> {
+        let is_short = |found: &fs::Metadata| found.is_file() && found.len() <= JOB_NOTE_BYTES_MAX;
+        fs::symlink_metadata(&self.path).ok().filter(is_short)?;
+        serde_json::from_slice(&fs::read(&self.path).ok()?).ok()
+    }
+
+    /// Whether the name is free, or a note has it: a file of the user stays as it is.
+    fn may_change(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_err() || self.read().is_some()
     }
 
     /// Writes down how the king calls the job.
     pub fn write(&self, job: u64) {
+        if !self.may_change() {
+            return;
+        }
         let note = Note { king: self.king.clone(), job, key: self.key };
         let written = serde_json::to_vec(&note)
             .map_err(io::Error::from)
@@ -58,8 +69,11 @@ impl JobNote {
         }
     }
 
-    /// Removes the note: the job is over.
+    /// Removes the note, if it is about this run's job: the job is over.
     pub fn remove(&self) {
+        if self.read().is_none_or(|note| note.key != self.key) {
+            return;
+        }
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 debug!(path = %self.path.display(), %error, "the note about the job cannot be removed");
@@ -78,16 +92,24 @@ mod tests {
     #[test]
     fn a_job_is_known_from_its_note_at_the_same_king_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let note = JobNote::new(folder.path(), "king:1900".to_owned(), u64::MAX);
+        let (output, path) = (folder.path().join("output"), folder.path().join("output.distwasm-job"));
+        let note = JobNote::new(&output, "king:1900".to_owned(), u64::MAX);
         assert_eq!(note.earlier(), None);
         note.write(7);
-        let next = |king: &str| JobNote::new(folder.path(), king.to_owned(), 1).earlier();
+        let next = |king: &str| JobNote::new(&output, king.to_owned(), 1).earlier();
         assert_eq!((next("king:1900"), next("other:1900")), (Some((7, u64::MAX)), None));
-        assert_eq!(fs::metadata(folder.path().join(NAME)).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         for nonsense in ["", "{}", "[]", &"x".repeat(10_000)] {
-            fs::write(folder.path().join(NAME), nonsense).unwrap();
+            fs::write(&path, nonsense).unwrap();
             assert_eq!(next("king:1900"), None);
+            note.write(8);
+            note.remove();
+            assert_eq!(fs::read_to_string(&path).unwrap(), nonsense, "it is not ours");
         }
+        fs::remove_file(&path).unwrap();
+        note.write(8);
+        JobNote::new(&output, "king:1900".to_owned(), 1).remove();
+        assert_eq!(next("king:1900"), Some((8, u64::MAX)), "a run that never had a job leaves the note to the next");
         note.remove();
         note.remove();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);

@@ -13,6 +13,8 @@ use distwasm_proto::{
 use thiserror::Error;
 use tokio::time::timeout;
 
+use crate::report::escape_controls;
+
 /// Lists the jobs of a king.
 #[derive(Args, Debug)]
 #[command(args_override_self = true)]
@@ -124,9 +126,9 @@ impl Display for Sheet<'_> {
             "units     {units_waiting} waiting, {units_running} running, {units_done} done, {units_failed} failed"
         )?;
         if let Some(longest) = &self.0.longest {
-            let name = printable(&String::from_utf8_lossy(&longest.name));
-            let (seconds, duke) = (longest.running_ms / 1000, printable(&longest.duke));
-            writeln!(f, "longest   {name}, for {seconds} s on {duke}")?;
+            let name = escape_controls(&String::from_utf8_lossy(&longest.name));
+            let (seconds, duke) = (longest.running_ms / 1000, escape_controls(&longest.duke));
+            writeln!(f, "longest   {name}, on {duke} for {seconds} s")?;
         }
         let waits_for = waits_for(self.0);
         if waits_for.is_empty() { Ok(()) } else { writeln!(f, "waits     {waits_for}") }
@@ -139,12 +141,6 @@ fn waits_for(job: &JobInfo) -> String {
         (true, "") => "its queen is away".to_owned(),
         (true, why) => format!("its queen is away; {why}"),
     }
-}
-
-/// What somebody else wrote, as one line that does nothing to a terminal.
-fn printable(text: &str) -> String {
-    let escaped = |c: char| if c.is_control() { c.escape_default().collect() } else { vec![c] };
-    text.chars().flat_map(escaped).collect()
 }
 
 /// A job as one line of JSON.

@@ -87,14 +87,14 @@ pub enum Told {
     /// How a unit ended.
     Verdict(Verdict),
     /// What the job has, and what it waits for.
-    State { slots: u32, dukes: u32, waits_for: String, longest: Option<Longest> },
+    State { slots: u32, dukes: u32, waits_for: String, longest: Option<LongestUnit> },
     /// The job is over.
     Ended(Option<Failure>),
 }
 
 /// The unit that has been running longest.
 #[derive(Debug)]
-pub struct Longest {
+pub struct LongestUnit {
     /// Which.
     pub unit: UnitNo,
     /// The host that it runs on.
@@ -398,7 +398,7 @@ impl Incoming {
             }
             Some(News::JobState(state)) => {
                 let wire::JobState { slots, dukes, waits_for, longest } = state;
-                let longest = longest.map(|longest| Longest {
+                let longest = longest.map(|longest| LongestUnit {
                     unit: UnitNo(longest.unit),
                     duke: longest.duke,
                     running: Duration::from_millis(longest.running_ms),

@@ -80,7 +80,7 @@ pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Re
     };
     let Ending { counts, mut cut_short } = ending;
     if counts.found == 0 && cut_short.is_none() {
-        // Whether all was done by this program nobody knows; that it could be is found out nevertheless.
+        // It is unknown whether this program made the outputs; check at least that it can run.
         let rehearsed = interrupted.run_until_cancelled(local::rehearse(options, request)).await;
         cut_short = match rehearsed {
             Some(Ok(())) => None,
@@ -105,7 +105,7 @@ pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Re
     let mut cut_short = cut_short.map(|why| why.to_string());
     let scope = Scope { input: &folders.input, output: &folders.output, listed_all: counts.all_found };
     let failures = tokio::task::block_in_place(|| failures.finish(&scope)).unwrap_or_else(|error| {
-        // What is known of the failures is incomplete; whoever asks for them later must not take them for all.
+        // The file is incomplete, and the exit status must say so.
         exit = if exit == Exit::Interrupted { exit } else { Exit::CouldNotRun };
         cut_short.get_or_insert(chain(&error));
         None

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     fs::{self, FileType},
     io,
     os::unix::{
@@ -21,7 +21,6 @@ use tokio::sync::mpsc;
 
 use crate::{
     descriptors::when_there_are,
-    job_note,
     places::Places,
     plan::{self, ChangedAt, Kind},
 };
@@ -161,13 +160,7 @@ fn list_folder(places: &mut Places<'_>, folder: &Path, found: &mpsc::Sender<Foun
         return Some(Vec::new());
     }
     let outputs = match read_folder(&output.join(folder)) {
-        Ok(mut outputs) => {
-            if folder.as_os_str().is_empty() {
-                // It tells of a run, and is nobody's output.
-                outputs.remove(OsStr::new(job_note::NAME));
-            }
-            outputs
-        }
+        Ok(outputs) => outputs,
         Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
         Err(error) => {
             say(Found::bad_output(folder.to_owned(), format!("the folder for its outputs cannot be read: {error}")))?;

@@ -6,7 +6,7 @@ use distwasm_duke::{RehearsalError, Settings, options::Offer};
 use distwasm_king::Reign;
 use distwasm_proto::{
     failure::Failure,
-    limits::SHUTDOWN_WITHIN,
+    limits::{MODULE_MEMORY_BYTES_MAX, SHUTDOWN_WITHIN},
     link::{KingAddress, chain, local_door},
     stop::Stop,
 };
@@ -39,7 +39,13 @@ fn settings(options: &Options, address: KingAddress) -> Settings {
 pub async fn rehearse(options: &Options, request: &JobRequest) -> Result<(), Failure> {
     let (door, _) = local_door();
     let settings = settings(options, KingAddress::Local(door));
-    let rehearsed = distwasm_duke::rehearse(&settings, request.program.clone(), &request.guest, &request.archives);
+    let memory_bytes = match options.king_address {
+        // What a slot of its dukes has is not known here, and this machine may be smaller.
+        Some(_) => request.min_ram_bytes.max(MODULE_MEMORY_BYTES_MAX),
+        None => slot_bytes(&settings, request),
+    };
+    let (program, guest) = (request.program.clone(), &request.guest);
+    let rehearsed = distwasm_duke::rehearse(&settings, program, guest, &request.archives, memory_bytes);
     match rehearsed.await {
         Ok(()) => Ok(()),
         Err(RehearsalError::Unfit(failure)) => Err(failure),
@@ -49,6 +55,13 @@ pub async fn rehearse(options: &Options, request: &JobRequest) -> Result<(), Fai
             Ok(())
         }
     }
+}
+
+/// The memory of a slot of this machine, as the scheduler deals it out.
+fn slot_bytes(settings: &Settings, request: &JobRequest) -> u64 {
+    let by_ram = settings.ram_bytes.checked_div(request.min_ram_bytes).unwrap_or(u64::MAX);
+    let slots = if request.one_per_machine { 1 } else { by_ram.min(u64::from(settings.cpus)) };
+    settings.ram_bytes / slots.max(1)
 }
 
 impl Kingdom {

@@ -1,9 +1,6 @@
 //! The `queen` program: see [`distwasm_queen`].
 
-use std::{
-    io::{ErrorKind, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use distwasm_proto::{exit::Exit, files, link::chain, logging, process, stderr, stop::Signals};
 use distwasm_queen::{
@@ -94,7 +91,7 @@ async fn run_job(options: &Options, interrupted: CancellationToken) -> ExitCode 
         Ok(report) => report,
         Err(error) => return fail(&error),
     };
-    // What was said in the midst of the run goes before it, as far as anybody reads it.
+    // Messages of the run come before the summary.
     stderr::flush();
     print_summary(&report.summary, &report.first_failures, options.quiet);
     if options.json
@@ -106,11 +103,8 @@ async fn run_job(options: &Options, interrupted: CancellationToken) -> ExitCode 
 }
 
 fn say(what: impl std::fmt::Display) -> ExitCode {
-    let mut stdout = std::io::stdout();
-    match write!(stdout, "{what}").and_then(|()| stdout.flush()).and_then(|()| files::close_stdout()) {
+    match files::write_stdout(what.to_string().as_bytes()) {
         Ok(()) => Exit::Done.into(),
-        // A reader that went away has read what it wanted.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Exit::Done.into(),
         Err(error) => fail(&std::io::Error::other(format!("failed to write to stdout: {error}"))),
     }
 }

@@ -71,7 +71,7 @@ pub fn write(options: &NewOptions) -> Result<Made, NewError> {
         return Err(exists());
     }
     let cannot_write = |source| NewError::Write { path: folder.clone(), source };
-    let unfinished = folder.with_file_name(format!(".distwasm-{}-{name}.unfinished", std::process::id()));
+    let unfinished = files::unfinished_beside(folder);
     fs::create_dir(&unfinished).map_err(cannot_write)?;
     let written = write_files(&unfinished, &options.lang.files(name))
         .and_then(|()| rename_new(CWD, unfinished.as_os_str(), CWD, folder.as_os_str()));

@@ -26,7 +26,7 @@ use crate::{
     king_link::JobRequest,
     limits::{FailureLimit, Limits},
     reactor::Folders,
-    report::{FailureFile, failure_file},
+    report::{FailureFile, default_failures_path},
     wishes::Wishes,
 };
 
@@ -196,7 +196,7 @@ pub struct Prepared {
     pub folders: Folders,
     /// What failed, of this run and of earlier ones.
     pub failures: FailureFile,
-    /// The note about the job in the output folder, if a king gets the job.
+    /// The note about the job beside the output folder, if a king gets the job.
     pub note: Option<JobNote>,
     /// Kept open, and locked, as long as the run lasts.
     pub _output_lock: fs::File,
@@ -223,9 +223,9 @@ impl Options {
         let hidden = |source| OptionsError::InputHidden { path: self.input.clone(), source };
         drop(fs::read_dir(&input).map_err(hidden)?);
         let (output, lock) = self.claim_output(&input)?;
-        let failures = self.failure_file(&input, &output)?;
+        let failures = self.failures_path(&input, &output)?;
         let only = if self.retry_failed { Some(earlier::names(&failures)?.into()) } else { None };
-        let failures = FailureFile::open(failures);
+        let failures = FailureFile::open(failures, self.failures.as_ref().map(|_| output.as_path()));
         let key = fastrand::u64(..);
         let note = self.king_address.as_ref().map(|king| JobNote::new(&output, king.to_string(), key));
         let request = JobRequest {
@@ -241,7 +241,7 @@ impl Options {
             guest,
             archives,
         };
-        // A user who names a file wants it. The one beside the output folder is missed only when there is a failure.
+        // A file that the user named must be usable. The default file is needed only once there is a failure.
         if let (Some(path), Some(error)) = (&self.failures, failures.error()) {
             return Err(OptionsError::Failures {
                 path: path.clone(),
@@ -253,9 +253,12 @@ impl Options {
     }
 
     /// Where failures are kept.
-    fn failure_file(&self, input: &Path, output: &Path) -> Result<PathBuf, OptionsError> {
-        let Some(path) = &self.failures else { return Ok(failure_file(output)) };
+    fn failures_path(&self, input: &Path, output: &Path) -> Result<PathBuf, OptionsError> {
+        let Some(path) = &self.failures else { return Ok(default_failures_path(output)) };
         let cannot_open = |source| OptionsError::Failures { path: path.clone(), source };
+        if path.is_symlink() && !path.exists() {
+            return Err(cannot_open(io::Error::other("it is a link to nothing")));
+        }
         let resolved = resolve(path).map_err(cannot_open)?;
         if resolved.starts_with(input) {
             return Err(OptionsError::FailuresAmongInputs { path: path.clone() });

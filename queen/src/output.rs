@@ -10,7 +10,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use distwasm_proto::{files, ids::UnitNo, payload::Payload};
+use distwasm_proto::{files, ids::UnitNo, limits::ENTRIES_SEARCHED_MAX, payload::Payload};
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
@@ -55,10 +55,6 @@ static UNFINISHED: AtomicU64 = AtomicU64::new(0);
 /// Outputs that a thread takes at once.
 const BATCH: usize = 64;
 
-/// Entries of a folder among which the name of a file is looked for: enough for most folders, and nothing beside the
-/// time that a unit takes.
-const ENTRIES_SEARCHED_MAX: usize = 10_000;
-
 /// Works until there are no more outputs, or nobody to work for.
 pub fn write(folder: &Path, sync: bool, outputs: &Taker<Output>, written: &mpsc::Sender<Vec<Written>>) {
     let mut writer = Writer { folder, sync, pid: std::process::id(), last: None };
@@ -101,8 +97,8 @@ impl Writer<'_> {
             return Err(error);
         }
         if sync && let Err(error) = folder.sync_all() {
-            // A name that may be lost does not count, and must not be taken for done by the next run.
-            unlinkat(folder, name, AtFlags::empty())?;
+            // A name that may be lost must not be taken for done by the next run. The error of the sync is the one to report.
+            let _removed = unlinkat(folder, name, AtFlags::empty());
             return Err(error);
         }
         // On failure it is opened anew: the folder may have been replaced by another of this name.
@@ -110,7 +106,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// The folder of the last output, which is often that of this one, or another.
+    /// Opens the folder of an output; reuses the last one, because outputs often share a folder.
     fn open_folder(&mut self, path: &Path) -> io::Result<(PathBuf, File)> {
         match self.last.take() {
             Some(last) if last.0 == path => Ok(last),
@@ -143,7 +139,7 @@ fn fill(folder: &File, name: &str, result: &Payload, sync: bool) -> io::Result<(
     files::close(file)
 }
 
-/// Why an output was not written whose name appeared after it had been looked for.
+/// Why an output was not written: its name is taken.
 fn taken(folder: &Path, path: &Path) -> String {
     let there = real_name(folder, path);
     let other = match &there {

@@ -67,7 +67,7 @@ impl<'a> Places<'a> {
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let found = openat2(opened, folder, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS);
-        // Without this call, or with an error, whoever asks looks closer.
+        // On any other result (or without this system call) the caller resolves the path.
         !matches!(found, Ok(_) | Err(Errno::NOENT))
     }
 

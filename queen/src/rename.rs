@@ -26,8 +26,8 @@ pub fn rename_new(from_folder: impl AsFd, from: &OsStr, to_folder: impl AsFd, to
     Err(refused.into())
 }
 
-/// A file below an open folder.
-type Place<'a> = (std::os::fd::BorrowedFd<'a>, &'a OsStr);
+/// A name in an open folder.
+type Name<'a> = (std::os::fd::BorrowedFd<'a>, &'a OsStr);
 
 /// Whether a file system does not know how to do this; another way may do. Folders cannot be linked.
 fn is_unsupported(error: Errno) -> bool {
@@ -35,26 +35,26 @@ fn is_unsupported(error: Errno) -> bool {
 }
 
 #[cfg(target_os = "linux")]
-fn rename_no_replace(from: Place<'_>, to: Place<'_>) -> Result<(), Errno> {
+fn rename_no_replace(from: Name<'_>, to: Name<'_>) -> Result<(), Errno> {
     use rustix::fs::{RenameFlags, renameat_with};
     renameat_with(from.0, from.1, to.0, to.1, RenameFlags::NOREPLACE)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn rename_no_replace(_: Place<'_>, _: Place<'_>) -> Result<(), Errno> {
+fn rename_no_replace(_: Name<'_>, _: Name<'_>) -> Result<(), Errno> {
     Err(Errno::NOSYS)
 }
 
-/// NFS has no other way.
-fn link_and_unlink(from: Place<'_>, to: Place<'_>) -> Result<(), Errno> {
+/// For NFS, which cannot rename without replacing.
+fn link_and_unlink(from: Name<'_>, to: Name<'_>) -> Result<(), Errno> {
     linkat(from.0, from.1, to.0, to.1, AtFlags::empty())?;
     // It has its name; a second one that stays is removed by the next run.
     let _removed = unlinkat(from.0, from.1, AtFlags::empty());
     Ok(())
 }
 
-/// Where a file system can do neither, whatever appears between the two calls is replaced.
-fn look_and_rename(from: Place<'_>, to: Place<'_>) -> Result<(), Errno> {
+/// The last resort: a file that appears between the two calls is replaced.
+fn look_and_rename(from: Name<'_>, to: Name<'_>) -> Result<(), Errno> {
     match statat(to.0, to.1, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(_) => Err(Errno::EXIST),
         Err(Errno::NOENT) => renameat(from.0, from.1, to.0, to.1),

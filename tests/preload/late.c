@@ -3,7 +3,7 @@
  * started with this library in LD_PRELOAD, close() fails on files that were written below LATE_BELOW, and what was
  * written is gone.
  *
- * LATE_ERRNO is the error (EIO by default); LATE_ONE_IN lets only one of so many files be lost.
+ * LATE_ERRNO is the error (EIO by default); LATE_ONE_IN=N loses only every Nth file.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -12,6 +12,7 @@ use distwasm_duke::roster::{self, AnswerId, Roster};
 use distwasm_king::scheduler::{self, JobSpec, Outcome, Resumption, Scheduler};
 use distwasm_proto::{
     ids::{AttemptId, BaronId, DukeId, JobId, UnitNo},
+    limits::JOBS_MAX,
     payload::Payload,
     pipe::{self, Description, Header},
     time::Time,
@@ -27,6 +28,8 @@ use tokio_stream::Stream;
 pub enum Part {
     /// The king's scheduler: ten dukes of four slots.
     Scheduler,
+    /// The king's scheduler again: 1,024 jobs of a project each are opened, and only a few of them get a slot.
+    Jobs,
     /// The duke's roster: four peasants.
     Roster,
     /// The queen's submission.
@@ -49,6 +52,7 @@ const JOB: JobId = JobId(1);
 pub fn work(part: Part) -> u64 {
     let done = match part {
         Part::Scheduler => schedule(),
+        Part::Jobs => open_jobs(),
         Part::Roster => enrol(),
         Part::Submission => submit(),
         Part::Frames => frame(),
@@ -95,6 +99,26 @@ fn schedule() -> u64 {
             done += std::mem::take(&mut unheard);
         }
     }
+}
+
+/// Opens as many jobs as there may be, each in a batch of its own, and gives each its units.
+fn open_jobs() -> u64 {
+    let (mut scheduler, mut actions) = (Scheduler::default(), Vec::new());
+    let (labels, holds) = (BTreeMap::new(), Vec::new());
+    let joined =
+        scheduler::Event::DukeJoined { duke: DukeId(1), cpus: 2, ram_bytes: 1 << 30, labels, was: None, holds };
+    scheduler.handle(Time(0), [joined], &mut actions);
+    let jobs = JOBS_MAX as u64;
+    for number in 0..jobs {
+        let job = JobId(number + 1);
+        let spec = JobSpec { project: format!("project {number}"), ..JobSpec::default() };
+        let opened = scheduler::Event::JobOpened { job, key: 1, spec, resumes: Resumption::default() };
+        let units = (0..UNITS / jobs + u64::from(number < UNITS % jobs)).map(UnitNo);
+        let added = units.map(|unit| scheduler::Event::UnitAdded { job, unit, bytes: 15 });
+        scheduler.handle(Time(number * 100), std::iter::once(opened).chain(added), &mut actions);
+    }
+    let census = scheduler.census();
+    census.units_waiting + census.units_running
 }
 
 fn enrol() -> u64 {
@@ -211,7 +235,7 @@ mod tests {
 
     #[test]
     fn every_part_goes_through_all_its_units() {
-        for part in [Part::Scheduler, Part::Roster, Part::Submission, Part::Frames] {
+        for part in [Part::Scheduler, Part::Jobs, Part::Roster, Part::Submission, Part::Frames] {
             assert_eq!(work(part), UNITS);
         }
     }

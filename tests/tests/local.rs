@@ -186,7 +186,7 @@ fn what_cannot_begin_says_why_with_status_2() {
     place.queen(&summer, &["--king-address", "a b:1"]).expect(2, &["HOST:PORT"]);
     place.queen(&summer, &["--king-address", "king:0"]).expect(2, &["HOST:PORT"]);
     place.queen(&summer, &["--min-ram", "99999999"]).expect(2, &["this machine gives its guests"]);
-    place.queen(&summer, &["--timeout", "0s"]).expect(2, &["it must be longer than no time"]);
+    place.queen(&summer, &["--timeout", "0s"]).expect(2, &["it must be longer than 0 s"]);
     place.queen(&summer, &["--peasant", "/bin/false"]).expect(2, &["failed to use /bin/false as a peasant"]);
     place
         .queen(&summer, &["--peasant", "/no/where"])
@@ -349,7 +349,7 @@ fn two_inputs_never_share_an_output() {
     }
     let failures = fs::read_to_string(place.path().join("output.failures.jsonl")).unwrap();
     assert!(failures.contains("\"kind\":\"output\""), "{failures}");
-    // The input that is in the way of nobody any more.
+    // Without the link, both inputs have outputs of their own.
     fs::remove_file(place.output().join("y")).unwrap();
     place.queen(guest("echo.wat"), &[]).expect(0, &["2 done"]);
     assert_eq!(fs::read_to_string(place.output().join("y/a")).unwrap(), "second");
@@ -391,11 +391,18 @@ fn failures_are_kept_where_the_user_says_and_missed_where_they_cannot_be() {
     place
         .queen(guest("summer.wasm"), &["--retry-failed", flags[0], flags[1]])
         .expect(1, &["0 done, 0 skipped", "25 failed"]);
+    symlink("nowhere", place.path().join("link")).unwrap();
+    let other = Place::default();
+    other.write("bad", "one + two");
+    let said = "those of another output folder";
+    other.queen(guest("summer.wasm"), &["--failures", flags[1]]).expect(2, &[said]);
     for (path, said) in [
         (place.path().to_owned(), "failed to open the file of failures"),
         (place.input().join("failures"), "is in the input folder"),
         (place.output().join("bad-01"), "has the name of an output"),
         (PathBuf::from("/dev/null"), "is not a regular file"),
+        (guest("loop.wat"), "there is something else in it than failures"),
+        (place.path().join("link"), "it is a link to nothing"),
     ] {
         place.queen(guest("summer.wasm"), &["--failures", path.to_str().unwrap()]).expect(2, &[said]);
     }

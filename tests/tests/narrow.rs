@@ -7,14 +7,14 @@
 
 use std::{fs, net::TcpStream, os::unix::process::CommandExt, path::Path, process::Command};
 
-use distwasm_tests::real::{Finished, Place, Process, after, guest, stranger, until};
+use distwasm_tests::real::{Finished, Place, Process, behind_shell, guest, stranger, until};
 
 #[test]
 fn a_low_soft_limit_of_descriptors_is_raised() {
     let place = Place::default();
     place.write_sums(200);
     let queen = place.queen_command(guest("summer.wasm"));
-    let finished = Finished::of(after("ulimit -Sn 64", &queen).args(["--num-cpus", "24"]));
+    let finished = Finished::of(behind_shell("ulimit -Sn 64", &queen).args(["--num-cpus", "24"]));
     finished.expect(0, &["200 done"]);
     assert!(!finished.stderr.contains("offering"), "{}", finished.stderr);
     place.expect_sums(200);
@@ -25,7 +25,7 @@ fn no_more_slots_are_promised_than_there_are_descriptors_for() {
     let place = Place::default();
     place.write_sums(400);
     let queen = place.queen_command(guest("summer.wasm"));
-    let finished = Finished::of(after("ulimit -n 100", &queen).args(["--num-cpus", "300"]));
+    let finished = Finished::of(behind_shell("ulimit -n 100", &queen).args(["--num-cpus", "300"]));
     finished.expect(0, &["400 done", "of 300 slots", "(`ulimit -n`)"]);
     assert_eq!(finished.stderr.matches("WARN").count(), 1, "one word about it: {}", finished.stderr);
     place.expect_sums(400);
@@ -38,8 +38,8 @@ fn run_as_stranger(place: &Place, user: u32, shell: &str, args: &[&str]) -> Fini
     let mut queen = place.command(program.to_str().unwrap());
     queen.args(["--output", place.output().to_str().unwrap()]);
     queen.arg("--input").arg(place.input()).arg("--binary").arg(guest_for_all(place)).args(args);
-    let mut command = after(shell, &queen);
-    place.open_to(user, &mut command);
+    let mut command = behind_shell(shell, &queen);
+    place.run_as(user, &mut command);
     Finished::of(&mut command)
 }
 
@@ -75,7 +75,7 @@ fn a_machine_that_hides_what_it_has_is_used_all_the_same() {
     place.write_sums(3);
     let queen = place.queen_command(guest("summer.wasm"));
     let hide = "mount -t proc -o subset=pid proc /proc 2>/dev/null || { echo HIDES NOTHING >&2; exit 99; }";
-    let hidden = after(hide, &queen);
+    let hidden = behind_shell(hide, &queen);
     let mut unshare = Command::new("unshare");
     unshare.arg("--mount").arg(hidden.get_program()).args(hidden.get_args());
     unshare.env("DISTWASM_CACHE", place.path().join("cache"));
@@ -104,7 +104,7 @@ fn a_king_without_descriptors_waits_and_goes_on() {
     let port_file = place.path().join("port");
     let mut king = place.command("king");
     king.args(["--port", "0", "--http", "none", "--port-file"]).arg(&port_file);
-    let king = Process::start(&mut after("ulimit -n 30", &king), "king", place.path());
+    let king = Process::start(&mut behind_shell("ulimit -n 30", &king), "king", place.path());
     let read = || fs::read_to_string(&port_file).ok().map(|text| text.trim().to_owned());
     let address = until("the king's port file", read, || king.log());
     let connections: Vec<TcpStream> = (0..60).map(|_| TcpStream::connect(&address).unwrap()).collect();
@@ -205,7 +205,7 @@ fn a_hangup_ends_in_peace_unless_it_is_to_be_ignored() {
     until("some outputs", || (place.outputs_count() > 5).then_some(()), || queen.log());
     queen.signal(Signal::HUP);
     queen.finish().expect(130, &["error: interrupted", "what is done is kept"]);
-    let queen = Process::start(&mut after(deaf, &place.queen_command(guest("slow.wat"))), "queen", place.path());
+    let queen = Process::start(&mut behind_shell(deaf, &place.queen_command(guest("slow.wat"))), "queen", place.path());
     let before = place.outputs_count();
     until("more outputs", || (place.outputs_count() > before + 5).then_some(()), || queen.log());
     queen.signal(Signal::HUP);

@@ -162,7 +162,7 @@ fn what_hangs_on_one_duke_is_done_on_another() {
 }
 
 #[test]
-fn the_job_of_a_killed_queen_ends_when_she_is_started_again() {
+fn the_job_of_a_killed_queen_ends_when_the_queen_is_started_again() {
     let place = Place::default();
     place.write("a", "loop for ever");
     let king = place.king();
@@ -171,7 +171,7 @@ fn the_job_of_a_killed_queen_ends_when_she_is_started_again() {
     king.expect_metric("distwasm_units{state=\"running\"}", |units| units == 1);
     first.signal(Signal::KILL);
     assert_eq!(first.finish().status, None);
-    assert!(place.output().join(".distwasm-job").exists());
+    assert!(place.path().join("output.distwasm-job").exists());
     place.write("a", "fine");
     place.start_queen(&king, guest("loop.wat"), &[]).finish().expect(0, &["1 done"]);
     king.process.expect_log("its queen was started again as another job");
@@ -198,5 +198,5 @@ fn what_runs_longest_is_named() {
         Some(asked(&["job", &job["job"].to_string()]))
     };
     let sheet = until("the unit that hangs", || job().filter(|sheet| sheet.contains("longest ")), || queen.log());
-    assert!(sheet.contains("longest   hangs/here, for ") && sheet.contains("s on tower"), "{sheet}");
+    assert!(sheet.contains("longest   hangs/here, on tower for "), "{sheet}");
 }

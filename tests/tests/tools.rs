@@ -133,7 +133,7 @@ fn what_cannot_be_checked_is_told_in_a_sentence() {
         (&summer, &["--env", "DISTWASM_UNIT=1"], "are set by distwasm"),
         (&summer, &["--dir", &here], "is not HOST::GUEST"),
         (&summer, &["--dir", &no_dir], &said("read", " to share it")),
-        (&summer, &["--timeout", "0s"], "must be longer than no time"),
+        (&summer, &["--timeout", "0s"], "must be longer than 0 s"),
         (&summer, &["--output", "x"], "unexpected argument '--output'"),
         (&summer, &["--peasant", &nowhere], &said("start the peasant program", "")),
     ];

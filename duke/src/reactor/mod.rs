@@ -84,7 +84,7 @@ pub(crate) struct Reactor {
     /// Peasants that were ready and have not ended.
     ready: FxHashSet<BaronId>,
     /// What was said of peasants that cannot be started.
-    told: Repeats,
+    repeats: Repeats,
 }
 
 struct Job {
@@ -150,7 +150,7 @@ impl Reactor {
             given_up: (0, Time::default()),
             hopeless: None,
             ready: FxHashSet::default(),
-            told: Repeats::default(),
+            repeats: Repeats::default(),
         }
     }
 
@@ -363,11 +363,11 @@ impl Reactor {
     fn on_given_up(&mut self, job: JobId, slots: u32, reason: &str) {
         let (times, last) = self.given_up;
         let now = self.household.clock.now();
-        if let Some(before) = self.told.note(now, reason) {
+        if let Some(before) = self.repeats.count(now, reason) {
             let running = self.ready.len();
             warn!(job = job.0, slots, running, before, reason, "no more peasants can be started; trying again");
         }
-        // Where some run, fewer slots do the work.
+        // While some peasants run, they do the work with fewer slots.
         if !self.ready.is_empty() {
             return;
         }

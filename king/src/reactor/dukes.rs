@@ -61,7 +61,7 @@ impl Reactor {
             info!(duke = id.0, host, cpus = machine.cpus, ram_mb, labels = ?machine.labels, attempts, "a duke came back");
         }
         if self.dukes.values().any(|other| other.machine.hostname == machine.hostname)
-            && self.told.note(self.clock.now(), &format!("two {host}")).is_some()
+            && self.repeats.count(self.clock.now(), &format!("several dukes are named {host}")).is_some()
         {
             info!(host, "several dukes have this name; --hostname tells them apart");
         }
@@ -112,7 +112,7 @@ impl Reactor {
             volunteer::Said::SlotsReleased { job, slots } => Event::SlotsReleased { duke, job, slots },
             volunteer::Said::SlotsBroken { job, slots, reason } => {
                 let host = self.dukes.get(&duke).map_or("", |duke| duke.machine.hostname.as_str());
-                if let Some(before) = self.told.note(self.clock.now(), &format!("{host}: {reason}")) {
+                if let Some(before) = self.repeats.count(self.clock.now(), &format!("{host}: {reason}")) {
                     warn!(duke = duke.0, host, job = job.0, reason, before, "a duke cannot start more peasants");
                 }
                 self.complain(

@@ -113,7 +113,7 @@ pub(crate) struct Reactor {
     /// The last job is over; what it had of memory has not been given back.
     may_shrink: bool,
     /// What was said of dukes that repeats.
-    told: Repeats,
+    repeats: Repeats,
 }
 
 struct Duke {
@@ -191,7 +191,7 @@ impl Reactor {
             evidence: FxHashMap::default(),
             settled: BTreeMap::new(),
             may_shrink: false,
-            told: Repeats::default(),
+            repeats: Repeats::default(),
         }
     }
 

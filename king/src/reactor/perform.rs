@@ -10,7 +10,7 @@ use distwasm_proto::{
 use tracing::{info, warn};
 
 use super::{Evidence, Queen, Reactor, Said};
-use crate::scheduler::{Action, JobEnd, JobStatus, Longest, Verdict, WaitsFor};
+use crate::scheduler::{Action, JobEnd, JobStatus, LongestAttempt, Verdict, WaitsFor};
 
 impl Reactor {
     pub(super) fn perform(&mut self, action: Action) {
@@ -129,8 +129,8 @@ impl Reactor {
     }
 
     /// A unit that has been running for long, for people.
-    pub(super) fn describe_longest(&self, longest: Longest, name: Bytes) -> wire::LongestUnit {
-        let Longest { unit, duke, since, .. } = longest;
+    pub(super) fn describe_longest(&self, longest: LongestAttempt, name: Bytes) -> wire::LongestUnit {
+        let LongestAttempt { unit, duke, since, .. } = longest;
         let duke = self.dukes.get(&duke).map(|duke| duke.machine.hostname.clone()).unwrap_or_default();
         let running_ms = self.clock.now().micros_since(since) / 1000;
         wire::LongestUnit { unit: unit.0, name, duke, running_ms }

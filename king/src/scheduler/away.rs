@@ -116,9 +116,10 @@ impl Scheduler {
         let mut lease = Lease::new(slot);
         (lease.slots, lease.releasing, lease.since) = (held.slots, held.leaving, now);
         if is_new {
-            let mut job = Job::new(held.key, JobSpec::default());
+            let spec = JobSpec::default();
+            let project = self.projects.enter(&spec);
+            let mut job = Job::new(held.key, spec, project);
             (job.unclaimed, job.away_until) = (true, Some(self.learning_until));
-            self.projects.enter(&job.spec);
             self.jobs.insert(held.job, job);
             self.alarms.insert((self.learning_until, Alarm::QueenAway(held.job)));
         }
@@ -228,13 +229,13 @@ impl Scheduler {
         debug_assert!(self.jobs.get(&id).is_none_or(|job| job.key == key), "the service knows whose job it is");
         let is_new = self.jobs.get(&id).is_none_or(|job| job.unclaimed);
         if is_new {
-            self.projects.enter(&spec);
-        }
-        let job = self.jobs.entry(id).or_insert_with(|| Job::new(key, spec.clone()));
-        if job.unclaimed {
-            job.unclaimed = false;
-            let unclaimed = std::mem::replace(&mut job.spec, spec);
-            self.projects.leave(&unclaimed.project, self.jobs.values());
+            let project = self.projects.enter(&spec);
+            let job = self.jobs.entry(id).or_insert_with(|| Job::new(key, spec.clone(), project));
+            if job.unclaimed {
+                (job.unclaimed, job.spec) = (false, spec);
+                let unclaimed = std::mem::replace(&mut job.project, project);
+                self.projects.leave(unclaimed, self.jobs.values());
+            }
         }
         let Some(job) = self.jobs.get_mut(&id) else { return };
         (job.away_until, job.yields_from) = (None, None);

@@ -30,8 +30,8 @@ struct Holder<'a> {
     slots: u32,
     /// Its slots here stand still behind a full link.
     is_stuck: bool,
-    /// Its queen is away, and that of the job that asks is here.
-    yields: bool,
+    /// Its queen is away, and the queen of the asking job is not.
+    yields_to_asker: bool,
 }
 
 /// Whether a job may ask another for a slot.
@@ -60,14 +60,14 @@ impl Scheduler {
     /// becomes the time at which more may be asked, if that is earlier.
     fn victims(&self, now: Time, id: JobId, duke: &Duke, wait_until: &mut Option<Time>) -> Option<Vec<JobId>> {
         let job = self.jobs.get(&id)?;
-        let project = self.projects.get(&job.spec.project)?;
+        let project = self.projects.get(job.project)?;
         let slot = duke.slot_for(id, job)?;
         let mut room: Room = self.uncommitted(duke)?;
         let mut victims = Vec::new();
         while room.minus(slot).is_none() {
             let mut best: Option<Holder<'_>> = None;
             for mut holder in self.holders(duke, &victims).filter(|holder| holder.id != id) {
-                holder.yields = holder.job.yields(now) && !job.yields(now);
+                holder.yields_to_asker = holder.job.yields(now) && !job.yields(now);
                 match holder.claim(now, job, project) {
                     Claim::Now if best.as_ref().is_none_or(|best| holder.is_better_than(best)) => best = Some(holder),
                     Claim::Later(at) => *wait_until = Some(wait_until.map_or(at, |until| until.min(at))),
@@ -88,13 +88,12 @@ impl Scheduler {
         };
         duke.leases.iter().filter_map(move |(id, lease)| {
             let job = self.jobs.get(id)?;
-            let project = *self.projects.get(&job.spec.project)?;
+            let project = *self.projects.get(job.project)?;
             let own = count(&|asked| asked == id);
-            let of_project =
-                count(&|asked| self.jobs.get(asked).is_some_and(|other| other.spec.project == job.spec.project));
+            let of_project = count(&|asked| self.jobs.get(asked).is_some_and(|other| other.project == job.project));
             let project = Project { share: project.share.saturating_sub(of_project), ..project };
             let (slots, is_stuck) = (job.slots.saturating_sub(own), lease.has_stuck_slots(own));
-            let holder = Holder { id: *id, job, lease, project, slots, is_stuck, yields: false };
+            let holder = Holder { id: *id, job, lease, project, slots, is_stuck, yields_to_asker: false };
             (lease.slots > own).then_some(holder)
         })
     }
@@ -106,7 +105,7 @@ impl Holder<'_> {
         if self.is_spare() {
             return Claim::Now;
         }
-        if self.job.spec.project == claimant.spec.project {
+        if self.job.project == claimant.project {
             let is_without = claimant.slots + claimant.reserved == 0;
             let may_ask = match claimant.spec.priority.cmp(&self.job.spec.priority) {
                 std::cmp::Ordering::Greater => true,
@@ -130,7 +129,7 @@ impl Holder<'_> {
     }
 
     fn is_spare(&self) -> bool {
-        self.is_stuck || self.yields || self.slots > self.job.need()
+        self.is_stuck || self.yields_to_asker || self.slots > self.job.need()
     }
 
     /// Spare slots first, then those of who has most.
@@ -175,7 +174,7 @@ mod tests {
         let (duke, mut scheduler) = (DukeId(1), Scheduler::default());
         let (labels, holds) = (BTreeMap::new(), Vec::new());
         let joined = Event::DukeJoined { duke, cpus: 2, ram_bytes: 1 << 30, labels, was: None, holds };
-        // Both are of one project, in which nobody gives a slot away for a job that has one.
+        // Both jobs are in one project, where a job that has a slot gets no slot from another.
         let open = |job| Event::JobOpened {
             job: JobId(job),
             key: job,

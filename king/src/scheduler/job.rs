@@ -8,7 +8,7 @@ use distwasm_proto::{
     time::{Time, UnitTime},
 };
 
-use super::{Longest, duke::Duke, fullness::Fullness, units::Units};
+use super::{LongestAttempt, duke::Duke, fullness::Fullness, projects::ProjectNo, units::Units};
 
 /// What a queen wants of a job, as far as scheduling goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub struct JobStatus {
     /// Why it has no slot, if it has none.
     pub waits_for: Option<WaitsFor>,
     /// The unit that has been running longest, if any runs for long.
-    pub longest: Option<Longest>,
+    pub longest: Option<LongestAttempt>,
 }
 
 /// Why a job has no slot.
@@ -82,13 +82,14 @@ pub enum WaitsFor {
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) spec: JobSpec,
+    pub(super) project: ProjectNo,
     /// What its queen made up, so that no other can claim it.
     pub(super) key: u64,
     /// Only dukes that came back have named it so far; what it is its queen will say when she comes back.
     pub(super) unclaimed: bool,
     /// Its queen's link broke: how long she may take to come back.
     pub(super) away_until: Option<Time>,
-    /// From then on its slots serve jobs whose queens are here, if she has not come back.
+    /// From this time on, its slots serve jobs whose queens are connected.
     pub(super) yields_from: Option<Time>,
     /// Its queen came back to a king who knew nothing: until so many dukes have come back too, what may run at one of
     /// them is not started elsewhere.
@@ -125,7 +126,7 @@ pub(super) struct Job {
     /// What is seen of it if its results were full lately.
     pub(super) fullness: Option<Fullness>,
     /// The unit that was running longest when that was last looked for.
-    pub(super) longest: Option<Longest>,
+    pub(super) longest: Option<LongestAttempt>,
     /// What the queen was told last.
     pub(super) told: Option<JobStatus>,
     /// What a unit takes in a slot.
@@ -135,9 +136,10 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(key: u64, spec: JobSpec) -> Job {
+    pub(super) fn new(key: u64, spec: JobSpec, project: ProjectNo) -> Job {
         Job {
             spec,
+            project,
             key,
             unclaimed: false,
             away_until: None,
@@ -179,7 +181,7 @@ impl Job {
         bounds.fold(units.max(u32::from(is_new)), u32::min)
     }
 
-    /// Whether jobs whose queens are here come before it: its own may have been killed, or started again as another job.
+    /// Whether jobs with connected queens come first: the queen of this one may have been killed.
     pub(super) fn yields(&self, now: Time) -> bool {
         self.yields_from.is_some_and(|from| from <= now)
     }
@@ -231,7 +233,7 @@ mod tests {
 
     #[test]
     fn whatever_a_duke_claims_of_time_gives_a_depth() {
-        let mut job = Job::new(0, JobSpec::default());
+        let mut job = Job::new(0, JobSpec::default(), ProjectNo::default());
         job.slots = 1;
         job.waiting.extend((0..100_000).map(UnitNo));
         for claims in [[0, 0, 0], [u64::MAX, u64::MAX, 0], [0, u64::MAX, u64::MAX]] {

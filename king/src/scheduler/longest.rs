@@ -1,11 +1,11 @@
-//! Which unit of each job has been running longest: whoever waits for the end of a job wants its name.
+//! Which unit of each job has been running longest, for people who wait for the job.
 //!
 //! Attempts are numbered in the order in which they start, so the first one of a job is the one to look for. Now and
 //! then the oldest attempts of all jobs are looked through; nothing is kept up to date while units come and go.
 
 use distwasm_proto::{
     ids::{AttemptId, DukeId, UnitNo},
-    limits::{LONG_UNIT, LONGEST_LOOK, LONGEST_LOOKED_THROUGH},
+    limits::{LONG_UNIT, LONGEST_ATTEMPTS_MAX, LONGEST_LOOK_EVERY},
     time::Time,
 };
 
@@ -13,7 +13,7 @@ use super::{Attempt, Scheduler, Stage};
 
 /// A unit that has been running for long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Longest {
+pub struct LongestAttempt {
     /// The attempt at it.
     pub attempt: AttemptId,
     /// Which unit of its job.
@@ -27,13 +27,13 @@ pub struct Longest {
 impl Scheduler {
     /// Looks, if it is time to, and takes note of when to look again.
     pub(super) fn look_for_longest(&mut self, now: Time) {
-        match self.longest_at {
-            None if self.attempts.is_empty() => return,
-            None => {}
-            Some(at) if at > now => return,
-            Some(_) => self.find_longest(now),
+        if self.longest_at.is_some_and(|at| at > now) {
+            return;
         }
-        self.longest_at = (!self.attempts.is_empty()).then(|| now.after(LONGEST_LOOK));
+        if self.longest_at.is_some() {
+            self.find_longest(now);
+        }
+        self.longest_at = (!self.attempts.is_empty()).then(|| now.after(LONGEST_LOOK_EVERY));
     }
 
     fn find_longest(&mut self, now: Time) {
@@ -41,14 +41,14 @@ impl Scheduler {
             job.longest = None;
         }
         let is_long = |attempt: &Attempt| attempt.since.after(LONG_UNIT) <= now;
-        for (id, attempt) in self.attempts.iter().take(LONGEST_LOOKED_THROUGH) {
+        for (id, attempt) in self.attempts.iter().take(LONGEST_ATTEMPTS_MAX) {
             let Attempt { duke, job, unit, since, stage, .. } = *attempt;
             if stage == Stage::Running && !is_long(attempt) {
-                // Whatever comes behind it started later.
+                // All later attempts started later.
                 return;
             }
             if let Some(job) = self.jobs.get_mut(&job).filter(|_| stage == Stage::Running) {
-                job.longest.get_or_insert(Longest { attempt: *id, unit, duke, since });
+                job.longest.get_or_insert(LongestAttempt { attempt: *id, unit, duke, since });
             }
         }
     }

@@ -21,6 +21,7 @@ mod late;
 mod longest;
 mod overview;
 mod projects;
+mod ranking;
 mod slots;
 mod stragglers;
 mod units;
@@ -44,7 +45,7 @@ use projects::Projects;
 use units::UnitState;
 
 pub use job::{JobSpec, JobStatus, WaitsFor};
-pub use longest::Longest;
+pub use longest::LongestAttempt;
 pub use overview::Overview;
 pub use words::{Action, Census, Event, HeldAttempt, HeldLease, JobEnd, Outcome, Resumption, Verdict};
 
@@ -360,8 +361,8 @@ impl Scheduler {
     /// Forgets a job, and has its dukes end what they do for it.
     fn remove_job(&mut self, id: JobId, actions: &mut Vec<Action>) {
         // A queen whose job has ended goes away.
-        let Some(Job { spec, .. }) = self.jobs.remove(&id) else { return };
-        self.projects.leave(&spec.project, self.jobs.values());
+        let Some(Job { project, .. }) = self.jobs.remove(&id) else { return };
+        self.projects.leave(project, self.jobs.values());
         if self.now < self.learning_until {
             self.ended.insert(id);
         }

@@ -81,7 +81,7 @@ impl Scheduler {
 impl Job {
     fn comes_before(&self, id: JobId, other: &Job, other_id: JobId) -> bool {
         let rank = |job: &Job, id: JobId| (std::cmp::Reverse(job.spec.priority), id);
-        let of_project = self.spec.project == other.spec.project && self.need() > 0;
+        let of_project = self.project == other.project && self.need() > 0;
         of_project && rank(self, id) < rank(other, other_id)
     }
 }

@@ -3,7 +3,10 @@
 //! A project's *pass* is the slot time that it had, divided by its weight (C. A. Waldspurger, Stride Scheduling, 1995).
 //! Where slots cannot be divided as the weights say, whoever has the lower pass gets the next turn.
 
-use std::{cmp::Ordering, collections::BTreeMap};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use distwasm_proto::{
     limits::{CREDIT_TENURES, SLOT_TENURE},
@@ -18,9 +21,15 @@ const PARTS: u128 = 1 << 20;
 /// The projects that have jobs.
 #[derive(Debug, Default)]
 pub(super) struct Projects {
-    by_name: BTreeMap<String, Project>,
+    numbers: BTreeMap<String, ProjectNo>,
+    by_number: BTreeMap<ProjectNo, Project>,
+    last: ProjectNo,
     charged_at: Time,
 }
+
+/// A project, as its jobs know it: names are compared when a job is opened, and not for each slot that is dealt out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ProjectNo(u64);
 
 /// One project.
 #[derive(Clone, Copy, Debug)]
@@ -53,27 +62,36 @@ impl Project {
 }
 
 impl Projects {
-    pub(super) fn get(&self, name: &str) -> Option<&Project> {
-        self.by_name.get(name)
+    pub(super) fn get(&self, number: ProjectNo) -> Option<&Project> {
+        self.by_number.get(&number)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Project)> {
-        self.by_name.iter().map(|(name, project)| (name.as_str(), project))
+        self.numbers.iter().filter_map(|(name, number)| Some((name.as_str(), self.by_number.get(number)?)))
     }
 
     /// A job was opened. A new project begins where the one that has had least is.
-    pub(super) fn enter(&mut self, spec: &JobSpec) {
-        let pass = self.by_name.values().map(|project| project.pass).min().unwrap_or(0);
-        let project = self.by_name.entry(spec.project.clone()).or_insert(Project { weight: 1, share: 0, pass });
+    pub(super) fn enter(&mut self, spec: &JobSpec) -> ProjectNo {
+        let number = *self.numbers.entry(spec.project.clone()).or_insert_with(|| {
+            self.last.0 += 1;
+            self.last
+        });
+        let pass = || self.by_number.values().map(|project| project.pass).min().unwrap_or(0);
+        let fresh = if self.by_number.contains_key(&number) { 0 } else { pass() };
+        let project = self.by_number.entry(number).or_insert(Project { weight: 1, share: 0, pass: fresh });
         project.weight = project.weight.max(spec.weight);
+        number
     }
 
     /// A job of this project is over; `jobs` are those that are left.
-    pub(super) fn leave<'a>(&mut self, name: &str, jobs: impl Iterator<Item = &'a Job>) {
-        let weight = jobs.filter(|job| job.spec.project == name).map(|job| job.spec.weight).max();
-        match (weight, self.by_name.get_mut(name)) {
+    pub(super) fn leave<'a>(&mut self, number: ProjectNo, jobs: impl Iterator<Item = &'a Job>) {
+        let weight = jobs.filter(|job| job.project == number).map(|job| job.spec.weight).max();
+        match (weight, self.by_number.get_mut(&number)) {
             (Some(weight), Some(project)) => project.weight = weight,
-            _ => drop(self.by_name.remove(name)),
+            _ => {
+                self.by_number.remove(&number);
+                self.numbers.retain(|_, known| *known != number);
+            }
         }
     }
 
@@ -82,11 +100,11 @@ impl Projects {
         let micros = u128::from(now.micros_since(self.charged_at));
         self.charged_at = now;
         // One alone has nobody to be compared with.
-        if micros == 0 || self.by_name.len() < 2 {
+        if micros == 0 || self.by_number.len() < 2 {
             return;
         }
         for job in jobs.filter(|job| job.slots + job.releasing > 0) {
-            let Some(project) = self.by_name.get_mut(&job.spec.project) else { continue };
+            let Some(project) = self.by_number.get_mut(&job.project) else { continue };
             project.pass += micros * u128::from(job.slots + job.releasing) * PARTS / u128::from(project.weight);
         }
     }
@@ -94,34 +112,36 @@ impl Projects {
     /// Counts the slots of each project anew, and forgets old credit: of those who want no more than they have, and
     /// what goes beyond some turns.
     pub(super) fn recount<'a>(&mut self, jobs: impl Iterator<Item = &'a Job>) {
-        let mut wanting: BTreeMap<&str, bool> = BTreeMap::new();
-        self.by_name.values_mut().for_each(|project| project.share = 0);
+        let mut wanting: BTreeSet<ProjectNo> = BTreeSet::new();
+        self.by_number.values_mut().for_each(|project| project.share = 0);
         for job in jobs {
-            let Some(project) = self.by_name.get_mut(&job.spec.project) else { continue };
+            let Some(project) = self.by_number.get_mut(&job.project) else { continue };
             project.share += job.slots + job.reserved;
-            *wanting.entry(&job.spec.project).or_default() |= job.wants_slot();
+            if job.wants_slot() {
+                wanting.insert(job.project);
+            }
         }
-        let wants = |name: &String| wanting.get(name.as_str()).copied().unwrap_or(false);
-        let lowest = self.by_name.iter().filter(|(name, _)| wants(name)).map(|(_, project)| project.pass).min();
-        let highest = self.by_name.values().map(|project| project.pass).max().unwrap_or(0);
-        let lightest = self.by_name.values().map(|project| project.weight).min().unwrap_or(1);
+        let passes = |number: &ProjectNo| self.by_number.get(number).map(|project| project.pass);
+        let lowest = wanting.iter().filter_map(passes).min();
+        let highest = self.by_number.values().map(|project| project.pass).max().unwrap_or(0);
+        let lightest = self.by_number.values().map(|project| project.weight).min().unwrap_or(1);
         let credit = SLOT_TENURE.as_micros() * u128::from(CREDIT_TENURES) * PARTS / u128::from(lightest);
-        for (name, project) in &mut self.by_name {
-            let content = lowest.filter(|_| !wants(name)).unwrap_or(0);
+        for (number, project) in &mut self.by_number {
+            let content = lowest.filter(|_| !wanting.contains(number)).unwrap_or(0);
             project.pass = project.pass.max(content).max(highest.saturating_sub(credit));
         }
     }
 
     /// Notes that a job of this project will have one slot more.
-    pub(super) fn give(&mut self, name: &str) {
-        if let Some(project) = self.by_name.get_mut(name) {
+    pub(super) fn give(&mut self, number: ProjectNo) {
+        if let Some(project) = self.by_number.get_mut(&number) {
             project.share += 1;
         }
     }
 
     /// Notes that a job of this project was asked for a slot.
-    pub(super) fn take(&mut self, name: &str) {
-        if let Some(project) = self.by_name.get_mut(name) {
+    pub(super) fn take(&mut self, number: ProjectNo) {
+        if let Some(project) = self.by_number.get_mut(&number) {
             project.share = project.share.saturating_sub(1);
         }
     }
@@ -155,21 +175,21 @@ mod tests {
     fn a_newcomer_has_no_debts_and_no_credit() {
         let spec = |project: &str, weight| JobSpec { project: project.to_owned(), weight, ..JobSpec::default() };
         let mut projects = Projects::default();
-        projects.enter(&spec("a", 1));
-        projects.enter(&spec("b", 2));
-        let mut busy = Job::new(0, spec("a", 1));
+        let (a, b) = (projects.enter(&spec("a", 1)), projects.enter(&spec("b", 2)));
+        let mut busy = Job::new(0, spec("a", 1), a);
         busy.slots = 4;
-        let mut lazy = Job::new(0, spec("b", 2));
+        let mut lazy = Job::new(0, spec("b", 2), b);
         lazy.slots = 2;
         projects.charge(Time(10), [&busy, &lazy].into_iter());
-        assert_eq!(projects.get("a").map(|a| a.pass), Some(40 * PARTS));
-        assert_eq!(projects.get("b").map(|b| b.pass), Some(10 * PARTS));
-        projects.enter(&spec("c", 7));
-        assert_eq!(projects.get("c").map(|c| (c.pass, c.weight)), Some((10 * PARTS, 7)));
-        projects.enter(&spec("b", 5));
-        projects.leave("b", std::iter::once(&Job::new(0, spec("b", 5))));
-        assert_eq!(projects.get("b").map(|b| b.weight), Some(5));
-        projects.leave("b", std::iter::empty());
-        assert!(projects.get("b").is_none());
+        assert_eq!(projects.get(a).map(|a| a.pass), Some(40 * PARTS));
+        assert_eq!(projects.get(b).map(|b| b.pass), Some(10 * PARTS));
+        let c = projects.enter(&spec("c", 7));
+        assert_eq!(projects.get(c).map(|c| (c.pass, c.weight)), Some((10 * PARTS, 7)));
+        assert_eq!(projects.enter(&spec("b", 5)), b);
+        projects.leave(b, std::iter::once(&Job::new(0, spec("b", 5), b)));
+        assert_eq!(projects.get(b).map(|b| b.weight), Some(5));
+        projects.leave(b, std::iter::empty());
+        assert!(projects.get(b).is_none());
+        assert_ne!(projects.enter(&spec("b", 1)), b, "a number is not used again");
     }
 }

@@ -18,6 +18,7 @@ use super::{
     Action, Scheduler,
     duke::{Duke, Lease, Room},
     job::Job,
+    ranking::Ranking,
 };
 
 impl Scheduler {
@@ -29,8 +30,8 @@ impl Scheduler {
         }
         self.deal_at = None;
         self.end_rests(now);
-        self.await_yielding(now);
-        self.drop_needless_reservations();
+        self.schedule_yielding(now);
+        self.drop_needless_reservations(now);
         self.projects.recount(self.jobs.values());
         for job in self.jobs.values_mut() {
             job.passed_over = false;
@@ -39,17 +40,25 @@ impl Scheduler {
         for duke in duke_ids {
             self.serve_reservations(now, duke, actions);
         }
-        while let Some(job) = self.most_deserving(now) {
-            if let Some(duke) = self.roomiest(job) {
-                self.reserve(job, duke);
+        let mut ranking = Ranking::new(now, &self.jobs, &self.projects);
+        while let Some(id) = ranking.first(&self.projects) {
+            let mut changed = vec![id];
+            if let Some(duke) = self.roomiest(id) {
+                self.reserve(id, duke);
                 self.serve_reservations(now, duke, actions);
-            } else if let Some(eviction) = self.best_eviction(now, job) {
+            } else if let Some(eviction) = self.best_eviction(now, id) {
                 for victim in eviction.victims {
                     self.ask_back(victim, eviction.duke, actions);
+                    changed.push(victim);
                 }
-                self.reserve(job, eviction.duke);
-            } else if let Some(job) = self.jobs.get_mut(&job) {
+                self.reserve(id, eviction.duke);
+            } else if let Some(job) = self.jobs.get_mut(&id) {
                 job.passed_over = true;
+            }
+            for id in changed {
+                if let Some(job) = self.jobs.get(&id) {
+                    ranking.update(now, id, job, &self.projects);
+                }
             }
         }
     }
@@ -65,43 +74,25 @@ impl Scheduler {
         }
     }
 
-    /// Takes note of when jobs whose queens are away begin to yield.
-    fn await_yielding(&mut self, now: Time) {
+    /// Sets when slots are dealt out anew because a job begins to yield.
+    fn schedule_yielding(&mut self, now: Time) {
         let yielding = self.jobs.values().filter_map(|job| job.yields_from).filter(|from| *from > now);
         self.deal_at = yielding.chain(self.deal_at).min();
     }
 
-    fn drop_needless_reservations(&mut self) {
+    fn drop_needless_reservations(&mut self, now: Time) {
+        let others_want = self.jobs.values().any(|job| job.wants_slot() && !job.yields(now));
         for duke in self.dukes.values_mut() {
             let leases = &duke.leases;
             duke.reserved.retain(|id| {
                 let Some(job) = self.jobs.get_mut(id) else { return false };
                 let is_broken = leases.get(id).is_some_and(|lease| lease.broken_until.is_some() || lease.is_closed());
-                let keep = job.need() >= job.slots + job.reserved && !is_broken && !duke.draining;
+                let yields = others_want && job.yields(now);
+                let keep = job.need() >= job.slots + job.reserved && !is_broken && !duke.draining && !yields;
                 job.reserved -= u32::from(!keep);
                 keep
             });
         }
-    }
-
-    /// The job that should get the next slot: of the project that has least, the one that comes first in it. Jobs whose
-    /// queens are away come after all others.
-    fn most_deserving(&self, now: Time) -> Option<JobId> {
-        self.most_deserving_of(|job| !job.yields(now)).or_else(|| self.most_deserving_of(|job| job.yields(now)))
-    }
-
-    fn most_deserving_of(&self, may: impl Fn(&Job) -> bool) -> Option<JobId> {
-        let mut firsts: BTreeMap<&str, (Reverse<i32>, bool, JobId)> = BTreeMap::new();
-        for (id, job) in self.jobs.iter().filter(|(_, job)| job.wants_slot() && !job.passed_over && may(job)) {
-            let rank = (Reverse(job.spec.priority), job.slots + job.reserved > 0, *id);
-            let first = firsts.entry(&job.spec.project).or_insert(rank);
-            *first = rank.min(*first);
-        }
-        let wanting = firsts.into_iter().filter_map(|(name, (_, _, id))| Some((self.projects.get(name)?, id)));
-        let first = wanting.min_by(|(one, one_id), (two, two_id)| {
-            one.compare_levels(two).then(one.pass.cmp(&two.pass)).then(one_id.cmp(two_id))
-        });
-        first.map(|(_, id)| id)
     }
 
     /// The duke with the most processors left among those that have room for one more slot of this job.
@@ -130,7 +121,7 @@ impl Scheduler {
         if let (Some(job), Some(duke)) = (self.jobs.get_mut(&job_id), self.dukes.get_mut(&duke_id)) {
             job.reserved += 1;
             duke.reserved.push_back(job_id);
-            self.projects.give(&job.spec.project);
+            self.projects.give(job.project);
         }
     }
 
@@ -171,7 +162,7 @@ impl Scheduler {
         if let Some(job) = self.jobs.get_mut(&job_id) {
             job.slots -= 1;
             job.releasing += 1;
-            self.projects.take(&job.spec.project);
+            self.projects.take(job.project);
         }
         self.change_load(duke_id, job_id, |lease| {
             lease.slots -= 1;

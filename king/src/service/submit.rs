@@ -46,7 +46,7 @@ pub(crate) struct JobRequest {
     pub(crate) resumes: Option<(JobId, Resumption)>,
     /// Which of her links this is.
     pub(crate) ordinal: u64,
-    /// The job of a queen that ended without a word, in whose place she is, and its key.
+    /// The job, and its key, of a killed queen whose place this queen takes.
     pub(crate) replaces: Option<(JobId, u64)>,
 }
 

@@ -30,7 +30,7 @@ use crate::{
     output::{Output, Written},
     queue::Giver,
     readers::{Order, Sent},
-    report::{Counts, FailedUnit, Longest, PROGRESS_DRAWN_EVERY, Reporter, Tried},
+    report::{Counts, FailedUnit, LongestInput, PROGRESS_DRAWN_EVERY, Reporter, Tried},
     submission::{Action, End, Event, Submission},
 };
 
@@ -354,13 +354,13 @@ impl Reactor<'_> {
         self.tell_heard();
     }
 
-    fn on_longest(&mut self, longest: Option<king_link::Longest>) {
+    fn on_longest(&mut self, longest: Option<king_link::LongestUnit>) {
         let named = longest.and_then(|longest| {
             // Its verdict may have come meanwhile.
             let input = self.open.get(&longest.unit)?;
             let running_us = u64::try_from(longest.running.as_micros()).unwrap_or(u64::MAX);
             let since = Time(self.clock.now().0.saturating_sub(running_us));
-            Some((longest.unit, Longest { path: input.path.clone(), duke: longest.duke, since }))
+            Some((longest.unit, LongestInput { path: input.path.clone(), duke: longest.duke, since }))
         });
         self.longest = named.as_ref().map(|(unit, _)| *unit);
         self.reporter.longest(named.map(|(_, longest)| longest));

@@ -5,14 +5,14 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, BufWriter, ErrorKind, IntoInnerError, Read, Seek, SeekFrom, Write},
-    os::unix::ffi::OsStrExt,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
 use distwasm_proto::{files, limits::FAILURES_READ_MAX};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::FailedUnit;
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Where the failures of runs into this output folder are told: beside it, so that it is no output itself.
-pub fn failure_file(output: &Path) -> PathBuf {
+pub fn default_failures_path(output: &Path) -> PathBuf {
     let mut name = output.as_os_str().to_owned();
     name.push(".failures.jsonl");
     PathBuf::from(name)
@@ -32,6 +32,8 @@ pub fn failure_file(output: &Path) -> PathBuf {
 #[derive(Debug)]
 pub struct FailureFile {
     path: PathBuf,
+    /// The output folder, where the file's name does not tell it.
+    output: Option<String>,
     opened: Option<Opened>,
     /// Failures that are not in the file, and why the first is not.
     lost: u64,
@@ -48,11 +50,14 @@ struct Opened {
 
 /// Why some failures are not in the file.
 #[derive(Debug, Error)]
-#[error("{lost} of the failures could not be kept in {} (--failures names another file)", .path.display())]
-pub struct FailuresLost {
-    path: PathBuf,
-    lost: u64,
-    source: io::Error,
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum FailuresLost {
+    #[error("{lost} of the failures could not be kept in {} (--failures names another file)", .path.display())]
+    Some { path: PathBuf, lost: u64, source: io::Error },
+    #[error("some of the failures may not be kept in {} (--failures names another file)", .path.display())]
+    Uncertain { path: PathBuf, source: io::Error },
+    #[error("failed to remove settled failures from {}", .path.display())]
+    Untidied { path: PathBuf, source: io::Error },
 }
 
 /// What a run was about, by which it is known what failures of earlier runs are settled.
@@ -73,6 +78,9 @@ struct Record<'a> {
     /// The bytes of the name in hexadecimal, where it is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     input_hex: Option<String>,
+    /// In a file that the user named: a file is about one output folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<&'a str>,
     kind: &'static str,
     reason: &'a str,
     stderr: String,
@@ -84,15 +92,27 @@ struct Record<'a> {
 }
 
 impl FailureFile {
-    /// Opens the file, and makes it if it is not there, so that it is known from the start whether failures can be kept.
-    /// Where they cannot, each is tried again.
-    pub fn open(path: PathBuf) -> FailureFile {
-        let mut failures = FailureFile { path, opened: None, lost: 0, error: None };
-        match Opened::at_end(&failures.path) {
-            Ok(opened) => failures.opened = Some(opened),
+    /// Finds out whether failures can be kept in this file, which is made when there is one. Where they cannot, each is
+    /// tried again. A file that does not lie beside the output folder tells in its lines which folder it is about.
+    pub fn open(path: PathBuf, output: Option<&Path>) -> FailureFile {
+        let output = output.map(|output| output.to_string_lossy().into_owned());
+        let mut failures = FailureFile { path, output, opened: None, lost: 0, error: None };
+        match failures.try_open() {
+            Ok(opened) => failures.opened = opened,
             Err(error) => failures.error = Some(error),
         }
         failures
+    }
+
+    fn try_open(&self) -> io::Result<Option<Opened>> {
+        match OpenOptions::new().write(true).create_new(true).open(&self.path) {
+            // It could be made, and an empty file would say that nothing failed.
+            Ok(_) => fs::remove_file(&self.path).map(|()| None),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                Opened::at_end(&self.path, self.output.as_deref()).map(Some)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Where it is.
@@ -118,10 +138,10 @@ impl FailureFile {
     }
 
     fn append(&mut self, unit: &FailedUnit) -> io::Result<()> {
-        let line = line(unit)?;
+        let line = line(unit, self.output.as_deref())?;
         let opened = match &mut self.opened {
             Some(opened) => opened,
-            none => none.insert(Opened::at_end(&self.path)?),
+            none => none.insert(Opened::at_end(&self.path, self.output.as_deref())?),
         };
         // One line at once: a queen who is killed leaves whole lines.
         let written = opened.file.write_all(&line);
@@ -140,39 +160,39 @@ impl FailureFile {
     ///
     /// When some failure could not be written; the file has then all that could.
     pub fn finish(self, scope: &Scope<'_>) -> Result<Option<PathBuf>, FailuresLost> {
-        let FailureFile { path, opened, mut lost, mut error } = self;
+        let FailureFile { path, opened, lost, error, .. } = self;
+        // A file that cannot be opened matters only if there was something to write.
+        let error = error.filter(|_| lost > 0);
         let Some(Opened { file, begin, end }) = opened else {
-            // A file that cannot be opened matters only if there was something to write.
-            return match error {
-                Some(source) if lost > 0 => Err(FailuresLost { path, lost, source }),
-                _ => Ok(None),
-            };
+            return error.map_or(Ok(None), |source| Err(FailuresLost::Some { path, lost, source }));
         };
-        if let Err(late) = files::close(file) {
-            // Which of the lines are there nobody knows.
-            (lost, error) = (lost.max(1), Some(late));
-        }
-        if let Some(source) = error.filter(|_| lost > 0) {
+        if let Some(source) = error {
             if end == 0 {
                 // An empty file would say that nothing failed.
                 let _removed = fs::remove_file(&path);
             }
-            return Err(FailuresLost { path, lost, source });
+            return Err(FailuresLost::Some { path, lost, source });
         }
-        match tidy(&path, begin, scope) {
-            Ok(Tidied::Empty) => Ok(None),
-            Ok(Tidied::Kept) => Ok(Some(path)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(FailuresLost { path, lost: 0, source }),
+        // The file stays locked until it is tidied.
+        let tidied = match tidy(&path, begin, scope) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Tidied::Empty),
+            tidied => tidied,
+        };
+        match (files::close(file), tidied) {
+            (Err(source), _) => Err(FailuresLost::Uncertain { path, source }),
+            (_, Err(source)) => Err(FailuresLost::Untidied { path, source }),
+            (_, Ok(Tidied::Empty)) => Ok(None),
+            (_, Ok(Tidied::Kept)) => Ok(Some(path)),
         }
     }
 }
 
-fn line(unit: &FailedUnit) -> io::Result<Vec<u8>> {
+fn line(unit: &FailedUnit, output: Option<&str>) -> io::Result<Vec<u8>> {
     let hex = || unit.path.as_os_str().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     let record = Record {
         input: unit.path.to_string_lossy().into_owned(),
         input_hex: unit.path.to_str().is_none().then(hex),
+        output,
         kind: unit.failure.kind.name(),
         reason: &unit.failure.message,
         stderr: String::from_utf8_lossy(&unit.failure.stderr).into_owned(),
@@ -192,14 +212,15 @@ enum Tidied {
 }
 
 impl Opened {
-    /// Opens the file to append to it. A line that was cut short at its end stays a line of its own.
-    fn at_end(path: &Path) -> io::Result<Opened> {
+    /// Opens the file to append to it, for this process alone. A line that was cut short at its end stays a line of its
+    /// own.
+    fn at_end(path: &Path, output: Option<&str>) -> io::Result<Opened> {
         // A pipe or a terminal has no end, and a device must not be replaced by a file.
         if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
             return Err(io::Error::other("it is not a regular file"));
         }
-        let open = || OpenOptions::new().read(true).append(true).create(true).open(path);
-        let mut file = when_there_are(open)?;
+        let mut file = open_alone(path)?;
+        check_is_ours(path, output)?;
         let mut end = file.seek(SeekFrom::End(0))?;
         if end > 0 {
             file.seek(SeekFrom::End(-1))?;
@@ -211,6 +232,40 @@ impl Opened {
             }
         }
         Ok(Opened { file, begin: end, end })
+    }
+}
+
+/// Opens the file and locks it. A queen that ends puts another file in its place, in which this one's lines would not be.
+fn open_alone(path: &Path) -> io::Result<File> {
+    loop {
+        let file = when_there_are(|| OpenOptions::new().read(true).append(true).create(true).open(path))?;
+        // Some file systems on networks know no locks.
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            return Err(io::Error::other("another queen is writing to it"));
+        }
+        let (locked, there) = (file.metadata()?, fs::metadata(path));
+        if there.is_ok_and(|there| (there.dev(), there.ino()) == (locked.dev(), locked.ino())) {
+            return Ok(file);
+        }
+    }
+}
+
+/// Refuses a file with something else in it: it would be lost when the file is tidied.
+fn check_is_ours(path: &Path, output: Option<&str>) -> io::Result<()> {
+    #[derive(Deserialize)]
+    struct Line {
+        output: Option<String>,
+    }
+    let Some(first) = Lines::open(path)?.next()? else { return Ok(()) };
+    let is_cut_short = first.starts_with(b"{\"input\"") && !first.ends_with(b"\n");
+    if !is_cut_short && name_in(&first).is_err() {
+        return Err(io::Error::other("there is something else in it than failures"));
+    }
+    match serde_json::from_slice::<Line>(&first).ok().and_then(|line| line.output) {
+        Some(other) if output.is_some_and(|output| output != other) => {
+            Err(io::Error::other(format!("the failures in it are those of another output folder, {other}")))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -227,7 +282,7 @@ fn tidy(path: &Path, begin: u64, scope: &Scope<'_>) -> io::Result<Tidied> {
             last_lines.insert(name, lines.number);
         }
     }
-    let unfinished = path.with_added_extension("unfinished");
+    let unfinished = files::unfinished_beside(path);
     let tidied = keep_open(path, &unfinished, begin, scope, &last_lines);
     if tidied.is_err() {
         let _removed = fs::remove_file(&unfinished);
@@ -307,7 +362,7 @@ mod tests {
 
     fn run(folder: &Path, listed_all: bool, names: &[&str]) -> Option<PathBuf> {
         let (input, output) = (folder.join("in"), folder.join("out"));
-        let mut failures = FailureFile::open(failure_file(&output));
+        let mut failures = FailureFile::open(default_failures_path(&output), None);
         names.iter().for_each(|name| assert!(failures.record(&failed(name, None))));
         failures.finish(&Scope { input: &input, output: &output, listed_all }).unwrap()
     }
@@ -321,7 +376,7 @@ mod tests {
     fn each_failure_is_a_line_of_json_whatever_the_name() {
         let folder = folder(&[], &[]);
         let (input, output) = (folder.path().join("in"), folder.path().join("out"));
-        let mut failures = FailureFile::open(failure_file(&output));
+        let mut failures = FailureFile::open(default_failures_path(&output), None);
         assert!(failures.record(&failed(OsStr::from_bytes(b"a \n\"b"), Some(1500))));
         assert!(failures.record(&failed(OsStr::from_bytes(b"\xff"), None)));
         let path = failures.finish(&Scope { input: &input, output: &output, listed_all: true }).unwrap().unwrap();

@@ -9,7 +9,7 @@ use distwasm_proto::{
     time::{Clock, Time},
 };
 
-use super::{Counts, FailedUnit, FailureFile, Longest, Reporter, Summary, progress::Progress};
+use super::{Counts, FailedUnit, FailureFile, LongestInput, Reporter, Summary, progress::Progress};
 
 /// Lines of a failed unit's stderr, and of a longer reason, that the summary shows.
 const LINES_SHOWN: usize = 5;
@@ -23,7 +23,7 @@ pub struct Human {
     waits_for: String,
     /// When the job began to wait for that, unless it was told.
     waits_since: Option<Time>,
-    longest: Option<Longest>,
+    longest: Option<LongestInput>,
     first_failures: Vec<FailedUnit>,
     failures: FailureFile,
 }
@@ -62,12 +62,15 @@ fn harmless_up_to(chars: usize, text: &str) -> String {
     line
 }
 
+/// A path as one line that does nothing to a terminal. It is shown whole: it is what one would look for.
 pub(super) fn harmless_path(path: &Path) -> String {
-    // A path is shown whole: it is what one would look for.
-    path.to_string_lossy()
-        .chars()
-        .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
-        .collect()
+    escape_controls(&path.to_string_lossy())
+}
+
+/// Some text with its control characters as escapes.
+pub fn escape_controls(text: &str) -> String {
+    let escaped = |c: char| if c.is_control() { c.escape_default().collect() } else { vec![c] };
+    text.chars().flat_map(escaped).collect()
 }
 
 /// A number of bytes for people.
@@ -119,7 +122,7 @@ impl Reporter for Human {
 
     fn failed(&mut self, unit: FailedUnit) {
         let is_kept = self.failures.record(&unit);
-        // What is nowhere else is said here.
+        // A failure that is not in the file is printed.
         if self.verbose || !is_kept {
             let reason = unit.failure.message.lines().next().unwrap_or_default();
             self.progress.say(&format!("failed: {}: {}", harmless_path(&unit.path), harmless(reason)));
@@ -136,7 +139,7 @@ impl Reporter for Human {
         }
     }
 
-    fn longest(&mut self, longest: Option<Longest>) {
+    fn longest(&mut self, longest: Option<LongestInput>) {
         self.longest = longest;
     }
 

@@ -12,8 +12,8 @@ use std::{
 
 use distwasm_proto::{failure::Failure, time::Time};
 
-pub use failures::{FailureFile, FailuresLost, Scope, failure_file};
-pub use human::{Human, print_summary};
+pub use failures::{FailureFile, FailuresLost, Scope, default_failures_path};
+pub use human::{Human, escape_controls, print_summary};
 pub use summary::{Summary, print_json};
 
 /// How often progress is shown on a terminal: a tenth of a second looks alive.
@@ -59,7 +59,7 @@ pub struct FailedUnit {
 
 /// The input that has been running longest.
 #[derive(Clone, Debug)]
-pub struct Longest {
+pub struct LongestInput {
     /// The input, below the input folder.
     pub path: PathBuf,
     /// The host that it runs on.
@@ -88,7 +88,7 @@ pub trait Reporter: Send {
     /// What the job waits for; empty if it does not wait.
     fn waits(&mut self, waits_for: &str);
     /// Which input has been running longest, if one is known that runs for long.
-    fn longest(&mut self, longest: Option<Longest>);
+    fn longest(&mut self, longest: Option<LongestInput>);
     /// Called about every [`PROGRESS_DRAWN_EVERY`].
     fn progress(&mut self, counts: &Counts);
 }

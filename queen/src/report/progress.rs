@@ -16,7 +16,7 @@ use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle, T
 use rustix::termios::Winsize;
 
 use super::{
-    Counts, Longest,
+    Counts, LongestInput,
     human::{harmless, harmless_path, megabytes},
 };
 
@@ -46,7 +46,7 @@ impl Progress {
         Progress::Bar(bar)
     }
 
-    pub(super) fn update(&mut self, clock: &Clock, counts: &Counts, waits_for: &str, longest: Option<&Longest>) {
+    pub(super) fn update(&mut self, clock: &Clock, counts: &Counts, waits_for: &str, longest: Option<&LongestInput>) {
         let now = clock.now();
         let settled = counts.done + counts.failed;
         match self {
@@ -141,12 +141,12 @@ impl TermLike for Screen {
 
     fn flush(&self) -> io::Result<()> {
         let picture = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        stderr::draw(picture.into_bytes());
+        stderr::redraw(picture.into_bytes());
         Ok(())
     }
 }
 
-fn describe(now: Time, counts: &Counts, waits_for: &str, longest: Option<&Longest>) -> String {
+fn describe(now: Time, counts: &Counts, waits_for: &str, longest: Option<&LongestInput>) -> String {
     let settled = counts.done + counts.failed;
     let seconds = (now.0 as f64 / 1e6).max(1e-6);
     let rate = settled as f64 / seconds;
@@ -161,16 +161,16 @@ fn describe(now: Time, counts: &Counts, waits_for: &str, longest: Option<&Longes
     let bytes = counts.bytes_sent + counts.bytes_written;
     text += &format!(", {} running, {rate:.0}/s, {}/s", counts.slots, megabytes(bytes as f64 / seconds));
     let left = counts.found.saturating_sub(settled);
-    // When all that is left is running, finished units say nothing of when it ends.
+    // The rate of finished units does not predict when the last running ones end.
     let is_last = left <= u64::from(counts.slots) && longest.is_some();
     if rate > 0.0 && counts.all_found && left > 0 && !is_last {
         let left = Duration::from_secs_f64((left as f64 / rate).clamp(1.0, 1e9));
         text += &format!(", {} left", HumanDuration(left));
     }
-    if let Some(Longest { path, duke, since }) = longest {
+    if let Some(LongestInput { path, duke, since }) = longest {
         let running = Duration::from_secs(now.micros_since(*since) / 1_000_000);
         let (path, duke) = (harmless_path(path), harmless(duke));
-        text += &format!(", longest: {path} for {} on {duke}", HumanDuration(running));
+        text += &format!(", longest: {path}, on {duke} for {}", HumanDuration(running));
     }
     text
 }
@@ -184,11 +184,11 @@ mod tests {
     #[test]
     fn no_time_is_left_only_when_nothing_is() {
         let counts = Counts { found: 10_000, all_found: true, done: 9999, slots: 2, ..Counts::default() };
-        let longest = Longest { path: PathBuf::from("a/\x1bb"), duke: "here".to_owned(), since: Time(5_000_000) };
+        let longest = LongestInput { path: PathBuf::from("a/\x1bb"), duke: "here".to_owned(), since: Time(5_000_000) };
         let at = |seconds: u64, counts: &Counts, longest| describe(Time(seconds * 1_000_000), counts, "", longest);
         assert!(at(30, &counts, None).ends_with(", 1 second left"), "{}", at(30, &counts, None));
         let told = at(30, &counts, Some(&longest));
-        assert!(told.ends_with("/s, longest: a/\\u{1b}b for 25 seconds on here"), "{told}");
+        assert!(told.ends_with("/s, longest: a/\\u{1b}b, on here for 25 seconds"), "{told}");
         let many = Counts { done: 5000, ..counts };
         let told = at(30, &many, Some(&longest));
         assert!(told.contains(", 30 seconds left, longest: "), "{told}");

@@ -1,10 +1,6 @@
 //! What is said at the end of a run.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{io, path::PathBuf, time::Duration};
 
 use distwasm_proto::{exit::Exit, files};
 use serde::Serialize;
@@ -84,8 +80,5 @@ pub fn print_json(summary: &Summary) -> io::Result<()> {
     };
     let mut line = serde_json::to_string(&json)?;
     line.push('\n');
-    match io::stdout().write_all(line.as_bytes()).and_then(|()| files::close_stdout()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
-    }
+    files::write_stdout(line.as_bytes())
 }

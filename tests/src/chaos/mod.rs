@@ -10,7 +10,7 @@ use distwasm_proto::time::Clock;
 use fastrand::Rng;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::real::{King, Place, Process, after, fail_late, guest, memory_bytes, peasants_of, runs, until};
+use crate::real::{King, Place, Process, behind_shell, fail_late, guest, memory_bytes, peasants_of, runs, until};
 
 pub use proxy::{Proxy, Weather};
 
@@ -94,7 +94,7 @@ pub fn run(seed: u64, seconds: u64) -> Toll {
 
 /// A king who does not wait long for queens that were killed.
 fn new_king(place: &Place, random: &mut Rng) -> King {
-    place.king_after(&few_descriptors(random), &["--grace", "5s"])
+    place.king_behind_shell(&few_descriptors(random), &["--grace", "5s"])
 }
 
 /// Some more descriptors than a process can do without.
@@ -107,7 +107,7 @@ impl Chaos {
         let proxy = Proxy::start(&self.king.address);
         let cache = self.place.path().join(format!("cache-{number}"));
         let duke = self.place.duke_command_at(&proxy.address, &["--cache", cache.to_str().unwrap()]);
-        let duke = self.place.start(&mut after(&few_descriptors(&mut self.random), &duke), "duke");
+        let duke = self.place.start(&mut behind_shell(&few_descriptors(&mut self.random), &duke), "duke");
         Farm { duke, proxy, stopped: Vec::new() }
     }
 
@@ -133,7 +133,7 @@ impl Chaos {
         assert!(matches!(ended.status, Some(0 | 1)), "{}", ended.stderr);
         let lost = failures(&place).into_iter().filter(|(_, kind)| kind == "output").count();
         if lost > 0 {
-            // They are told of, and nobody takes them for done.
+            // They are reported, and not taken for done.
             assert_eq!(ended.status, Some(1), "{}", ended.stderr);
             self.toll.lost += lost as u64;
             ended = place.start_queen_at(&self.door.address, guest("slow.wat"), &[]).finish();
@@ -170,7 +170,7 @@ impl Chaos {
     fn new_queen(&mut self, place: &Place) -> Process {
         let mut queen = place.queen_command(guest("slow.wat"));
         queen.args(["--king-address", &self.door.address]);
-        let mut queen = after(&few_descriptors(&mut self.random), &queen);
+        let mut queen = behind_shell(&few_descriptors(&mut self.random), &queen);
         if self.random.u8(..3) == 0 {
             fs::create_dir_all(place.output()).unwrap();
             fail_late(&mut queen, &place.output().canonicalize().unwrap().join(""), libc::EIO);

@@ -31,7 +31,7 @@ fn late_library() -> &'static Path {
 }
 
 /// The same command behind lines of a shell, such as `ulimit -n 100`.
-pub fn after(shell: &str, command: &Command) -> Command {
+pub fn behind_shell(shell: &str, command: &Command) -> Command {
     let mut limited = Command::new("bash");
     limited
         .arg("-c")
@@ -55,8 +55,8 @@ pub fn stranger() -> Option<u32> {
 }
 
 impl Place {
-    /// Lets a user work here, with programs of its own where it could not reach those of the tests.
-    pub fn open_to(&self, user: u32, command: &mut Command) {
+    /// Makes the command run as this user, and the folders of this place writable for everybody.
+    pub fn run_as(&self, user: u32, command: &mut Command) {
         let everybody = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
         for folder in [self.path(), &self.input()] {
             everybody(folder);

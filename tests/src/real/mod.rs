@@ -23,7 +23,7 @@ use distwasm_proto::time::Clock;
 use tempfile::TempDir;
 
 pub use guests::guest;
-pub use hardship::{after, fail_late, stranger};
+pub use hardship::{behind_shell, fail_late, stranger};
 pub use process::{Finished, Process, memory_bytes, peak_memory_bytes, peak_memory_of_children, peasants_of, runs};
 
 /// How long a test waits for anything. Far longer than it takes, so that a loaded machine fails no test.
@@ -133,7 +133,7 @@ impl Place {
         assert_eq!(outputs, expected);
     }
 
-    /// All files below the output folder, with their contents, but for the note that a killed queen leaves.
+    /// All files below the output folder, with their contents.
     pub fn outputs(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut files = BTreeMap::new();
         let mut folders = vec![PathBuf::new()];
@@ -144,8 +144,6 @@ impl Place {
                 let path = folder.join(entry.file_name());
                 if entry.file_type().unwrap().is_dir() {
                     folders.push(path);
-                } else if path == Path::new(".distwasm-job") {
-                    continue;
                 } else {
                     // An unfinished output may get its name, or vanish, between the two looks.
                     files.extend(fs::read(entry.path()).ok().map(|content| (path, content)));
@@ -208,15 +206,15 @@ impl Place {
 
     /// Starts a king with these flags, and waits until he listens.
     pub fn king_with(&self, args: &[&str]) -> King {
-        self.king_after("", args)
+        self.king_behind_shell("", args)
     }
 
     /// The same behind lines of a shell, which may set limits.
-    pub fn king_after(&self, shell: &str, args: &[&str]) -> King {
+    pub fn king_behind_shell(&self, shell: &str, args: &[&str]) -> King {
         let port_file = self.path().join(format!("port-{}", fs::read_dir(self.path()).unwrap().count()));
         let mut command = self.command("king");
         command.args(["--port", "0", "--http", "127.0.0.1:0", "--port-file"]).arg(&port_file).args(args);
-        let process = self.start(&mut after(shell, &command), "king");
+        let process = self.start(&mut behind_shell(shell, &command), "king");
         let address = until(
             "the king's port file",
             || fs::read_to_string(&port_file).ok().map(|text| text.trim().to_owned()),
