@@ -418,8 +418,7 @@ pub const PEASANT_STDERR_BYTES_MAX: usize = 4 * KIB;
 /// Descriptors that a duke needs besides its peasants', in local mode with a king and a queen in the same process.
 pub const DUKE_DESCRIPTORS: u64 = 48;
 
-/// Descriptors of one peasant at its duke (three pipes, and one that tells of its end), its threads (one works, one
-/// watches), and its memory where nothing says what the machine has: less than any machine of today.
+/// Descriptors of a peasant at its duke, its threads, and its memory where nothing says what the machine has.
 pub const PEASANT_DESCRIPTORS: u64 = 4;
 #[expect(missing_docs, reason = "described with the limit above")]
 pub const PEASANT_THREADS: u64 = 2;
