@@ -32,6 +32,8 @@ struct Holder<'a> {
     is_stuck: bool,
     /// Its queen is away, and the queen of the asking job is not.
     yields_to_asker: bool,
+    /// The queen of the asking job is away, and its own is not.
+    precedes_asker: bool,
 }
 
 /// Whether a job may ask another for a slot.
@@ -68,6 +70,7 @@ impl Scheduler {
             let mut best: Option<Holder<'_>> = None;
             for mut holder in self.holders(duke, &victims).filter(|holder| holder.id != id) {
                 holder.yields_to_asker = holder.job.yields(now) && !job.yields(now);
+                holder.precedes_asker = job.yields(now) && !holder.job.yields(now);
                 match holder.claim(now, job, project) {
                     Claim::Now if best.as_ref().is_none_or(|best| holder.is_better_than(best)) => best = Some(holder),
                     Claim::Later(at) => *wait_until = Some(wait_until.map_or(at, |until| until.min(at))),
@@ -93,7 +96,8 @@ impl Scheduler {
             let of_project = count(&|asked| self.jobs.get(asked).is_some_and(|other| other.project == job.project));
             let project = Project { share: project.share.saturating_sub(of_project), ..project };
             let (slots, is_stuck) = (job.slots.saturating_sub(own), lease.has_stuck_slots(own));
-            let holder = Holder { id: *id, job, lease, project, slots, is_stuck, yields_to_asker: false };
+            let holder =
+                Holder { id: *id, job, lease, project, slots, is_stuck, yields_to_asker: false, precedes_asker: false };
             (lease.slots > own).then_some(holder)
         })
     }
@@ -104,6 +108,9 @@ impl Holder<'_> {
     fn claim(&self, now: Time, claimant: &Job, claimants: &Project) -> Claim {
         if self.is_spare() {
             return Claim::Now;
+        }
+        if self.precedes_asker {
+            return Claim::No;
         }
         if self.job.project == claimant.project {
             let is_without = claimant.slots + claimant.reserved == 0;
