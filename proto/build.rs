@@ -4,7 +4,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-/// What is large and seldom said, so that words which are said all the time stay small.
+/// Fields that are large and seldom sent. They are boxed, so that frequent words stay small.
 const SELDOM: [&str; 6] = [
     "AttemptEnded.failure",
     "DukeOrder.order.open_lease",

@@ -1,4 +1,4 @@
-//! Accepts connections, and goes on when one cannot be accepted.
+//! Accepts connections, and retries when one cannot be accepted.
 //!
 //! Without a free descriptor, accepting fails at once each time; a pause keeps the king from spinning.
 
@@ -22,7 +22,7 @@ use tokio::{
 use tokio_stream::Stream;
 use tracing::{debug, warn};
 
-/// The connections of a listener. As a stream it has no end and no errors.
+/// The connections of a listener. As a stream it never ends and never fails.
 #[derive(Debug)]
 pub struct Connections {
     listener: TcpListener,
@@ -79,7 +79,7 @@ impl Stream for Connections {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let (connection, _) = ready!(self.poll_accept(context));
-        // Otherwise small messages wait for earlier answers. It may fail if the connection has ended already.
+        // Otherwise small messages wait until earlier ones are acknowledged. Fails if the connection has ended already.
         let _set = connection.set_nodelay(true);
         Poll::Ready(Some(Ok(connection)))
     }

@@ -25,7 +25,7 @@ pub(crate) async fn serve(
     axum::serve(Connections::new(listener), pages).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }
 
-/// Healthy is a king whose reactor answers.
+/// The king is healthy if its reactor answers.
 async fn healthz(State(reactor): State<mpsc::Sender<Input>>) -> impl IntoResponse {
     match ask(&reactor).await {
         Some(_) => (StatusCode::OK, "ok\n"),

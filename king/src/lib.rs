@@ -1,6 +1,6 @@
-//! The king: the one coordinator of a kingdom. He takes jobs from queens and spreads their units over dukes.
+//! The king: the one coordinator of a kingdom. It takes jobs from queens and spreads their units over dukes.
 //!
-//! [`run`] is the whole king on connections of any kind. What he decides is decided by the pure [`scheduler`].
+//! [`run`] is the whole king, on connections of any kind. The pure [`scheduler`] makes its decisions.
 
 pub mod accept;
 mod http;
@@ -28,6 +28,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     sync::mpsc,
+    task::JoinSet,
     time::timeout,
 };
 use tokio_stream::Stream;
@@ -35,7 +36,7 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::{Server, server::Connected};
 use tracing::warn;
 
-/// Why a king could not go on.
+/// Why a king failed.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum KingError {
@@ -47,38 +48,39 @@ pub enum KingError {
     Http(#[source] std::io::Error),
 }
 
-/// What a king begins with.
+/// The settings that a king starts with.
 #[derive(Clone, Copy, Debug)]
 pub struct Reign {
     /// How long a duke or a queen whose link broke may take to come back.
     pub grace: Duration,
-    /// No job of a king before him has a higher number: his own are numbered from there.
+    /// No job of an earlier king has a higher number. This king numbers its jobs from there.
     pub began: u64,
 }
 
 impl Reign {
-    /// A king beside whom there was none before.
+    /// The first king: no jobs of an earlier one can exist.
     pub fn first() -> Reign {
         Reign { grace: GRACE, began: 0 }
     }
 
-    /// A king who may stand in the place of another: his jobs are numbered by the milliseconds of the wall clock, so
-    /// that kings need not remember anything. A clock that was set back makes a king take the place of none.
+    /// A king that may replace an earlier one: its jobs are numbered from the milliseconds of the wall clock, so that
+    /// kings need not remember anything. If the clock was set back, the new king recognises no jobs of the previous
+    /// one.
     pub fn now(grace: Duration) -> Reign {
         let since = time_of_day().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Reign { grace, began: u64::try_from(since.as_millis().saturating_sub(EPOCH_MS)).unwrap_or(0) }
     }
 }
 
-/// The year 2025 began, by the wall clock, in milliseconds: numbers of jobs are shorter so.
+/// The start of the year 2025 by the wall clock, in milliseconds. Counting from there keeps the numbers of jobs short.
 const EPOCH_MS: u128 = 1_735_689_600_000;
 
-/// Serves the connections of `incoming`, and HTTP if there is a listener for it, until `stop` says so: in peace, when
-/// the jobs that he has have ended, or at once.
+/// Serves the connections of `incoming`, and HTTP if there is a listener for it, until `stop` says so: gracefully, when
+/// the king's jobs have ended, or at once.
 ///
 /// # Errors
 ///
-/// When a server fails; peers cannot bring that about.
+/// When a server fails; peers cannot cause that.
 pub async fn run<C, E>(
     incoming: impl Stream<Item = Result<C, E>>,
     http: Option<TcpListener>,
@@ -91,7 +93,15 @@ where
 {
     let (shutdown, drains) = (stop.ends().clone(), stop.drains().clone());
     let (sender, inputs) = mpsc::channel(REACTOR_QUEUE);
-    let reactor = reactor::Reactor::new(Clock::start(), reign).run(inputs, stop);
+    // A task of its own: connections are accepted, pings answered and pages served while it is busy.
+    let mut reactor = JoinSet::new();
+    reactor.spawn(reactor::Reactor::new(Clock::start(), reign).run(inputs, stop));
+    let reactor = async {
+        if let Some(Err(error)) = reactor.join_next().await {
+            // Nothing aborts it, so it panicked.
+            std::panic::resume_unwind(error.into_panic());
+        }
+    };
     let links = TaskTracker::new();
     let service = service::Methods::new(service::Service::new(sender.clone(), links.clone()));
     let (health_reporter, health) = tonic_health::server::health_reporter();
@@ -114,7 +124,7 @@ where
     let grpc = async {
         let patience = async {
             shutdown.cancelled().await;
-            // The server waits for its streams without an end of its own.
+            // The server waits for its streams without a time limit.
             tokio::time::sleep(SHUTDOWN_WITHIN).await;
         };
         let served = tokio::select! {
@@ -124,7 +134,7 @@ where
                 Ok(())
             }
         };
-        // Whatever ended the server ends the rest of the king.
+        // The rest of the king ends with the server, for whatever reason the server ended.
         shutdown.cancel();
         served
     };
@@ -135,7 +145,7 @@ where
         }
     };
     let health = async {
-        // Whoever looks for a king to give a job to is to find another.
+        // A client that looks for a king to submit a job to should find another one.
         tokio::select! {
             () = drains.cancelled() => health_reporter.set_not_serving::<KingServer<service::Service>>().await,
             () = shutdown.cancelled() => {}
@@ -146,7 +156,7 @@ where
     grpc.and(http)
 }
 
-/// The same for those who come from the same process, and nobody else.
+/// Serves only the dukes and queens of this process, until `stop` says so.
 pub async fn run_local(visitors: mpsc::Receiver<Visitor>, reign: Reign, stop: Stop) {
     let (sender, inputs) = mpsc::channel(REACTOR_QUEUE);
     let links = TaskTracker::new();

@@ -22,7 +22,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address).await.map_err(|error| {
         let hint = match error.kind() {
             ErrorKind::AddrInUse => " (is another king running? --port takes another port)",
-            ErrorKind::AddrNotAvailable => " (this machine has no such address; 0.0.0.0 is all that it has)",
+            ErrorKind::AddrNotAvailable => " (this machine has no such address; 0.0.0.0 means all its addresses)",
             _ => "",
         };
         anyhow::Error::from(error).context(format!("failed to listen on {address}{hint}"))

@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use crate::scheduler::Census;
 
-/// What was counted since the king started.
+/// The counts since the king started.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Totals {
     pub(crate) jobs: u64,
@@ -42,7 +42,7 @@ impl Metrics {
         let Metrics { census, totals, input_bytes, program_bytes, share_bytes } = self;
         let gauges = [
             ("distwasm_jobs", "Jobs that are open.", &[("", census.jobs as u64)][..]),
-            ("distwasm_dukes", "Dukes that are here.", &[("", census.dukes as u64)]),
+            ("distwasm_dukes", "Dukes that are connected.", &[("", census.dukes as u64)]),
             (
                 "distwasm_slots",
                 "Slots of all dukes, and how many of them serve a job.",
@@ -55,7 +55,7 @@ impl Metrics {
             ),
             (
                 "distwasm_bytes_in_flight",
-                "Bytes that the king holds, by what they are.",
+                "Bytes that the king holds, by kind.",
                 &[
                     ("{kind=\"inputs\"}", *input_bytes),
                     ("{kind=\"results\"}", census.results_bytes),

@@ -1,4 +1,4 @@
-//! The king's command line: what was typed, and what holds.
+//! The king's command line, as it was typed and as it takes effect.
 
 use std::{
     fs, io,
@@ -13,8 +13,8 @@ use distwasm_proto::{files, flags, logging::LogFormat};
 
 /// Coordinates a distwasm kingdom: takes jobs from queens and spreads their units over dukes.
 ///
-/// Holds no state on disk. Ctrl-C, SIGTERM or SIGHUP: takes no new jobs, and ends when those that it has have ended; a second
-/// one ends it at once.
+/// Keeps no state on disk. After Ctrl-C, SIGTERM or SIGHUP it takes no new jobs, and ends when its jobs have ended; a
+/// second signal ends it at once.
 #[derive(Debug, Parser)]
 #[command(name = "king", version, args_override_self = true)]
 pub struct Options {
@@ -30,11 +30,11 @@ pub struct Options {
     #[arg(long, value_name = "ADDRESS:PORT|none", default_value = "127.0.0.1:1901", env = "DISTWASM_HTTP")]
     pub http: Http,
 
-    /// Write the address and port that is listened on to this file, once it is known; removed when the king ends
+    /// Write the listening address and port to this file, once they are known; the file is removed when the king ends
     #[arg(long, value_name = "PATH", env = "DISTWASM_PORT_FILE")]
     pub port_file: Option<PathBuf>,
 
-    /// When told to end: how long the jobs that are there may take to end, such as 60s or 10min
+    /// Graceful shutdown: how long the king's jobs may take to end, such as 60s or 10min
     #[arg(long, value_name = "DURATION", default_value = "60s", env = "DISTWASM_DRAIN", value_parser = flags::duration)]
     pub drain: Duration,
 
@@ -42,15 +42,15 @@ pub struct Options {
     #[arg(long, value_name = "DURATION", default_value = "30s", env = "DISTWASM_GRACE", value_parser = flags::duration)]
     pub grace: Duration,
 
-    /// How log lines look; RUST_LOG says which there are
+    /// Format of log lines; RUST_LOG selects which are written
     #[arg(long, value_enum, default_value_t, env = "DISTWASM_LOG_FORMAT")]
     pub log_format: LogFormat,
 }
 
-/// Where the HTTP pages are, if anywhere.
+/// The address of the HTTP pages, if they are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Http {
-    /// Nowhere.
+    /// They are not served.
     None,
     /// On this address.
     On(SocketAddr),
@@ -79,7 +79,7 @@ impl Options {
     }
 }
 
-/// A file that tells where the king listens. It goes when the king ends.
+/// A file with the address that the king listens on. It is removed when the king ends.
 #[derive(Debug)]
 pub struct PortFile {
     path: PathBuf,
@@ -87,7 +87,7 @@ pub struct PortFile {
 }
 
 impl PortFile {
-    /// Writes the address to the file so that nobody who reads it sees half of it.
+    /// Writes the address to the file atomically: a reader never sees half of it.
     ///
     /// # Errors
     ///
@@ -101,7 +101,7 @@ impl PortFile {
 
 impl Drop for PortFile {
     fn drop(&mut self) {
-        // A king that has taken this one's place may have written where it listens.
+        // A king that replaced this one may have written its own address.
         if fs::read_to_string(&self.path).is_ok_and(|text| text == self.text)
             && let Err(error) = fs::remove_file(&self.path)
         {

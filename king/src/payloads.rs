@@ -6,16 +6,16 @@ use bytes::Bytes;
 use distwasm_proto::{digest::Digest, ids::UnitNo, payload::Payload};
 use rustc_hash::FxHashMap;
 
-/// What a unit is made of.
+/// A unit's name and content.
 #[derive(Clone, Debug)]
 pub(crate) struct Input {
-    /// What the queen calls the unit.
+    /// The queen's name for the unit.
     pub(crate) name: Bytes,
     pub(crate) content: Payload,
 }
 
 impl Input {
-    /// What it counts for in the windows.
+    /// Its size, as the windows count it.
     pub(crate) fn bytes(&self) -> u64 {
         self.name.len() as u64 + self.content.bytes()
     }
@@ -57,14 +57,14 @@ impl Inputs {
     }
 }
 
-/// What jobs need besides their inputs: programs, or archives of shares. Each is held once, however many jobs need it.
+/// Programs, or archives of shares. Each is held once, however many jobs need it.
 #[derive(Debug, Default)]
 pub(crate) struct Blobs {
     blobs: HashMap<Digest, (Payload, usize)>,
 }
 
 impl Blobs {
-    /// One job more needs the blob.
+    /// Counts one more job that needs the blob.
     pub(crate) fn insert(&mut self, digest: Digest, blob: Payload) {
         self.blobs.entry(digest).or_insert((blob, 0)).1 += 1;
     }
@@ -73,7 +73,7 @@ impl Blobs {
         self.blobs.get(&digest).map(|(blob, _)| blob)
     }
 
-    /// One job less needs the blob.
+    /// Counts one job fewer; the blob is dropped with the last.
     pub(crate) fn release(&mut self, digest: Digest) {
         if let Some((_, jobs)) = self.blobs.get_mut(&digest) {
             *jobs -= 1;

@@ -1,4 +1,4 @@
-//! A king who is going to end says so to those who look for a healthy one.
+//! A king that is going to end reports itself as not serving to health checks.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where its expectation does")]
 
 use std::time::Duration;
@@ -47,10 +47,10 @@ async fn a_king_who_drains_is_not_serving() {
         }
         words.push(Word::End(wire::End::default()));
         words.close();
-        // Whoever hangs up before he has heard it is expected back.
+        // The king expects a queen back that hangs up before the king has heard its `end`.
         while news.message().await.unwrap().is_some() {}
     };
     let (served, queen) = tokio::join!(king, timeout(Duration::from_secs(60), queen));
-    queen.expect("the king should say in time that he is going to end");
+    queen.expect("the king should say in time that it is going to end");
     served.unwrap();
 }

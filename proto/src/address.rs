@@ -5,7 +5,7 @@ use std::{fmt, net::Ipv6Addr, str::FromStr};
 /// The port of a king by default.
 pub const KING_PORT: u16 = 1900;
 
-/// Where a king listens. Shown as `HOST:PORT`, an IPv6 address in brackets.
+/// The address that a king listens on. Shown as `HOST:PORT`, an IPv6 address in brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     host: Host,
@@ -19,7 +19,7 @@ enum Host {
     V6(Ipv6Addr),
 }
 
-/// What the address of a king may be.
+/// The forms that the address of a king may have.
 const FORM: &str = "the address of a king is HOST or HOST:PORT, such as king-host:1900 or [::1]:1900";
 
 impl FromStr for Address {
@@ -37,7 +37,7 @@ impl FromStr for Address {
         }
         let parts = text.rsplit_once(':');
         if let Ok(address) = text.parse::<Ipv6Addr>() {
-            // `::1:1900` is an address as a whole, and most who write it mean a port.
+            // `::1:1900` is an address as a whole, and most people who write it mean a port.
             if let Some((before, last)) = parts.filter(|(before, _)| before.parse::<Ipv6Addr>().is_ok()) {
                 return Err(format!(
                     "{text} may be read in two ways: write [{before}]:{last} for port {last}, or [{text}] for the address"

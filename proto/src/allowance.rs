@@ -1,4 +1,5 @@
-//! What the system still allows this process: descriptors, threads and processes, and what its cgroups say.
+//! The resources that the system still allows this process: descriptors, threads and processes, and the cgroups'
+//! limits.
 
 use std::{
     fs,
@@ -18,7 +19,7 @@ pub fn descriptors_left() -> Option<u64> {
 }
 
 /// Processes and threads that this process and its children may still start; `None` where there is no limit, or it
-/// cannot be found out. What others start meanwhile is not known: a start may fail nevertheless.
+/// cannot be found out. Other processes may start some meanwhile, so that a start may fail nevertheless.
 pub fn processes_left() -> Option<u64> {
     processes_left_to_user().into_iter().chain(processes_left_in_cgroup()).min()
 }
@@ -44,8 +45,8 @@ fn processes_left_in_cgroup() -> Option<u64> {
     limits.map(|(file, most)| most.saturating_sub(current(&file))).min()
 }
 
-/// The limits of this process's cgroup and of all above it, each with its file: the file `v2` in version 2, and the file
-/// `v1` of a controller in version 1, where only the group itself is looked at.
+/// The limits of this process's cgroup and of all above it, each with its file: `v2` in version 2, and the file `v1` of
+/// a controller in version 1, where only the group itself is looked at.
 pub fn cgroup_limits(controller: &str, v2: &str, v1: &str) -> Vec<(PathBuf, u64)> {
     let root = Path::new("/sys/fs/cgroup");
     // In a container without a view of its own group, the group is the root of what it sees.

@@ -1,10 +1,11 @@
-//! A buffer of several chunks: what arrives from a connection or goes into a pipe, without being put together.
+//! A buffer of several chunks, for data that arrives from a connection or goes into a pipe, without putting it
+//! together.
 
 use std::{collections::VecDeque, io::IoSlice};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-/// Bytes on their way, as a list of chunks; none is empty.
+/// Bytes in transit, as a list of chunks; no chunk is empty.
 #[derive(Debug, Default)]
 pub struct Chunks {
     chunks: VecDeque<Bytes>,
@@ -26,7 +27,7 @@ impl Chunks {
         target.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
     }
 
-    /// Takes the first bytes, of which there must be so many.
+    /// Takes the first `bytes` bytes. There must be that many.
     pub fn split_to(&mut self, bytes: usize) -> Chunks {
         let mut first = Chunks::default();
         while first.bytes < bytes {

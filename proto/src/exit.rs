@@ -9,7 +9,7 @@ pub enum Exit {
     Done,
     /// 1: the job ran, and some of its units failed.
     SomeFailed,
-    /// 2: it could not run: wrong flags, a program that is no program, no king, a full disk.
+    /// 2: it could not run: wrong flags, a program that is not WebAssembly, no king, a full disk.
     CouldNotRun,
     /// 130: interrupted by SIGINT or SIGTERM (128 + 2, as shells report it).
     Interrupted,

@@ -4,7 +4,7 @@ use byteorder::{ByteOrder, LittleEndian};
 
 use crate::limits::{FAILURE_MESSAGE_BYTES_MAX, STDERR_BYTES_MAX};
 
-/// What went wrong, as far as programs need to tell one from the other.
+/// The kind of a failure, as far as programs need to tell one from the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum FailureKind {
@@ -18,11 +18,11 @@ pub enum FailureKind {
     Memory,
     /// The guest's answer breaks the ABI or is longer than allowed.
     Answer,
-    /// The guest took longer than the job's time-out.
+    /// The guest took longer than the job's timeout.
     Timeout,
     /// The peasant died under the unit: a signal, the kernel's out-of-memory killer.
     Killed,
-    /// The input could not be read, or was not what it was announced to be.
+    /// The input could not be read, or did not match its announcement.
     Input,
     /// The output could not be written. Known only to the queen.
     Output,
@@ -64,11 +64,11 @@ impl FailureKind {
 /// Why a unit or a program failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// What went wrong.
+    /// The kind of the failure.
     pub kind: FailureKind,
     /// A lowercase fragment without a full stop, for people; several lines where a backtrace is known.
     pub message: String,
-    /// What the guest wrote to stderr, shortened in the middle; any bytes.
+    /// The guest's stderr, shortened in the middle; any bytes.
     pub stderr: Vec<u8>,
 }
 
@@ -82,14 +82,14 @@ impl Failure {
         Failure { kind, message, stderr: Vec::new() }
     }
 
-    /// The same with the guest's stderr, of which at most [`STDERR_BYTES_MAX`] bytes are kept.
+    /// This failure with the guest's stderr, of which at most [`STDERR_BYTES_MAX`] bytes are kept.
     #[must_use]
     pub fn with_stderr(mut self, stderr: &[u8]) -> Failure {
         self.stderr = stderr.get(..STDERR_BYTES_MAX).unwrap_or(stderr).to_vec();
         self
     }
 
-    /// What it takes in memory, as far as limits go.
+    /// Its size in memory, as limits count it.
     pub fn bytes(&self) -> u64 {
         (self.message.len() + self.stderr.len()) as u64
     }
@@ -106,7 +106,7 @@ impl Failure {
         body
     }
 
-    /// Reads what [`Failure::encode`] wrote. Bytes that make no sense still make a failure, which says so.
+    /// Reads the output of [`Failure::encode`]. Bytes that make no sense still make a failure, which says so.
     pub fn decode(body: &[u8]) -> Failure {
         let read = || {
             let kind = FailureKind::from_code(*body.first()?);

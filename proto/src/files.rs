@@ -1,7 +1,7 @@
-//! Files that must last: written whole under another name, closed with a look at what the system says, then renamed.
+//! Files that must last: written whole under another name, closed with a check for errors, then renamed.
 //!
 //! Some file systems (NFS, AFS, FUSE, any with quotas) say only when a file is closed that its bytes were not kept. A
-//! [`File`] that is dropped throws that answer away, so whatever must last is closed here.
+//! [`File`] that is dropped throws that answer away, so files that must last are closed here.
 
 use std::{
     ffi::OsString,
@@ -19,14 +19,14 @@ use std::{
 ///
 /// # Errors
 ///
-/// When the system could not keep what was written. The file is closed in any case.
+/// When the system could not keep the written bytes. The file is closed in any case.
 pub fn close(file: File) -> io::Result<()> {
     let descriptor = file.into_raw_fd();
     // SAFETY: the file owned this descriptor and has given it up, so nothing else uses or closes it.
     if unsafe { libc::close(descriptor) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Asks whether everything that was written to stdout is kept: it may be a file. To be called when all of it is written.
+/// Asks whether everything that was written to stdout is kept: stdout may be a file. To be called after the last write.
 ///
 /// # Errors
 ///
@@ -36,7 +36,8 @@ pub fn close_stdout() -> io::Result<()> {
     close(File::from(io::stdout().as_fd().try_clone_to_owned()?))
 }
 
-/// Writes everything to stdout and asks whether it is kept. A reader that went away has read what it wanted.
+/// Writes everything to stdout and asks whether it is kept. A closed pipe is not an error: its reader has read as much
+/// as it wanted.
 ///
 /// # Errors
 ///
@@ -54,7 +55,7 @@ pub fn write_stdout(text: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// When there is something of this name, or the bytes could not be kept; then no file of this name is left.
+/// When the name is taken, or the bytes could not be kept; in the second case no file of this name is left.
 pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_new_for(path, bytes, EVERYBODY)
 }
@@ -79,7 +80,7 @@ fn write_new_for(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// When it cannot be written or renamed. What was there is still there then.
+/// When it cannot be written or renamed. The old file is still there then.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_for(path, bytes, EVERYBODY)
 }
@@ -138,9 +139,9 @@ mod tests {
         use std::os::fd::{AsRawFd, FromRawFd};
         let file = File::open("/dev/null").unwrap();
         close(file).unwrap();
-        // A descriptor that somebody else has closed: the one late error that every machine can be made to give.
+        // A descriptor that is not open: the one late error that every machine can be made to give.
         let file = File::open("/dev/null").unwrap();
-        // SAFETY: a number above all limits is never a descriptor, so nobody's file is closed.
+        // SAFETY: a number above all limits is never a descriptor, so no open file is closed.
         let nobody = unsafe { File::from_raw_fd(file.as_raw_fd() + (1 << 29)) };
         assert_eq!(close(nobody).unwrap_err().raw_os_error(), Some(libc::EBADF));
     }

@@ -1,6 +1,6 @@
-//! Says what a file is that is no WebAssembly program, so that whoever named the wrong file sees it at once.
+//! Names the kind of a file that is not a WebAssembly program, so that a user who named the wrong file sees it at once.
 
-/// How files of well-known kinds begin.
+/// The first bytes of well-known kinds of files.
 const BEGINNINGS: [(&[u8], &str); 22] = [
     (b"\x7fELF", "an ELF executable or library"),
     (b"MZ", "a Windows executable"),

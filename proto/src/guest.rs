@@ -1,4 +1,4 @@
-//! What a queen says of a job's guests, checked: the king passes it on to the dukes as it is.
+//! A queen's settings for a job's guests, checked: the king passes them on to the dukes as they are.
 
 use thiserror::Error;
 
@@ -8,10 +8,10 @@ use crate::{
     wire,
 };
 
-/// How the names of the variables begin that distwasm itself sets for a guest.
+/// The prefix of the variables that distwasm itself sets for a guest.
 pub const OWN_VARIABLES: &str = "DISTWASM_";
 
-/// What the guests of a job are given and how they are run.
+/// The arguments, environment and directories of a job's guests, and how the guests are run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GuestSettings {
     /// The arguments.
@@ -24,7 +24,7 @@ pub struct GuestSettings {
     pub fresh: bool,
     /// The same unit gives the same bytes everywhere.
     pub deterministic: bool,
-    /// What randomness is drawn from besides the unit's name, if it is to be the same everywhere.
+    /// The seed of randomness, besides the unit's name, if randomness is to be the same everywhere.
     pub seed: String,
     /// Directories that each guest sees.
     pub shares: Vec<Share>,
@@ -35,7 +35,7 @@ pub struct GuestSettings {
 pub struct Share {
     /// The digest of its archive.
     pub digest: Digest,
-    /// Where the guest finds it, as [`tidy_guest_path`] writes it.
+    /// The path at which the guest finds it, as [`tidy_guest_path`] writes it.
     pub guest_path: String,
 }
 
@@ -57,10 +57,10 @@ pub enum GuestError {
     NameTooLong,
     #[error("{count} directories are shared with the program, and {SHARES_MAX} may be")]
     TooManyShares { count: usize },
-    #[error("the digest of a shared directory has not 32 bytes")]
+    #[error("the digest of a shared directory does not have 32 bytes")]
     Digest,
     #[error(
-        "{path:?} is no place for a shared directory: it is empty, has more than {UNIT_NAME_BYTES_MAX} bytes, or has `..` or `::` in it"
+        "{path:?} is not a place for a shared directory: it is empty, has more than {UNIT_NAME_BYTES_MAX} bytes, or has `..` or `::` in it"
     )]
     GuestPath { path: String },
     #[error("the shared directories {one} and {other} are the same for the program, or one is inside the other")]
@@ -72,7 +72,7 @@ impl GuestSettings {
     ///
     /// # Errors
     ///
-    /// When they cannot be, or are larger than they may be.
+    /// When they are not valid, or are larger than they may be.
     pub fn from_wire(settings: Option<wire::GuestSettings>) -> Result<GuestSettings, GuestError> {
         let wire::GuestSettings { args, env, call, fresh, deterministic, seed, shares } = settings.unwrap_or_default();
         if shares.len() > SHARES_MAX {
@@ -134,16 +134,16 @@ fn check_variable(variable: &str) -> Result<(), GuestError> {
     }
 }
 
-/// Where a guest finds a directory: without `.`, and without `/` at the end or twice.
+/// The path at which a guest finds a directory: without `.`, and without `/` at the end or twice.
 ///
 /// # Errors
 ///
-/// When it leads out of what a guest can see, or cannot be said to a peasant.
+/// When it leads out of the directories that a guest can see, or cannot be passed to a peasant.
 pub fn tidy_guest_path(path: &str) -> Result<String, GuestError> {
     let refused = path.is_empty()
         || path.len() > UNIT_NAME_BYTES_MAX
         || path.contains('\0')
-        // What stands between host and guest in a peasant's arguments.
+        // The separator between host and guest in a peasant's arguments.
         || path.contains("::")
         || path.starts_with(':')
         || path.split('/').any(|part| part == "..");
@@ -166,7 +166,7 @@ pub fn tidy_guest_path(path: &str) -> Result<String, GuestError> {
 pub fn check_places<'a>(places: impl Iterator<Item = &'a str>) -> Result<(), GuestError> {
     let mut sorted: Vec<(Vec<&str>, &str)> = places.map(|place| (parts(place).collect(), place)).collect();
     sorted.sort();
-    // What is inside a place comes right after it.
+    // A place inside another comes right after it.
     for pair in sorted.windows(2) {
         if let [(outer, one), (inner, other)] = pair
             && inner.starts_with(outer)
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(told("=a"), "the variable \"=a\" for the program is not KEY=VALUE");
         assert!(told("DISTWASM_UNIT=1").starts_with("the variable DISTWASM_UNIT cannot be chosen"));
         assert_eq!(told("A=\0"), GuestError::Nul.to_string());
-        // As one argument of a process, with what stands before it, it is just as long as it may be.
+        // As one argument of a process, with `--env=` before it, it is just as long as it may be.
         let longest = format!("A={}", "x".repeat(GUEST_ENV_BYTES_MAX - "--env=A=".len() - 1));
         assert_eq!(with_env(&[&longest]).check(), Ok(()));
         assert_eq!(with_env(&[&longest, "B=1"]).check(), Err(GuestError::EnvTooLong));

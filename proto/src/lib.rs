@@ -1,7 +1,7 @@
 //! Every contract between the processes of distwasm: messages, frames, ids, limits, exit statuses.
 //!
-//! Nothing here is the logic of one side only. What stands here is what two programs must agree on, and the few things
-//! that every program must do in the same way: begin and end, read flags, log, write files that last.
+//! Nothing here is the logic of one side only. This crate has the contracts between two programs, and the few things
+//! that every program must do in one way: begin and end, read flags, log, write files that last.
 
 #[cfg(feature = "grpc")]
 pub mod address;

@@ -21,13 +21,13 @@ pub const MODULE_MEMORY_BYTES_MAX: u64 = 4 << 30;
 /// Stack of a guest. What wasmtime gives by default; deep recursion ends in a trap, not in a crash.
 pub const GUEST_STACK_BYTES: usize = MIB;
 
-/// Entries in a guest's tables: what a module with a hundred thousand functions needs, and 8 MiB of the host's memory.
+/// Entries in a guest's tables: enough for a module with a hundred thousand functions; they take 8 MiB of the host.
 pub const GUEST_TABLE_ELEMENTS_MAX: usize = MIB;
 
-/// What is kept of a guest's stderr for one unit: this much of its start, and as much of its end.
+/// Bytes that are kept of a guest's stderr for one unit: this many of its start, and as many of its end.
 pub const STDERR_HALF_BYTES: usize = 32 * KIB;
 
-/// What is kept of a guest's stderr for one unit as a whole, with room for the line that says what was left out.
+/// All bytes that are kept of a guest's stderr for one unit, with room for the line that says how much was left out.
 pub const STDERR_BYTES_MAX: usize = 2 * STDERR_HALF_BYTES + 128;
 
 /// The message of a failure: a sentence, or a sentence and a backtrace.
@@ -39,14 +39,14 @@ pub const FAILURE_FRAME_BYTES_MAX: usize = 16 + FAILURE_MESSAGE_BYTES_MAX + STDE
 /// Arguments of a guest, counted with one byte between them. A Linux process gets 2 MiB; no guest needs that many.
 pub const GUEST_ARGS_BYTES_MAX: usize = 128 * KIB;
 
-/// The environment of a guest, counted as it goes to a peasant: one argument for each variable, with `--env=` before it.
-/// One argument of a Linux process may have 128 KiB.
+/// The environment of a guest, counted as it goes to a peasant: one argument per variable, with `--env=` before it. One
+/// argument of a Linux process may have 128 KiB.
 pub const GUEST_ENV_BYTES_MAX: usize = 128 * KIB;
 
 /// The name of a unit: the longest path that Linux opens.
 pub const UNIT_NAME_BYTES_MAX: usize = 4 * KIB;
 
-/// What describes a unit on the pipe: its name, its number and that of the attempt.
+/// The description of a unit on the pipe: its name, its number and that of the attempt.
 pub const UNIT_DESCRIPTION_BYTES_MAX: u64 = 12 + UNIT_NAME_BYTES_MAX as u64;
 
 /// All files of all directories that a job shares with its guests, packed. The king holds them as long as the job.
@@ -58,7 +58,7 @@ pub const SHARES_MAX: usize = 64;
 /// Files and folders in one shared directory.
 pub const SHARE_ENTRIES_MAX: usize = 100_000;
 
-/// The path of a file or folder in a shared directory: what Linux opens, with room for where dukes keep the directory.
+/// The path of a file or folder in a shared directory: what Linux opens, with room for the duke's own folder.
 pub const SHARE_PATH_BYTES_MAX: usize = 3 * KIB;
 
 /// Deaths of a peasant under one unit before the unit is given up as the cause.
@@ -72,7 +72,7 @@ pub const ANSWERS_BYTES: usize = 64 * KIB;
 /// How long a peasant may hold finished answers back while more inputs are already in its pipe.
 pub const ANSWERS_HELD: Duration = Duration::from_millis(1);
 
-/// How long it may hold them while the next input takes long.
+/// How long it may hold finished answers back while the next input takes long.
 pub const ANSWERS_WATCHED: Duration = Duration::from_millis(20);
 
 // ---- Messages -------------------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ pub const MESSAGE_FILL_BYTES: usize = MIB;
 /// A part of a payload in one word: it lies in one HTTP/2 frame, and so arrives as one piece of memory.
 pub const PIECE_BYTES: usize = FRAME_BYTES as usize;
 
-/// What is at least as long as this is sent as it lies, with a system call of its own; what is shorter is copied into the
+/// Data of at least this size is sent without a copy, with a system call of its own; shorter data is copied into the
 /// message's buffer, which costs less.
 pub const CHAINED_BYTES_MIN: usize = 16 * KIB;
 
@@ -101,13 +101,13 @@ pub const COPIED_BYTES_MAX: usize = 64 * KIB;
 /// A payload up to this size is copied into a block that it shares with others.
 pub const SHELVED_BYTES_MAX: usize = KIB;
 
-/// Such a block: as long as one payload in it is kept, all of it is.
+/// The size of such a block: as long as one payload in it is kept, all of it is.
 pub const SHELF_BYTES: usize = 16 * KIB;
 
-/// HTTP/2 flow control: what may be under way on one stream. Larger than bandwidth × delay of a 10 Gbit/s network.
+/// HTTP/2 flow control: bytes in transit on one stream. Larger than bandwidth × delay of a 10 Gbit/s network.
 pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 
-/// HTTP/2 flow control: what may be under way on one connection.
+/// HTTP/2 flow control: bytes in transit on one connection.
 pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 /// The largest HTTP/2 frame: fewer, larger frames are 25 to 50 % faster than the default of 16 KiB.
@@ -131,7 +131,7 @@ pub const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 /// The largest wait between attempts to connect.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
-/// The same while a peer whose link broke may come back: somebody waits for it.
+/// The largest such wait of a peer whose link broke and that may come back: other processes wait for it.
 pub const RETURN_BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// How long a peer whose link broke may take to come back with what it has: a switch or a king that starts again takes
@@ -146,7 +146,7 @@ pub const NAME_BYTES_MAX: usize = 255;
 /// Slots of one duke: four times the cores of the largest machines of today.
 pub const DUKE_CPUS_MAX: u32 = 4096;
 
-// ---- Every process ---------------------------------------------------------------------------------------------------
+// ---- Every process --------------------------------------------------------------------------------------------------
 
 /// Descriptors of one process: ten times what a king with all its dukes and queens needs.
 pub const DESCRIPTORS_MAX: u64 = 1 << 20;
@@ -156,22 +156,22 @@ pub const WORKER_THREADS_MAX: usize = 16;
 #[expect(missing_docs, reason = "described with the limit above")]
 pub const BLOCKING_THREADS_MAX: usize = 16;
 
-/// What may wait to be written to stderr.
+/// Bytes that may wait to be written to stderr.
 pub const STDERR_WAITING_BYTES: usize = 4 * MIB;
-/// How long a process that is about to end waits for a stderr that takes nothing, and how often while something moves.
+/// How long a process that is about to end waits for a stderr that takes nothing, and how often if it takes something.
 pub const STDERR_PATIENCE: Duration = Duration::from_secs(2);
 #[expect(missing_docs, reason = "described with the limit above")]
 pub const STDERR_FLUSHES_MAX: u32 = 15;
 /// The pause before a stderr that must not block is tried again.
 pub const STDERR_PAUSE: Duration = Duration::from_millis(20);
-/// Descriptors that are open where nobody can look: stdin, stdout, stderr, and some more.
+/// Open descriptors where they cannot be counted: stdin, stdout, stderr, and some more.
 pub const OPEN_DESCRIPTORS_ASSUMED: u64 = 16;
-/// What repeats in a log is not said again for this long; each time the pause doubles, up to the next limit.
+/// A log line that repeats is not written again for this long; each time the pause doubles, up to the next limit.
 pub const REPEATS_PAUSE_FIRST: Duration = Duration::from_secs(5);
 #[expect(missing_docs, reason = "described with the limit above")]
 pub const REPEATS_PAUSE_MAX: Duration = Duration::from_secs(600);
 
-/// Lines of which it is known when they were said last.
+/// Log lines whose last time is remembered.
 pub const REPEATS_TOLD_APART: usize = 256;
 
 // ---- King -----------------------------------------------------------------------------------------------------------
@@ -188,30 +188,30 @@ pub const WINDOW_UNITS: u32 = 65_536;
 /// Bytes of inputs of a job that the king may hold. A single larger input is held alone.
 pub const WINDOW_BYTES: u64 = 64 << 20;
 
-/// Bytes of results of a job that the king may hold, on the same terms.
+/// Bytes of results of a job that the king may hold. A single larger result is held alone.
 pub const RESULTS_BYTES: u64 = 64 << 20;
 
-/// Bytes of results of a job that may be under way from one duke. A single larger result comes alone.
+/// Bytes of results of a job that may be in transit from one duke. A single larger result comes alone.
 pub const FETCHED_BYTES: u64 = 16 << 20;
 
-/// The same where the link is slow: it is no faster with more, and what others say over it waits behind that.
+/// The lower bound of that, for slow links: more bytes make a link no faster, and other words wait behind them.
 pub const FETCHED_BYTES_MIN: u64 = 1 << 20;
 
-/// No more is under way than the link carries in this time, between these two bounds.
+/// Between these two bounds, no more bytes are in transit than the link carries in this time.
 pub const FETCHED_AHEAD: Duration = Duration::from_secs(1);
 
-/// How long a result may be on its way in any case, besides a few times what others of its size take. Later it counts as
-/// late: a full job does not count it with its results, and its unit may be tried elsewhere.
+/// How long a result may be in transit in any case, besides a few times the time of others of its size. Then it is
+/// overdue: a job without room does not count it with its results, and its unit may be tried elsewhere.
 pub const RESULT_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Bytes of late results of a job that may be under way. A single larger one may be, alone.
+/// Bytes of overdue results of a job that may be in transit. A single larger one may be, alone.
 pub const LATE_BYTES: u64 = 2 * RESULTS_BYTES;
 
-/// What a mebibyte of results may take before any has come: that of a link of 80 megabits a second.
+/// How long a mebibyte of results may take before any has arrived: the time of a link of 80 megabits a second.
 pub const MEBIBYTE_WITHIN: Duration = Duration::from_millis(100);
 
-/// How often a job whose results are full is asked how many slots it can use: a disk that pauses for less is none the
-/// worse for it.
+/// How often the usable slots of a job without room for results are counted: a disk that pauses for less than this
+/// costs the job no slots.
 pub const FULL_LOOK: Duration = Duration::from_secs(1);
 
 /// A result up to this size comes unasked, at most one for each attempt that runs. A larger one is offered, and
@@ -239,44 +239,44 @@ pub const WEIGHT_MAX: u32 = 1000;
 /// The highest priority of a job; the lowest is as far below 0.
 pub const PRIORITY_MAX: i32 = 100;
 
-/// Projects with so many slots do not take turns with a slot that cannot be divided: it is less than 5 % of what they
+/// Projects with this many slots do not take turns with a slot that cannot be divided: it is less than 5 % of what they
 /// have, and each turn costs a peasant.
 pub const TURNS_BELOW_SLOTS: u32 = 20;
 
 /// How far a project may fall behind others, in terms of [`SLOT_TENURE`] for the smallest weight: taking turns needs
-/// one or two, and whoever could not be served for a long time is not to be served for as long afterwards.
+/// one or two, and a project that got no slots for a long time must not get them all for as long afterwards.
 pub const CREDIT_TENURES: u32 = 4;
 
 /// How long a duke that could not start peasants for a job is left out of it.
 pub const BROKEN_SLOTS_REST: Duration = Duration::from_secs(3);
 
-/// How long a king who has just begun keeps what a queen sends once more from other dukes, if not as many dukes have
-/// come back as there were: twice the longest wait between their attempts, and time for the rest.
+/// How long a new king keeps units that a queen sends again from other dukes, if fewer dukes have come back than there
+/// were: twice the longest wait between their retries, and time for the rest.
 pub const SETTLE_WITHIN: Duration = Duration::from_secs(3);
 
 /// How often a job that has nothing waiting is searched for stragglers.
 pub const STRAGGLER_LOOK: Duration = Duration::from_millis(100);
 
-/// A unit straggles when it has taken so many times what finished units took, and the patience below.
+/// A unit straggles when it has taken this many times as long as finished units, and the patience below.
 pub const STRAGGLER_FACTOR: u32 = 4;
 
-/// What a unit may take in any case, from when it was handed to its duke: its way there, and its time in the queue.
+/// How long a unit may take in any case after it was handed to its duke: its time in transit, and in the queue.
 pub const STRAGGLER_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long a duke or a queen may be cut off before others benefit: what the duke runs is tried elsewhere, and slots of
 /// the queen's job serve other jobs.
 pub const AWAY_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Units of one job: more than anybody can run in a lifetime, and sums of their numbers are numbers.
+/// Units of one job: more than anybody can run in a lifetime, and sums of their numbers do not overflow.
 pub const UNITS_MAX: u64 = 1 << 48;
 
-/// Memory of one duke, likewise.
+/// Memory of one duke: more than any machine has, and sums do not overflow.
 pub const DUKE_RAM_BYTES_MAX: u64 = 1 << 48;
 
 /// Attempts that a duke that comes back names in one word, so that a word fits a message.
 pub const HELD_ATTEMPTS_NAMED: usize = 4096;
 
-/// Attempts that a duke may bring back: more than any has.
+/// Attempts that a duke may bring back: more than any duke has.
 pub const HELD_ATTEMPTS_MAX: usize = 1 << 20;
 
 /// Blobs that dukes wait for whose queens have not come back: a few for each job.
@@ -287,20 +287,20 @@ pub const WANTS_MAX: usize = 1 << 16;
 pub const OFFERS_MAX: usize = 1 << 20;
 
 /// How long a king that cannot accept a connection waits before it tries again; the pause doubles up to the next limit,
-/// which is what a queen or a duke waits at the most when there is room again.
+/// which is the longest that a queen or a duke waits once there is room again.
 pub const ACCEPT_PAUSE_FIRST: Duration = Duration::from_millis(10);
 #[expect(missing_docs, reason = "described with the limit above")]
 pub const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// A unit that runs for this long is worth naming to people who wait for its job. Such units are looked for now and then,
-/// among so many attempts of all jobs, the oldest first.
+/// A unit that runs for this long is worth naming to people who wait for its job. The next limits: how often such units
+/// are looked for, and among how many attempts, the oldest first.
 pub const LONG_UNIT: Duration = Duration::from_secs(2);
 #[expect(missing_docs, reason = "described with the limit above")]
 pub const LONGEST_LOOK_EVERY: Duration = Duration::from_secs(1);
 #[expect(missing_docs, reason = "described with the limit above")]
 pub const LONGEST_ATTEMPTS_MAX: usize = 10_000;
 
-/// Events that may wait for a reactor. Full, they hold back whoever reads the connections.
+/// Events that may wait for a reactor. If the queue is full, connections are not read (back-pressure).
 pub const REACTOR_QUEUE: usize = 256;
 
 /// Events that a reactor handles as one batch.
@@ -311,21 +311,21 @@ pub const SHUTDOWN_WITHIN: Duration = Duration::from_secs(5);
 
 // ---- Peasants -------------------------------------------------------------------------------------------------------
 
-/// Linear memory of a guest when nobody says otherwise: what a program run by hand may need.
+/// Linear memory of a guest by default: as much as a program run by hand may need.
 pub const GUEST_MEMORY_BYTES: u64 = 1 << 30;
 
-/// What a peasant reads at once from its duke: several pipe buffers of Linux, since a duke may enlarge its pipes.
+/// Bytes that a peasant reads at once from its duke: several pipe buffers of Linux, since a duke may enlarge its pipes.
 pub const PEASANT_READ_BYTES: usize = 256 * KIB;
 
-/// Buffers that a unit has made larger than this are given back after it, so that one large unit does not count for
-/// ever, and small enough ones are kept, because making them anew for each unit costs page faults.
+/// Buffers that grew larger than this for a unit are freed after it, so that one large unit does not take memory
+/// forever. Smaller ones are kept, because allocating them for each unit costs page faults.
 pub const PEASANT_BUFFER_KEPT_BYTES: usize = 4 * MIB;
 
-/// Linear memory that a pooled slot clears by writing zeroes instead of giving it back to the system: what typical
-/// guests touch. Giving back and faulting in again costs more than clearing.
+/// Linear memory that a pooled slot clears by writing zeroes instead of giving it back to the system: as much as
+/// typical guests touch. Giving back and faulting in again costs more than clearing.
 pub const POOL_RESIDENT_BYTES: usize = 2 * MIB;
 
-/// The same where there is swap: a swapped-out page may escape the clearing scan, so the scan is left out and less kept.
+/// With swap, that memory: a swapped-out page may escape the clearing scan, so the scan is left out and less is kept.
 pub const POOL_RESIDENT_BYTES_WITH_SWAP: usize = 64 * KIB;
 
 /// The bookkeeping of one instance in the pool: functions, globals, imports. A Python interpreter needs 1 MiB.
@@ -334,10 +334,10 @@ pub const POOL_INSTANCE_BYTES_MAX: usize = 64 * MIB;
 /// Core modules in one component: those that compilers make have fewer than ten.
 pub const COMPONENT_CORE_INSTANCES_MAX: u32 = 1000;
 
-/// What a guest may write to a stream at once through WASI 0.2, which copies it on the way.
+/// Bytes that a guest may write to a stream at once through WASI 0.2, which copies them.
 pub const GUEST_WRITE_BYTES: usize = MIB;
 
-/// What a component may hand to its host in one call, if its answer may not be longer anyway: the engine's default.
+/// Bytes that a component may hand to its host in one call, unless its answer may be longer: the engine's default.
 pub const HOSTCALL_BYTES_MIN: usize = 128 * MIB;
 
 /// How long `check` waits for a program to be initialised and to answer.
@@ -361,7 +361,7 @@ pub const MISSING_IMPORTS_NAMED: usize = 10;
 /// does not wait long behind others while another peasant is idle.
 pub const PIPE_QUEUE: Duration = Duration::from_millis(5);
 
-/// Units behind one that takes so long are given to a peasant that has nothing to do.
+/// Units behind one that takes this long are given to an idle peasant.
 pub const RESCUE_AFTER: Duration = Duration::from_millis(100);
 
 /// Units in the pipe of a peasant, however short they are.
@@ -370,11 +370,11 @@ pub const PIPE_UNITS_MAX: usize = 256;
 /// Bytes of inputs in the pipe of a peasant, beyond the one unit that runs and the next.
 pub const PIPE_BYTES: u64 = 256 << 10;
 
-/// What a pipe to or from a peasant may hold: the most that Linux lets every user have.
+/// Bytes that a pipe to or from a peasant may hold: the most that Linux lets every user have.
 pub const PIPE_BUFFER_BYTES: usize = MIB;
 
-/// Inputs up to this size are copied together before they are written into a pipe; longer ones are written from where
-/// they lie.
+/// Inputs up to this size are copied together before they are written into a pipe; longer ones are written without a
+/// copy.
 pub const GATHERED_BYTES_MAX: usize = 4 * KIB;
 
 /// How much of a pipe is read at once.
@@ -387,17 +387,17 @@ pub const CHUNK_BYTES: usize = 256 * KIB;
 /// alone.
 pub const HELD_BYTES: u32 = 64 << 20;
 
-/// How long a peasant whose slot was asked back may wait for room for its answer, before its unit is given back: the slot
-/// is for a job whose results somebody takes.
+/// How long a peasant whose slot was asked back may wait for room for its answer, before its unit is given back: the
+/// slot is for a job whose queen takes results.
 pub const ROOM_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A duke looks at its clock so often while a unit may take too long.
+/// How often a duke looks at its clock while a unit may take too long.
 pub const PULSE: Duration = Duration::from_millis(250);
 
-/// Where so much has passed between two of these looks the duke stood still, and that time is not the unit's.
+/// If this much has passed between two of these looks, the duke stood still, and that time does not count for the unit.
 pub const STANDSTILL: Duration = Duration::from_secs(1);
 
-/// How long a peasant may take to load and initialise its program, unless the job's time-out is longer.
+/// How long a peasant may take to load and initialise its program, unless the job's timeout is longer.
 pub const START_WITHIN: Duration = Duration::from_secs(60);
 
 /// How long the compiler may work on one program.
@@ -406,19 +406,19 @@ pub const COMPILE_WITHIN: Duration = Duration::from_secs(300);
 /// Peasants that may end before they are ready, one after the other, before a duke gives up on a job for a while.
 pub const STARTS_FAILED_MAX: u32 = 3;
 
-/// How often a compiled program may turn out to be of no use before its duke gives up on the job for a while.
+/// How often a compiled program may turn out to be unusable before its duke gives up on the job for a while.
 pub const SPOILED_MAX: u32 = 2;
 
-/// How often a duke who is alone may give up like that, one time after the other, before his job has failed.
+/// How often in a row the only duke (local mode) may give up like that before its job has failed.
 pub const STARTS_GIVEN_UP_MAX: u32 = 3;
 
-/// What is kept of the stderr of a peasant itself: it says a sentence before it ends, if anything.
+/// Bytes that are kept of the stderr of a peasant itself: it says a sentence before it ends, if anything.
 pub const PEASANT_STDERR_BYTES_MAX: usize = 4 * KIB;
 
 /// Descriptors that a duke needs besides its peasants', in local mode with a king and a queen in the same process.
 pub const DUKE_DESCRIPTORS: u64 = 48;
 
-/// Descriptors of a peasant at its duke, its threads, and its memory where nothing says what the machine has.
+/// Descriptors of a peasant at its duke, its threads, and its memory where that of the machine is unknown.
 pub const PEASANT_DESCRIPTORS: u64 = 4;
 #[expect(missing_docs, reason = "described with the limit above")]
 pub const PEASANT_THREADS: u64 = 2;
@@ -428,11 +428,11 @@ pub const UNKNOWN_MEMORY_SLOT_BYTES: u64 = 256 << 20;
 /// Threads and processes that a duke needs besides its peasants: more threads of its own, and those of a compiler.
 pub const DUKE_THREADS: u64 = 32;
 
-/// Dukes on one machine that a king can tell from those before them.
+/// Dukes on one machine that a king can tell from earlier ones.
 pub const SEATS_MAX: usize = 256;
 
-/// Compiled programs and shared directories on disk, but for directories that running jobs share. The oldest go when it
-/// is more.
+/// Bytes of compiled programs and shared directories on disk, without directories that running jobs share. Beyond this,
+/// the oldest are deleted.
 pub const CACHE_BYTES_MAX: u64 = 1 << 30;
 
 // ---- Queen ----------------------------------------------------------------------------------------------------------
@@ -458,19 +458,19 @@ pub const MESSAGES_WAITING: usize = 4;
 /// Bytes of results that a queen may hold until they are written. A single larger result is held alone.
 pub const UNWRITTEN_BYTES: u32 = 64 << 20;
 
-/// Verdicts that a queen has before she tells the king so, unless few units are left.
+/// Verdicts that a queen has before it tells the king so, unless few units are left.
 pub const HEARD_TOGETHER: usize = 64;
 
-/// The same for the bytes of their results.
+/// Bytes of results that such verdicts have before a queen tells the king so, even if there are fewer verdicts.
 pub const HEARD_BYTES: u64 = MIB as u64;
 
-/// How long a queen tries to reach a king before she gives up.
+/// How long a queen tries to reach a king before it gives up.
 pub const KING_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long a queen or a duke who leaves tries to tell the king.
+/// How long a queen or a duke that leaves tries to tell the king.
 pub const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
 
-/// Finished units from which on the share of those that failed says something of the rest.
+/// The number of finished units from which the share of failed ones says something about the rest.
 pub const FAILURES_JUDGED_FROM: u64 = 100;
 
 /// Lines of a failures file that are read: their names take about 200 MB, and a run with more of them has one cause,
@@ -493,7 +493,7 @@ pub const JOB_NOTE_BYTES_MAX: u64 = 4096;
 /// Failures that the summary shows; the rest are in the file of failures.
 pub const FAILURES_SHOWN: usize = 10;
 
-/// How often a run that is not watched on a terminal says how far it is.
+/// How often a run that is not watched on a terminal reports its progress.
 pub const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 /// The name of a new project: as long as the names of files in archives and packages may be everywhere.

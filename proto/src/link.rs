@@ -17,7 +17,7 @@ use crate::{
     wire::{FromDuke, FromQueen, ToDuke, ToQueen},
 };
 
-/// Where the king is.
+/// The address of the king.
 #[derive(Clone, Debug)]
 pub enum KingAddress {
     /// Over TCP.
@@ -26,7 +26,7 @@ pub enum KingAddress {
     Local(LocalDoor),
 }
 
-/// A king who answers.
+/// A king that answers.
 #[derive(Debug)]
 pub enum King {
     /// Over a connection.
@@ -41,7 +41,7 @@ pub struct LocalDoor {
     visits: mpsc::Sender<Visitor>,
 }
 
-/// Somebody who came through the door, and where the king's answer goes.
+/// A peer that came through the door, and the channel for the king's answer.
 pub enum Visitor {
     /// A duke.
     Duke(Incoming<FromDuke>, oneshot::Sender<Incoming<ToDuke>>),
@@ -49,9 +49,9 @@ pub enum Visitor {
     Queen(Incoming<FromQueen>, oneshot::Sender<Incoming<ToQueen>>),
 }
 
-/// A door, and the visitors, for the king.
+/// A door, and the receiver of its visitors, for the king.
 pub fn local_door() -> (LocalDoor, mpsc::Receiver<Visitor>) {
-    // A duke and a queen come once each, and once more after a failure.
+    // A duke and a queen come once each, and again after a failure.
     let (visits, visitors) = mpsc::channel(8);
     (LocalDoor { visits }, visitors)
 }
@@ -74,7 +74,7 @@ impl LocalDoor {
 
 /// The methods that are streams.
 pub const VOLUNTEER: &str = "/distwasm.v1.King/Volunteer";
-#[expect(missing_docs, reason = "the same")]
+#[expect(missing_docs, reason = "described with the method above")]
 pub const SUBMIT_JOB: &str = "/distwasm.v1.King/SubmitJob";
 
 impl KingAddress {
@@ -82,7 +82,7 @@ impl KingAddress {
     ///
     /// # Errors
     ///
-    /// When the address is none, or nobody answers there in time.
+    /// When the address is not valid, or there is no answer in time.
     pub async fn connect(&self) -> Result<King, tonic::transport::Error> {
         match self {
             KingAddress::Tcp(address) => connect(address).await.map(King::Remote),
@@ -92,11 +92,11 @@ impl KingAddress {
 }
 
 impl King {
-    /// Offers a machine's slots: `words` to him, his orders back.
+    /// Offers a machine's slots: sends `words` to the king, and returns its orders.
     ///
     /// # Errors
     ///
-    /// When he does not answer, or whoever does is no king.
+    /// When there is no answer, or the answer is not from a king.
     pub async fn volunteer(
         self,
         words: impl Stream<Item = FromDuke> + Send + 'static,
@@ -107,11 +107,11 @@ impl King {
         }
     }
 
-    /// Submits a job: `words` to him, his news back.
+    /// Submits a job: sends `words` to the king, and returns its news.
     ///
     /// # Errors
     ///
-    /// When he does not answer, or whoever does is no king.
+    /// When there is no answer, or the answer is not from a king.
     pub async fn submit_job(
         self,
         words: impl Stream<Item = FromQueen> + Send + 'static,
@@ -146,7 +146,7 @@ impl std::fmt::Display for KingAddress {
 ///
 /// # Errors
 ///
-/// When nobody answers there in time.
+/// When there is no answer in time.
 pub async fn connect(address: &Address) -> Result<Channel, tonic::transport::Error> {
     Endpoint::from_shared(format!("http://{address}"))?
         .connect_timeout(CONNECT_WITHIN)
@@ -161,7 +161,7 @@ pub async fn connect(address: &Address) -> Result<Channel, tonic::transport::Err
         .await
 }
 
-/// Why a king could not be reached, with what may be the matter.
+/// Why a king could not be reached, with a likely cause.
 pub fn why_unreached(error: &(dyn Error + 'static)) -> String {
     let mut is_refused = false;
     let mut cause = Some(error);

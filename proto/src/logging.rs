@@ -1,5 +1,5 @@
-//! Log lines: to stderr, filtered by `RUST_LOG`, as text or as JSON; the same for every program that logs. They go the
-//! way of [`crate::stderr`], so that nothing waits or ends because they cannot be written.
+//! Log lines: to stderr, filtered by `RUST_LOG`, as text or as JSON, in one way for every program that logs. They are
+//! written by [`crate::stderr`], so that no process waits or ends because they cannot be written.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -8,7 +8,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::stderr;
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people.

@@ -1,12 +1,13 @@
-//! The memory of a process: no more than what it counts, and given back to the machine, which others use too.
+//! Keeps the memory of a process close to the bytes that it counts, and gives freed memory back to the machine.
 
-/// Has all threads take memory from one place. To be called before there are threads.
+/// Has all threads take memory from one arena. To be called before there are threads.
 ///
-/// By default each has a place of its own, and what one has freed is not there for the next: a king who may hold two
-/// files of 256 MiB had up to a gibibyte. One place is no slower here, since little is taken and freed in small pieces.
+/// By default each thread has an arena of its own, and memory freed in one is not available to the next: a king that
+/// may hold two files of 256 MiB took up to a gibibyte. One arena is not slower here, since little is taken and freed
+/// in small pieces.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub fn keep_together() {
-    // SAFETY: the call takes two numbers; what it sets bounds how many places there will be.
+    // SAFETY: the call takes two numbers; its setting bounds how many arenas there will be.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
     }
@@ -16,11 +17,11 @@ pub fn keep_together() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn keep_together() {}
 
-/// Gives back what was freed. The allocator keeps it otherwise, for as long as the process lives; worth it when a job is
-/// over, not more often.
+/// Gives freed memory back to the system. The allocator keeps it otherwise, for as long as the process lives. Worth it
+/// when a job is over, not more often.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub fn give_back() {
-    // SAFETY: the call takes a number, and changes nothing but what is free.
+    // SAFETY: the call takes a number, and changes nothing but free memory.
     unsafe {
         libc::malloc_trim(0);
     }

@@ -1,4 +1,4 @@
-//! Bytes on their way: an input, a result, or a program, as the chunks in which they arrived.
+//! Bytes in transit: an input, a result, or a program, as the chunks in which they arrived.
 
 use std::io::{self, Read};
 
@@ -33,7 +33,7 @@ impl Payload {
         self.bytes
     }
 
-    /// The chunks in their order; none is empty.
+    /// The chunks in their order; no chunk is empty.
     pub fn chunks(&self) -> impl Iterator<Item = &Bytes> {
         std::iter::once(&self.first).chain(&self.rest).filter(|chunk| !chunk.is_empty())
     }
@@ -61,7 +61,7 @@ pub struct Shelf {
 }
 
 impl Shelf {
-    /// The same bytes, copied here if they are few, so that keeping them does not keep the large buffer they came in.
+    /// Returns the payload, copied here if it is small, so that keeping it does not keep the large buffer it came in.
     pub fn keep(&mut self, payload: Payload) -> Payload {
         if payload.bytes > COPIED_BYTES_MAX as u64 {
             return payload;
@@ -88,7 +88,7 @@ impl Shelf {
 
 struct Reader<'a, I> {
     chunks: I,
-    /// What is left of the chunk at hand.
+    /// The rest of the current chunk.
     chunk: &'a [u8],
 }
 

@@ -20,12 +20,12 @@ pub const HEADER_BYTES: usize = 4;
 /// The longest body that a header can describe: 2 GiB − 1.
 pub const BODY_BYTES_MAX: usize = (1 << 31) - 1;
 
-/// What a peasant writes when its program is initialised: the header of an empty frame.
+/// A peasant's message that its program is initialised: the header of an empty frame.
 pub const READY: [u8; HEADER_BYTES] = [0; HEADER_BYTES];
 
 const FAILURE_BIT: u32 = 1 << 31;
 
-/// What stands before each body.
+/// The header before each body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Length of the body in bytes, at most [`BODY_BYTES_MAX`].
@@ -62,7 +62,7 @@ impl Header {
     }
 }
 
-/// What a guest is told of the unit that it answers.
+/// The description of a unit, for the guest that answers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Description<'a> {
     /// The unit's number within its job.

@@ -47,7 +47,7 @@ where
     exit.into()
 }
 
-/// What every program does first, before it has threads.
+/// The first steps of every program, before it has threads.
 pub fn begin() {
     memory::keep_together();
     raise_descriptors();
@@ -55,18 +55,18 @@ pub fn begin() {
     let _started = stderr::start();
 }
 
-/// Lets this process have as many descriptors as it may. Programs are started with a low limit for the sake of old
-/// ones that use `select`.
+/// Raises this process's limit of descriptors to the most that it may have. Programs are started with a low limit for
+/// the sake of old ones that use `select`.
 fn raise_descriptors() {
     let limit = getrlimit(Resource::Nofile);
     let most = limit.maximum.unwrap_or(DESCRIPTORS_MAX).min(DESCRIPTORS_MAX);
     if limit.current.is_some_and(|current| current < most) {
-        // Where it is refused the limit stays, and what fits it is counted.
+        // If this is refused, the limit stays as it is and is counted with.
         let _raised = setrlimit(Resource::Nofile, Rlimit { current: Some(most), ..limit });
     }
 }
 
-/// Starts a runtime that has what it needs: its own threads, and `blocking` more that work for as long as it does.
+/// Starts a runtime that has the threads it needs: its own, and `blocking` more that work for as long as it does.
 ///
 /// # Errors
 ///

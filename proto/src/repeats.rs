@@ -1,4 +1,4 @@
-//! What is said again and again is said once, and then counted, with pauses that grow.
+//! A log message that repeats is logged once and then counted, with pauses that grow.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,7 +7,7 @@ use crate::{
     time::Time,
 };
 
-/// Decides what of a log is worth a line. Pure: time is an argument.
+/// Decides which messages are worth a line in the log. Pure: time is an argument.
 #[derive(Debug, Default)]
 pub struct Repeats {
     lines: BTreeMap<String, Repeat>,
@@ -17,14 +17,14 @@ pub struct Repeats {
 struct Repeat {
     /// Occurrences since the last line.
     since: u64,
-    /// Before this the same is not said again.
+    /// Before this, the message is not logged again.
     not_before: Time,
     pause: Duration,
 }
 
 impl Repeats {
-    /// Takes note of something; `Some` when it is worth a line, with the number of times that it happened and was not
-    /// said since the last line.
+    /// Counts an occurrence of a message; `Some` when it is worth a line, with the number of occurrences that were not
+    /// logged since the last line.
     pub fn count(&mut self, now: Time, what: &str) -> Option<u64> {
         if let Some(repeat) = self.lines.get_mut(what) {
             if now < repeat.not_before {
@@ -36,7 +36,7 @@ impl Repeats {
             return Some(std::mem::take(&mut repeat.since));
         }
         if self.lines.len() >= REPEATS_TOLD_APART {
-            // A peer that never says the same twice is not remembered for it.
+            // A peer that sends a different text each time must not fill the memory.
             self.lines.clear();
         }
         let not_before = now.after(REPEATS_PAUSE_FIRST);
@@ -44,7 +44,7 @@ impl Repeats {
         Some(0)
     }
 
-    /// Forgets what was said: it is over, and worth a line at once when it happens again.
+    /// Forgets all messages: their cause is over, and they are worth a line at once when it happens again.
     pub fn forget(&mut self) {
         self.lines.clear();
     }

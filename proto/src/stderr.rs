@@ -1,8 +1,8 @@
-//! stderr, as far as it works: whatever is said there is written by a thread of its own.
+//! stderr that never blocks: a thread of its own writes all text.
 //!
-//! A terminal that was stopped, a pipe that nobody reads or a full disk must not hold up or end the work that is told
-//! of. So nothing here waits, and nothing fails: what cannot be written is counted, and the count is written when
-//! something can be written again.
+//! A terminal that was stopped, a pipe that no process reads or a full disk must not delay or end the work that the
+//! text is about. So nothing here waits, and nothing fails: texts that cannot be written are counted, and the count is
+//! written when writing is possible again.
 
 use std::{
     collections::VecDeque,
@@ -16,14 +16,14 @@ use std::{
 
 use crate::limits::{STDERR_FLUSHES_MAX, STDERR_PATIENCE, STDERR_PAUSE, STDERR_WAITING_BYTES};
 
-/// Where texts wait for the thread that writes them.
+/// The queue of texts for the thread that writes them.
 #[derive(Clone)]
 struct Outlet(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// Something waits, or was written.
+    /// A text was queued, or was written.
     changed: Condvar,
     /// Bytes that were written.
     written: AtomicU64,
@@ -32,11 +32,11 @@ struct Shared {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Text>,
-    /// Bytes of what waits.
+    /// Bytes of the waiting texts.
     bytes: usize,
-    /// Texts that could not be written since this was last said.
+    /// Texts that could not be written since this count was last written.
     lost: u64,
-    /// The thread has taken a text and is not through with it.
+    /// The thread has taken a text and has not finished with it.
     is_writing: bool,
 }
 
@@ -48,7 +48,7 @@ struct Text {
 
 static OUTLET: OnceLock<Outlet> = OnceLock::new();
 
-/// Starts the thread. Before that, and where it is never done, texts are written as they come.
+/// Starts the thread. Before that, and in programs that never start it, texts are written directly.
 ///
 /// # Errors
 ///
@@ -56,7 +56,7 @@ static OUTLET: OnceLock<Outlet> = OnceLock::new();
 pub fn start() -> io::Result<()> {
     if OUTLET.get().is_none() {
         let outlet = Outlet::start(io::stderr())?;
-        // Somebody in the same process may have been faster; a thread with nothing to do stays behind then.
+        // Another thread of this process may have been faster. Then a thread with nothing to do stays behind.
         let _set = OUTLET.set(outlet);
     }
     Ok(())
@@ -89,7 +89,7 @@ fn push(text: Text) {
     match OUTLET.get() {
         Some(outlet) => outlet.push(text),
         None => {
-            // Where nobody can read it there is nobody to tell.
+            // If stderr cannot be written, there is no other place to report that.
             let _written = io::stderr().write_all(&text.bytes);
         }
     }
@@ -151,7 +151,7 @@ impl Shared {
         }
     }
 
-    /// Like [`Write::write_all`], and waits for a descriptor that somebody else has told not to block.
+    /// Like [`Write::write_all`], and waits for a descriptor that another process has set to non-blocking.
     fn write_all(&self, target: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             match target.write(bytes) {

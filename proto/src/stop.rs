@@ -1,4 +1,4 @@
-//! How a king or a duke is told to end: first in peace, then at once.
+//! How a king or a duke is told to end: first gracefully, then at once.
 
 use std::{io, time::Duration};
 
@@ -18,7 +18,7 @@ impl Signals {
     ///
     /// # Errors
     ///
-    /// When the system lets nobody listen for signals.
+    /// When the system does not allow listening for signals.
     pub fn listen() -> io::Result<Signals> {
         let hangup = if is_ignored(libc::SIGHUP) { None } else { Some(signal(SignalKind::hangup())?) };
         let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -54,7 +54,7 @@ fn is_ignored(signal: libc::c_int) -> bool {
     action.sa_sigaction == libc::SIG_IGN
 }
 
-/// Tells a server to end. All clones are one.
+/// Tells a server to end. All clones share one state.
 #[derive(Clone, Debug)]
 pub struct Stop {
     drain: CancellationToken,
@@ -63,44 +63,44 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Nobody is to end yet. What is under way at the beginning of a peaceful end may take so long.
+    /// No end is asked for yet. In a graceful shutdown, work that has begun may take as long as `patience`.
     pub fn new(patience: Duration) -> Stop {
         Stop { drain: CancellationToken::new(), now: CancellationToken::new(), patience }
     }
 
-    /// Asks for an end in peace: nothing new is taken, what is under way is finished.
+    /// Asks for a graceful shutdown: nothing new is taken, and work that has begun is finished.
     pub fn drain(&self) {
         self.drain.cancel();
     }
 
     /// Asks for an end at once.
     pub fn end(&self) {
-        // In this order nobody begins to end in peace because of it.
+        // In this order, no server begins a graceful shutdown because of it.
         self.now.cancel();
         self.drain.cancel();
     }
 
-    /// What is cancelled when an end is asked for, in peace or at once.
+    /// The token that is cancelled when an end is asked for, gracefully or at once.
     pub fn drains(&self) -> &CancellationToken {
         &self.drain
     }
 
-    /// What is cancelled when an end at once is asked for.
+    /// The token that is cancelled when an end at once is asked for.
     pub fn ends(&self) -> &CancellationToken {
         &self.now
     }
 
-    /// How long a peaceful end may take.
+    /// How long a graceful shutdown may take.
     pub fn patience(&self) -> Duration {
         self.patience
     }
 
-    /// The first signal asks for a graceful end, the second for an end at once. Resolves when the server has been told to
-    /// end at once.
+    /// The first signal asks for a graceful end, the second for an end at once. Resolves once the server is told to end
+    /// at once.
     ///
     /// # Errors
     ///
-    /// When the system lets nobody listen for signals.
+    /// When the system does not allow listening for signals.
     pub fn on_signals(&self) -> io::Result<impl Future<Output = ()> + use<>> {
         let mut signals = Signals::listen()?;
         let stop = self.clone();

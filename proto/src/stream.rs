@@ -1,9 +1,10 @@
 //! The streams of messages of both links, over gRPC or within one process.
 //!
-//! tonic encodes each message into one buffer and gathers each in another, which copies every payload twice a link. Here a
-//! message on its way out is a list of chunks, a long payload among them as it lies; and one that arrives is decoded from
-//! the chunks in which it came, so that a payload which came in one piece is that piece. On the wire both are the same:
-//! gRPC over HTTP/2 (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>), without compression.
+//! tonic encodes each message into one buffer and gathers each in another, which copies every payload twice per link.
+//! Here an outgoing message is a list of chunks, and a long payload is one of them without a copy. An incoming message
+//! is decoded from the chunks in which it arrived, so that a payload which arrived in one piece is that piece. On the
+//! wire there is no difference: gRPC over HTTP/2 (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>),
+//! without compression.
 
 use std::{
     collections::VecDeque,
@@ -26,7 +27,7 @@ use crate::{
     limits::{CHAINED_BYTES_MIN, MESSAGE_BYTES_MAX},
 };
 
-/// What stands before each message: whether it is compressed, and its length.
+/// The prefix of each message: whether the message is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -39,7 +40,7 @@ const STATUS_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 pub enum StreamError {
     #[error("{0}")]
     Broken(String),
-    #[error("the answer is none of gRPC: HTTP status {0}")]
+    #[error("the answer is not gRPC: HTTP status {0}")]
     NotGrpc(StatusCode),
     #[error("the peer says: {0}")]
     Refused(String),
@@ -77,16 +78,16 @@ impl<M: Message + Default + 'static> Incoming<M> {
         Incoming { source: Source::Local(Box::pin(messages)) }
     }
 
-    /// What a client sends.
+    /// The messages of a client.
     pub fn of_request(request: Request<Body>) -> Incoming<M> {
         Incoming::of_body(request.into_body())
     }
 
-    /// What a server answers.
+    /// The messages of a server.
     ///
     /// # Errors
     ///
-    /// When whoever answered is no gRPC server, or serves no such stream.
+    /// When the answer is not from a gRPC server, or the server has no such stream.
     pub fn of_response(response: Response<Body>) -> Result<Incoming<M>, StreamError> {
         let (status, headers) = (response.status(), response.headers());
         let is_grpc = headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(GRPC.as_bytes()));
@@ -105,7 +106,7 @@ impl<M: Message + Default + 'static> Incoming<M> {
     ///
     /// # Errors
     ///
-    /// When the connection breaks, or what arrives is no message of this kind.
+    /// When the connection breaks, or the data is not a message of this kind.
     pub async fn message(&mut self) -> Result<Option<M>, StreamError> {
         match &mut self.source {
             Source::Local(messages) => Ok(messages.next().await),
@@ -175,11 +176,11 @@ fn next_message<M: Message + Default>(arrived: &mut Chunks) -> Result<Option<M>,
 
 // ---- Outgoing ------------------------------------------------------------------------------------------------------
 
-/// Messages on their way out, as the body of a request or of a response.
+/// Outgoing messages, as the body of a request or of a response.
 struct Outgoing<S> {
     messages: S,
     frames: VecDeque<Bytes>,
-    /// A server says at the end that all is well.
+    /// The status that a server sends at the end: all is well.
     status: Option<HeaderMap>,
     ended: bool,
 }
@@ -242,10 +243,10 @@ fn encode(message: &impl Message, frames: &mut VecDeque<Bytes>) {
     pieces.cut();
 }
 
-/// What a message without long payloads may take; more is made room for when it comes.
+/// Room for a message without long payloads; the buffer grows for more.
 const GATHERED_AT_FIRST: usize = 64 << 10;
 
-/// Takes what is encoded: gathers what is short, and keeps what is long as it lies.
+/// Takes encoded data: gathers short parts, and keeps long ones without a copy.
 struct Pieces<'a> {
     frames: &'a mut VecDeque<Bytes>,
     gathered: BytesMut,
@@ -266,7 +267,7 @@ unsafe impl BufMut for Pieces<'_> {
     }
 
     unsafe fn advance_mut(&mut self, bytes: usize) {
-        // SAFETY: whoever calls this has filled so many bytes of `chunk_mut`, which is that of `gathered`.
+        // SAFETY: the caller has filled this many bytes of `chunk_mut`, which is that of `gathered`.
         unsafe { self.gathered.advance_mut(bytes) }
     }
 
@@ -280,7 +281,7 @@ unsafe impl BufMut for Pieces<'_> {
             return self.gathered.put(source);
         }
         self.cut();
-        // Of `Bytes`, this is no copy.
+        // For `Bytes`, this does not copy.
         self.frames.push_back(source.copy_to_bytes(bytes));
     }
 

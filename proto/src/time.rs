@@ -1,4 +1,4 @@
-//! Time as the pure parts know it: an argument, counted from an origin that means nothing.
+//! Time as the pure parts know it: an argument, counted from an arbitrary origin.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -19,14 +19,15 @@ impl Time {
     }
 }
 
-/// What a unit of a job takes, or a mebibyte on its way: a moving average, by which king and duke size their queues.
+/// How long a unit of a job takes, or a mebibyte in transit: a moving average, by which king and duke size their
+/// queues.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UnitTime {
     micros: Option<u64>,
 }
 
 impl UnitTime {
-    /// Takes in how long a unit took, in microseconds; any number will do.
+    /// Takes in how long a unit took, in microseconds; any number is valid.
     pub fn measure(&mut self, run_us: u64) {
         self.micros = Some(match self.micros {
             None => run_us,
@@ -34,7 +35,7 @@ impl UnitTime {
         });
     }
 
-    /// What a unit takes, in microseconds; `None` before the first was measured.
+    /// How long a unit takes, in microseconds; `None` before the first was measured.
     pub fn average_us(&self) -> Option<u64> {
         self.micros
     }
@@ -46,7 +47,7 @@ impl UnitTime {
     }
 }
 
-/// The time of day, to be told to people; nothing may be decided by it.
+/// The time of day, to be shown to people; no decision may depend on it.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
 pub fn time_of_day() -> SystemTime {
     SystemTime::now()
@@ -68,6 +69,15 @@ impl Clock {
     /// The time now.
     pub fn now(&self) -> Time {
         Time::default().after(self.origin.elapsed())
+    }
+
+    /// Sleeps until `time`; without one, forever. For an arm of a `select!`.
+    #[cfg(feature = "grpc")]
+    pub async fn sleep_until(&self, time: Option<Time>) {
+        match time {
+            Some(time) => tokio::time::sleep_until(self.instant(time).into()).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// The instant of `time`, for timers of the runtime.

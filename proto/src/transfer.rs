@@ -1,4 +1,4 @@
-//! How words and their payloads become messages, and messages become words again; the same for all four directions.
+//! How words and their payloads become messages, and messages become words again, in one way for all four directions.
 //!
 //! [`Outbox`] is where a reactor puts words. Its [`OutboxStream`] takes all that has gathered whenever the connection
 //! has room, so that batches form by themselves under load and a lone word is not delayed. [`Assembler`] puts the
@@ -26,11 +26,11 @@ use crate::{
 pub trait Word: prost::Message + Sized + Send + 'static {
     /// The message that carries words of this kind.
     type Message: Send + 'static;
-    /// Where the word's payload stands, if it is a word that carries one.
+    /// The place of the word's payload, if the word may carry one.
     fn payload(&mut self) -> Option<&mut Option<wire::Payload>>;
-    /// The word that carries on a payload.
+    /// The word that continues a payload.
     fn of_piece(piece: wire::Piece) -> Self;
-    /// The piece, or the word itself if it is none.
+    /// The piece, or the word itself if it is not a piece.
     fn into_piece(self) -> Result<wire::Piece, Self>;
     /// A message of these words.
     fn message(words: Vec<Self>) -> Self::Message;
@@ -82,14 +82,14 @@ words!(ToQueen { news } of QueenNews { news: wire::queen_news::News } carrying V
 
 // ---- Outgoing ------------------------------------------------------------------------------------------------------
 
-/// Words on their way out. Bounded by whoever puts words in: the scheduler's windows count what lies here.
+/// Outgoing words. The code that puts words in bounds them: the scheduler's windows count the words that wait here.
 pub struct Outbox<W> {
     state: Arc<Mutex<State<W>>>,
 }
 
 struct State<W> {
     words: VecDeque<Waiting<W>>,
-    /// What is left of the payload whose first part has gone.
+    /// The rest of the payload whose first part was sent.
     pieces: VecDeque<Bytes>,
     closed: bool,
     waker: Option<Waker>,
@@ -142,7 +142,7 @@ impl<W: Word> Outbox<W> {
         }
     }
 
-    /// Takes out the words that are not wanted any more, if nothing of them has gone.
+    /// Takes out the words that are not wanted any more, if no part of them was sent.
     pub fn take_back(&self, is_unwanted: impl Fn(&W) -> bool) {
         lock(&self.state).words.retain(|waiting| !is_unwanted(&waiting.word));
     }
@@ -262,7 +262,7 @@ impl<W: Word> Assembler<W> {
         Assembler { payload_bytes_max, pending: None, shelf: Shelf::default() }
     }
 
-    /// Takes in one word of a message; gives the word that is complete with it, if one is.
+    /// Takes in one word of a message; returns the word that is complete with it, if one is.
     pub fn accept(&mut self, word: W) -> Result<Option<Arrived<W>>, TransferError> {
         match (word.into_piece(), self.pending.take()) {
             (Ok(_), None) => Err(TransferError::UnexpectedPiece),

@@ -1,4 +1,4 @@
-//! All kinds of guests, and what they may have, from the queen's command line to the outputs.
+//! All kinds of guests and their grants, from the queen's command line to the outputs.
 #![allow(clippy::unwrap_used, reason = "a test ends where its expectation does")]
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
 use distwasm_tests::real::{King, Place, guest, peasants_of, until};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A directory to share, and how it is said.
+/// Makes a directory to share. Returns the flag for it.
 fn directory(place: &Place, name: &str, word: &str) -> String {
     let folder = place.path().join(name);
     fs::create_dir_all(folder.join("sub")).unwrap();
@@ -43,7 +43,7 @@ fn every_kind_of_program_runs_over_a_folder() {
 }
 
 #[test]
-fn what_does_not_fit_a_call_is_that_units_failure() {
+fn an_input_that_does_not_fit_a_call_fails_its_unit() {
     let place = Place::default();
     for (name, input) in [("good", "40 2"), ("few", "40"), ("word", "40 two")] {
         place.write(name, input);
@@ -53,10 +53,10 @@ fn what_does_not_fit_a_call_is_that_units_failure() {
         &[
             "1 done",
             "few: cannot call `add`: it takes 2 arguments (i64, i64), and the input has 1",
-            "word: cannot call `add`: argument 2 at byte 4, `two`, is no i64",
+            "word: cannot call `add`: argument 2 at byte 4, `two`, is not an i64",
         ],
     );
-    // With the compiled program in the cache, another call of it is still checked.
+    // A different call is still checked if the compiled program is in the cache.
     place.queen(guest("call.wat"), &["--call=nothing"]).expect(2, &["exports no `nothing` to call"]);
     place.queen(guest("call.wat"), &[]).expect(2, &["exports neither `ProcessStdio` nor `_start`", "--call NAME"]);
 }
@@ -71,7 +71,7 @@ fn guests_are_told_of_their_unit() {
     assert!(told.starts_with(expected), "{told}");
 }
 
-/// Answers of `world.wat` to forty inputs from two dukes, the peasants of one of which are killed meanwhile.
+/// Answers of `world.wat` to forty inputs from two dukes. The peasants of one duke are killed meanwhile.
 fn troubled_answers(place: &Place, king: &King, flags: &[&str]) -> BTreeMap<PathBuf, Vec<u8>> {
     let dukes =
         ["cache-a", "cache-b"].map(|cache| place.duke(king, &["--cache", place.path().join(cache).to_str().unwrap()]));
@@ -81,7 +81,7 @@ fn troubled_answers(place: &Place, king: &King, flags: &[&str]) -> BTreeMap<Path
     let peasants = peasants_of(dukes[0].id());
     assert!(!peasants.is_empty());
     for peasant in peasants {
-        // It may have ended since.
+        // The peasant may have ended meanwhile.
         let _killed = kill_process(Pid::from_raw(peasant.cast_signed()).unwrap(), Signal::KILL);
     }
     queen.finish().expect(0, &["40 done", "0 failed"]);
@@ -157,7 +157,7 @@ fn shares_go_through_a_king_to_every_duke() {
 }
 
 #[test]
-fn settings_that_cannot_be_end_with_status_2() {
+fn invalid_settings_end_with_status_2() {
     let place = Place::default();
     place.write_sums(1);
     let one = directory(&place, "one", "first");
@@ -169,7 +169,7 @@ fn settings_that_cannot_be_end_with_status_2() {
         (&["--env", "=A"], "is not KEY=VALUE"),
         (&["--env", "DISTWASM_A=1"], "names that begin with DISTWASM_ are set by distwasm"),
         (&["--dir", "one"], "--dir one is not HOST::GUEST"),
-        (&["--dir", "one::../one"], "\"../one\" is no place for a shared directory"),
+        (&["--dir", "one::../one"], "\"../one\" is not a place for a shared directory"),
         (&[&one, &deeper], "or one is inside the other"),
         (&[&missing], "none to share it: No such file"),
         (&[&one], "sub/out: it is a link that leads out of the shared directory, to /proc/"),

@@ -41,7 +41,7 @@ fn a_duke_killed_in_the_middle_costs_nothing_and_leaves_no_peasant() {
     let peasants = peasants_of(first.id());
     assert_eq!(peasants.len(), 2);
     first.signal(Signal::KILL);
-    // The kernel ends them with their duke.
+    // The kernel kills the peasants with their duke.
     until("the peasants' end", || (!peasants.iter().copied().any(runs)).then_some(()), || format!("{peasants:?}"));
     let _second = place.duke(&king, &[]);
     queen.finish().expect(0, &["300 done", "0 failed"]);
@@ -52,7 +52,7 @@ fn a_duke_killed_in_the_middle_costs_nothing_and_leaves_no_peasant() {
 }
 
 #[test]
-fn two_queens_share_and_one_who_is_killed_does_not_disturb_the_other() {
+fn two_queens_share_and_killing_one_does_not_disturb_the_other() {
     let (one, two) = (Place::default(), Place::default());
     for number in 0..500 {
         one.write(number.to_string(), "one");
@@ -86,7 +86,7 @@ fn a_job_that_cannot_be_placed_waits_and_says_why() {
 }
 
 #[test]
-fn a_job_runs_only_where_the_labels_are_that_it_requires() {
+fn a_job_runs_only_on_dukes_with_the_labels_that_it_requires() {
     let place = Place::default();
     place.write_sums(3);
     let king = place.king();
@@ -135,11 +135,11 @@ fn an_unfit_program_fails_its_own_job_only() {
 }
 
 #[test]
-fn a_king_who_is_not_there_is_waited_for_by_dukes_and_not_for_ever_by_queens() {
+fn dukes_wait_for_a_missing_king_and_queens_give_up() {
     let place = Place::default();
     place.write_sums(3);
     let mut command = place.queen_command(guest("summer.wasm"));
-    // Port 1 needs rights that nobody here has used.
+    // Port 1 needs rights that no process here has used.
     let finished = distwasm_tests::real::Finished::of(command.args(["-k", "127.0.0.1:1"]));
     finished.expect(2, &["no king answers at 127.0.0.1:1 (tried for 10s)", "Connection refused"]);
     let king = place.king();
@@ -154,7 +154,7 @@ fn a_king_who_is_not_there_is_waited_for_by_dukes_and_not_for_ever_by_queens() {
 }
 
 #[test]
-fn nonsense_on_the_kings_port_disturbs_nobody() {
+fn garbage_on_the_kings_port_does_no_harm() {
     let place = Place::default();
     place.write_sums(100);
     let king = place.king();
@@ -171,13 +171,13 @@ fn nonsense_on_the_kings_port_disturbs_nobody() {
     place.expect_sums(100);
     for mut stream in held {
         stream.shutdown(std::net::Shutdown::Write).unwrap();
-        // The king closes the connection; how does not matter.
+        // The king closes the connection, in one way or another.
         let _read = stream.read_to_end(&mut Vec::new());
     }
 }
 
 #[test]
-fn a_king_who_is_told_to_stop_says_so_to_everybody() {
+fn a_king_that_stops_tells_dukes_and_queens() {
     let place = Place::default();
     for number in 0..1000 {
         place.write(number.to_string(), "slow");
@@ -210,7 +210,7 @@ fn memory_stays_bounded_however_many_megabytes_go_through() {
     until(
         "all outputs",
         || {
-            // She may have ended between the two looks.
+            // The queen may have ended between the two checks.
             if fs::exists(format!("/proc/{}/stat", queen.id())).unwrap() && place.outputs_count() < 300 {
                 queen_peak = queen_peak.max(peak_memory_bytes(queen.id()));
                 return None;
@@ -221,7 +221,7 @@ fn memory_stays_bounded_however_many_megabytes_go_through() {
     );
     queen.finish().expect(0, &["300 done"]);
     assert!(place.outputs().values().all(|output| output.len() == 1 << 20 && output.iter().all(|byte| *byte == b'A')));
-    // What ARCHITECTURE.md says of each, and as much again for the allocator.
+    // The bounds of ARCHITECTURE.md, and as much again for the allocator.
     let megabytes = |bytes: u64| bytes >> 20;
     let (king, duke) = (peak_memory_bytes(king.process.id()), peak_memory_bytes(duke.id()));
     assert!(megabytes(king) < 300, "the king had {} MB", megabytes(king));
@@ -250,18 +250,18 @@ fn dukes_may_die_over_and_over() {
 fn a_queen_may_leave_in_the_middle_of_a_large_input() {
     let place = Place::default();
     let large = fs::File::create(place.input().join("large")).unwrap();
-    // Larger than all buffers on the way, so that she is sending it when she is stopped.
+    // Larger than all buffers on the way, so that the queen is still sending it when it is stopped.
     large.set_len(500 << 20).unwrap();
     let king = place.king();
     let queen = place.start_queen(&king, guest("upper.wat"), &[]);
     king.expect_metric("distwasm_jobs", |jobs| jobs == 1);
     queen.signal(Signal::INT);
     queen.finish().expect(130, &["interrupted"]);
-    king.process.expect_log("the queen left; her job is over");
+    king.process.expect_log("the queen left; its job is over");
 }
 
 #[test]
-fn a_duke_who_leaves_is_heard() {
+fn a_king_hears_that_a_duke_leaves() {
     let place = Place::default();
     let king = place.king();
     let duke = place.duke(&king, &[]);

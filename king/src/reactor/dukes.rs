@@ -1,4 +1,4 @@
-//! What dukes say, and their coming and going.
+//! Handles the words of dukes, and dukes that join, leave or come back.
 
 use distwasm_proto::{
     VERSION,
@@ -31,20 +31,20 @@ impl Reactor {
         ended: CancellationToken,
     ) {
         self.settle();
-        // Whoever had the seat before is this duke on an earlier link, or a process that is no more.
+        // The previous holder of the seat is this duke on an earlier link, or a process that has ended.
         let before = self.seats.get(&machine.seat).copied().filter(|before| self.dukes.contains_key(before));
         if before.is_none() && self.dukes.len() >= DUKES_MAX {
-            let reason = format!("the king has {DUKES_MAX} dukes already, which is as many as he takes");
+            let reason = format!("the king has {DUKES_MAX} dukes already, which is as many as it takes");
             return refuse(&outbox, &ended, reason);
         }
         let is_late = |duke: &Duke| duke.machine.boot == machine.boot && duke.machine.link >= machine.link;
         if before.and_then(|before| self.dukes.get(&before)).is_some_and(is_late) {
-            // A connection that broke may bring its hello after the next one has.
+            // The hello of a broken connection may arrive after that of the next one.
             return refuse(&outbox, &ended, "the duke has a newer link".to_owned());
         }
         let mut was = None;
         if let Some((before, duke)) = before.and_then(|before| Some((before, self.dukes.remove(&before)?))) {
-            // A link that broke for the duke may not have ended here yet.
+            // The duke saw its old link break; that link may not have ended here yet.
             duke.outbox.close();
             duke.ended.cancel();
             if duke.machine.boot == machine.boot {
@@ -70,7 +70,7 @@ impl Reactor {
         self.seats.insert(machine.seat, id);
         self.dukes.insert(id, Duke { machine, outbox, ended });
         self.events.push(Event::DukeJoined { duke: id, cpus, ram_bytes, labels, was, holds });
-        // What it says next is about what it brought.
+        // The duke's next words are about the leases that it brought.
         self.settle();
     }
 
@@ -84,7 +84,8 @@ impl Reactor {
             volunteer::Said::AttemptDone { attempt, .. } | volunteer::Said::AttemptFailed { attempt, .. }
                 if !self.scheduler.expects(duke, attempt) || self.evidence.contains_key(&attempt) =>
             {
-                // It was given up, or is a lie: what was given up is never believed.
+                // The attempt was given up, or the duke lies. The result of an attempt that was given up is never
+                // believed.
                 return self.settled.entry(duke).or_default().push(attempt.0);
             }
             volunteer::Said::AttemptDone { attempt, run_us, result } => {
@@ -134,7 +135,7 @@ impl Reactor {
     fn send_blob(&mut self, id: DukeId, digest: Digest) {
         let blob = self.programs.get(digest).or_else(|| self.shares.get(digest));
         let (Some(duke), Some(blob)) = (self.dukes.get(&id), blob) else {
-            // The job may have ended meanwhile, and what it needed been forgotten; or its queen has yet to come back.
+            // The job may have ended meanwhile and its blobs been forgotten, or its queen has not come back yet.
             if self.wants.len() >= WANTS_MAX {
                 let dukes = &self.dukes;
                 self.wants.retain(|(_, duke)| dukes.contains_key(duke));
@@ -148,7 +149,7 @@ impl Reactor {
         duke.outbox.push_with(order, blob.clone());
     }
 
-    /// Sends what dukes asked for before its queen was back.
+    /// Sends the blobs that dukes asked for before the queen was back.
     pub(super) fn send_wanted(&mut self) {
         for (digest, duke) in std::mem::take(&mut self.wants) {
             self.send_blob(duke, digest);
@@ -159,7 +160,7 @@ impl Reactor {
 
     pub(super) fn on_duke_gone(&mut self, id: DukeId, outbox: &Outbox<DukeOrder>, leaving: Leaving) {
         let Some(duke) = self.dukes.get(&id) else {
-            // It never joined, was told to go, or is back already. If its words were the reason, it should know.
+            // The duke never joined, was sent away, or is back already. If its words ended the link, it should know.
             if let Err(error) = leaving {
                 debug!(duke = id.0, %error, "a link ended");
                 outbox.push(Order::End(wire::End { reason: error.to_string(), come_back: false }));
@@ -171,7 +172,7 @@ impl Reactor {
         match leaving {
             Ok(()) => info!(duke = id.0, host, "a duke left"),
             Err(error) if may_come_back => {
-                warn!(duke = id.0, host, %error, "a duke is away; what it has is its own for a while");
+                warn!(duke = id.0, host, %error, "a duke is away; it keeps its units for a while");
             }
             Err(error) => {
                 warn!(duke = id.0, host, %error, "a duke is lost; its units run again elsewhere");
@@ -186,7 +187,7 @@ impl Reactor {
         self.events.push(Event::DukeLost { duke: id });
     }
 
-    /// Forgets a duke and its seat, unless somebody else sits there by now.
+    /// Forgets a duke, and its seat unless another duke has it by now.
     pub(super) fn forget_duke(&mut self, id: DukeId) -> Option<Duke> {
         let duke = self.dukes.remove(&id)?;
         if self.seats.get(&duke.machine.seat) == Some(&id) {

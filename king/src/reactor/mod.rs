@@ -1,7 +1,7 @@
-//! The king's one loop: takes what happened on all links, has the scheduler decide, and does what it decided.
+//! The king's one loop: takes the inputs of all links, has the scheduler decide, and performs its actions.
 //!
-//! The loop never blocks on a peer: words go to outboxes, which the connections empty at their own speed. What may lie
-//! in an outbox is bounded by the scheduler, which stops handing out units whose results nobody takes.
+//! The loop never blocks on a peer: words go to outboxes, which the connections empty at their own speed. The scheduler
+//! bounds the contents of an outbox: it stops handing out units when their results are not taken.
 
 mod dukes;
 mod perform;
@@ -24,10 +24,7 @@ use distwasm_proto::{
     wire::{self, DukeOrder, QueenNews, duke_order::Order, queen_news::News},
 };
 use rustc_hash::FxHashMap;
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::sleep_until,
-};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -77,9 +74,9 @@ pub(crate) enum Input {
         outbox: Outbox<QueenNews>,
         leaving: Leaving,
     },
-    /// Somebody wants to see figures.
+    /// A request for the metrics.
     Asked(oneshot::Sender<Metrics>),
-    /// Somebody wants to see the jobs.
+    /// A request for the list of jobs.
     JobsAsked(oneshot::Sender<wire::JobList>),
 }
 
@@ -88,31 +85,31 @@ pub(crate) struct Reactor {
     clock: Clock,
     scheduler: Scheduler,
     dukes: FxHashMap<DukeId, Duke>,
-    /// Who sits where.
+    /// The duke in each seat.
     seats: HashMap<u64, DukeId>,
     queens: FxHashMap<JobId, Queen>,
-    /// Links of queens that have not ended: some may still have news to take after the ends of their jobs.
+    /// Links of queens that have not ended. Some may still have news to take after the ends of their jobs.
     links: HashMap<LinkId, JobId>,
-    /// Verdicts on units of jobs whose queens have yet to come back to this king.
+    /// Verdicts on units of jobs whose queens have not come back to this king yet.
     unclaimed: HashMap<JobId, VecDeque<Said>>,
-    /// Blobs that dukes asked for and that nobody has brought yet.
+    /// Blobs that dukes asked for and that no queen has brought yet.
     wants: BTreeSet<(Digest, DukeId)>,
     /// The number of the last job.
     last_job: u64,
-    /// The king is going to end: no new jobs.
+    /// The king is shutting down gracefully, and takes no new jobs.
     draining: bool,
     programs: Blobs,
     shares: Blobs,
     totals: Totals,
-    /// What is to be handled with the next batch.
+    /// Events for the scheduler's next batch.
     events: Vec<Event>,
-    /// What attempts that ended in this batch left behind.
+    /// The outcomes of attempts that ended in this batch.
     evidence: FxHashMap<AttemptId, Evidence>,
     /// Attempts whose dukes may forget them.
     settled: BTreeMap<DukeId, Vec<u64>>,
-    /// The last job is over; what it had of memory has not been given back.
+    /// A job is over, and its memory has not been given back to the system yet.
     may_shrink: bool,
-    /// What was said of dukes that repeats.
+    /// Log lines about dukes that repeat.
     repeats: Repeats,
 }
 
@@ -124,33 +121,33 @@ struct Duke {
 
 struct Queen {
     project: String,
-    /// Her link, while there is one.
+    /// The queen's link, while there is one.
     link: Option<LinkId>,
-    /// Which of her links it is, or was.
+    /// Which of the queen's links it is, or was.
     ordinal: u64,
     key: u64,
     digest: Digest,
     timeout_ms: u64,
     guest: GuestSettings,
-    /// Archives that it needs, each once.
+    /// Archives that the job needs, each once.
     shares: Vec<Digest>,
     min_ram_bytes: u64,
-    /// Labels that dukes must have, as they are said.
+    /// Labels that dukes must have, as text.
     requires: String,
     outbox: Outbox<QueenNews>,
     ended: CancellationToken,
     inputs: Inputs,
-    /// How many units she had numbered when she last came back, and those of them that she is to send once more.
+    /// How many units the queen had numbered when it last came back, and those of them that it has to send again.
     numbered: u64,
     awaited: BTreeSet<UnitNo>,
-    /// Units that got a result, and that failed.
+    /// Units that got a result, and units that failed.
     done: u64,
     failed: u64,
-    /// What she was told of units and has not heard yet, in this order.
+    /// Verdicts that were sent to the queen and that it has not heard yet, in this order.
     said: VecDeque<Said>,
-    /// Why units could not be sent whole, until their verdicts are told.
+    /// Why units could not be sent whole, until their verdicts are sent.
     broken: HashMap<UnitNo, Failure>,
-    /// Why the program is unfit, or a duke could start no peasants, as it was said last.
+    /// The last reason why the program was unfit, or why a duke could not start peasants.
     complaint: Option<Failure>,
 }
 
@@ -158,13 +155,13 @@ struct Queen {
 struct Said {
     verdict: wire::Verdict,
     result: Payload,
-    /// What it counts for besides its result.
+    /// Bytes that it counts for besides its result.
     weight: u64,
-    /// Who keeps what the attempt left.
+    /// The attempt that led to it, and the duke that keeps the attempt's outcome.
     by: Option<(DukeId, AttemptId)>,
 }
 
-/// What an attempt that ended left behind.
+/// The outcome of an attempt that ended.
 struct Evidence {
     duke: DukeId,
     run_us: u64,
@@ -195,27 +192,25 @@ impl Reactor {
         }
     }
 
-    /// Runs until `stop` says so, then says goodbye to everybody. An end in peace becomes an end at once when the jobs
-    /// have ended, or have had the time that they may have.
+    /// Runs until `stop` says so, then says goodbye to every peer. A graceful shutdown is over when the jobs have
+    /// ended, or when their time is up.
     pub(crate) async fn run(mut self, mut inputs: mpsc::Receiver<Input>, stop: Stop) {
         let mut drained_at = None;
         let mut batch = Vec::with_capacity(REACTOR_BATCH);
         loop {
-            let deadline = self.scheduler.next_deadline().map(|time| self.clock.instant(time).into());
+            let deadline = self.scheduler.next_deadline();
             tokio::select! {
                 _ = inputs.recv_many(&mut batch, REACTOR_BATCH) => {}
-                () = async { sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)).await }, if deadline.is_some() => {
-                    self.events.push(Event::Tick);
-                }
+                () = self.clock.sleep_until(deadline) => self.events.push(Event::Tick),
                 () = stop.drains().cancelled(), if !self.draining => {
                     if stop.ends().is_cancelled() {
                         break;
                     }
-                    info!(jobs = self.queens.len(), "the king takes no new jobs, and ends when those that he has have ended");
+                    info!(jobs = self.queens.len(), "the king takes no new jobs, and ends when its jobs have ended");
                     self.draining = true;
-                    drained_at = Some(self.clock.instant(self.clock.now().after(stop.patience())).into());
+                    drained_at = Some(self.clock.now().after(stop.patience()));
                 }
-                () = async { sleep_until(drained_at.unwrap_or_else(tokio::time::Instant::now)).await }, if drained_at.is_some() => {
+                () = self.clock.sleep_until(drained_at) => {
                     warn!(jobs = self.queens.len(), "some jobs have not ended in time");
                     break;
                 }
@@ -237,7 +232,7 @@ impl Reactor {
         self.say_goodbye();
     }
 
-    /// Has the scheduler handle what happened, and does what it decides, until there is nothing more.
+    /// Has the scheduler handle the events, and performs its actions, until there are no more events.
     fn settle(&mut self) {
         let mut actions = Vec::new();
         while !self.events.is_empty() {
@@ -247,7 +242,7 @@ impl Reactor {
                 self.perform(action);
             }
         }
-        // What led to no verdict is not needed any more: it is run again, or was given up.
+        // An outcome that led to no verdict is not needed any more: its unit runs again, or was given up.
         for (attempt, evidence) in self.evidence.drain() {
             self.settled.entry(evidence.duke).or_default().push(attempt.0);
         }
@@ -269,7 +264,7 @@ impl Reactor {
         }
     }
 
-    // ---- What comes in --------------------------------------------------------------------------------------------
+    // ---- Incoming events ------------------------------------------------------------------------------------------
 
     fn on_input(&mut self, input: Input) {
         match input {
@@ -277,7 +272,7 @@ impl Reactor {
                 self.on_duke_joined(duke, machine, holds, outbox, ended);
             }
             Input::DukeSaid { duke, said } => {
-                // What a duke said before it was told to go may still arrive.
+                // Words that a duke sent before it was sent away may still arrive.
                 if self.dukes.contains_key(&duke) {
                     said.into_iter().for_each(|said| self.on_duke_said(duke, said));
                 }
@@ -291,11 +286,11 @@ impl Reactor {
                 let (program_bytes, share_bytes) = (self.programs.bytes(), self.shares.bytes());
                 let (census, totals) = (self.scheduler.census(), self.totals);
                 let metrics = Metrics { census, totals, input_bytes, program_bytes, share_bytes };
-                // Who asked may have gone away.
+                // The caller may have gone away.
                 let _sent = answer.send(metrics);
             }
             Input::JobsAsked(answer) => {
-                // The same here.
+                // The caller may have gone away.
                 let _sent = answer.send(self.list_jobs());
             }
         }

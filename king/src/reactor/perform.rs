@@ -1,4 +1,4 @@
-//! Does what the scheduler decided: orders to dukes, news to queens.
+//! Performs the scheduler's actions: orders to dukes, news to queens.
 
 use bytes::Bytes;
 use distwasm_proto::{
@@ -78,17 +78,17 @@ impl Reactor {
         let (by, outcome) = match verdict {
             Verdict::Done(attempt) | Verdict::Failed(attempt) => match self.evidence.remove(&attempt) {
                 Some(Evidence { duke, run_us, outcome }) => (Some((duke, attempt, run_us)), outcome),
-                // It was put there with the event that leads here.
+                // Does not happen: the evidence is stored with the event that leads here.
                 None => (None, Err(Failure::new(FailureKind::Other, "the king lost the evidence"))),
             },
             Verdict::Broken => {
-                // The same here.
+                // There is always one: it was stored with the event that leads here.
                 let failure = queen.as_mut().and_then(|queen| queen.broken.remove(&unit));
                 (None, Err(failure.unwrap_or_else(|| Failure::new(FailureKind::Input, ""))))
             }
         };
         let run_us = by.map(|(.., run_us)| run_us);
-        // Where it failed is worth a word.
+        // The verdict on a failure names the duke's host.
         let failed_by = by.filter(|_| outcome.is_err()).and_then(|(duke, ..)| self.dukes.get(&duke));
         let duke = failed_by.map(|duke| duke.machine.hostname.clone()).unwrap_or_default();
         let by = by.map(|(duke, attempt, _)| (duke, attempt));
@@ -106,15 +106,15 @@ impl Reactor {
         let verdict = wire::Verdict { unit: unit.0, done, result: None, failure, attempts, duke, run_us };
         let Some(queen) = queen else {
             if self.scheduler.has_job(job) {
-                // It is known from dukes that came back to a king who has just begun.
+                // The job is known only from dukes that came back to a new king.
                 self.unclaimed.entry(job).or_default().push_back(Said { verdict, result, weight, by });
             } else if let Some((duke, attempt)) = by {
-                // She left in this very batch.
+                // The queen left in this batch.
                 self.settled.entry(duke).or_default().push(attempt.0);
             }
             return;
         };
-        // An outbox without a link takes nothing; what was said is said again when she comes back.
+        // Without a link the outbox drops this; the verdict is sent again when the queen comes back.
         queen.outbox.push_with(News::Verdict(verdict.clone()), result.clone());
         *(if done { &mut queen.done } else { &mut queen.failed }) += 1;
         queen.said.push_back(Said { verdict, result, weight, by });
@@ -128,7 +128,7 @@ impl Reactor {
         queen.outbox.push(News::JobState(wire::JobState { slots, dukes, waits_for, longest }));
     }
 
-    /// A unit that has been running for long, for people.
+    /// Describes a unit that has been running for long, for people.
     pub(super) fn describe_longest(&self, longest: LongestAttempt, name: Bytes) -> wire::LongestUnit {
         let LongestAttempt { unit, duke, since, .. } = longest;
         let duke = self.dukes.get(&duke).map(|duke| duke.machine.hostname.clone()).unwrap_or_default();
@@ -151,7 +151,7 @@ impl Reactor {
 }
 
 impl Queen {
-    /// What her job waits for, in words.
+    /// The reason why the job waits, as text.
     pub(super) fn waits_for(&self, waits_for: Option<WaitsFor>) -> String {
         match waits_for {
             None => String::new(),
@@ -162,7 +162,7 @@ impl Queen {
                 self.min_ram_bytes >> 20,
                 largest_bytes >> 20
             ),
-            Some(WaitsFor::Queen) => "the king holds as many results as he may, and its queen takes none".to_owned(),
+            Some(WaitsFor::Queen) => "the king can hold no more results, and the job's queen takes none".to_owned(),
             Some(WaitsFor::Slot) => match &self.complaint {
                 Some(complaint) => complaint.message.clone(),
                 None => "all slots serve other jobs".to_owned(),

@@ -1,4 +1,4 @@
-//! What queens say, and their coming and going.
+//! Handles the words of queens, and queens that join, leave or come back.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -32,20 +32,20 @@ impl Reactor {
         outbox: Outbox<QueenNews>,
         ended: CancellationToken,
     ) {
-        // Her job may end with what came before her.
+        // Earlier events may end the job that the queen comes back to.
         self.settle();
         if let Some((earlier, key)) = request.replaces {
             self.end_earlier(earlier, key);
         }
         let (job, mut resumes) = match request.resumes.take() {
             Some((job, resumes)) if self.may_have(job, request.key) => (job, resumes),
-            // What was dropped, or is another queen's, is another job now.
+            // The job was dropped, or belongs to another queen: this queen gets a new one.
             Some((_, resumes)) => (self.next_job(), resumes),
             None => (self.next_job(), Resumption::default()),
         };
         let refused = match self.queens.get(&job) {
             Some(queen) if queen.key == request.key && queen.ordinal < request.ordinal => None,
-            // A connection that broke may bring its first word after the next one has.
+            // The first word of a broken connection may arrive after that of the next one.
             Some(_) => Some(("the queen has a newer link".to_owned(), false)),
             None => self.why_no_job(),
         };
@@ -61,7 +61,7 @@ impl Reactor {
         let (numbered, lacking) = (resumes.sent, resumes.lacking.iter().copied().collect::<BTreeSet<UnitNo>>());
         if let Some(queen) = self.queens.get_mut(&job) {
             info!(job = job.0, project, lacking = lacking.len(), "a queen came back");
-            // A link that broke for her may not have ended here yet.
+            // The queen saw its old link break; that link may not have ended here yet.
             queen.outbox.close();
             queen.ended.cancel();
             (queen.link, queen.outbox, queen.ended) = (Some(link), outbox, ended);
@@ -77,23 +77,23 @@ impl Reactor {
             self.totals.jobs += 1;
             self.send_wanted();
         }
-        // What she has yet to hear has its verdict.
+        // Units have their verdicts even if the queen has not heard them yet.
         let said = self.queens.get(&job).into_iter().flat_map(|queen| &queen.said);
         let said: BTreeSet<UnitNo> = said.map(|said| UnitNo(said.verdict.unit)).collect();
         resumes.lacking.retain(|unit| !said.contains(unit));
         self.events.push(Event::JobOpened { job, key, spec, resumes });
         self.welcome(job, numbered, &lacking);
-        // What comes next is about units that the scheduler must know.
+        // The next words are about units that the scheduler must know.
         self.settle();
     }
 
-    /// Whether the job may be hers who knows this key.
+    /// Whether a queen with this key may have the job.
     fn may_have(&self, job: JobId, key: u64) -> bool {
         let is_hers = |queen: &Queen| queen.key == key;
         self.queens.get(&job).map_or_else(|| self.scheduler.may_resume(job, key), is_hers)
     }
 
-    /// Ends the job of a queen that ended without a word, for one that goes on in its place.
+    /// Ends the job of a queen that died without saying `end`, for a queen that replaces it.
     fn end_earlier(&mut self, job: JobId, key: u64) {
         if !self.may_have(job, key) {
             return;
@@ -121,7 +121,7 @@ impl Reactor {
         }
     }
 
-    /// Tells a queen what she need not send again, and the verdicts that she has not heard.
+    /// Tells a queen which units it need not send again, and the verdicts that it has not heard.
     fn welcome(&mut self, job: JobId, numbered: u64, lacking: &BTreeSet<UnitNo>) {
         let Some(queen) = self.queens.get_mut(&job) else { return };
         let lacks = |said: &Said| lacking.contains(&UnitNo(said.verdict.unit));
@@ -145,15 +145,15 @@ impl Reactor {
 
     fn why_no_job(&self) -> Option<(String, bool)> {
         if self.draining {
-            let reason = "the king is going to end, and takes no new jobs: try again when he is back";
+            let reason = "the king is going to end, and takes no new jobs: try again when it is back";
             return Some((reason.to_owned(), true));
         }
-        let reason = || format!("the king has {JOBS_MAX} jobs already, which is as many as he takes: try again later");
+        let reason = || format!("the king has {JOBS_MAX} jobs already, which is as many as it takes: try again later");
         (self.queens.len() >= JOBS_MAX).then(|| (reason(), false))
     }
 
     pub(super) fn on_queen_said(&mut self, link: LinkId, said: submit::Said) {
-        // A queen may go on sending while she is being told that her job failed; an earlier link of hers may, too.
+        // A queen may go on sending while it is being told that its job failed. An earlier link of the queen may, too.
         let Some(job) = self.links.get(&link).copied() else { return };
         let Some(queen) = self.queens.get_mut(&job).filter(|queen| queen.link == Some(link)) else { return };
         let (unit, input) = match said {
@@ -162,12 +162,12 @@ impl Reactor {
             submit::Said::VerdictsHeard(verdicts) => return self.on_verdicts_heard(job, verdicts),
         };
         if unit.0 < queen.numbered && !queen.awaited.remove(&unit) {
-            // A duke that came back had it, and it has its verdict.
+            // A duke that came back had the unit, and the unit has its verdict.
             return;
         }
         let bytes = input.as_ref().map_or(0, payloads::Input::bytes);
         let held = queen.inputs.bytes();
-        // What she has heard may be overtaken by the units for which it made room.
+        // Units may overtake the `verdicts_heard` that made room for them.
         let (open, window) = (queen.inputs.count() + queen.broken.len(), WINDOW_UNITS as usize);
         let is_full = open >= window || open + queen.said.len() >= 2 * window;
         if is_full || (held > 0 && held + bytes > WINDOW_BYTES) {
@@ -184,7 +184,7 @@ impl Reactor {
                 self.events.push(Event::UnitAdded { job, unit, bytes });
             }
             Err(reason) => {
-                // What a file system says is short; what a liar says is cut.
+                // The reason of a file system is short; that of a liar is cut.
                 let failure = Failure::new(FailureKind::Input, reason);
                 self.events.push(Event::UnitBroken { job, unit, bytes: failure.bytes() });
                 queen.broken.insert(unit, failure);
@@ -202,7 +202,7 @@ impl Reactor {
         self.forget_said(job, heard);
     }
 
-    /// Lets go of verdicts that the queen has, here and at the dukes.
+    /// Forgets verdicts that the queen has, here and at the dukes.
     fn forget_said(&mut self, job: JobId, heard: Vec<Said>) {
         if heard.is_empty() {
             return;
@@ -220,19 +220,19 @@ impl Reactor {
             outbox.push(News::End(wire::End { reason: error.to_string(), come_back: error.may_come_back() }));
         }
         outbox.close();
-        // After the end of her job, or when it was never opened, a queen just goes; and she may be back already.
+        // If its job has ended or was never opened, a queen just goes. It may also be back already.
         let Some(job) = job else { return };
         let Some(queen) = self.queens.get_mut(&job).filter(|queen| queen.link == Some(link)) else { return };
         if let Err(error) = &leaving
             && error.may_come_back()
         {
             queen.link = None;
-            warn!(job = job.0, project = queen.project, %error, "the queen is away; her job goes on for a while");
+            warn!(job = job.0, project = queen.project, %error, "the queen is away; its job goes on for a while");
             return self.events.push(Event::QueenAway { job });
         }
         match leaving {
-            Ok(()) => info!(job = job.0, project = queen.project, "the queen left; her job is over"),
-            Err(error) => warn!(job = job.0, project = queen.project, %error, "the queen is lost; her job is dropped"),
+            Ok(()) => info!(job = job.0, project = queen.project, "the queen left; its job is over"),
+            Err(error) => warn!(job = job.0, project = queen.project, %error, "the queen is lost; its job is dropped"),
         }
         self.forget_queen(job);
         self.events.push(Event::QueenLost { job });
@@ -247,7 +247,7 @@ impl Reactor {
         Some(queen)
     }
 
-    /// All jobs, for somebody who asks.
+    /// All jobs, for a request.
     pub(super) fn list_jobs(&self) -> wire::JobList {
         let describe = |(id, overview): (JobId, Overview)| {
             let queen = self.queens.get(&id)?;

@@ -1,4 +1,4 @@
-//! How attempts end, and what becomes of their units.
+//! Handles the ends of attempts: their units get a verdict, or run again.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ impl Scheduler {
         run_us: u64,
         actions: &mut Vec<Action>,
     ) {
-        // The job may have ended while the answer was on its way, or the duke been given up.
+        // The job may have ended while the answer was in transit, or the duke been given up.
         let Some(attempt) = self.attempts.get(&id).copied().filter(|attempt| attempt.duke == duke) else { return };
         let Attempt { job: job_id, unit: unit_no, .. } = attempt;
         self.measure_fetch(&attempt);
@@ -41,7 +41,7 @@ impl Scheduler {
             Outcome::Done { bytes } => self.conclude(id, attempt, Verdict::Done(id), bytes, actions),
             Outcome::Failed { bytes } => {
                 unit.failures += 1;
-                // How often a unit may fail its queen will say when she claims the job.
+                // The retry limit is unknown until the queen claims the job.
                 if unit.failures <= retries || is_unclaimed {
                     self.again(id);
                 } else {
@@ -72,7 +72,7 @@ impl Scheduler {
         run_us: u64,
         actions: &mut Vec<Action>,
     ) {
-        // The job may have ended while the offer was on its way, or the duke been given up.
+        // The job may have ended while the offer was in transit, or the duke been given up.
         let Some(attempt) = self.attempts.get_mut(&id).filter(|attempt| attempt.duke == duke) else { return };
         if attempt.stage != Stage::Running {
             actions.push(Action::ExpelDuke { duke, why: "it offered a result twice" });
@@ -94,7 +94,7 @@ impl Scheduler {
         }
     }
 
-    /// Puts a unit back to the front of its job, unless another attempt of it goes on.
+    /// Puts a unit back to the front of its job, unless another attempt of it is still running.
     pub(super) fn put_back(&mut self, job_id: JobId, no: UnitNo) {
         let Some(job) = self.jobs.get_mut(&job_id) else { return };
         let Some(unit) = job.units.get_mut(no).filter(|unit| unit.state == UnitState::Trying && unit.trying == 0)
@@ -138,7 +138,7 @@ impl Scheduler {
         Some(attempt)
     }
 
-    /// Takes an attempt out of what its stage counts for.
+    /// Takes an attempt out of the counters of its stage.
     pub(super) fn uncount(&mut self, id: AttemptId, attempt: &Attempt) {
         match attempt.stage {
             Stage::Running => self.unload(attempt.duke, attempt.job, attempt.input_bytes),

@@ -1,9 +1,9 @@
-//! Peers whose links broke, and what they bring when they come back: to this king, or to the one before him.
+//! Peers whose links broke, and the state that they bring back: to this king, or to a new one.
 //!
-//! A duke is the truth about what it runs. When it comes back it names its slots and its attempts, and what the king
-//! believed before counts no longer: what he had started there and it does not name was lost on the way and runs again.
-//! A king who has just begun takes attempts of the king before him for jobs whose queens are about to come back; what
-//! he himself has given up he never takes.
+//! A duke is authoritative about what it runs. When it comes back, it names its slots and its attempts, and they
+//! replace the king's view of the duke: an attempt that the king started there and the duke does not name was lost in
+//! transit, and its unit runs again. A new king accepts attempts of the king before it, for jobs whose queens are about
+//! to come back. A king never accepts an attempt that it has given up itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,19 +33,19 @@ pub(super) struct Joining {
 impl Scheduler {
     // ---- Dukes ----------------------------------------------------------------------------------------------------
 
-    /// Gives a duke whose link broke nothing new; what it has stays its own while it may come back.
+    /// Gives nothing new to a duke whose link broke; the duke keeps its units while it may come back.
     pub(super) fn on_duke_away(&mut self, now: Time, id: DukeId) {
-        // A duke that was expelled goes away, too.
+        // The duke may have been expelled before its link broke.
         let Some(duke) = self.dukes.get_mut(&id).filter(|duke| duke.away_since.is_none()) else { return };
         duke.away_since = Some(now);
         self.hungry.extend(duke.leases.keys());
         self.alarms.insert((now.after(self.grace), Alarm::DukeAway(id)));
-        // What a lost link leaves asked back is free when the duke is back, or gone.
+        // The slots that this asks back are free when the duke is back, or gone.
         self.withdraw(id);
         self.recall_results(id);
     }
 
-    /// Results that wait at a duke, or are under way, take no room while it is away: it will offer them anew.
+    /// Results that wait at a duke, or are in transit from it, take no room while it is away: it will offer them again.
     fn recall_results(&mut self, id: DukeId) {
         let waits = |attempt: &Attempt| attempt.duke == id && attempt.stage != Stage::Running;
         let held: Vec<(AttemptId, Attempt)> =
@@ -58,7 +58,7 @@ impl Scheduler {
     }
 
     pub(super) fn on_duke_overdue(&mut self, id: DukeId, actions: &mut Vec<Action>) {
-        // It may have come back: then it has another id.
+        // If the duke has come back, it has another id.
         if self.dukes.get(&id).is_some_and(|duke| duke.away_since.is_some()) {
             self.on_duke_lost(id);
             actions.push(Action::ForgetDuke { duke: id });
@@ -101,7 +101,7 @@ impl Scheduler {
         self.deal = true;
     }
 
-    /// Takes over what a duke has for a job; says whether its machine can have that.
+    /// Takes over a lease that a duke brings back; returns whether the duke's machine has room for it.
     fn adopt_lease(&mut self, now: Time, id: DukeId, held: &HeldLease, actions: &mut Vec<Action>) -> bool {
         let is_new = !held.closed && !self.has_job(held.job) && self.may_resume(held.job, held.key);
         let Some(duke) = self.dukes.get_mut(&id) else { return false };
@@ -146,7 +146,7 @@ impl Scheduler {
         true
     }
 
-    /// Closes leases that dukes brought before the job's wishes were known, and that do not fit them.
+    /// Closes leases that dukes brought before the job's spec was known, and that do not fit the spec.
     fn close_misfits(&mut self, id: JobId, actions: &mut Vec<Action>) {
         let Some(job) = self.jobs.get(&id) else { return };
         let is_misfit = |duke: &Duke| {
@@ -172,7 +172,7 @@ impl Scheduler {
         }
     }
 
-    /// Asks slots back that came with dukes, beyond what the job may have.
+    /// Asks back slots that came with dukes and go beyond the job's `max_parallel`.
     fn keep_to_bound(&mut self, id: JobId, actions: &mut Vec<Action>) {
         let is_over = |job: &&Job| job.spec.max_parallel.is_some_and(|max| job.slots + job.reserved > max);
         while let Some((_, duke)) = self.jobs.get(&id).filter(is_over).and_then(|job| job.by_load.first().copied()) {
@@ -180,13 +180,13 @@ impl Scheduler {
         }
     }
 
-    /// Takes over an attempt; says whether somebody wants it.
+    /// Takes over an attempt that a duke brings back; returns whether it is wanted.
     fn adopt_attempt(&mut self, id: DukeId, job_id: JobId, held: HeldAttempt, known: bool) -> bool {
         let lease = self.dukes.get(&id).and_then(|duke| duke.leases.get(&job_id));
         let is_open = lease.is_some_and(|lease| !lease.is_closed());
         let Some(job) = self.jobs.get_mut(&job_id).filter(|_| is_open) else { return false };
         if !known && (held.attempt.0 > self.first_attempt || self.judged.contains(&held.attempt)) {
-            // It was given up, or has ended.
+            // The attempt was given up, or has ended.
             return false;
         }
         let unit = if job.unclaimed { job.units.claim(held.unit) } else { job.units.get_mut(held.unit) };
@@ -240,7 +240,7 @@ impl Scheduler {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         (job.away_until, job.yields_from) = (None, None);
         job.told = None;
-        // She says over each link when there are no more units.
+        // The queen says over each link when there are no more units.
         job.closed = false;
         let unwanted: BTreeSet<_> = job.units.resume(resumes.sent, &resumes.lacking).into_iter().collect();
         if is_new && job.units.open() > unwanted.len() as u64 {
@@ -262,8 +262,8 @@ impl Scheduler {
         }
     }
 
-    /// Whether a job may go on under the number that it had: this king knows it by this key, or may still learn of it
-    /// as one of a king before him.
+    /// Whether a job may keep its number: this king knows it by this key, or may still learn of it as a job of an
+    /// earlier king.
     pub fn may_resume(&self, id: JobId, key: u64) -> bool {
         match self.jobs.get(&id) {
             Some(job) => job.key == key,
@@ -277,7 +277,7 @@ impl Scheduler {
     }
 
     pub(super) fn on_queen_away(&mut self, now: Time, id: JobId) {
-        // Her job may have ended.
+        // The queen's job may have ended.
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let until = now.after(self.grace);
         job.away_until = Some(until);
@@ -288,16 +288,16 @@ impl Scheduler {
 
     pub(super) fn on_queen_overdue(&mut self, now: Time, id: JobId, actions: &mut Vec<Action>) {
         let Some(job) = self.jobs.get(&id) else { return };
-        // She may have come back, and gone again later.
+        // The queen may have come back, and gone away again later.
         if job.away_until.is_some_and(|until| until <= now) {
             self.remove_job(id, actions);
             actions.push(Action::EndJob { job: id, end: JobEnd::Abandoned });
         }
     }
 
-    // ---- A king who has just begun --------------------------------------------------------------------------------
+    // ---- A king that has just begun -------------------------------------------------------------------------------
 
-    /// When as many dukes are here as there were, nothing is at a duke that is yet to come.
+    /// Lets parked units run once as many dukes are here as there were: then no missing duke can have one of them.
     fn settle_if_all_are_here(&mut self) {
         let here = self.dukes.values().filter(|duke| duke.away_since.is_none()).count();
         let is_settled = |job: &Job| job.settling.is_some_and(|dukes| here >= dukes as usize);
@@ -305,7 +305,7 @@ impl Scheduler {
         settled.into_iter().for_each(|job| self.settle(job));
     }
 
-    /// Lets run what no duke has claimed.
+    /// Lets the parked units run, which no duke has claimed.
     pub(super) fn settle(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         if job.settling.take().is_none() {
@@ -320,7 +320,7 @@ impl Scheduler {
     }
 }
 
-/// Whether a lease is what the king would give: so many slots at most, each of this size.
+/// Whether the king would grant such a lease: at most `slots_max` slots, each of size `slot`.
 fn fits(lease: &Lease, (slots_max, slot): (u32, Room)) -> bool {
     lease.slot == slot && lease.slots <= slots_max
 }
@@ -386,7 +386,7 @@ mod tests {
             outcome: Outcome::Returned { suspect: false },
             run_us: 0,
         };
-        // It lied about how often the unit was tried; that is no more than a number.
+        // The duke lied about how often the unit was tried, which is a number without further effect.
         assert_eq!(started(&handle(&mut scheduler, Time(4), [back])), [(UnitNo(0), u32::MAX)]);
     }
 

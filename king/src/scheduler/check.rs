@@ -116,7 +116,7 @@ impl Scheduler {
             assert_eq!(job.releasing, counted, "job_counts_what_it_gives_back: {id}");
             let has_more = job.units.open() > 0 || job.unheard > 0;
             assert!(!job.closed || has_more, "complete_job_is_ended: {id}");
-            // What came back with dukes may be too much; then it is being given back.
+            // Slots that came back with dukes may be too many; then some of them are being given back.
             let taken = job.slots + job.reserved;
             assert!(job.spec.max_parallel.is_none_or(|max| taken <= max), "max_parallel_is_kept: {id}");
         }

@@ -1,20 +1,20 @@
-//! A duke leaves in peace: it finishes what it runs, and what it has not begun goes elsewhere.
+//! A duke shuts down gracefully: it finishes the units that it runs, and those that it has not begun go elsewhere.
 
 use distwasm_proto::ids::{DukeId, JobId};
 
 use super::{Action, Scheduler};
 
 impl Scheduler {
-    /// Asks for all slots of a duke. What they have not begun comes back, and goes elsewhere.
+    /// Asks back all slots of a duke. Units that they have not begun come back, and go elsewhere.
     pub(super) fn on_duke_draining(&mut self, id: DukeId, actions: &mut Vec<Action>) {
         for (job, slots) in self.withdraw(id) {
             actions.push(Action::ReleaseSlots { duke: id, job, slots });
         }
     }
 
-    /// Takes note that all slots of a duke are being given back, and that it gets no others.
+    /// Records that all slots of a duke are being given back, and that it gets no others.
     pub(super) fn withdraw(&mut self, id: DukeId) -> Vec<(JobId, u32)> {
-        // A duke that was expelled may say so before its link has ended.
+        // A duke that was expelled may still say that it drains, before its link has ended.
         let Some(duke) = self.dukes.get_mut(&id) else { return Vec::new() };
         duke.draining = true;
         let mut withdrawn = Vec::new();
@@ -91,7 +91,7 @@ mod tests {
         let mut scheduler = at_work();
         let actions = handle(&mut scheduler, [Event::DukeDraining { duke: DUKE }]);
         assert!(actions.contains(&Action::ReleaseSlots { duke: DUKE, job: JOB, slots: 2 }));
-        // It finishes one, gives the other back, and its slots are free: nothing comes of it.
+        // It finishes one unit, gives the other back, and its slots are free: it gets no new unit.
         let done = |attempt, outcome| Event::AttemptEnded { duke: DUKE, attempt, outcome, run_us: 1 };
         let ended = [
             done(AttemptId(1), Outcome::Done { bytes: 1 }),

@@ -1,4 +1,4 @@
-//! What the scheduler knows of a duke: its machine, and which of its slots serve which job.
+//! The scheduler's view of a duke: its machine, and which of its slots serve which job.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,12 +16,12 @@ pub(super) struct Duke {
     pub(super) cpus: u32,
     pub(super) ram_bytes: u64,
     labels: BTreeMap<String, String>,
-    /// What no slot has.
+    /// The part of the machine that no slot has.
     pub(super) free: Room,
     pub(super) leases: BTreeMap<JobId, Lease>,
-    /// Jobs that get a slot as soon as there is room, one entry a slot, in this order.
+    /// Jobs that get a slot as soon as there is room, one entry for each slot, in this order.
     pub(super) reserved: VecDeque<JobId>,
-    /// It is going to leave, or its link broke: nothing new for it.
+    /// It is going to leave, or its link broke: it gets nothing new.
     pub(super) draining: bool,
     /// When its link broke.
     pub(super) away_since: Option<Time>,
@@ -43,16 +43,16 @@ impl Room {
         Room { cpus: self.cpus + other.cpus, bytes: self.bytes + other.bytes }
     }
 
-    /// What is left when `other` is taken away; `None` if it does not fit.
+    /// The rest when `other` is taken away; `None` if `other` does not fit.
     pub(super) fn minus(self, other: Room) -> Option<Room> {
         Some(Room { cpus: self.cpus.checked_sub(other.cpus)?, bytes: self.bytes.checked_sub(other.bytes)? })
     }
 }
 
-/// What a job has on a duke.
+/// The slots and attempts of a job on a duke.
 #[derive(Debug)]
 pub(super) struct Lease {
-    /// What each slot takes of the machine.
+    /// The part of the machine that each slot takes.
     pub(super) slot: Room,
     /// Slots that serve the job.
     pub(super) slots: u32,
@@ -63,12 +63,12 @@ pub(super) struct Lease {
     /// Attempts that are queued or running, and the bytes of their inputs.
     pub(super) running: u32,
     pub(super) running_bytes: u64,
-    /// The bytes of results that are under way from the duke, and the attempts whose results wait there until fewer are.
+    /// The bytes of results in transit from the duke, and the attempts whose results wait there until fewer are.
     pub(super) fetched_bytes: u64,
     pub(super) held_back: VecDeque<AttemptId>,
-    /// What a mebibyte of results takes from when it is fetched until it is here.
+    /// How long a mebibyte of results takes from when it is fetched until it is here.
     pub(super) mebibyte_time: UnitTime,
-    /// The duke cannot start peasants for this job; leave it alone until then.
+    /// The duke cannot start peasants for this job, and gets no slots for it until then.
     pub(super) broken_until: Option<Time>,
     /// The job is over.
     closed: bool,
@@ -91,15 +91,15 @@ impl Lease {
         }
     }
 
-    /// Units queued for each slot; the highest number when no more bytes should be queued, or results cannot get away as
-    /// fast as they are made.
+    /// Units queued for each slot; the highest number when no more bytes should be queued, or when results are made
+    /// faster than they are fetched.
     pub(super) fn load(&self) -> u32 {
         let Some(units) = self.running.checked_div(self.slots) else { return u32::MAX };
         let is_full = self.running_bytes >= u64::from(self.slots) * SLOT_BYTES && units >= SLOT_UNITS_MIN;
         if is_full || self.is_stuck() { u32::MAX } else { units }
     }
 
-    /// Bytes of results that may be under way.
+    /// Bytes of results that may be in transit.
     pub(super) fn fetched_bytes_max(&self) -> u64 {
         let carried = self.mebibyte_time.units_in(FETCHED_AHEAD).map(|mebibytes| mebibytes.saturating_mul(1 << 20));
         carried.map_or(FETCHED_BYTES, |bytes| bytes.clamp(FETCHED_BYTES_MIN, FETCHED_BYTES))
@@ -110,23 +110,23 @@ impl Lease {
         !self.held_back.is_empty()
     }
 
-    /// Slots that stand still because of that, when so many less are counted.
+    /// Whether slots are idle because of that, when the lease is counted with `less` fewer slots.
     pub(super) fn has_stuck_slots(&self, less: u32) -> bool {
         self.is_stuck() && self.running.saturating_add(less) < self.slots
     }
 
-    /// Whether it is over: its slots are counted for no job any more.
+    /// Whether the lease is over: its slots count for no job any more.
     pub(super) fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// Whether it may have a slot more. Not while some are being asked back: a duke that gives slots back as broken would
-    /// not know of which of them the king has heard.
+    /// Whether it may have one more slot. Not while slots are being asked back: a duke that gives slots back as broken
+    /// would not know which of them the king has heard of.
     pub(super) fn takes_slots(&self) -> bool {
         !self.closed && self.releasing == 0
     }
 
-    /// Asks all slots back, for good.
+    /// Asks all slots back, permanently.
     pub(super) fn close(&mut self) {
         self.closed = true;
         self.releasing += self.slots;
@@ -148,8 +148,8 @@ impl Duke {
         required.iter().all(|(key, value)| self.labels.get(key) == Some(value))
     }
 
-    /// How many slots a job could have here, and what each takes of the machine; `None` if it does not fit at all, or
-    /// does not want to be here.
+    /// How many slots a job could have here, and the part of the machine that each takes; `None` if the job does not
+    /// fit at all, or requires labels that the duke does not have.
     pub(super) fn capacity(&self, spec: &JobSpec) -> Option<(u32, Room)> {
         if !self.has_labels(&spec.requires) {
             return None;
@@ -170,7 +170,7 @@ impl Duke {
         held + u32::try_from(reserved).unwrap_or(u32::MAX)
     }
 
-    /// Takes note that `slots` slots of a job, already taken off its lease, are free.
+    /// Records that `slots` slots of a job, already taken off its lease, are free.
     pub(super) fn free_slots(&mut self, job: JobId, slots: u32) {
         if let Some(lease) = self.leases.get(&job) {
             self.free = self.free.plus(lease.slot.times(slots));

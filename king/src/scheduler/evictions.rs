@@ -1,4 +1,4 @@
-//! Whom to ask for slots, so that somebody who has less gets one.
+//! Chooses the jobs to ask for slots, so that a job that has less gets one.
 
 use std::cmp::Reverse;
 
@@ -21,14 +21,14 @@ pub(super) struct Eviction {
     pub(super) victims: Vec<JobId>,
 }
 
-/// A job that has slots on a duke, as it is when those that are to be asked before have given theirs.
+/// A job that has slots on a duke, counted as if the jobs to be asked before it had given theirs.
 struct Holder<'a> {
     id: JobId,
     job: &'a Job,
     lease: &'a Lease,
     project: Project,
     slots: u32,
-    /// Its slots here stand still behind a full link.
+    /// Some of its slots here are idle because the duke's link is full.
     is_stuck: bool,
     /// Its queen is away, and the queen of the asking job is not.
     yields_to_asker: bool,
@@ -58,7 +58,7 @@ impl Scheduler {
         best
     }
 
-    /// Whom to ask for slots so that the job gets one on this duke; `None` if too few may be asked. `wait_until`
+    /// The jobs to ask for slots so that this job gets one on this duke; `None` if too few may be asked. `wait_until`
     /// becomes the time at which more may be asked, if that is earlier.
     fn victims(&self, now: Time, id: JobId, duke: &Duke, wait_until: &mut Option<Time>) -> Option<Vec<JobId>> {
         let job = self.jobs.get(&id)?;
@@ -84,7 +84,7 @@ impl Scheduler {
         Some(victims)
     }
 
-    /// The jobs that have slots here when those in `asked` have given one each.
+    /// The jobs that still have slots here when those in `asked` have given one each.
     fn holders<'a>(&'a self, duke: &'a Duke, asked: &'a [JobId]) -> impl Iterator<Item = Holder<'a>> {
         let count = |matches: &dyn Fn(&JobId) -> bool| {
             u32::try_from(asked.iter().filter(|asked| matches(asked)).count()).unwrap_or(u32::MAX)
@@ -139,7 +139,7 @@ impl Holder<'_> {
         self.is_stuck || self.yields_to_asker || self.slots > self.job.need()
     }
 
-    /// Spare slots first, then those of who has most.
+    /// Spare slots come first, then those of the project that has most.
     fn is_better_than(&self, other: &Holder<'_>) -> bool {
         let rank =
             |holder: &Holder<'_>| (holder.project.pass, Reverse(holder.job.spec.priority), holder.slots, holder.id);
@@ -216,7 +216,7 @@ mod tests {
         let joined = Event::DukeJoined { duke, cpus: 1, ram_bytes: 1 << 30, labels, was: None, holds };
         handle(&mut scheduler, [joined, opened(1), unit(1, 0)]);
         let asked_back = Action::ReleaseSlots { duke, job: JobId(1), slots: 1 };
-        // It keeps its slot while it has something to do, and while nobody else has.
+        // Job 1 keeps its slot while it has something to do, and while no other job has.
         assert!(!handle(&mut scheduler, [opened(2), unit(2, 0)]).contains(&asked_back));
         let done = Outcome::Done { bytes: 1 };
         let ended = Event::AttemptEnded { duke, attempt: AttemptId(1), outcome: done, run_us: 1 };

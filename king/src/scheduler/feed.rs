@@ -1,4 +1,4 @@
-//! Keeps the slots that a job has supplied with units, and fetches results as there is room for them.
+//! Keeps a job's slots supplied with units, and fetches results as there is room for them.
 
 use std::collections::VecDeque;
 
@@ -21,11 +21,11 @@ impl Scheduler {
         }
     }
 
-    /// Fills the slots of every lease that have no more than half of what they should: many units in one message, and
-    /// they have enough meanwhile. All get one before any gets a second.
+    /// Fills the slots of every lease that is at most half full: many units travel in one message, and the slots have
+    /// enough work meanwhile. All slots get one unit before any slot gets a second.
     fn feed(&mut self, now: Time, id: JobId, actions: &mut Vec<Action>) {
         let Some(job) = self.jobs.get(&id) else { return };
-        // A queen who does not take her results gets no more of them.
+        // Back-pressure: a queen that does not take its results gets no more of them.
         if job.is_full() || (job.waiting.is_empty() && job.suspects.is_empty()) {
             return;
         }
@@ -37,7 +37,7 @@ impl Scheduler {
         }
     }
 
-    /// Starts one unit for each slot of a lease; says whether the lease may want more.
+    /// Starts one unit for each slot of a lease; returns whether the lease may want more.
     fn start_round(
         &mut self,
         now: Time,
@@ -61,7 +61,7 @@ impl Scheduler {
         started == slots
     }
 
-    /// The next unit for this duke. One that killed a peasant goes elsewhere, if there is an elsewhere.
+    /// The next unit for this duke. A unit that killed a peasant here goes to another duke, if there is one.
     fn take_unit(&mut self, job_id: JobId, duke_id: DukeId) -> Option<UnitNo> {
         let job = self.jobs.get_mut(&job_id)?;
         let runs_elsewhere = |(_, duke): &(u32, DukeId)| {
@@ -78,8 +78,8 @@ impl Scheduler {
         job.waiting.pop_front()
     }
 
-    /// Starts an attempt of a unit: the first, or a second beside one that takes long. The lease is loaded with it, of so
-    /// many bytes, by whoever calls this.
+    /// Starts an attempt of a unit: the first, or a second beside one that takes long. The caller must add the attempt,
+    /// with the bytes that this returns, to the load of the lease.
     pub(super) fn start(
         &mut self,
         now: Time,
@@ -89,8 +89,8 @@ impl Scheduler {
         actions: &mut Vec<Action>,
     ) -> u64 {
         let Some(unit) = self.jobs.get_mut(&job_id).and_then(|job| job.units.get_mut(unit_no)) else { return 0 };
-        debug_assert!(unit.has_input && unit.trying < 2, "what runs is here, and runs twice at most");
-        // Whatever takes long must not have others wait behind it.
+        debug_assert!(unit.has_input && unit.trying < 2, "a unit that runs has its input, and runs twice at most");
+        // Other units must not wait behind one that may take long.
         let alone = unit.is_suspect() || unit.trying > 0;
         unit.state = UnitState::Trying;
         unit.trying += 1;
@@ -105,8 +105,8 @@ impl Scheduler {
         input_bytes
     }
 
-    /// Fetches offered results while the job may hold more. One result may always be held, whatever its size. Where enough
-    /// is under way from a duke, what else it offers is held back, in the way of nobody.
+    /// Fetches offered results while the job may hold more. One result may always be held, whatever its size. A duke
+    /// that already has enough in transit keeps its other offers; they block no other duke.
     fn fetch_results(&mut self, now: Time, job_id: JobId, actions: &mut Vec<Action>) {
         loop {
             let Some(job) = self.jobs.get_mut(&job_id) else { return };
@@ -120,7 +120,7 @@ impl Scheduler {
             if !has_room(lease.fetched_bytes, bytes, lease.fetched_bytes_max()) {
                 job.offers.pop_front();
                 self.change_load(duke, job_id, |lease| lease.held_back.push_back(id));
-                // Somebody else may have use for its slots.
+                // Another job may have use for the slots of this lease.
                 self.deal_at = Some(now);
                 continue;
             }
@@ -136,7 +136,8 @@ impl Scheduler {
         }
     }
 
-    /// So many bytes less are under way from a duke. What was held back there is looked at again when half has come.
+    /// Takes `bytes` off the results in transit from a duke. Offers that were held back there are looked at again when
+    /// at most half of the limit is in transit.
     pub(super) fn unfetch(&mut self, duke: DukeId, job_id: JobId, bytes: u64) {
         let mut offers = VecDeque::new();
         self.change_load(duke, job_id, |lease| {
@@ -162,7 +163,7 @@ impl Scheduler {
     }
 }
 
-/// Whether so many bytes go beside those that are there. What is larger than all the room gets all of it.
+/// Whether `bytes` fit beside those already taken. A result that is larger than all the room gets all of it.
 pub(super) fn has_room(taken: u64, bytes: u64, room: u64) -> bool {
     taken == 0 || taken.saturating_add(bytes) <= room
 }

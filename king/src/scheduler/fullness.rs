@@ -1,5 +1,5 @@
-//! A job whose queen takes results more slowly than its slots make them has no use for all of them: those that stand
-//! still because its results are full serve others, until she takes more.
+//! A job whose queen takes results more slowly than the job's slots make them cannot use all of its slots: those that
+//! are idle because the room for results is full serve other jobs, until the queen takes more.
 
 use distwasm_proto::{
     ids::JobId,
@@ -9,17 +9,17 @@ use distwasm_proto::{
 
 use super::{Alarm, Attempt, Scheduler, Stage, job::Job};
 
-/// What is seen of a job whose results were full lately, from one look to the next.
+/// Observations of a job whose room for results was full lately, from one look to the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Fullness {
-    /// How many slots it can use: as many as were at work before it was looked at last. `None` until then.
+    /// How many slots it can keep busy: as many as were busy at the last look. `None` before the first look.
     pub(super) usable: Option<u32>,
-    /// What its attempts took that ended since, in microseconds.
+    /// The run time of its attempts that ended since then, in microseconds.
     pub(super) worked_us: u64,
 }
 
 impl Scheduler {
-    /// Has a job looked at soon, if it can hold no more results.
+    /// Schedules a look at a job that can hold no more results.
     pub(super) fn watch_fullness(&mut self, now: Time, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         if job.is_full() && job.fullness.is_none() {
@@ -28,8 +28,8 @@ impl Scheduler {
         }
     }
 
-    /// Counts the slots that a job can use: those that were at work if it is full, and more with every look at which
-    /// there is room.
+    /// Counts the slots that a job can use: those that were busy if its room for results is full, and more with every
+    /// look at which there is room.
     pub(super) fn look_at_fullness(&mut self, now: Time, id: JobId) {
         self.set_late_apart(now, id);
         let long_at_work = self.long_at_work(now, id);
@@ -39,7 +39,7 @@ impl Scheduler {
         let at_work = u32::try_from((worked_us.saturating_add(look_us / 2)) / look_us).unwrap_or(u32::MAX);
         let usable = match usable {
             _ if job.is_full() => Some(at_work.max(long_at_work)),
-            // It may be full again in no time.
+            // It may be full again very soon.
             Some(slots) if job.results_bytes >= RESULTS_BYTES / 2 => Some(slots),
             Some(slots) => Some(slots.saturating_mul(2).saturating_add(1)).filter(|slots| *slots < job.need()),
             None => None,
@@ -51,8 +51,8 @@ impl Scheduler {
         self.deal = true;
     }
 
-    /// Slots whose units have been running for as long as from one look to the next, and not longer than others: what
-    /// runs longer waits for room for its result.
+    /// Slots whose units have been running for at least the time from one look to the next, and not longer than
+    /// finished units explain: a unit that runs longer waits for room for its result.
     fn long_at_work(&self, now: Time, id: JobId) -> u32 {
         let Some(job) = self.jobs.get(&id) else { return 0 };
         let is_long = |attempt: &&Attempt| {
@@ -71,7 +71,7 @@ impl Job {
         self.results_bytes >= RESULTS_BYTES || self.waits_for_room
     }
 
-    /// Takes note of what an attempt took.
+    /// Records the run time of an attempt.
     pub(super) fn measure(&mut self, run_us: u64) {
         self.unit_time.measure(run_us);
         if let Some(fullness) = &mut self.fullness {

@@ -1,4 +1,4 @@
-//! What the scheduler knows of a job and its units.
+//! The scheduler's view of a job.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -10,22 +10,22 @@ use distwasm_proto::{
 
 use super::{LongestAttempt, duke::Duke, fullness::Fullness, projects::ProjectNo, units::Units};
 
-/// What a queen wants of a job, as far as scheduling goes.
+/// A queen's wishes for the scheduling of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobSpec {
     /// The key of fair sharing.
     pub project: String,
-    /// What each slot must have of its machine's memory, in bytes; 0 for no wish.
+    /// Memory that each slot must have, in bytes; 0 for any amount.
     pub min_ram_bytes: u64,
     /// At most one slot on each duke, with all its memory.
     pub one_per_machine: bool,
     /// How often a unit that failed is tried again.
     pub retries: u32,
-    /// What counts of its project beside others; the heaviest job of a project counts for it. At least 1.
+    /// The weight of its project beside others; the heaviest job of a project counts. At least 1.
     pub weight: u32,
     /// A job of a higher priority comes before others of its project.
     pub priority: i32,
-    /// At most so many slots at a time.
+    /// The most slots that it may have at a time; `None` for no limit.
     pub max_parallel: Option<u32>,
     /// Labels that a duke must have.
     pub requires: BTreeMap<String, String>,
@@ -49,7 +49,7 @@ impl Default for JobSpec {
     }
 }
 
-/// What a job has, and what it waits for.
+/// The slots of a job, and the reason why it waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JobStatus {
     /// Slots that serve it.
@@ -83,16 +83,16 @@ pub enum WaitsFor {
 pub(super) struct Job {
     pub(super) spec: JobSpec,
     pub(super) project: ProjectNo,
-    /// What its queen made up, so that no other can claim it.
+    /// A number that its queen made up, so that no other queen can claim the job.
     pub(super) key: u64,
-    /// Only dukes that came back have named it so far; what it is its queen will say when she comes back.
+    /// Known only from dukes that came back. Its queen has not come back yet, so its spec is still unknown.
     pub(super) unclaimed: bool,
-    /// Its queen's link broke: how long she may take to come back.
+    /// Its queen's link broke: until when the queen may come back.
     pub(super) away_until: Option<Time>,
     /// From this time on, its slots serve jobs whose queens are connected.
     pub(super) yields_from: Option<Time>,
-    /// Its queen came back to a king who knew nothing: until so many dukes have come back too, what may run at one of
-    /// them is not started elsewhere.
+    /// Its queen came back to a new king: until this many dukes have come back too, units that may run at one of them
+    /// are not started elsewhere.
     pub(super) settling: Option<u32>,
     /// Verdicts that the queen has not heard.
     pub(super) unheard: u64,
@@ -101,7 +101,7 @@ pub(super) struct Job {
     pub(super) units: Units,
     /// Units without an attempt, in the order in which they are to run.
     pub(super) waiting: VecDeque<UnitNo>,
-    /// The same for units that are to be tried alone.
+    /// Units without an attempt that are to be tried alone, in this order.
     pub(super) suspects: VecDeque<UnitNo>,
     /// The queen will add no more units.
     pub(super) closed: bool,
@@ -111,7 +111,7 @@ pub(super) struct Job {
     pub(super) reserved: u32,
     /// Slots that were asked back and are not free yet.
     pub(super) releasing: u32,
-    /// Nothing could be found for it when slots were last dealt out.
+    /// No slot could be found for it when slots were last dealt out.
     pub(super) passed_over: bool,
     /// Its leases with slots, the least loaded first.
     pub(super) by_load: BTreeSet<(u32, DukeId)>,
@@ -119,19 +119,19 @@ pub(super) struct Job {
     pub(super) offers: VecDeque<AttemptId>,
     /// The king has no room for one of them.
     pub(super) waits_for_room: bool,
-    /// Bytes of results that are under way to the king, or held by him until the queen has them.
+    /// Bytes of results that are in transit to the king, or that the king holds until the queen has them.
     pub(super) results_bytes: u64,
-    /// Bytes of results that are under way for so long that they are not counted there.
+    /// Bytes of overdue results: in transit for so long that `results_bytes` does not count them.
     pub(super) late_bytes: u64,
-    /// What is seen of it if its results were full lately.
+    /// Observations of it, if its room for results was full lately.
     pub(super) fullness: Option<Fullness>,
     /// The unit that was running longest when that was last looked for.
     pub(super) longest: Option<LongestAttempt>,
-    /// What the queen was told last.
+    /// The status that the queen was told last.
     pub(super) told: Option<JobStatus>,
-    /// What a unit takes in a slot.
+    /// How long a unit takes in a slot.
     pub(super) unit_time: UnitTime,
-    /// What a mebibyte of results takes from when it is fetched until it is here, of those that are not late.
+    /// How long a mebibyte of results takes from when it is fetched until it is here, without overdue results.
     pub(super) mebibyte_time: UnitTime,
 }
 
@@ -204,7 +204,8 @@ impl Job {
         by_time.min(by_share).clamp(SLOT_UNITS_MIN, SLOT_UNITS_MAX)
     }
 
-    /// What it has, and why it has nothing. `staying` of the dukes do not drain: the same number for every job.
+    /// Its slots, and why it has none. `staying` is the number of dukes that do not drain, which is equal for every
+    /// job.
     pub(super) fn status(&self, dukes: &BTreeMap<DukeId, Duke>, staying: u32) -> JobStatus {
         let no_use = self.fullness.is_some_and(|fullness| fullness.usable == Some(0));
         let waits_for = match (self.slots, self.need()) {

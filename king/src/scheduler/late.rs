@@ -1,5 +1,5 @@
-//! Results that take far longer than others on their way: they are behind a slow link, or will never come. They take no
-//! room from others, and their units may be tried elsewhere.
+//! Overdue results: they have been in transit far longer than others, because they are behind a slow link or will never
+//! come. They take no room from other results, and their units may be tried elsewhere.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use distwasm_proto::{
 use super::{Attempt, Scheduler, Stage, feed::has_room};
 
 impl Scheduler {
-    /// Takes note of how long a result was under way that is here now, with what else was.
+    /// Records how long a result that just arrived was in transit, together with the other results in transit.
     pub(super) fn measure_fetch(&mut self, attempt: &Attempt) {
         let Stage::Fetched { late, .. } = attempt.stage else { return };
         let lease = self.dukes.get_mut(&attempt.duke).and_then(|duke| duke.leases.get_mut(&attempt.job));
@@ -20,13 +20,13 @@ impl Scheduler {
         let took_us = u128::from(self.now.micros_since(attempt.since)) << 20;
         let mebibyte_us = u64::try_from(took_us / u128::from(lease.fetched_bytes.max(1))).unwrap_or(u64::MAX);
         lease.mebibyte_time.measure(mebibyte_us);
-        // One slow link says nothing of the others.
+        // One slow link says nothing about the others.
         if !late || job.mebibyte_time.average_us().is_none() {
             job.mebibyte_time.measure(mebibyte_us);
         }
     }
 
-    /// Whether a result of this size that was offered or fetched should be here.
+    /// Whether a result of this size that was offered or fetched is overdue.
     pub(super) fn is_late(&self, now: Time, attempt: &Attempt, bytes: u64) -> bool {
         let Some(job) = self.jobs.get(&attempt.job) else { return false };
         let typical =
@@ -36,13 +36,13 @@ impl Scheduler {
         attempt.since.after(within).after(RESULT_PATIENCE) <= now
     }
 
-    /// Bytes of results of the same job that are under way from the same duke.
+    /// Bytes of results of the same job that are in transit from the same duke.
     fn under_way_with(&self, attempt: &Attempt) -> u64 {
         let lease = self.dukes.get(&attempt.duke).and_then(|duke| duke.leases.get(&attempt.job));
         lease.map_or(0, |lease| lease.fetched_bytes)
     }
 
-    /// Counts results that are late for themselves, as far as there is room for that, too.
+    /// Counts overdue results separately, up to `LATE_BYTES`, so that they take no room from the others.
     pub(super) fn set_late_apart(&mut self, now: Time, id: JobId) {
         let is_late = |attempt: &Attempt| match attempt.stage {
             Stage::Fetched { bytes, late: false } => attempt.job == id && self.is_late(now, attempt, bytes),

@@ -1,7 +1,7 @@
 //! Which unit of each job has been running longest, for people who wait for the job.
 //!
 //! Attempts are numbered in the order in which they start, so the first one of a job is the one to look for. Now and
-//! then the oldest attempts of all jobs are looked through; nothing is kept up to date while units come and go.
+//! then the oldest attempts of all jobs are looked through; no list is kept up to date while units come and go.
 
 use distwasm_proto::{
     ids::{AttemptId, DukeId, UnitNo},
@@ -18,14 +18,14 @@ pub struct LongestAttempt {
     pub attempt: AttemptId,
     /// Which unit of its job.
     pub unit: UnitNo,
-    /// Where it runs.
+    /// The duke that runs it.
     pub duke: DukeId,
     /// When it was handed to that duke.
     pub since: Time,
 }
 
 impl Scheduler {
-    /// Looks, if it is time to, and takes note of when to look again.
+    /// Looks if it is time to, and schedules the next look.
     pub(super) fn look_for_longest(&mut self, now: Time) {
         if self.longest_at.is_some_and(|at| at > now) {
             return;

@@ -4,9 +4,9 @@
 //! goes out as an [`Action`]. There is no clock in here, no randomness, no lock and no I/O, and payload bytes live
 //! elsewhere: the scheduler moves ids and sizes. The same events give the same actions.
 //!
-//! Deciding has two levels. `slots` deals out the slots of dukes to jobs, seldom, by fair sharing. `feed` keeps
-//! the slots that a job has supplied with units, all the time. Reading order: [`Event`], [`Action`],
-//! [`Scheduler::handle`], then one `on_…` function for each event; the state is in `job` and `duke`.
+//! Deciding has two levels. `slots` deals out the slots of dukes to jobs, seldom, by fair sharing. `feed` keeps a job's
+//! slots supplied with units, all the time. Reading order: [`Event`], [`Action`], [`Scheduler::handle`], then one
+//! `on_…` function for each event; the state is in `job` and `duke`.
 
 mod attempts;
 mod away;
@@ -54,15 +54,15 @@ pub use words::{Action, Census, Event, HeldAttempt, HeldLease, JobEnd, Outcome, 
 pub struct Scheduler {
     /// How long a peer whose link broke may take to come back.
     grace: Duration,
-    /// Until then, what dukes bring may be from the king before this one.
+    /// Until then, attempts that dukes bring may be from an earlier king.
     learning_until: Time,
-    /// Jobs that ended since: nothing of them is learnt any more.
+    /// Jobs that ended since this king began: it learns nothing more of them from dukes.
     ended: BTreeSet<JobId>,
-    /// Attempts of kings before this one that ended since.
+    /// Attempts of earlier kings that ended since this king began.
     judged: BTreeSet<AttemptId>,
-    /// Jobs of kings before this one have numbers up to this, and his own have higher ones.
+    /// Jobs of earlier kings have numbers up to this, and those of this king have higher ones.
     began: u64,
-    /// Attempts of kings before this one have numbers up to this, and his own have higher ones.
+    /// Attempts of earlier kings have numbers up to this, and those of this king have higher ones.
     first_attempt: u64,
     /// When the last batch of events came.
     now: Time,
@@ -73,28 +73,28 @@ pub struct Scheduler {
     attempts_made: u64,
     /// Jobs whose slots may want units, or whose results may be fetched.
     hungry: BTreeSet<JobId>,
-    /// Whether slots may have to be dealt out anew.
+    /// Whether slots may have to be dealt out again.
     deal: bool,
-    /// When slots may have to be dealt out anew, though nothing happens.
+    /// When slots may have to be dealt out again, even without an event.
     deal_at: Option<Time>,
     /// When to look for the units that run longest, if any run.
     longest_at: Option<Time>,
-    /// What else is to be looked at when. Some have nothing to say any more when they ring.
+    /// All other timers. Some have become obsolete when they ring.
     alarms: BTreeSet<(Time, Alarm)>,
 }
 
-/// What time brings.
+/// The purpose of a timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Alarm {
     /// A duke has been away for as long as it may.
     DukeAway(DukeId),
-    /// A queen has been away for as long as she may, or none has claimed a job that dukes brought.
+    /// A queen has been away for as long as it may, or no queen has claimed a job that dukes brought.
     QueenAway(JobId),
-    /// What no duke has claimed may run.
+    /// Units that no duke has claimed may run.
     Settle(JobId),
     /// Something may have been running for too long.
     Look(JobId),
-    /// It may have slots that stand still, or want more again.
+    /// A job whose room for results was full may have idle slots, or want more slots again.
     Full(JobId),
 }
 
@@ -104,7 +104,7 @@ struct Attempt {
     job: JobId,
     unit: UnitNo,
     input_bytes: u64,
-    /// When it was handed to its duke, its result was offered, fetched, or recalled.
+    /// When it was handed to its duke, or its result was offered, fetched, or recalled.
     since: Time,
     stage: Stage,
 }
@@ -116,7 +116,7 @@ enum Stage {
     Running,
     /// Done; its result of this size waits at the duke until there is room.
     Offered(u64),
-    /// Its result of this size is under way. One that is late is not counted with its job's results.
+    /// Its result of this size is in transit. A late (overdue) one is not counted with its job's results.
     Fetched { bytes: u64, late: bool },
 }
 
@@ -127,8 +127,8 @@ impl Default for Scheduler {
 }
 
 impl Scheduler {
-    /// The scheduler of a king who begins `now`. Jobs of kings before him have numbers up to `began`, and attempts have
-    /// numbers up to `began << 20`.
+    /// The scheduler of a king that begins `now`. Jobs of earlier kings have numbers up to `began`, and their attempts
+    /// have numbers up to `began << 20`.
     pub fn new(now: Time, grace: Duration, began: u64) -> Scheduler {
         Scheduler {
             grace,
@@ -151,7 +151,7 @@ impl Scheduler {
         }
     }
 
-    /// Takes in a batch of events, and appends to `actions` what follows from them.
+    /// Handles a batch of events, and appends the actions that follow from them to `actions`.
     pub fn handle(&mut self, now: Time, events: impl IntoIterator<Item = Event>, actions: &mut Vec<Action>) {
         self.now = now;
         if now >= self.learning_until {
@@ -217,7 +217,7 @@ impl Scheduler {
     }
 
     fn on_duke_lost(&mut self, id: DukeId) {
-        // A duke that was expelled is lost once more when its link has ended.
+        // A duke that was expelled is lost again when its link has ended.
         let Some(duke) = self.dukes.remove(&id) else { return };
         for (job_id, lease) in duke.leases.iter().filter(|(_, lease)| !lease.is_closed()) {
             if let Some(job) = self.jobs.get_mut(job_id) {
@@ -238,10 +238,10 @@ impl Scheduler {
     }
 
     fn on_unit_added(&mut self, id: JobId, no: UnitNo, bytes: u64) {
-        // The queen may send units while she is being told that her job failed.
+        // The queen may send units while it is being told that its job failed.
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let may_be_at_a_duke = job.settling.is_some() && job.units.is_earlier(no);
-        // A unit that came once more may have come for the first time, too.
+        // A unit that is sent again may have arrived the first time, too.
         let Some(unit) = job.units.arrive(no, bytes) else { return };
         if unit.state == UnitState::Waiting {
             if may_be_at_a_duke {
@@ -255,11 +255,11 @@ impl Scheduler {
     }
 
     fn on_unit_broken(&mut self, id: JobId, unit: UnitNo, bytes: u64, actions: &mut Vec<Action>) {
-        // The queen may send units while she is being told that her job failed.
+        // The queen may send units while it is being told that its job failed.
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let Some(arrived) = job.units.arrive(unit, 0) else { return };
         if arrived.trying > 0 {
-            // A duke that came back is at it; without its input nothing of it can be tried again.
+            // A duke that came back runs the unit. Without its input the unit cannot be tried again.
             self.forget_attempts(|_, attempt| attempt.job == id && attempt.unit == unit, actions);
         }
         self.hold_result(id, bytes);
@@ -322,7 +322,7 @@ impl Scheduler {
             return;
         }
         let load = lease.load();
-        // What was asked back meanwhile the duke takes from those that are left, and releases them as usual.
+        // The duke takes the slots that were asked back meanwhile from the remaining ones, and releases them as usual.
         let staying = slots.min(lease.slots);
         lease.slots -= staying;
         lease.releasing -= slots - staying;
@@ -358,9 +358,9 @@ impl Scheduler {
         }
     }
 
-    /// Forgets a job, and has its dukes end what they do for it.
+    /// Forgets a job, and has its dukes end their work for it.
     fn remove_job(&mut self, id: JobId, actions: &mut Vec<Action>) {
-        // A queen whose job has ended goes away.
+        // The queen of a job that has ended goes away, too.
         let Some(Job { project, .. }) = self.jobs.remove(&id) else { return };
         self.projects.leave(project, self.jobs.values());
         if self.now < self.learning_until {
@@ -379,7 +379,7 @@ impl Scheduler {
         self.deal = true;
     }
 
-    /// So many attempts more at a duke for a job.
+    /// Adds `attempts` attempts to a duke's load for a job.
     fn load(&mut self, duke_id: DukeId, job_id: JobId, attempts: u32, input_bytes: u64) {
         self.change_load(duke_id, job_id, |lease| {
             lease.running += attempts;
@@ -387,7 +387,7 @@ impl Scheduler {
         });
     }
 
-    /// One attempt less at a duke for a job.
+    /// Takes one attempt off a duke's load for a job.
     fn unload(&mut self, duke_id: DukeId, job_id: JobId, input_bytes: u64) {
         self.change_load(duke_id, job_id, |lease| {
             lease.running -= 1;
@@ -420,7 +420,7 @@ impl Scheduler {
         }
     }
 
-    // ---- For those who ask ----------------------------------------------------------------------------------------
+    // ---- Queries --------------------------------------------------------------------------------------------------
 
     /// Whether this duke may say how this attempt ended.
     pub fn expects(&self, duke: DukeId, attempt: AttemptId) -> bool {

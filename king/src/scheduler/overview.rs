@@ -1,4 +1,4 @@
-//! What there is, for those who ask.
+//! Lists the jobs and counts what the kingdom has, for requests.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::{
 /// One job at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overview {
-    /// What it has, and what it waits for.
+    /// Its slots, and the reason why it waits.
     pub status: JobStatus,
     /// Within its project: a job of a higher priority comes first.
     pub priority: i32,
@@ -49,7 +49,7 @@ impl Scheduler {
         claimed.map(describe).collect()
     }
 
-    /// Counts of what there is.
+    /// Counts of jobs, dukes, slots and units.
     pub fn census(&self) -> Census {
         let here = || self.dukes.values().filter(|duke| duke.away_since.is_none());
         Census {
@@ -63,7 +63,7 @@ impl Scheduler {
         }
     }
 
-    /// The slots that each project has, those among them that are being given back.
+    /// The slots that each project has, including those that are being given back.
     pub fn slots_of_projects(&self) -> BTreeMap<&str, u32> {
         let mut slots = BTreeMap::new();
         for job in self.jobs.values() {

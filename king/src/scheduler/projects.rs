@@ -1,7 +1,7 @@
-//! What counts between projects: their weights, what they have at present, and what they have had so far.
+//! The figures that decide between projects: their weights, the slots they have, and the slot time they have had.
 //!
 //! A project's *pass* is the slot time that it had, divided by its weight (C. A. Waldspurger, Stride Scheduling, 1995).
-//! Where slots cannot be divided as the weights say, whoever has the lower pass gets the next turn.
+//! Where slots cannot be divided as the weights say, the project with the lower pass gets the next turn.
 
 use std::{
     cmp::Ordering,
@@ -15,7 +15,8 @@ use distwasm_proto::{
 
 use super::job::{Job, JobSpec};
 
-/// Slot-microseconds of weight 1 are counted in so many parts, so that dividing by a weight loses nothing that matters.
+/// The parts of a slot-microsecond of weight 1 that are counted, so that dividing by a weight loses nothing that
+/// matters.
 const PARTS: u128 = 1 << 20;
 
 /// The projects that have jobs.
@@ -43,7 +44,7 @@ pub(super) struct Project {
 }
 
 impl Project {
-    /// Compares what two projects have, each measured by its weight.
+    /// Compares the slots of two projects, each measured by its weight.
     pub(super) fn compare_levels(&self, other: &Project) -> Ordering {
         self.level_against(self.share, other).cmp(&other.level_against(other.share, self))
     }
@@ -54,7 +55,7 @@ impl Project {
         self.level_against(self.share + 1, other) <= other.level_against(others_left, self)
     }
 
-    /// So many slots of this project on a scale that it has in common with `other`.
+    /// The level of `slots` slots of this project, on a scale that it has in common with `other`.
     fn level_against(&self, slots: u32, other: &Project) -> u64 {
         debug_assert!(self.weight > 0, "the border lets no weight of 0 through");
         u64::from(slots) * u64::from(other.weight)
@@ -70,7 +71,7 @@ impl Projects {
         self.numbers.iter().filter_map(|(name, number)| Some((name.as_str(), self.by_number.get(number)?)))
     }
 
-    /// A job was opened. A new project begins where the one that has had least is.
+    /// Adds a job that was opened. A new project begins with the lowest pass of all projects.
     pub(super) fn enter(&mut self, spec: &JobSpec) -> ProjectNo {
         let number = *self.numbers.entry(spec.project.clone()).or_insert_with(|| {
             self.last.0 += 1;
@@ -83,7 +84,7 @@ impl Projects {
         number
     }
 
-    /// A job of this project is over; `jobs` are those that are left.
+    /// Removes a job of this project that is over; `jobs` are the remaining ones.
     pub(super) fn leave<'a>(&mut self, number: ProjectNo, jobs: impl Iterator<Item = &'a Job>) {
         let weight = jobs.filter(|job| job.project == number).map(|job| job.spec.weight).max();
         match (weight, self.by_number.get_mut(&number)) {
@@ -95,11 +96,11 @@ impl Projects {
         }
     }
 
-    /// Charges each project for what it had since it was charged last. A slot counts until it is given back.
+    /// Charges each project for its slot time since the last charge. A slot counts until it is given back.
     pub(super) fn charge<'a>(&mut self, now: Time, jobs: impl Iterator<Item = &'a Job>) {
         let micros = u128::from(now.micros_since(self.charged_at));
         self.charged_at = now;
-        // One alone has nobody to be compared with.
+        // A single project is compared with no other.
         if micros == 0 || self.by_number.len() < 2 {
             return;
         }
@@ -109,8 +110,8 @@ impl Projects {
         }
     }
 
-    /// Counts the slots of each project anew, and forgets old credit: of those who want no more than they have, and
-    /// what goes beyond some turns.
+    /// Counts the slots of each project again, and forgets old credit: that of projects that want no more than they
+    /// have, and any that goes beyond some turns.
     pub(super) fn recount<'a>(&mut self, jobs: impl Iterator<Item = &'a Job>) {
         let mut wanting: BTreeSet<ProjectNo> = BTreeSet::new();
         self.by_number.values_mut().for_each(|project| project.share = 0);

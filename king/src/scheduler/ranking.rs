@@ -3,8 +3,8 @@
 //! Between projects the one with the lowest level comes first, then the one with the lower pass. Within a project a
 //! higher priority comes first, then jobs without a slot, then the oldest. Jobs whose queens are away come last.
 //!
-//! Ranking all jobs takes n log n steps, and each slot that is dealt out log n. The heap is lazy: an entry that a project
-//! has outgrown is found out when it comes to the top.
+//! Ranking all jobs takes n log n steps, and each slot that is dealt out log n. The heap is lazy: an outdated entry of
+//! a project is noticed when it comes to the top.
 
 use std::{
     cmp::{Ordering, Reverse},
@@ -26,7 +26,7 @@ pub(super) struct Ranking {
     heap: BinaryHeap<Reverse<Entry>>,
 }
 
-/// Jobs of one project. Those that yield to jobs whose queens are here are apart.
+/// Jobs of one project. Jobs that yield to those with connected queens form a group of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Group {
     yields: bool,
@@ -36,7 +36,7 @@ struct Group {
 /// The place of a job in its group.
 type Rank = (Reverse<i32>, bool, JobId);
 
-/// A group as it was when this was put into the heap.
+/// A group as it was when this entry was put into the heap.
 #[derive(Debug)]
 struct Entry {
     group: Group,
@@ -70,7 +70,7 @@ impl Ranking {
         }
     }
 
-    /// Takes note of a job that has more or fewer slots than before, or was passed over.
+    /// Updates the place of a job that has more or fewer slots than before, or was passed over.
     pub(super) fn update(&mut self, now: Time, id: JobId, job: &Job, projects: &Projects) {
         if let Some((group, rank)) = self.places.remove(&id)
             && let Some(ranks) = self.groups.get_mut(&group)

@@ -1,11 +1,11 @@
 //! Deals out the slots of dukes to jobs.
 //!
-//! Projects get slots by their weights, as far as they have use for them (weighted max-min fairness); where slots cannot
-//! be divided like that, they take turns. Within a project a higher priority comes first; among equals every job gets
-//! one slot before any gets a second, then the oldest comes first. Slots that serve somebody who has more are asked
-//! back, one for one, for somebody who has less: their peasants finish what they run, and nothing is killed. A slot
-//! that is being asked back is reserved for whom it is meant, so that a job which needs much of a machine is not
-//! overtaken for ever by jobs which need little.
+//! Projects get slots by their weights, as far as they have use for them (weighted max-min fairness); where slots
+//! cannot be divided like that, they take turns. Within a project a higher priority comes first; among equals every job
+//! gets one slot before any gets a second, then the oldest comes first. Slots of a job that has more are asked back,
+//! one for one, for a job that has less: their peasants finish the units that they run, and no peasant is killed. A
+//! slot that is being asked back is reserved for the job that it is meant for, so that a job which needs much of a
+//! machine is not overtaken forever by jobs which need little.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
@@ -22,7 +22,7 @@ use super::{
 };
 
 impl Scheduler {
-    /// Deals out slots until nobody who wants one can have one.
+    /// Deals out slots until no job that wants one can have one.
     pub(super) fn deal_slots(&mut self, now: Time, actions: &mut Vec<Action>) {
         self.deal |= self.deal_at.is_some_and(|at| at <= now);
         if !std::mem::take(&mut self.deal) {
@@ -63,7 +63,7 @@ impl Scheduler {
         }
     }
 
-    /// Forgets what broke long enough ago; takes note of when the next rest ends.
+    /// Ends the rest of leases whose slots broke long enough ago, and schedules the end of the next rest.
     fn end_rests(&mut self, now: Time) {
         for lease in self.dukes.values_mut().flat_map(|duke| duke.leases.values_mut()) {
             match lease.broken_until {
@@ -74,7 +74,7 @@ impl Scheduler {
         }
     }
 
-    /// Sets when slots are dealt out anew because a job begins to yield.
+    /// Schedules the next deal of slots for when a job begins to yield.
     fn schedule_yielding(&mut self, now: Time) {
         let yielding = self.jobs.values().filter_map(|job| job.yields_from).filter(|from| *from > now);
         self.deal_at = yielding.chain(self.deal_at).min();
@@ -106,7 +106,7 @@ impl Scheduler {
         roomy.max_by_key(|(id, left)| (left.cpus, Reverse(*id))).map(|(id, _)| id)
     }
 
-    /// What is free or will be, less what is reserved.
+    /// The part of a machine that is free or will be, less the reservations.
     pub(super) fn uncommitted(&self, duke: &Duke) -> Option<Room> {
         let coming = duke.leases.values().map(|lease| lease.slot.times(lease.releasing));
         let free = coming.fold(duke.free, Room::plus);
@@ -173,7 +173,7 @@ impl Scheduler {
 }
 
 impl Duke {
-    /// What one more slot for this job would take; `None` if it may not have one more here.
+    /// The room that one more slot for this job would take; `None` if the job may not have one more here.
     pub(super) fn slot_for(&self, id: JobId, job: &Job) -> Option<Room> {
         let (slots_max, slot) = self.capacity(&job.spec)?;
         // A duke that gave the job up gives its slots back first; one whose link is full needs no more.

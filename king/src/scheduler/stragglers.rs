@@ -1,5 +1,5 @@
-//! Tries again elsewhere what has been running for longer than its finished peers would explain (backup tasks, as in
-//! J. Dean and S. Ghemawat, "MapReduce", 2004, section 3.6): the first answer wins, and the other attempt is ended.
+//! Tries units again elsewhere that have been running for longer than finished units explain (backup tasks, as in J.
+//! Dean and S. Ghemawat, "MapReduce", 2004, section 3.6): the first answer wins, and the other attempt is ended.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use distwasm_proto::{
 use super::{Action, Alarm, Attempt, Scheduler, Stage, job::Job};
 
 impl Scheduler {
-    /// Has a job looked at soon, if all that it has left is running.
+    /// Schedules a look at a job if all its remaining units are running.
     pub(super) fn watch(&mut self, now: Time, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let may_straggle = job.spec.speculate && job.waiting.is_empty() && job.suspects.is_empty();
@@ -60,14 +60,14 @@ impl Scheduler {
         let is_cut_off = away_since.is_some_and(|since| since.after(AWAY_PATIENCE) <= now);
         let takes_long = match attempt.stage {
             Stage::Running => job.is_explained_until(attempt.since).is_some_and(|until| until <= now),
-            // Where there is no room for it there is none for another's.
+            // If there is no room for this result, there is no room for that of another attempt either.
             Stage::Offered(bytes) => !job.waits_for_room && self.is_late(now, attempt, bytes),
             Stage::Fetched { bytes, .. } => self.is_late(now, attempt, bytes),
         };
         is_cut_off || takes_long
     }
 
-    /// A duke where a slot of the job has nothing to do, and no result is on its way that the next would wait for.
+    /// A duke where a slot of the job is idle, and no result is in transit that the next one would wait for.
     fn idle_elsewhere(&self, id: JobId, not_here: DukeId) -> Option<DukeId> {
         let job = self.jobs.get(&id)?;
         let has_idle = |duke: &DukeId| {
@@ -87,7 +87,8 @@ impl Scheduler {
 }
 
 impl Job {
-    /// Until when what was handed out then may be running as its finished peers were; `None` if none has finished.
+    /// Until when a unit that was handed out at `since` runs no longer than finished units explain; `None` if no unit
+    /// has finished.
     pub(super) fn is_explained_until(&self, since: Time) -> Option<Time> {
         let typical = Duration::from_micros(self.unit_time.average_us()?);
         Some(since.after(typical.saturating_mul(STRAGGLER_FACTOR)).after(STRAGGLER_PATIENCE))

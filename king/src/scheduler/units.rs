@@ -1,4 +1,4 @@
-//! What the scheduler knows of the units of a job.
+//! The scheduler's view of the units of a job.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -18,14 +18,14 @@ pub(super) struct Unit {
     pub(super) suspect: bool,
     /// The king has its input.
     pub(super) has_input: bool,
-    /// Where it last killed its peasant.
+    /// The duke where it last killed its peasant.
     pub(super) avoid: Option<DukeId>,
 }
 
-/// Where a unit is.
+/// The state of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UnitState {
-    /// Its queen has yet to send it once more.
+    /// Its queen has not sent it again yet.
     Missing,
     /// It may run at a duke that has not come back yet.
     Parked,
@@ -43,7 +43,7 @@ impl Unit {
         Unit { bytes, has_input: true, state: UnitState::Waiting, ..Unit::missing() }
     }
 
-    /// A unit that is known to be wanted.
+    /// A unit that is wanted, and whose input has not arrived.
     fn missing() -> Unit {
         Unit {
             bytes: 0,
@@ -58,7 +58,7 @@ impl Unit {
         }
     }
 
-    /// Whether it may share a pipe with no other.
+    /// Whether it must not share a pipe with another unit.
     pub(super) fn is_suspect(&self) -> bool {
         self.suspect || self.kills > 0
     }
@@ -69,15 +69,15 @@ impl Unit {
 pub(super) struct Units {
     first: u64,
     units: VecDeque<Unit>,
-    /// Those without a verdict that were numbered before the queen came back.
+    /// Units without a verdict that were numbered before the queen came back.
     earlier: BTreeMap<UnitNo, Unit>,
-    /// Those of them that have their verdict since, so that nobody claims them.
+    /// Those of them that have got their verdict since, so that no duke claims them.
     settled: BTreeSet<UnitNo>,
     open: u64,
 }
 
 impl Units {
-    /// Takes in a unit that arrived: the next one, or one that was missing. Gives it, unless it was here already.
+    /// Takes in a unit that arrived: the next one, or one that was missing. Returns it, unless it was here already.
     pub(super) fn arrive(&mut self, no: UnitNo, bytes: u64) -> Option<&mut Unit> {
         if no.0 == self.first + self.units.len() as u64 {
             self.units.push_back(Unit::new(bytes));
@@ -93,7 +93,7 @@ impl Units {
         Some(unit)
     }
 
-    /// A queen or a duke that came back names a unit that this king may not have heard of. Gives the unit, unless it
+    /// Adds a unit that a returning queen or duke names, if this king has not heard of it. Returns the unit, unless it
     /// has its verdict.
     pub(super) fn claim(&mut self, no: UnitNo) -> Option<&mut Unit> {
         if self.settled.contains(&no) {
@@ -107,7 +107,8 @@ impl Units {
         Some(unit)
     }
 
-    /// The queen came back: she has numbered so many, and lacks these. Gives those that are tried and that she has.
+    /// The queen came back: it has numbered `sent` units, and lacks the verdicts of `lacking`. Returns units that are
+    /// being tried although the queen already has their verdict.
     pub(super) fn resume(&mut self, sent: u64, lacking: &[UnitNo]) -> Vec<UnitNo> {
         let lacking: BTreeSet<UnitNo> = lacking.iter().copied().collect();
         let unwanted = |(no, unit): (&UnitNo, &Unit)| (!unit.has_input && !lacking.contains(no)).then_some(*no);
@@ -124,7 +125,7 @@ impl Units {
         unwanted
     }
 
-    /// A unit that is kept still: all those without a verdict, and some with.
+    /// A unit that is still kept: all units without a verdict are, and some with one.
     pub(super) fn get_mut(&mut self, no: UnitNo) -> Option<&mut Unit> {
         match self.place(no) {
             Some(place) => self.units.get_mut(place),
@@ -132,7 +133,7 @@ impl Units {
         }
     }
 
-    /// The same, to be looked at.
+    /// A unit that is still kept, read-only.
     pub(super) fn get(&self, no: UnitNo) -> Option<&Unit> {
         match self.place(no) {
             Some(place) => self.units.get(place),
@@ -168,23 +169,23 @@ impl Units {
         self.earlier.contains_key(&no)
     }
 
-    /// Forgets an earlier unit that nobody wants.
+    /// Forgets an earlier unit that is not wanted any more.
     pub(super) fn drop_earlier(&mut self, no: UnitNo) {
         self.open -= u64::from(self.earlier.remove(&no).is_some());
     }
 
-    /// How many are without a verdict.
+    /// How many units are without a verdict.
     pub(super) fn open(&self) -> u64 {
         self.open
     }
 
-    /// All that are kept, with their numbers.
+    /// All units that are kept, with their numbers.
     pub(super) fn iter(&self) -> impl Iterator<Item = (UnitNo, &Unit)> {
         let earlier = self.earlier.iter().map(|(no, unit)| (*no, unit));
         earlier.chain((self.first..).map(UnitNo).zip(&self.units))
     }
 
-    /// Those that were numbered before the queen came back.
+    /// Units that were numbered before the queen came back.
     pub(super) fn earlier_mut(&mut self) -> impl Iterator<Item = (UnitNo, &mut Unit)> {
         self.earlier.iter_mut().map(|(no, unit)| (*no, unit))
     }

@@ -1,4 +1,4 @@
-//! What the scheduler is told and what it tells: events, actions, and what they are made of.
+//! The scheduler's input and output: events, actions, and their parts.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::job::{JobSpec, JobStatus};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are named for what they are")]
 pub enum Event {
-    /// A duke offers its machine. `was` is its last link, if this king knew it; `holds` is what it has from then.
+    /// A duke offers its machine. `was` is its last link, if this king knew it; `holds` are its leases from before.
     DukeJoined {
         duke: DukeId,
         cpus: u32,
@@ -25,23 +25,23 @@ pub enum Event {
     DukeDraining { duke: DukeId },
     /// A duke is gone for good.
     DukeLost { duke: DukeId },
-    /// A queen opened a job, or came back to it. Whoever names the job later must know its key.
+    /// A queen opened a job, or came back to it. A peer that names the job later must know its key.
     JobOpened { job: JobId, key: u64, spec: JobSpec, resumes: Resumption },
     /// A queen added the next unit of a job, with an input of this size.
     UnitAdded { job: JobId, unit: UnitNo, bytes: u64 },
-    /// A queen announced the next unit of a job, and could not send its input, for a reason of so many bytes.
+    /// A queen announced the next unit of a job, and could not send its input; the reason has this many bytes.
     UnitBroken { job: JobId, unit: UnitNo, bytes: u64 },
     /// A queen will add no more units.
     JobClosed { job: JobId },
-    /// A queen's link broke. She may come back.
+    /// A queen's link broke. The queen may come back.
     QueenAway { job: JobId },
-    /// A queen left; nobody wants her job's results any more.
+    /// A queen left; the results of its job are not wanted any more.
     QueenLost { job: JobId },
     /// A duke says how an attempt ended.
     AttemptEnded { duke: DukeId, attempt: AttemptId, outcome: Outcome, run_us: u64 },
     /// A duke has a result that is too large to be sent unasked.
     ResultOffered { duke: DukeId, attempt: AttemptId, bytes: u64, run_us: u64 },
-    /// A queen has so many verdicts, with results of so many bytes.
+    /// A queen has this many more verdicts, and their results have this many bytes.
     VerdictsHeard { job: JobId, verdicts: u64, bytes: u64 },
     /// A duke could not compile or initialise a job's program.
     ProgramUnfit { duke: DukeId, job: JobId },
@@ -53,14 +53,14 @@ pub enum Event {
     Tick,
 }
 
-/// What a duke has for a job from before its link stood.
+/// The slots and attempts of a duke for a job, from before its present link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldLease {
     /// The job.
     pub job: JobId,
     /// The job's key, as its queen made it.
     pub key: u64,
-    /// What each slot has of the machine's memory.
+    /// The machine's memory that each slot has.
     pub slot_bytes: u64,
     /// Slots that serve the job.
     pub slots: u32,
@@ -68,7 +68,7 @@ pub struct HeldLease {
     pub leaving: u32,
     /// The duke has given the job up.
     pub closed: bool,
-    /// What is queued, runs, or has ended without the king's having said that he has it.
+    /// Attempts that are queued, run, or have ended without the king's having said that the duke may forget them.
     pub attempts: Vec<HeldAttempt>,
 }
 
@@ -78,20 +78,20 @@ pub struct HeldLease {
 pub struct HeldAttempt {
     pub attempt: AttemptId,
     pub unit: UnitNo,
-    /// Of its input.
+    /// The size of its input.
     pub bytes: u64,
     /// Which try of its unit it is.
     pub number: u32,
 }
 
-/// What a queen who comes back to her job has of it. Nothing, when she opens it.
+/// The state of a job at a queen that comes back to it. Empty when the queen opens the job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resumption {
-    /// How many units she has numbered.
+    /// How many units the queen has numbered.
     pub sent: u64,
-    /// Those among them that have no verdict.
+    /// Units among them that have no verdict.
     pub lacking: Vec<UnitNo>,
-    /// How many dukes there were when she last heard of it.
+    /// How many dukes there were when the queen last heard of it.
     pub dukes: u32,
 }
 
@@ -101,11 +101,11 @@ pub struct Resumption {
 pub enum Outcome {
     /// The guest answered with a result of this size.
     Done { bytes: u64 },
-    /// The guest failed, with so many bytes of evidence.
+    /// The guest failed, with evidence of this size.
     Failed { bytes: u64 },
-    /// The peasant died under this very unit, with so many bytes of evidence.
+    /// The peasant died under this very unit, with evidence of this size.
     Killed { bytes: u64 },
-    /// The duke gives the unit back; it is not to blame, or it is not known to be: a suspect is to be tried alone.
+    /// The duke gives the unit back. The unit is not to blame, or not known to be: a suspect is to be tried alone.
     Returned { suspect: bool },
 }
 
@@ -123,23 +123,23 @@ pub enum Action {
     CloseLease { duke: DukeId, job: JobId },
     /// Hand a unit to a duke. `number` says which try of the unit it is; the first is 1.
     StartAttempt { duke: DukeId, job: JobId, unit: UnitNo, attempt: AttemptId, number: u32, alone: bool },
-    /// Tell a duke that nobody wants an attempt any more, wherever it is.
+    /// Tell a duke that an attempt is not wanted any more, whatever its state.
     ForgetAttempt { duke: DukeId, attempt: AttemptId },
     /// Ask a duke for a result that it offered.
     FetchResult { duke: DukeId, attempt: AttemptId },
-    /// Tell the queen how a unit ended. Nothing more is heard of the unit.
+    /// Tell the queen how a unit ended. No later action is about this unit.
     Report { job: JobId, unit: UnitNo, verdict: Verdict, attempts: u32 },
-    /// Tell the queen what her job has and what it waits for.
+    /// Tell the queen the slots of its job, and the reason why the job waits.
     TellStatus { job: JobId, status: JobStatus },
-    /// Tell the queen that her job is over.
+    /// Tell the queen that its job is over.
     EndJob { job: JobId, end: JobEnd },
     /// A duke that was away has not come back in time.
     ForgetDuke { duke: DukeId },
-    /// End a duke's link: what it says cannot be.
+    /// End a duke's link: the duke said something that cannot be true.
     ExpelDuke { duke: DukeId, why: &'static str },
 }
 
-/// What the queen is told of a unit.
+/// The verdict on a unit, as the queen is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It has a result: that of this attempt.
@@ -161,7 +161,7 @@ pub enum JobEnd {
     Abandoned,
 }
 
-/// Counts of what there is, for metrics.
+/// Counts of jobs, dukes, slots and units, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Census {

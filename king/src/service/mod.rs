@@ -1,4 +1,5 @@
-//! The gRPC border: what peers say is checked here, into types that cannot be wrong, and passed on to the reactor.
+//! The gRPC border: checks the words of peers, turns them into types that cannot be wrong, and passes them to the
+//! reactor.
 
 pub(crate) mod submit;
 pub(crate) mod volunteer;
@@ -39,7 +40,7 @@ use tracing::{debug, warn};
 
 use crate::reactor::Input;
 
-/// One link of a queen. A queen who comes back gets a new one.
+/// One link of a queen. A queen that comes back gets a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct LinkId(u64);
 
@@ -51,7 +52,7 @@ pub(crate) struct Service {
     tasks: TaskTracker,
 }
 
-/// Why a link ended that did not end with a word.
+/// Why a link ended without the word `end`.
 #[derive(Debug, Error)]
 pub(crate) enum LinkError {
     #[error("the connection broke: {0}")]
@@ -66,20 +67,20 @@ pub(crate) enum LinkError {
     Garbled(StreamError),
     #[error("its words do not fit together: {0}")]
     Transfer(#[from] TransferError),
-    #[error("what it says of its guests cannot be: {0}")]
+    #[error("its guest settings are not valid: {0}")]
     Guest(#[from] GuestError),
-    #[error("what it says cannot be: {0}")]
+    #[error("it broke the protocol: {0}")]
     Nonsense(&'static str),
     #[error("the king ended the link")]
     Ended,
 }
 
-/// Where a peer is, if it is not in this process.
+/// The address of a peer, if the peer is not in this process.
 #[derive(Clone, Copy, Debug)]
 struct Peer(Option<SocketAddr>);
 
 impl Peer {
-    /// Logs why a link ended, if the peer is to blame. What that means for a duke or a job is logged by the reactor.
+    /// Logs why a link ended, if the peer is to blame. The reactor logs the consequences for a duke or a job.
     fn tell(self, leaving: &Leaving) {
         let Err(error) = leaving else { return };
         let address = self.0.map(|address| address.to_string()).unwrap_or_default();
@@ -131,7 +132,7 @@ impl Service {
         1 + self.links.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Listens to a duke; what the king says to it.
+    /// Listens to a duke; returns the king's orders to it.
     fn volunteer(&self, words: Incoming<wire::FromDuke>, peer: Peer) -> OutboxStream<DukeOrder> {
         let (outbox, orders) = Outbox::new();
         let duke = DukeId(self.next_link());
@@ -140,7 +141,7 @@ impl Service {
         orders
     }
 
-    /// Listens to a queen; what the king says to her.
+    /// Listens to a queen; returns the king's news to it.
     fn submit_job(&self, words: Incoming<wire::FromQueen>, peer: Peer) -> OutboxStream<QueenNews> {
         let (outbox, news) = Outbox::new();
         let link = LinkId(self.next_link());
@@ -149,10 +150,10 @@ impl Service {
         news
     }
 
-    /// Lets in whoever comes from the same process.
+    /// Lets in the dukes and queens of this process.
     pub(crate) async fn receive(&self, mut visitors: mpsc::Receiver<Visitor>) {
         while let Some(visitor) = visitors.recv().await {
-            // Whoever came may have gone again.
+            // The visitor may have gone again.
             match visitor {
                 Visitor::Duke(words, answer) => {
                     let _there = answer.send(Incoming::local(self.volunteer(words, Peer(None))));

@@ -1,4 +1,4 @@
-//! A queen's link: her words, checked.
+//! A queen's link: its words, checked.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,7 +30,7 @@ use crate::{
     scheduler::{JobSpec, Resumption},
 };
 
-/// What a queen asks for.
+/// A queen's request for a job.
 #[derive(Debug)]
 pub(crate) struct JobRequest {
     pub(crate) spec: JobSpec,
@@ -40,17 +40,17 @@ pub(crate) struct JobRequest {
     pub(crate) guest: GuestSettings,
     /// The archives of its shares.
     pub(crate) archives: BTreeMap<Digest, Payload>,
-    /// Whoever comes back to the job must know it.
+    /// A queen that comes back to the job must know it.
     pub(crate) key: u64,
-    /// The job that she comes back to, and what she has of it.
+    /// The job that the queen comes back to, and the state of the job there.
     pub(crate) resumes: Option<(JobId, Resumption)>,
-    /// Which of her links this is.
+    /// Which of the queen's links this is.
     pub(crate) ordinal: u64,
     /// The job, and its key, of a killed queen whose place this queen takes.
     pub(crate) replaces: Option<(JobId, u64)>,
 }
 
-/// What a queen says after that.
+/// A queen's later words.
 #[derive(Debug)]
 pub(crate) enum Said {
     Unit { unit: UnitNo, input: Result<payloads::Input, String> },
@@ -58,7 +58,7 @@ pub(crate) enum Said {
     VerdictsHeard(u64),
 }
 
-/// What reads a queen's stream.
+/// The reader of a queen's stream.
 pub(super) struct Link {
     pub(super) link: LinkId,
     pub(super) reactor: mpsc::Sender<Input>,
@@ -66,18 +66,18 @@ pub(super) struct Link {
     pub(super) peer: Peer,
 }
 
-/// What has been said so far, as far as the next word must fit it.
+/// The progress of the stream so far, which the next word must fit.
 #[derive(Default)]
 struct Progress {
     units: u64,
-    /// Units that may come once more.
+    /// Units that may be sent again.
     again: BTreeSet<u64>,
     closed: bool,
     names: Shelf,
 }
 
 impl Link {
-    /// Reads until the queen leaves or is told to, and tells the reactor of both ends.
+    /// Reads until the queen leaves or is told to, and tells the reactor when the queen joins and when it is gone.
     pub(super) async fn serve(self, mut stream: Incoming<wire::FromQueen>) {
         let ended = CancellationToken::new();
         let _cancel_with_task = ended.clone().drop_guard();
@@ -94,12 +94,12 @@ impl Link {
             let mut said = Vec::with_capacity(words.len());
             let mut leaves = false;
             for word in words {
-                // Whoever leaves may do so in the middle of a payload.
+                // A queen may leave in the middle of a payload.
                 leaves |= matches!(word.word, Some(Word::End(_)));
                 if leaves {
                     break;
                 }
-                // What she has heard does not wait until a large input is through.
+                // `verdicts_heard` does not wait until a large input has arrived.
                 if let Some(Word::VerdictsHeard(heard)) = word.word {
                     said.push(Said::VerdictsHeard(heard.verdicts));
                     continue;
@@ -125,7 +125,7 @@ impl Link {
     ) -> Result<(std::vec::IntoIter<QueenWord>, Progress), LinkError> {
         let mut assembler = Assembler::new(PROGRAM_BYTES_MAX);
         let mut opening = Opening::default();
-        // The time for one message; large payloads over a slow network may take longer as long as they flow.
+        // The timeout of one message: large payloads over a slow network may take longer, as long as they flow.
         loop {
             let message = timeout_at(Instant::now() + HELLO_WITHIN, next_message(stream, ended));
             let mut words = message.await.map_err(|_| LinkError::NoHello(HELLO_WITHIN))??.words.into_iter();
@@ -162,7 +162,7 @@ struct Opening {
 }
 
 impl Opening {
-    /// Takes in a word; gives the request when nothing is missing any more.
+    /// Takes in a word; returns the request when nothing is missing any more.
     fn check_word(&mut self, (word, payload): Arrived<QueenWord>) -> Result<Option<JobRequest>, LinkError> {
         let payload = payload.map_err(|_| LinkError::Nonsense("it broke off in its program or in a share"))?;
         match (word.word, &mut self.request) {
@@ -225,7 +225,7 @@ fn check_resumption(resumption: wire::Resumption) -> Result<(JobId, Resumption),
 }
 
 impl Progress {
-    /// A unit is the next one, or one that comes once more.
+    /// A unit must be the next one, or one that is sent again.
     fn check_number(&mut self, unit: u64) -> Result<(), LinkError> {
         if self.again.remove(&unit) {
             return Ok(());
@@ -305,7 +305,7 @@ mod tests {
         arrived(Word::ShareData(wire::ShareData { digest: digest(archive).to_wire(), archive: None }), archive)
     }
 
-    /// What comes of these words: the archives of the job, nothing yet, or why its link ends.
+    /// The outcome of these words: the number of the job's archives, nothing yet, or why its link ends.
     fn opened(words: Vec<Arrived<QueenWord>>) -> Result<Option<usize>, String> {
         let mut opening = Opening::default();
         let mut request = None;
@@ -362,7 +362,7 @@ mod tests {
         let long = wire::GuestSettings { args: vec!["x".repeat(1 << 20)], ..empty.clone() };
         assert!(with(long).contains("the arguments for the program have more than 128 KB"));
         let out = wire::Share { digest: digest(b"a").to_wire(), guest_path: "../a".to_owned() };
-        assert!(with(wire::GuestSettings { shares: vec![out], ..empty }).contains("no place for a shared directory"));
+        assert!(with(wire::GuestSettings { shares: vec![out], ..empty }).contains("not a place for a shared"));
     }
 
     #[test]

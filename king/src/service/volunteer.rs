@@ -24,22 +24,22 @@ use crate::{
     scheduler::{HeldAttempt, HeldLease},
 };
 
-/// What a duke is, as it says in its first word.
+/// A duke's machine, as its first word describes it.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
     pub(crate) hostname: String,
     pub(crate) cpus: u32,
     pub(crate) ram_bytes: u64,
     pub(crate) labels: BTreeMap<String, String>,
-    /// Of its process.
+    /// The number of its process.
     pub(crate) boot: u64,
-    /// Of its place on the machine.
+    /// The number of its place on the machine.
     pub(crate) seat: u64,
     /// Which of its links this is.
     pub(crate) link: u64,
 }
 
-/// What a duke says after that.
+/// A duke's later words.
 #[derive(Debug)]
 pub(crate) enum Said {
     BlobWanted(Digest),
@@ -53,7 +53,7 @@ pub(crate) enum Said {
     Draining,
 }
 
-/// What reads a duke's stream.
+/// The reader of a duke's stream.
 pub(super) struct Link {
     pub(super) duke: DukeId,
     pub(super) reactor: mpsc::Sender<Input>,
@@ -62,7 +62,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Reads until the duke leaves or is told to, and tells the reactor of both ends.
+    /// Reads until the duke leaves or is told to, and tells the reactor when the duke joins and when it is gone.
     pub(super) async fn serve(self, mut stream: Incoming<wire::FromDuke>) {
         let ended = CancellationToken::new();
         let _cancel_with_task = ended.clone().drop_guard();
@@ -76,7 +76,7 @@ impl Link {
         let hello = timeout(HELLO_WITHIN, next_message(stream, ended));
         let mut words = hello.await.map_err(|_| LinkError::NoHello(HELLO_WITHIN))??.words.into_iter();
         let Some(Word::Hello(hello)) = words.next().and_then(|word| word.word) else {
-            return Err(LinkError::Nonsense("its first word is no hello"));
+            return Err(LinkError::Nonsense("its first word is not a hello"));
         };
         let held_leases = hello.held_leases;
         let machine = check_hello(*hello)?;
@@ -87,7 +87,7 @@ impl Link {
                 words = message.await.map_err(|_| LinkError::NoHello(HELLO_WITHIN))??.words.into_iter();
             }
             let Some(Word::HeldLease(held)) = words.next().and_then(|word| word.word) else {
-                return Err(LinkError::Nonsense("it does not name what it says that it holds"));
+                return Err(LinkError::Nonsense("it does not name all the leases that it says it holds"));
             };
             holdings.add(*held)?;
         }
@@ -100,7 +100,7 @@ impl Link {
             let mut said = Vec::with_capacity(words.len());
             let mut leaves = false;
             for word in words {
-                // Whoever leaves may do so in the middle of a payload.
+                // A duke may leave in the middle of a payload.
                 leaves |= matches!(word.word, Some(Word::End(_)));
                 if leaves {
                     break;
@@ -124,7 +124,7 @@ impl Link {
     }
 }
 
-/// The sizes of results that were offered and have not come: no other large result may.
+/// The sizes of results that were offered and have not arrived: no other large result may arrive.
 #[derive(Default)]
 struct Offers(BTreeMap<u64, u64>);
 
@@ -134,7 +134,7 @@ impl Offers {
             Some(Word::ResultOffered(offer)) => {
                 self.0.insert(offer.attempt, offer.result_bytes);
                 if self.0.len() > OFFERS_MAX {
-                    // Those that it was told to forget never come.
+                    // Results that the duke was told to forget never arrive.
                     self.0.pop_first();
                 }
                 Ok(())
@@ -152,7 +152,7 @@ impl Offers {
     }
 }
 
-/// What a duke brings from an earlier link.
+/// The leases that a duke brings from an earlier link.
 #[derive(Default)]
 struct Holdings {
     leases: BTreeMap<u64, HeldLease>,
@@ -225,7 +225,7 @@ fn check_word((word, payload): Arrived<DukeWord>) -> Result<Said, LinkError> {
             Said::SlotsBroken { job: JobId(broken.job), slots: broken.slots, reason }
         }
         Some(Word::Draining(wire::Draining {})) => Said::Draining,
-        Some(Word::HeldLease(_)) => return Err(LinkError::Nonsense("it names late what it holds")),
+        Some(Word::HeldLease(_)) => return Err(LinkError::Nonsense("it names a lease that it holds too late")),
         Some(Word::Hello(_)) => return Err(LinkError::Nonsense("a second hello")),
         Some(Word::Piece(_) | Word::End(_)) | None => {
             return Err(LinkError::Nonsense("a word of a kind that is not known"));

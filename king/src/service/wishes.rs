@@ -1,4 +1,4 @@
-//! What a queen wishes of the scheduling of her job, checked.
+//! A queen's wishes for the scheduling of its job, checked.
 
 use distwasm_proto::{
     limits::{NAME_BYTES_MAX, PRIORITY_MAX, WEIGHT_MAX},
