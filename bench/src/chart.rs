@@ -1,4 +1,4 @@
-//! A small bar chart as SVG: wall times as multiples of the reference loop's, and what they may be.
+//! A small bar chart as SVG: wall times as multiples of the reference loop's, with their goals.
 
 use std::fmt::Write as _;
 

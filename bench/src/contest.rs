@@ -1,5 +1,5 @@
-//! A contest: the system and its references take turns on the same inputs, each a command that is measured in the same
-//! way.
+//! A contest: the system and its references take turns on the same inputs. Each is a command, and all are measured in
+//! the same way.
 
 use std::{
     fs::{self, File},
@@ -23,21 +23,21 @@ use crate::{
 /// Makes the command of one run, given the output folder.
 pub type MakeCommand<'a> = Box<dyn Fn(&Path) -> Result<Command> + 'a>;
 
-/// Who takes part.
+/// One of the commands that are compared.
 pub struct Contestant<'a> {
-    /// How it is called in the table.
+    /// Its name in the table.
     pub name: String,
-    /// What its first process is called.
+    /// The name of its first process.
     pub process: &'static str,
-    /// What it answers.
+    /// Its inputs.
     pub inputs: Inputs,
-    /// It is run in the first so many rounds only.
+    /// It runs in the first `rounds_max` rounds only.
     pub rounds_max: usize,
     /// Its command.
     pub command: MakeCommand<'a>,
     /// The kingdom that works for it.
     pub kingdom: Option<&'a Kingdom>,
-    /// The exit status that is right.
+    /// The expected exit status.
     pub status: i32,
 }
 
@@ -46,27 +46,27 @@ pub struct Contestant<'a> {
 pub struct Sample {
     /// From start to end, in microseconds.
     pub wall_us: u64,
-    /// Of all processes together, in microseconds.
+    /// Processor time of all its processes together, in microseconds.
     pub cpu_us: u64,
-    /// Of all other processes of the machine, in microseconds.
+    /// Processor time of all other processes of the machine, in microseconds.
     pub others_us: u64,
     /// The most memory of each kind of process, in KiB.
     pub peaks: Peaks,
 }
 
-/// What a contestant has achieved.
+/// The results of a contestant.
 #[derive(Clone, Debug)]
 pub struct Standing {
-    /// Who.
+    /// Its name.
     pub name: String,
-    /// How many units each run had.
+    /// The number of units of each run.
     pub units: u64,
-    /// Every run but the first.
+    /// All runs except the warm-up.
     pub samples: Vec<Sample>,
 }
 
 impl Standing {
-    /// From start to end, in microseconds.
+    /// Wall times from start to end, in microseconds.
     pub fn wall_us(&self) -> Figures {
         self.samples.iter().map(|sample| sample.wall_us as f64).collect()
     }
@@ -76,7 +76,7 @@ impl Standing {
         self.wall_us().median() / self.units.max(1) as f64
     }
 
-    /// Of all processes, in microseconds.
+    /// Processor times of all processes, in microseconds.
     pub fn cpu_us(&self) -> Figures {
         self.samples.iter().map(|sample| sample.cpu_us as f64).collect()
     }
@@ -103,7 +103,7 @@ impl Standing {
     }
 }
 
-/// Lets the contestants take turns: one round that does not count, and so many that do. Results are checked each time.
+/// Lets the contestants take turns: a warm-up round, and `rounds` that count. Results are checked each time.
 ///
 /// # Errors
 ///
@@ -112,7 +112,7 @@ pub fn hold(place: &Place, rounds: usize, contestants: &[Contestant<'_>]) -> Res
     turns(place, 0..=rounds, contestants)
 }
 
-/// The same without the round that does not count.
+/// Lets the contestants take turns for `rounds` rounds, without a warm-up. Results are checked each time.
 ///
 /// # Errors
 ///
@@ -175,7 +175,7 @@ fn take_turn(place: &Place, who: &Contestant<'_>) -> Result<Sample> {
     Ok(Sample { wall_us: finished.wall_us, cpu_us, others_us, peaks })
 }
 
-/// All standings as a table; times are compared with those of the first, unit by unit.
+/// All standings as a table. Times for each unit are compared with those of the first.
 pub fn table(standings: &[Standing]) -> Table {
     let mut table = Table::new(&["", "wall, median", "spread", "× loop", "CPU", "CPU a unit", "peak memory"]);
     let reference = standings.first().map_or(0.0, Standing::wall_us_each);
@@ -200,13 +200,13 @@ pub fn table(standings: &[Standing]) -> Table {
     table
 }
 
-/// What a reader must know if others were at work on the machine meanwhile.
+/// A note for the reader if other processes were busy on the machine meanwhile.
 pub fn notes(standings: &[Standing]) -> Vec<String> {
     let samples = standings.iter().flat_map(|standing| &standing.samples);
     disturbance(samples.map(|sample| (sample.wall_us, sample.others_us)))
 }
 
-/// The same of times, each with the processor time that others had meanwhile, in microseconds.
+/// A note from wall times, each with the processor time of other processes meanwhile, in microseconds.
 pub fn disturbance(times: impl Iterator<Item = (u64, u64)>) -> Vec<String> {
     let (wall_us, others_us) = times.fold((0, 0), |(wall, others), (more, too)| (wall + more, others + too));
     let percent = 100.0 * others_us as f64 / wall_us.max(1) as f64;
@@ -217,7 +217,7 @@ pub fn disturbance(times: impl Iterator<Item = (u64, u64)>) -> Vec<String> {
     vec![format!("Other processes used {percent} % of one processor during the runs: these figures are disturbed.")]
 }
 
-/// What others may use of one processor before it is told. The kernel's own threads are among them.
+/// The part of one processor that other processes, including kernel threads, may use before it is noted.
 const DISTURBANCE_PERCENT: f64 = 15.0;
 
 /// A folder for a contestant's own inputs.

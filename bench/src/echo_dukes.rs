@@ -1,8 +1,8 @@
-//! Dukes that are only links: they have slots, but no peasants, and answer each attempt when its time is over.
+//! Simulated dukes: links with slots but without peasants, which answer each attempt when its time is over.
 //!
 //! Each has a connection of its own, and all live in one thread. A slot takes the next attempt at the very moment when
-//! the one before should end, however late this thread comes to it, as a duke with processors of its own would. So what
-//! is not busy was not supplied. Every second it prints how many attempts have begun.
+//! the one before should end, even if this thread handles it later, as a duke with its own processors would. So a slot
+//! is idle only if the king did not supply it. Every second it prints how many attempts have begun.
 
 use std::{
     cmp::Reverse,
@@ -28,9 +28,9 @@ use tokio::{
 
 use crate::{options::EchoDuke, say};
 
-/// What the timer counts in.
+/// The resolution of the timer.
 const TICK_US: u64 = 1000;
-/// Messages that may wait.
+/// How many messages may wait.
 const QUEUE: usize = 1024;
 const REPORT_EVERY_US: u64 = 1_000_000;
 
@@ -38,13 +38,13 @@ const REPORT_EVERY_US: u64 = 1_000_000;
 ///
 /// # Errors
 ///
-/// When there is no king.
+/// When no king can be reached.
 pub fn run(options: &EchoDuke) -> Result<ExitCode> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(options))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a duke hears; `None` at the end of its link.
+/// A duke's number and its orders; `None` at the end of its link.
 type Heard = (usize, Option<Vec<DukeOrder>>);
 
 async fn serve(options: &EchoDuke) -> Result<()> {
@@ -78,7 +78,7 @@ async fn serve(options: &EchoDuke) -> Result<()> {
     }
 }
 
-/// Waits until this time; for ever without one.
+/// Waits until this time. Without one, it never returns.
 async fn wait_for(due: Option<Instant>) {
     match due {
         Some(due) => sleep_until(due).await,
@@ -166,7 +166,7 @@ impl World {
                         self.wheel.push(end_us, (number, start.attempt));
                     }
                 }
-                // Nothing is kept here that could be forgotten, and no program is needed.
+                // These dukes keep no results to forget, and need no program.
                 _ => {}
             }
         }
@@ -192,7 +192,7 @@ impl Duke {
         }
     }
 
-    /// Gives slots back at once, whatever they run: it is answered all the same.
+    /// Gives slots back at once, even busy ones; their attempts are still answered.
     fn release(&mut self, job: u64, slots: u32) {
         let held = self.slots.entry(job).or_default();
         let slots = slots.min(*held);
@@ -206,7 +206,7 @@ impl Duke {
     }
 }
 
-/// What is due when: one place for each tick, so that taking and putting cost the same however much there is.
+/// A timer wheel: one place for each tick, so that inserting and removing cost the same for any number of entries.
 #[derive(Default)]
 struct Wheel {
     /// The tick of the first place.
@@ -233,7 +233,7 @@ impl Wheel {
         }
     }
 
-    /// What the first place holds, if its time has come.
+    /// Takes the entries of the first place, if its time has come.
     fn pop(&mut self, now_us: u64) -> Option<Vec<(usize, u64)>> {
         if self.first * TICK_US > now_us {
             return None;
@@ -243,7 +243,7 @@ impl Wheel {
         Some(place)
     }
 
-    /// When there is something to take.
+    /// The time of the first entry.
     fn next_us(&self) -> Option<u64> {
         let empty = self.places.iter().position(|place| !place.is_empty())?;
         Some((self.first + empty as u64) * TICK_US)
@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_wheel_gives_everything_in_time() {
+    fn the_wheel_returns_every_entry_in_time() {
         let mut wheel = Wheel::default();
         for us in [5000, 1000, 1500, 9000] {
             wheel.push(us, (0, us));

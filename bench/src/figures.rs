@@ -1,11 +1,11 @@
-//! Medians, and numbers as people read them.
+//! Medians, and numbers formatted for people.
 
-/// Some measurements of the same thing.
+/// Repeated measurements of one quantity.
 #[derive(Clone, Debug, Default)]
 pub struct Figures(Vec<f64>);
 
 impl Figures {
-    /// The middle one; between the middle two if they are even in number; 0 without any.
+    /// The median: the mean of the middle two if the count is even, and 0 without measurements.
     pub fn median(&self) -> f64 {
         let (Some(low), Some(high)) = (self.0.get(self.0.len().saturating_sub(1) / 2), self.0.get(self.0.len() / 2))
         else {
@@ -14,17 +14,17 @@ impl Figures {
         (low + high) / 2.0
     }
 
-    /// The least.
+    /// The smallest one.
     pub fn min(&self) -> f64 {
         self.0.first().copied().unwrap_or(0.0)
     }
 
-    /// The greatest.
+    /// The largest one.
     pub fn max(&self) -> f64 {
         self.0.last().copied().unwrap_or(0.0)
     }
 
-    /// How many.
+    /// The number of measurements.
     pub fn count(&self) -> usize {
         self.0.len()
     }
@@ -38,7 +38,7 @@ impl FromIterator<f64> for Figures {
     }
 }
 
-/// A time in microseconds with a unit that suits it.
+/// Formats a time in microseconds with a fitting unit.
 pub fn time(us: f64) -> String {
     match us {
         us if us < 1000.0 => format!("{} µs", digits(us)),
@@ -47,7 +47,7 @@ pub fn time(us: f64) -> String {
     }
 }
 
-/// Three digits that count, more if the number is large.
+/// Three significant digits, more if the number is large.
 pub fn digits(number: f64) -> String {
     if number < 0.0 {
         return format!("−{}", digits(-number));
@@ -72,7 +72,7 @@ pub fn count(number: u64) -> String {
     text
 }
 
-/// Bytes with a unit that suits them.
+/// Formats bytes with a fitting unit.
 pub fn bytes(bytes: u64) -> String {
     match bytes {
         few if few < 1 << 10 => format!("{few} B"),

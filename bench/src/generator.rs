@@ -1,4 +1,4 @@
-//! A queen who is only a link: she makes up units, and counts verdicts.
+//! A simulated queen: a link that makes up units and counts verdicts.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -20,24 +20,24 @@ use crate::inputs;
 /// A job of made-up units.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// Where the king is.
+    /// The king's address.
     pub king: String,
     /// The program.
     pub program: Bytes,
-    /// So many units.
+    /// The number of units.
     pub units: u64,
-    /// Or as many as there is time for, from the first on.
+    /// If set: stops after this time from the first unit on, with as many units as there was time for.
     pub within: Option<Duration>,
-    /// No more than so many are open at a time, whatever the king's window.
+    /// The most units open at a time, even if the king's window is larger.
     pub open_max: u64,
-    /// Results are to be the sums; else anything that is not empty.
+    /// Whether results must be the sums. Otherwise any result that is not empty will do.
     pub are_sums: bool,
 }
 
-/// How it went.
+/// The outcome of a job.
 #[derive(Clone, Copy, Debug)]
 pub struct Outcome {
-    /// Units with a result. All have one.
+    /// The number of units. Each has a result.
     pub units: u64,
     /// From the first unit to the last verdict, in microseconds.
     pub wall_us: u64,
@@ -128,7 +128,7 @@ impl Queen<'_> {
         if self.seen.len() <= at {
             self.seen.resize(at + 1, 0);
         }
-        let seen = self.seen.get_mut(at).context("no room for a verdict")?;
+        let seen = self.seen.get_mut(at).context("a verdict of a unit beyond the record")?;
         ensure!(*seen & bit == 0, "unit {unit} has two verdicts");
         *seen |= bit;
         let is_right = if self.job.are_sums {
@@ -141,7 +141,7 @@ impl Queen<'_> {
         Ok(())
     }
 
-    /// Says what was heard, and sends as many units as there is room for.
+    /// Acknowledges verdicts, and sends as many units as the window allows.
     fn go_on(&mut self, verdicts: u64) -> Result<()> {
         if verdicts > 0 {
             self.outbox.push(Word::VerdictsHeard(wire::VerdictsHeard { verdicts }));
@@ -169,7 +169,7 @@ impl Queen<'_> {
         Ok(())
     }
 
-    /// The job has ended.
+    /// Checks the end of the job, and says goodbye.
     async fn leave(mut self, ended: wire::JobEnded, mut news: Incoming<wire::ToQueen>) -> Result<Outcome> {
         let wall_us = self.clock.now().0;
         if let Some(failure) = ended.failure {

@@ -1,7 +1,7 @@
 //! The reference: threads that take inputs from one list, call the guest in this very process, and write the outputs.
-//! The least that anything with these inputs, this guest and these outputs can cost.
+//! It is the least that a system with these inputs, this guest and these outputs can cost.
 //!
-//! Engine, guest and streams are those of a peasant. Like a peasant's, the program comes compiled.
+//! Engine, guest and streams are those of a peasant. As for a peasant, the program is already compiled.
 
 use std::{
     fs,
@@ -61,11 +61,11 @@ pub fn run(options: &Loop) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(failed.into_inner() > 0)))
 }
 
-/// Who answers.
+/// The code that answers inputs.
 pub enum Callee {
     /// A guest.
     Guest(Box<dyn Abi>),
-    /// This program itself, and its last answer.
+    /// Native code of this program. Holds its last answer.
     Native(Task, Vec<u8>),
 }
 
@@ -85,7 +85,7 @@ impl Callee {
     pub fn guest(compiled: &Path, fresh: bool) -> Result<Callee> {
         let bytes_max = usize::try_from(GUEST_MEMORY_BYTES)?;
         let grants = Grants { fresh, memory_bytes_max: bytes_max, output_bytes_max: bytes_max, ..Grants::default() };
-        // SAFETY: the file was made by `peasant compile` for this very run, and nobody changes it.
+        // SAFETY: the file was made by `peasant compile` for this very run, and no process changes it.
         let program = unsafe { Program::load(compiled, &grants)? };
         program.make_image()?;
         let runtime = abi::runtime(&program, &grants)?;
@@ -97,7 +97,7 @@ impl Callee {
     ///
     /// # Errors
     ///
-    /// What the guest failed of.
+    /// When the guest fails on the input.
     pub fn answer(&mut self, input: Vec<u8>) -> Result<&[u8]> {
         match self {
             Callee::Guest(guest) => {

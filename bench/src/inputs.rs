@@ -1,4 +1,4 @@
-//! Folders of inputs, and whether the outputs are right.
+//! Folders of inputs, and the check of their outputs.
 
 use std::{
     fs,
@@ -12,17 +12,17 @@ use crate::{native, options::Task};
 /// A folder of inputs for one task.
 #[derive(Clone, Debug)]
 pub struct Inputs {
-    /// Where they are.
+    /// The folder.
     pub folder: PathBuf,
-    /// How many.
+    /// The number of inputs.
     pub units: u64,
     task: Task,
-    /// So many of them, evenly spread, begin with `!` and are to fail.
+    /// How many of them, evenly spread, begin with `!` and are expected to fail.
     failing: u64,
 }
 
 impl Inputs {
-    /// Makes inputs, each with the content that `content` gives for its number.
+    /// Makes inputs. `content` returns the content of each by its number.
     ///
     /// # Errors
     ///
@@ -45,7 +45,7 @@ impl Inputs {
         Inputs::make(folder, units, Task::Sum, |number| sum(number).into_bytes())
     }
 
-    /// The same, to be answered by themselves.
+    /// Sums of about 15 bytes, which are to be echoed.
     ///
     /// # Errors
     ///
@@ -54,7 +54,7 @@ impl Inputs {
         Inputs::make(folder, units, Task::Echo, |number| sum(number).into_bytes())
     }
 
-    /// Lets one in `every` fail: it begins with `!`.
+    /// Makes one in `every` inputs fail: it begins with `!`.
     ///
     /// # Errors
     ///
@@ -67,7 +67,7 @@ impl Inputs {
         Ok(self)
     }
 
-    /// The first of them in a folder of their own, for whoever cannot take all in good time.
+    /// The first `units` of them in another folder, for contestants that are too slow for all.
     ///
     /// # Errors
     ///
@@ -81,11 +81,11 @@ impl Inputs {
         Ok(Inputs { folder, units, ..self.clone() })
     }
 
-    /// Whether an output is there for each input that does not fail, and some of them, spread over all, are right.
+    /// Checks that each input that does not fail has an output, and that a sample of the outputs is right.
     ///
     /// # Errors
     ///
-    /// When not: what is wrong.
+    /// When the check fails. Says what is wrong.
     pub fn check(&self, output: &Path) -> Result<()> {
         let mut outputs = 0;
         for entry in fs::read_dir(output).with_context(|| format!("no {}", output.display()))? {
@@ -107,7 +107,7 @@ impl Inputs {
     }
 }
 
-/// What the input of this number is called.
+/// The name of the input with this number.
 pub fn name(number: u64) -> String {
     format!("unit-{number:07}")
 }
@@ -118,7 +118,7 @@ pub fn sum(number: u64) -> String {
     format!("{left} + {right}\n")
 }
 
-/// What is to be added in the input of this number.
+/// The two numbers to add in the input with this number.
 pub fn summands(number: u64) -> (u64, u64) {
     (10_000 + number % 32_768, 10_000 + number * 7919 % 32_768)
 }

@@ -1,4 +1,4 @@
-//! A king and a duke of their own for one case, on this machine.
+//! A separate king and duke for one case, on this machine.
 
 use std::{
     fs::{self, File},
@@ -16,10 +16,10 @@ use crate::{
     processes::{self, Children},
 };
 
-/// How long anything may take that should take a moment.
+/// The timeout of steps that should take a moment.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A daemon, killed when it is dropped.
+/// A daemon. Dropping it kills it.
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
@@ -27,7 +27,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it, with its log in a file of this folder.
+    /// Starts a daemon, with its log in a file in this folder.
     ///
     /// # Errors
     ///
@@ -39,17 +39,17 @@ impl Daemon {
         Ok(Daemon { child, log })
     }
 
-    /// Its number.
+    /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// All that it has said.
+    /// Its whole log.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Its last words.
+    /// The end of its log.
     pub fn last_words(&self) -> String {
         tail(&self.log)
     }
@@ -58,7 +58,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// When nobody knows.
+    /// When its state cannot be read.
     pub fn has_ended(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_some())
     }
@@ -72,10 +72,10 @@ impl Drop for Daemon {
     }
 }
 
-/// A king, and a duke if somebody is to work.
+/// A king, and a duke unless the case has simulated ones.
 #[derive(Debug)]
 pub struct Kingdom {
-    /// Where the king is.
+    /// The king's address.
     pub address: String,
     /// The king.
     pub king: Daemon,
@@ -87,7 +87,7 @@ impl Kingdom {
     ///
     /// # Errors
     ///
-    /// When he does not listen in time.
+    /// When the king does not listen in time.
     pub fn without_dukes(place: &Place) -> Result<Kingdom> {
         let port_file = place.path().join("port");
         let _old = fs::remove_file(&port_file);
@@ -106,7 +106,7 @@ impl Kingdom {
         }
     }
 
-    /// A king, and a duke with so many slots and a cache of his own.
+    /// A king, and a duke with `cpus` slots and its own cache.
     ///
     /// # Errors
     ///
@@ -120,13 +120,13 @@ impl Kingdom {
         Ok(kingdom)
     }
 
-    /// King and duke, by name and number.
+    /// King and duke, by name and process id.
     pub fn members(&self) -> Vec<(String, u32)> {
         let duke = self.duke.iter().map(|duke| ("duke".to_owned(), duke.id()));
         std::iter::once(("king".to_owned(), self.king.id())).chain(duke).collect()
     }
 
-    /// The processor time that all have had, with peasants that have ended, in microseconds.
+    /// The processor time of king and duke and of peasants that have ended, in microseconds.
     pub fn cpu_us(&self) -> u64 {
         let of = |id| processes::cpu_us(id).unwrap_or(0) + processes::children_cpu_us(id).unwrap_or(0);
         self.members().into_iter().map(|(_, id)| of(id)).sum()
@@ -136,7 +136,7 @@ impl Kingdom {
     ///
     /// # Errors
     ///
-    /// When some are after a long time.
+    /// When some are left after a long time.
     pub fn settle(&self) -> Result<()> {
         let Some(duke) = &self.duke else { return Ok(()) };
         let (clock, mut children) = (Clock::start(), Children::default());
@@ -149,7 +149,7 @@ impl Kingdom {
         Ok(())
     }
 
-    /// The last words of all, for messages.
+    /// The ends of all logs, for messages.
     pub fn last_words(&self) -> String {
         let duke = self.duke.as_ref().map(Daemon::last_words).unwrap_or_default();
         format!("the king: {}\nthe duke: {duke}", self.king.last_words())

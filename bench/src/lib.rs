@@ -1,10 +1,10 @@
-//! Benchmarks of the whole system, and the loops that they are compared with. Their results are in `results/`.
+//! Benchmarks of the whole system, and the loops that it is compared with. Their results are in `results/`.
 //!
 //! [`cases`] has one file for each case. Most of them are a contest ([`contest`]): the system, in a kingdom of its own
 //! ([`kingdom`]), and its references, each a command whose time, processor time and memory are measured in the same
 //! way ([`processes`]), take turns on the same inputs ([`inputs`]). The references are other faces of this program
-//! ([`guest_loop`], [`one`]). For what no files are needed there are a queen and dukes that are only links
-//! ([`generator`], [`echo_dukes`]). What comes out goes to [`report`] and [`chart`].
+//! ([`guest_loop`], [`one`]). Cases without files use a simulated queen and simulated dukes
+//! ([`generator`], [`echo_dukes`]). Results go to [`report`] and [`chart`].
 
 pub mod cases;
 pub mod chart;
@@ -28,7 +28,7 @@ pub mod say;
     missing_docs,
     clippy::indexing_slicing,
     dead_code,
-    reason = "the example's own search, which has no WASM in it"
+    reason = "the example's own search, which is not specific to WASM"
 )]
 mod search;
 #[path = "../../examples/hash/src/sha256.rs"]
@@ -41,7 +41,7 @@ use anyhow::Result;
 
 use crate::options::{Command, Options};
 
-/// Does what the command line says.
+/// Runs the command line.
 ///
 /// # Errors
 ///

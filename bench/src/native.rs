@@ -1,4 +1,4 @@
-//! What the guests of the cases do, without WebAssembly.
+//! The tasks of the cases' guests in native code, without WebAssembly.
 
 use anyhow::{Context, Result};
 
@@ -8,7 +8,7 @@ use crate::{options::Task, search};
 ///
 /// # Errors
 ///
-/// When it is none.
+/// When the input is not valid for the task.
 pub fn answer(task: Task, input: &[u8]) -> Result<Vec<u8>> {
     Ok(match task {
         Task::Echo => input.to_vec(),
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_as_the_guests() {
+    fn answers_are_those_of_the_guests() {
         let answer = |task, input: &str| String::from_utf8(answer(task, input.as_bytes()).unwrap()).unwrap();
         assert_eq!(answer(Task::Sum, "12 + -3\n"), "9\n");
         assert_eq!(answer(Task::Upper, "aBc1ä"), "ABC1ä");

@@ -1,4 +1,4 @@
-//! A process for one input, as `xargs` and its like start them.
+//! A process for one input, as `xargs` and similar tools start it.
 
 use std::{fs, process::ExitCode};
 
@@ -10,7 +10,7 @@ use crate::{guest_loop::Callee, options::One};
 ///
 /// # Errors
 ///
-/// When it has no answer.
+/// When the input has no answer.
 pub fn run(options: &One) -> Result<ExitCode> {
     let mut callee = Callee::guest(&options.compiled, false)?;
     let answer = callee.answer(fs::read(&options.input)?)?;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Measures the whole system, and what it is compared with.
+/// Measures the whole system, and the references that it is compared with.
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
 pub struct Options {
@@ -22,39 +22,39 @@ pub struct Run {
     /// Run this case only; may be given several times [default: all]
     #[arg(long, value_name = "NAME")]
     pub case: Vec<crate::cases::Name>,
-    /// How often everything is run
+    /// How often each contestant runs
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub runs: usize,
-    /// Where inputs and outputs are made [default: /dev/shm if it is there, else the temporary folder]
+    /// Folder for inputs and outputs [default: /dev/shm if it exists, else the temporary folder]
     #[arg(long, value_name = "DIR")]
     pub folder: Option<PathBuf>,
     /// Multiplies the number of units, for a quick look
     #[arg(long, value_name = "F", default_value_t = 1.0)]
     pub scale: f64,
-    /// Where the results are written
+    /// Folder for the results
     #[arg(long, value_name = "DIR", default_value = "bench/results")]
     pub results: PathBuf,
-    /// Print only
+    /// Only print the results
     #[arg(long)]
     pub no_results: bool,
     /// Peasants, and threads of the loops [default: the processors that this process may use]
     #[arg(long, value_name = "N")]
     pub cpus: Option<usize>,
-    /// Before each run, wait up to so many seconds until nothing else keeps the machine busy
+    /// Before each run, wait up to this many seconds until nothing else keeps the machine busy
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub calm: u64,
-    /// In the case `growth`, go on to a million files
+    /// In the case `growth`, continue up to a million files
     #[arg(long)]
     pub long: bool,
 }
 
-/// The processes that a measurement is made of.
+/// The processes of a measurement.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Reads the inputs, calls the guest in this process on several threads, and writes the outputs
     #[command(hide = true)]
     Loop(Loop),
-    /// The same for one input
+    /// Reads one input, calls the guest in this process, and writes the output
     #[command(hide = true)]
     One(One),
     /// Dukes that answer without peasants
@@ -73,23 +73,23 @@ pub enum Kind {
     Native,
 }
 
-/// What a loop does without WebAssembly.
+/// The task of a loop without WebAssembly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Task {
-    /// What `examples/summer` does
+    /// Sums, as `examples/summer` does
     Sum,
-    /// What `tests/guests/upper.wat` does
+    /// Upper case, as `tests/guests/upper.wat` does
     Upper,
-    /// What `examples/hash` does
+    /// Searches for hashes, as `examples/hash` does
     Hash,
-    /// What `bench/guests/trap.wat` does
+    /// Echo, as `bench/guests/trap.wat` does
     Echo,
 }
 
 /// A loop in one process.
 #[derive(Args, Debug)]
 pub struct Loop {
-    /// How inputs are answered
+    /// What answers the inputs
     #[arg(long, value_enum)]
     pub kind: Kind,
     /// How many threads share the inputs
@@ -98,7 +98,7 @@ pub struct Loop {
     /// The guest, compiled by `peasant compile`
     #[arg(long, required_unless_present = "task")]
     pub compiled: Option<PathBuf>,
-    /// With `--kind native`: what is done
+    /// With `--kind native`: the task
     #[arg(long, value_enum)]
     pub task: Option<Task>,
     /// Folder of inputs
@@ -121,10 +121,10 @@ pub struct One {
     pub output: PathBuf,
 }
 
-/// Dukes of one process.
+/// Simulated dukes in one process.
 #[derive(Args, Debug)]
 pub struct EchoDuke {
-    /// Where the king is
+    /// The king's address
     #[arg(long, value_name = "HOST:PORT")]
     pub king: String,
     /// How many dukes
@@ -133,7 +133,7 @@ pub struct EchoDuke {
     /// Slots of each
     #[arg(long, default_value_t = 64)]
     pub cpus: u32,
-    /// What a unit takes; 0 to answer at once
+    /// How long a unit takes; 0 to answer at once
     #[arg(long, default_value_t = 0)]
     pub unit_us: u64,
 }

@@ -1,4 +1,4 @@
-//! Where things are: the repository, the programs, and a folder for one case.
+//! Locations: the repository, the programs, and a folder for one case.
 
 use std::{
     fs::{self, File},
@@ -17,11 +17,11 @@ pub fn root() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// A program beside this one, with nothing of distwasm in its environment.
+/// A command for a program beside this one, without distwasm's variables in its environment.
 ///
 /// # Errors
 ///
-/// When it is not there.
+/// When it does not exist.
 pub fn program(name: &str) -> Result<Command> {
     let path = std::env::current_exe()?.with_file_name(name);
     ensure!(path.is_file(), "{} is missing: `cargo build --release --workspace --bins` makes it", path.display());
@@ -44,7 +44,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// A new folder, on a memory file system if nobody wants another.
+    /// Makes a folder, by default on a memory file system.
     ///
     /// # Errors
     ///
@@ -66,7 +66,7 @@ impl Place {
         self.folder.path()
     }
 
-    /// Waits until nothing else keeps the machine busy, but not for ever.
+    /// Waits until nothing else keeps the machine busy, up to a limit.
     pub fn await_calm(&self) {
         processes::await_calm(self.calm);
     }
@@ -82,7 +82,7 @@ impl Place {
         Ok(path)
     }
 
-    /// Compiles a program for the loops; its path.
+    /// Compiles a program for the loops. Returns its path.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What the kernel says of processes: their time, their processor time, their memory and their children.
+//! The kernel's figures of processes: wall time, processor time, memory and children.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,9 +16,9 @@ use std::{
 use anyhow::{Context, Result};
 use distwasm_proto::time::Clock;
 
-/// How soon memory is looked at for the second time; then half as often each time, for what ends soon.
+/// The first interval between two looks at memory, short for processes that end soon. It doubles each time.
 const LOOK_FIRST: Duration = Duration::from_millis(1);
-/// And at last how often.
+/// The longest interval between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A process that has ended, with all its children that were waited for.
@@ -32,7 +32,7 @@ pub struct Finished {
     pub status: Option<i32>,
 }
 
-/// Runs a command to its end; `started` hears its number.
+/// Runs a command until it ends. `started` gets its process id.
 ///
 /// # Errors
 ///
@@ -45,8 +45,8 @@ pub fn run(command: &mut Command, started: impl FnOnce(u32)) -> Result<Finished>
     let pid = libc::pid_t::try_from(id)?;
     let mut status = 0;
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: both pointers are to whole values of their types, and `rusage` is valid when it is all zeroes. Nobody else
-    // waits for this child: `child` is never asked.
+    // SAFETY: both pointers are to whole values of their types, and `rusage` is valid if all bytes are zero. Nothing
+    // else waits for this child: `child` is never polled.
     let usage = unsafe {
         while libc::wait4(pid, &raw mut status, 0, usage.as_mut_ptr()) != pid {
             let error = io::Error::last_os_error();
@@ -65,7 +65,7 @@ fn micros(time: libc::timeval) -> u64 {
     u64::try_from(time.tv_sec * 1_000_000 + time.tv_usec).unwrap_or(0)
 }
 
-/// The processor time that a process has had so far, without its children, in microseconds.
+/// The processor time of a process so far, without its children, in microseconds.
 pub fn cpu_us(id: u32) -> Option<u64> {
     let mut clock: libc::clockid_t = 0;
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -87,7 +87,7 @@ pub fn children_cpu_us(id: u32) -> Option<u64> {
     Some(ticks * 1_000_000 / rustix::param::clock_ticks_per_second())
 }
 
-/// The processor time that all processes of the machine have had, in microseconds, counted in ticks of the kernel.
+/// The processor time of all processes of the machine so far, in microseconds, counted in ticks of the kernel.
 pub fn machine_cpu_us() -> u64 {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     // user, nice, system, and after idle and iowait: irq, softirq, steal.
@@ -96,7 +96,7 @@ pub fn machine_cpu_us() -> u64 {
     busy.sum::<u64>() * 1_000_000 / rustix::param::clock_ticks_per_second()
 }
 
-/// Waits until the machine has nothing to do, at most this long.
+/// Waits until the machine is idle, at most this long.
 pub fn await_calm(patience: Duration) {
     let clock = Clock::start();
     while Duration::from_micros(clock.now().0) < patience {
@@ -110,30 +110,29 @@ pub fn await_calm(patience: Duration) {
     }
 }
 
-/// Over which time a machine is to have nothing to do, but for a tenth of one processor.
+/// For how long a machine must be idle, except for a tenth of one processor.
 const CALM_OVER_US: u64 = 300_000;
 
-/// The most memory that a process has had, in KiB.
+/// The peak memory of a process, in KiB.
 pub fn peak_kib(id: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
-/// Lets the count of a process's peak memory begin anew. Where the kernel does not allow it, the peak is that of all
-/// runs so far.
+/// Resets a process's peak memory. If the kernel does not allow it, the peak is that of all runs so far.
 pub fn forget_peak(id: u32) {
     let _written = fs::write(format!("/proc/{id}/clear_refs"), "5");
 }
 
-/// Finds children of one process, at little cost when it is asked again and again.
+/// Finds the children of one process, at little cost for repeated calls.
 #[derive(Debug, Default)]
 pub struct Children {
     strangers: BTreeSet<u32>,
 }
 
 impl Children {
-    /// The children of a process that run, with their names.
+    /// The running children of a process, with their names.
     pub fn of(&mut self, parent: u32) -> Vec<(u32, String)> {
         let mut found = Vec::new();
         let Ok(processes) = fs::read_dir("/proc") else { return found };
@@ -153,7 +152,7 @@ impl Children {
     }
 }
 
-/// Unless it has ended.
+/// The parent and the name of a process. `None` if it has ended.
 fn parent_and_name(id: u32) -> Option<(u32, String)> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
@@ -167,10 +166,10 @@ fn program(id: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{id}/exe")).ok()
 }
 
-/// The most memory that each kind of process has had, in KiB.
+/// The peak memory of each kind of process, in KiB.
 pub type Peaks = BTreeMap<String, u64>;
 
-/// Looks at the memory of processes and of their children until it is stopped.
+/// Samples the memory of processes and of their children until it is stopped.
 #[derive(Debug)]
 pub struct Watch {
     stop: Arc<AtomicBool>,
@@ -178,7 +177,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Looks from now on at these processes, each with what it is called. Their children are called by their own names.
+    /// Watches these named processes from now on. Their children go by their own names.
     pub fn start(watched: Vec<(String, u32)>) -> Watch {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -190,7 +189,7 @@ impl Watch {
                 for (name, id, children) in &mut families {
                     note(&mut peaks, name.clone(), *id);
                     for (child, name) in children.of(*id) {
-                        // One that has not become another program yet still has its parent's size.
+                        // A child that has not executed its program yet still has its parent's size.
                         if program(child) != program(*id) {
                             note(&mut peaks, name, child);
                         }
@@ -204,7 +203,7 @@ impl Watch {
         Watch { stop, thread }
     }
 
-    /// Stops; what was seen.
+    /// Stops, and returns the peaks.
     pub fn stop(self) -> Peaks {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.thread().unpark();

@@ -1,4 +1,4 @@
-//! What comes out of a run, as a Markdown file.
+//! The results of a run, as a Markdown file.
 
 use std::{
     fmt::Write as _,
@@ -30,7 +30,7 @@ impl Table {
         self.rows.push(cells.into_iter().collect());
     }
 
-    /// The same in Markdown.
+    /// The table in Markdown.
     pub fn markdown(&self) -> String {
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
         let rule = format!("|{}\n", " --- |".repeat(self.header.len()));
@@ -38,24 +38,24 @@ impl Table {
     }
 }
 
-/// What is wanted, and what was measured.
+/// A goal, and the measured figure.
 #[derive(Clone, Debug)]
 pub struct Goal {
-    /// Of which case.
+    /// The case.
     pub case: String,
-    /// What is measured.
+    /// The name of the figure.
     pub what: String,
-    /// What was measured.
+    /// The measured figure.
     pub measured: f64,
-    /// What is wanted: not more than this, or not less.
+    /// The bound: not more than this, or not less.
     pub bound: Bound,
-    /// What both are counted in; empty for a ratio.
+    /// The unit of both; empty for a ratio.
     pub unit: &'static str,
     /// Whether it is a ratio of wall times to the reference, which the chart shows.
     pub is_ratio: bool,
 }
 
-/// Which side of a goal is the good one.
+/// A bound from above or from below.
 #[derive(Clone, Copy, Debug)]
 pub enum Bound {
     /// Not more than this.
@@ -71,7 +71,7 @@ impl Goal {
         Goal { case, what, measured, bound: Bound::AtMost(at_most), unit: "", is_ratio: true }
     }
 
-    /// Anything else.
+    /// Any other figure.
     pub fn figure(case: &str, what: &str, measured: f64, bound: Bound, unit: &'static str) -> Goal {
         Goal { case: case.to_owned(), what: what.to_owned(), measured, bound, unit, is_ratio: false }
     }
@@ -95,23 +95,23 @@ impl Goal {
     }
 }
 
-/// What one case has to say.
+/// The results of one case.
 #[derive(Clone, Debug, Default)]
 pub struct Chapter {
     /// Its name.
     pub name: String,
-    /// What was done.
+    /// The work that was done.
     pub work: String,
-    /// What was measured.
+    /// The measurements.
     pub tables: Vec<Table>,
-    /// What is wanted of it.
+    /// The goals of the case.
     pub goals: Vec<Goal>,
-    /// What else a reader must know.
+    /// Further notes for the reader.
     pub notes: Vec<String>,
 }
 
 impl Chapter {
-    /// The same in Markdown.
+    /// The chapter in Markdown.
     pub fn markdown(&self) -> String {
         let mut text = format!("## {}\n\n{}\n", self.name, self.work);
         for table in &self.tables {
@@ -131,7 +131,7 @@ pub fn summary(chapters: &[Chapter]) -> Table {
     table
 }
 
-/// Writes the results, beside earlier ones of the same day; where they are.
+/// Writes the results, beside earlier ones of the same day. Returns their path.
 ///
 /// # Errors
 ///
@@ -160,7 +160,7 @@ pub fn write(options: &Run, chapters: &[Chapter]) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// What the figures hold for.
+/// The conditions of the measurements: machine, versions and settings.
 fn machine(options: &Run, day: &str) -> String {
     let said = |program: &str, args: &[&str]| {
         let output = Command::new(program).args(args).current_dir(root()).output().ok()?;
@@ -177,7 +177,7 @@ fn machine(options: &Run, day: &str) -> String {
     let changed = said("git", &["status", "--porcelain", "--untracked-files=no"]).is_some_and(|text| !text.is_empty());
     format!(
         "{day}; {}, {cores} processors; Linux {}; {}; distwasm {}{}, release build.\n\n\
-         Medians of {} runs, which took turns with those of the references after one that did not count. CPU is user and \
+         Medians of {} runs, which took turns with those of the references after a warm-up run. CPU is user and \
          system time of all processes together. Peak memory is resident memory at its highest in any run. Inputs and \
          outputs were on {}.{}",
         or_unknown(processor),

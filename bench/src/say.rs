@@ -1,12 +1,12 @@
-//! Where this program talks: results to stdout, all else to stderr.
+//! The output of this program: results to stdout, everything else to stderr.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is a program for the terminal")]
 
-/// Says a result.
+/// Prints a result.
 pub fn result(text: &str) {
     println!("{text}");
 }
 
-/// Says what is going on.
+/// Prints progress.
 pub fn note(text: &str) {
     eprintln!("{text}");
 }

@@ -40,15 +40,15 @@ pub(crate) enum What {
     Ready,
     /// It cannot initialise the program.
     Unfit(Failure),
-    /// It cannot load the compiled program; why, in words.
+    /// It cannot load the compiled program. Holds the reason as text.
     Unloadable(String),
-    /// A long answer begins to arrive; whether it must wait for room.
+    /// A long answer begins to arrive. `waits` says whether it must wait for room.
     AnswerBegun {
         waits: bool,
     },
     /// Answers to the first units in its pipe, in order.
     Answered(Vec<Answer>),
-    /// It ended; how, in words.
+    /// It ended. Holds a description of how.
     Gone(String),
 }
 
@@ -59,7 +59,7 @@ pub(crate) enum Answer {
     Failure(Failure),
 }
 
-/// A result, and the room that it takes among those that the duke may hold.
+/// A result, and the room that it takes of what the duke may hold.
 #[derive(Debug)]
 pub(crate) struct HeldResult {
     pub(crate) result: Payload,
@@ -77,7 +77,7 @@ impl Default for HeldRoom {
 }
 
 impl HeldRoom {
-    /// Waits until there is room. A result that is larger than all the room gets all of it.
+    /// Waits until there is room. A result larger than the whole room takes all of it.
     async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         // The semaphore is never closed.
         Arc::clone(&self.0).acquire_many_owned(permits(bytes)).await.ok()
@@ -158,7 +158,8 @@ impl Baron {
         else {
             return "the peasant has no pipes".to_owned();
         };
-        // Feeding may block while the peasant writes, and the other way round: all three pipes at once.
+        // Feeding may block until the peasant's output is read, and the other way round, so all three pipes run at
+        // once.
         let (_, (), words) =
             tokio::join!(feed(stdin, inputs, &self.kill), self.listen(stdout, &mut child), last_words(stderr));
         let ending = match child.wait().await {
@@ -169,11 +170,11 @@ impl Baron {
     }
 
     async fn tell(&self, what: What) {
-        // The reactor ends only after its barons; if it ended nevertheless, nobody wants to know.
+        // The reactor ends only after its barons. If it has ended nevertheless, the news is not needed.
         let _sent = self.news.send(News { baron: self.id, job: self.job, what }).await;
     }
 
-    /// Reads answers to the end of the pipe. Whatever goes wrong, the peasant is dead afterwards, or about to end.
+    /// Reads answers to the end of the pipe. If anything fails, the peasant is dead afterwards or about to end.
     async fn listen(&self, mut stdout: ChildStdout, child: &mut Child) {
         let read_all = async {
             let mut answers = Answers { stdout: &mut stdout, buffer: BytesMut::new(), shelf: Shelf::default() };
@@ -186,7 +187,7 @@ impl Baron {
             read = read_all => read.is_none(),
             () = self.kill.cancelled() => true,
         };
-        // Stop the feeding too, in case the peasant closed its stdout and reads on.
+        // Stops the feeding too, in case the peasant closed its stdout and keeps reading.
         self.kill.cancel();
         if killed && let Err(error) = child.start_kill() {
             debug!(baron = self.id.0, %error, "a peasant could not be killed");
@@ -194,7 +195,7 @@ impl Baron {
     }
 }
 
-/// Writes inputs as frames, all that have gathered at once, until there are no more to come.
+/// Writes inputs as frames, all gathered ones at once, until no more can come.
 async fn feed(mut stdin: ChildStdin, mut inputs: mpsc::Receiver<Input>, kill: &CancellationToken) -> Option<()> {
     let mut batch = Vec::new();
     loop {
@@ -210,7 +211,7 @@ async fn feed(mut stdin: ChildStdin, mut inputs: mpsc::Receiver<Input>, kill: &C
             frames.push(&input);
         }
         let mut frames = frames.finish();
-        // A peasant that ended closes its pipe; how it ended is seen elsewhere.
+        // A peasant that has ended has closed its pipe. `live` finds out how it ended.
         tokio::select! {
             written = stdin.write_all_buf(&mut frames) => written.ok()?,
             () = kill.cancelled() => return None,
@@ -218,8 +219,8 @@ async fn feed(mut stdin: ChildStdin, mut inputs: mpsc::Receiver<Input>, kill: &C
     }
 }
 
-/// What a peasant writes, put together into answers. `None` means that it cannot go on: the pipe broke, ended within
-/// an answer, or the peasant spoke out of turn.
+/// Assembles a peasant's output into answers. `None` means that it cannot go on: the pipe broke or ended within an
+/// answer, or the peasant spoke out of turn.
 struct Answers<'a> {
     stdout: &'a mut ChildStdout,
     buffer: BytesMut,
@@ -227,7 +228,7 @@ struct Answers<'a> {
 }
 
 impl Answers<'_> {
-    /// Reads the first frame: whether the peasant is ready to work.
+    /// Reads the first frame, which says whether the peasant is ready to work.
     async fn initialised(&mut self, baron: &Baron) -> Option<bool> {
         let Some(answer) = self.next(baron).await? else { return Some(false) };
         match answer {
@@ -244,7 +245,7 @@ impl Answers<'_> {
         }
     }
 
-    /// Reads at least one answer, and all that came with it; `false` at the end of the pipe.
+    /// Reads at least one answer and all that arrived with it. Returns `false` at the end of the pipe.
     async fn next_batch(&mut self, baron: &Baron) -> Option<bool> {
         let Some(first) = self.next(baron).await? else { return Some(false) };
         let mut batch = vec![first];
@@ -271,7 +272,7 @@ impl Answers<'_> {
         }
     }
 
-    /// A short answer that is in the buffer as a whole.
+    /// A short answer, if all of it is in the buffer.
     fn buffered(&mut self) -> Option<Answer> {
         let header = Header::parse(&self.buffer)?;
         if self.buffer.len() < header.frame_bytes() || is_long(header) {
@@ -307,7 +308,7 @@ impl Answers<'_> {
     }
 }
 
-/// Whether an answer takes room: it waits here until the king wants it. Failures are short, and go at once.
+/// Whether an answer takes room, because it waits here until the king asks for it. Failures are short and sent at once.
 fn is_long(header: Header) -> bool {
     header.body_bytes as u64 > RESULT_UNASKED_BYTES_MAX
         && !(header.is_failure && header.frame_bytes() <= FAILURE_FRAME_BYTES_MAX)
@@ -320,7 +321,7 @@ fn answer(header: Header, body: Payload, room: Option<OwnedSemaphorePermit>) -> 
     Answer::Result(HeldResult { result: body, _room: room })
 }
 
-/// What a peasant says on stderr before it ends. Guests do not write there.
+/// Reads what a peasant itself writes to stderr before it ends. Guests do not write there.
 async fn last_words(mut stderr: ChildStderr) -> String {
     let mut words = Vec::new();
     let first = (&mut stderr).take(PEASANT_STDERR_BYTES_MAX as u64).read_to_end(&mut words).await;

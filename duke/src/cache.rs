@@ -1,10 +1,10 @@
-//! What a duke keeps on disk from job to job: compiled programs, and shared directories beside them.
+//! The duke's cache on disk, kept from job to job: compiled programs, and shared directories beside them.
 //!
 //! A compiled program is trusted: peasants map it without a check. So the folder belongs to the duke's user alone, and
-//! whatever is in it gets its name only when it is whole. Several dukes may use one folder.
+//! each entry gets its final name only when it is complete. Several dukes may use one folder.
 //!
-//! A duke removes what was not used for long, and never files of a user: the folder carries a marker that only an empty
-//! folder or an unmarked cache gets, and only names that a duke gives are removed.
+//! A duke removes entries that were not used for long, and never a user's files: only an empty folder or an unmarked
+//! cache gets the marker, and only entries with names that dukes give are removed.
 
 use std::{
     ffi::OsString,
@@ -39,27 +39,27 @@ pub enum CacheError {
     Foreign { path: PathBuf, found: OsString },
 }
 
-/// Says whose the folder is: to us, and to programs that make backups (<https://bford.info/cachedir/>).
+/// Marks the folder as a cache, for dukes and for backup programs (<https://bford.info/cachedir/>).
 const MARKER: &str = "CACHEDIR.TAG";
 
 const MARKER_TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55
 # A cache of distwasm. Whatever is in this folder is made anew when it is missing; the oldest is removed.
 ";
 
-/// Directories that jobs share, in the folder.
+/// The subfolder of directories that jobs share.
 const SHARES: &str = "shares";
 
-/// What the names of programs with special code end in.
+/// The suffix of programs compiled with deterministic code.
 const DETERMINISTIC: &str = "-deterministic";
 
-/// What a program is compiled from, and what for.
+/// A program, and how it is compiled.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Recipe {
     /// The program.
     pub(crate) digest: Digest,
-    /// Whether the same unit is to give the same bytes everywhere, which takes other code.
+    /// Whether the same unit is to give the same bytes everywhere. That needs different code.
     pub(crate) deterministic: bool,
-    /// The export that must be there; empty when it is found from the program. The code is the same.
+    /// The export that must exist, or empty to find it from the program. It does not change the code.
     pub(crate) call: String,
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct Recipe {
 #[derive(Clone, Debug)]
 pub(crate) struct Cache {
     folder: PathBuf,
-    /// What tells the engine of this machine's peasant from others.
+    /// The fingerprint of the engine in this machine's peasant.
     engine: String,
 }
 
@@ -80,7 +80,7 @@ struct Entry {
 }
 
 impl Cache {
-    /// Uses a folder, which is made if need be.
+    /// Uses a folder, created if missing.
     pub(crate) fn open(folder: &Path, engine: String) -> Result<Cache, CacheError> {
         use std::os::unix::fs::{DirBuilderExt, MetadataExt};
         let cannot_make = |source| CacheError::Make { path: folder.to_owned(), source };
@@ -96,7 +96,7 @@ impl Cache {
         Ok(cache)
     }
 
-    /// Makes sure that nothing but a cache is in the folder.
+    /// Makes sure that the folder holds nothing but a cache.
     fn claim(&self) -> Result<(), CacheError> {
         let marker = self.folder.join(MARKER);
         let is_marker_size = |found: fs::Metadata| found.is_file() && found.len() == MARKER_TEXT.len() as u64;
@@ -123,7 +123,7 @@ impl Cache {
         files::replace(&marker, MARKER_TEXT.as_bytes()).map_err(cannot_make)
     }
 
-    /// The compiled program, if it is there.
+    /// The compiled program, if the cache has it.
     pub(crate) fn find(&self, recipe: &Recipe) -> Option<PathBuf> {
         let path = self.path(recipe);
         let is_program = fs::symlink_metadata(&path).is_ok_and(|found| found.is_file() && found.len() > 0);
@@ -132,13 +132,14 @@ impl Cache {
         Some(path)
     }
 
-    /// Where a compiled program is kept. Its name says the program, the engine, and whether its code is special.
+    /// Where a compiled program is kept. The name holds the program's digest, the engine, and whether it is
+    /// deterministic.
     pub(crate) fn path(&self, recipe: &Recipe) -> PathBuf {
         let special = if recipe.deterministic { DETERMINISTIC } else { "" };
         self.folder.join(format!("{}-{}{special}.cwasm", recipe.digest, self.engine))
     }
 
-    /// Where a program is compiled to before it is whole. Nobody else compiles to the same file.
+    /// Where a program is compiled to before it is complete. Nothing else compiles to the same file.
     pub(crate) fn unfinished_program(&self, digest: Digest) -> PathBuf {
         self.folder.join(format!("{digest}-{}.{}.tmp", self.engine, unique()))
     }
@@ -148,7 +149,7 @@ impl Cache {
         self.shares().join(digest.to_string())
     }
 
-    /// Where a shared directory is unpacked to before it is whole. Nobody else unpacks to the same folder.
+    /// Where a shared directory is unpacked to before it is complete. Nothing else unpacks to the same folder.
     pub(crate) fn unfinished_share(&self, digest: Digest) -> PathBuf {
         self.shares().join(format!("{digest}.{}.tmp", unique()))
     }
@@ -157,21 +158,22 @@ impl Cache {
         self.folder.join(SHARES)
     }
 
-    /// Forgets a compiled program that cannot be loaded.
+    /// Removes a compiled program that cannot be loaded.
     pub(crate) fn remove(&self, recipe: &Recipe) {
         let path = self.path(recipe);
         warn!(path = %path.display(), "a compiled program cannot be loaded; it will be compiled again");
-        // Somebody may have removed it, which would be the reason.
+        // It may already have been removed, which would explain why it cannot be loaded.
         let _removed = fs::remove_file(path);
     }
 
-    /// Removes what was used longest ago while there are too many bytes. A peasant that has a program mapped keeps it.
+    /// Removes the least recently used entries while the cache is too large. A peasant that has mapped a program keeps
+    /// it.
     pub(crate) fn evict(&self) {
         self.evict_to(CACHE_BYTES_MAX);
     }
 
-    /// The same for another bound. Directories that leases use stay, and do not count: otherwise they could leave no
-    /// room for the very programs that use them.
+    /// Removes the least recently used entries down to `bytes_max`. Directories that leases use stay and do not count:
+    /// otherwise they could leave no room for the very programs that use them.
     pub(crate) fn evict_to(&self, bytes_max: u64) {
         let entries = match self.entries() {
             Ok(entries) => entries,
@@ -183,20 +185,21 @@ impl Cache {
                 return;
             }
             let removed = if is_share { shares::remove_unused(&path) } else { fs::remove_file(&path).map(|()| true) };
-            // Another duke may have removed it, or may use it.
+            // Another duke may have removed it or may be using it.
             if removed.unwrap_or(false) {
-                debug!(path = %path.display(), "removed what was not used for long");
+                debug!(path = %path.display(), "removed an entry that was not used for long");
                 bytes -= freed;
             }
         }
     }
 
-    /// All that may be removed, what was used longest ago first. What another duke removes meanwhile is left out.
+    /// All entries that may be removed, least recently used first. Entries that another duke removes meanwhile are left
+    /// out.
     fn entries(&self) -> io::Result<Vec<Entry>> {
         let mut entries = Vec::new();
         for entry in fs::read_dir(&self.folder)?.flatten() {
             let (path, Ok(metadata)) = (entry.path(), entry.metadata()) else { continue };
-            // What is being compiled is not in use as far as anybody can see; it is left alone while it may be.
+            // A program that is being compiled carries no lock, so a recent unfinished file is left alone.
             let age = now().duration_since(metadata.modified()?).unwrap_or_default();
             let may_be_growing = path.extension().is_some_and(|end| end == "tmp") && age <= COMPILE_WITHIN;
             let is_own = entry.file_name().to_str().is_some_and(is_own_program);
@@ -210,7 +213,7 @@ impl Cache {
             if !is_own || shares::is_used(&path) {
                 continue;
             }
-            // What a duke that died left half unpacked goes first. One that is being unpacked is in use.
+            // A directory that a dead duke left half unpacked goes first. One that is being unpacked is locked.
             let is_unfinished = path.extension().is_some_and(|extension| extension == "tmp");
             let used = if is_unfinished { SystemTime::UNIX_EPOCH } else { metadata.modified()? };
             entries.push(Entry { bytes: shares::folder_bytes(&path), path, is_share: true, used });
@@ -220,7 +223,7 @@ impl Cache {
     }
 }
 
-/// Whether a duke gives such a name in the folder of a cache.
+/// Whether dukes give such a name to anything in a cache folder.
 fn is_cache_name(name: &str) -> bool {
     let is_seat = name.strip_prefix("seat-").is_some_and(|number| number.parse::<usize>().is_ok());
     // Another duke may be about to put its marker there.
@@ -228,7 +231,7 @@ fn is_cache_name(name: &str) -> bool {
     is_seat || is_marker || name == SHARES || is_own_program(name)
 }
 
-/// Whether a duke gives this name to a compiled program, finished or not.
+/// Whether dukes give such a name to a compiled program, finished or not.
 fn is_own_program(name: &str) -> bool {
     let Some((digest, rest)) = name.split_once('-') else { return false };
     let is_whole = rest.strip_suffix(".cwasm").is_some_and(|rest| {
@@ -238,7 +241,7 @@ fn is_own_program(name: &str) -> bool {
     is_digest(digest) && (is_whole || rest.ends_with(".tmp"))
 }
 
-/// Whether a duke gives this name to a shared directory, finished or not.
+/// Whether dukes give such a name to a shared directory, finished or not.
 fn is_own_share(name: &str) -> bool {
     let unfinished = name.split_once('.').filter(|(_, rest)| rest.ends_with("tmp"));
     is_digest(unfinished.map_or(name, |(digest, _)| digest))
@@ -248,9 +251,9 @@ fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
-/// Notes that something is used: its age decides what goes when the cache is full.
+/// Marks a file as used now: when the cache is full, the least recently used entries are removed.
 pub(crate) fn touch(file: &fs::File) {
-    // If its age cannot be told, it goes earlier.
+    // If the time cannot be set, the entry is removed earlier.
     let _touched = file.set_modified(now());
 }
 
@@ -259,7 +262,7 @@ fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// A word that no other duke has, and this one has once.
+/// A word that is unique among dukes and within this one.
 fn unique() -> String {
     static MADE: AtomicU64 = AtomicU64::new(0);
     format!("{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed))
@@ -278,13 +281,13 @@ mod tests {
     }
 
     #[test]
-    fn what_a_user_keeps_is_never_removed() {
+    fn files_of_a_user_are_never_removed() {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("cache");
         let cache = open(&folder).unwrap();
         let own = [cache.path(&recipe()), cache.unfinished_program(recipe().digest)];
         own.iter().for_each(|path| fs::write(path, "own").unwrap());
-        // A compiler that is at work now, and one that died long ago.
+        // A compiler that is running now, and one that died long ago.
         let growing = cache.unfinished_program(recipe().digest);
         fs::write(&growing, "own").unwrap();
         fs::File::options().append(true).open(&own[1]).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
@@ -292,7 +295,7 @@ mod tests {
         let foreign = ["thesis.cwasm", "notes.tmp", "shares/photos", "shares/ab.tmp"].map(|name| folder.join(name));
         foreign.iter().for_each(|path| fs::write(path, "foreign").unwrap());
         fs::create_dir(folder.join("shares/album")).unwrap();
-        // Our name, and nothing of ours.
+        // A name that a duke gives, on something that is not a duke's.
         std::os::unix::fs::symlink(place.path(), cache.share(Digest::of([b"x".as_slice()]))).unwrap();
         open(&folder).unwrap().evict_to(0);
         assert!(own.iter().all(|path| !path.exists()) && !cache.share(recipe().digest).exists());
@@ -302,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_in_use_for_something_else_is_not_taken() {
+    fn a_folder_that_is_used_for_something_else_is_not_taken() {
         for foreign in ["thesis.txt", "shares/photo", CACHE_OF_OTHERS] {
             let place = tempfile::tempdir().unwrap();
             let path = place.path().join(foreign);

@@ -1,4 +1,4 @@
-//! The duke's link to the king: his orders, checked, and the words that go back.
+//! The duke's link to the king: checked orders in one direction, words in the other.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,19 +31,19 @@ use tracing::{debug, info, warn};
 
 use crate::{seat::Seat, work::Input};
 
-/// What this duke offers.
+/// The machine that this duke offers.
 #[derive(Debug)]
 pub(crate) struct Machine {
     pub(crate) hostname: String,
     pub(crate) cpus: u32,
     pub(crate) ram_bytes: u64,
     pub(crate) labels: BTreeMap<String, String>,
-    /// Of this process.
+    /// Made up at random by this process.
     pub(crate) boot: u64,
     pub(crate) seat: Seat,
 }
 
-/// What the king orders.
+/// A checked order of the king.
 #[derive(Debug)]
 pub(crate) enum Told {
     Welcome,
@@ -93,7 +93,7 @@ pub(crate) enum LinkError {
     Broken(#[from] StreamError),
     #[error("the connection ended without a word")]
     Silent,
-    #[error("the king said nothing within {HELLO_WITHIN:?}; is it a king who listens there?")]
+    #[error("the king said nothing within {HELLO_WITHIN:?}; is it a king that listens there?")]
     NoWelcome,
     #[error("the king ended it: {0}")]
     Ended(String),
@@ -105,9 +105,9 @@ pub(crate) enum LinkError {
     Nonsense(&'static str),
 }
 
-/// What comes over the way to the king.
+/// Something that comes over the way to the king.
 pub(crate) enum Arrival {
-    /// Somebody answers: the duke is to say hello.
+    /// Connected: the duke is to say hello.
     Connected(King),
     /// The king's orders.
     Told(Vec<Told>),
@@ -122,12 +122,12 @@ type Dialing = Pin<Box<dyn Future<Output = Result<King, LinkError>> + Send>>;
 pub(crate) struct Way {
     address: KingAddress,
     backoff: Backoff,
-    /// Before he is tried next.
+    /// The delay before the next attempt to connect.
     wait: Duration,
     clock: Clock,
-    /// What was said of a king that cannot be reached.
+    /// Bounds how often the log says that the king cannot be reached.
     repeats: Repeats,
-    /// Links so far.
+    /// The number of links so far.
     links: u64,
     dialing: Option<Dialing>,
     link: Option<KingLink>,
@@ -143,13 +143,13 @@ struct KingLink {
 
 impl Drop for KingLink {
     fn drop(&mut self) {
-        // The king does not notice that nobody listens any more; he notices that nobody speaks any more.
+        // The king does not notice that its words are not read any more, but it notices that the duke's stream ends.
         self.outbox.close();
     }
 }
 
 impl Way {
-    /// A way that has not been tried.
+    /// A way on which no connection was attempted yet.
     pub(crate) fn new(address: KingAddress) -> Way {
         Way {
             address,
@@ -163,7 +163,7 @@ impl Way {
         }
     }
 
-    /// What happens next. Safe to drop while it waits.
+    /// Waits for the next arrival. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Arrival {
         loop {
             if let Some(link) = &mut self.link {
@@ -197,7 +197,7 @@ impl Way {
         }
     }
 
-    /// Says hello, and what the duke has from before. Words may follow at once.
+    /// Says hello, and names what the duke holds from before. Words may follow at once.
     pub(crate) fn greet(&mut self, king: King, machine: &Machine, holds: Vec<wire::HeldLease>) {
         self.links += 1;
         let (outbox, words) = Outbox::new();
@@ -220,31 +220,31 @@ impl Way {
         self.link = Some(KingLink { outbox, told, _listening: listening });
     }
 
-    /// The king took the duke: the next search for him begins anew.
+    /// The king accepted the duke, so retries after the next loss start from the shortest delay again.
     pub(crate) fn on_welcome(&mut self) {
         info!(king = %self.address, "serving the king");
         self.repeats.forget();
         self.backoff = Backoff::up_to(RETURN_BACKOFF_MAX);
     }
 
-    /// Nobody waits for this duke any more: it need not look for the king as often.
+    /// No job waits for this duke any more, so it need not try to reach the king as often.
     pub(crate) fn give_up_haste(&mut self) {
         self.backoff = Backoff::default();
     }
 
-    /// Tells the king something. Without a link it is lost: what matters is said again.
+    /// Tells the king something. Without a link the word is lost; whatever matters is said again on the next link.
     pub(crate) fn say(&self, word: Word) {
         self.say_with(word, Payload::default());
     }
 
-    /// The same with a payload.
+    /// Tells the king something with a payload. Without a link it is lost, as in `say`.
     pub(crate) fn say_with(&self, word: Word, payload: Payload) {
         if let Some(link) = &self.link {
             link.outbox.push_with(word, payload);
         }
     }
 
-    /// Does not send the results of these attempts, if nothing of them has gone.
+    /// Drops the results of these attempts from the outbox, unless a part of them has been sent.
     pub(crate) fn take_back(&self, attempts: &BTreeSet<AttemptId>) {
         let is_unwanted = |word: &DukeWord| match &word.word {
             Some(Word::AttemptEnded(ended)) => attempts.contains(&AttemptId(ended.attempt)),
@@ -255,14 +255,14 @@ impl Way {
         }
     }
 
-    /// Ends a link whose king says what cannot be, and tells him why.
+    /// Ends a link after an invalid order, and tells the king why.
     pub(crate) fn hang_up(&mut self, why: &LinkError) {
         self.say(Word::End(wire::End { reason: why.to_string(), come_back: false }));
         self.link = None;
     }
 
-    /// Says goodbye, and waits for the king to hear it, and all that was said before: he closes the stream. A king who
-    /// does not within this time notices that the link is gone.
+    /// Says goodbye, and waits until the king has heard it and all that was said before: it then closes the stream. A
+    /// king that does not close it within `patience` notices that the link is gone.
     pub(crate) async fn leave(&mut self, patience: Duration) {
         let Some(link) = &mut self.link else { return };
         link.outbox.push(Word::End(wire::End { reason: "the duke is leaving".to_owned(), come_back: false }));
@@ -272,7 +272,7 @@ impl Way {
     }
 }
 
-/// Opens the stream and passes on what the king says, until the link is gone or nobody listens.
+/// Opens the stream and passes the king's orders on, until the link is gone or the receiver is dropped.
 async fn listen(king: King, words: OutboxStream<DukeWord>, told: mpsc::Sender<Result<Vec<Told>, LinkError>>) {
     let welcomed = async {
         let mut orders = king.volunteer(words).await?;
@@ -280,13 +280,13 @@ async fn listen(king: King, words: OutboxStream<DukeWord>, told: mpsc::Sender<Re
         match words.next().and_then(|word| word.order) {
             Some(Order::Welcome(_)) => Ok((orders, words)),
             Some(Order::End(end)) => Err(LinkError::Ended(end.reason)),
-            _ => Err(LinkError::Nonsense("its first word is no welcome")),
+            _ => Err(LinkError::Nonsense("its first word is not a welcome")),
         }
     };
     let (mut orders, mut words) = match timeout(HELLO_WITHIN, welcomed).await.unwrap_or(Err(LinkError::NoWelcome)) {
         Ok(welcomed) => welcomed,
         Err(error) => {
-            // In all cases the duke may have gone on without this link.
+            // The duke may have dropped this link already.
             let _sent = told.send(Err(error)).await;
             return;
         }
@@ -343,7 +343,7 @@ fn check_order((word, payload): Arrived<DukeOrder>, names: &mut Shelf) -> Result
             input: Input {
                 unit: UnitNo(start.unit),
                 number: start.number,
-                // The message that it came in may be a hundred times larger.
+                // Copied out, because the message that it came in may be a hundred times larger.
                 name: names.keep_bytes(&start.name),
                 content: payload,
             },

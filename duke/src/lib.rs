@@ -1,7 +1,7 @@
-//! The duke: the supervisor of one machine. He keeps one baron for each peasant, compiles each program once, and works
+//! The duke: the supervisor of one machine. It keeps one baron for each peasant, compiles each program once, and works
 //! for one king.
 //!
-//! [`run`] is the whole duke. What he decides is decided by the pure [`roster`].
+//! [`run`] is the whole duke. The pure [`roster`] makes its decisions.
 
 mod baron;
 mod cache;
@@ -33,7 +33,7 @@ pub use rehearsal::{RehearsalError, rehearse};
 use seat::Seat;
 use spawn::Spawner;
 
-/// What a duke offers, and to whom.
+/// How a duke works: what it offers, and to which king.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where the king is.
@@ -50,11 +50,11 @@ pub struct Settings {
     pub peasant: PathBuf,
     /// The folder for compiled programs and shared directories.
     pub cache: PathBuf,
-    /// How long it goes on with what it has when the link to the king has broken.
+    /// How long it keeps its work when the link to the king has broken.
     pub grace: Duration,
 }
 
-/// Threads that work for as long as a duke does: the one that starts processes.
+/// Threads that a duke occupies for its whole life: the one that starts processes.
 pub const BLOCKING_THREADS: usize = 1;
 
 /// Why a duke cannot work.
@@ -71,8 +71,8 @@ pub enum DukeError {
     Hopeless(String),
 }
 
-/// Works for the king until `stop` says so: in peace, when what runs is done, or at once. A king that is not there, or
-/// goes, is waited for.
+/// Works for the king until `stop` ends it, gracefully after the running units or at once. Waits for a king that cannot
+/// be reached or goes away.
 ///
 /// # Errors
 ///
@@ -87,7 +87,7 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
         .await
         .map_err(|source| DukeError::Peasant { path: settings.peasant.clone(), source })?;
     let cache = Cache::open(&settings.cache, engine)?;
-    // For a king in the same process there is no other duke, and nobody takes this one's place.
+    // With a king in the same process this is the only duke, and no other takes its place.
     let is_alone = matches!(settings.king, KingAddress::Local(_));
     let seat = if is_alone { Seat::anywhere() } else { Seat::take(&settings.cache, &settings.hostname) };
     let machine = Machine {
@@ -112,10 +112,10 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
     Ok(())
 }
 
-/// Slots that can be promised: no more than there can be peasants.
+/// The number of slots to offer: no more than peasants can run.
 fn slots_that_fit(wanted: u32) -> u32 {
     let (fit, bound) = machine::peasants_that_fit(wanted);
-    // Whether there can be one at all is told by trying.
+    // Offers one slot in any case: only trying shows whether a peasant can run at all.
     let slots = fit.max(1);
     if let Some(bound) = bound {
         warn!("offering {slots} of {wanted} slots: this process has no room for more peasants within {bound}");

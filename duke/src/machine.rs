@@ -31,7 +31,7 @@ pub fn cpus() -> u32 {
     u32::try_from(cpus).unwrap_or(DUKE_CPUS_MAX).min(DUKE_CPUS_MAX)
 }
 
-/// Bytes of memory that this process may use: the machine's, or less where a cgroup limits it; `None` if nothing says.
+/// Bytes of memory that this process may use: the machine's, or less within a cgroup. `None` if it cannot be found out.
 pub fn memory_bytes() -> Option<u64> {
     let machine = meminfo_total(&fs::read_to_string("/proc/meminfo").unwrap_or_default()).or_else(sysinfo_total);
     let groups = allowance::cgroup_limits("memory", "memory.max", "memory.limit_in_bytes");
@@ -40,7 +40,7 @@ pub fn memory_bytes() -> Option<u64> {
     known.min()
 }
 
-/// Memory of guests by default: half of the machine's.
+/// The memory for guests by default: half of the machine's.
 pub fn guest_memory_bytes(cpus: u32) -> u64 {
     memory_bytes().map_or_else(
         || {
@@ -53,8 +53,8 @@ pub fn guest_memory_bytes(cpus: u32) -> u64 {
     )
 }
 
-/// How many peasants can run beside what this process itself needs, at most `wanted`; and what bounds them, if that is
-/// less.
+/// How many peasants, at most `wanted`, fit beside what this process itself needs. If fewer than `wanted` fit, names
+/// the limit.
 pub fn peasants_that_fit(wanted: u32) -> (u32, Option<&'static str>) {
     let fit = |left: Option<u64>, own: u64, each: u64| {
         left.map_or(u32::MAX, |left| u32::try_from(left.saturating_sub(own) / each).unwrap_or(u32::MAX))
@@ -75,13 +75,13 @@ fn meminfo_total(text: &str) -> Option<u64> {
     kib.checked_mul(1 << 10)
 }
 
-/// What the kernel says where `/proc` is hidden.
+/// The memory that the kernel reports where `/proc` is hidden.
 fn sysinfo_total() -> Option<u64> {
     let info = rustix::system::sysinfo();
     info.totalram.checked_mul(u64::from(info.mem_unit))
 }
 
-/// What tells this machine, since it was switched on, from every other; empty where the system does not say.
+/// An id of this machine's current boot, unique among machines. Empty where the system has none.
 pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
 }
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_known_is_not_made_up() {
+    fn an_unknown_amount_of_memory_is_not_made_up() {
         assert_eq!(meminfo_total("MemFree: 1 kB\nMemTotal:       24576 kB\n"), Some(24 << 20));
         for text in ["", "MemTotal:", "MemTotal: x kB", "MemTotal: 1 MB", "MemTotal: 18446744073709551615 kB"] {
             assert_eq!(meminfo_total(text), None, "{text}");

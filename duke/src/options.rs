@@ -1,4 +1,4 @@
-//! The duke's command line: what was typed, and what holds.
+//! The duke's command line: the flags as typed, and the settings that follow from them.
 
 use std::{collections::BTreeMap, env, path::PathBuf, time::Duration};
 
@@ -15,10 +15,10 @@ use tracing::info;
 
 use crate::{Settings, machine};
 
-/// Offers this machine's processors to a distwasm king, and runs peasants for him.
+/// Offers this machine's processors to a distwasm king, and runs peasants for it.
 ///
-/// May be started before the king; it keeps trying. Ctrl-C, SIGTERM or SIGHUP: takes nothing new, and ends when what it runs is
-/// done; a second one ends it at once.
+/// May be started before the king; it keeps trying. On Ctrl-C, SIGTERM or SIGHUP it takes no new units, and ends when
+/// its running units are done. A second one ends it at once.
 #[derive(Debug, Parser)]
 #[command(name = "duke", version, args_override_self = true)]
 pub struct Options {
@@ -50,15 +50,15 @@ pub struct Options {
     #[arg(long, value_name = "DIR", env = "DISTWASM_CACHE")]
     pub cache: Option<PathBuf>,
 
-    /// When told to end: how long what runs may take to end, such as 60s or 10min; it runs again elsewhere otherwise
+    /// Graceful shutdown: how long running units may take to end, such as 60s or 10min; later ones run again elsewhere
     #[arg(long, value_name = "DURATION", default_value = "60s", env = "DISTWASM_DRAIN", value_parser = flags::duration)]
     pub drain: Duration,
 
-    /// When the connection to the king breaks: how long to go on with what there is, such as 30s
+    /// When the connection to the king breaks: how long to keep running units and finished results, such as 30s
     #[arg(long, value_name = "DURATION", default_value = "30s", env = "DISTWASM_GRACE", value_parser = flags::duration)]
     pub grace: Duration,
 
-    /// How log lines look; RUST_LOG says which there are
+    /// Format of log lines; RUST_LOG selects which are written
     #[arg(long, value_enum, default_value_t, env = "DISTWASM_LOG_FORMAT")]
     pub log_format: LogFormat,
 }
@@ -78,7 +78,7 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
 }
 
 impl Options {
-    /// What holds, with defaults for what was not said.
+    /// The settings, with defaults for flags that were not given.
     pub fn settings(self) -> Settings {
         let offer = Offer { cpus: self.num_cpus, ram_mb: self.ram_limit };
         Settings {
@@ -90,7 +90,7 @@ impl Options {
     }
 }
 
-/// How much of a machine a user offers, where the user says so.
+/// How much of a machine a user offers. `None` takes the default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Offer {
     /// Peasants at a time.
@@ -100,7 +100,7 @@ pub struct Offer {
 }
 
 impl Settings {
-    /// What a duke on this machine offers, with defaults for what was not said.
+    /// The settings of a duke on this machine, with defaults for what was not given.
     pub fn of_this_machine(
         king: KingAddress,
         offer: Offer,
@@ -122,8 +122,8 @@ impl Settings {
     }
 }
 
-/// `peasant` beside this program, else in PATH. Looked for here, because processes are started without an environment.
-/// The name alone if there is none, for the error message.
+/// `peasant` beside this program, else in PATH. It is looked up here because processes are started without an
+/// environment. Returns the bare name if it is not found, for the error message.
 pub fn find_peasant() -> PathBuf {
     let is_program = |path: &PathBuf| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
     let beside = env::current_exe().ok().and_then(|program| Some(program.parent()?.to_owned()));

@@ -29,12 +29,12 @@ use crate::{
 pub(crate) enum CompileError {
     /// The program cannot run anywhere.
     Unfit(Failure),
-    /// This machine lacks something; in words.
+    /// This machine lacks something. Holds the reason as text.
     Trouble(String),
 }
 
 impl Cache {
-    /// Compiles a program, and gives the file that it was compiled to.
+    /// Compiles a program, and returns the compiled file.
     pub(crate) async fn compile(
         &self,
         recipe: &Recipe,
@@ -49,19 +49,19 @@ impl Cache {
             keep.map_err(|error| CompileError::Trouble(format!("{} cannot be written: {error}", path.display())))
         });
         if let Err(error) = kept {
-            // There may be no such file.
+            // The file may not exist.
             let _removed = fs::remove_file(&unfinished);
             return Err(error);
         }
         info!(program = %recipe.digest, recipe.deterministic, "compiled a program");
         let cache = self.clone();
-        // The cache is looked through on a thread of its own. If that fails there is too much in it for a while.
+        // Eviction runs on a thread of its own. If it fails, the cache is too large for a while.
         let _evicted = tokio::task::spawn_blocking(move || cache.evict()).await;
         Ok(path)
     }
 }
 
-/// What tells the engine of this peasant from others; fails if the peasant does not work at all.
+/// The fingerprint of the peasant's engine. Fails if the peasant does not work at all.
 pub(crate) async fn fingerprint(spawner: &Spawner) -> Result<String, FingerprintError> {
     let child = spawner.spawn(vec!["fingerprint".into()]).await?;
     let output = timeout(COMPILE_WITHIN, child.wait_with_output()).await.map_err(|_| FingerprintError::Slow)??;
@@ -120,7 +120,7 @@ async fn run_compiler(args: Vec<OsString>, program: Payload, spawner: Spawner) -
     let work = async {
         let feed = async {
             for chunk in program.chunks() {
-                // A compiler that ends early says why.
+                // A compiler that ends early says why on stderr.
                 if stdin.write_all(chunk).await.is_err() {
                     break;
                 }
@@ -143,7 +143,7 @@ async fn run_compiler(args: Vec<OsString>, program: Payload, spawner: Spawner) -
         Some(0) => Ok(()),
         Some(UNFIT) if !said.is_empty() => Err(unfit(said)),
         Some(_) => Err(trouble(format!("the compiler failed: {}; it said: {said}", describe(status)))),
-        // A limit of the child, most likely: what breaks one compiler breaks the next.
+        // Most likely the child hit a limit. The next compiler would hit it, too.
         None => Err(unfit(format!("the compiler did not finish: {}", describe(status)))),
     }
 }
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_compiler_is_told_what_the_program_is_for() {
+    fn the_compiler_is_told_how_the_program_is_called() {
         let digest = Digest::of([b"".as_slice()]);
         let told = |call: &str, deterministic| {
             let recipe = Recipe { digest, deterministic, call: call.to_owned() };

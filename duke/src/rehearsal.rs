@@ -1,4 +1,5 @@
-//! Tries, without a king and without a unit, whether a program runs on this machine: what a job does before its first unit.
+//! Tries whether a program runs on this machine, without a king and without a unit: does what a job does before its
+//! first unit.
 
 use std::sync::Arc;
 
@@ -34,12 +35,12 @@ pub enum RehearsalError {
     Impossible(String),
 }
 
-/// Compiles a program, unless that was done before, and has a peasant initialise it as it is to be called, with so much
-/// memory.
+/// Compiles a program, unless the cache has it, and lets a peasant initialise it with these settings and
+/// `memory_bytes` of memory.
 ///
 /// # Errors
 ///
-/// When it would not run, or that cannot be found out here.
+/// When the program would not run, or this machine cannot find out.
 pub async fn rehearse(
     settings: &Settings,
     program: Payload,
@@ -79,7 +80,7 @@ pub async fn rehearse(
     initialise(work, spawner).await
 }
 
-/// Starts a peasant, waits until it is ready or says why not, and ends it.
+/// Starts a peasant, waits until it is ready or says why it is not, and ends it.
 async fn initialise(work: Work, spawner: Spawner) -> Result<(), RehearsalError> {
     let (news, mut said) = mpsc::channel(1);
     let (handle, life) = baron::hire(BaronId(0), JobId(0), work, spawner, HeldRoom::default(), news);

@@ -1,5 +1,5 @@
-//! A duke's place on its machine. Whoever takes a place is known to have come after the one who had it before, so that a
-//! king need not wait for a process that is no more. Several dukes on one machine have a place each.
+//! A duke's place on its machine. A duke that takes a place is known to replace the one that had it before, so that a
+//! king need not wait for a process that has ended. Several dukes on one machine have a place each.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -12,17 +12,17 @@ use tracing::debug;
 
 use crate::machine;
 
-/// A place that nobody else has as long as this is kept.
+/// A place, held exclusively as long as this value lives.
 #[derive(Debug)]
 pub(crate) struct Seat {
-    /// What no other place of any machine has.
+    /// Unique among all places of all machines.
     pub(crate) number: u64,
     _lock: Option<File>,
 }
 
 impl Seat {
-    /// The first place that is free, by files in this folder. Without one that can be taken the duke has a place that
-    /// nobody had before.
+    /// Takes the first free place, by files in this folder. If none can be taken, the duke gets a place that no duke
+    /// had before.
     pub(crate) fn take(folder: &Path, hostname: &str) -> Seat {
         for number in 0..SEATS_MAX {
             match take(&folder.join(format!("seat-{number}"))) {
@@ -37,13 +37,13 @@ impl Seat {
         Seat::anywhere()
     }
 
-    /// A place that nobody had before.
+    /// A place that no duke had before.
     pub(crate) fn anywhere() -> Seat {
         Seat { number: fastrand::u64(..), _lock: None }
     }
 }
 
-/// What makes the place one of its own; nothing if somebody has it.
+/// The secret that makes the place unique, and the lock. `None` if another duke has the place.
 fn take(path: &Path) -> io::Result<Option<(Vec<u8>, File)>> {
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
     match file.try_lock() {
@@ -60,7 +60,7 @@ fn take(path: &Path) -> io::Result<Option<(Vec<u8>, File)>> {
     Ok(Some((secret, file)))
 }
 
-/// A folder may be copied to another machine or container, or be seen by several.
+/// Takes in the machine, because a folder may be copied to another machine or container, or be seen by several.
 fn number_of(secret: &[u8], hostname: &str) -> u64 {
     let digest = Digest::of([secret, machine::boot_id().as_bytes(), hostname.as_bytes()]).to_wire();
     digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))

@@ -1,10 +1,10 @@
 //! Shared directories: each unpacked once for the machine, and kept in the cache.
 //!
-//! Archives come from the network. One that is not what the queen's packing makes (plain files and folders, each folder
-//! before what is in it) is refused as a whole: nothing of it is ever used, and nothing is written elsewhere.
+//! Archives come from the network. Only what a queen packs is accepted: plain files and folders, each folder before its
+//! contents. Any other archive is refused as a whole: nothing of it is ever used, and nothing is written elsewhere.
 //!
-//! Whoever uses a directory holds a lock on it, which the kernel takes back when its process ends. A directory that is
-//! locked is not removed, by whatever duke.
+//! A process that uses a directory holds a lock on it, which the kernel releases when the process ends. No duke removes
+//! a locked directory.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
@@ -37,26 +37,26 @@ pub(crate) enum UnpackError {
     Read(#[source] io::Error),
     #[error("the archive of a shared directory has more than {SHARE_ENTRIES_MAX} entries")]
     TooMany,
-    #[error("the archive of a shared directory has {name:?}, which is no plain file or folder inside it")]
+    #[error("the archive of a shared directory has {name:?}, which is not a plain file or folder inside it")]
     Odd { name: String },
-    #[error("the shared directory {} was removed while it was put there", .path.display())]
+    #[error("the shared directory {} was removed while it was being put in place", .path.display())]
     Removed { path: PathBuf },
 }
 
 impl SharedFolder {
-    /// Where it is.
+    /// Its path.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Keeps a directory from being removed; `None` if there is none, or it is about to be removed.
+    /// Locks a directory against removal. `None` if it does not exist or is about to be removed.
     fn hold(path: PathBuf) -> Option<SharedFolder> {
         let file = File::open(&path).ok()?;
-        // Where there are no locks at all nothing is ever removed.
+        // On a file system without locks, nothing is ever removed.
         if let Err(TryLockError::WouldBlock) = file.try_lock_shared() {
             return None;
         }
-        // It may have been removed after it was opened, and before it was locked.
+        // It may have been removed between opening and locking.
         let (held, there) = (file.metadata().ok()?, fs::symlink_metadata(&path).ok()?);
         let is_there = (held.dev(), held.ino()) == (there.dev(), there.ino());
         (is_there && there.is_dir()).then_some(SharedFolder { path, _lock: file })
@@ -64,20 +64,20 @@ impl SharedFolder {
 }
 
 impl Cache {
-    /// The directory of this archive, if it is there.
+    /// The directory of this archive, if the cache has it.
     pub(crate) fn find_share(&self, digest: Digest) -> Option<Arc<SharedFolder>> {
         let folder = SharedFolder::hold(self.share(digest))?;
         touch(&folder._lock);
         Some(Arc::new(folder))
     }
 
-    /// Unpacks an archive, and gives its directory.
+    /// Unpacks an archive, and returns its directory.
     pub(crate) fn keep_share(&self, digest: Digest, archive: &Payload) -> Result<Arc<SharedFolder>, UnpackError> {
         let (path, unfinished) = (self.share(digest), self.unfinished_share(digest));
         let kept = unpack(archive, &unfinished).and_then(|lock| {
             match fs::rename(&unfinished, &path) {
                 Ok(()) => info!(share = %digest, "unpacked a shared directory"),
-                // Another duke may have been faster; what it has is the same.
+                // Another duke may have been faster; its directory has the same content.
                 Err(_) if path.is_dir() => {}
                 Err(source) => return Err(UnpackError::Write { path: path.clone(), source }),
             }
@@ -85,14 +85,14 @@ impl Cache {
             drop(lock);
             found.ok_or(UnpackError::Removed { path })
         });
-        // There is no such folder any more if all is well.
+        // After a success this folder does not exist any more.
         let _removed = fs::remove_dir_all(&unfinished);
         self.evict();
         kept
     }
 }
 
-/// Unpacks an archive into a folder that is made for it. The folder counts as used until the lock is dropped.
+/// Unpacks an archive into a new folder. The folder counts as used until the lock is dropped.
 fn unpack(archive: &Payload, folder: &Path) -> Result<File, UnpackError> {
     let cannot_write = |path: &Path| {
         let path = path.to_owned();
@@ -101,7 +101,7 @@ fn unpack(archive: &Payload, folder: &Path) -> Result<File, UnpackError> {
     let make_folder = |path: &Path| DirBuilder::new().mode(0o755).create(path).map_err(cannot_write(path));
     make_folder(folder)?;
     let lock = File::open(folder).map_err(cannot_write(folder))?;
-    // Where there are no locks nothing is ever removed.
+    // On a file system without locks, nothing is ever removed.
     let _locked = lock.try_lock_shared();
     let mut archive = Archive::new(archive.reader());
     for (count, entry) in archive.entries().map_err(UnpackError::Read)?.enumerate() {
@@ -117,7 +117,7 @@ fn unpack(archive: &Payload, folder: &Path) -> Result<File, UnpackError> {
             EntryType::Regular => {
                 drop(name);
                 let mut file = OpenOptions::new();
-                // Only a name that is new: nothing that is there is written over, whatever it leads to.
+                // Only a new name: an existing entry is never overwritten or followed.
                 let file = file.write(true).create_new(true).mode(0o444).open(&path);
                 let mut file = file.map_err(cannot_write(&path))?;
                 let bytes = entry.size();
@@ -133,32 +133,32 @@ fn unpack(archive: &Payload, folder: &Path) -> Result<File, UnpackError> {
     Ok(lock)
 }
 
-/// A path that stays where it begins.
+/// The path, if it cannot lead out of its folder.
 fn plain(name: &[u8]) -> Option<&Path> {
     let path = Path::new(std::str::from_utf8(name).ok()?);
     let is_plain = path.components().all(|part| matches!(part, Component::Normal(_)));
     (is_plain && path.components().next().is_some()).then_some(path)
 }
 
-/// Whether somebody uses a directory, or it cannot be told.
+/// Whether a process uses a directory, or its lock cannot be checked.
 pub(crate) fn is_used(path: &Path) -> bool {
     File::open(path).is_ok_and(|folder| folder.try_lock().is_err())
 }
 
-/// Removes a directory that nobody uses; says whether it did.
+/// Removes a directory that no process uses. Returns whether it did.
 pub(crate) fn remove_unused(path: &Path) -> io::Result<bool> {
     let folder = File::open(path)?;
     if folder.try_lock().is_err() {
         return Ok(false);
     }
-    // Who opened it meanwhile sees that it has no such name any more.
+    // A duke that opened it meanwhile sees that it does not have this name any more.
     let removed = path.with_extension("removed.tmp");
     fs::rename(path, &removed)?;
     fs::remove_dir_all(&removed)?;
     Ok(true)
 }
 
-/// What a directory takes on disk, about. What cannot be looked at counts as nothing.
+/// The approximate size of a directory on disk. Entries that cannot be read count as nothing.
 pub(crate) fn folder_bytes(path: &Path) -> u64 {
     const ENTRY_BYTES: u64 = 512;
     let mut bytes = ENTRY_BYTES;
@@ -185,7 +185,7 @@ mod tests {
 
     use super::*;
 
-    /// An archive of these entries, as a liar could make it: names are not looked at.
+    /// An archive of these entries, as a liar could make it: names are not checked.
     fn archive(entries: &[(EntryType, &str, &str)]) -> Payload {
         let mut builder = Builder::new(Vec::new());
         for (kind, name, content) in entries {
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_use_is_not_removed() {
+    fn a_directory_in_use_is_not_removed() {
         let (_folder, cache) = cache();
         let good = archive(&GOOD);
         let digest = digest_of(&good);

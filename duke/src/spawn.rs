@@ -39,7 +39,7 @@ pub(crate) struct SpawnError {
     source: io::Error,
 }
 
-/// Requests that may wait for the spawning thread; more make their barons wait.
+/// How many requests may wait for the spawning thread. With more, their barons wait.
 const REQUESTS: usize = 16;
 
 impl Spawner {
@@ -51,7 +51,7 @@ impl Spawner {
         std::thread::Builder::new().name("spawner".to_owned()).spawn(move || {
             let _inside = runtime.enter();
             while let Some(Request { args, answer }) = waiting.blocking_recv() {
-                // A baron that was dropped does not want its child any more; dropping the child kills it.
+                // If the baron was dropped, the child is dropped here, which kills it.
                 let _sent = answer.send(spawn(&program, &args));
             }
         })?;
@@ -81,10 +81,10 @@ fn spawn(program: &Path, args: &[OsString]) -> io::Result<Child> {
     Ok(child)
 }
 
-/// Lets a pipe hold more, so that a large unit takes fewer turns of its reader and its writer.
+/// Enlarges a pipe's buffer, so that a large unit takes fewer turns of reader and writer.
 #[cfg(target_os = "linux")]
 fn enlarge(pipe: Option<&impl std::os::fd::AsFd>) {
-    // The system bounds what all pipes of a user hold; beyond that they stay as they are.
+    // The system bounds the total of a user's pipe buffers. Beyond it the pipe keeps its size.
     let _enlarged = pipe.map(|pipe| rustix::pipe::fcntl_setpipe_size(pipe, PIPE_BUFFER_BYTES));
 }
 
@@ -112,7 +112,7 @@ fn confine(command: &mut Command) {
 #[cfg(not(target_os = "linux"))]
 fn confine(_command: &mut Command) {}
 
-/// Lets no descriptor from `first` on reach the program that is executed next.
+/// Keeps all descriptors from `first` on from reaching the program that is executed next.
 #[cfg(target_os = "linux")]
 fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
     // SAFETY: the call takes three integers and touches only the flags of open descriptors.

@@ -1,5 +1,5 @@
-//! What jobs need before a peasant can be started: a compiled program and shared directories. Each is fetched and made
-//! once at a time, however many jobs need it.
+//! The supplies of jobs, needed before a peasant can be started: compiled programs and shared directories. Each is
+//! fetched and made once at a time, even if several jobs need it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,14 +32,14 @@ impl Supply {
 #[derive(Clone, Debug)]
 pub(crate) enum Made {
     Program(PathBuf),
-    /// It stays there as long as this is kept.
+    /// The directory stays on disk as long as this value lives.
     Share(Arc<SharedFolder>),
 }
 
-/// How it stands with all that a job needs.
+/// Whether all supplies of a job are there.
 #[derive(Debug)]
 pub(crate) enum Stock {
-    /// Everything is there, in the order in which it was asked for.
+    /// Everything is there, in the order of the request.
     Complete(Vec<Made>),
     /// The program cannot run anywhere.
     Unfit(Failure),
@@ -51,7 +51,7 @@ pub(crate) enum Stock {
 #[derive(Debug, Default)]
 pub(crate) struct Supplies {
     states: BTreeMap<Supply, State>,
-    /// Blobs that the king was asked for and that have not come, with what is to be made from them.
+    /// Blobs that the king was asked for and that have not come, with the supplies to make from them.
     wanted: BTreeMap<Digest, BTreeSet<Supply>>,
 }
 
@@ -64,8 +64,8 @@ enum State {
 }
 
 impl Supplies {
-    /// A job needs this. What `find` finds is taken; otherwise gives the blob that the king is to be asked for, if he
-    /// was not asked before.
+    /// A job needs this supply. Takes what `find` finds; otherwise returns the blob to ask the king for, unless it was
+    /// already asked for.
     #[must_use]
     pub(crate) fn need(&mut self, job: JobId, supply: &Supply, find: impl FnOnce() -> Option<Made>) -> Option<Digest> {
         match self.states.get_mut(supply) {
@@ -91,7 +91,7 @@ impl Supplies {
         self.wanted.keys().copied()
     }
 
-    /// How it stands with these.
+    /// Whether these supplies are there.
     pub(crate) fn stock(&self, supplies: &[Supply]) -> Stock {
         let mut made = Vec::with_capacity(supplies.len());
         for supply in supplies {
@@ -104,22 +104,22 @@ impl Supplies {
         if made.len() == supplies.len() { Stock::Complete(made) } else { Stock::Incomplete }
     }
 
-    /// A blob came: what is to be made from it. Nothing, if all jobs that wanted it are over.
+    /// A blob came: returns the supplies to make from it. There are none if all jobs that wanted it are over.
     pub(crate) fn on_blob_arrived(&mut self, digest: Digest) -> BTreeSet<Supply> {
         self.wanted.remove(&digest).unwrap_or_default()
     }
 
-    /// A supply was made, or found to be unfit; gives the jobs that waited for it.
+    /// A supply was made, or found to be unfit. Returns the jobs that waited for it.
     pub(crate) fn on_made(&mut self, supply: Supply, made: Result<Made, Failure>) -> BTreeSet<JobId> {
         let jobs = self.take_waiting(&supply);
-        // If their jobs are over, nobody needs it here; it is on disk.
+        // If their jobs are over, it is not needed in memory; it stays on disk.
         if !jobs.is_empty() {
             self.states.insert(supply, made.map_or_else(State::Unfit, State::Ready));
         }
         jobs
     }
 
-    /// A supply cannot be made on this machine for now; gives the jobs that waited for it.
+    /// A supply cannot be made on this machine for now. Returns the jobs that waited for it.
     pub(crate) fn on_trouble(&mut self, supply: &Supply) -> BTreeSet<JobId> {
         self.take_waiting(supply)
     }
@@ -127,13 +127,13 @@ impl Supplies {
     fn take_waiting(&mut self, supply: &Supply) -> BTreeSet<JobId> {
         match self.states.remove(supply) {
             Some(State::Coming(jobs)) => jobs,
-            // Only what is coming is made.
+            // Only a coming supply is made.
             Some(State::Ready(_) | State::Unfit(_)) | None => BTreeSet::new(),
         }
     }
 
-    /// A job is over: nothing comes for it any more. The king may have forgotten its blobs before he was asked for
-    /// them, and whoever needs them next must ask again.
+    /// A job is over: no supply comes for it any more. The king may forget its blobs before it handles the request for
+    /// them, so the next job that needs them must ask again.
     pub(crate) fn cancel(&mut self, job: JobId) {
         for state in self.states.values_mut() {
             if let State::Coming(jobs) = state {
@@ -153,14 +153,14 @@ impl Supplies {
         });
     }
 
-    /// Something that was ready is not there any more, or cannot be used.
+    /// A supply that was ready does not exist any more, or cannot be used.
     pub(crate) fn spoil(&mut self, supply: &Supply) {
         if matches!(self.states.get(supply), Some(State::Ready(_))) {
             self.states.remove(supply);
         }
     }
 
-    /// Lets go of what is not needed any more.
+    /// Drops supplies that are not needed any more.
     pub(crate) fn keep(&mut self, is_needed: impl Fn(&Supply) -> bool) {
         self.states.retain(|supply, state| matches!(state, State::Coming(_)) || is_needed(supply));
     }
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_jobs_need_is_fetched_once() {
+    fn a_supply_of_two_jobs_is_fetched_once() {
         let mut supplies = Supplies::default();
         let (p, s) = (program("p", ""), Supply::Share(digest("s")));
         assert_eq!(supplies.need(ONE, &p, || None), Some(digest("p")));
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn trouble_is_not_for_ever() {
+    fn a_supply_is_tried_again_after_trouble() {
         let mut supplies = Supplies::default();
         let p = program("p", "");
         assert!(supplies.need(ONE, &p, || None).is_some());
@@ -239,11 +239,11 @@ mod tests {
         assert_eq!(supplies.on_blob_arrived(digest("p")).len(), 0, "it may come twice then");
         supplies.cancel(TWO);
         assert_eq!(supplies.on_made(p.clone(), Ok(made())).len(), 0);
-        assert!(!is_complete(&supplies.stock(&[p])), "nobody keeps what nobody needs");
+        assert!(!is_complete(&supplies.stock(&[p])), "a supply that no job needs is not kept");
     }
 
     #[test]
-    fn what_nobody_needs_is_let_go() {
+    fn supplies_that_no_job_needs_are_dropped() {
         let mut supplies = Supplies::default();
         let (p, s) = (program("p", ""), Supply::Share(digest("s")));
         for supply in [&p, &s] {

@@ -1,4 +1,4 @@
-//! What a baron gives its peasant: the command line, and each unit as frames.
+//! What a baron passes to its peasant: the command line, and each unit as frames.
 
 use std::{ffi::OsString, path::PathBuf, sync::Arc};
 
@@ -14,39 +14,39 @@ use distwasm_proto::{
 
 use crate::shares::SharedFolder;
 
-/// What a peasant is started with.
+/// The settings that a peasant is started with.
 #[derive(Clone, Debug)]
 pub(crate) struct Work {
     /// The compiled program in the duke's cache.
     pub(crate) compiled: PathBuf,
-    /// What its guest may have of memory.
+    /// The memory of its guest, at most.
     pub(crate) memory_bytes: u64,
-    /// What its guests are given and how they are run.
+    /// How its guests are called, and what they are given.
     pub(crate) guest: Arc<GuestSettings>,
-    /// The directories that they share, in the order of the settings. They stay while they are here.
+    /// The shared directories, in the order of the settings. They stay on disk while they are held here.
     pub(crate) folders: Vec<Arc<SharedFolder>>,
 }
 
-/// One try of a unit, as a peasant gets it.
+/// One attempt of a unit, as a peasant gets it.
 #[derive(Clone, Debug)]
 pub(crate) struct Input {
     pub(crate) unit: UnitNo,
-    /// Which try it is; the first is 1.
+    /// The number of the attempt, from 1.
     pub(crate) number: u32,
-    /// What the queen calls the unit.
+    /// The unit's name, as the queen calls it.
     pub(crate) name: Bytes,
     pub(crate) content: Payload,
 }
 
 impl Input {
-    /// What it counts for in a pipe.
+    /// Its size in a pipe.
     pub(crate) fn bytes(&self) -> u64 {
         self.name.len() as u64 + self.content.bytes()
     }
 }
 
 impl Work {
-    /// The peasant's arguments. What a person chose stands behind `=`, so that it cannot be taken for a flag.
+    /// The peasant's arguments. A value that a person chose follows `=`, so that it cannot be taken for a flag.
     pub(crate) fn command_line(&self, job: JobId) -> Vec<OsString> {
         let guest = &self.guest;
         let mut args: Vec<OsString> = vec!["--compiled".into(), (&self.compiled).into()];
@@ -75,7 +75,8 @@ impl Work {
     }
 }
 
-/// Headers and bodies on their way into a pipe: short ones gathered, long ones as they lie, many with one system call.
+/// Headers and bodies on their way into a pipe: short ones are gathered, long ones are not copied, and many go with one
+/// system call.
 #[derive(Default)]
 pub(crate) struct Frames {
     chunks: Chunks,
@@ -83,11 +84,11 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    /// Appends what a peasant gets for a unit: what it is called before what it is.
+    /// Appends the frames of a unit: its description, and then its content.
     pub(crate) fn push(&mut self, input: &Input) {
         let Input { unit, number: attempt, ref name, ref content } = *input;
         Description { unit, attempt, name }.append(|part| self.gathered.extend_from_slice(part));
-        // The border refuses what does not fit a frame.
+        // The border refuses inputs that do not fit a frame.
         let body_bytes = usize::try_from(content.bytes()).unwrap_or(usize::MAX);
         self.gathered.extend_from_slice(&Header { body_bytes, is_failure: false }.encode());
         if body_bytes <= GATHERED_BYTES_MAX {
@@ -98,7 +99,7 @@ impl Frames {
         }
     }
 
-    /// What is to be written.
+    /// The bytes to write.
     pub(crate) fn finish(mut self) -> Chunks {
         self.chunks.push(self.gathered.freeze());
         self.chunks
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peasant_is_told_no_more_than_there_is_to_tell() {
+    fn settings_that_were_not_chosen_are_not_passed() {
         let args = vec!["--env=x".to_owned(), String::new()];
         let work = work(GuestSettings { args, ..GuestSettings::default() });
         let expected = "--compiled c.cwasm --memory-bytes 7 --job 3 --described -- --env=x ".split(' ');
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peasant_is_told_everything_that_was_chosen() {
+    fn all_settings_that_were_chosen_are_passed() {
         let work = work(GuestSettings {
             args: vec!["a".to_owned()],
             env: vec!["A=-1".to_owned(), "B=".to_owned()],

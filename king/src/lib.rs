@@ -28,7 +28,6 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     sync::mpsc,
-    task::JoinSet,
     time::timeout,
 };
 use tokio_stream::Stream;
@@ -93,15 +92,7 @@ where
 {
     let (shutdown, drains) = (stop.ends().clone(), stop.drains().clone());
     let (sender, inputs) = mpsc::channel(REACTOR_QUEUE);
-    // A task of its own: connections are accepted, pings answered and pages served while it is busy.
-    let mut reactor = JoinSet::new();
-    reactor.spawn(reactor::Reactor::new(Clock::start(), reign).run(inputs, stop));
-    let reactor = async {
-        if let Some(Err(error)) = reactor.join_next().await {
-            // Nothing aborts it, so it panicked.
-            std::panic::resume_unwind(error.into_panic());
-        }
-    };
+    let reactor = reactor::Reactor::new(Clock::start(), reign).run(inputs, stop);
     let links = TaskTracker::new();
     let service = service::Methods::new(service::Service::new(sender.clone(), links.clone()));
     let (health_reporter, health) = tonic_health::server::health_reporter();

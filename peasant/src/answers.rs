@@ -1,4 +1,4 @@
-//! The answers that leave: gathered while more inputs wait, but never for long.
+//! Writes answers: gathers them while more inputs wait, but never for long.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,11 +17,11 @@ pub struct Answers<'a, W> {
     watcher: Thread,
 }
 
-/// What is held, by the one who answers and the one who watches that nothing is held for long.
+/// The held answers, shared by the thread that answers and the watcher, which makes sure that none is held for long.
 #[derive(Debug)]
 pub struct Held<W> {
     frames: Mutex<Frames<W>>,
-    /// The watcher looks from time to time.
+    /// The watcher is checking at intervals.
     is_watched: AtomicBool,
     ended: AtomicBool,
     start: Instant,
@@ -31,21 +31,21 @@ pub struct Held<W> {
 struct Frames<W> {
     sink: W,
     held: Vec<u8>,
-    /// When the first of the held answers came.
+    /// When the first held answer was pushed.
     since: Option<Duration>,
-    /// The watcher could not write.
+    /// The watcher's write error.
     broken: Option<io::Error>,
 }
 
 impl<W: Write> Held<W> {
-    /// Nothing yet; frames go to `sink`, which should not have a buffer of its own.
+    /// Starts empty. Frames go to `sink`, which should not have a buffer of its own.
     pub fn new(sink: W) -> Held<W> {
         let frames = Frames { sink, held: Vec::new(), since: None, broken: None };
         let (is_watched, ended) = (AtomicBool::new(false), AtomicBool::new(false));
         Held { frames: Mutex::new(frames), is_watched, ended, start: now() }
     }
 
-    /// Writes what is held while the guest is at a unit that takes long, until [`Answers`] is dropped.
+    /// Writes held answers while the guest works at a long unit, until [`Answers`] is dropped.
     pub fn watch(&self) {
         while !self.ended.load(Ordering::Acquire) {
             if !self.is_watched.load(Ordering::Acquire) {
@@ -88,7 +88,7 @@ impl<W: Write> Frames<W> {
 }
 
 impl<'a, W: Write> Answers<'a, W> {
-    /// Answers that are held there, and the thread that [watches](Held::watch) them.
+    /// Answers that are held in `held`, which the thread `watcher` [watches](Held::watch).
     pub fn new(held: &'a Held<W>, watcher: Thread) -> Answers<'a, W> {
         Answers { held, watcher }
     }
@@ -100,9 +100,9 @@ impl<'a, W: Write> Answers<'a, W> {
         frames.sink.flush()
     }
 
-    /// Adds an answer to the held ones, and writes them when they are many or old enough.
+    /// Adds an answer to the held ones, and writes them once they are many or old enough.
     ///
-    /// An answer that took long to make is not held: its successor may take as long.
+    /// An answer that took long to make is not held: the next one may take as long.
     pub fn push(&mut self, answer: Result<&[u8], &Failure>, began: Duration) -> io::Result<()> {
         let now = self.now();
         let mut frames = self.held.lock();
@@ -134,12 +134,12 @@ impl<'a, W: Write> Answers<'a, W> {
         Ok(())
     }
 
-    /// Writes what is held.
+    /// Writes all held answers.
     pub fn write_held(&mut self) -> io::Result<()> {
         self.held.lock().write_held()
     }
 
-    /// The time that [`Answers::push`] wants to know of a unit's beginning.
+    /// The time, for the `began` of [`Answers::push`].
     pub fn now(&self) -> Duration {
         self.held.start.elapsed()
     }
@@ -157,8 +157,8 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// The process's stdout without the buffer by lines that the standard library puts before it. It is not closed when it is
-/// dropped, so that [`files::close_stdout`](distwasm_proto::files::close_stdout) is the first to hear of late errors.
+/// The process's stdout, without the line buffer of the standard library. Dropping it does not close it, so that
+/// [`files::close_stdout`](distwasm_proto::files::close_stdout) sees late errors first.
 #[cfg(unix)]
 pub fn stdout() -> io::Result<impl Write> {
     use std::os::fd::AsFd;
@@ -193,11 +193,11 @@ mod tests {
     #[test]
     fn short_answers_leave_together_and_long_ones_uncopied() {
         let held = Held::new(Writes::default());
-        // Nobody watches.
+        // There is no watcher thread.
         let mut answers = Answers::new(&held, thread::current());
         let writes = || held.lock().sink.0.clone();
         let far = Duration::MAX;
-        // A clock that stands still: nothing is old.
+        // With a start far in the future, no answer counts as old.
         held.lock().since = Some(far);
         answers.push(Ok(b"abc"), far).unwrap();
         answers.push(Ok(b""), far).unwrap();
@@ -211,13 +211,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_leaves_while_nothing_else_is_answered() {
+    fn held_answers_leave_while_nothing_else_is_answered() {
         let held = Held::new(Writes::default());
         thread::scope(|scope| {
             let watcher = scope.spawn(|| held.watch());
             let mut answers = Answers::new(&held, watcher.thread().clone());
             held.lock().since = Some(Duration::ZERO);
-            // Young for the one who answers, and old a little later.
+            // Too young to be written at once, and old a little later.
             held.lock().held.extend_from_slice(b"answer");
             held.is_watched.store(true, Ordering::Release);
             watcher.thread().unpark();

@@ -1,4 +1,4 @@
-//! Says what a program is and whether it would run, by doing all that a duke and a peasant would do with it.
+//! Reports what a program is and whether it would run, by doing all that a duke and a peasant would do with it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -23,20 +23,20 @@ use crate::program::{ComponentEntry, ModuleEntry, Program, Unfit};
 use crate::verdict::size;
 use crate::{read_program, sandbox};
 
-/// What is asked.
+/// The request.
 #[derive(Debug)]
 pub struct Asked {
-    /// What to call the program.
+    /// The program's name in messages.
     pub name: String,
     /// An input to answer.
     pub input: Option<PathBuf>,
     /// How long initialising, and then answering, may take.
     pub within: Duration,
-    /// What the guest gets.
+    /// The guest's grants.
     pub grants: Grants,
 }
 
-/// How a check ended that came to its end.
+/// Why a completed check found the program bad.
 #[derive(Debug, thiserror::Error)]
 pub enum Bad {
     /// The program cannot run.
@@ -47,7 +47,7 @@ pub enum Bad {
     Failed(String, Failed),
 }
 
-/// A failure as it is shown.
+/// A failure, as it is shown to people.
 #[derive(Debug)]
 pub struct Failed(Failure);
 
@@ -64,7 +64,7 @@ impl Display for Failed {
 }
 
 impl Bad {
-    /// The exit status that says it.
+    /// The exit status for it.
     pub fn exit(&self) -> Exit {
         match self {
             Bad::Unfit(..) => Exit::CouldNotRun,
@@ -78,7 +78,7 @@ pub fn check(asked: Asked) -> io::Result<Result<(), Bad>> {
     let Asked { name, input, within, grants } = asked;
     let input = input.map(|path| Ok::<_, io::Error>((read_input(&path)?, path))).transpose()?;
     sandbox::limit_compiling()?;
-    // Before the sandbox, which allows no threads.
+    // Started before the sandbox is closed, which allows no threads.
     let watch = Watch::start(within, name.clone());
     let mut report = io::stdout().lock();
     let unfit = |unfit| Bad::Unfit(name.clone(), unfit);
@@ -136,7 +136,7 @@ fn read_input(path: &Path) -> io::Result<Bytes> {
     Ok(input.into())
 }
 
-/// The first attempt at the first unit, named as the file is.
+/// The description of the first attempt of the first unit, named like the file.
 fn description(path: &Path) -> Bytes {
     let name = path.file_name().map(OsStr::as_encoded_bytes).unwrap_or_default();
     let mut frame = Vec::new();
@@ -144,7 +144,7 @@ fn description(path: &Path) -> Bytes {
     Bytes::from(frame).split_off(HEADER_BYTES)
 }
 
-/// What the program is: its kind, what it exports and imports, its memory.
+/// Describes the program: its kind, exports, imports and memory.
 fn describe(program: &Program, grants: &Grants) -> String {
     let mut text = String::new();
     let (kind, exports, imports, memory) = match program {
@@ -184,7 +184,7 @@ fn describe(program: &Program, grants: &Grants) -> String {
             (kind, exports, imports, (initial, None))
         }
     };
-    // A string takes whatever is written.
+    // Writing to a string cannot fail.
     let _ = writeln!(text, "{kind}");
     let _ = writeln!(text, "  exports   {}", names(&exports));
     let all_there = if imports.is_empty() { "" } else { " (all there)" };
@@ -192,7 +192,7 @@ fn describe(program: &Program, grants: &Grants) -> String {
     text + &format!("  memory    {}", memory_line(memory, grants.memory_bytes_max))
 }
 
-/// Imports of each module in one text.
+/// One text for each module, with its imports.
 fn by_module<'a>(imports: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
     let mut modules: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (module, name) in imports {
@@ -219,7 +219,7 @@ fn memory_line((initial, most): (Option<u64>, Option<u64>), bound: usize) -> Str
     format!("{initial} at the start; {grows}")
 }
 
-/// An answer as it is shown: its beginning, and what is no text as escapes.
+/// The beginning of an answer, as it is shown: as text, or with escapes for other bytes.
 fn shown(answer: &[u8]) -> Vec<u8> {
     let (beginning, rest) = answer.split_at(answer.len().min(ANSWER_SHOWN_BYTES));
     let is_text = std::str::from_utf8(beginning).is_ok_and(|text| {
@@ -235,7 +235,7 @@ fn shown(answer: &[u8]) -> Vec<u8> {
     shown
 }
 
-/// Ends the process when the guest takes too long: nothing else could end it.
+/// Ends the process if the guest takes too long: nothing else could end it.
 struct Watch(SyncSender<(&'static str, Exit)>);
 
 impl Watch {
@@ -251,7 +251,7 @@ impl Watch {
                 }
             }
             let (what, exit) = stage;
-            // Nobody may be listening, and nothing is left to be done about that.
+            // stderr may be closed; there is no other place to report to.
             let _ = writeln!(io::stderr(), "{name}: did not {what} within {within:?} (--timeout)");
             #[allow(
                 clippy::exit,
@@ -264,12 +264,12 @@ impl Watch {
     }
 
     fn begin(&self, what: &'static str, exit: Exit) {
-        // The thread listens as long as this lives.
+        // The thread receives as long as this lives.
         let _ = self.0.send((what, exit));
     }
 }
 
-/// A time for people.
+/// A duration, shown for people.
 struct Millis(Duration);
 
 impl Display for Millis {

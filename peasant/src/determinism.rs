@@ -1,4 +1,4 @@
-//! Time and randomness of guests: those of the machine, or ones that are the same everywhere.
+//! Clocks and randomness of guests: the machine's, or deterministic ones that are the same everywhere.
 
 use std::sync::Arc;
 use std::sync::LazyLock;
@@ -10,23 +10,25 @@ use chacha20::rand_core::SeedableRng;
 use sha2::{Digest, Sha256};
 use wasmtime_wasi::clocks::{HostMonotonicClock, HostWallClock};
 
-/// The beginning of the fixed clock: 2000-01-01 00:00:00 UTC, after the Unix epoch.
+/// The start of the fixed clock, 2000-01-01 00:00:00 UTC, as time since the Unix epoch.
 const FIXED_BEGINNING: Duration = Duration::from_secs(946_684_800);
 
-/// What the fixed clock moves on by at each look at it, so that waiting for it to move comes to an end.
+/// How far the fixed clock advances each time it is read, so that a loop that waits for it to advance ends.
 const FIXED_STEP: Duration = Duration::from_micros(1);
 
 /// The clocks of one guest. All copies show the same time.
 #[derive(Clone, Debug)]
 pub enum Clock {
-    /// The machine's. The monotonic one starts with the process, so that an absolute time to wait for can be compared.
+    /// The machine's clocks. The monotonic one starts with the process, so that absolute times to wait for can be
+    /// compared.
     Real,
-    /// One that begins anew with each guest, and moves by being looked at and slept by: nanoseconds since.
+    /// Starts anew with each guest, and advances only when it is read or slept by. Holds the nanoseconds since its
+    /// start.
     Fixed(Arc<AtomicU64>),
 }
 
 impl Clock {
-    /// A fixed clock at its beginning.
+    /// A fixed clock at its start.
     pub fn fixed() -> Clock {
         Clock::Fixed(Arc::default())
     }
@@ -47,7 +49,7 @@ impl Clock {
         }
     }
 
-    /// Waits. A fixed clock moves on by just as much.
+    /// Sleeps. A fixed clock advances by the same time.
     pub fn sleep(&self, time: Duration) {
         #[allow(clippy::disallowed_methods, reason = "the guest asked for it; its duke keeps the time")]
         std::thread::sleep(time);
@@ -57,7 +59,7 @@ impl Clock {
     }
 }
 
-/// Moves a fixed clock, and returns what it showed before.
+/// Advances a fixed clock, and returns the time that it showed before.
 fn advance(nanos: &AtomicU64, by: Duration) -> Duration {
     let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
     Duration::from_nanos(nanos.fetch_add(by, Ordering::Relaxed))
@@ -97,11 +99,11 @@ fn process_time() -> Duration {
 
 #[allow(clippy::disallowed_methods, reason = "this is the guests' clock; the peasant decides nothing by it")]
 fn real_wall_time() -> Duration {
-    // A machine whose clock stands before 1970 is taken for one whose clock stands at 1970.
+    // A clock that is set before 1970 counts as 1970.
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Random numbers that depend on nothing but the job's seed, the unit's name, and what they are for.
+/// Random numbers that depend only on the job's seed, the unit's name, and their purpose.
 pub fn seeded_random(seed: &str, unit: &[u8], purpose: &str) -> ChaCha12Rng {
     let mut hasher = Sha256::new();
     for part in [purpose.as_bytes(), seed.as_bytes(), unit] {

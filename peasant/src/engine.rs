@@ -1,7 +1,7 @@
 //! The engine: one configuration for compiling and for running, so that a compiled program can be loaded anywhere.
 //!
-//! Nothing that makes guests slower is switched on: no epochs, no fuel, and canonical NaNs only where the same unit must
-//! give the same bytes everywhere. Time is kept from outside, by killing the process.
+//! Nothing that makes guests slower is switched on: no epochs, no fuel, and canonical NaNs only where the same unit
+//! must give the same bytes everywhere. Timeouts are enforced from outside, by killing the process.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -16,28 +16,28 @@ use wasmtime::{
 
 use crate::sandbox;
 
-/// The configuration that all engines share. What differs between them (where instances are allocated) does not change
-/// compiled programs; whether they are deterministic does.
+/// The configuration that all engines share. Engines differ in where they allocate instances, which does not change
+/// compiled programs. `deterministic` does change them.
 fn engine_config(deterministic: bool) -> Config {
     let mut config = Config::new();
     if deterministic {
         config.cranelift_nan_canonicalization(true).relaxed_simd_deterministic(true);
     }
     config.max_wasm_stack(GUEST_STACK_BYTES);
-    // Never from the environment: both sides of a compiled program must agree.
+    // Never taken from the environment: the compiling and the running process must agree.
     config.wasm_backtrace_details(WasmBacktraceDetails::Enable);
     config
 }
 
-/// An engine that makes room for each instance anew: for compiling, and for instances that live long.
+/// An engine that allocates each instance anew: for compiling, and for long-lived instances.
 pub fn plain(deterministic: bool) -> Result<Engine> {
     Engine::new(&engine_config(deterministic))
 }
 
-/// An engine that keeps room for one instance with these needs, for fresh instances in microseconds.
+/// An engine with a pool for one instance with these needs, which makes fresh instances in microseconds.
 ///
-/// The bounds of the room are wide, because the memory behind it is taken only when touched; the guest's own bounds are
-/// kept by its store.
+/// The bounds of the pool are wide, because its memory is taken only when touched. The guest's store enforces the
+/// guest's own bounds.
 pub fn pooled(needs: &ResourcesRequired, deterministic: bool) -> Result<Engine> {
     let memories = needs.num_memories.max(1);
     let tables = needs.num_tables.max(1);
@@ -57,13 +57,13 @@ pub fn pooled(needs: &ResourcesRequired, deterministic: bool) -> Result<Engine> 
     } else if PoolingAllocationConfig::is_pagemap_scan_available() {
         pool.linear_memory_keep_resident(POOL_RESIDENT_BYTES).pagemap_scan(Enabled::Auto);
     } else {
-        // Without the scan all that is kept is cleared each time, touched or not.
+        // Without the scan, all resident memory is cleared each time, touched or not.
         pool.linear_memory_keep_resident(POOL_RESIDENT_BYTES_WITH_SWAP).pagemap_scan(Enabled::No);
     }
     Engine::new(engine_config(deterministic).allocation_strategy(InstanceAllocationStrategy::Pooling(pool)))
 }
 
-/// A word that changes whenever programs compiled by this peasant cannot be loaded by another.
+/// A word that differs between two peasants if one cannot load programs that the other compiled.
 pub fn fingerprint(engine: &Engine) -> String {
     let mut hasher = DefaultHasher::new();
     env!("CARGO_PKG_VERSION").hash(&mut hasher);

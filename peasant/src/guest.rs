@@ -1,7 +1,7 @@
 //! The guest's world: the one function that builds the sandboxed store, and what it grants.
 //!
-//! A guest gets its input, a bounded place for its answer, a log, arguments, environment, clocks, randomness, bounded
-//! memory and tables, and the directories that its job shares, to read. Everything else is absent, not forbidden.
+//! A guest gets its input, a bounded buffer for its answer, a log, arguments, environment, clocks, randomness, bounded
+//! memory and tables, and read access to its job's shared directories. Everything else is absent, not forbidden.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,35 +17,35 @@ use crate::determinism::Clock;
 use crate::stdio::{Shared, Stdio};
 use crate::wasi;
 
-/// What a guest is granted, and how it is called.
+/// A guest's grants, and how it is called.
 #[derive(Clone, Debug, Default)]
 pub struct Grants {
     /// The guest's arguments, after its name.
     pub args: Vec<String>,
-    /// Its environment, beside what it is told of its unit.
+    /// Its environment, besides the variables that describe its unit.
     pub env: Vec<(String, String)>,
-    /// What it may read.
+    /// The directories that it may read.
     pub dirs: Vec<SharedDir>,
     /// The export that is called for each unit; `None` to find it from the program.
     pub call: Option<String>,
     /// Each unit gets an instance of its own.
     pub fresh: bool,
-    /// What randomness is drawn from, for guests that are to answer the same everywhere: they get a fixed clock too.
+    /// The seed of randomness, for deterministic guests. They get a fixed clock, too.
     pub seed: Option<String>,
-    /// The job, as the guest is told.
+    /// The job's id, for the guest's environment.
     pub job: Option<String>,
-    /// All linear memories together.
+    /// The bound on all linear memories together.
     pub memory_bytes_max: usize,
-    /// All that it writes to stdout for one unit.
+    /// The bound on its output to stdout for one unit.
     pub output_bytes_max: usize,
 }
 
 /// A directory that a guest may read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedDir {
-    /// Where it is.
+    /// Its path on the host.
     pub host_path: PathBuf,
-    /// Where the guest sees it.
+    /// Its path in the guest.
     pub guest_path: String,
 }
 
@@ -56,10 +56,10 @@ pub struct Guest {
     /// Its memory and tables.
     pub bounds: Bounds,
     grants: Arc<Grants>,
-    /// A [`Description`] of the unit for which it lives, if it lives for one.
+    /// The [`Description`] of its unit, if the instance lives for one only.
     description: Option<Bytes>,
     clock: Clock,
-    /// Made at the first call that needs it. Most units of most programs need none.
+    /// Made at the first call that needs it. Most units of most programs do not need it.
     wasi: Option<WasiP1Ctx>,
 }
 
@@ -76,14 +76,14 @@ pub fn store(engine: &Engine, grants: &Arc<Grants>, description: Option<Bytes>) 
         wasi: None,
     };
     if !grants.dirs.is_empty() {
-        // Here it can fail; at the guest's first call it could not.
+        // Done here because it can fail, and the guest's first call could not report that.
         let mut builder = wasi_builder(grants, guest.description.as_ref(), &guest.clock, &guest.stdio);
         wasi::share(&mut builder, &grants.dirs)?;
         guest.wasi = Some(builder.build_p1());
     }
     let mut store = Store::new(engine, guest);
     store.limiter(|guest| &mut guest.bounds);
-    // What a component may hand to its host in one call: a list may name the same bytes again and again.
+    // Bounds what a component passes to its host in one call: a list may name the same bytes again and again.
     store.set_hostcall_fuel(grants.output_bytes_max.max(HOSTCALL_BYTES_MIN));
     Ok(store)
 }
@@ -107,7 +107,7 @@ fn wasi_builder(grants: &Grants, description: Option<&Bytes>, clock: &Clock, std
     wasi::context(grants, &environment(grants, description), clock, unit, stdio)
 }
 
-/// The guest's environment. What differs from run to run is left out where the answer must not.
+/// The guest's environment. For deterministic guests it leaves out variables that differ from run to run.
 fn environment(grants: &Grants, description: Option<Description<'_>>) -> Vec<(String, String)> {
     let mut env = grants.env.clone();
     let mut tell = |key: &str, value: String| env.push((format!("DISTWASM_{key}"), value));
@@ -145,7 +145,7 @@ impl Default for Guest {
     }
 }
 
-/// How much memory a guest has, and whether it was denied more.
+/// A guest's bounds of memory and tables, and whether it was denied more memory.
 #[derive(Debug, Default)]
 pub struct Bounds {
     memory_bytes: usize,
@@ -155,7 +155,7 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Forgets what was denied in an earlier unit.
+    /// Begins a unit: forgets that an earlier one was denied memory.
     pub fn begin(&mut self) {
         self.is_memory_denied = false;
     }

@@ -1,4 +1,4 @@
-//! The frames that arrive: read as they come, handed out whole.
+//! Reads frames as they arrive, and returns each when it is complete.
 
 use std::io::{self, Read};
 
@@ -6,7 +6,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use distwasm_proto::limits::PEASANT_READ_BYTES;
 use distwasm_proto::pipe::{HEADER_BYTES, Header};
 
-/// Why no further frame can be had.
+/// Why no further frame can be read.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
     /// Reading failed.
@@ -20,7 +20,7 @@ pub enum InputError {
         /// Bytes that it should have, as far as known.
         wanted: usize,
     },
-    /// Only a peasant's answers may be failures.
+    /// The frame is marked as a failure, which only a peasant's answers may be.
     #[error("a frame on stdin has the top bit of its length set: no input is longer than 2 GiB - 1")]
     Failure,
     /// The frame is longer than its use allows.
@@ -37,9 +37,9 @@ pub enum InputError {
 #[derive(Debug)]
 pub struct Inputs<R> {
     source: R,
-    /// What has arrived and is not handed out.
+    /// Bytes that have arrived and are not returned yet.
     buffer: BytesMut,
-    /// Where each read goes. What is short is copied once more, in exchange for a buffer that never has to be cleared.
+    /// The target of each read. Short frames are copied once more, but this buffer never has to be cleared.
     chunk: Box<[u8]>,
 }
 
@@ -71,7 +71,7 @@ impl<R: Read> Inputs<R> {
         }
     }
 
-    /// The next frame's body if it has arrived as a whole.
+    /// The next frame's body, if all of it has arrived.
     pub fn next_arrived(&mut self, body_bytes_max: u64) -> Result<Option<Bytes>, InputError> {
         let Some(header) = Header::parse(&self.buffer) else { return Ok(None) };
         if header.is_failure {
@@ -88,7 +88,7 @@ impl<R: Read> Inputs<R> {
         Ok(Some(frame.freeze()))
     }
 
-    /// The body of a long frame of which a part has arrived, read to where it stays.
+    /// The body of a long frame of which a part has arrived. The rest is read into its final buffer.
     fn rest_of(&mut self, header: Header) -> Result<Bytes, InputError> {
         self.buffer.advance(HEADER_BYTES);
         let mut body = Vec::with_capacity(header.body_bytes);

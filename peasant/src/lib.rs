@@ -1,7 +1,8 @@
 //! A peasant: one process that runs one WebAssembly program over the inputs on its stdin.
 //!
-//! The way of an input: [`inputs`] → [`work`] → [`abi`] → the guest, which calls [`wasi`] on its [`stdio`] → [`verdict`] if
-//! it fails → [`answers`]. Before that, [`program`] makes the guest from bytes and [`sandbox`] closes the process.
+//! The way of an input: [`inputs`] → [`work`] → [`abi`] → the guest, which calls [`wasi`] on its [`stdio`] →
+//! [`verdict`] if it fails → [`answers`]. Before that, [`program`] makes the guest from bytes and [`sandbox`] closes
+//! the process.
 
 pub mod abi;
 pub mod answers;
@@ -34,10 +35,10 @@ use crate::options::{Command, Options, Serve};
 use crate::program::{Program, Unfit};
 use crate::work::{Manner, Source, WorkError};
 
-/// The exit status of `peasant compile` when the machine, and not the program, is to blame: a full disk, say.
+/// The exit status of `peasant compile` if the machine, not the program, is to blame: for example a full disk.
 pub const TROUBLE: u8 = 1;
 
-/// Does what the command line says.
+/// Runs the command line.
 pub fn run(options: Options) -> ExitCode {
     if let Err(error) = sandbox::open() {
         return report("cannot raise the sandbox", &error, TROUBLE);
@@ -71,7 +72,7 @@ pub fn run(options: Options) -> ExitCode {
 fn serve(options: &Serve) -> Result<(), WorkError> {
     let source = options.compiled.as_deref().map_or(Source::FirstFrame, Source::Compiled);
     let manner = Manner { source, described: options.described };
-    // Reads larger than its buffer go past the buffer of the standard library's stdin.
+    // Reads larger than the buffer of the standard library's stdin bypass it.
     work::serve(manner, options.guest.grants(), io::stdin().lock(), answers::stdout()?, sandbox::close)
 }
 
@@ -116,7 +117,7 @@ fn report(what: &str, error: &dyn Error, status: u8) -> ExitCode {
 }
 
 fn say(message: &str, status: u8) -> ExitCode {
-    // Nobody may be listening, and nothing is left to be done about that.
+    // stderr may be closed; there is no other place to report to.
     let _ = writeln!(io::stderr(), "{message}");
     ExitCode::from(status)
 }

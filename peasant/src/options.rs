@@ -12,14 +12,14 @@ use crate::guest::{Grants, SharedDir};
 
 /// Runs one WebAssembly program over the inputs that arrive on stdin, and writes the answers to stdout.
 ///
-/// Every message is a 32-bit little-endian length and that many bytes. The first is the program (unless --compiled names
-/// one); when it is ready, an empty message (four zero bytes) says so. Every later message is an input (with --described
-/// two: what the guest is told of its unit, and the input), answered in order by one message: the result, or, with the
-/// top bit of its length set, a failure.
+/// Every message is a 32-bit little-endian length and that many bytes. The first message is the program (unless
+/// --compiled names one); when it is ready, the peasant writes an empty message (four zero bytes). Every later message
+/// is an input (with --described, each input is preceded by a message that describes its unit). Inputs are answered in
+/// order by one message each: the result, or, with the top bit of its length set, a failure.
 #[derive(Debug, Parser)]
 #[command(name = "peasant", version, subcommand_negates_reqs = true)]
 pub struct Options {
-    /// Something else than serving.
+    /// A subcommand, instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
     /// How to serve.
@@ -27,12 +27,12 @@ pub struct Options {
     pub serve: Serve,
 }
 
-/// What `peasant` does besides serving.
+/// The subcommands of `peasant`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Compile the program on stdin, check that it can run here, and write the compiled form to a file.
     ///
-    /// Exit status 2 says that the program is unfit, and stderr why; 1 that something else went wrong.
+    /// Exit status 2 means that the program is unfit, and stderr says why; 1 means that something else went wrong.
     Compile {
         /// Where to write the compiled program.
         #[arg(long, env = "DISTWASM_COMPILE_OUTPUT", value_name = "FILE")]
@@ -43,9 +43,9 @@ pub enum Command {
     },
     /// Say whether the program on stdin can run here, and what it is.
     ///
-    /// Exit status 2 says that it cannot, and stderr why.
+    /// Exit status 2 means that it cannot run, and stderr says why.
     Check {
-        /// What to call the program in messages.
+        /// The program's name in messages.
         #[arg(long, value_name = "TEXT", default_value = "the program")]
         name: String,
         /// Answer this input, and show the answer.
@@ -54,11 +54,11 @@ pub enum Command {
         /// How long initialising and answering may take, in milliseconds.
         #[arg(long, value_name = "MS", default_value_t = CHECK_WITHIN.as_millis() as u64)]
         within_ms: u64,
-        /// What the guest gets.
+        /// The guest's grants.
         #[command(flatten)]
         guest: Guest,
     },
-    /// Print a word that differs between peasants that cannot use each other's compiled programs.
+    /// Print a word that differs between peasants that cannot load each other's compiled programs.
     Fingerprint,
 }
 
@@ -70,12 +70,12 @@ pub struct Serve {
     /// The file is trusted: it must come from a peasant with the same fingerprint.
     #[arg(long, env = "DISTWASM_COMPILED", value_name = "FILE")]
     pub compiled: Option<PathBuf>,
-    /// Each input is preceded by what the guest is told of its unit.
+    /// Each input is preceded by a message that describes its unit to the guest.
     ///
-    /// That is: the unit's number (64 bits), the attempt's (32 bits, both little-endian), and the unit's name.
+    /// It holds the unit's number (64 bits), the attempt's number (32 bits; both little-endian), and the unit's name.
     #[arg(long, env = "DISTWASM_DESCRIBED", value_parser = BoolishValueParser::new())]
     pub described: bool,
-    /// What the guest gets.
+    /// The guest's grants.
     #[command(flatten)]
     pub guest: Guest,
 }
@@ -83,16 +83,16 @@ pub struct Serve {
 /// How a program is called.
 #[derive(Args, Clone, Debug)]
 pub struct Calling {
-    /// Call this export with the values found in each input, and answer with what it returns.
+    /// Call this export with the values found in each input, and answer with its results.
     #[arg(long, env = "DISTWASM_CALL", value_name = "NAME")]
     pub call: Option<String>,
-    /// The same input gives the same answer everywhere: fixed clock, seeded randomness, canonical NaNs, no state between
-    /// inputs.
+    /// Give the same answer to the same input everywhere: fixed clock, seeded randomness, canonical NaNs, no state
+    /// between inputs.
     #[arg(long, env = "DISTWASM_DETERMINISTIC", value_parser = BoolishValueParser::new())]
     pub deterministic: bool,
 }
 
-/// What the guest gets, and how it is called.
+/// The guest's grants, and how it is called.
 #[derive(Args, Clone, Debug)]
 pub struct Guest {
     /// How it is called.
@@ -101,10 +101,10 @@ pub struct Guest {
     /// Each input gets an instance of its own.
     #[arg(long, env = "DISTWASM_FRESH", value_parser = BoolishValueParser::new())]
     pub fresh: bool,
-    /// With --deterministic: what randomness is drawn from, besides the unit's name.
+    /// With --deterministic: the seed of randomness, combined with the unit's name.
     #[arg(long, env = "DISTWASM_SEED", value_name = "TEXT", default_value = "")]
     pub seed: String,
-    /// The job, as the guest is told.
+    /// The job's id, for the guest's environment.
     #[arg(long, env = "DISTWASM_JOB", value_name = "ID")]
     pub job: Option<String>,
     /// A variable of the guest's environment.
@@ -113,7 +113,7 @@ pub struct Guest {
     /// A directory that the guest may read.
     #[arg(long, value_name = "HOST_DIR::GUEST_DIR", value_parser = OsStringValueParser::new().try_map(|text| parse_dir(&text)))]
     pub dir: Vec<SharedDir>,
-    /// What the guest's linear memories may take, all together.
+    /// The most bytes of all linear memories of the guest together.
     #[arg(long, env = "DISTWASM_MEMORY_BYTES", value_name = "N", default_value_t = GUEST_MEMORY_BYTES)]
     pub memory_bytes: u64,
     /// The longest answer of the guest to one input. [default: the same as --memory-bytes]
@@ -142,14 +142,14 @@ fn parse_dir(text: &OsStr) -> Result<SharedDir, &'static str> {
 }
 
 impl Calling {
-    /// What compiling needs to know.
+    /// The grants that compiling needs.
     pub fn grants(&self) -> Grants {
         Grants { call: self.call.clone(), seed: self.deterministic.then(String::new), ..Grants::default() }
     }
 }
 
 impl Guest {
-    /// The same as the guest's world knows it.
+    /// These flags as the guest's grants.
     pub fn grants(&self) -> Grants {
         let Calling { call, deterministic } = self.calling.clone();
         // The longest answer is never above what a frame can carry.
@@ -159,7 +159,7 @@ impl Guest {
             env: self.env.clone(),
             dirs: self.dir.clone(),
             call,
-            // What an instance remembers of other units depends on which they were.
+            // State that an instance keeps depends on the units before, so a deterministic guest is always fresh.
             fresh: self.fresh || deterministic,
             seed: deterministic.then(|| self.seed.clone()),
             job: self.job.clone(),
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_follows_two_dashes_is_the_guests() {
+    fn arguments_after_two_dashes_are_the_guests() {
         let options = Options::parse_from(["peasant", "--memory-bytes", "5", "--", "compile", "--output"]);
         assert!(options.command.is_none());
         assert_eq!(options.serve.guest.args, ["compile", "--output"]);

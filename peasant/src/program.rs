@@ -1,5 +1,5 @@
-//! From bytes to a compiled program that is known to be runnable here: it is WebAssembly, it exports what can be called,
-//! and all that it imports exists.
+//! Turns bytes into a compiled program that can run here: it is WebAssembly, it exports something that can be called,
+//! and all its imports exist.
 
 mod component;
 mod hints;
@@ -26,7 +26,7 @@ pub enum Program {
     Component(ComponentProgram),
 }
 
-/// Why a program cannot run here: a lowercase fragment for people.
+/// Why a program cannot run here, as a lowercase fragment for people.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unfit(pub String);
@@ -37,12 +37,12 @@ pub enum LoadError {
     /// The file is at fault.
     #[error("{0}")]
     File(String),
-    /// The program is.
+    /// The program is at fault.
     #[error(transparent)]
     Unfit(#[from] Unfit),
 }
 
-/// What a compiler made.
+/// Compiled code.
 enum Code {
     Module(Module),
     Component(Component),
@@ -55,12 +55,12 @@ impl Program {
         Program::check(&Code::compile(&engine, bytes)?, grants)
     }
 
-    /// Loads and checks what [`Program::serialize`] gave.
+    /// Loads and checks a program that [`Program::serialize`] wrote.
     ///
     /// # Safety
     ///
-    /// The file must have been written from [`Program::serialize`] by a peasant (any with another fingerprint is refused),
-    /// and must not change while this process lives.
+    /// The file must have been written from [`Program::serialize`] by a peasant (a file from one with another
+    /// fingerprint is refused), and must not change while this process lives.
     pub unsafe fn load(path: &Path, grants: &Grants) -> Result<Program, LoadError> {
         let broken = |error: wasmtime::Error| LoadError::File(format!("cannot load {}: {error:#}", path.display()));
         let plain = engine::plain(is_deterministic(grants)).map_err(broken)?;
@@ -86,7 +86,7 @@ impl Program {
         serialized.map_err(|error| Unfit(format!("cannot be serialized: {error:#}")))
     }
 
-    /// The same program, just compiled, ready to be run by this process.
+    /// Makes a program that was just compiled ready to be run by this process.
     pub fn ready(self, grants: &Grants) -> Result<Program, Unfit> {
         if self.lives_on(grants) {
             return Ok(self);
@@ -103,7 +103,7 @@ impl Program {
         })
     }
 
-    /// Makes the image from which each instance's memory starts. It is a file in memory, so this must come before the
+    /// Makes the image from which each instance's memory starts. It is a file in memory, so it must be made before the
     /// size of files is limited.
     pub fn make_image(&self) -> Result<(), Unfit> {
         let made = match self {
@@ -118,7 +118,7 @@ impl Program {
         matches!(self, Program::Module(program) if program.entry == ModuleEntry::ProcessStdio) && !grants.fresh
     }
 
-    /// A program whose every unit is a new instance moves into a pool. One that does not fit there stays where it is.
+    /// Moves a program that gets a new instance for each unit into a pool. One that does not fit there stays as it is.
     fn pooled(self, grants: &Grants, load: impl FnOnce(&Engine) -> wasmtime::Result<Code>) -> Result<Program, Unfit> {
         if self.lives_on(grants) {
             return Ok(self);
@@ -153,7 +153,7 @@ impl Code {
             let why = format!("not a WebAssembly program: it is text, but not WebAssembly's text format: {error}");
             return Err(Unfit(why));
         }
-        // The header's last two bytes tell modules (0) from components (1).
+        // The header's last two bytes distinguish modules (0) from components (1).
         let is_component =
             matches!(builder.hint(), Some(CodeHint::Component)) || (is_binary && bytes.get(6) == Some(&1));
         let compiled = if is_component {
@@ -169,7 +169,7 @@ fn is_deterministic(grants: &Grants) -> bool {
     grants.seed.is_some()
 }
 
-/// Some names in a row, and how many more there are.
+/// Lists the first names, and the number of further ones.
 fn list(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
     let mut names: Vec<String> = names.into_iter().map(|name| format!("`{}`", name.as_ref().escape_debug())).collect();
     if names.is_empty() {

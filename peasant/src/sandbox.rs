@@ -1,7 +1,7 @@
 //! The walls around the process itself, in case a guest gets out of the engine.
 //!
-//! They are raised in two steps: what is harmless at the very start, the rest when the engine is set up and the program
-//! loaded, before the first instruction of a guest.
+//! They are raised in two steps: harmless restrictions at the very start, and the rest when the engine is set up and
+//! the program is loaded, before the first instruction of a guest.
 
 #[cfg(target_os = "linux")]
 mod linux;

@@ -1,4 +1,4 @@
-//! The guest's stdin, stdout and stderr: bounded memory, so that nothing a guest does reaches the real pipes.
+//! The guest's stdin, stdout and stderr, in bounded memory: nothing that a guest does reaches the real pipes.
 
 pub mod streams;
 
@@ -12,12 +12,12 @@ use distwasm_proto::limits::{PEASANT_BUFFER_KEPT_BYTES, STDERR_HALF_BYTES};
 pub struct Shared(Arc<Mutex<Stdio>>);
 
 impl Shared {
-    /// Streams that may be shared from now on.
+    /// Makes streams shareable.
     pub fn new(stdio: Stdio) -> Shared {
         Shared(Arc::new(Mutex::new(stdio)))
     }
 
-    /// The streams. Only one thread ever asks for them, so there is no waiting.
+    /// The streams. Only one thread ever locks them, so this never waits.
     pub fn lock(&self) -> MutexGuard<'_, Stdio> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -26,11 +26,11 @@ impl Shared {
 /// The three standard streams of one guest.
 #[derive(Debug)]
 pub struct Stdio {
-    /// What the guest has not read yet of its input. Empty means the end of the file.
+    /// The rest of the input that the guest has not read. Empty means the end of the file.
     input: Bytes,
     output: Vec<u8>,
     output_bytes_max: usize,
-    /// What is written to stdout is not the answer.
+    /// Output to stdout is not the answer, and is dropped.
     is_output_dropped: bool,
     stderr: Stderr,
 }
@@ -55,12 +55,12 @@ impl Stdio {
         }
     }
 
-    /// From now on what is written to stdout goes nowhere.
+    /// Drops all output to stdout from now on.
     pub fn drop_output(&mut self) {
         self.is_output_dropped = true;
     }
 
-    /// Begins a unit: `input` to read, nothing written yet. The room of `answer`, an earlier one, is used again.
+    /// Begins a unit: `input` to read, nothing written yet. Reuses the buffer of `answer`, an earlier answer.
     pub fn begin(&mut self, input: Bytes, answer: &mut Vec<u8>) {
         self.input = input;
         self.stderr = Stderr::default();
@@ -69,13 +69,13 @@ impl Stdio {
         self.output.shrink_to(PEASANT_BUFFER_KEPT_BYTES);
     }
 
-    /// Ends a unit: its input goes, and what was written to stdout is its answer.
+    /// Ends a unit: drops its input, and returns its output to stdout in `answer`.
     pub fn end(&mut self, answer: &mut Vec<u8>) {
         self.input = Bytes::new();
         *answer = std::mem::take(&mut self.output);
     }
 
-    /// Reads into `target` as much as there is.
+    /// Reads as much of the input into `target` as there is.
     pub fn read(&mut self, target: &mut [u8]) -> usize {
         let count = target.len().min(self.input.len());
         if let (Some(target), Some(source)) = (target.get_mut(..count), self.input.get(..count)) {
@@ -83,13 +83,13 @@ impl Stdio {
         }
         self.input.advance(count);
         if self.input.is_empty() {
-            // Gives its memory back before the answer takes as much.
+            // Frees the input before the answer takes as much memory.
             self.input = Bytes::new();
         }
         count
     }
 
-    /// Takes at most `count` bytes of what there is to read.
+    /// Takes at most `count` bytes of the input.
     pub fn take(&mut self, count: usize) -> Bytes {
         self.input.split_to(count.min(self.input.len()))
     }
@@ -106,12 +106,12 @@ impl Stdio {
         Ok(())
     }
 
-    /// Writes to stderr; what does not fit is only counted.
+    /// Writes to stderr. Bytes that do not fit are only counted.
     pub fn write_stderr(&mut self, bytes: &[u8]) {
         self.stderr.write(bytes);
     }
 
-    /// What is kept of what the guest has written to stderr in this unit.
+    /// The kept part of the guest's output to stderr in this unit.
     pub fn stderr(&self) -> Vec<u8> {
         self.stderr.kept()
     }
@@ -123,7 +123,7 @@ struct Stderr {
     first: Vec<u8>,
     /// A ring once it is full.
     last: Vec<u8>,
-    /// Where in the full ring the oldest byte is, and the next one goes.
+    /// The position of the oldest byte in the full ring, where the next byte goes.
     oldest: usize,
     left_out: u64,
 }

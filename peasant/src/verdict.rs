@@ -1,4 +1,4 @@
-//! From how a guest ended to what its queen is told.
+//! Turns the end of a guest into the verdict for its queen.
 
 use distwasm_proto::failure::{Failure, FailureKind};
 use distwasm_proto::limits::GUEST_STACK_BYTES;
@@ -8,7 +8,7 @@ use wasmtime_wasi::I32Exit;
 use crate::guest::Guest;
 use crate::stdio::OutputTooLong;
 
-/// Judges a guest that ended by `error` instead of returning. Exit status 0 is no failure.
+/// Judges a guest that ended with `error` instead of returning. Exit status 0 is not a failure.
 pub fn of_error(error: &wasmtime::Error, guest: &Guest) -> Result<(), Failure> {
     let (kind, mut message) = if let Some(I32Exit(status)) = error.downcast_ref() {
         match status {
@@ -22,7 +22,7 @@ pub fn of_error(error: &wasmtime::Error, guest: &Guest) -> Result<(), Failure> {
     } else {
         (FailureKind::Trap, causes(error))
     };
-    // A guest that was denied memory ends in whatever way its allocator chose.
+    // How a guest that was denied memory ends depends on its allocator.
     let is_exit_or_trap = matches!(kind, FailureKind::Exit | FailureKind::Trap);
     if let Some(bytes) = guest.bounds.denied().filter(|_| is_exit_or_trap) {
         let what = format!("wanted more than {} of memory, which is what its slot has", size(bytes));
@@ -35,12 +35,12 @@ pub fn of_error(error: &wasmtime::Error, guest: &Guest) -> Result<(), Failure> {
     Err(failure(kind, message, error, guest))
 }
 
-/// The guest said by itself that it has no answer, and why.
+/// The guest itself reported that it has no answer, and why.
 pub fn of_refusal(message: String, guest: &Guest) -> Failure {
     Failure::new(FailureKind::Exit, message).with_stderr(&guest.stdio.lock().stderr())
 }
 
-/// A guest that ended with a status of failure, whose reason is in its log.
+/// The guest ended with a failure status. The reason is in its log.
 pub fn of_exit(status: i32, guest: &Guest) -> Failure {
     of_refusal(with_last_words(format!("exited with status {status}"), guest), guest)
 }
@@ -67,7 +67,7 @@ fn of_trap(trap: Trap) -> String {
     }
 }
 
-/// The error and its causes in one line, without the backtrace, which stands apart.
+/// The error and its causes in one line, without the backtrace, which is reported separately.
 fn causes(error: &wasmtime::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     for cause in error.chain() {
@@ -79,7 +79,7 @@ fn causes(error: &wasmtime::Error) -> String {
     parts.join(": ")
 }
 
-/// Programs say on stderr why they exit; the first line of it makes the message useful on its own.
+/// Appends the first line of stderr, where programs say why they exit, so that the message is useful on its own.
 fn with_last_words(message: String, guest: &Guest) -> String {
     const WORDS_BYTES_MAX: usize = 200;
     let stderr = guest.stdio.lock().stderr();
@@ -93,7 +93,7 @@ fn with_last_words(message: String, guest: &Guest) -> String {
     }
 }
 
-/// A number of bytes for people.
+/// A number of bytes, as text for people.
 pub fn size(bytes: usize) -> String {
     match bytes {
         0 => "0 bytes".to_owned(),

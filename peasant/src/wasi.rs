@@ -1,9 +1,10 @@
-//! What a guest may call: WASI without network, and without files but those that its job shares.
+//! The functions that a guest may call: WASI without network, and without files except those in shared directories.
 //!
-//! Modules get preview 1. `wasmtime-wasi` answers the calls about arguments, environment, clocks and randomness, and, if
-//! files are shared, those on descriptors. If none are, calls on descriptors are answered here: those on the standard
-//! streams from bounded memory, and those on files by "bad file descriptor". This is six times faster for a unit of 100
-//! bytes. Sleeping is always answered here, because `wasmtime-wasi` would need a runtime with threads for it.
+//! Modules get preview 1. `wasmtime-wasi` answers the calls about arguments, environment, clocks and randomness, and,
+//! if files are shared, those on descriptors. If no files are shared, calls on descriptors are answered here: those on
+//! the standard streams from bounded memory, and those on files by "bad file descriptor". This is six times faster for
+//! a unit of 100 bytes. Sleeping is always answered here, because `wasmtime-wasi` would need a runtime with threads for
+//! it.
 //!
 //! Components get WASI 0.2, all of it answered by `wasmtime-wasi`.
 
@@ -29,7 +30,7 @@ const FAULT: i32 = 21;
 const INVAL: i32 = 28;
 const SPIPE: i32 = 70;
 
-/// Calls on files, of which there are none.
+/// Calls on files, for guests that have none.
 const ON_FILES: [&str; 21] = [
     "fd_advise",
     "fd_allocate",
@@ -54,10 +55,10 @@ const ON_FILES: [&str; 21] = [
     "sock_shutdown",
 ];
 
-/// Calls that ask for a place in a file, which the standard streams, being pipes, do not have.
+/// Calls about a position in a file. The standard streams are pipes and have none.
 const ON_PLACES: [&str; 4] = ["fd_pread", "fd_pwrite", "fd_seek", "fd_tell"];
 
-/// All that modules may import, for a module whose memory is found once, here, and not by name at each call.
+/// All functions that modules may import. The module's memory is looked up once, here, and not by name at each call.
 pub fn linker(engine: &Engine, module: &Module, has_files: bool) -> Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     p1::add_to_linker_sync(&mut linker, Guest::wasi)?;
@@ -73,7 +74,7 @@ pub fn linker(engine: &Engine, module: &Module, has_files: bool) -> Result<Linke
             }))
         },
     )?;
-    // Any status is one, not only those below 126.
+    // Any exit status is allowed, not only those below 126.
     linker.func_wrap(MODULE, "proc_exit", |status: i32| -> Result<()> { Err(I32Exit(status).into()) })?;
     if !has_files {
         answer_descriptors(&mut linker, memory)?;
@@ -114,7 +115,7 @@ fn answer_descriptors(linker: &mut Linker<Guest>, memory: Option<ModuleExport>) 
     Ok(())
 }
 
-/// All that components may import.
+/// All functions that components may import.
 pub fn component_linker(engine: &Engine) -> Result<component::Linker<Guest>> {
     let mut linker = component::Linker::new(engine);
     p2::add_to_linker_async(&mut linker)?;
@@ -141,7 +142,7 @@ pub fn context(
     builder.stdin(Input(stdio.clone()));
     builder.stdout(Output::Stdout(stdio.clone())).stderr(Output::Stderr(stdio.clone()));
     builder.allow_tcp(false).allow_udp(false);
-    // No threads in a peasant: whoever reads a file waits for it.
+    // There are no threads in a peasant, so a guest that reads a file blocks.
     builder.allow_blocking_current_thread(true);
     builder
 }
@@ -156,10 +157,10 @@ pub fn share(builder: &mut WasiCtxBuilder, dirs: &[SharedDir]) -> Result<()> {
     Ok(())
 }
 
-/// Answers `name`, whatever its signature is, by a number that depends on its first argument alone.
+/// Replaces the function `name`, with any signature, by one whose result depends on the first argument alone.
 fn shadow(linker: &mut Linker<Guest>, store: &mut Store<Guest>, name: &str, answer: fn(fd: i32) -> i32) -> Result<()> {
     let function = linker.get(&mut *store, MODULE, name)?.into_func();
-    let signature = function.with_context(|| format!("{name} is no function"))?.ty(&*store);
+    let signature = function.with_context(|| format!("{name} is not a function"))?.ty(&*store);
     linker.func_new(MODULE, name, signature, move |_, params, results| {
         let fd = params.first().and_then(Val::i32).unwrap_or(-1);
         results.fill(Val::I32(answer(fd)));
@@ -168,7 +169,7 @@ fn shadow(linker: &mut Linker<Guest>, store: &mut Store<Guest>, name: &str, answ
     Ok(())
 }
 
-/// How a call ends that does not succeed: for the guest to read, or at once.
+/// How an unsuccessful call ends: with an error number for the guest, or by ending the guest.
 enum Stop {
     Errno(i32),
     Now(wasmtime::Error),
@@ -202,7 +203,7 @@ fn fd_read(bytes: &mut [u8], guest: &mut Guest, fd: i32, iovs: u32, count: u32, 
     for index in 0..count {
         let (start, length) = iovec(bytes, iovs, index)?;
         let read = stdio.read(slice_mut(bytes, start, length)?);
-        // A guest that lists the same bytes again and again gets no more than its number can count.
+        // A guest may list the same bytes again and again; it gets no more than a 32-bit count can say.
         let Some(sum) = u32::try_from(read).ok().and_then(|read| total.checked_add(read)) else { break };
         total = sum;
         if read < length as usize {

@@ -1,4 +1,4 @@
-//! The loop: every input that has arrived is answered, in order, and the answers leave when no whole input is left.
+//! The loop: answers every input that has arrived, in order, and writes the answers when no complete input is left.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -21,19 +21,19 @@ pub enum WorkError {
     /// The program cannot run; its duke has been told.
     #[error("the program cannot run: {0}")]
     Program(String),
-    /// The next input cannot be had.
+    /// The next input cannot be read.
     #[error(transparent)]
     Input(#[from] InputError),
-    /// What should describe the next unit does not.
+    /// The frame that should describe the next unit is too short.
     #[error("a frame of {0} bytes on stdin is too short to describe a unit")]
     Description(usize),
-    /// Nobody takes the answers.
+    /// The answers cannot be written.
     #[error("cannot write to stdout")]
     Output(#[from] io::Error),
-    /// There is no thread to watch the answers.
+    /// The watcher thread cannot be started.
     #[error("cannot start a thread")]
     Watcher(#[source] io::Error),
-    /// The sandbox could not be closed, so no guest was let in.
+    /// The sandbox could not be closed, so no guest was run.
     #[error("cannot close the sandbox")]
     Sandbox(#[source] io::Error),
 }
@@ -47,10 +47,10 @@ pub enum Source<'a> {
     Compiled(&'a Path),
 }
 
-/// It calls nothing but the system.
+/// Enough, because the watcher calls nothing but the system.
 const WATCHER_STACK_BYTES: usize = 64 << 10;
 
-/// How the peasant is spoken to.
+/// How the peasant gets its program and its inputs.
 #[derive(Clone, Copy, Debug)]
 pub struct Manner<'a> {
     /// Where the program comes from.
@@ -70,7 +70,7 @@ pub fn serve(
     let mut inputs = Inputs::new(stdin);
     let held = Held::new(stdout);
     thread::scope(|scope| {
-        // Before the sandbox is closed: then there are no new threads.
+        // Started before the sandbox is closed, because no new threads are possible afterwards.
         let watcher = thread::Builder::new().stack_size(WATCHER_STACK_BYTES).spawn_scoped(scope, || held.watch());
         let watcher = watcher.map_err(WorkError::Watcher)?;
         let answers = Answers::new(&held, watcher.thread().clone());
@@ -116,7 +116,7 @@ fn load(
 ) -> Result<Result<Program, Failure>, WorkError> {
     let compiled = match source {
         Source::Compiled(path) => {
-            // SAFETY: the file is the duke's own, as the manual of the flag demands.
+            // SAFETY: the file comes from the duke's own cache, as the manual of the flag demands.
             let loaded = unsafe { Program::load(path, grants) };
             return Ok(loaded.map_err(|error| match error {
                 LoadError::Unfit(why) => unfit(why),
@@ -139,7 +139,7 @@ fn unfit(unfit: Unfit) -> Failure {
     Failure::new(FailureKind::Program, unfit.0)
 }
 
-/// Whatever the guest did: before the first unit it is the program's failure. What the machine did stays the machine's.
+/// Before the first unit, every failure of the guest is the program's failure. A failure of the machine stays one.
 fn cannot_be_initialised(failure: &Failure) -> Failure {
     let kind = if failure.kind == FailureKind::Other { FailureKind::Other } else { FailureKind::Program };
     Failure::new(kind, format!("cannot be initialised: {}", failure.message)).with_stderr(&failure.stderr)
@@ -170,7 +170,7 @@ fn answer_all(
     }
 }
 
-/// The next frame. If it has not arrived, the answers that are held leave before it is waited for.
+/// The next frame. If it has not arrived, held answers are written before waiting for it.
 fn next(
     bytes_max: u64,
     inputs: &mut Inputs<impl Read>,

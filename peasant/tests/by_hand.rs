@@ -70,7 +70,7 @@ fn a_program_is_compiled_once_and_mapped() {
 }
 
 #[test]
-fn an_unfit_program_is_told_by_compile() {
+fn compile_reports_an_unfit_program() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("out");
     let compile = ["compile", "--output", output.to_str().unwrap()];
@@ -91,7 +91,7 @@ fn an_unfit_program_is_told_by_compile() {
 }
 
 #[test]
-fn a_compiled_file_that_is_none_is_told() {
+fn a_file_that_is_not_a_compiled_program_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nonsense");
     std::fs::write(&path, b"nonsense").unwrap();
@@ -124,7 +124,7 @@ fn stdin_must_end_between_frames() {
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), status, "{stderr}");
         assert!(stderr.contains(message), "{stderr}");
-        assert_eq!(output.stdout, b"\0\0\0\0\x02\0\0\0hi", "what was whole is answered");
+        assert_eq!(output.stdout, b"\0\0\0\0\x02\0\0\0hi", "complete inputs are answered");
     }
     assert_eq!(run(&[], b"").status.code(), Some(2), "no program");
     assert_eq!(run(&[], b"\xff\xff\xff\x7f").status.code(), Some(2), "a program of 2 GiB");

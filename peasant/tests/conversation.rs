@@ -70,7 +70,7 @@ fn every_end_of_a_command_has_its_verdict() {
         assert!(failure.message.starts_with(message), "{failure:?}");
         assert_eq!(peasant.ask(b"f"), Ok(b"fine".to_vec()), "after {message}");
     }
-    assert_eq!(peasant.ask(b"0"), Ok(b"some output".to_vec()), "exit status 0 is no failure");
+    assert_eq!(peasant.ask(b"0"), Ok(b"some output".to_vec()), "exit status 0 is not a failure");
     // FAULT, FAULT, FAULT, FAULT, BADF, BADF.
     assert_eq!(peasant.ask(b"p"), Ok(vec![21, 21, 21, 21, 8, 8]));
     peasant.ends_well();
@@ -89,7 +89,7 @@ fn stderr_is_kept_at_both_ends() {
 }
 
 #[test]
-fn answers_that_break_the_abi_are_told_with_numbers() {
+fn answers_that_break_the_abi_are_reported_with_numbers() {
     let mut peasant = Peasant::start(guest("answers.wat"), &[]);
     let expect: [(&[u8], FailureKind, &str); 7] = [
         (b"n", FailureKind::Answer, "wrote 0 bytes to stdout, where the answer's length alone takes 4"),
@@ -106,7 +106,7 @@ fn answers_that_break_the_abi_are_told_with_numbers() {
         assert!(failure.message.starts_with(message), "{failure:?}");
         assert_eq!(peasant.ask(b"f"), Ok(b"good".to_vec()), "after {message}");
     }
-    assert_eq!(peasant.ask(b"y"), Ok(b"good".to_vec()), "an answer before exit status 0 is one");
+    assert_eq!(peasant.ask(b"y"), Ok(b"good".to_vec()), "an answer before exit status 0 counts");
     assert_eq!(peasant.ask(b""), Ok(b"good".to_vec()));
     peasant.ends_well();
 }
@@ -141,7 +141,7 @@ fn a_guest_that_hangs_hangs_only_its_own_unit() {
     peasant.send_all(&[b"slow".to_vec()]);
     assert_eq!(peasant.receive(), Ok(b"slow".to_vec()));
     peasant.send_all(&[b"loop".to_vec()]);
-    // Time is its duke's affair, who kills it.
+    // The duke keeps the timeout and kills the peasant.
     peasant.kill();
 }
 

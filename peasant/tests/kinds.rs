@@ -16,7 +16,7 @@ fn description(unit: u64, attempt: u32, name: &str) -> Vec<u8> {
     frame.split_off(HEADER_BYTES)
 }
 
-/// What `world.wat` was told.
+/// What `world.wat` reports about its environment and its randomness.
 #[derive(Debug, PartialEq)]
 struct World {
     environment: String,
@@ -96,11 +96,11 @@ fn functions_are_called_with_the_numbers_in_the_input() {
     assert!(failure.message.contains("integer divide by zero"), "{}", failure.message);
     let failure = ask("add", "1 two").unwrap_err();
     assert_eq!(failure.kind, FailureKind::Input);
-    assert_eq!(failure.message, "cannot call `add`: argument 2 at byte 3, `two`, is no i64");
+    assert_eq!(failure.message, "cannot call `add`: argument 2 at byte 3, `two`, is not an i64");
 }
 
 #[test]
-fn what_a_called_function_writes_is_dropped() {
+fn output_of_a_called_function_is_dropped() {
     let program = br#"(module
         (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
         (memory (export "memory") 1)
@@ -112,7 +112,7 @@ fn what_a_called_function_writes_is_dropped() {
 }
 
 #[test]
-fn any_exit_status_is_told() {
+fn any_exit_status_is_reported() {
     let program = br#"(module
         (import "wasi_snapshot_preview1" "proc_exit" (func $proc_exit (param i32)))
         (func (export "_start") (call $proc_exit (i32.const 255))))"#;
@@ -149,7 +149,7 @@ fn functions_of_components_are_called_with_wave() {
 }
 
 #[test]
-fn what_cannot_be_called_is_told_before_any_input() {
+fn a_missing_function_is_reported_before_any_input() {
     let (failure, status) = Peasant::fails_to_start(guest("call.wat"), &["--call", "nothing"]);
     assert_eq!((failure.kind, status), (FailureKind::Program, Some(2)));
 }
@@ -182,7 +182,7 @@ fn deterministic_guests_answer_the_same_in_every_process_and_attempt() {
 }
 
 #[test]
-fn other_guests_do_not() {
+fn other_guests_answer_differently() {
     let mut peasant = Peasant::start(guest("world.wat"), &["--described"]);
     let (first, second) = (world(&mut peasant, 0, 1, "a"), world(&mut peasant, 0, 1, "a"));
     assert_ne!(first.random, second.random);

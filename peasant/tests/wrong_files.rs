@@ -1,4 +1,4 @@
-//! Files that are no programs: each is told for what it is, and nothing that is thrown at the compiler panics or hangs.
+//! Files that are not programs: each is reported as what it is, and no input makes the compiler panic or hang.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where its expectation does")]
 
 mod talk;
@@ -20,7 +20,7 @@ fn refusal_of_call(bytes: &[u8], call: Option<&str>) -> String {
 }
 
 #[test]
-fn wrong_files_are_told_for_what_they_are() {
+fn wrong_files_are_reported_as_what_they_are() {
     let table: [(&[u8], &str); 16] = [
         (b"", "not a WebAssembly program: it is empty"),
         (b"\x7fELF\x02\x01\x01", "it is an ELF executable"),
@@ -43,11 +43,11 @@ fn wrong_files_are_told_for_what_they_are() {
         let refusal = refusal(bytes);
         assert!(refusal.contains(text), "{:?}: {refusal}", String::from_utf8_lossy(bytes));
     }
-    assert!(refusal(b"(module\n  (func (export \"_start\") oops))").contains(":2:"), "the place of the error is told");
+    assert!(refusal(b"(module\n  (func (export \"_start\") oops))").contains(":2:"), "the place of the error is shown");
 }
 
 #[test]
-fn wrong_exports_are_told() {
+fn wrong_exports_are_reported() {
     for (text, message) in [
         ("(module (memory (export \"ProcessStdio\") 1))", "exports `ProcessStdio`, but not as a function"),
         (
@@ -74,7 +74,7 @@ fn wrong_exports_are_told() {
 }
 
 #[test]
-fn programs_of_other_worlds_are_told_the_way_out() {
+fn programs_of_other_worlds_are_refused_with_advice() {
     let importing = |module: &str, name: &str| {
         refusal(format!(r#"(module (import "{module}" "{name}" (func)) (func (export "_start")))"#).as_bytes())
     };
@@ -102,7 +102,7 @@ fn programs_of_other_worlds_are_told_the_way_out() {
 }
 
 #[test]
-fn what_cannot_be_called_is_told() {
+fn an_export_that_cannot_be_called_is_reported() {
     let module = guest("call.wat");
     let component = guest("component-call.wat");
     for (program, name, message) in [
@@ -120,7 +120,7 @@ fn what_cannot_be_called_is_told() {
 
 #[test]
 fn a_module_is_refused_wherever_it_is_cut() {
-    // Without names and data: their sections stand last, and a module without them is still one.
+    // Without names and data: their sections stand last, and a module without them is still valid.
     let text = r#"(module
         (import "wasi_snapshot_preview1" "proc_exit" (func (param i32)))
         (memory (export "memory") 1)
@@ -147,7 +147,8 @@ fn flipped_bits_never_panic() {
                 let at = random.usize(..bytes.len());
                 bytes[at] ^= 1 << random.u32(..8);
             }
-            // What still compiles is only initialised: without time limits, a flipped loop could run for ever.
+            // A program that still compiles is only initialised: without a timeout, a flipped loop could run without
+            // end.
             let mut answers = Vec::new();
             let ended = work::serve(manner, grants(), &frame(&bytes)[..], &mut answers, || Ok(()));
             match ended {

@@ -1,4 +1,4 @@
-//! `queen check`: what a program is, and whether it would run. A peasant finds out; the queen watches over it.
+//! `queen check`: describes a program, and tells whether it would run. A peasant checks; the queen supervises it.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -29,9 +29,9 @@ use crate::{
     options::{OptionsError, project_of, read_program},
 };
 
-/// Says what a program is, and whether it would run on this machine.
+/// Describes a program, and tells whether it would run on this machine.
 ///
-/// Does what a job does before its first unit, and with --input what it does with one. Nothing is kept.
+/// Takes the steps that a job takes before its first unit, and with --input also those for one unit. Nothing is kept.
 ///
 /// Exit status: 0 it would run, 1 it failed on the input, 2 it would not run, 130 interrupted.
 #[derive(Args, Debug)]
@@ -41,11 +41,11 @@ pub struct CheckOptions {
     #[arg(value_name = "PROGRAM")]
     pub program: PathBuf,
 
-    /// Answer this input, and show the answer
+    /// Run the program on this input, and show its answer
     #[arg(long, value_name = "FILE")]
     pub input: Option<PathBuf>,
 
-    /// What the program is given, and how it is called
+    /// The settings of the guest program
     #[command(flatten)]
     pub guest: GuestOptions,
 
@@ -53,7 +53,7 @@ pub struct CheckOptions {
     #[arg(long, value_name = "MB", default_value_t = 0, hide_default_value = true, env = "DISTWASM_MIN_RAM", value_parser = flags::megabytes)]
     pub min_ram: u64,
 
-    /// How long it may take to be initialised, and then to answer, such as 30s or 5min [default: 10s]
+    /// How long the program may take to initialise, and then to answer, such as 30s or 5min [default: 10s]
     #[arg(long, value_name = "DURATION", env = "DISTWASM_TIMEOUT", value_parser = flags::positive_duration)]
     pub timeout: Option<Duration>,
 
@@ -62,7 +62,7 @@ pub struct CheckOptions {
     pub peasant: Option<PathBuf>,
 }
 
-/// Why a check could not be made, or not to its end.
+/// Why a check could not run, or not to its end.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum CheckError {
@@ -74,7 +74,7 @@ pub enum CheckError {
     Input { path: PathBuf, source: io::Error },
     #[error("the input {} is a folder; --input names one file", .path.display())]
     InputFolder { path: PathBuf },
-    #[error("the input {} is no regular file", .path.display())]
+    #[error("the input {} is not a regular file", .path.display())]
     InputNoFile { path: PathBuf },
     #[error("the input {} has {bytes} bytes, and an input may have {UNIT_BYTES_MAX}", .path.display())]
     InputTooLarge { path: PathBuf, bytes: u64 },
@@ -90,13 +90,13 @@ pub enum CheckError {
     Status { status: i32 },
 }
 
-/// Checks a program, and lets the peasant say what it finds.
+/// Checks a program; the peasant prints its findings.
 ///
-/// To be called from a thread that lives as long as the check: on Linux the peasant dies with the thread that started it.
+/// Call it from a thread that lives as long as the check: on Linux the peasant dies with the thread that started it.
 ///
 /// # Errors
 ///
-/// When the check cannot be made, or not to its end.
+/// When the check cannot run, or not to its end.
 pub async fn check(options: &CheckOptions, interrupted: &CancellationToken) -> Result<Exit, CheckError> {
     let timeout = options.timeout.unwrap_or(CHECK_WITHIN);
     check_within(options, COMPILE_WITHIN.saturating_add(timeout.saturating_mul(2)), interrupted).await
@@ -109,7 +109,7 @@ async fn check_within(
 ) -> Result<Exit, CheckError> {
     let program = read_program(&options.program)?;
     let args = options.peasant_args()?;
-    // The one that a job without a king would use.
+    // A job without a king uses this peasant, too.
     let peasant = options.peasant.clone().unwrap_or_else(find_peasant);
     let mut command = Command::new(&peasant);
     command.args(args).env_clear().stdin(Stdio::piped()).kill_on_drop(true);
@@ -137,7 +137,7 @@ async fn feed_and_wait(child: &mut Child, stdin: Option<ChildStdin>, program: &P
     let feed = async {
         let Some(mut stdin) = stdin else { return };
         for chunk in program.chunks() {
-            // A peasant that ended before it read all has said why.
+            // A peasant that ends before it has read everything has printed the reason.
             if stdin.write_all(chunk).await.is_err() {
                 return;
             }
@@ -151,7 +151,7 @@ fn exit_of(status: ExitStatus, had_input: bool) -> Result<Exit, CheckError> {
     match status.code() {
         Some(0) => Ok(Exit::Done),
         Some(1) if had_input => Ok(Exit::SomeFailed),
-        // Nothing could fail on an input: the machine is to blame, and the peasant has said how.
+        // Without an input nothing can fail on one: the machine is to blame, and the peasant has printed the reason.
         Some(1 | 2) => Ok(Exit::CouldNotRun),
         Some(status) => Err(CheckError::Status { status }),
         None => Err(CheckError::Killed { signal: status.signal().unwrap_or_default() }),
@@ -159,9 +159,9 @@ fn exit_of(status: ExitStatus, had_input: bool) -> Result<Exit, CheckError> {
 }
 
 impl CheckOptions {
-    /// What the peasant is told.
+    /// The arguments of the peasant.
     fn peasant_args(&self) -> Result<Vec<OsString>, CheckError> {
-        // Packed for nothing but to find out whether it can be.
+        // The archives are not used: packing them shows whether it works.
         let (guest, _archives) = self.guest.prepare(&project_of(&self.program))?;
         let flag = |name: &str, value: &OsStr| {
             let mut flag = OsString::from(name);
@@ -169,7 +169,7 @@ impl CheckOptions {
             flag.push(value);
             flag
         };
-        // A name that is no text is shown as well as it can be.
+        // A name that is not UTF-8 is shown with replacement characters.
         let mut args = vec!["check".into(), flag("--name", self.program.to_string_lossy().as_ref().as_ref())];
         if let Some(input) = &self.input {
             check_input(input)?;
@@ -219,7 +219,7 @@ fn check_input(path: &Path) -> Result<(), CheckError> {
     rustix::fs::access(path, rustix::fs::Access::READ_OK).map_err(|errno| cannot_read(errno.into()))
 }
 
-/// Lets the kernel kill the child when the thread that starts it ends: when the queen is killed, no peasant is left.
+/// Has the kernel kill the child when the thread that starts it ends: when the queen is killed, no peasant is left.
 #[cfg(target_os = "linux")]
 fn end_with_this_thread(command: &mut Command) {
     let queen = rustix::process::getpid();
@@ -244,7 +244,7 @@ mod tests {
     use super::*;
     use crate::command_line::CommandLine;
 
-    /// Options of a check of some program.
+    /// Options of a check of a small program.
     fn options(args: &[&str]) -> (tempfile::TempDir, CheckOptions) {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("some.wat");

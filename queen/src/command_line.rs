@@ -1,4 +1,4 @@
-//! What the queen is asked to do: to run a job, or one of her tools.
+//! The queen's command line: a job to run, or one of its tools.
 
 use std::ffi::OsString;
 
@@ -16,10 +16,10 @@ use crate::{
     options::Options,
 };
 
-/// What was typed.
+/// A parsed command line.
 #[derive(Debug)]
 pub enum CommandLine {
-    /// No tool: a job.
+    /// A job: no tool is named.
     Job(Box<Options>),
     /// `queen check`.
     Check(Box<CheckOptions>),
@@ -48,22 +48,22 @@ impl CommandLine {
     /// Threads that work for as long as the command does, besides those that handle events.
     pub fn blocking_threads(&self) -> usize {
         match self {
-            // One lists, and one closes the way of the readers at the end.
+            // One thread lists inputs, and one ends the readers' connection when the run is over.
             CommandLine::Job(_) => READERS + WRITERS + 2 + distwasm_duke::BLOCKING_THREADS,
             _ => 0,
         }
     }
 
-    /// What this process was told. Ends it when that is no command line, or asks for help.
+    /// Parses the arguments of this process. Ends the process when they are invalid, or ask for help.
     pub fn parse() -> CommandLine {
         CommandLine::try_parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit())
     }
 
-    /// What these arguments say; the first is the name of the program.
+    /// Parses arguments; the first is the name of the program.
     ///
     /// # Errors
     ///
-    /// When they are no command line, or ask for help.
+    /// When they are invalid, or ask for help.
     pub fn try_parse_from<Arg>(args: impl IntoIterator<Item = Arg>) -> Result<CommandLine, clap::Error>
     where
         Arg: Into<OsString> + Clone,
@@ -75,7 +75,7 @@ impl CommandLine {
             options.idle_flags = idle_flags(&command, &matches);
             return Ok(CommandLine::Job(Box::new(options)));
         };
-        // A tool would not hear what was said to a job. What comes from the environment is meant for whoever needs it.
+        // A tool would ignore the flags of a job. Variables in the environment are for every command that knows them.
         let is_typed = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
         let for_job = command.get_arguments().find(|arg| is_typed(arg.get_id().as_str())).cloned();
         if let Some(arg) = for_job {

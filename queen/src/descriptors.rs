@@ -1,5 +1,5 @@
-//! What is done while all descriptors of this process, or of the machine, are in use: wait a little. They are counted
-//! before slots are promised, but others on the same machine may take them.
+//! Waits while all file descriptors of this process, or of the machine, are in use. They are counted before slots are
+//! promised, but other processes on the machine may take them.
 
 use std::{io, thread};
 
@@ -10,7 +10,7 @@ use rustix::io::Errno;
 ///
 /// # Errors
 ///
-/// What the last try said.
+/// The error of the last try.
 pub fn when_there_are<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     for _ in 1..DESCRIPTOR_TRIES {
         match open() {

@@ -1,4 +1,4 @@
-//! What failed in earlier runs: reads the file that tells of it, line by line.
+//! Reads the failures of earlier runs from their file, line by line.
 
 use std::{
     collections::BTreeSet,
@@ -13,7 +13,7 @@ use distwasm_proto::limits::{FAILURE_LINE_BYTES_MAX, FAILURES_READ_MAX};
 use serde::Deserialize;
 use thiserror::Error;
 
-/// Why it is not known what failed.
+/// Why the earlier failures cannot be read.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum EarlierError {
@@ -28,12 +28,12 @@ pub enum EarlierError {
     TooMany { path: PathBuf },
 }
 
-/// The inputs that are named in a failures file, each once, in order: a folder comes before what is in it. Without a file
-/// nothing has failed.
+/// The inputs that are named in a failures file, each once, in order: a folder comes before its content. Without a
+/// file, nothing has failed.
 ///
 /// # Errors
 ///
-/// When the file cannot be read, or one of its lines is not what it should be.
+/// When the file cannot be read, or one of its lines is not a failure.
 pub fn names(path: &Path) -> Result<Vec<PathBuf>, EarlierError> {
     let cannot_read = |source| EarlierError::Read { path: path.to_owned(), source };
     let mut lines = match Lines::open(path) {
@@ -65,7 +65,7 @@ impl Lines {
         Ok(Lines { file: BufReader::new(File::open(path)?), number: 0, offset: 0 })
     }
 
-    /// The next line with its end; one that is too long comes in parts, none of which names anything.
+    /// The next line with its newline; a line that is too long comes in parts, and no part names an input.
     pub(crate) fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut line = Vec::new();
         let bytes = self.file.by_ref().take(FAILURE_LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
@@ -82,9 +82,9 @@ struct Name {
     input_hex: Option<String>,
 }
 
-/// The input that a line names, or what is wrong with the line, in words that follow on its number.
+/// The input that a line names, or the fault of the line, in words that follow its number.
 pub(crate) fn name_in(line: &[u8]) -> Result<PathBuf, &'static str> {
-    let name: Name = serde_json::from_slice(line).map_err(|_| "is no failure: an object of JSON with an `input`")?;
+    let name: Name = serde_json::from_slice(line).map_err(|_| "is not a failure: a JSON object with an `input`")?;
     let bytes = match name.input_hex {
         Some(hex) => unhex(hex.as_bytes()).ok_or("has an `input_hex` that is not hexadecimal")?,
         None => name.input.into_bytes(),

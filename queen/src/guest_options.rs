@@ -1,4 +1,4 @@
-//! The part of the command line that says what a program is given and how it is called: of a job, and of a check.
+//! Options of the guest program, for a job and for a check: arguments, environment, directories, and export to call.
 
 use std::{
     collections::BTreeSet,
@@ -20,19 +20,19 @@ use thiserror::Error;
 
 use crate::shares::{self, Packed, ShareError};
 
-/// What the program is given, and how it is called.
+/// The settings of the guest program.
 #[derive(Args, Clone, Debug)]
 pub struct GuestOptions {
     /// Call this export with the values found in each input, and take what it returns as the output text
     #[arg(long, value_name = "NAME", env = "DISTWASM_CALL", value_parser = NonEmptyStringValueParser::new())]
     pub call: Option<String>,
 
-    /// Give each unit an instance of its own (ProcessStdio programs otherwise keep one)
+    /// Give each unit an instance of its own (by default, ProcessStdio programs keep one)
     #[arg(long, env = "DISTWASM_FRESH", value_parser = BoolishValueParser::new())]
     pub fresh: bool,
 
-    /// The same unit gives the same bytes everywhere: fixed clock, randomness drawn from project and unit, canonical
-    /// NaNs; implies --fresh
+    /// Make a unit give the same bytes everywhere: fixed clock, randomness drawn from project and unit, canonical NaNs;
+    /// implies --fresh
     #[arg(long, env = "DISTWASM_DETERMINISTIC", value_parser = BoolishValueParser::new())]
     pub deterministic: bool,
 
@@ -49,7 +49,7 @@ pub struct GuestOptions {
     pub args: Vec<String>,
 }
 
-/// Why a program cannot be given what was said.
+/// Why the options of a guest cannot be used.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum GuestOptionsError {
@@ -66,7 +66,7 @@ impl GuestOptions {
     ///
     /// # Errors
     ///
-    /// When it cannot be had, with the reason.
+    /// When an option is invalid or a directory cannot be packed, with the reason.
     pub fn prepare(&self, project: &str) -> Result<(GuestSettings, Vec<(Digest, Payload)>), GuestOptionsError> {
         let guest = self.settings(project);
         guest.check()?;
@@ -74,7 +74,7 @@ impl GuestOptions {
         Ok((GuestSettings { shares, ..guest }, archives))
     }
 
-    /// The settings but for the directories.
+    /// The settings without the directories.
     fn settings(&self, project: &str) -> GuestSettings {
         GuestSettings {
             args: self.args.clone(),
@@ -87,7 +87,7 @@ impl GuestOptions {
         }
     }
 
-    /// The directories to share, with their places for the guests. Host paths may have `::` in them, places may not.
+    /// The directories to share, with their places for the guests. Host paths may contain `::`, places may not.
     ///
     /// # Errors
     ///
@@ -105,11 +105,11 @@ impl GuestOptions {
     }
 }
 
-/// The variables without those that are set once more later.
+/// The variables without those that a later one overrides.
 fn last_of_each_key(env: &[String]) -> Vec<String> {
     let mut later = BTreeSet::new();
     let key = |variable: &str| variable.split_once('=').map(|(key, _)| key.to_owned());
-    // What has no key is refused elsewhere.
+    // A variable without a key is refused elsewhere.
     let last = env.iter().rev().filter(|variable| key(variable).is_none_or(|key| later.insert(key)));
     let mut last: Vec<String> = last.cloned().collect();
     last.reverse();

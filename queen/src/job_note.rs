@@ -1,5 +1,6 @@
-//! A note beside the output folder about the job that is being run into it. A queen that is killed leaves it behind, and
-//! the next one into this folder has the king end that job at once, instead of keeping slots for a queen that may come back.
+//! A note beside the output folder about the job that is being run into it. A queen that is killed leaves it behind.
+//! The next queen for this folder has the king end that job at once, so that no slots are kept for a queen that may
+//! come back.
 
 use std::{
     fs, io,
@@ -10,7 +11,7 @@ use distwasm_proto::{files, limits::JOB_NOTE_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
-/// What the name of the note ends in; it begins with that of the output folder.
+/// The end of the note's name, after the name of the output folder.
 const ENDING: &str = ".distwasm-job";
 
 /// The note of one run.
@@ -43,19 +44,19 @@ impl JobNote {
         (note.king == self.king).then_some((note.job, note.key))
     }
 
-    /// What is there, if it is a note.
+    /// The note in the file, if there is one.
     fn read(&self) -> Option<Note> {
         let is_short = |found: &fs::Metadata| found.is_file() && found.len() <= JOB_NOTE_BYTES_MAX;
         fs::symlink_metadata(&self.path).ok().filter(is_short)?;
         serde_json::from_slice(&fs::read(&self.path).ok()?).ok()
     }
 
-    /// Whether the name is free, or a note has it: a file of the user stays as it is.
+    /// Whether the name is free or belongs to a note: a file of the user stays as it is.
     fn may_change(&self) -> bool {
         fs::symlink_metadata(&self.path).is_err() || self.read().is_some()
     }
 
-    /// Writes down how the king calls the job.
+    /// Writes down the king's number for the job.
     pub fn write(&self, job: u64) {
         if !self.may_change() {
             return;

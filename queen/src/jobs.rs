@@ -1,4 +1,4 @@
-//! `queen jobs` and `queen job`: what a king has to do, and what it waits for.
+//! `queen jobs` and `queen job`: show the jobs of a king, and what each job waits for.
 
 use std::fmt::{self, Display};
 
@@ -28,7 +28,7 @@ pub struct JobsOptions {
     pub json: bool,
 }
 
-/// Says how it stands with one job of a king, and what it waits for.
+/// Shows one job of a king, and what the job waits for.
 #[derive(Args, Debug)]
 #[command(args_override_self = true)]
 pub struct JobOptions {
@@ -36,7 +36,7 @@ pub struct JobOptions {
     #[arg(value_name = "ID", value_parser = parse_job)]
     pub job: u64,
 
-    /// What to ask, and how to say it
+    /// The king to ask, and the output format
     #[command(flatten)]
     pub jobs: JobsOptions,
 }
@@ -46,21 +46,21 @@ fn parse_job(text: &str) -> Result<u64, String> {
         .map_err(|_| "it must be the number of a job, as `queen jobs` shows it".to_owned())
 }
 
-/// Why nothing can be said.
+/// Why there is no answer.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum JobsError {
     #[error("no king answers at {address}: {why}")]
     NoKing { address: Address, why: String },
-    #[error("the king at {address} has no job {job}; `queen jobs` shows those that he has")]
+    #[error("the king at {address} has no job {job}; `queen jobs` shows those that it has")]
     NoJob { address: Address, job: u64 },
 }
 
-/// Asks the king for his jobs.
+/// Asks the king for its jobs.
 ///
 /// # Errors
 ///
-/// When he does not answer.
+/// When the king does not answer.
 pub async fn list(options: &JobsOptions) -> Result<JobList, JobsError> {
     let asked = async {
         let channel = connect(&options.king_address).await.map_err(|error| chain(&error))?;
@@ -75,11 +75,11 @@ pub async fn list(options: &JobsOptions) -> Result<JobList, JobsError> {
     }
 }
 
-/// Asks the king for one of his jobs.
+/// Asks the king for one of its jobs.
 ///
 /// # Errors
 ///
-/// When he does not answer, or has no such job.
+/// When the king does not answer, or has no such job.
 pub async fn find(options: &JobOptions) -> Result<JobInfo, JobsError> {
     let jobs = list(&options.jobs).await?.jobs;
     let job = jobs.into_iter().find(|job| job.job == options.job);

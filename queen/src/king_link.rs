@@ -1,4 +1,4 @@
-//! The queen's link to the king: the job that she submits, and his news, checked.
+//! The queen's link to the king: the job that it submits, and the king's news, checked.
 
 use std::{
     pin::Pin,
@@ -34,30 +34,30 @@ use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOw
 
 use crate::wishes::Wishes;
 
-/// What the queen wants done, but for the units.
+/// The job that the queen submits, without its units.
 #[derive(Clone, Debug)]
 pub struct JobRequest {
     /// The key of fair sharing.
     pub project: String,
     /// The program's bytes.
     pub program: Payload,
-    /// What each slot must have of its machine's memory, in bytes; 0 for no wish.
+    /// Memory that each slot must have, in bytes; 0 for no requirement.
     pub min_ram_bytes: u64,
     /// At most one slot on each duke.
     pub one_per_machine: bool,
-    /// What it gets beside other jobs.
+    /// How it is scheduled among other jobs.
     pub wishes: Wishes,
     /// How long one unit may take.
     pub timeout: Option<Duration>,
-    /// How often a unit that failed is tried again.
+    /// How often a failed unit is tried again.
     pub retries: u32,
-    /// What its guests are given and how they are run.
+    /// The settings of its guests.
     pub guest: GuestSettings,
     /// The archives of its shares, each once.
     pub archives: Vec<(Digest, Payload)>,
-    /// Whoever comes back to the job must know it.
+    /// A queen must know this key to come back to the job.
     pub key: u64,
-    /// The job, and its key, of an earlier run whose queen was killed: it is to end.
+    /// The job of an earlier run whose queen was killed, and its key: the king ends that job.
     pub replaces: Option<(u64, u64)>,
 }
 
@@ -70,23 +70,23 @@ pub struct Window {
     pub bytes: u64,
 }
 
-/// What the king says first.
+/// The king's first word.
 #[derive(Debug)]
 pub struct Welcome {
-    /// His name for the job.
+    /// The king's number for the job.
     pub job: u64,
     /// How much may be without a verdict.
     pub window: Window,
-    /// After coming back: units without a verdict that he has.
+    /// After a reconnect: units without a verdict that the king has.
     pub known: Vec<UnitNo>,
 }
 
-/// What the king tells.
+/// News from the king.
 #[derive(Debug)]
 pub enum Told {
     /// How a unit ended.
     Verdict(Verdict),
-    /// What the job has, and what it waits for.
+    /// The slots and dukes of the job, and the reason why it waits.
     State { slots: u32, dukes: u32, waits_for: String, longest: Option<LongestUnit> },
     /// The job is over.
     Ended(Option<Failure>),
@@ -99,7 +99,7 @@ pub struct LongestUnit {
     pub unit: UnitNo,
     /// The host that it runs on.
     pub duke: String,
-    /// For how long, when the king said so.
+    /// How long it had been running when the king named it.
     pub running: Duration,
 }
 
@@ -112,13 +112,13 @@ pub struct Verdict {
     pub outcome: Result<(Payload, Option<OwnedSemaphorePermit>), Failure>,
     /// How often it was tried.
     pub attempts: u32,
-    /// Where it was tried last.
+    /// The host on which it was tried last.
     pub duke: String,
     /// How long that took, in microseconds, if it is known.
     pub run_us: Option<u64>,
 }
 
-/// Why there is no link, or no link any more.
+/// Why a link could not be opened, or ended.
 #[derive(Debug, Error)]
 pub enum LinkError {
     #[error("no king answers at {address} (tried for {tried:?}): {why}")]
@@ -127,7 +127,7 @@ pub enum LinkError {
     Broken(#[from] StreamError),
     #[error("the connection to the king ended without a word")]
     Silent,
-    #[error("whoever listens at {0} said nothing within {HELLO_WITHIN:?}; is it a king?")]
+    #[error("the listener at {0} said nothing within {HELLO_WITHIN:?}; is it a king?")]
     NoWelcome(String),
     #[error("the king ended the link: {reason}")]
     Ended { reason: String, come_back: bool },
@@ -135,7 +135,7 @@ pub enum LinkError {
     Gone { address: String, tried: Duration, why: String },
     #[error("the king's words do not fit together: {0}")]
     Transfer(#[from] TransferError),
-    #[error("what the king says cannot be: {0}")]
+    #[error("the king broke the protocol: {0}")]
     Nonsense(&'static str),
 }
 
@@ -149,8 +149,7 @@ impl Drop for Outgoing {
 }
 
 impl LinkError {
-    /// Whether the king, or another in his place, may be there again soon: he whom a queen knew, who comes back to him,
-    /// or one whom she has not met.
+    /// Whether retrying may help. `comes_back` is true once this queen has been welcomed.
     pub fn may_pass(&self, comes_back: bool) -> bool {
         match self {
             LinkError::Broken(_) | LinkError::Silent => true,
@@ -163,17 +162,17 @@ impl LinkError {
     }
 }
 
-/// The queen's half of a link, but for her units.
+/// The queen's half of a link, without its units.
 #[derive(Debug)]
 pub struct Outgoing {
     words: Outbox<wire::QueenWord>,
-    /// The link broke, and she may come back to her job.
+    /// The link broke, and the queen may come back to its job.
     is_lost: bool,
-    /// Ends the way of her units, too.
+    /// When dropped, ends the stream of units, too.
     _cut: DropGuard,
 }
 
-/// Units on their way, until the link is given up.
+/// Units on their way to the king, until the link is given up.
 struct Messages {
     messages: mpsc::Receiver<FromQueen>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -184,7 +183,7 @@ impl Stream for Messages {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<FromQueen>> {
         if self.cut.as_mut().poll(context).is_ready() {
-            // Whoever waits for room is told that there is none.
+            // Readers that wait for room learn that the link is gone.
             self.messages.close();
             return Poll::Ready(None);
         }
@@ -193,12 +192,12 @@ impl Stream for Messages {
 }
 
 impl Outgoing {
-    /// Tells the king that he may forget so many verdicts more.
+    /// Tells the king that it may forget `verdicts` more verdicts.
     pub fn heard(&self, verdicts: u64) {
         self.words.push(Word::VerdictsHeard(wire::VerdictsHeard { verdicts }));
     }
 
-    /// Lets go of a link that broke.
+    /// Drops a link that broke, without a last word.
     pub fn lose(mut self) {
         self.is_lost = true;
     }
@@ -209,32 +208,32 @@ pub struct Incoming {
     news: stream::Incoming<wire::ToQueen>,
     assembler: Assembler<QueenNews>,
     room: Arc<Semaphore>,
-    /// Words that are here and have not been looked at: they came with the welcome, or behind what stalls.
+    /// Words that have arrived and are not handled yet: they came with the welcome, or behind the stalled result.
     early: Vec<QueenNews>,
     /// A result for which there was no room.
     stalled: Option<Arrived<QueenNews>>,
-    /// The job's end has been told: what comes after is the end of the link.
+    /// The king has said that the job is over; only the end of the link follows.
     over: bool,
 }
 
-/// A link that stands.
+/// An open link.
 pub struct Link {
-    /// What he says.
+    /// The king's words.
     pub incoming: Incoming,
-    /// What she says besides her units.
+    /// The queen's words, without its units.
     pub outgoing: Outgoing,
-    /// What he said first.
+    /// The king's first word.
     pub welcome: Welcome,
 }
 
-/// How often a link was begun.
+/// Numbers the tries to open a link.
 static LINKS: AtomicU64 = AtomicU64::new(1);
 
-/// Opens a job, or comes back to one, again and again while there is patience. The link, and where its units go in.
+/// Opens a job, or comes back to one; retries until `patience` is over. Returns the link and the sender for its units.
 ///
 /// # Errors
 ///
-/// When there is no king in time, or he does not take the job.
+/// When no king answers in time, or the king does not take the job.
 pub async fn submit(
     address: &KingAddress,
     request: &JobRequest,
@@ -243,7 +242,7 @@ pub async fn submit(
 ) -> Result<(Link, mpsc::Sender<FromQueen>), LinkError> {
     let mut last = None;
     let mut backoff = Backoff::up_to(RETURN_BACKOFF_MAX);
-    // Many may come back at once.
+    // Many queens may come back at once, so the first try waits, too.
     let resuming = resumes.is_some();
     let mut wait = resuming;
     let tries = async {
@@ -284,8 +283,8 @@ async fn open_link(
     resumes: Option<wire::Resumption>,
     messages: mpsc::Receiver<FromQueen>,
 ) -> Result<Link, LinkError> {
-    // The job goes first, in as many messages as its program and its shares need. Units come only after the welcome, and
-    // so never in the midst of that.
+    // The job goes first, in as many messages as its program and its shares need. Units come only after the welcome, so
+    // they never come between these messages.
     let (outbox, words) = Outbox::<wire::QueenWord>::new();
     let comes_back = resumes.is_some();
     let open = wire::OpenJob { resumes, ..open_job(request) };
@@ -296,7 +295,7 @@ async fn open_link(
     }
     let cut = CancellationToken::new();
     let words = words.merge(Messages { messages, cut: Box::pin(cut.clone().cancelled_owned()) });
-    // Until the king has welcomed her, who comes back has not left, whatever becomes of this link.
+    // Until the king has welcomed it, a queen that comes back does not say that it leaves, even if this link fails.
     let mut outgoing = Outgoing { words: outbox, is_lost: comes_back, _cut: cut.drop_guard() };
     let welcomed = async {
         let news = king.submit_job(words).await?;
@@ -313,10 +312,10 @@ async fn open_link(
                 Ok(Link { incoming, outgoing, welcome: Welcome { job, window, known } })
             }
             Some(News::End(end)) => Err(LinkError::Ended { reason: end.reason, come_back: end.come_back }),
-            _ => Err(LinkError::Nonsense("his first word is no welcome")),
+            _ => Err(LinkError::Nonsense("its first word is not a welcome")),
         }
     };
-    // A large program, or large shares, take their time to be sent.
+    // A large program or large shares take time to send.
     let shares_bytes: u64 = request.archives.iter().map(|(_, archive)| archive.bytes()).sum();
     let patience = HELLO_WITHIN + Duration::from_micros(request.program.bytes() + shares_bytes);
     timeout(patience, welcomed).await.map_err(|_| LinkError::NoWelcome(address.to_string()))?
@@ -343,7 +342,7 @@ fn open_job(request: &JobRequest) -> wire::OpenJob {
 }
 
 impl Incoming {
-    /// The news of the next message; `None` after the end of the job. Waits while too many results are not written.
+    /// The news of the next message; `None` after the end of the job. Waits while too many results are unwritten.
     ///
     /// # Errors
     ///
@@ -364,7 +363,7 @@ impl Incoming {
             let (_, payload) = &arrived;
             let bytes = payload.as_ref().map_or(0, Payload::bytes);
             if !told.is_empty() && self.room.available_permits() < permits(bytes) as usize {
-                // Who is to make room must hear of what takes it.
+                // Pass on the earlier results first: writing them makes room for this one.
                 self.stalled = Some(arrived);
                 break;
             }
@@ -381,7 +380,7 @@ impl Incoming {
 
     /// The word as the reactor knows it; `None` for the last word.
     async fn check_news(&mut self, (word, payload): Arrived<QueenNews>) -> Result<Option<Told>, LinkError> {
-        let payload = payload.map_err(|_| LinkError::Nonsense("he broke off in a result"))?;
+        let payload = payload.map_err(|_| LinkError::Nonsense("it broke off in a result"))?;
         match word.news {
             Some(News::Verdict(verdict)) => {
                 let outcome = match (verdict.done, verdict.failure) {
@@ -423,7 +422,7 @@ async fn take_room(room: &Arc<Semaphore>, bytes: u64) -> Option<OwnedSemaphorePe
     Arc::clone(room).acquire_many_owned(permits(bytes)).await.ok()
 }
 
-/// The room that a result takes: all of it, if it is larger.
+/// The room that a result takes: all the room, if the result is larger.
 fn permits(bytes: u64) -> u32 {
     u32::try_from(bytes).unwrap_or(UNWRITTEN_BYTES).min(UNWRITTEN_BYTES)
 }

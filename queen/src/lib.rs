@@ -1,8 +1,8 @@
-//! The queen: the command line. She lists inputs, submits a job, and writes each result as it comes.
+//! The queen: the command line. It lists inputs, submits a job, and writes each result as it arrives.
 //!
-//! [`command_line`] is what was typed. [`run`] is one whole run of a job; [`check`](mod@check) and [`new`](mod@new) are
-//! tools beside it. What may be open at a time is decided by the pure [`submission`], what is to be done by the pure
-//! [`plan`].
+//! [`command_line`] parses the arguments. [`run`] runs one job to its end; [`check`](mod@check), [`new`](mod@new) and
+//! [`jobs`] are tools beside it. The pure [`submission`] decides how much may be open at a time, the pure [`plan`]
+//! which inputs of a folder are sent.
 
 pub mod check;
 pub mod command_line;
@@ -47,15 +47,15 @@ use report::{FailedUnit, Human, Scope, Summary};
 pub struct Report {
     /// The figures.
     pub summary: Summary,
-    /// The first failures, with all that is known of them.
+    /// The first failures, in full.
     pub first_failures: Vec<FailedUnit>,
 }
 
-/// Runs what the options say, until it is done or `interrupted`.
+/// Runs the job that the options describe, until it is done or `interrupted`.
 ///
 /// # Errors
 ///
-/// When the run cannot begin: wrong files or folders. Everything else is in the report.
+/// When the run cannot begin: wrong files or folders. All other errors are in the report.
 pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Report, OptionsError> {
     let clock = Clock::start();
     let prepared = tokio::task::block_in_place(|| options.prepare())?;
@@ -88,7 +88,7 @@ pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Re
             None => Some(CutShort::Interrupted),
         };
     }
-    // A king that was lost may have the job still.
+    // A king that was lost may still have the job.
     if let Some(note) = note.filter(|_| !matches!(cut_short, Some(CutShort::King(_)))) {
         tokio::task::block_in_place(|| note.remove());
     }

@@ -7,31 +7,31 @@ use std::{
 
 use distwasm_proto::{limits::FAILURES_JUDGED_FROM, time::Time};
 
-/// What a run may cost before it is stopped. Nothing is set by default.
+/// The limits of a run. None is set by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// How many units may fail.
     pub failures: Option<FailureLimit>,
-    /// When the run is over, whatever is left.
+    /// When the run ends, even if units are left.
     pub ends_at: Option<Time>,
 }
 
 /// How many units may fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureLimit {
-    /// So many.
+    /// This many units.
     Count(u64),
-    /// So many millionths of the finished ones, once there are [`FAILURES_JUDGED_FROM`].
+    /// This many millionths of the finished units, once [`FAILURES_JUDGED_FROM`] are finished.
     Share(u32),
 }
 
-/// What a failure limit may be.
+/// The forms of a failure limit.
 const FAILURE_LIMIT: &str = "a number such as 10, or a percentage from 0% to 100% such as 5% or 0.5%";
 
 const MILLIONTHS_IN_PERCENT: f64 = 10_000.0;
 
 impl FailureLimit {
-    /// Whether so many failures are too many.
+    /// Whether this many failures are too many.
     pub fn is_exceeded(self, failed: u64, finished: u64) -> bool {
         match self {
             FailureLimit::Count(most) => failed > most,
@@ -51,7 +51,7 @@ impl FromStr for FailureLimit {
             return text.parse().map(FailureLimit::Count).map_err(|_| FAILURE_LIMIT);
         };
         let percent: f64 = percent.parse().map_err(|_| FAILURE_LIMIT)?;
-        // This is false for what is no number, too.
+        // NaN is not within the range, either.
         if !(0.0..=100.0).contains(&percent) {
             return Err(FAILURE_LIMIT);
         }

@@ -1,7 +1,7 @@
-//! Looks through the input folder, on a thread of its own, and says what is to be done, folder by folder.
+//! Lists the input folder, on a thread of its own, and reports inputs folder by folder.
 //!
-//! Nothing but the folder at hand is held in memory: however many inputs there are, the lister waits when nobody takes
-//! what it found.
+//! Only one folder at a time is in memory, however many inputs there are: the lister waits while the reactor does not
+//! take its findings (back-pressure).
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -35,18 +35,18 @@ pub struct Input {
 }
 
 impl Input {
-    /// What the king calls it as a unit.
+    /// Its name as a unit.
     pub fn name(&self) -> &[u8] {
         self.path.as_os_str().as_bytes()
     }
 
-    /// What it counts for in the window.
+    /// The bytes that it takes in the window.
     pub fn window_bytes(&self) -> u64 {
         self.bytes + self.name().len() as u64
     }
 }
 
-/// What the lister found.
+/// A finding of the lister.
 #[derive(Debug)]
 pub enum Found {
     /// Inputs to send, at most [`BATCH`] at a time.
@@ -58,11 +58,11 @@ pub enum Found {
         /// How many of them were changed after their outputs were written.
         newer: u64,
     },
-    /// An input that was asked for by name is none.
+    /// An input that was asked for by name is not an input any more.
     Gone,
-    /// Something that is no input; why, in words.
+    /// Something that is not an input, and the reason in words.
     Skipped { path: PathBuf, why: String },
-    /// An input, or a folder of inputs, that cannot be worked on: what is the matter with it or with its output.
+    /// An input, or a folder of inputs, that cannot be processed, because of a fault in it or in its output.
     Unusable { path: PathBuf, failure: Failure },
 }
 
@@ -79,20 +79,20 @@ impl Found {
     }
 }
 
-/// What keeps an input from having an output.
+/// Why an input cannot have an output.
 const BLOCKED: &str = "its output cannot be written: something that is not a file has that name";
 
 /// Goes through all folders below `input`, in the order of their names, or through these inputs only, in their order.
-/// Ends early when nobody listens any more.
+/// Ends early when the receiver is gone.
 pub fn list(input: &Path, output: &Path, only: Option<&[PathBuf]>, found: &mpsc::Sender<Found>) {
-    // Nobody listens any more: there is nothing left to do then.
+    // `None` says that the receiver is gone: nothing is left to do then.
     let _end = match only {
         None => list_below(&mut Places::new(input, output), PathBuf::new(), found),
         Some(names) => list_named(input, output, names, found),
     };
 }
 
-/// Goes through named inputs. A folder among them could not be read in an earlier run: all that is below it.
+/// Goes through named inputs. A folder among them could not be read in an earlier run; all inputs below it are listed.
 fn list_named(input: &Path, output: &Path, names: &[PathBuf], found: &mpsc::Sender<Found>) -> Option<()> {
     let mut folders: HashSet<&Path> = HashSet::new();
     let mut batch = Vec::with_capacity(BATCH);
@@ -144,7 +144,7 @@ fn list_below(places: &mut Places<'_>, folder: PathBuf, found: &mpsc::Sender<Fou
     Some(())
 }
 
-/// Says what is to be done in one folder, and gives the folders in it; `None` when nobody listens any more.
+/// Reports the inputs in one folder, and returns the folders in it; `None` when the receiver is gone.
 fn list_folder(places: &mut Places<'_>, folder: &Path, found: &mpsc::Sender<Found>) -> Option<Vec<OsString>> {
     let say = |what| found.blocking_send(what).ok();
     let (input, output) = (places.input, places.output);
@@ -170,7 +170,7 @@ fn list_folder(places: &mut Places<'_>, folder: &Path, found: &mpsc::Sender<Foun
     let plan = plan::plan(inputs, &outputs);
     for leftover in plan.leftovers {
         let path = output.join(folder).join(leftover);
-        // It is in nobody's way; a later run may succeed.
+        // It does no harm; a later run may succeed.
         if let Err(error) = fs::remove_file(&path) {
             tracing::warn!(path = %path.display(), %error, "an unfinished output of an earlier run cannot be removed");
         }
@@ -221,7 +221,7 @@ fn kind(entry: &fs::DirEntry) -> io::Result<Kind> {
     match fs::metadata(entry.path()) {
         Ok(target) if target.is_file() => Ok(file(&target)),
         Ok(target) if target.is_dir() => Ok(Kind::Other("a link to a folder")),
-        Ok(_) => Ok(Kind::Other("a link to something that is no file")),
+        Ok(_) => Ok(Kind::Other("a link to something that is not a file")),
         Err(error) if leads_nowhere(&error) => Ok(Kind::Other("a link to nothing")),
         Err(error) => Err(error),
     }
@@ -253,7 +253,7 @@ fn name_of(file_type: FileType) -> &'static str {
     } else if file_type.is_block_device() || file_type.is_char_device() {
         "a device"
     } else {
-        "no file"
+        "not a file"
     }
 }
 
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn what_cannot_be_looked_at_is_no_reason_to_say_that_all_is_done() {
         let folder = tempfile::tempdir().unwrap();
-        // Nobody may follow such a link, whoever he is.
+        // Such a link cannot be followed, not even by root.
         symlink("x".repeat(300), folder.path().join("hidden")).unwrap();
         symlink("nowhere", folder.path().join("lost")).unwrap();
         symlink("round", folder.path().join("round")).unwrap();

@@ -1,4 +1,4 @@
-//! A kingdom within the queen's process: a king and a duke who hand each other messages, and real peasants beside.
+//! A kingdom within the queen's process: a king and a duke that hand each other messages, and real peasants.
 
 use std::time::Duration;
 
@@ -19,13 +19,13 @@ use crate::{
 
 /// A king and a duke in this process.
 pub struct Kingdom {
-    /// Where the king is.
+    /// The address of the king.
     pub address: KingAddress,
     stop: Stop,
     members: tokio::task::JoinSet<Result<(), String>>,
 }
 
-/// What this machine offers to a job.
+/// The settings of a duke on this machine.
 fn settings(options: &Options, address: KingAddress) -> Settings {
     let offer = Offer { cpus: options.num_cpus, ram_mb: options.ram_limit };
     Settings::of_this_machine(address, offer, options.peasant.clone(), options.cache.clone())
@@ -40,7 +40,7 @@ pub async fn rehearse(options: &Options, request: &JobRequest) -> Result<(), Fai
     let (door, _) = local_door();
     let settings = settings(options, KingAddress::Local(door));
     let memory_bytes = match options.king_address {
-        // What a slot of its dukes has is not known here, and this machine may be smaller.
+        // The memory of the dukes' slots is not known here, and this machine may have less.
         Some(_) => request.min_ram_bytes.max(MODULE_MEMORY_BYTES_MAX),
         None => slot_bytes(&settings, request),
     };
@@ -50,7 +50,7 @@ pub async fn rehearse(options: &Options, request: &JobRequest) -> Result<(), Fai
         Ok(()) => Ok(()),
         Err(RehearsalError::Unfit(failure)) => Err(failure),
         Err(RehearsalError::Impossible(why)) => {
-            // Nothing was to be done, and this may be a machine without peasants.
+            // There was nothing to do, and this may be a machine without peasants.
             tracing::info!(why, "whether the program would run cannot be found out here");
             Ok(())
         }
@@ -72,10 +72,10 @@ impl Kingdom {
         let settings = settings(options, address.clone());
         let (wanted_mb, limit_mb) = (options.min_ram, settings.ram_bytes >> 20);
         if wanted_mb > limit_mb {
-            // No other duke can come.
+            // No other duke can join.
             return Err(OptionsError::MinRam { wanted_mb, limit_mb });
         }
-        // Who ends here ends at once: the queen has what she wants.
+        // King and duke end without a grace time: the queen has everything by then.
         let stop = Stop::new(Duration::ZERO);
         let mut members = tokio::task::JoinSet::new();
         let king = distwasm_king::run_local(visitors, Reign::first(), stop.clone());
@@ -88,7 +88,7 @@ impl Kingdom {
         Ok(Kingdom { address, stop, members })
     }
 
-    /// Waits until one of the two cannot go on, and says why.
+    /// Waits until the king or the duke ends, and returns the reason.
     pub async fn trouble(&mut self) -> String {
         match self.members.join_next().await {
             Some(Ok(Ok(()))) => "the kingdom of this process ended early".to_owned(),

@@ -37,15 +37,15 @@ fn run_program() -> ExitCode {
         Err(error) => return fail(&error),
     };
     let interrupted = CancellationToken::new();
-    // On a thread of the runtime: all that it waits for happens there, and signals are heard while it waits for a file.
+    // The run has a thread of the runtime, and this thread handles signals even while the run waits for a file.
     let run = runtime.spawn(run(command_line, interrupted.clone()));
     let exit = runtime.block_on(end_of(run, &interrupted));
-    // After a second Ctrl-C some threads may still be at work; they are not waited for.
+    // After a second Ctrl-C some threads may still be running; they are not waited for.
     runtime.shutdown_background();
     exit
 }
 
-/// The first signal ends the run in good order, the second at once.
+/// The first signal starts a graceful shutdown, the second ends the run at once.
 async fn end_of(run: JoinHandle<ExitCode>, interrupted: &CancellationToken) -> ExitCode {
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,

@@ -19,7 +19,7 @@ use crate::{
 
 /// Writes a folder with a small program to start from, and prints the lines that build and run it.
 ///
-/// The program counts the words of an input. What it needs of distwasm is in the folder.
+/// The program counts the words of an input. The folder also holds the part of distwasm that it needs.
 #[derive(Args, Debug)]
 #[command(args_override_self = true)]
 pub struct NewOptions {
@@ -27,12 +27,12 @@ pub struct NewOptions {
     #[arg(long, value_enum, value_name = "LANG")]
     pub lang: Lang,
 
-    /// The folder to make; its last part, of lowercase letters, digits, `-` and `_`, names the program
+    /// The folder to create; its last part, of lowercase letters, digits, `-` and `_`, names the program
     #[arg(value_name = "NAME")]
     pub folder: PathBuf,
 }
 
-/// Why there is no new folder.
+/// Why the folder could not be written.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum NewError {
@@ -46,14 +46,14 @@ pub enum NewError {
     Write { path: PathBuf, source: io::Error },
 }
 
-/// A folder that was made. Shown, it is the three lines that build and run the program.
+/// A folder that was written. It is displayed as the three lines that build and run the program.
 #[derive(Debug)]
 pub struct Made {
-    /// Where it is, as it was asked for.
+    /// Its path, as the user gave it.
     pub folder: PathBuf,
     /// The name of the program.
     pub name: String,
-    /// How the queen is called from within it.
+    /// How to call the queen from within the folder.
     pub queen: PathBuf,
 }
 
@@ -61,12 +61,12 @@ pub struct Made {
 ///
 /// # Errors
 ///
-/// When the name is no name, the path is taken, or the files cannot be written.
+/// When the path does not end in a valid name, exists already, or the files cannot be written.
 pub fn write(options: &NewOptions) -> Result<Made, NewError> {
     let folder = &options.folder;
     let name = program_name(folder).ok_or_else(|| NewError::Name { path: folder.clone() })?;
     let exists = || NewError::Exists { path: folder.clone() };
-    // Also a link that leads nowhere is there.
+    // A dangling link counts as existing, too.
     if fs::symlink_metadata(folder).is_ok() {
         return Err(exists());
     }
@@ -78,7 +78,7 @@ pub fn write(options: &NewOptions) -> Result<Made, NewError> {
     match written {
         Ok(()) => Ok(Made { folder: folder.clone(), name: name.to_owned(), queen: own_path() }),
         Err(error) => {
-            // What went wrong before is worth more words than what is left behind.
+            // The first error is the one to report, even if the cleanup fails, too.
             let _removed = fs::remove_dir_all(&unfinished);
             Err(if error.kind() == io::ErrorKind::AlreadyExists { exists() } else { cannot_write(error) })
         }
@@ -103,7 +103,7 @@ fn write_files(folder: &Path, files: &[TemplateFile]) -> io::Result<()> {
     Ok(())
 }
 
-/// How to call this program from another folder: by its name, if that is how it was called.
+/// How to call this program from another folder: by its name, if it was called by its name.
 fn own_path() -> PathBuf {
     let by_name = PathBuf::from("queen");
     let called = std::env::args_os().next().map(PathBuf::from);
@@ -116,7 +116,7 @@ fn own_path() -> PathBuf {
 impl Display for Made {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Made { folder, name, queen } = self;
-        // What begins with a dash would be taken for a flag.
+        // `cd` would take a path that begins with a dash for a flag.
         let here = if folder.as_os_str().as_encoded_bytes().starts_with(b"-") { "./" } else { "" };
         writeln!(f, "cd {here}{}", quoted(folder.as_os_str()))?;
         writeln!(f, "sh build.sh")?;
@@ -124,7 +124,7 @@ impl Display for Made {
     }
 }
 
-/// As a shell takes it for one word.
+/// The text, quoted so that a shell takes it for one word.
 fn quoted(text: &OsStr) -> String {
     let text = text.to_string_lossy();
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./+,:@%".contains(&byte);
@@ -158,7 +158,7 @@ mod tests {
         assert!(matches!(write(&options), Err(NewError::Exists { .. })));
         let nowhere = NewOptions { lang: Lang::C, folder: place.path().join("no/where") };
         assert!(matches!(write(&nowhere), Err(NewError::Write { .. })));
-        // Somebody was faster.
+        // Another process was faster.
         let unfinished = place.path().join("unfinished");
         fs::create_dir(&unfinished).unwrap();
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The queen's command line: what was typed, checked once, into what holds.
+//! The options of a run: parsed from the command line, then checked once and turned into [`Prepared`].
 
 use std::{
     fs,
@@ -32,10 +32,10 @@ use crate::{
 
 /// Runs one WebAssembly program over every file below a folder, and writes a folder of results.
 ///
-/// Without --king-address everything happens on this machine. An input whose output exists is done: running the same
-/// command again goes on where the last run was.
+/// Without --king-address everything happens on this machine. An input whose output exists is done: run the same
+/// command again to resume.
 ///
-/// Exit status: 0 all done, 1 some units failed, 2 the job could not run (to its end), 130 interrupted.
+/// Exit status: 0 all done, 1 some units failed, 2 the job could not run, or not to its end, 130 interrupted.
 #[derive(Debug, Parser)]
 #[command(name = "queen", version, args_override_self = true)]
 pub struct Options {
@@ -43,19 +43,19 @@ pub struct Options {
     #[arg(short, long, value_name = "PROGRAM", env = "DISTWASM_BINARY")]
     pub binary: PathBuf,
 
-    /// The king to submit to [default: none, all on this machine]
+    /// The king to submit to [default: none; everything runs on this machine]
     #[arg(short, long, value_name = "HOST:PORT", env = "DISTWASM_KING_ADDRESS")]
     pub king_address: Option<Address>,
 
-    /// A label for the job; slots are shared fairly between projects [default: the program's name without its ending]
+    /// A label for the job; slots are shared fairly between projects [default: the program's name without extension]
     #[arg(short, long, value_name = "NAME", env = "DISTWASM_PROJECT")]
     pub project: Option<String>,
 
-    /// Folder of inputs; every file below it is one
+    /// Folder of inputs; every file below it is an input
     #[arg(long, value_name = "DIR", default_value = "input", env = "DISTWASM_INPUT")]
     pub input: PathBuf,
 
-    /// Folder of outputs, which get the names of their inputs; made if need be
+    /// Folder of outputs, which get the names of their inputs; created if missing
     #[arg(long, value_name = "DIR", default_value = "output", env = "DISTWASM_OUTPUT")]
     pub output: PathBuf,
 
@@ -67,15 +67,15 @@ pub struct Options {
     #[arg(long, env = "DISTWASM_ONE_PER_MACHINE", value_parser = BoolishValueParser::new())]
     pub one_per_machine: bool,
 
-    /// What this job gets beside others.
+    /// How this job is scheduled among others.
     #[command(flatten)]
     pub wishes: Wishes,
 
-    /// How long one unit may take, such as 30s or 5min [default: for ever]
+    /// How long one unit may take, such as 30s or 5min [default: no limit]
     #[arg(long, value_name = "DURATION", env = "DISTWASM_TIMEOUT", value_parser = flags::positive_duration)]
     pub timeout: Option<Duration>,
 
-    /// How often a unit that failed is tried again
+    /// How often a failed unit is tried again
     #[arg(long, value_name = "N", default_value_t = 0, env = "DISTWASM_RETRIES", value_parser = flags::whole_number(0..=u32::MAX))]
     pub retries: u32,
 
@@ -84,11 +84,11 @@ pub struct Options {
     #[arg(long, value_name = "N|P%", env = "DISTWASM_MAX_FAILURES")]
     pub max_failures: Option<FailureLimit>,
 
-    /// How long the whole run may take, such as 30min or 8h; what is done then is kept [default: for ever]
+    /// How long the whole run may take, such as 30min or 8h; finished outputs are kept [default: no limit]
     #[arg(long, value_name = "DURATION", env = "DISTWASM_TIME_LIMIT", value_parser = flags::positive_duration)]
     pub time_limit: Option<Duration>,
 
-    /// When the connection to the king breaks: how long to try to come back to the job, such as 30s
+    /// How long to try to reconnect to the job when the connection to the king breaks, such as 30s
     #[arg(long, value_name = "DURATION", default_value = "30s", env = "DISTWASM_GRACE", value_parser = flags::duration)]
     pub grace: Duration,
 
@@ -96,15 +96,15 @@ pub struct Options {
     #[arg(long, env = "DISTWASM_RETRY_FAILED", value_parser = BoolishValueParser::new())]
     pub retry_failed: bool,
 
-    /// File of failures, one JSON object a line; not in the input folder [default: OUTPUT.failures.jsonl]
+    /// File of failures, one JSON object per line; must not be in the input folder [default: OUTPUT.failures.jsonl]
     #[arg(long, value_name = "FILE", env = "DISTWASM_FAILURES")]
     pub failures: Option<PathBuf>,
 
-    /// What the program is given, and how it is called
+    /// The settings of the guest program
     #[command(flatten)]
     pub guest: GuestOptions,
 
-    /// Put each output on disk for good before it counts
+    /// Call fsync for each output before it counts as done
     #[arg(long, env = "DISTWASM_SYNC", value_parser = BoolishValueParser::new())]
     pub sync: bool,
 
@@ -112,11 +112,11 @@ pub struct Options {
     #[arg(long, env = "DISTWASM_JSON", value_parser = BoolishValueParser::new())]
     pub json: bool,
 
-    /// Say nothing but errors and failures
+    /// Print only errors and failures
     #[arg(short, long, env = "DISTWASM_QUIET", conflicts_with = "verbose", value_parser = BoolishValueParser::new())]
     pub quiet: bool,
 
-    /// Say more: each failure as it happens, and what king and duke log; twice for even more
+    /// Print more: each failure as it happens, and the logs of king and duke; give it twice for even more
     #[arg(short, long, action = clap::ArgAction::Count, env = "DISTWASM_VERBOSE")]
     pub verbose: u8,
 
@@ -124,7 +124,7 @@ pub struct Options {
     #[arg(long, value_name = "N", env = "DISTWASM_NUM_CPUS", value_parser = flags::whole_number(1..=DUKE_CPUS_MAX))]
     pub num_cpus: Option<u32>,
 
-    /// Without a king: memory for all guests together, in MB [default: half of this machine's]
+    /// Without a king: memory for all guests together, in MB [default: half of this machine's memory]
     #[arg(long, value_name = "MB", env = "DISTWASM_RAM_LIMIT", value_parser = flags::positive_megabytes)]
     pub ram_limit: Option<u64>,
 
@@ -140,7 +140,7 @@ pub struct Options {
     #[arg(skip)]
     pub idle_flags: Vec<String>,
 
-    /// How log lines look; RUST_LOG says which there are
+    /// Format of log lines; RUST_LOG selects which lines are printed
     #[arg(long, value_enum, default_value_t, env = "DISTWASM_LOG_FORMAT")]
     pub log_format: LogFormat,
 }
@@ -159,11 +159,11 @@ pub enum OptionsError {
     Input { path: PathBuf, source: io::Error },
     #[error("failed to read the input folder {}", .path.display())]
     InputHidden { path: PathBuf, source: io::Error },
-    #[error("the input {} is no folder", .path.display())]
+    #[error("the input {} is not a folder", .path.display())]
     InputNoFolder { path: PathBuf },
     #[error("failed to use {} as the output folder (--output names another)", .path.display())]
     Output { path: PathBuf, source: io::Error },
-    #[error("the output {} is no folder (--output names another)", .path.display())]
+    #[error("the output {} is not a folder (--output names another)", .path.display())]
     OutputNoFolder { path: PathBuf },
     #[error("the folders overlap: input {} and output {}; outputs would be taken for inputs", .input.display(), .output.display())]
     Overlap { input: PathBuf, output: PathBuf },
@@ -177,7 +177,7 @@ pub enum OptionsError {
     MinRam { wanted_mb: u64, limit_mb: u64 },
     #[error(transparent)]
     Guest(#[from] GuestOptionsError),
-    #[error("failed to find what failed (--retry-failed)")]
+    #[error("failed to read the failures of earlier runs (--retry-failed)")]
     Earlier(#[from] EarlierError),
     #[error("failed to open the file of failures {} (--failures)", .path.display())]
     Failures { path: PathBuf, source: io::Error },
@@ -187,23 +187,23 @@ pub enum OptionsError {
     FailuresAmongOutputs { path: PathBuf, input: PathBuf },
 }
 
-/// What a run needs, checked.
+/// Everything that a run needs, checked.
 #[derive(Debug)]
 pub struct Prepared {
-    /// What the king is to do.
+    /// The job for the king.
     pub request: JobRequest,
     /// Where inputs and outputs are.
     pub folders: Folders,
-    /// What failed, of this run and of earlier ones.
+    /// The failures of this run and of earlier ones.
     pub failures: FailureFile,
     /// The note about the job beside the output folder, if a king gets the job.
     pub note: Option<JobNote>,
-    /// Kept open, and locked, as long as the run lasts.
+    /// Open and locked for as long as the run lasts.
     pub _output_lock: fs::File,
 }
 
 impl Options {
-    /// Checks what can be checked before anything starts, and makes the output folder.
+    /// Checks everything that can be checked before the run starts, and creates the output folder.
     ///
     /// # Errors
     ///
@@ -252,7 +252,7 @@ impl Options {
         Ok(Prepared { request, folders, failures, note, _output_lock: lock })
     }
 
-    /// Where failures are kept.
+    /// The path of the failures file.
     fn failures_path(&self, input: &Path, output: &Path) -> Result<PathBuf, OptionsError> {
         let Some(path) = &self.failures else { return Ok(default_failures_path(output)) };
         let cannot_open = |source| OptionsError::Failures { path: path.clone(), source };
@@ -271,7 +271,7 @@ impl Options {
         }
     }
 
-    /// What the run may cost; its time counts from when the clock stood at zero.
+    /// The limits of the run; its time counts from zero of the run's clock.
     pub fn limits(&self) -> Limits {
         let ends_at = self.time_limit.map(|limit| Time::default().after(limit));
         Limits { failures: self.max_failures, ends_at }
@@ -280,7 +280,7 @@ impl Options {
     fn claim_output(&self, input: &Path) -> Result<(PathBuf, fs::File), OptionsError> {
         let path = &self.output;
         let cannot_use = |source| OptionsError::Output { path: path.clone(), source };
-        // A folder that was made only to find that it overlaps with the input would be an odd thing to leave behind.
+        // Checked before the folder is created, so that an overlap leaves no new folder behind.
         let overlap = |output: &Path| {
             let overlaps = output.starts_with(input) || input.starts_with(output);
             let error = OptionsError::Overlap { input: self.input.clone(), output: path.clone() };
@@ -298,7 +298,7 @@ impl Options {
         match lock.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => return Err(OptionsError::OutputBusy { path: path.clone() }),
-            // Some file systems on networks know no locks.
+            // Some network file systems do not support locks.
             Err(fs::TryLockError::Error(error)) => {
                 tracing::debug!(%error, "the output folder cannot be locked");
             }
@@ -307,12 +307,12 @@ impl Options {
     }
 }
 
-/// The name of a project when nobody chose one: that of the program, without its ending.
+/// The default name of a project: the file name of the program, without its extension.
 pub(crate) fn project_of(program: &Path) -> String {
     program.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// The path with the links in its existing part followed.
+/// The path, with the links in its existing part resolved.
 fn resolve(path: &Path) -> io::Result<PathBuf> {
     let absolute = std::path::absolute(path)?;
     for ancestor in absolute.ancestors() {

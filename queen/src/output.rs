@@ -1,5 +1,5 @@
 //! Writes outputs, on threads of their own: each to a file with another name in the same folder, which gets the
-//! output's name when it is whole. So an output exists whole or not at all, and never takes the place of another.
+//! output's name when it is whole. So an output exists whole or not at all, and never replaces another.
 
 use std::{
     ffi::OsStr,
@@ -21,11 +21,11 @@ use crate::{descriptors::when_there_are, plan::unfinished_name, queue::Taker, re
 pub struct Output {
     /// Whose result it is.
     pub unit: UnitNo,
-    /// Where it belongs, below the output folder.
+    /// Its path below the output folder.
     pub path: PathBuf,
-    /// What it is to hold.
+    /// Its content.
     pub result: Payload,
-    /// The room that the result takes among those that are not written yet.
+    /// The room that the result takes while it is unwritten.
     pub room: Option<OwnedSemaphorePermit>,
 }
 
@@ -34,18 +34,18 @@ pub struct Output {
 pub struct Written {
     /// Whose result it is.
     pub unit: UnitNo,
-    /// Where it belongs.
+    /// Its path below the output folder.
     pub path: PathBuf,
-    /// Its size, or why it is not there.
+    /// Its size, or why it was not written.
     pub outcome: Result<u64, WriteError>,
 }
 
-/// Why an output is not there.
+/// Why an output was not written.
 #[derive(Debug)]
 pub struct WriteError {
-    /// In words.
+    /// The reason, in words.
     pub why: String,
-    /// No other output could be written either: the disk is full, or the like.
+    /// No other output can be written either: the disk is full, for example.
     pub hopeless: bool,
 }
 
@@ -55,7 +55,7 @@ static UNFINISHED: AtomicU64 = AtomicU64::new(0);
 /// Outputs that a thread takes at once.
 const BATCH: usize = 64;
 
-/// Works until there are no more outputs, or nobody to work for.
+/// Works until there are no more outputs, or the receiver of `written` is gone.
 pub fn write(folder: &Path, sync: bool, outputs: &Taker<Output>, written: &mpsc::Sender<Vec<Written>>) {
     let mut writer = Writer { folder, sync, pid: std::process::id(), last: None };
     while let Some(outputs) = outputs.take(BATCH) {
@@ -72,7 +72,7 @@ pub fn write(folder: &Path, sync: bool, outputs: &Taker<Output>, written: &mpsc:
     }
 }
 
-/// One thread's way to put outputs in their places.
+/// Puts outputs in their places, for one thread.
 struct Writer<'a> {
     /// The output folder, without links in its path.
     folder: &'a Path,
@@ -92,16 +92,16 @@ impl Writer<'_> {
         let placed = fill(folder, &unfinished, result, sync)
             .and_then(|()| rename_new(folder, unfinished.as_ref(), folder, name));
         if let Err(error) = placed {
-            // What cannot be removed now is removed by the next run.
+            // If it cannot be removed now, the next run removes it.
             let _removed = unlinkat(folder, &unfinished, AtFlags::empty());
             return Err(error);
         }
         if sync && let Err(error) = folder.sync_all() {
-            // A name that may be lost must not be taken for done by the next run. The error of the sync is the one to report.
+            // The next run must not take a name that may be lost for done. The error of the sync is the one to report.
             let _removed = unlinkat(folder, name, AtFlags::empty());
             return Err(error);
         }
-        // On failure it is opened anew: the folder may have been replaced by another of this name.
+        // After a failure the folder is opened again: it may have been replaced by another of this name.
         self.last = Some(opened);
         Ok(())
     }
@@ -135,7 +135,7 @@ fn fill(folder: &File, name: &str, result: &Payload, sync: bool) -> io::Result<(
     if sync {
         file.sync_all()?;
     }
-    // Where bytes are counted or sent to another machine, this is when it is known whether they are kept.
+    // With quotas and network file systems, only closing the file tells whether its bytes are kept.
     files::close(file)
 }
 
@@ -152,8 +152,8 @@ fn taken(folder: &Path, path: &Path) -> String {
     )
 }
 
-/// The name under which an output exists: another one where a folder is a link, or where the file system takes `A` and
-/// `a` for the same.
+/// The name under which an output exists: another one if a folder is a link, or if the file system does not
+/// distinguish `A` from `a`.
 fn real_name(folder: &Path, path: &Path) -> Option<PathBuf> {
     let whole = folder.join(path);
     let parent = fs::canonicalize(whole.parent()?).ok()?;
@@ -161,7 +161,7 @@ fn real_name(folder: &Path, path: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(&parent).ok()?.take(ENTRIES_SEARCHED_MAX).flatten();
     let names: Vec<_> = entries.filter(|entry| entry.ino() == found.ino()).map(|entry| entry.file_name()).collect();
     let wanted = path.file_name()?;
-    // A file with several names is there under the one that was wanted, too.
+    // If the file has several names, the wanted one is preferred.
     let name = names.iter().find(|name| *name == wanted).or(names.first()).map_or(wanted, OsStr::new);
     let real = parent.join(name);
     Some(real.strip_prefix(folder).map(Path::to_path_buf).unwrap_or(real))

@@ -1,5 +1,5 @@
-//! Where the outputs of a folder of inputs lie, if folders among the outputs are links: two folders of inputs must not
-//! have one folder of outputs, or an output of one would be taken for that of the other.
+//! Finds folders of inputs whose outputs would collide because folders among the outputs are links: two folders of
+//! inputs must not share one folder of outputs, or an output of one would be taken for that of the other.
 
 use std::{
     collections::BTreeMap,
@@ -17,13 +17,13 @@ pub struct Places<'a> {
     pub output: &'a Path,
     /// The folder of outputs, open, if it is there.
     opened: Option<File>,
-    /// Real folders, and the folder of inputs whose outputs belong there: the output folder, and whatever a link that was
-    /// followed leads to.
+    /// Real folders, and the folder of inputs whose outputs belong there: the output folder, and the targets of the
+    /// links that were followed.
     claims: BTreeMap<PathBuf, PathBuf>,
 }
 
 impl<'a> Places<'a> {
-    /// No link was followed yet.
+    /// Starts without any link that was followed.
     pub fn new(input: &'a Path, output: &'a Path) -> Places<'a> {
         let claims = BTreeMap::from([(output.to_owned(), PathBuf::new())]);
         Places { input, output, opened: when_there_are(|| File::open(output)).ok(), claims }
@@ -34,7 +34,7 @@ impl<'a> Places<'a> {
         if !self.may_be_linked(folder) {
             return None;
         }
-        // There may be no such folder yet; then it will be made, and not as a link.
+        // A folder that does not exist yet will be created, and not as a link.
         let real = fs::canonicalize(self.output.join(folder)).ok()?;
         for above in real.ancestors() {
             let Some(claimed) = self.claims.get(above) else { continue };
@@ -54,7 +54,7 @@ impl<'a> Places<'a> {
         None
     }
 
-    /// Whether there is a link on the way to a folder of outputs. One system call, for there is none in most runs.
+    /// Whether there is a link on the way to a folder of outputs. One system call, because most runs have no links.
     #[cfg(target_os = "linux")]
     fn may_be_linked(&self, folder: &Path) -> bool {
         use rustix::{
@@ -111,7 +111,7 @@ mod tests {
         }
         let mut places = Places::new(&input, &output);
         let mut collides = |folder: &str| places.collision(Path::new(folder));
-        // A link that leads away from all other outputs is as good as a folder, and so is what lies below it.
+        // A link that leads away from all other outputs is as good as a folder, and so are the folders below it.
         for fine in ["", "a", "c", "c/d", "c/d/g", "plain", "plain/deep", "h", "moved", "new"] {
             assert_eq!(collides(fine), None, "{fine}");
         }

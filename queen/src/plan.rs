@@ -1,7 +1,7 @@
-//! What is to be done in one folder: pure decisions over two listings.
+//! Plans the work in one folder: pure decisions over the listings of its inputs and its outputs.
 //!
-//! An output that exists as a file is done. Nothing else is remembered from run to run. An input that was changed after
-//! its output was written is done, too, and counted.
+//! An input whose output exists as a file is done. Nothing else is remembered from run to run. An input that was
+//! changed after its output was written is done, too, and counted.
 
 use std::{
     collections::BTreeMap,
@@ -12,16 +12,16 @@ use std::{
 /// When a file was changed last, as its file system says: seconds and nanoseconds since 1970.
 pub type ChangedAt = (i64, i64);
 
-/// What stands at a name in a folder, as far as planning goes.
+/// The kind of an entry in a folder, as far as planning needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file, or a link to one, of this size in bytes, and when it was changed last.
     File(u64, ChangedAt),
     /// A folder.
     Folder,
-    /// Neither; what it is, in words.
+    /// Neither of these; its kind in words.
     Other(&'static str),
-    /// It may be an input: nobody could look.
+    /// It may be an input, but it could not be examined.
     Unseen(io::ErrorKind),
 }
 
@@ -36,11 +36,11 @@ pub struct Plan {
     pub newer: u64,
     /// Folders to look into.
     pub folders: Vec<OsString>,
-    /// Inputs that cannot have an output, because a folder or the like stands in its place.
+    /// Inputs that cannot have an output, because something that is not a file stands in its place.
     pub blocked: Vec<OsString>,
-    /// What may be an input, and could not be looked at.
+    /// Entries that may be inputs, but could not be examined.
     pub unseen: Vec<(OsString, io::ErrorKind)>,
-    /// What is no input, and why.
+    /// Entries that are not inputs, and why.
     pub skipped: Vec<(OsString, &'static str)>,
     /// Unfinished outputs that an earlier run left behind.
     pub leftovers: Vec<OsString>,
@@ -63,10 +63,10 @@ fn is_unfinished(name: &OsStr) -> bool {
     parts.is_some_and(|(process, number)| is_number(process) && is_number(number))
 }
 
-/// Compares what is in an input folder with what is in the output folder of the same name.
+/// Compares the entries of an input folder with those of the output folder of the same name.
 pub fn plan(inputs: BTreeMap<OsString, Kind>, outputs: &BTreeMap<OsString, Kind>) -> Plan {
     let mut plan = Plan::default();
-    // An input may be named like an unfinished output; its own output is none.
+    // An input may be named like an unfinished output; then its own output is not a leftover.
     plan.leftovers.extend(outputs.keys().filter(|name| is_unfinished(name) && !inputs.contains_key(*name)).cloned());
     for (name, kind) in inputs {
         match (kind, outputs.get(&name)) {

@@ -1,6 +1,6 @@
-//! Work for a few threads. Whoever has nothing to do takes all that has gathered, up to a batch; one more thread is woken
-//! when so much waits that it is worth it. So a flood is handled in large batches by few threads, and what is slow, as on
-//! a file system far away, by all of them.
+//! A queue of work for a few threads. An idle thread takes all items that wait, up to a batch; one more thread is woken
+//! only when many items wait. So a flood is handled in large batches by few threads, and slow work, such as on a
+//! network file system, by all of them.
 
 use std::{
     collections::VecDeque,
@@ -10,11 +10,11 @@ use std::{
 /// Items that may wait for each thread at work before one more is woken.
 const WAITING_PER_THREAD: usize = 16;
 
-/// Where work is put. Dropped, there is no more to come.
+/// The end of the queue where work is put in. Dropping it closes the queue.
 #[derive(Debug)]
 pub struct Giver<T>(Arc<Queue<T>>);
 
-/// Where a thread takes its work.
+/// The end of the queue where a thread takes its work.
 #[derive(Debug)]
 pub struct Taker<T>(Arc<Queue<T>>);
 
@@ -27,13 +27,13 @@ struct Queue<T> {
 #[derive(Debug)]
 struct State<T> {
     items: VecDeque<T>,
-    /// Threads with nothing to do, and all of them.
+    /// The number of idle threads, and of all threads.
     idle: usize,
     threads: usize,
     closed: bool,
 }
 
-/// A queue for so many threads.
+/// A queue for this many threads.
 pub fn queue<T>(threads: usize) -> (Giver<T>, impl Iterator<Item = Taker<T>>) {
     let state = State { items: VecDeque::new(), idle: 0, threads, closed: false };
     let queue = Arc::new(Queue { state: Mutex::new(state), wake: Condvar::new() });
@@ -55,14 +55,14 @@ impl<T> Queue<T> {
 }
 
 impl<T> Giver<T> {
-    /// Adds work behind what waits.
+    /// Adds work at the end of the queue.
     pub fn give(&self, items: impl IntoIterator<Item = T>) {
         let mut state = self.0.lock();
         state.items.extend(items);
         self.0.wake_if_worth_it(&state);
     }
 
-    /// There is no more to come.
+    /// Closes the queue: no more work will be given.
     pub fn close(&self) {
         self.0.lock().closed = true;
         self.0.wake.notify_all();
@@ -76,7 +76,7 @@ impl<T> Drop for Giver<T> {
 }
 
 impl<T> Taker<T> {
-    /// Waits for work, and takes up to `most` of it; `None` when all is taken and there is no more to come.
+    /// Waits for work, and takes up to `most` of it; `None` when the queue is closed and empty.
     pub fn take(&self, most: usize) -> Option<Vec<T>> {
         let mut state = self.0.lock();
         loop {

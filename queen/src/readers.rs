@@ -24,30 +24,30 @@ use crate::{
     queue::Taker,
 };
 
-/// What a reader is to do.
+/// An order for a reader.
 #[derive(Debug)]
 pub enum Order {
-    /// Read and send this one.
+    /// Read and send this input.
     Input(Input),
-    /// Read and send these once more over this link, with the numbers that they have.
+    /// Read and send these inputs again over this link, with the numbers that they have.
     Again(LinkNo, Vec<(UnitNo, Input)>),
-    /// Tell the king over this link that there are no more.
+    /// Tell the king over this link that there are no more than this many units.
     Close(LinkNo, u64),
 }
 
-/// What a reader did.
+/// A reader's report to the reactor.
 #[derive(Debug)]
 pub enum Sent {
-    /// These are on their way as these units.
+    /// These inputs are on their way as these units.
     Units(Vec<(UnitNo, Input)>),
-    /// This one could not be read; why, in words.
+    /// This input could not be read, for this reason.
     Unreadable(Input, String),
 }
 
-/// Which of the queen's links, one after the other.
+/// The number of one of the queen's links; the first is 1.
 pub type LinkNo = u64;
 
-/// The readers' common way to the king. Where there is no link, it is closed, and nobody gets numbers.
+/// The readers' shared connection to the king. While there is no link it is closed, and no input gets a number.
 #[derive(Debug, Default)]
 pub struct Post {
     state: Mutex<State>,
@@ -62,19 +62,19 @@ struct State {
     over: bool,
 }
 
-/// The run is over: there is nobody to read for.
+/// The run is over: nothing more is read.
 struct Over;
 
-/// The link broke under what was being sent. It will be sent again.
+/// The link broke while units were being sent. They will be sent again.
 struct Cut;
 
 impl Post {
-    /// Closes the way, when who sends at the moment is through. Blocks until then.
+    /// Closes the connection once the reader that is sending has finished. Blocks until then.
     pub fn close(&self) {
         self.lock().messages = None;
     }
 
-    /// Opens the way, over the next link; the first is 1.
+    /// Opens the connection over the next link, and returns that link's number.
     pub fn open(&self, messages: mpsc::Sender<FromQueen>) -> LinkNo {
         let mut state = self.lock();
         state.messages = Some(messages);
@@ -83,7 +83,7 @@ impl Post {
         state.link
     }
 
-    /// Nothing is sent any more.
+    /// Ends the connection: nothing is sent any more.
     pub fn end(&self) {
         let mut state = self.lock();
         (state.messages, state.over) = (None, true);
@@ -94,14 +94,14 @@ impl Post {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the way is open. Nobody else's words come between while the guard is kept.
+    /// Waits until the connection is open. While the guard is held, no other reader sends.
     fn wait(&self) -> Result<MutexGuard<'_, State>, Over> {
         let is_closed = |state: &mut State| state.messages.is_none() && !state.over;
         let state = self.opened.wait_while(self.lock(), is_closed).unwrap_or_else(PoisonError::into_inner);
         if state.over { Err(Over) } else { Ok(state) }
     }
 
-    /// Gives inputs their numbers, tells the reactor, and then sends the messages. Nobody else's unit comes between.
+    /// Gives inputs their numbers, tells the reactor, then sends the messages. No other reader's unit comes between.
     fn send(
         &self,
         inputs: Vec<Input>,
@@ -113,12 +113,12 @@ impl Post {
         state.units += inputs.len() as u64;
         let units = (first.0..).map(UnitNo).zip(inputs).collect();
         sent.blocking_send(Sent::Units(units)).map_err(|_| Over)?;
-        // What does not get through has its number, and is sent once more under it.
+        // Units that do not get through keep their numbers, and are sent again under them.
         let _cut = messages(first, &state);
         Ok(())
     }
 
-    /// Sends what is meant for this link; says whether it stands still.
+    /// Sends messages that are meant for this link; returns whether the link is still open.
     fn send_over(&self, link: LinkNo, messages: impl FnOnce(&State) -> Result<(), Cut>) -> Result<bool, Over> {
         let state = self.wait()?;
         Ok(state.link == link && messages(&state).is_ok())
@@ -133,7 +133,7 @@ impl State {
     }
 }
 
-/// Works until there are no more orders, or nobody to work for.
+/// Works until there are no more orders, or the run is over.
 pub fn read(folder: &Path, orders: &Taker<Order>, post: &Post, sent: &mpsc::Sender<Sent>) {
     while let Some(orders) = orders.take(BATCH) {
         if obey(folder, orders, post, sent).is_err() {
@@ -221,7 +221,8 @@ fn changed(listed: u64) -> io::Error {
 }
 
 fn read_small(path: &Path, listed: u64) -> io::Result<Bytes> {
-    // One read tells whether there is more than was listed: only at its end does a file give less than it is asked for.
+    // The buffer has room for one byte more than was listed, so that one read shows whether the file has grown: a file
+    // gives less than it is asked for only at its end.
     let mut content = vec![0; usize::try_from(listed).unwrap_or(0) + 1];
     let mut file = when_there_are(|| File::open(path))?;
     let mut length = 0;
@@ -278,7 +279,7 @@ fn send_pieces(mut file: File, listed: u64, unit: UnitNo, name: Bytes, way: &Sta
     Ok(())
 }
 
-/// Sends units once more, unless the link breaks again. What cannot be read any more fails.
+/// Sends units again, unless the link breaks again. Units whose inputs cannot be read any more fail.
 fn send_again(folder: &Path, link: LinkNo, units: Vec<(UnitNo, Input)>, post: &Post) -> Result<(), Over> {
     let mut words = Vec::new();
     let mut bytes = 0;

@@ -1,4 +1,4 @@
-//! Gives a name to what is whole, and never takes the name from something that has it already.
+//! Gives a finished file or folder its name, and never replaces something that has that name already.
 
 use std::{ffi::OsStr, io, os::fd::AsFd};
 
@@ -7,11 +7,11 @@ use rustix::{
     io::Errno,
 };
 
-/// Renames a file or a folder to a name that nothing has.
+/// Renames a file or a folder to a name that is not in use.
 ///
 /// # Errors
 ///
-/// `AlreadyExists` when something has the name, and whatever else the system says. Nothing is renamed then.
+/// `AlreadyExists` when the name is in use, or any other error of the system. Nothing is renamed then.
 pub fn rename_new(from_folder: impl AsFd, from: &OsStr, to_folder: impl AsFd, to: &OsStr) -> io::Result<()> {
     let ways = [rename_no_replace, link_and_unlink, look_and_rename];
     let (from_folder, to_folder) = (from_folder.as_fd(), to_folder.as_fd());
@@ -29,7 +29,7 @@ pub fn rename_new(from_folder: impl AsFd, from: &OsStr, to_folder: impl AsFd, to
 /// A name in an open folder.
 type Name<'a> = (std::os::fd::BorrowedFd<'a>, &'a OsStr);
 
-/// Whether a file system does not know how to do this; another way may do. Folders cannot be linked.
+/// Whether a file system does not support this way; another way may work. Folders, for one, cannot be linked.
 fn is_unsupported(error: Errno) -> bool {
     matches!(error, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::MLINK)
 }
@@ -48,7 +48,7 @@ fn rename_no_replace(_: Name<'_>, _: Name<'_>) -> Result<(), Errno> {
 /// For NFS, which cannot rename without replacing.
 fn link_and_unlink(from: Name<'_>, to: Name<'_>) -> Result<(), Errno> {
     linkat(from.0, from.1, to.0, to.1, AtFlags::empty())?;
-    // It has its name; a second one that stays is removed by the next run.
+    // The file has its new name; if the old one stays, the next run removes it.
     let _removed = unlinkat(from.0, from.1, AtFlags::empty());
     Ok(())
 }

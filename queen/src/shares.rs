@@ -1,8 +1,8 @@
 //! Packs the directories that a job shares with its guests, so that the same files give the same archive everywhere.
 //!
-//! First everything is looked through, so that what cannot be shared or is too much is said before it is read. An
-//! archive has regular files and folders only. A link is packed as what it points to; it may not lead out of its
-//! directory, nor back to a folder that it is in.
+//! First all directories are scanned, so that entries that cannot be shared, or are too large, are reported before any
+//! file is read. An archive has regular files and folders only. A link is packed as its target; it may not lead out of
+//! its directory, nor back to a folder that it is in.
 
 use std::{
     fs::{self, File, Metadata, OpenOptions},
@@ -23,7 +23,7 @@ use thiserror::Error;
 /// Directories that are packed.
 #[derive(Clone, Debug, Default)]
 pub struct Packed {
-    /// Where guests find them.
+    /// The shares, with their places for the guests.
     pub shares: Vec<Share>,
     /// Each archive once.
     pub archives: Vec<(Digest, Payload)>,
@@ -37,7 +37,7 @@ pub enum ShareError {
     Place(#[from] GuestError),
     #[error("failed to read {} to share it", .path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("failed to share {}: it is no folder", .path.display())]
+    #[error("failed to share {}: it is not a folder", .path.display())]
     NoFolder { path: PathBuf },
     #[error("failed to share {}: it is {what}", .path.display())]
     Special { path: PathBuf, what: &'static str },
@@ -68,7 +68,7 @@ pub enum ShareError {
 ///
 /// # Errors
 ///
-/// When one of them cannot be shared, or all are too much. Nothing is read before all have been looked through.
+/// When one of them cannot be shared, or together they are too large. No file is read before all have been scanned.
 pub fn pack(directories: &[(PathBuf, String)]) -> Result<Packed, ShareError> {
     if directories.len() > SHARES_MAX {
         return Err(GuestError::TooManyShares { count: directories.len() }.into());
@@ -106,7 +106,7 @@ pub fn pack(directories: &[(PathBuf, String)]) -> Result<Packed, ShareError> {
     Ok(Packed { shares: shares.collect(), archives })
 }
 
-/// What one directory's archive will have, in its order.
+/// The entries of one directory's archive, in their order.
 #[derive(Debug)]
 struct Plan {
     /// The directory, with its links followed.
@@ -130,7 +130,7 @@ struct Entry {
 /// The unit of an archive's size.
 const BLOCK_BYTES: u64 = 512;
 
-/// Links may make a directory very much larger than it is. Somewhere the counting ends.
+/// Links may make a directory look far larger than it is; counting ends here.
 const COUNTED_MAX: usize = 2 * SHARE_ENTRIES_MAX;
 
 impl Plan {
@@ -149,7 +149,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Goes through a folder in the order of names, each folder before what is in it.
+    /// Goes through a folder in the order of names, each folder before its content.
     fn look_through(&mut self, inside: &Inside) -> Result<(), ShareError> {
         let cannot_read = |source| ShareError::Read { path: inside.shown.to_owned(), source };
         let mut names = Vec::new();
@@ -237,7 +237,7 @@ impl Plan {
     }
 }
 
-/// A folder that is being looked through.
+/// A folder that is being scanned.
 struct Inside<'a> {
     /// Its path as the user would write it.
     shown: &'a Path,
@@ -250,13 +250,13 @@ struct Inside<'a> {
 }
 
 impl Inside<'_> {
-    /// Whether this is the folder, or one that it is in.
+    /// Whether this is `folder`, or lies in it.
     fn is_within(&self, folder: &Path) -> bool {
         self.source == folder || self.outer.is_some_and(|outer| outer.is_within(folder))
     }
 }
 
-/// What an entry takes in an archive: its header, its content, and its name once more if it is long.
+/// The bytes of an entry in an archive: its header, its content, and its name a second time if it is long.
 fn entry_bytes(name: &str, found: &Metadata) -> u64 {
     const SHORT_NAME_BYTES_MAX: usize = 100;
     let blocks = |bytes: u64| bytes.div_ceil(BLOCK_BYTES) * BLOCK_BYTES;
@@ -265,10 +265,10 @@ fn entry_bytes(name: &str, found: &Metadata) -> u64 {
     BLOCK_BYTES + long_name + content
 }
 
-/// Reads a file that is still the one that was found, and stays so.
+/// Reads a file, and checks that it is still the one that was found and has not changed meanwhile.
 fn read_unchanged(path: &Path, found: &Metadata) -> Result<Vec<u8>, ShareError> {
     let cannot_read = |source| ShareError::Read { path: path.to_owned(), source };
-    // Something else may have its name by now; a named pipe would never open.
+    // Something else may have its name by now; opening a named pipe would block without limit.
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let opened = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
     let mut file: File = opened.map_err(cannot_read)?;
@@ -386,13 +386,13 @@ mod tests {
         assert!(with(&not_text).ends_with("its name is not UTF-8"));
         let folder = directory();
         assert!(refused(&folder.path().join("none")).starts_with("failed to read DIR to share it: "));
-        assert_eq!(refused(&folder.path().join("a")), "failed to share DIR: it is no folder");
+        assert_eq!(refused(&folder.path().join("a")), "failed to share DIR: it is not a folder");
     }
 
     #[test]
     fn what_is_too_large_is_told_before_it_is_read() {
         let folder = directory();
-        // A file without blocks, far larger than what could be read here.
+        // A file without blocks, far too large to be read here.
         File::create(folder.path().join("large")).unwrap().set_len(1 << 40).unwrap();
         let bytes = (1_u64 << 40) + 8 * BLOCK_BYTES;
         let said = format!("have {bytes} bytes when they are packed, and may have 268435456 together");

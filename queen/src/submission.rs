@@ -1,8 +1,8 @@
 //! The queen's submission: a pure state machine that decides how many units may be open, and how the job ends.
 //!
-//! Like the king's scheduler it takes events with a time and gives actions, without a clock, I/O or payload bytes. Inputs pass through in
-//! their order: listed, then handed to the readers, then sent (which is when they get their unit numbers), then
-//! without a verdict, then settled.
+//! Like the king's scheduler it takes events with a time and returns actions, without a clock, I/O or payload bytes. In
+//! their order, inputs are listed, handed to the readers, sent (and get their unit numbers then), open until their
+//! verdicts arrive, and then settled.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -18,15 +18,15 @@ use crate::limits::Limits;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are named for what they are")]
 pub enum Event {
-    /// The king took the job; so much may be without a verdict.
+    /// The king took the job; this many units and bytes may be without a verdict.
     Welcomed { window_units: u32, window_bytes: u64 },
     /// The link broke; the queen tries to come back.
     LinkLost,
-    /// After that she was welcomed again, by a king who has these units, or their verdicts.
+    /// After the link broke, the queen was welcomed again, by a king that has these units or their verdicts.
     CameBack { known: Vec<UnitNo> },
-    /// An input was found that has no output yet. `bytes` is what it counts for in the window, here and below.
+    /// An input was found that has no output yet. `bytes` is its size in the window, here and below.
     InputListed { bytes: u64 },
-    /// An input, or a folder of inputs, was found that cannot be worked on.
+    /// An input, or a folder of inputs, was found that cannot be processed.
     InputUnusable,
     /// All inputs were found.
     ListingEnded,
@@ -60,7 +60,7 @@ pub enum Event {
 pub enum Action {
     /// Give the next listed inputs to the readers.
     ReadInputs { count: usize },
-    /// Send these once more.
+    /// Send these units again.
     SendAgain { units: Vec<UnitNo> },
     /// Tell the king that there are no more units.
     CloseJob { units: u64 },
@@ -81,11 +81,11 @@ pub enum End {
     NoOutputs,
     /// The user stopped it.
     Interrupted,
-    /// More units failed than may.
+    /// More units failed than the limit allows.
     TooManyFailed {
-        /// How many.
+        /// How many failed.
         failed: u64,
-        /// Of so many that were finished.
+        /// How many were finished, including the failed ones.
         finished: u64,
     },
     /// The time for the run is over.
@@ -112,7 +112,7 @@ pub struct Submission {
     writing: BTreeSet<UnitNo>,
     /// Inputs that have their output.
     done: u64,
-    /// Inputs that have none, and will not get one.
+    /// Inputs that have no output, and will not get one.
     failed: u64,
     closed: bool,
     job_ended: bool,
@@ -137,9 +137,9 @@ impl Submission {
         self.limits.ends_at.filter(|_| self.end.is_none())
     }
 
-    /// Takes in one event, and appends to `actions` what follows from it.
+    /// Handles one event, and appends the resulting actions to `actions`.
     pub fn handle(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {
-        // The run is over; what is still under way does not matter any more.
+        // The run is over; later events do not matter any more.
         if self.end.is_some() {
             return;
         }
@@ -197,7 +197,7 @@ impl Submission {
             return self.finish(End::TooManyFailed { failed, finished }, actions);
         }
         if self.is_out_of_time(now) {
-            // What was asked for may have been done with this very event.
+            // This very event may have completed the run.
             let complete = if self.is_complete() { End::Complete } else { End::OutOfTime };
             return self.finish(complete, actions);
         }
@@ -214,7 +214,7 @@ impl Submission {
         self.open.contains_key(&unit)
     }
 
-    /// How many units were numbered, and those of them that have no verdict: what a king must know to go on.
+    /// How many units were numbered, and those of them that have no verdict: a king needs both to resume the job.
     pub fn lacking(&self) -> (u64, Vec<UnitNo>) {
         (self.sent, self.open.keys().copied().collect())
     }
@@ -226,7 +226,7 @@ impl Submission {
     fn is_complete(&self) -> bool {
         let all_sent = self.listing_ended && self.listed.is_empty() && self.reading == 0;
         let all_settled = self.job_ended && self.open.is_empty() && self.writing.is_empty();
-        // When there was nothing to do, or nothing could be read, the king need not know.
+        // If there was nothing to do, or nothing could be read, the run does not wait for the king.
         all_sent && (self.sent == 0 || all_settled)
     }
 
@@ -245,7 +245,7 @@ impl Submission {
         }
     }
 
-    /// Takes as many inputs from the list as the window has room for. One may always be open, whatever its size.
+    /// Takes as many inputs from the list as the window has room for. One may always be open, however large it is.
     fn readable(&mut self) -> usize {
         let Some(window) = self.window else { return 0 };
         let mut count = 0;

@@ -1,8 +1,8 @@
-//! What `queen new` writes: a few files for each language, and the library for guests in that language.
+//! The files that `queen new` writes: a few for each language, and the library for guests in that language.
 
 use clap::ValueEnum;
 
-/// A language to start in.
+/// A language for a new program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Lang {
     /// Rust, with its target wasm32-wasip1
@@ -21,16 +21,16 @@ pub enum Lang {
 /// A file of a project.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TemplateFile {
-    /// Where it is in the project.
+    /// Its path in the project.
     pub path: &'static str,
-    /// What is in it.
+    /// Its content.
     pub text: String,
 }
 
 /// Path and text of each file, with placeholders.
 type Files = &'static [(&'static str, &'static str)];
 
-/// What every project has.
+/// Files of every project.
 const PROJECT: Files = &[
     (".gitignore", include_str!("../templates/project/gitignore")),
     ("README.md", include_str!("../templates/project/README.md")),

@@ -1,4 +1,4 @@
-//! What a queen wishes of the scheduling of her job: flags, and what the king is told of them.
+//! How the job is scheduled among others: the flags, and their fields in the word that opens the job.
 
 use clap::{Args, builder::BoolishValueParser};
 use distwasm_proto::{
@@ -7,11 +7,11 @@ use distwasm_proto::{
     wire,
 };
 
-/// Wishes for the scheduling of a job among others.
+/// How a job is scheduled among others.
 #[derive(Args, Clone, Debug)]
 pub struct Wishes {
-    /// How much of the slots the project gets beside others: one of weight 2 gets twice as many as one of weight 1.
-    /// The largest weight of its jobs counts for a project
+    /// The project's share of the slots: a project of weight 2 gets twice as many as one of weight 1. The largest
+    /// weight among the jobs of a project counts
     #[arg(long, value_name = "N", default_value_t = 1, env = "DISTWASM_WEIGHT", value_parser = flags::whole_number(1..=WEIGHT_MAX))]
     pub weight: u32,
 
@@ -19,7 +19,7 @@ pub struct Wishes {
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, env = "DISTWASM_PRIORITY", value_parser = flags::whole_number(-PRIORITY_MAX..=PRIORITY_MAX))]
     pub priority: i32,
 
-    /// Use at most so many slots at a time [default: as many as there are]
+    /// Use at most N slots at a time [default: no limit]
     #[arg(long, value_name = "N", env = "DISTWASM_MAX_PARALLEL", value_parser = flags::whole_number(1..=u32::MAX))]
     pub max_parallel: Option<u32>,
 
@@ -27,7 +27,7 @@ pub struct Wishes {
     #[arg(long = "require", value_name = "K=V", env = "DISTWASM_REQUIRE", requires = "king_address", value_delimiter = ',', value_parser = parse_label)]
     pub requires: Vec<(String, String)>,
 
-    /// Never try a unit on a second duke while the first is at it, however long it takes
+    /// Never try a unit on a second duke while the first is still running it, however long it takes
     #[arg(long, env = "DISTWASM_NO_SPECULATION", value_parser = BoolishValueParser::new())]
     pub no_speculation: bool,
 }
@@ -46,7 +46,7 @@ impl Wishes {
         open.priority = self.priority;
         open.speculate = !self.no_speculation;
         open.max_parallel = self.max_parallel.unwrap_or(0);
-        // Of a label that is said twice the last value counts, as with other flags.
+        // If a label is given twice, its last value counts, as with other flags.
         open.requires = self.requires.iter().cloned().collect();
     }
 }

@@ -1,4 +1,4 @@
-;; Command: echoes up to 1000 bytes; loops for ever on an input that begins with `loop`.
+;; Command: echoes up to 1000 bytes; loops without end on an input that begins with `loop`.
 (module
   (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))

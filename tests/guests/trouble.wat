@@ -1,5 +1,5 @@
 ;; Command: fails in the way that the first byte of the input names.
-;;   x exits with status 3, without output         r recurses for ever
+;;   x exits with status 3, without output         r recurses without end
 ;;   o the same after output and a word on stderr   m takes memory until there is none, and traps
 ;;   0 exits with status 0 after output             e writes 4 MiB to stderr and exits with status 1
 ;;   t traps                                        a answers without end

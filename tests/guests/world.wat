@@ -1,4 +1,4 @@
-;; Answers what it was told of its world: environment, 16 random bytes, the clocks, and a number that is none. Sleeps for
+;; Answers with its environment, 16 random bytes, the clocks, and a NaN. Sleeps for
 ;; 50 ms before that if its input is not empty.
 (module
   (import "wasi_snapshot_preview1" "environ_sizes_get" (func $environ_sizes_get (param i32 i32) (result i32)))

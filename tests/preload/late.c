@@ -1,7 +1,7 @@
 /*
- * A file system that says at the end that it has kept nothing, as NFS, AFS, FUSE and quotas may: for programs that are
- * started with this library in LD_PRELOAD, close() fails on files that were written below LATE_BELOW, and what was
- * written is gone.
+ * Pretends to be a file system that reports only on close that it kept nothing, as NFS, AFS, FUSE and quotas may. For
+ * programs that are started with this library in LD_PRELOAD, close() fails on files that were written below LATE_BELOW,
+ * and their content is gone.
  *
  * LATE_ERRNO is the error (EIO by default); LATE_ONE_IN=N loses only every Nth file.
  */
@@ -48,7 +48,7 @@ int close(int descriptor)
     }
     const char *error = getenv("LATE_ERRNO");
     if (ftruncate(descriptor, 0) != 0) {
-        /* A pipe or a device keeps what it got. */
+        /* A pipe or a device keeps its data. */
     }
     real(descriptor);
     errno = error == NULL ? EIO : atoi(error);

@@ -5,7 +5,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
-    reason = "a test that finds something odd fails"
+    reason = "an unexpected result fails the test"
 )]
 
 pub mod chaos;

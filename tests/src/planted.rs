@@ -1,4 +1,4 @@
-//! Bugs that are planted into the cores on purpose, to see whether the simulation finds them.
+//! Bugs that are planted into the cores on purpose, to check that the simulation finds them.
 
 use std::{fs, path::Path};
 
@@ -7,11 +7,11 @@ use crate::real::root;
 /// One bug.
 #[derive(Debug)]
 pub struct Bug {
-    /// What goes wrong, in a sentence.
+    /// A sentence that says what goes wrong.
     pub what: String,
     /// The file that it is planted into.
     pub file: String,
-    /// What is there, and what takes its place.
+    /// The lines that are there, and the lines that replace them.
     pub lines: (String, String),
 }
 
@@ -19,7 +19,7 @@ pub struct Bug {
 ///
 /// # Panics
 ///
-/// When the file is not of its form.
+/// When the file does not have the expected form.
 pub fn bugs() -> Vec<Bug> {
     let text = fs::read_to_string(root().join("tests/planted/bugs.txt")).unwrap();
     let blocks = text.split("\n\n").filter_map(|block| block.trim_start_matches('\n').strip_prefix("# "));
@@ -43,11 +43,11 @@ fn parse(block: &str) -> Bug {
 }
 
 impl Bug {
-    /// The file as it is with the bug.
+    /// The content of the file with the bug planted.
     ///
     /// # Panics
     ///
-    /// When the lines are not in the file, or more than once.
+    /// When the lines are not in the file exactly once.
     pub fn planted(&self, folder: &Path) -> String {
         let text = fs::read_to_string(folder.join(&self.file)).unwrap();
         let count = text.matches(&self.lines.0).count();

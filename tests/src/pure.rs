@@ -1,5 +1,4 @@
-//! The pure parts at work, always the same: what they do is counted in instructions, which does not depend on what else
-//! the machine does.
+//! Fixed work for the pure parts. It is measured in instructions, which do not depend on what else the machine does.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -26,15 +25,15 @@ use tokio_stream::Stream;
 /// A part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Part {
-    /// The king's scheduler: ten dukes of four slots.
+    /// The king's scheduler, with ten dukes of four slots.
     Scheduler,
-    /// The king's scheduler again: 1,024 jobs of a project each are opened, and only a few of them get a slot.
+    /// The king's scheduler, with 1,024 jobs of one project each, of which only a few get a slot.
     Jobs,
-    /// The duke's roster: four peasants.
+    /// The duke's roster, with four peasants.
     Roster,
     /// The queen's submission.
     Submission,
-    /// Units as messages, and as frames in a pipe.
+    /// Encoding of units as messages, and as frames in a pipe.
     Frames,
 }
 
@@ -44,11 +43,11 @@ const UNITS: u64 = 20_000;
 const BATCH: usize = 64;
 const JOB: JobId = JobId(1);
 
-/// Has a part do its work; says how many units it went through.
+/// Runs the work of a part. Returns how many units it handled.
 ///
 /// # Panics
 ///
-/// When it did not do it to the end.
+/// When the work was not completed.
 pub fn work(part: Part) -> u64 {
     let done = match part {
         Part::Scheduler => schedule(),
@@ -101,7 +100,7 @@ fn schedule() -> u64 {
     }
 }
 
-/// Opens as many jobs as there may be, each in a batch of its own, and gives each its units.
+/// Opens as many jobs as allowed, each in a batch of its own, and gives each its units.
 fn open_jobs() -> u64 {
     let (mut scheduler, mut actions) = (Scheduler::default(), Vec::new());
     let (labels, holds) = (BTreeMap::new(), Vec::new());
@@ -234,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_part_goes_through_all_its_units() {
+    fn every_part_handles_all_its_units() {
         for part in [Part::Scheduler, Part::Jobs, Part::Roster, Part::Submission, Part::Frames] {
             assert_eq!(work(part), UNITS);
         }

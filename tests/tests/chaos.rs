@@ -1,6 +1,6 @@
-//! A few seconds of what `scripts/soak` does for minutes.
+//! Runs the trouble of `scripts/soak` for a few seconds.
 
 #[test]
-fn jobs_come_to_their_end_in_the_midst_of_trouble() {
+fn jobs_end_well_amid_trouble() {
     distwasm_tests::chaos::run(7, 5);
 }

@@ -1,5 +1,4 @@
-//! The documents say what is so: the reference of the command line is that of the programs, and commands that are
-//! shown work as they stand.
+//! Checks the documents: the command line reference matches the programs, and the commands that are shown work.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where its expectation does")]
 
 use std::{
@@ -14,7 +13,7 @@ use std::{
 use clap::CommandFactory;
 use distwasm_tests::real::{programs, root};
 
-/// `UPDATE=1 cargo test -p distwasm-tests --test documents` writes the reference anew.
+/// `UPDATE=1 cargo test -p distwasm-tests --test documents` rewrites the reference.
 #[test]
 fn the_reference_of_the_command_line_is_fresh() {
     let commands = [
@@ -35,7 +34,7 @@ fn the_reference_of_the_command_line_is_fresh() {
         fs::write(&path, &reference).unwrap();
     }
     let written = fs::read_to_string(&path).unwrap_or_default();
-    assert!(written == reference, "docs/cli.md is stale: run with UPDATE=1 and commit what changes");
+    assert!(written == reference, "docs/cli.md is stale: run with UPDATE=1 and commit the changes");
 }
 
 fn describe(command: clap::Command, parent: Option<&str>, reference: &mut String) {
@@ -109,7 +108,7 @@ fn commands_in_the_documents_work_as_they_stand() {
     assert!(count >= 6, "the documents show only {count} tested blocks");
 }
 
-/// The kingdom of the README, as it stands but for its port, which may be in use here.
+/// The kingdom of the README, unchanged except for its port, which may be in use here.
 #[test]
 fn the_kingdom_of_the_readme_sums_ten_thousand_pairs() {
     let [kingdom] =
@@ -137,9 +136,9 @@ fn the_kingdom_of_the_readme_sums_ten_thousand_pairs() {
     assert_eq!(sums, 10_000);
 }
 
-/// Someone reads the files in the order of the table, and finds each step where it says.
+/// A reader who follows the table finds each step in the file that it names.
 #[test]
-fn the_way_of_one_unit_is_where_the_architecture_says() {
+fn the_path_of_one_unit_is_where_the_architecture_says() {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let mut steps = 0;
     for line in text.lines() {

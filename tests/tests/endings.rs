@@ -1,4 +1,4 @@
-//! How runs end before their time, what they leave behind for the next, and how kings and dukes leave in peace.
+//! How runs end early, what they keep for the next run, and how kings and dukes shut down gracefully.
 #![allow(clippy::unwrap_used, reason = "a test ends where its expectation does")]
 
 use std::fs;
@@ -36,7 +36,7 @@ fn too_many_failures_stop_a_job() {
 }
 
 #[test]
-fn a_run_that_takes_too_long_is_ended_and_keeps_what_is_done() {
+fn a_run_that_takes_too_long_is_ended_and_keeps_its_outputs() {
     let place = Place::default();
     place.write("a", "fine");
     place.write("b", "loop for ever");
@@ -48,7 +48,7 @@ fn a_run_that_takes_too_long_is_ended_and_keeps_what_is_done() {
 }
 
 #[test]
-fn what_failed_is_tried_again_and_nothing_else_is() {
+fn only_failed_units_are_tried_again() {
     let place = Place::default();
     place.write_sums(3);
     for name in ["bad/one", "bad/two", "gone", "later", "stays"] {
@@ -66,7 +66,7 @@ fn what_failed_is_tried_again_and_nothing_else_is() {
     fs::remove_file(place.input().join("gone")).unwrap();
     fs::write(place.output().join("later"), "by hand").unwrap();
     let finished = place.queen(guest("summer.wasm"), &["--retry-failed", "--json"]);
-    finished.expect(1, &["1 of the earlier failures are skipped: they are no inputs any more"]);
+    finished.expect(1, &["1 of the earlier failures are skipped: they are not inputs any more"]);
     assert!(finished.stdout.contains(r#""done":1,"skipped":1,"failed":2,"gone":1"#), "{}", finished.stdout);
     assert!(!place.output().join("new").exists());
     let mut left = failures(&place);
@@ -74,11 +74,11 @@ fn what_failed_is_tried_again_and_nothing_else_is() {
     assert_eq!(left, ["bad/two", "stays"]);
     let file = place.path().join("output.failures.jsonl");
     fs::write(&file, fs::read_to_string(&file).unwrap() + "nonsense\n").unwrap();
-    place.queen(guest("summer.wasm"), &["--retry-failed"]).expect(2, &["line 3 of ", "is no failure"]);
+    place.queen(guest("summer.wasm"), &["--retry-failed"]).expect(2, &["line 3 of ", "is not a failure"]);
 }
 
 #[test]
-fn what_an_interrupted_retry_has_not_tried_stays_in_the_file() {
+fn failures_that_an_interrupted_retry_has_not_tried_stay_in_the_file() {
     let place = Place::default();
     for name in ["a", "b", "c"] {
         place.write(name, "loop for ever");
@@ -94,7 +94,7 @@ fn what_an_interrupted_retry_has_not_tried_stays_in_the_file() {
 }
 
 #[test]
-fn a_duke_who_leaves_in_peace_finishes_what_it_runs() {
+fn a_duke_that_shuts_down_gracefully_finishes_its_units() {
     let place = Place::default();
     for number in 0..300 {
         place.write(number.to_string(), "slow");
@@ -107,7 +107,7 @@ fn a_duke_who_leaves_in_peace_finishes_what_it_runs() {
     king.expect_metric("distwasm_dukes", |dukes| dukes == 2);
     first.signal(Signal::TERM);
     let left = first.finish();
-    left.expect(0, &["the duke takes nothing new", "the duke has left"]);
+    left.expect(0, &["the duke takes no new units", "the duke has left"]);
     assert!(!left.stderr.contains("WARN"), "{}", left.stderr);
     queen.finish().expect(0, &["300 done"]);
     king.process.expect_log("a duke left");
@@ -116,19 +116,19 @@ fn a_duke_who_leaves_in_peace_finishes_what_it_runs() {
 }
 
 #[test]
-fn a_duke_who_is_to_leave_does_not_wait_for_ever() {
+fn a_duke_that_is_to_leave_does_not_wait_without_end() {
     let place = Place::default();
-    // With one processor the second runs when the first has its output.
+    // With one processor, the second runs once the first has its output.
     place.write("0", "fine");
     place.write("1", "loop for ever");
     let king = place.king();
     let queen = place.start_queen(&king, guest("loop.wat"), &[]);
-    for (drain, said) in [("200ms", "not all was done in time"), ("1h", "the duke takes nothing new")] {
+    for (drain, said) in [("200ms", "not all units were done in time"), ("1h", "the duke takes no new units")] {
         let duke = place.duke(&king, &["--num-cpus", "1", "--drain", drain]);
         until("the first output", || (place.outputs_count() == 1).then_some(()), || queen.log());
         king.expect_metric("distwasm_units{state=\"running\"}", |units| units == 1);
         duke.signal(Signal::TERM);
-        duke.expect_log("the duke takes nothing new");
+        duke.expect_log("the duke takes no new units");
         if drain == "1h" {
             duke.signal(Signal::INT);
         }
@@ -140,7 +140,7 @@ fn a_duke_who_is_to_leave_does_not_wait_for_ever() {
 }
 
 #[test]
-fn a_king_who_leaves_in_peace_takes_no_new_jobs_and_ends_with_the_last() {
+fn a_king_that_shuts_down_gracefully_takes_no_new_jobs_and_ends_with_the_last() {
     let (place, late) = (Place::default(), Place::default());
     for number in 0..200 {
         place.write(number.to_string(), "slow");

@@ -1,14 +1,14 @@
-//! Programs that nobody meant to write: mutated ones, and ones made up at random. Whatever they are, `queen check` and a
-//! peasant say so or run them, in bounded time and memory, and leave no process behind.
+//! Hostile programs: mutated ones, and random ones. `queen check` and a peasant refuse each or run it, in bounded time
+//! and memory, and leave no process behind.
 //!
-//! `DISTWASM_HOSTILE` says how many there are of each; `scripts/fuzz` sets it to thousands.
+//! `DISTWASM_HOSTILE` is the number of programs of each sort; `scripts/fuzz` sets it to thousands.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a test ends where its expectation does, and says what it found"
+    reason = "a failed expectation ends the test, and says what it found"
 )]
 
 use std::{
@@ -26,10 +26,10 @@ use std::{
 use distwasm_tests::real::{Place, guest, peak_memory_of_children, programs, root, within_seconds};
 use fastrand::Rng;
 
-/// What guests have of memory here, in MB.
+/// The memory of guests here, in MB.
 const GUEST_MB: &str = "64";
 
-/// What no process may have had in the end: the engine, the compiler and the guest together.
+/// The bound on the peak memory of each process: the engine, the compiler and the guest together.
 const PEAK_BYTES_MAX: u64 = 1 << 30;
 
 /// How long initialising and answering may take.
@@ -40,7 +40,7 @@ fn count(otherwise: usize) -> usize {
     std::env::var("DISTWASM_HOSTILE").map_or(otherwise, |count| count.parse().expect("DISTWASM_HOSTILE is a number"))
 }
 
-/// Tries programs on two threads, each by the number from which it is made.
+/// Tries programs on two threads. `make` makes each from its number.
 fn try_all(count: usize, make: impl Fn(u64) -> Vec<u8> + Sync) {
     let place = Place::default();
     place.write("input", "1 2");
@@ -70,7 +70,7 @@ fn try_all(count: usize, make: impl Fn(u64) -> Vec<u8> + Sync) {
     assert!(peak < PEAK_BYTES_MAX, "a process had {peak} bytes");
 }
 
-/// `queen check` on a program: its status, which is one of three.
+/// Runs `queen check` on a program. Returns its status, which is one of three.
 fn checked(place: &Place, program: &PathBuf, number: usize) -> usize {
     let mut command = place.command("queen");
     command.args(["check", "--min-ram", GUEST_MB, "--timeout", WITHIN, "--input"]);
@@ -81,7 +81,7 @@ fn checked(place: &Place, program: &PathBuf, number: usize) -> usize {
     status
 }
 
-/// A peasant with a program and two inputs: it ends by itself, or when it is killed as its duke would.
+/// Runs a peasant with a program and two inputs. It ends by itself, or is killed as a duke would kill it.
 fn served(program: &PathBuf, number: usize) {
     let mut command = Command::new(programs().join("peasant"));
     command.args(["--memory-bytes", &format!("{GUEST_MB}000000")]);
@@ -98,7 +98,7 @@ fn served(program: &PathBuf, number: usize) {
         let mut answers = Vec::new();
         stdout.read_to_end(&mut answers).map(|_| answers)
     });
-    // The program was checked already: what has not ended by now would not end in an hour.
+    // The program was checked already: if the peasant has not ended by now, it would not end in an hour.
     let ended = within_seconds(2, || child.try_wait().unwrap());
     if let Some(status) = ended {
         let mut said = String::new();
@@ -117,7 +117,7 @@ fn plain(status: ExitStatus) -> Option<usize> {
     status.code().and_then(|code| usize::try_from(code).ok()).filter(|code| *code <= 2)
 }
 
-/// Programs that run, in binary form: all kinds of them.
+/// Programs of all kinds that run, in binary form.
 fn whole_programs() -> Vec<Vec<u8>> {
     let mut programs: Vec<Vec<u8>> =
         ["summer.wasm", "summer-command.wasm"].map(|name| fs::read(guest(name)).unwrap()).into();
@@ -127,7 +127,7 @@ fn whole_programs() -> Vec<Vec<u8>> {
     programs
 }
 
-/// A program with some of its bytes flipped, cut off, taken out, doubled, or replaced.
+/// A program with some of its bytes flipped, cut off, removed, doubled, or replaced.
 fn mutated(programs: &[Vec<u8>], number: u64) -> Vec<u8> {
     let mut random = Rng::with_seed(number);
     let mut bytes = programs[random.usize(..programs.len())].clone();
@@ -148,7 +148,7 @@ fn mutated(programs: &[Vec<u8>], number: u64) -> Vec<u8> {
     bytes
 }
 
-/// A command that is valid and makes no sense.
+/// A random command that is valid.
 fn generated(number: u64) -> Vec<u8> {
     let mut random = Rng::with_seed(number);
     let exports = wat::parse_str("(module (memory (export \"memory\") 1) (func (export \"_start\")))").unwrap();
@@ -164,7 +164,7 @@ fn generated(number: u64) -> Vec<u8> {
             relaxed_simd_enabled: true,
             simd_enabled: true,
             tail_call_enabled: true,
-            // Proposals that are off here are among them.
+            // Some programs use proposals that are switched off here.
             gc_enabled: number.is_multiple_of(10),
             reference_types_enabled: number.is_multiple_of(10),
             exceptions_enabled: number % 10 == 1,
@@ -174,7 +174,7 @@ fn generated(number: u64) -> Vec<u8> {
         let Ok(mut module) = wasm_smith::Module::new(config, &mut arbitrary::Unstructured::new(&seed)) else {
             continue;
         };
-        // Most come to an end; some may not.
+        // Most programs end; some may not.
         if number % 20 != 3 && module.ensure_termination(100_000).is_err() {
             continue;
         }

@@ -252,9 +252,12 @@ fn a_queen_may_leave_in_the_middle_of_a_large_input() {
     let large = fs::File::create(place.input().join("large")).unwrap();
     // Larger than all buffers on the way, so that the queen is still sending it when it is stopped.
     large.set_len(500 << 20).unwrap();
+    // Sent before it, and alone: a queen that has its result was welcomed, and is at the large one.
+    place.write("a", "small");
     let king = place.king();
+    let _duke = place.duke(&king, &[]);
     let queen = place.start_queen(&king, guest("upper.wat"), &[]);
-    king.expect_metric("distwasm_jobs", |jobs| jobs == 1);
+    until("the first output", || (place.outputs_count() == 1).then_some(()), || queen.log());
     queen.signal(Signal::INT);
     queen.finish().expect(130, &["interrupted"]);
     king.process.expect_log("the queen left; its job is over");

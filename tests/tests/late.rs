@@ -1,4 +1,4 @@
-//! Errors that come late: a file system that says when a file is closed that its bytes were not kept.
+//! Late errors: a file system reports only when a file is closed that its bytes were lost.
 #![allow(clippy::unwrap_used, reason = "a test ends where its expectation does")]
 
 use std::{fs, process::Stdio};
@@ -9,7 +9,7 @@ const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 const EDQUOT: i32 = 122;
 
-/// A queen on ten sums whose outputs are lost when they are closed.
+/// A queen on ten sums, whose outputs are lost when they are closed.
 fn losing(place: &Place, error: i32, args: &[&str]) -> Finished {
     fs::create_dir_all(place.output()).unwrap();
     let mut command = place.queen_command(guest("summer.wasm"));
@@ -30,7 +30,7 @@ fn an_output_that_was_not_kept_is_a_failure_and_runs_again() {
 }
 
 #[test]
-fn a_full_disk_that_is_told_of_late_ends_the_run() {
+fn a_full_disk_that_is_reported_late_ends_the_run() {
     for error in [ENOSPC, EDQUOT] {
         let place = Place::default();
         place.write_sums(10);
@@ -41,7 +41,7 @@ fn a_full_disk_that_is_told_of_late_ends_the_run() {
 }
 
 #[test]
-fn failures_that_were_not_kept_are_not_taken_for_all() {
+fn a_file_of_failures_that_was_not_kept_is_not_called_complete() {
     let place = Place::default();
     place.write("bad", "one + two");
     let mut command = place.queen_command(guest("summer.wasm"));
@@ -50,17 +50,17 @@ fn failures_that_were_not_kept_are_not_taken_for_all() {
 }
 
 #[test]
-fn what_is_made_for_later_is_whole_or_not_there() {
+fn files_made_for_later_are_complete_or_missing() {
     let place = Place::default();
     let here = place.path().canonicalize().unwrap();
-    // The answers of a peasant, used by hand.
+    // The answers of a peasant that is used by hand.
     let answers = here.join("answers");
     let mut command = place.command("peasant");
     fail_late(&mut command, &answers, EIO);
     command.stdin(Stdio::null()).stdout(fs::File::create(&answers).unwrap());
     assert_eq!(command.status().unwrap().code(), Some(2));
     fs::remove_file(answers).unwrap();
-    // A compiled program, without a duke in between: it gives its peasants no such library.
+    // A compiled program. Not through a duke, because a duke clears its peasants' environment.
     let compiled = here.join("compiled");
     let mut command = place.command("peasant");
     command.args(["compile", "--output"]).arg(&compiled).stdin(fs::File::open(guest("echo.wat")).unwrap());
@@ -100,8 +100,8 @@ fn a_shared_directory_that_was_not_kept_is_not_used() {
 }
 
 #[test]
-fn a_stderr_that_nobody_reads_holds_nothing_up() {
-    // A log that takes nothing, and one whose reader went away.
+fn a_stderr_without_a_reader_blocks_nothing() {
+    // A log that accepts nothing, and one whose reader went away.
     for reader_stays in [true, false] {
         let place = Place::default();
         place.write_sums(300);
@@ -141,14 +141,14 @@ fn a_stderr_that_nobody_reads_holds_nothing_up() {
 }
 
 #[test]
-fn a_full_disk_under_the_log_is_nobodys_end() {
+fn a_full_disk_under_the_log_ends_no_process() {
     let place = Place::default();
     place.write_sums(10);
     let mut queen = place.queen_command(guest("summer.wasm"));
     let full = || fs::File::options().write(true).open("/dev/full").unwrap();
     assert_eq!(queen.arg("-v").stderr(full()).status().unwrap().code(), Some(0));
     place.expect_sums(10);
-    // What is data, and cannot be written, is an error.
+    // Data that cannot be written is an error.
     let mut lines = place.command("queen");
     lines.args(["new", "--lang", "c"]).arg(place.path().join("project")).stdout(full());
     assert_eq!(lines.status().unwrap().code(), Some(2));

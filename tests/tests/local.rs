@@ -1,4 +1,4 @@
-//! A queen on one machine: what comes out, and what is said when something is wrong.
+//! A queen in local mode: its outputs, and its messages when something is wrong.
 #![allow(clippy::unwrap_used, reason = "a test ends where its expectation does")]
 
 use std::{
@@ -98,7 +98,7 @@ fn guests_that_misbehave_fail_alone_each_with_its_reason() {
     let said: Vec<String> = troubles.iter().map(|(letter, _)| format!("failed: {letter}: ")).collect();
     let mut said: Vec<&str> = said.iter().map(String::as_str).collect();
     said.extend(troubles.iter().map(|(_, reason)| *reason));
-    // Some memory, so that taking all of it does not take long.
+    // Little memory, so that a guest does not need long to take all of it.
     place.queen(guest("trouble.wat"), &["--ram-limit", "128"]).expect(1, &said);
     assert_eq!(place.outputs().into_iter().collect::<Vec<_>>(), [(PathBuf::from("good"), b"fine".to_vec())]);
 }
@@ -135,7 +135,7 @@ fn a_unit_whose_peasants_are_killed_fails_with_the_evidence() {
     let mut killed = Vec::new();
     while queen.is_running() {
         for peasant in peasants_of(queen.id()) {
-            // Its one unit is in its pipe by the time that it uses the processor.
+            // Once the peasant has used some processor time, its one unit is in its pipe.
             let burns = fs::read_to_string(format!("/proc/{peasant}/schedstat")).is_ok_and(|stat| {
                 stat.split_whitespace().next().is_some_and(|ns| ns.parse::<u64>().is_ok_and(|ns| ns > 200_000_000))
             });
@@ -152,14 +152,14 @@ fn a_unit_whose_peasants_are_killed_fails_with_the_evidence() {
 }
 
 #[test]
-fn a_failed_unit_is_tried_again_as_often_as_is_said() {
+fn a_failed_unit_is_tried_again_as_often_as_the_flag_says() {
     let place = Place::default();
     place.write("bad", "nonsense");
     place.queen(guest("summer.wasm"), &["--retries", "2"]).expect(1, &["after 3 attempts"]);
 }
 
 #[test]
-fn what_cannot_begin_says_why_with_status_2() {
+fn a_run_that_cannot_begin_says_why_with_status_2() {
     let place = Place::default();
     place.write_sums(3);
     let cases: [(&[u8], &str); 7] = [
@@ -195,7 +195,7 @@ fn what_cannot_begin_says_why_with_status_2() {
 }
 
 #[test]
-fn folders_that_will_not_do_are_refused() {
+fn unusable_folders_are_refused() {
     let place = Place::default();
     place.write_sums(3);
     let run = |input: &Path, output: &Path| {
@@ -206,13 +206,13 @@ fn folders_that_will_not_do_are_refused() {
     let (input, output) = (place.input(), place.output());
     run(&place.path().join("missing"), &output)
         .expect(2, &["failed to find the input folder", "--input names another"]);
-    run(&input.join("1"), &output).expect(2, &["is no folder"]);
+    run(&input.join("1"), &output).expect(2, &["is not a folder"]);
     run(&input, &input).expect(2, &["the folders overlap"]);
     run(&input, &input.join("deeper")).expect(2, &["the folders overlap"]);
     run(&input, place.path()).expect(2, &["the folders overlap"]);
     run(&input, &input.join("1")).expect(2, &["the folders overlap"]);
     fs::write(place.path().join("file"), "").unwrap();
-    run(&input, &place.path().join("file")).expect(2, &["is no folder (--output names another)"]);
+    run(&input, &place.path().join("file")).expect(2, &["is not a folder (--output names another)"]);
     assert!(!input.join("deeper").exists());
     fs::create_dir(place.path().join("none")).unwrap();
     run(&place.path().join("none"), &output).expect(0, &["there is no file below the input folder", "0 done"]);
@@ -222,7 +222,7 @@ fn folders_that_will_not_do_are_refused() {
 fn an_input_that_cannot_be_read_is_a_failed_unit() {
     let place = Place::default();
     place.write_sums(3);
-    // The memory of the reader itself: a regular file that cannot be read at its beginning.
+    // The reader's own memory: a regular file that cannot be read at its beginning.
     symlink("/proc/self/mem", place.input().join("unreadable")).unwrap();
     fs::create_dir_all(place.output().join("1")).unwrap();
     let said = ["failed: unreadable: ", "failed: 1: its output cannot be written", "2 done", "2 failed"];
@@ -230,7 +230,7 @@ fn an_input_that_cannot_be_read_is_a_failed_unit() {
 }
 
 #[test]
-fn an_interrupted_run_keeps_what_is_done_and_goes_on_later() {
+fn an_interrupted_run_keeps_its_outputs_and_resumes_later() {
     let place = Place::default();
     for number in 0..400 {
         place.write(number.to_string(), "slow");
@@ -243,8 +243,8 @@ fn an_interrupted_run_keeps_what_is_done_and_goes_on_later() {
     queen.finish().expect(130, &["interrupted", "run the same command again to go on"]);
     let done = place.outputs_count();
     assert!(done < 400, "it was interrupted too late to show anything");
-    assert!(place.outputs().values().all(|output| output == b"slow"), "an output is whole or not there");
-    // Both kinds of leftovers: ours goes, a stranger's stays.
+    assert!(place.outputs().values().all(|output| output == b"slow"), "an output is complete or missing");
+    // Two files: an earlier run's leftover is removed, a stranger's file stays.
     fs::write(place.output().join(".distwasm-99999-1.unfinished"), "half").unwrap();
     fs::write(place.output().join(".distwasm-stranger"), "mine").unwrap();
     let skipped = format!("{done} skipped");
@@ -266,7 +266,7 @@ fn two_queens_do_not_write_into_one_folder() {
 }
 
 #[test]
-fn a_full_disk_ends_the_run_and_keeps_what_is_whole() {
+fn a_full_disk_ends_the_run_and_keeps_complete_outputs() {
     let place = Place::default();
     let disk = place.output();
     fs::create_dir(&disk).unwrap();
@@ -282,7 +282,7 @@ fn a_full_disk_ends_the_run_and_keeps_what_is_whole() {
     let finished = place.queen(guest("upper.wat"), &[]);
     let outputs = place.outputs();
     assert!(Command::new("umount").arg(&disk).status().unwrap().success());
-    finished.expect(2, &["no more outputs can be written", "No space left", "what is done is kept"]);
+    finished.expect(2, &["no more outputs can be written", "No space left", "finished outputs are kept"]);
     assert!(!outputs.is_empty());
     assert!(outputs.values().all(|output| output.len() == content.len()), "half an output was left");
 }
@@ -316,7 +316,7 @@ fn arguments_reach_the_guest_and_flags_come_from_the_environment() {
 }
 
 #[test]
-fn a_cache_that_rots_is_made_anew() {
+fn a_damaged_cache_is_compiled_again() {
     let place = Place::default();
     place.write_sums(3);
     place.queen(guest("summer.wasm"), &[]).expect(0, &["3 done"]);
@@ -356,7 +356,7 @@ fn two_inputs_never_share_an_output() {
 }
 
 #[test]
-fn an_output_that_somebody_else_writes_meanwhile_stays() {
+fn an_output_that_another_program_writes_meanwhile_stays() {
     let place = Place::default();
     for number in 0..100 {
         place.write(format!("{number:02}"), "slow");
@@ -369,7 +369,7 @@ fn an_output_that_somebody_else_writes_meanwhile_stays() {
 }
 
 #[test]
-fn failures_are_kept_where_the_user_says_and_missed_where_they_cannot_be() {
+fn failures_are_kept_where_the_user_says_or_reported_as_lost() {
     let place = Place::default();
     place.write_sums(2);
     for number in 0..25 {
@@ -410,7 +410,7 @@ fn failures_are_kept_where_the_user_says_and_missed_where_they_cannot_be() {
 }
 
 #[test]
-fn a_run_with_nothing_to_do_says_what_is_wrong_and_what_has_changed() {
+fn a_run_with_nothing_to_do_reports_newer_inputs_and_a_bad_program() {
     let place = Place::default();
     place.write_sums(3);
     place.queen(guest("summer.wasm"), &[]).expect(0, &["3 done"]);
@@ -431,7 +431,7 @@ fn a_run_with_nothing_to_do_says_what_is_wrong_and_what_has_changed() {
 }
 
 #[test]
-fn an_output_that_cannot_be_is_a_failure_of_that_kind() {
+fn an_output_that_cannot_be_written_is_a_failure_of_that_kind() {
     let place = Place::default();
     place.write("a", "x");
     fs::create_dir_all(place.output().join("a")).unwrap();

@@ -1,7 +1,7 @@
-//! A duke on a host of its own, as far as the network goes: a network namespace, whose link is cut and mended.
+//! A duke on a network host of its own: a network namespace, whose link is cut and restored.
 //!
-//! `DISTWASM_CUT_SECONDS` says for how long. From 20 seconds on the connection is given up, and the duke comes back; below
-//! that it stands, and goes on.
+//! `DISTWASM_CUT_SECONDS` says for how long. From 20 seconds on, the connection is given up and the duke comes back.
+//! With less, the connection survives.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -16,7 +16,7 @@ use std::{
 
 use distwasm_tests::real::{Place, Process, guest, programs, until};
 
-/// A namespace with one link to this machine's.
+/// A namespace with one link to this machine's namespace.
 struct Host {
     name: String,
     /// This machine's end of the link.
@@ -30,10 +30,10 @@ fn ip(args: &str) -> bool {
 }
 
 impl Host {
-    /// A host, unless this machine does not let anybody make one.
+    /// Makes a host. `None` if this machine does not allow it.
     fn new() -> Option<Host> {
         let (name, link) = (format!("distwasm-{}", id()), format!("dw{}", id()));
-        // One of 16,384 small networks that nobody else should have.
+        // One of 16,384 small networks that should not be in use.
         let (high, low) = (id() >> 6 & 255, (id() & 63) << 2);
         let network = format!("10.231.{high}");
         let made = ip(&format!("netns add {name}"))
@@ -46,7 +46,7 @@ impl Host {
         made.then_some(host)
     }
 
-    /// Cuts the link for so long.
+    /// Cuts the link for this time.
     fn cut(&self, time: Duration) {
         assert!(ip(&format!("link set {} down", self.link)));
         thread::park_timeout(time);
@@ -83,7 +83,7 @@ fn a_host_that_is_cut_off_loses_nothing() {
     host.cut(Duration::from_secs(seconds));
     queen.finish().expect(0, &["150 done", "0 failed"]);
     let attempts = king.metric("distwasm_attempts_total");
-    // What was under way when the link was cut may be ordered again; what ran is not.
+    // Orders in transit when the link was cut may be repeated; units that ran are not run again.
     assert!(attempts <= 165, "{attempts} attempts for 150 units");
     assert_eq!(king.process.log().contains("a duke came back"), seconds >= 20);
 }

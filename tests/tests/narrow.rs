@@ -1,4 +1,4 @@
-//! Narrow machines: few descriptors, few processes, hidden facts, users without a home.
+//! Narrow machines: few descriptors, few processes, a hidden `/proc`, users without a home.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -31,7 +31,7 @@ fn no_more_slots_are_promised_than_there_are_descriptors_for() {
     place.expect_sums(400);
 }
 
-/// A queen that a user without rights runs under limits.
+/// Runs a queen as a user without rights, under limits.
 fn run_as_stranger(place: &Place, user: u32, shell: &str, args: &[&str]) -> Finished {
     let folder = place.programs_for_all();
     let program = folder.join("queen");
@@ -70,7 +70,7 @@ fn a_process_that_cannot_have_its_threads_says_so() {
 }
 
 #[test]
-fn a_machine_that_hides_what_it_has_is_used_all_the_same() {
+fn a_machine_that_hides_its_resources_is_used_all_the_same() {
     let place = Place::default();
     place.write_sums(3);
     let queen = place.queen_command(guest("summer.wasm"));
@@ -90,7 +90,7 @@ fn a_machine_that_hides_what_it_has_is_used_all_the_same() {
     place.expect_sums(3);
 }
 
-/// Processor time that a process has taken, in clock ticks.
+/// The processor time that a process has used, in clock ticks.
 fn ticks(process: &Process) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap();
     let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
@@ -120,9 +120,9 @@ fn a_king_without_descriptors_waits_and_goes_on() {
 }
 
 #[test]
-fn what_repeats_is_said_once() {
+fn repeated_warnings_are_logged_once() {
     let place = Place::default();
-    // It compiles, and never serves.
+    // A peasant that compiles but never serves.
     let peasant = place.path().join("peasant");
     let real = distwasm_tests::real::programs().join("peasant");
     let script = format!(
@@ -143,7 +143,7 @@ fn what_repeats_is_said_once() {
         })
         .collect();
     for queen in &queens {
-        // A waiting line is not cut before its cause.
+        // The line that says why the job waits includes the cause.
         queen.expect_log("no room for this");
     }
     let line = "no more peasants can be started";
@@ -164,7 +164,7 @@ fn a_home_that_does_not_exist_is_not_made() {
     assert!(!home.exists());
     let user = rustix::process::geteuid().as_raw();
     assert!(temporary.join(format!("distwasm-{user}")).is_dir());
-    // A home that is there has the cache in it.
+    // An existing home gets the cache.
     fs::create_dir(&home).unwrap();
     place.write("4", "4 + 4");
     Finished::of(&mut queen).expect(0, &["1 done"]);
@@ -172,7 +172,7 @@ fn a_home_that_does_not_exist_is_not_made() {
 }
 
 #[test]
-fn a_folder_with_other_things_is_not_taken_for_a_cache() {
+fn a_folder_with_other_files_is_not_used_as_a_cache() {
     let place = Place::default();
     place.write_sums(3);
     let folder = place.path().join("documents");
@@ -185,13 +185,13 @@ fn a_folder_with_other_things_is_not_taken_for_a_cache() {
 }
 
 #[test]
-fn a_hangup_ends_in_peace_unless_it_is_to_be_ignored() {
+fn a_hangup_ends_gracefully_unless_it_is_ignored() {
     use rustix::process::Signal;
     let place = Place::default();
     for number in 0..200 {
         place.write(number.to_string(), "slow");
     }
-    // Whoever runs the tests may have this signal ignored; a shell cannot take that back.
+    // The parent of the tests may ignore this signal, and a shell cannot undo that.
     let deaf = "trap '' HUP";
     let mut heard = place.queen_command(guest("slow.wat"));
     // SAFETY: between fork and exec one system call is made, which is async-signal-safe.
@@ -204,7 +204,7 @@ fn a_hangup_ends_in_peace_unless_it_is_to_be_ignored() {
     let queen = Process::start(&mut heard, "queen", place.path());
     until("some outputs", || (place.outputs_count() > 5).then_some(()), || queen.log());
     queen.signal(Signal::HUP);
-    queen.finish().expect(130, &["error: interrupted", "what is done is kept"]);
+    queen.finish().expect(130, &["error: interrupted", "finished outputs are kept"]);
     let queen = Process::start(&mut behind_shell(deaf, &place.queen_command(guest("slow.wat"))), "queen", place.path());
     let before = place.outputs_count();
     until("more outputs", || (place.outputs_count() > before + 5).then_some(()), || queen.log());
@@ -214,7 +214,7 @@ fn a_hangup_ends_in_peace_unless_it_is_to_be_ignored() {
 }
 
 #[test]
-fn flags_that_cannot_be_are_told_with_what_would_do() {
+fn invalid_flags_are_reported_with_a_valid_form() {
     let place = Place::default();
     place.write_sums(1);
     let queen: [(&[&str], &str); 6] = [

@@ -1,4 +1,4 @@
-//! Kings, dukes and queens who come back: what was done is done, and what runs goes on.
+//! Kings, dukes and queens that come back: finished units stay finished, and running units keep running.
 #![allow(clippy::unwrap_used, reason = "a test ends where its expectation does")]
 
 use distwasm_tests::{
@@ -7,7 +7,7 @@ use distwasm_tests::{
 };
 use rustix::process::Signal;
 
-/// Inputs for `slow.wat`, which takes some milliseconds for each and answers with it.
+/// Inputs for `slow.wat`, which takes some milliseconds for each and echoes it.
 fn slow_inputs(count: usize) -> Place {
     let place = Place::default();
     for number in 0..count {
@@ -33,7 +33,7 @@ fn duke_with_cache(place: &Place, address: &str, cache: &str) -> Process {
 }
 
 #[test]
-fn kings_who_are_killed_lose_nothing() {
+fn killed_kings_lose_nothing() {
     let place = slow_inputs(300);
     let mut king = place.king();
     let ways = [(); 3].map(|()| Proxy::start(&king.address));
@@ -54,13 +54,13 @@ fn kings_who_are_killed_lose_nothing() {
     queen.finish().expect(0, &["300 done", "0 failed"]);
     expect_slow_outputs(&place, 300);
     attempts += king.metric("distwasm_attempts_total");
-    // What ran when a king was killed went on; what he had handed out and nobody had read was handed out again.
+    // Units that ran when a king was killed kept running; only orders that no duke had read were repeated.
     assert!(attempts <= 345, "{attempts} attempts for 300 units");
     king.expect_metric("distwasm_jobs", |jobs| jobs == 0);
 }
 
 #[test]
-fn a_duke_who_is_cut_off_brings_what_he_did_meanwhile() {
+fn a_duke_that_was_cut_off_brings_its_results_back() {
     let place = slow_inputs(120);
     let king = place.king();
     let way = Proxy::start(&king.address);
@@ -79,14 +79,14 @@ fn a_duke_who_is_cut_off_brings_what_he_did_meanwhile() {
     queen.finish().expect(0, &["120 done", "0 failed"]);
     expect_slow_outputs(&place, 120);
     king.process.expect_log("a duke came back");
-    // Orders that were under way when the link was cut are given again; nothing that ran is.
+    // Orders in transit when the link was cut are repeated; units that ran are not run again.
     let attempts = king.metric("distwasm_attempts_total");
     assert!(attempts <= 138, "{attempts} attempts for 120 units");
     king.expect_metric("distwasm_units{state=\"running\"}", |running| running == 0);
 }
 
 #[test]
-fn a_queen_who_is_cut_off_goes_on_where_she_was() {
+fn a_queen_that_was_cut_off_resumes_its_job() {
     let place = slow_inputs(120);
     let king = place.king();
     let _duke = place.duke(&king, &[]);
@@ -104,7 +104,7 @@ fn a_queen_who_is_cut_off_goes_on_where_she_was() {
 }
 
 #[test]
-fn a_queen_whose_king_stays_away_says_so_and_keeps_what_she_has() {
+fn a_queen_whose_king_stays_away_says_so_and_keeps_its_outputs() {
     let place = slow_inputs(100);
     let king = place.king();
     let duke = place.duke(&king, &["--grace", "1s"]);
@@ -113,25 +113,25 @@ fn a_queen_whose_king_stays_away_says_so_and_keeps_what_she_has() {
     let peasants = peasants_of(duke.id());
     drop(king);
     queen.finish().expect(2, &["the king went away, and none was back", "--grace", "run the same command again"]);
-    duke.expect_log("what was done for him is given up");
+    duke.expect_log("its jobs are given up");
     until(
         "the peasants' end",
         || (!peasants.iter().any(|peasant| peasants_of(duke.id()).contains(peasant))).then_some(()),
         || duke.log(),
     );
-    // Without a king, what is left is done all the same.
+    // The rest can be done in local mode, without a king.
     place.queen(guest("slow.wat"), &[]).expect(0, &["0 failed"]);
     expect_slow_outputs(&place, 100);
 }
 
 #[test]
-fn a_duke_who_takes_the_place_of_a_dead_one_is_known_as_such() {
+fn a_duke_that_replaces_a_dead_one_is_recognised() {
     let place = slow_inputs(40);
     let king = place.king();
     let dead = place.duke(&king, &[]);
     let queen = place.start_queen(&king, guest("slow.wat"), &[]);
     wait_for_outputs(&place, 5, &queen);
-    // Dropped, it is killed.
+    // Dropping the duke kills it.
     drop(dead);
     let _next = place.duke(&king, &[]);
     queen.finish().expect(0, &["40 done", "0 failed"]);
@@ -139,7 +139,7 @@ fn a_duke_who_takes_the_place_of_a_dead_one_is_known_as_such() {
 }
 
 #[test]
-fn what_hangs_on_one_duke_is_done_on_another() {
+fn a_unit_that_hangs_on_one_duke_is_done_on_another() {
     let place = Place::default();
     place.write("hangs", "h");
     for number in 0..60 {
@@ -150,10 +150,10 @@ fn what_hangs_on_one_duke_is_done_on_another() {
     king.expect_metric("distwasm_dukes", |dukes| dukes == 2);
     let queen = place.start_queen(&king, guest("straggler.wat"), &[]);
     queen.finish().expect(0, &["61 done", "0 failed"]);
-    // What waited behind it in the pipe was tried elsewhere, too.
+    // Units that waited behind it in the pipe were tried elsewhere, too.
     let attempts = king.metric("distwasm_attempts_total");
     assert!((62..=100).contains(&attempts), "{attempts} attempts");
-    // The peasant that hangs is ended, and its slot is free.
+    // The peasant that hangs was ended, and its slot is free.
     king.expect_metric("distwasm_slots{state=\"granted\"}", |slots| slots == 0);
     let place = Place::default();
     place.write("hangs", "h");
@@ -180,7 +180,7 @@ fn the_job_of_a_killed_queen_ends_when_the_queen_is_started_again() {
 }
 
 #[test]
-fn what_runs_longest_is_named() {
+fn the_unit_that_runs_longest_is_named() {
     let place = Place::default();
     place.write("hangs/here", "loop for ever");
     place.write("b", "fine");

@@ -1,4 +1,4 @@
-//! How jobs share the slots of a kingdom, seen over half a minute of simulated time.
+//! How jobs share the slots of a kingdom, over half a minute of simulated time.
 #![allow(clippy::unwrap_used, reason = "a test ends where its expectation does")]
 
 use std::collections::BTreeMap;
@@ -11,12 +11,12 @@ fn endless(project: &str) -> QueenPlan {
     QueenPlan::steady(project, 500, 400_000)
 }
 
-/// The same for so many slots, with units as short as they may be for that.
+/// More work for `slots` slots than there is time for, with units that are as short as possible.
 fn endless_on(slots: u32, project: &str) -> QueenPlan {
     QueenPlan::steady(project, 500, 40_000 * u64::from(slots))
 }
 
-/// The part of all slot time that each project has between one second and thirty-one, in thousandths.
+/// The part of all slot time that each project gets between seconds 1 and 31, in thousandths.
 fn shares(dukes: &[u32], plans: Vec<QueenPlan>) -> BTreeMap<String, u32> {
     let mut world = World::fair(dukes, plans);
     let mut slots: BTreeMap<String, u32> = BTreeMap::new();
@@ -56,7 +56,7 @@ fn too_few_slots_are_shared_by_taking_turns() {
     for dukes in [[4].as_slice(), &[1, 1, 1, 1, 1]] {
         expect_shares(dukes, &[1, 2, 3], 50);
     }
-    // A turn takes a second: thirty turns, or one more or less of each.
+    // A turn takes a second: thirty turns, plus or minus one for each project.
     expect_shares(&[1], &[1, 2, 3], 100);
     expect_shares(&[1], &[1, 1, 1], 100);
 }
@@ -73,7 +73,7 @@ fn a_job_of_higher_priority_comes_first_within_its_project() {
     let low = QueenPlan { units: endless("a").units[..75].to_vec(), ..endless("a") };
     let high = QueenPlan { priority: 1, comes_us: 1_000_000, ..low.clone() };
     let mut world = World::fair(&[4], vec![low, high]);
-    // Four slots take 7.5 s for the units of one job.
+    // Four slots need 7.5 s for the units of one job.
     world.run_until(Time(8_000_000));
     let done = |world: &World| world.units_done();
     let halfway = done(&world);
@@ -93,7 +93,7 @@ fn a_job_never_has_more_slots_than_it_wants() {
     }
 }
 
-/// How many units of the first of these projects are done between second 6 and second 26.
+/// How many units of the first project are done between seconds 6 and 26.
 fn done_in_20_s(dukes: &[u32], plans: Vec<QueenPlan>, slow_duke: Option<(usize, Slowness)>) -> usize {
     let mut world = World::fair(dukes, plans);
     if let Some((duke, slowness)) = slow_duke {
@@ -108,7 +108,7 @@ fn done_in_20_s(dukes: &[u32], plans: Vec<QueenPlan>, slow_duke: Option<(usize, 
 }
 
 #[test]
-fn a_queen_who_takes_no_results_costs_others_nothing() {
+fn a_queen_that_reads_no_results_costs_others_nothing() {
     let other = || QueenPlan::steady("other", 4000, 50_000);
     let mut deaf = QueenPlan { reads_every_us: u64::MAX / 2, ..QueenPlan::steady("deaf", 4000, 50_000) };
     deaf.units.iter_mut().for_each(|unit| unit.result_bytes = 1 << 20);
@@ -118,9 +118,9 @@ fn a_queen_who_takes_no_results_costs_others_nothing() {
 }
 
 #[test]
-fn a_slow_queen_has_no_more_slots_than_she_can_use() {
+fn a_slow_queen_has_no_more_slots_than_it_can_use() {
     let other = || QueenPlan::steady("other", 4000, 50_000);
-    // Four slots could make 80 MiB of results a second, of which she takes 2.
+    // Four slots could make 80 MiB of results a second, but the queen reads only 2.
     let mut slow = QueenPlan { reads_every_us: 500_000, ..QueenPlan::steady("slow", 4000, 50_000) };
     slow.units.iter_mut().for_each(|unit| unit.result_bytes = 1 << 20);
     let alone = done_in_20_s(&[4], vec![other()], None);
@@ -129,7 +129,7 @@ fn a_slow_queen_has_no_more_slots_than_she_can_use() {
 }
 
 #[test]
-fn a_duke_with_a_slow_link_holds_nobody_up() {
+fn a_duke_with_a_slow_link_does_not_slow_down_others() {
     let job = || vec![QueenPlan::steady("job", 8000, 50_000)];
     let alone = done_in_20_s(&[4], job(), None);
     let beside = done_in_20_s(&[4, 4], job(), Some((1, Slowness { delay_us_max: 10_000_000, us_per_kib: 0 })));
@@ -146,7 +146,7 @@ fn with_results(units: usize, run_us: u64, result_bytes: u64) -> Vec<QueenPlan> 
 }
 
 #[test]
-fn a_duke_with_a_slow_link_holds_nobody_up_with_large_results() {
+fn large_results_over_a_slow_link_do_not_slow_down_others() {
     for (result_bytes, run_us) in [(1 << 20, 50_000), (40 << 20, 500_000), (100 << 20, 500_000)] {
         let job = || with_results(4000, run_us, result_bytes);
         let alone = done_in_20_s(&[4], job(), None);
@@ -161,7 +161,7 @@ fn a_job_does_not_end_with_the_slowest_links() {
         for slow in [&[1][..], &[0, 2]] {
             let mut world = World::fair(&vec![4; slow.len() + 1], with_results(80, run_us, result_bytes));
             slow.iter().for_each(|duke| world.slow_down(*duke, SLOW));
-            // What the fast duke alone takes, and what it takes to see that the others are late.
+            // The time that the fast duke alone needs, and the time until the others count as overdue.
             world.run_until(Time(20 * run_us + 16_000_000));
             assert_eq!(world.units_done(), [80], "{result_bytes}, {slow:?}");
         }
@@ -170,7 +170,7 @@ fn a_job_does_not_end_with_the_slowest_links() {
 
 #[test]
 fn slots_behind_a_full_link_serve_others() {
-    // Eight slots make 160 MiB of results a second, of which the link takes one.
+    // Eight slots make 160 MiB of results a second, but the link carries only one.
     let plans = [vec![QueenPlan::steady("other", 6000, 50_000)], with_results(4000, 50_000, 1 << 20)].concat();
     let mut world = World::fair(&[8], plans);
     world.slow_down(0, Slowness { delay_us_max: 0, us_per_kib: 1000 });

@@ -1,5 +1,5 @@
 //! Some hundreds of simulated kingdoms; `simulate` runs thousands.
-#![allow(clippy::panic, reason = "a test that finds something odd fails")]
+#![allow(clippy::panic, reason = "an unexpected result fails the test")]
 
 use distwasm_tests::sim::{Tally, run_seed};
 
@@ -29,7 +29,7 @@ fn the_same_seed_is_the_same_kingdom() {
     }
 }
 
-/// `scripts/planted` plants them; here it is only seen that it can.
+/// `scripts/planted` plants the bugs; this test only checks that it can.
 #[test]
 fn there_are_bugs_to_be_planted() {
     let bugs = distwasm_tests::planted::bugs();

@@ -1,4 +1,4 @@
-//! What no lint can check: that each file says what it is for, and that none outgrows a reader's head.
+//! Checks that no lint can do: each file says what it is for, and none is too long to be read.
 #![allow(clippy::unwrap_used, reason = "a test ends where its expectation does")]
 
 use std::{
@@ -11,7 +11,7 @@ use distwasm_tests::real::root;
 /// The longest a source file may be.
 const LINES_MAX: usize = 500;
 
-/// Words that say that something is not finished.
+/// Words that mark unfinished work.
 const UNFINISHED: [&str; 4] = ["TODO", "FIXME", "XXX", "HACK"];
 
 fn sources() -> Vec<PathBuf> {
@@ -66,7 +66,7 @@ fn nothing_is_left_unfinished() {
     assert_eq!(found, Vec::<String>::new());
 }
 
-/// What is pure stays pure: no clock, no I/O, no async, no maps whose order differs from run to run.
+/// Pure code stays pure: no clock, no I/O, no async, no maps whose order differs from run to run.
 #[test]
 fn the_pure_parts_are_pure() {
     let pure = ["king/src/scheduler", "duke/src/roster", "queen/src/submission.rs", "queen/src/plan.rs"];

@@ -1,5 +1,5 @@
-//! The tools of the queen: `queen check` says whether a program would run, `queen new` writes one to start from, `queen
-//! jobs` asks a king.
+//! The tools of the queen: `queen check` says whether a program would run, `queen new` writes a new project, and
+//! `queen jobs` asks a king.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test ends where its expectation does")]
 
 use std::{
@@ -13,7 +13,7 @@ use rustix::process::Signal;
 
 const LANGS: [&str; 5] = ["rust", "c", "go", "assemblyscript", "python"];
 
-/// Runs `queen check` on a program, to its end.
+/// Runs `queen check` on a program until it ends.
 fn check(place: &Place, program: impl AsRef<Path>, args: &[&str]) -> Finished {
     Finished::of(place.command("queen").arg("check").arg(program.as_ref()).args(args))
 }
@@ -49,7 +49,7 @@ fn every_kind_of_program_is_known_and_tried() {
         let finished = check(&place, guest(name), &[&["--input", &input], args].concat());
         assert_eq!(finished.status, Some(status), "{name} {args:?} {content:?}: {finished:?}");
         assert!(finished.stdout.contains(said), "{name} {args:?}: no {said:?} in {finished:?}");
-        // Whoever asked knows the program by the name that was given.
+        // The output uses the name that was given.
         let path = guest(name);
         assert!(finished.stdout.starts_with(path.to_str().unwrap()), "{finished:?}");
         if status == 1 {
@@ -67,7 +67,7 @@ fn without_an_input_a_program_is_only_initialised() {
 }
 
 #[test]
-fn programs_that_would_not_run_are_told_why() {
+fn check_says_why_a_program_would_not_run() {
     let place = Place::default();
     let cases = [
         ("unfit-exports.wat", "exports neither `ProcessStdio` nor `_start`"),
@@ -113,7 +113,7 @@ fn a_deterministic_check_answers_the_same_again() {
 }
 
 #[test]
-fn what_cannot_be_checked_is_told_in_a_sentence() {
+fn check_says_in_a_sentence_what_it_cannot_check() {
     let place = Place::default();
     let summer = guest("summer.wasm");
     let here = place.path().to_str().unwrap().to_owned();
@@ -205,7 +205,7 @@ fn a_new_program_has_all_that_it_needs_in_every_language() {
         let readme = fs::read_to_string(folder.join("README.md")).unwrap();
         assert!(readme.starts_with("# words\n"), "{readme}");
         let parsed = Command::new("sh").args(["-n", "build.sh"]).current_dir(&folder).status().unwrap();
-        assert!(parsed.success(), "{lang}: build.sh is no script");
+        assert!(parsed.success(), "{lang}: build.sh is not a script");
         // A second one does not disturb the first.
         fs::write(folder.join("README.md"), "mine").unwrap();
         new(&place, &["--lang", lang, "words"]).expect(2, &["there is a words already"]);
@@ -214,7 +214,7 @@ fn a_new_program_has_all_that_it_needs_in_every_language() {
 }
 
 #[test]
-fn what_is_no_name_for_a_program_is_refused() {
+fn an_invalid_name_of_a_program_is_refused() {
     let place = Place::default();
     for name in ["Words", "1word", "two words", ".", "..", "wörter", ""] {
         new(&place, &["--lang", "c", name]).expect(2, &[]);
@@ -237,7 +237,7 @@ fn a_new_program_in_rust_builds_offline_and_runs() {
         return;
     }
     let place = Place::default();
-    // A name that is a word of the language, in a folder that a shell would take for two.
+    // A name that is a keyword of the language, in a folder with a space in its name.
     fs::create_dir(place.path().join("my programs")).unwrap();
     let lines = new(&place, &["--lang", "rust", "my programs/fn"]).stdout;
     let mut sh = place.command("/bin/sh");
@@ -251,7 +251,7 @@ fn a_new_program_in_rust_builds_offline_and_runs() {
 }
 
 #[test]
-fn a_king_says_what_his_jobs_wait_for() {
+fn a_king_says_what_its_jobs_wait_for() {
     let place = Place::default();
     place.write_sums(3);
     let king = place.king();

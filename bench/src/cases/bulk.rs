@@ -1,4 +1,4 @@
-//! Large files: what a byte costs, and whether memory stays within its bounds.
+//! Large files: the cost of a byte, and whether memory stays within its bounds.
 
 use anyhow::Result;
 
@@ -56,7 +56,7 @@ pub(super) fn bulk(options: &Run, place: &Place) -> Result<Chapter> {
 }
 
 /// Files of a quarter of a gibibyte. The king's bound is `max(WINDOW_BYTES, largest input)`, as much again for results,
-/// and `CONNECTION_WINDOW_BYTES` for each of two connections; the queen's is one result, and one that arrives.
+/// and `CONNECTION_WINDOW_BYTES` for each of two connections. The queen's bound is one result and one that arrives.
 pub(super) fn huge(options: &Run, place: &Place) -> Result<Chapter> {
     let kingdom = Kingdom::new(place, cpus(options))?;
     let units = scaled(options, HUGE_UNITS);
@@ -76,10 +76,11 @@ pub(super) fn huge(options: &Run, place: &Place) -> Result<Chapter> {
         Goal::figure("huge", "peak memory of the king", peak_mib("king"), Bound::AtMost(king_mib), "MiB"),
         Goal::figure("huge", "peak memory of the queen", peak_mib("queen"), Bound::AtMost(queen_mib), "MiB"),
     ];
-    let note = "The bounds on memory are those of ARCHITECTURE.md: an input and a result of the largest size for the king, \
-                a result and the one that arrives for the queen; 16 MiB for each connection; 32 MiB for what the program \
-                takes by itself."
-        .to_owned();
+    let note =
+        "The bounds on memory are those of ARCHITECTURE.md: an input and a result of the largest size for the king, \
+                a result and the one that arrives for the queen; 16 MiB for each connection; 32 MiB for the program \
+                itself."
+            .to_owned();
     let notes = std::iter::once(note).chain(contest::notes(&standings)).collect();
     Ok(Chapter { work, tables: vec![contest::table(&standings)], goals, notes, ..Chapter::default() })
 }

@@ -1,4 +1,4 @@
-//! The command lines of those who take part in the contests.
+//! The command lines of the contestants.
 
 use std::{
     env,
@@ -19,7 +19,7 @@ use crate::{
     say,
 };
 
-/// What a contest is about.
+/// The subject of a contest.
 pub(super) struct Contest<'a> {
     pub(super) options: &'a Run,
     pub(super) place: &'a Place,
@@ -28,7 +28,7 @@ pub(super) struct Contest<'a> {
 }
 
 impl<'a> Contest<'a> {
-    /// The system with this kingdom, or on its own.
+    /// The system, with this kingdom or in local mode.
     pub(super) fn queen(&self, kingdom: Option<&'a Kingdom>) -> Contestant<'a> {
         let (guest, input) = (self.guest.clone(), self.inputs.folder.clone());
         let (cache, cpus) = (self.place.path().join("queen-cache"), cpus(self.options).to_string());
@@ -62,7 +62,7 @@ impl<'a> Contest<'a> {
         Ok(self.contestant(name, "loop", Box::new(command), None))
     }
 
-    /// The loop without one.
+    /// The loop without a guest.
     pub(super) fn native_loop(&self, task: Task) -> Contestant<'a> {
         let (input, cpus) = (self.inputs.folder.clone(), cpus(self.options));
         let command = move |output: &Path| {
@@ -104,10 +104,10 @@ impl<'a> Contest<'a> {
         Ok(contestants)
     }
 
-    /// A pool of Python processes, if Python's `wasmtime` can be had.
+    /// A pool of Python processes, if Python's `wasmtime` can be installed.
     pub(super) fn python_pool(&self, rounds: usize) -> Result<Option<Contestant<'a>>> {
         let Some(python) = python() else {
-            say::note("  Python with the package `wasmtime` cannot be had and is left out");
+            say::note("  Python with the package `wasmtime` cannot be installed and is left out");
             return Ok(None);
         };
         let script = root().join("bench/pool.py");
@@ -154,7 +154,7 @@ fn is_installed(tool: &str) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// A Python with the package `wasmtime`, in an environment of its own that is made once.
+/// A Python with the package `wasmtime`, in a virtual environment that is made once.
 fn python() -> Option<PathBuf> {
     let folder = root().join("target/bench-python");
     let python = folder.join("bin/python");

@@ -1,4 +1,4 @@
-//! Units of about ten milliseconds: what scheduling costs where the work is elsewhere.
+//! Units of about ten milliseconds: the cost of scheduling for units with real work.
 
 use anyhow::Result;
 
@@ -14,9 +14,9 @@ use crate::{
 };
 
 const UNITS: u64 = 1000;
-/// Searches that differ; more would take long to find.
+/// The number of different searches; more would take long to find.
 const SEARCHES: u64 = 50;
-/// How many hashes a search takes: about 10 ms in the guest.
+/// How many hashes a search needs: about 10 ms in the guest.
 const HASHES: std::ops::Range<u64> = 20_000..40_000;
 
 /// Searches for hashes that begin with zeros.

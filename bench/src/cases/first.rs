@@ -1,4 +1,4 @@
-//! One unit: what one has to wait for.
+//! One unit: the latency until its result.
 
 use std::{
     cell::Cell,
@@ -26,7 +26,7 @@ const RUNS: usize = 20;
 const RUNS_UNKNOWN: usize = 5;
 const PROGRAM_BYTES: usize = 1 << 20;
 
-/// A program that is known to the machine, and programs that are not.
+/// Measures a program that the machine knows, and programs that it does not know.
 pub(super) fn measure(options: &Run, place: &Place) -> Result<Chapter> {
     let kingdom = Kingdom::new(place, cpus(options))?;
     let inputs = Inputs::sums(place.path().join("input"), 1)?;
@@ -54,8 +54,9 @@ pub(super) fn measure(options: &Run, place: &Place) -> Result<Chapter> {
         ),
     ];
     let work = format!(
-        "One unit, from the start of `queen` to her end. First with a program that the machine knows, {RUNS} times; then \
-         with one of {} that is new each time, {RUNS_UNKNOWN} times, beside `peasant compile` of another such program.",
+        "One unit, from the start of `queen` to its end. First with a program that the machine knows, {RUNS} times; \
+         then with one of {} that is new each time, {RUNS_UNKNOWN} times, beside `peasant compile` of another such \
+         program.",
         bytes(unknown.program_bytes as u64)
     );
     Ok(Chapter {
@@ -74,7 +75,7 @@ struct Unknown {
 }
 
 impl Unknown {
-    /// The median of what each round took more than the compiling in it.
+    /// The median of the time that each round took beyond its compiling.
     fn beyond_ms(&self, at: usize) -> f64 {
         let walls = |at: usize| self.standings.get(at).map(|(_, walls)| walls.as_slice()).unwrap_or_default();
         let beyond = walls(at).iter().zip(walls(0)).map(|(system, alone)| (system - alone) / 1000.0);
@@ -135,7 +136,7 @@ struct Programs {
 }
 
 impl Programs {
-    /// Real functions until the program is large enough, behind one that echoes.
+    /// Builds a program of real functions until it is large enough, after one that echoes.
     fn new(place: &Place) -> Result<Programs> {
         let echo = fs::read_to_string(root().join("bench/guests/trap.wat"))?;
         let mut text = echo.trim_end().strip_suffix(')').context("the guest ends without its bracket")?.to_owned();
@@ -156,11 +157,11 @@ impl Programs {
         Ok(Programs { folder: place.folder("programs")?, base, made: Cell::new(0) })
     }
 
-    /// One that nobody has seen: a section without meaning makes the difference.
+    /// Another program that no cache knows. It differs only in a section without meaning.
     fn another(&self) -> Result<PathBuf> {
         let number = self.made.replace(self.made.get() + 1);
         let mut bytes = self.base.clone();
-        // A custom section: its kind, its length, the length of its name, its name, and what it holds.
+        // A custom section: its kind, its length, the length of its name, its name, and its content.
         bytes.extend_from_slice(&[0, 13, 4]);
         bytes.extend_from_slice(b"seen");
         bytes.extend_from_slice(format!("{number:08}").as_bytes());
@@ -170,5 +171,5 @@ impl Programs {
     }
 }
 
-/// What one of the functions takes in the program, with its export.
+/// The size of one of the functions in the program, with its export.
 const FUNCTION_BYTES: usize = 90;

@@ -19,12 +19,12 @@ const COUNTS: [u64; 3] = [1000, 10_000, 100_000];
 const COUNT_LONG: u64 = 1_000_000;
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
-/// How large, and how many.
+/// Sizes of files, and how many of each.
 const SIZES: [(usize, u64); 6] =
     [(0, 10_000), (KIB, 10_000), (64 * KIB, 2000), (MIB, 200), (16 * MIB, 16), (256 * MIB, 4)];
 const RUNS: usize = 3;
 
-/// More and more units; then larger and larger ones.
+/// Measures more and more units, and then larger and larger ones.
 pub(super) fn measure(options: &Run, place: &Place) -> Result<Chapter> {
     let kingdom = Kingdom::new(place, cpus(options))?;
     let mut counts =

@@ -1,4 +1,4 @@
-//! A king between a queen and dukes that are only links: what he costs by himself.
+//! A king between a simulated queen and simulated dukes: the cost of the king itself.
 
 use std::{process::Command, thread::park_timeout, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
 /// How long a thousand dukes may take to join.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Anything: no simulated duke looks at it.
+/// Any bytes: no simulated duke looks at the program.
 const PROGRAM: &[u8] = b"\0asm\x01\0\0\0";
 
 /// One run.
@@ -25,19 +25,19 @@ pub(super) struct Measured {
     pub(super) king_cpu_us: u64,
     pub(super) dukes_cpu_us: u64,
     pub(super) queen_cpu_us: u64,
-    /// Of all other processes of the machine.
+    /// Processor time of all other processes of the machine.
     pub(super) others_us: u64,
-    /// The king's, in KiB.
+    /// The king's peak memory, in KiB.
     pub(super) peak_kib: u64,
 }
 
 impl Measured {
-    /// This much processor time for one unit, in microseconds.
+    /// The part of this processor time for one unit, in microseconds.
     pub(super) fn each(&self, cpu_us: u64) -> f64 {
         cpu_us as f64 / self.outcome.units.max(1) as f64
     }
 
-    /// How long it took, and what others did meanwhile.
+    /// The wall time, and the processor time of others meanwhile.
     pub(super) fn disturbance(&self) -> (u64, u64) {
         (self.outcome.wall_us, self.others_us)
     }
@@ -52,7 +52,7 @@ impl Measured {
     }
 }
 
-/// What simulated dukes have.
+/// The size of simulated dukes.
 #[derive(Clone, Copy)]
 pub(super) struct Dukes {
     pub(super) dukes: usize,
@@ -60,7 +60,7 @@ pub(super) struct Dukes {
     pub(super) unit_us: u64,
 }
 
-/// How many units there are to be.
+/// How many units are to run.
 #[derive(Clone, Copy)]
 pub(super) struct Demand {
     pub(super) units: u64,
@@ -68,7 +68,7 @@ pub(super) struct Demand {
     pub(super) open_max: u64,
 }
 
-/// Simulated dukes of a king, in a process of their own.
+/// Starts simulated dukes of a king, in a separate process.
 pub(super) fn echo_dukes(place: &Place, kingdom: &Kingdom, dukes: Dukes) -> Result<Daemon> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["echo-duke", "--king", &kingdom.address, "--dukes", &dukes.dukes.to_string()]);
@@ -90,7 +90,7 @@ pub(super) fn submit(kingdom: &Kingdom, dukes: &Daemon, demand: Demand) -> Resul
     measure(kingdom, &job, || processes::cpu_us(dukes.id()).unwrap_or(0))
 }
 
-/// The same to any kingdom; `dukes_cpu_us` says what the dukes have used so far.
+/// Submits a job to any kingdom. `dukes_cpu_us` returns the processor time of the dukes so far.
 pub(super) fn measure(kingdom: &Kingdom, job: &Job, dukes_cpu_us: impl Fn() -> u64) -> Result<Measured> {
     let king = kingdom.king.id();
     let cpu_us = || [Some(king), Some(std::process::id())].map(|id| id.and_then(processes::cpu_us).unwrap_or(0));

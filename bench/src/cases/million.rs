@@ -1,4 +1,4 @@
-//! A million tiny units that are no files, through one king: what he costs, and what he remembers.
+//! A million tiny units without files, through one king: the king's cost, and its memory.
 
 use std::fs;
 
@@ -24,7 +24,7 @@ const UNITS: u64 = 1_000_000;
 const RUNS: usize = 3;
 const ALONE: Dukes = Dukes { dukes: 1, cpus: 64, unit_us: 0 };
 
-/// With a duke that only answers, and with a real one.
+/// Measures with a simulated duke, and with a real one.
 pub(super) fn measure(options: &Run, place: &Place) -> Result<Chapter> {
     let mut table = Table::new(&[
         "",
@@ -42,7 +42,7 @@ pub(super) fn measure(options: &Run, place: &Place) -> Result<Chapter> {
         let runs = if units == largest { options.runs.min(RUNS) } else { 1 };
         let mut rates = Vec::new();
         for _ in 0..runs {
-            // Each in a kingdom of its own, so that memory is that of these units.
+            // Each measurement has its own kingdom, so that memory is that of these units.
             place.await_calm();
             let kingdom = Kingdom::without_dukes(place)?;
             let dukes = links::echo_dukes(place, &kingdom, ALONE)?;
@@ -59,7 +59,7 @@ pub(super) fn measure(options: &Run, place: &Place) -> Result<Chapter> {
         let program = fs::read(root().join("examples/summer/summer.wasm"))?.into();
         let mut job =
             Job { king: kingdom.address.clone(), program, units: 1, within: None, open_max: u64::MAX, are_sums: true };
-        // The program is compiled before.
+        // The first job has the program compiled.
         links::measure(&kingdom, &job, || 0)?;
         job.units = units;
         let king = kingdom.king.id();
@@ -70,7 +70,7 @@ pub(super) fn measure(options: &Run, place: &Place) -> Result<Chapter> {
     }
     let work = "Units of about 15 bytes that a queen makes up, through one king; verdicts counted, and each result looked \
                 at. The queen is a single link in the benchmark's own process. The simulated duke has 64 slots and answers \
-                at once. The real one's CPU includes that of his peasants."
+                at once. The real one's CPU includes that of its peasants."
         .to_owned();
     let goal = Goal::figure("million", "units a second", fastest.median(), Bound::AtLeast(150_000.0), "");
     Ok(Chapter {

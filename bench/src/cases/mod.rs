@@ -22,14 +22,14 @@ use crate::{
     say,
 };
 
-/// What can be measured.
+/// A case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Name {
     /// Many tiny files, one instance for all
     Tiny,
-    /// The same without a king
+    /// Many tiny files, without a king
     TinyLocal,
-    /// The same, a new instance for each
+    /// Many tiny files, a new instance for each
     TinyCommand,
     /// Units of ten milliseconds
     Cpu,
@@ -39,7 +39,7 @@ pub enum Name {
     Huge,
     /// Tiny files of which one in a hundred fails
     Error,
-    /// Units without files, to count what the king costs
+    /// Units without files, for the king's own cost
     Million,
     /// One unit
     First,
@@ -49,7 +49,7 @@ pub enum Name {
     Growth,
 }
 
-/// Measures what is asked for.
+/// Measures the chosen cases.
 ///
 /// # Errors
 ///
@@ -91,12 +91,12 @@ fn measure(name: Name, options: &Run, place: &Place) -> Result<Chapter> {
     }
 }
 
-/// So many units, or as many as the scale makes of them.
+/// The number of units, multiplied by the scale.
 fn scaled(options: &Run, units: u64) -> u64 {
     ((units as f64 * options.scale) as u64).max(1)
 }
 
-/// Peasants, and threads of the loops.
+/// The number of peasants, and of threads of the loops.
 fn cpus(options: &Run) -> usize {
     options.cpus.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
 }

@@ -1,4 +1,4 @@
-//! Many tiny files: what a unit costs that does nearly nothing.
+//! Many tiny files: the cost of a unit that does nearly nothing.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ use crate::{
 };
 
 const UNITS: u64 = 10_000;
-/// Of those for which a process or an interpreter is started each time.
+/// Units of the contestants that start a process or an interpreter each time.
 const UNITS_SLOW: u64 = 1000;
 
 fn summer(name: &str) -> PathBuf {
@@ -84,7 +84,7 @@ pub(super) fn error(options: &Run, place: &Place) -> Result<Chapter> {
     ];
     let standings = contest::hold(place, options.runs, &contestants)?;
     let mut chapter = chapter(&standings, "files of about 15 bytes, echoed by `bench/guests/trap.wat`");
-    chapter.notes.push("Here × loop compares with the first row: the same without failures.".to_owned());
+    chapter.notes.push("Here × loop compares with the first row, the run without failures.".to_owned());
     chapter.goals = vec![Goal::ratio("error", "wall ÷ the same without failures", ratio(&standings), 1.15)];
     Ok(chapter)
 }
@@ -95,7 +95,7 @@ fn chapter(standings: &[Standing], work: &str) -> Chapter {
     Chapter { work, tables: vec![contest::table(standings)], notes: contest::notes(standings), ..Chapter::default() }
 }
 
-/// The second against the first, unit by unit.
+/// The second contestant's wall time for a unit as a ratio to the first's.
 pub(super) fn ratio(standings: &[Standing]) -> f64 {
     match standings {
         [reference, system, ..] => system.wall_us_each() / reference.wall_us_each(),

@@ -1,4 +1,4 @@
-//! Many dukes with many slots: whether one king keeps them all busy, and what he pays for each.
+//! Many dukes with many slots: whether one king keeps them all busy, and the cost for each.
 
 use std::time::Duration;
 
@@ -18,12 +18,12 @@ use crate::{
 const UNIT_US: u64 = 50_000;
 /// How many dukes, and how many slots each has.
 const KINGDOMS: [(usize, u32); 5] = [(1, 64), (10, 64), (100, 64), (200, 64), (1000, 16)];
-/// Units that the queen has open for each slot: as much as slots have queued, and as much again.
+/// Units that the queen has open for each slot: twice as many as slots have queued.
 const OPEN_SLOT: u64 = 8;
 const SETTLING: Duration = Duration::from_secs(3);
 const STEADY: Duration = Duration::from_secs(10);
 
-/// One kingdom after the other.
+/// Measures one kingdom after another.
 pub(super) fn measure(options: &Run, place: &Place) -> Result<Chapter> {
     let mut table = Table::new(&[
         "dukes",
@@ -42,7 +42,7 @@ pub(super) fn measure(options: &Run, place: &Place) -> Result<Chapter> {
         place.await_calm();
         let kingdom = Kingdom::without_dukes(place)?;
         let daemon = links::echo_dukes(place, &kingdom, Dukes { dukes, cpus, unit_us: UNIT_US })?;
-        // The last second is that of an ending job.
+        // The job ends in the last second.
         let within = SETTLING + steady + Duration::from_secs(1);
         let slots = dukes as u64 * u64::from(cpus);
         let open_max = OPEN_SLOT * slots;
@@ -70,7 +70,8 @@ pub(super) fn measure(options: &Run, place: &Place) -> Result<Chapter> {
     }
     let work = format!(
         "Units of 50 ms without end, through one king, to simulated dukes with a connection each, all in one process of one \
-         thread; the queen is a link too. The king's processors are how many he kept busy. What is busy is counted over {} s after the first {} s.",
+         thread; the queen is a link, too. The king's processors are how many it kept busy. Busy slot time is counted \
+         over {} s after the first {} s.",
         digits(steady.as_secs_f64()),
         SETTLING.as_secs()
     );

@@ -1,7 +1,7 @@
-//! What a duke keeps while his link is broken, and what he says when he is back.
+//! What a duke keeps while its link is broken, and what it says when it is back.
 //!
-//! He names all slots and attempts that he has, and says again what the king may not have heard. What an attempt left is
-//! kept until the king says that nobody needs it: he may be lost before the queen has it.
+//! It names all its slots and attempts, and says again what the king may not have heard. It keeps the result or failure
+//! of an attempt until the king says that it is not needed any more: the king may be lost before the queen has it.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -22,18 +22,18 @@ use crate::{
     work::Input,
 };
 
-/// What an attempt left.
+/// The result or failure of an attempt that has ended.
 pub(super) struct Left {
     job: JobId,
-    /// As the king knows it.
+    /// The attempt, as the king knows it.
     held: wire::HeldAttempt,
     run_us: u64,
     remains: Remains,
-    /// It was said over the link that stands, to its end.
+    /// The end of the attempt, with its result, was said over the current link.
     pub(super) said: bool,
 }
 
-/// What an attempt ended in.
+/// A result, or why there is none.
 pub(super) enum Remains {
     Result(HeldResult),
     Failure(Failure),
@@ -45,7 +45,7 @@ impl Left {
         Left { job, held: name(attempt, input), run_us, remains, said: false }
     }
 
-    /// Whether its result is one that the king must ask for.
+    /// Whether its result is so large that the king must ask for it.
     fn is_large(&self) -> bool {
         matches!(&self.remains, Remains::Result(held) if held.result.bytes() > RESULT_UNASKED_BYTES_MAX)
     }
@@ -76,7 +76,7 @@ impl Left {
     }
 }
 
-/// An attempt as a king is told of it.
+/// An attempt, as the duke names it to a king.
 fn name(attempt: AttemptId, input: &Input) -> wire::HeldAttempt {
     let (unit, number, bytes) = (input.unit.0, input.number, input.bytes());
     wire::HeldAttempt { attempt: attempt.0, unit, bytes, number }
@@ -108,7 +108,7 @@ impl Reactor {
     }
 
     fn on_lost(&mut self, error: &LinkError) {
-        warn!(%error, "the link to the king is gone; looking for him");
+        warn!(%error, "the link to the king is gone; trying to reach it again");
         if !self.jobs.is_empty() {
             let now = self.household.clock.now();
             self.away_since.get_or_insert(now);
@@ -117,7 +117,7 @@ impl Reactor {
         self.left.values_mut().for_each(|left| left.said = false);
     }
 
-    /// All that this duke has for a king.
+    /// All slots and attempts that this duke has for a king.
     fn holdings(&self) -> Vec<wire::HeldLease> {
         let begun = self.inputs.iter().map(|(attempt, (job, input))| (*job, name(*attempt, input)));
         let ended = self.left.values().map(|left| (left.job, left.held));
@@ -146,7 +146,7 @@ impl Reactor {
         holds
     }
 
-    /// Says what a king may not have heard.
+    /// Says again what a king may not have heard.
     fn say_again(&mut self) {
         let mut left: Vec<AttemptId> = self.left.keys().copied().collect();
         left.sort_unstable();
@@ -166,17 +166,17 @@ impl Reactor {
         }
     }
 
-    /// No king has come in time: what there is for him is given up.
+    /// No king came back in time: gives up all jobs.
     pub(super) fn give_up_jobs(&mut self) {
         self.away_since = None;
         self.way.give_up_haste();
-        info!(jobs = self.jobs.len(), "the king has not come back; what was done for him is given up");
+        info!(jobs = self.jobs.len(), "the king has not come back; its jobs are given up");
         let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
         jobs.into_iter().for_each(|job| self.close_job(job));
     }
 
     pub(super) fn close_job(&mut self, id: JobId) {
-        // A king who has just begun may not know that the job is over already.
+        // A king that has just started may not know that the job is already over.
         let Some(job) = self.jobs.get_mut(&id).filter(|job| job.open) else { return };
         job.open = false;
         self.supplies.cancel(id);
@@ -191,7 +191,7 @@ impl Reactor {
         let mut unsent = BTreeSet::new();
         for attempt in attempts {
             if let Some(left) = self.left.remove(&attempt) {
-                // It may be behind others on a slow link.
+                // It may still wait behind others on a slow link.
                 if left.said && left.is_large() {
                     unsent.insert(attempt);
                 }

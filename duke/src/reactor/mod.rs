@@ -1,5 +1,5 @@
-//! The duke's one loop: takes what the king and the barons say, has the roster decide, and does
-//! what it decided. Holds the payload bytes; the roster knows only their sizes.
+//! The duke's one loop: takes what the king and the barons say, lets the roster decide, and performs its actions. Holds
+//! the payload bytes; the roster knows only their sizes.
 
 mod away;
 mod provide;
@@ -17,10 +17,7 @@ use distwasm_proto::{
     wire::{self, duke_word::Word},
 };
 use rustc_hash::{FxHashMap, FxHashSet};
-use tokio::{
-    sync::mpsc,
-    time::{sleep, sleep_until},
-};
+use tokio::{sync::mpsc, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
@@ -37,16 +34,16 @@ use crate::{
 use away::{Left, Remains};
 use provide::{Tried, needs};
 
-/// What a duke has on his machine.
+/// The environment of a duke: its clock, its cache and its machine.
 #[derive(Debug)]
 pub(crate) struct Household {
     pub(crate) clock: Clock,
     pub(crate) cache: Cache,
     pub(crate) spawner: Spawner,
     pub(crate) machine: Machine,
-    /// How long he goes on with what he has when the link to the king has broken.
+    /// How long it keeps its work when the link to the king has broken.
     pub(crate) grace: Duration,
-    /// What he cannot start nobody can.
+    /// This is the only duke (local mode): if it cannot start peasants, the job fails.
     pub(crate) is_alone: bool,
 }
 
@@ -54,14 +51,14 @@ pub(crate) struct Household {
 pub(crate) struct Reactor {
     household: Household,
     way: Way,
-    /// When the link broke, if there is none and something may be left from it.
+    /// When the link broke, if there is no link now and jobs may be left from it.
     away_since: Option<Time>,
     roster: Roster,
     jobs: FxHashMap<JobId, Job>,
     supplies: Supplies,
     /// Inputs of attempts that have not ended.
     inputs: FxHashMap<AttemptId, (JobId, Input)>,
-    /// What attempts that have ended left, until the king says that nobody needs it.
+    /// Results and failures of attempts that have ended, until the king says that they are not needed any more.
     left: FxHashMap<AttemptId, Left>,
     barons: FxHashMap<BaronId, baron::Handle>,
     news: mpsc::Sender<News>,
@@ -69,35 +66,35 @@ pub(crate) struct Reactor {
     tasks: TaskTracker,
     stop: CancellationToken,
     events: Vec<Event>,
-    /// What peasants said in this batch, until the roster has decided what it means.
+    /// Answers of peasants in this batch, until the roster has decided about them.
     answers: FxHashMap<AnswerId, Answer>,
     answers_made: u64,
-    /// How the peasants ended that ended in this batch.
+    /// How peasants ended, for those that ended in this batch.
     endings: FxHashMap<BaronId, String>,
-    /// The duke is to leave: by then at the latest.
+    /// Set when the duke is to leave: the latest time for it.
     drained_at: Option<Time>,
-    /// How often slots were given back because no peasant could be started, with none that was ready in between, and when
-    /// last.
+    /// How often in a row, with no peasant ready in between, slots were given back because no peasant could be started;
+    /// and when this was last counted.
     given_up: (u32, Time),
-    /// Why a duke who is alone gives up.
+    /// Why the only duke gives up.
     hopeless: Option<String>,
-    /// Peasants that were ready and have not ended.
+    /// Peasants that became ready and have not ended.
     ready: FxHashSet<BaronId>,
-    /// What was said of peasants that cannot be started.
+    /// Bounds how often the log says that peasants cannot be started.
     repeats: Repeats,
 }
 
 struct Job {
-    /// What its queen made up.
+    /// A number that its queen made up.
     key: u64,
     /// The program, and then the shared directories.
     needs: Vec<Supply>,
     slot_bytes: u64,
     guest: Arc<GuestSettings>,
-    /// All that it needs, when it is there.
+    /// The supplies that it needs, once all are there.
     made: Option<Vec<Made>>,
     unfit: Option<Failure>,
-    /// How often what was made could not be used.
+    /// How often its compiled program could not be loaded.
     spoiled: u32,
     last_ending: String,
     room: HeldRoom,
@@ -105,7 +102,8 @@ struct Job {
     open: bool,
 }
 
-/// Works for the king until `stop` says so; no peasant is left afterwards. A duke who is alone says why he gives up.
+/// Works for the king until `stop` ends it; no peasant is left afterwards. Returns the reason if the only duke gives
+/// up.
 pub(crate) async fn work(household: Household, way: Way, stop: &Stop) -> Result<(), String> {
     let (news_sender, mut news) = mpsc::channel(REACTOR_QUEUE);
     let (tried_sender, mut tried) = mpsc::channel(REACTOR_QUEUE);
@@ -113,10 +111,10 @@ pub(crate) async fn work(household: Household, way: Way, stop: &Stop) -> Result<
     reactor.run(&mut news, &mut tried, stop).await;
     drop((news, tried));
     reactor.dismiss_all().await;
-    // Results that are on their way get the time that is left; goodbye gets a little in any case.
+    // Results in transit get the time that is left; goodbye gets a little in any case.
     let mut patience = GOODBYE_WITHIN;
     if let Some(until) = reactor.drained_at.filter(|_| !reactor.left.is_empty()) {
-        info!(results = reactor.left.len(), "waiting until the king has what was done");
+        info!(results = reactor.left.len(), "waiting until the king has all results");
         patience = Duration::from_micros(until.micros_since(reactor.household.clock.now())).max(GOODBYE_WITHIN);
     }
     tokio::select! {
@@ -158,31 +156,25 @@ impl Reactor {
         let clock = self.household.clock;
         let mut batch = Vec::with_capacity(REACTOR_BATCH);
         loop {
-            let at = |time: Option<Time>| time.map(|time| clock.instant(time).into());
-            let deadline = at(self.roster.next_deadline());
-            let drained_at = at(self.drained_at);
-            let given_up_at = at(self.away_since.map(|since| since.after(self.household.grace)));
+            let deadline = self.roster.next_deadline();
+            let given_up_at = self.away_since.map(|since| since.after(self.household.grace));
             tokio::select! {
-                // A king of the same process says goodbye when both are to end.
+                // A king in the same process says goodbye when both are to end.
                 arrival = self.way.next() => if stop.ends().is_cancelled() { return } else { self.on_arrival(arrival) },
                 _ = news.recv_many(&mut batch, REACTOR_BATCH) => batch.drain(..).for_each(|news| self.on_news(news)),
                 Some(tried) = tried.recv() => self.on_tried(tried),
-                () = async { sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)).await }, if deadline.is_some() => {
-                    self.events.push(Event::Tick);
-                }
-                () = async { sleep_until(given_up_at.unwrap_or_else(tokio::time::Instant::now)).await }, if given_up_at.is_some() => {
-                    self.give_up_jobs();
-                }
+                () = clock.sleep_until(deadline) => self.events.push(Event::Tick),
+                () = clock.sleep_until(given_up_at) => self.give_up_jobs(),
                 () = stop.drains().cancelled(), if self.drained_at.is_none() => {
                     if stop.ends().is_cancelled() {
                         return;
                     }
-                    info!("the duke takes nothing new, and leaves when what runs is done");
+                    info!("the duke takes no new units, and leaves when its running units are done");
                     self.drained_at = Some(clock.now().after(stop.patience()));
                     self.way.say(Word::Draining(wire::Draining {}));
                 }
-                () = async { sleep_until(drained_at.unwrap_or_else(tokio::time::Instant::now)).await }, if drained_at.is_some() => {
-                    warn!("not all was done in time; it runs again elsewhere");
+                () = clock.sleep_until(self.drained_at) => {
+                    warn!("not all units were done in time; they run again elsewhere");
                     return;
                 }
                 () = stop.ends().cancelled() => return,
@@ -207,12 +199,12 @@ impl Reactor {
         self.endings.clear();
     }
 
-    /// Whether everything that was taken was handed over.
+    /// Whether all units that the duke took have ended and been reported.
     fn is_idle(&self) -> bool {
         self.roster.is_idle() && self.inputs.is_empty() && self.left.values().all(|left| left.said)
     }
 
-    /// Ends all children, and waits until they have ended.
+    /// Ends all child processes, and waits until they have ended.
     async fn dismiss_all(&mut self) {
         self.stop.cancel();
         self.barons.values().for_each(baron::Handle::kill);
@@ -359,13 +351,13 @@ impl Reactor {
         }
     }
 
-    /// Slots were given back because no peasant can be started. Those that are given back at the same time count once.
+    /// Slots were given back because no peasant can be started. Slots given back at about the same time count once.
     fn on_given_up(&mut self, job: JobId, slots: u32, reason: &str) {
         let (times, last) = self.given_up;
         let now = self.household.clock.now();
         if let Some(before) = self.repeats.count(now, reason) {
             let running = self.ready.len();
-            warn!(job = job.0, slots, running, before, reason, "no more peasants can be started; trying again");
+            warn!(job = job.0, slots, running, before, reason, "no more peasants can be started; retrying");
         }
         // While some peasants run, they do the work with fewer slots.
         if !self.ready.is_empty() {
@@ -380,12 +372,12 @@ impl Reactor {
     }
 
     fn report(&mut self, attempt: AttemptId, outcome: Outcome, run_us: u64) {
-        // Nobody may want it any more.
+        // The attempt may have been forgotten.
         let Some((job, input)) = self.inputs.remove(&attempt) else { return };
         let remains = match outcome {
             Outcome::Returned { suspect } => return self.give_back(attempt, suspect, run_us),
             Outcome::Killed(baron) => {
-                let ending = self.endings.get(&baron).map_or("nobody saw how", String::as_str);
+                let ending = self.endings.get(&baron).map_or("how it ended is not known", String::as_str);
                 Remains::Killed(Failure::new(FailureKind::Killed, format!("its peasant died: {ending}")))
             }
             Outcome::TimedOut(timeout) => {
@@ -409,7 +401,7 @@ impl Reactor {
         self.way.say(Word::AttemptEnded(ended));
     }
 
-    /// Tells the king how an attempt ended, and keeps what it left until he says that nobody needs it.
+    /// Tells the king how an attempt ended, and keeps its result or failure until the king does not need it any more.
     fn leave_behind(&mut self, attempt: AttemptId, mut left: Left) {
         left.say(&self.way);
         self.left.insert(attempt, left);

@@ -1,4 +1,4 @@
-//! Provides jobs with what they need, and starts their peasants.
+//! Provides jobs with their supplies, and starts their peasants.
 
 use std::sync::Arc;
 
@@ -25,13 +25,13 @@ use crate::{
     work::Work,
 };
 
-/// What became of making a supply.
+/// The outcome of making a supply.
 pub(super) struct Tried {
     supply: Supply,
     result: Result<Made, CompileError>,
 }
 
-/// What a job needs: its program, and then its shared directories.
+/// The supplies of a job: its program, and then its shared directories.
 pub(super) fn needs(program: Digest, guest: &GuestSettings) -> Vec<Supply> {
     let recipe = Recipe { digest: program, deterministic: guest.deterministic, call: guest.call.clone() };
     let shares = guest.shares.iter().map(|share| Supply::Share(share.digest));
@@ -39,7 +39,7 @@ pub(super) fn needs(program: Digest, guest: &GuestSettings) -> Vec<Supply> {
 }
 
 impl Reactor {
-    /// Finds what a job needs, or asks the king for it.
+    /// Finds the supplies of a job, or asks the king for their blobs.
     pub(super) fn provide(&mut self, id: JobId) {
         let Some(job) = self.jobs.get(&id) else { return };
         let cache = &self.household.cache;
@@ -59,12 +59,12 @@ impl Reactor {
         if Digest::of(blob.chunks().map(AsRef::as_ref)) != digest {
             return Err(LinkError::Nonsense("a blob is not the one whose digest came with it"));
         }
-        // There is nothing to do if the job that wanted it ended while it was on its way.
+        // There is nothing to do if the job that wanted it ended while it was in transit.
         for supply in self.supplies.on_blob_arrived(digest) {
             let Household { cache, spawner, .. } = &self.household;
             let (cache, spawner) = (cache.clone(), spawner.clone());
             let (blob, tried, stop) = (blob.clone(), self.tried.clone(), self.stop.clone());
-            // In both cases the reactor may have ended when the work is done.
+            // The reactor may have ended when the work is done, so both sends may fail.
             match supply {
                 Supply::Program(recipe) => self.tasks.spawn(async move {
                     let compile = cache.compile(&recipe, blob, spawner);
@@ -95,7 +95,7 @@ impl Reactor {
         jobs.into_iter().for_each(|job| self.take_stock(job));
     }
 
-    /// Tells the roster if a job has all that it needs, or never will.
+    /// Tells the roster if a job has all its supplies, or never will.
     fn take_stock(&mut self, id: JobId) {
         // The job may be over.
         let Some(job) = self.jobs.get_mut(&id) else { return };
@@ -121,7 +121,7 @@ impl Reactor {
 
     pub(super) fn on_unloadable(&mut self, id: JobId, why: &str) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        // Another of its peasants may have said the same.
+        // Another of its peasants may have reported the same program.
         if job.made.take().is_none() {
             return;
         }

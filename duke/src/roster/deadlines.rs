@@ -1,7 +1,7 @@
-//! What takes too long: a unit, a start, an answer that nobody takes.
+//! Timeouts: a unit or a start that takes too long, and an answer that finds no room.
 //!
-//! A process may stand still for a while: it was stopped, or its machine was suspended. Its peasants may have stood still
-//! with it, so that no deadline comes closer meanwhile.
+//! A process may stand still for a while: it was stopped, or its machine was suspended. Its peasants may have stood
+//! still with it, so this time counts towards no deadline.
 
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ impl Roster {
         deadline.into_iter().chain(self.next_rescue()).min()
     }
 
-    /// Gives back the time that passed while this process stood still. While anything has a deadline it is called at
-    /// every [`PULSE`].
+    /// Moves deadlines by the time in which this process stood still. While anything has a deadline, it is called at
+    /// every [`PULSE`], so a longer gap is a standstill.
     pub(super) fn excuse_standstill(&mut self, now: Time) {
         let passed = Duration::from_micros(now.micros_since(self.handled));
         self.handled = now;
@@ -51,7 +51,7 @@ impl Roster {
             baron.state = match (was_starting, baron.answering_since.is_some()) {
                 (true, _) => State::Unwanted,
                 (false, false) => State::TimedOut,
-                // Nobody takes its answer; what it runs goes elsewhere, later.
+                // Its answer finds no room. Its unit runs again, later and elsewhere.
                 (false, true) => State::Disturbed,
             };
             let job = baron.job;
@@ -63,7 +63,7 @@ impl Roster {
         self.rescue(now);
     }
 
-    /// When a baron must give its peasant up, if nothing happens before.
+    /// When a baron must kill its peasant, if nothing happens before.
     fn deadline(&self, baron: &Baron) -> Option<Time> {
         let timeout = self.leases.get(&baron.job)?.timeout;
         match baron.state {

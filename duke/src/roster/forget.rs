@@ -1,13 +1,14 @@
-//! What nobody wants any more, and what there is to be named to a king.
+//! Forgets attempts that are not wanted any more, and counts a job's slots to name them to a king.
 
 use distwasm_proto::ids::{AttemptId, JobId};
 
 use super::{Action, Roster, State};
 
 impl Roster {
-    /// Forgets a unit that waits, or ends the peasant that runs it. One that waits in a pipe is run: it is short.
+    /// Forgets a unit that waits, or ends the peasant that runs it. A unit that waits in a pipe still runs: it is
+    /// short.
     pub(super) fn on_attempt_forgotten(&mut self, job: JobId, attempt: AttemptId, actions: &mut Vec<Action>) {
-        // It may have been reported, and its job may be over.
+        // The attempt may have been reported, and its job may be over.
         let Some(lease) = self.leases.get_mut(&job) else { return };
         actions.push(Action::Drop { attempt });
         if lease.drop_waiting(attempt) {

@@ -1,4 +1,4 @@
-//! What the roster knows of a job on this machine.
+//! The roster's record of one job on this machine.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -14,12 +14,12 @@ use distwasm_proto::{
 /// One job on this machine.
 #[derive(Debug)]
 pub(super) struct Lease {
-    /// For one unit.
+    /// The timeout of one unit.
     pub(super) timeout: Option<Duration>,
     pub(super) program: Program,
-    /// All barons of the job, those that are leaving among them.
+    /// All barons of the job, including those that are leaving.
     pub(super) barons: BTreeSet<BaronId>,
-    /// Peasants that ended before they were ready, one after the other.
+    /// How many peasants in a row ended before they were ready.
     pub(super) starts_failed: u32,
     /// Slots that became free since the job was closed.
     pub(super) slots_to_release: u32,
@@ -29,13 +29,13 @@ pub(super) struct Lease {
     pub(super) unit_time: UnitTime,
 }
 
-/// How far a job's program is.
+/// The state of a job's program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Program {
     Pending,
     Ready,
     Unfit,
-    /// It could not be had, and is asked for again with the next slot.
+    /// It could not be obtained, and is asked for again with the next slot.
     Missing,
 }
 
@@ -44,9 +44,9 @@ pub(super) enum Program {
 pub(super) struct Queued {
     pub(super) attempt: AttemptId,
     pub(super) bytes: u64,
-    /// It may share a pipe with no other.
+    /// It must be alone in its pipe.
     pub(super) alone: bool,
-    /// Nobody wants it any more, but it is in a pipe.
+    /// Its answer from the pipe that it is in is not wanted any more.
     pub(super) unwanted: bool,
 }
 
@@ -80,7 +80,7 @@ impl Lease {
         queue.push_back(unit);
     }
 
-    /// Forgets a unit that waits; says whether there was one.
+    /// Forgets a unit that waits in a queue. Returns whether there was one.
     pub(super) fn drop_waiting(&mut self, attempt: AttemptId) -> bool {
         let before = self.queue.len() + self.suspects.len();
         for queue in [&mut self.queue, &mut self.suspects] {
@@ -89,7 +89,7 @@ impl Lease {
         self.queue.len() + self.suspects.len() < before
     }
 
-    /// Has units run again that were behind one that nobody wants.
+    /// Puts units back in front, to run again. They were in a pipe and are not to blame.
     pub(super) fn put_back(&mut self, units: &[Queued]) {
         for unit in units.iter().rev() {
             let queue = if unit.alone { &mut self.suspects } else { &mut self.queue };
@@ -97,12 +97,13 @@ impl Lease {
         }
     }
 
-    /// Has units run again, one at a time.
+    /// Queues units to run again, each alone in a pipe.
     pub(super) fn suspect(&mut self, units: &[Queued]) {
         self.suspects.extend(units.iter().map(|unit| Queued { alone: true, ..*unit }));
     }
 
-    /// The next unit for a baron. A suspect needs an empty pipe, and nothing else runs until all suspects do.
+    /// The next unit for a baron. A suspect needs an empty pipe, and no other unit starts until all suspects have
+    /// started.
     pub(super) fn next_for(&mut self, pipe_is_empty: bool) -> Option<Queued> {
         match (self.suspects.is_empty(), pipe_is_empty) {
             (true, _) => self.queue.pop_front(),
@@ -115,13 +116,13 @@ impl Lease {
         std::mem::take(&mut self.suspects).into_iter().chain(std::mem::take(&mut self.queue))
     }
 
-    /// All that wait.
+    /// All units that wait in the queues.
     pub(super) fn waiting(&self) -> impl Iterator<Item = &Queued> {
         self.suspects.iter().chain(&self.queue)
     }
 
-    /// How many units should be in a pipe. A long unit has it for itself, so that the next can go to whichever
-    /// peasant is free first.
+    /// How many units should be in a pipe. A long unit has the pipe for itself, so that the next unit can go to the
+    /// peasant that is free first.
     pub(super) fn depth(&self) -> usize {
         let Some(units) = self.unit_time.units_in(PIPE_QUEUE) else { return 1 };
         usize::try_from(units).unwrap_or(usize::MAX).clamp(1, PIPE_UNITS_MAX)

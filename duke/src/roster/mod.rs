@@ -1,11 +1,11 @@
 //! The duke's roster: a pure state machine that decides which peasant runs which unit.
 //!
-//! Like the king's scheduler it takes events with a time and gives actions, without a clock, I/O or payload bytes.
+//! Like the king's scheduler it takes events with a time and returns actions, without a clock, I/O or payload bytes.
 //! It keeps one *baron* for each slot that the king granted; a baron keeps one peasant at a time. Units of a job wait
-//! in one queue for all barons of that job, and only as many are in a peasant's pipe as hide the cost of waking it.
+//! in one queue for all barons of that job. A peasant's pipe holds only enough of them to hide the cost of waking it.
 //!
-//! When a peasant dies or is killed for taking too long, and several units were in its pipe, they are *suspects*: they
-//! run again one at a time, so that the one that is to blame is found, and only it is blamed.
+//! If a peasant dies or exceeds a timeout with several units in its pipe, all of them are *suspects*: they run again
+//! one at a time, so that only the unit that is to blame is blamed.
 
 mod check;
 mod deadlines;
@@ -35,7 +35,7 @@ pub struct Roster {
     leases: BTreeMap<JobId, Lease>,
     barons: BTreeMap<BaronId, Baron>,
     barons_made: u64,
-    /// When it was called last.
+    /// The time of the last call.
     handled: Time,
 }
 
@@ -44,12 +44,12 @@ pub struct Roster {
 struct Baron {
     job: JobId,
     state: State,
-    /// What the peasant was given and has not answered, in order.
+    /// Units that the peasant was given and has not answered, in order.
     pipe: VecDeque<Queued>,
     pipe_bytes: u64,
     /// When the first unit in the pipe had its turn, or when the peasant was started.
     turn_since: Time,
-    /// When the first unit had run, while its long answer is being read.
+    /// While a long answer is being read: when the first unit had run.
     answering_since: Option<Time>,
     /// That answer waits for room.
     waits: bool,
@@ -57,10 +57,10 @@ struct Baron {
     leaving: bool,
 }
 
-/// What a baron's peasant does.
+/// The state of a baron's peasant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// There is none: the program is not compiled yet, or unfit.
+    /// There is no peasant: the program is not compiled yet, or unfit.
     Vacant,
     /// Started, not ready.
     Starting,
@@ -70,16 +70,16 @@ enum State {
     Ending,
     /// Killed because the first unit in its pipe took too long.
     TimedOut,
-    /// Killed for that, but the first unit was answered meanwhile: nobody is to blame.
+    /// Killed after a timeout or as unwanted, but the first unit was answered meanwhile: no unit is to blame.
     Spared,
-    /// Killed because nobody wants the first unit in its pipe any more, or nobody takes its answer.
+    /// Killed because the first unit in its pipe is not wanted any more, or because its answer found no room.
     Disturbed,
-    /// Killed because nobody wants what it does.
+    /// Killed because its work is not wanted any more, or because it was not ready in time.
     Unwanted,
 }
 
 impl Roster {
-    /// Takes in a batch of events, and appends to `actions` what follows from them.
+    /// Handles a batch of events, and appends the actions that follow from them to `actions`.
     pub fn handle(&mut self, now: Time, events: impl IntoIterator<Item = Event>, actions: &mut Vec<Action>) {
         self.excuse_standstill(now);
         for event in events {
@@ -88,7 +88,7 @@ impl Roster {
         self.feed(now, actions);
     }
 
-    /// Whether no slot is kept, so that nothing runs or waits.
+    /// Whether there is no slot, so that no unit runs or waits.
     pub fn is_idle(&self) -> bool {
         self.barons.is_empty()
     }
@@ -159,9 +159,9 @@ impl Roster {
             let Some(lease) = self.leases.get(&job) else { return };
             let staying =
                 lease.barons.iter().filter_map(|id| Some((*id, self.barons.get(id)?))).filter(|(_, b)| !b.leaving);
-            // Who has the least to do goes first.
+            // The baron with the fewest units leaves first.
             let idlest = staying.min_by_key(|(id, baron)| (baron.state == State::Serving, baron.pipe.len(), *id));
-            // Slots that were given back as broken may be asked back by a king who had not heard of it.
+            // The king may ask for slots back before it hears that they were given back as broken.
             let Some((id, _)) = idlest else { break };
             self.leave(id, actions);
         }
@@ -187,7 +187,7 @@ impl Roster {
     }
 
     fn on_program_unfit(&mut self, job: JobId, actions: &mut Vec<Action>) {
-        // The job may have ended meanwhile; and every peasant says the same of its program.
+        // The job may have ended meanwhile, or another peasant may have reported the same program.
         let Some(lease) = self.leases.get_mut(&job) else { return };
         if lease.is_closed() || lease.program == Program::Unfit {
             return;
@@ -197,7 +197,7 @@ impl Roster {
     }
 
     fn on_program_broken(&mut self, job: JobId, actions: &mut Vec<Action>) {
-        // The job may have ended meanwhile, or have been found to be unfit.
+        // The job may have ended meanwhile, or its program may have been found to be unfit.
         let Some(lease) = self.leases.get_mut(&job).filter(|lease| !lease.is_closed()) else { return };
         if lease.program != Program::Unfit {
             lease.program = Program::Missing;
@@ -206,7 +206,7 @@ impl Roster {
     }
 
     fn on_program_spoiled(&mut self, job: JobId, actions: &mut Vec<Action>) {
-        // The job may have ended meanwhile; and other peasants may have said the same.
+        // The job may have ended meanwhile, or another peasant may have reported it already.
         let is_used = |lease: &&mut Lease| !lease.is_closed() && lease.program == Program::Ready;
         if let Some(lease) = self.leases.get_mut(&job).filter(is_used) {
             lease.program = Program::Pending;
@@ -237,10 +237,10 @@ impl Roster {
         result_bytes: Option<u64>,
         actions: &mut Vec<Action>,
     ) {
-        // The answer of a peasant that was killed because its job is over.
+        // The peasant was killed because its job is over: its answer is not needed.
         let Some(baron) = self.barons.get_mut(&id).filter(|baron| baron.state != State::Unwanted) else { return };
         let Some(unit) = baron.take_first() else {
-            // It answers what it was not asked: it cannot be trusted with what comes next.
+            // It answers without a unit, so it cannot be trusted with the next one.
             if baron.state == State::Serving {
                 actions.push(Action::Kill { baron: id });
             }
@@ -260,7 +260,7 @@ impl Roster {
         }
         let attempt = unit.attempt;
         match result_bytes.filter(|bytes| *bytes > RESULT_UNASKED_BYTES_MAX) {
-            // Another peasant has it by now, or nobody wants it any more.
+            // The unit went to another peasant, or is not wanted any more.
             _ if unit.unwanted => {}
             Some(bytes) => actions.push(Action::Offer { attempt, answer, bytes, run_us }),
             None => actions.push(Action::Report { attempt, outcome: Outcome::Answered(answer), run_us }),
@@ -284,7 +284,7 @@ impl Roster {
         match (unanswered.as_slice(), state) {
             ([], _) | (_, State::Unwanted) => {}
             (units, State::Disturbed) => lease.put_back(units),
-            // Nothing else was in the pipe: this one is to blame.
+            // Nothing else was in the pipe: this unit is to blame.
             ([unit], State::TimedOut) if is_single => {
                 let timeout = lease.timeout.unwrap_or_default();
                 let (attempt, outcome) = (unit.attempt, Outcome::TimedOut(timeout));
@@ -310,7 +310,7 @@ impl Roster {
 
     // ---- Shared by the above --------------------------------------------------------------------------------------
 
-    /// Lets a baron finish what it has, and then end.
+    /// Lets a baron finish its units, and then ends it.
     fn leave(&mut self, id: BaronId, actions: &mut Vec<Action>) {
         let Some(baron) = self.barons.get_mut(&id) else { return };
         baron.leaving = true;
@@ -344,7 +344,7 @@ impl Roster {
         }
     }
 
-    /// Forgets a baron without a peasant, and tells the king of the free slot. The slots of a closed job are told
+    /// Forgets a baron without a peasant, and tells the king of the free slot. The slots of a closed job are reported
     /// all at once.
     fn remove(&mut self, id: BaronId, actions: &mut Vec<Action>) {
         let Some(baron) = self.barons.remove(&id) else { return };
@@ -391,7 +391,7 @@ impl Roster {
         self.return_orphans(job, actions);
     }
 
-    /// Gives units back for which there is no baron any more.
+    /// Gives units back if their job has no baron any more.
     fn return_orphans(&mut self, job: JobId, actions: &mut Vec<Action>) {
         let Some(lease) = self.leases.get_mut(&job) else { return };
         let barons = &self.barons;
@@ -408,8 +408,8 @@ impl Roster {
         }
     }
 
-    /// Fills every pipe that is no more than half full: many units with one write, and the peasant has enough meanwhile.
-    /// Where there are suspects, pipes run empty first; behind a unit that takes long nothing is put.
+    /// Fills every pipe that is at most half full: many units go with one write, and the peasant has enough meanwhile.
+    /// If there are suspects, pipes run empty first. No unit is put behind one that takes long.
     fn feed(&mut self, now: Time, actions: &mut Vec<Action>) {
         for (id, baron) in &mut self.barons {
             if baron.state != State::Serving || baron.leaving || baron.is_slow(now) {
@@ -462,8 +462,8 @@ impl Baron {
         Some(unit)
     }
 
-    /// Whether one more unit may go into the pipe: in any case the next one beside the one that runs, if that is short. A
-    /// unit that runs alone shares the pipe with nobody.
+    /// Whether one more unit may go into the pipe. If `depth` allows it, one unit may always wait beside the one that
+    /// runs. A suspect stays alone.
     fn has_room(&self, depth: usize) -> bool {
         let Some(first) = self.pipe.front() else { return true };
         let units = self.pipe.len();

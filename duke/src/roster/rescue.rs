@@ -1,6 +1,5 @@
-//! Units behind one that takes long, while another peasant of the job has nothing to do: it gets them. They stay in the
-//! pipe that they were in, too, since nothing comes back out of a pipe; what the first peasant says of them later nobody
-//! hears.
+//! Gives units that wait behind a slow one to an idle peasant of the job. They also stay in the pipe that they were in,
+//! since nothing comes back out of a pipe; later answers of the first peasant to them are ignored.
 
 use std::collections::BTreeSet;
 
@@ -9,14 +8,14 @@ use distwasm_proto::{ids::JobId, limits::RESCUE_AFTER, time::Time};
 use super::{Baron, Roster, State, lease::Queued};
 
 impl Roster {
-    /// When units behind another are to be given to an idle peasant, if nothing happens before.
+    /// When the next units that wait behind another go to an idle peasant, if nothing happens before.
     pub(super) fn next_rescue(&self) -> Option<Time> {
         let idle = self.jobs_with_idle_peasants();
         let waits = |baron: &&Baron| idle.contains(&baron.job) && baron.has_waiting();
         self.barons.values().filter(waits).map(|baron| baron.turn_since.after(RESCUE_AFTER)).min()
     }
 
-    /// Puts units that wait behind one for too long into the queues of their jobs, whose idle peasants get them.
+    /// Puts units that wait behind a slow one back into the queues of their jobs, where idle peasants get them.
     pub(super) fn rescue(&mut self, now: Time) {
         let idle = self.jobs_with_idle_peasants();
         for baron in self.barons.values_mut().filter(|baron| idle.contains(&baron.job)) {
@@ -30,7 +29,7 @@ impl Roster {
         }
     }
 
-    /// Where nothing waits but in pipes.
+    /// Jobs with an idle peasant whose units are all in pipes already.
     fn jobs_with_idle_peasants(&self) -> BTreeSet<JobId> {
         let is_idle = |baron: &&Baron| baron.state == State::Serving && !baron.leaving && baron.pipe.is_empty();
         let idle = self.barons.values().filter(is_idle).map(|baron| baron.job);
@@ -39,12 +38,12 @@ impl Roster {
 }
 
 impl Baron {
-    /// Whether a unit has had its turn for long.
+    /// Whether the first unit has had its turn for long.
     pub(super) fn is_slow(&self, now: Time) -> bool {
         !self.pipe.is_empty() && self.turn_since.after(RESCUE_AFTER) <= now
     }
 
-    /// Whether a unit that somebody wants is behind the one that has its turn.
+    /// Whether a unit that is still wanted waits behind the one that has its turn.
     fn has_waiting(&self) -> bool {
         self.state == State::Serving && self.pipe.iter().skip(1).any(|unit| !unit.unwanted)
     }
@@ -59,7 +58,7 @@ mod tests {
 
     const JOB: JobId = JobId(1);
 
-    /// Handles events, and says which attempts went to which baron.
+    /// Handles events, and returns which attempts went to which baron.
     fn fed(roster: &mut Roster, now_us: u64, events: Vec<Event>) -> Vec<(BaronId, u64)> {
         let mut actions = Vec::new();
         roster.handle(Time(now_us), events, &mut actions);
@@ -73,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_behind_a_slow_unit_goes_to_an_idle_peasant_and_is_told_once() {
+    fn a_unit_behind_a_slow_one_goes_to_an_idle_peasant_and_is_reported_once() {
         let (slow, idle) = (BaronId(1), BaronId(2));
         let mut roster = Roster::default();
         let arrived = |attempt| Event::AttemptArrived { job: JOB, attempt: AttemptId(attempt), bytes: 1, alone: false };

@@ -1,4 +1,4 @@
-//! What the roster is told and what it tells: events, actions, and what they are made of.
+//! The roster's events and actions, and the types that they are made of.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ pub enum Event {
     SlotsAskedBack { job: JobId, slots: u32 },
     /// A unit came, with an input of this size.
     AttemptArrived { job: JobId, attempt: AttemptId, bytes: u64, alone: bool },
-    /// Nobody wants a unit any more, wherever it is.
+    /// An attempt is not wanted any more, wherever it is.
     AttemptForgotten { job: JobId, attempt: AttemptId },
-    /// All that a job's peasants need is there: its program is compiled, its shared directories are unpacked.
+    /// All supplies of a job are there: its program is compiled, its shared directories are unpacked.
     ProgramReady { job: JobId },
-    /// What a job's peasants need cannot be had, for want of something on this machine; the program is not to blame.
+    /// A supply of a job cannot be made, because this machine lacks something. The program is not to blame.
     ProgramBroken { job: JobId },
-    /// What its peasants need was there, and is of no use: it is to be got once more.
+    /// The compiled program of a job was there but cannot be loaded: it is to be made once more.
     ProgramSpoiled { job: JobId },
     /// A peasant is initialised.
     PeasantReady { baron: BaronId },
@@ -32,9 +32,9 @@ pub enum Event {
     ProgramUnfit { job: JobId },
     /// A long answer of a peasant has begun to arrive.
     AnswerBegun { baron: BaronId, waits: bool },
-    /// A peasant answered the unit that was first in its pipe. `answer` is the reactor's name for what it said.
+    /// A peasant answered the first unit in its pipe. `answer` is the reactor's name for the answer.
     Answered { baron: BaronId, answer: AnswerId, done: bool, bytes: u64 },
-    /// A peasant ended, for whatever reason, or could not be started.
+    /// A peasant ended for any reason, or could not be started.
     PeasantGone { baron: BaronId },
     /// Time passed; sent when [`Roster::next_deadline`](super::Roster::next_deadline) is reached.
     Tick,
@@ -48,17 +48,17 @@ pub struct AnswerId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are named for what they are")]
 pub enum Action {
-    /// Get what the job's peasants need: its program, compiled, and its shared directories.
+    /// Get the supplies of a job: its compiled program and its shared directories.
     PrepareProgram { job: JobId },
     /// Start a peasant.
     Spawn { baron: BaronId, job: JobId },
     /// Write a unit into a peasant's pipe.
     Feed { baron: BaronId, attempt: AttemptId },
-    /// Close a peasant's stdin: it has answered everything, and is to end.
+    /// Close a peasant's stdin: it has answered everything and is to end.
     Retire { baron: BaronId },
     /// Kill a peasant.
     Kill { baron: BaronId },
-    /// Forget the input of an attempt that nobody wants.
+    /// Forget the input of an attempt that is not wanted any more.
     Drop { attempt: AttemptId },
     /// Tell the king how an attempt ended. Its input is not needed any more.
     Report { attempt: AttemptId, outcome: Outcome, run_us: u64 },
@@ -66,7 +66,7 @@ pub enum Action {
     Offer { attempt: AttemptId, answer: AnswerId, bytes: u64, run_us: u64 },
     /// Tell the king that the job's program cannot run here; the reactor knows why.
     TellUnfit { job: JobId },
-    /// Tell the king that slots are free, as he wished.
+    /// Tell the king that slots are free, as it asked.
     TellReleased { job: JobId, slots: u32 },
     /// Tell the king that slots are given back because peasants cannot be started.
     TellBroken { job: JobId, slots: u32 },
@@ -80,10 +80,10 @@ pub enum Action {
 pub enum Outcome {
     /// The peasant answered: a result or a failure.
     Answered(AnswerId),
-    /// The unit took longer than its time-out.
+    /// The unit took longer than its timeout.
     TimedOut(Duration),
-    /// The peasant of this baron died under this very unit.
+    /// The peasant of this baron died while it ran this very unit.
     Killed(BaronId),
-    /// The unit is given back; it is not to blame, or it is not known to be: a suspect is to be tried alone.
+    /// The unit is given back without blame. If it is a suspect, it is to be tried alone.
     Returned { suspect: bool },
 }

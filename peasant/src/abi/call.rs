@@ -1,5 +1,5 @@
-//! Functions of numbers: the input is their arguments as text, the answer what they return, on a fresh instance for each
-//! unit.
+//! Functions of numbers: the input holds the arguments as text, the answer holds the results. Each unit gets a fresh
+//! instance.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// Makes and initialises one instance, to see that it can be done.
+    /// Makes and initialises one instance, to check that this works.
     pub fn start(linked: InstancePre<Guest>, name: &str, grants: Arc<Grants>) -> Result<Call, Failure> {
         let module = linked.module();
         let (Some(export), Some(ExternType::Func(signature))) =
@@ -52,7 +52,7 @@ impl Call {
         initialise(&instance, store)?;
         let export = instance.get_module_export(&mut *store, &self.export);
         let function = export.and_then(wasmtime::Extern::into_func);
-        let function = function.ok_or_else(|| wasmtime::format_err!("`{}` is no function", self.name))?;
+        let function = function.ok_or_else(|| wasmtime::format_err!("`{}` is not a function", self.name))?;
         let mut results = vec![Val::I32(0); self.signature.results().len()];
         function.call(store, arguments, &mut results)?;
         Ok(results)
@@ -78,7 +78,7 @@ impl Abi for Call {
     }
 }
 
-/// The arguments in a text: separated by commas, white space, or both.
+/// Parses arguments that are separated by commas, white space, or both.
 fn parse(input: &[u8], signature: &FuncType) -> Result<Vec<Val>, String> {
     let text = std::str::from_utf8(input)
         .map_err(|error| format!("the input is not text: invalid UTF-8 at byte {}", error.valid_up_to() + 1))?;
@@ -94,13 +94,13 @@ fn parse(input: &[u8], signature: &FuncType) -> Result<Vec<Val>, String> {
         .map(|(index, ((at, word), value))| {
             number(word, &value).ok_or_else(|| {
                 let word: String = word.chars().take(SHOWN_CHARACTERS).collect();
-                format!("argument {} at byte {}, `{word}`, is no {value}", index + 1, at + 1)
+                format!("argument {} at byte {}, `{word}`, is not an {value}", index + 1, at + 1)
             })
         })
         .collect()
 }
 
-/// How much of a bad argument is shown.
+/// How many characters of a bad argument are shown.
 const SHOWN_CHARACTERS: usize = 40;
 
 /// The words of a text, each with the byte at which it begins. Between two commas there must be one.
@@ -124,7 +124,7 @@ fn words(text: &str) -> Result<Vec<(usize, &str)>, String> {
     Ok(words)
 }
 
-/// Integers may be written as signed or unsigned ones of their size.
+/// Parses one number. Integers may be written as signed or unsigned ones of their size.
 fn number(word: &str, value: &ValType) -> Option<Val> {
     Some(match value {
         ValType::I32 => Val::I32(word.parse::<i32>().or_else(|_| word.parse::<u32>().map(u32::cast_signed)).ok()?),
@@ -135,7 +135,7 @@ fn number(word: &str, value: &ValType) -> Option<Val> {
     })
 }
 
-/// Results as one line, separated by spaces: integers as signed ones, floats as the shortest text that reads back as the
+/// Results as one line, separated by spaces: integers are signed, floats are the shortest text that reads back as the
 /// same number.
 fn show(results: &[Val]) -> String {
     let mut text = String::new();
@@ -148,7 +148,7 @@ fn show(results: &[Val]) -> String {
             Val::I64(number) => write!(text, "{number}"),
             Val::F32(bits) => write!(text, "{:?}", f32::from_bits(*bits)),
             Val::F64(bits) => write!(text, "{:?}", f64::from_bits(*bits)),
-            // Programs with others were refused.
+            // Programs with other types were refused.
             _ => Ok(()),
         };
     }
@@ -183,11 +183,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_place() {
+    fn a_bad_argument_is_reported_with_its_place() {
         let two = [ValType::I64, ValType::I64];
         let cases = [
-            ("1 x2", "argument 2 at byte 3, `x2`, is no i64"),
-            ("1, 2.5", "argument 2 at byte 4, `2.5`, is no i64"),
+            ("1 x2", "argument 2 at byte 3, `x2`, is not an i64"),
+            ("1, 2.5", "argument 2 at byte 4, `2.5`, is not an i64"),
             ("1,,2", "an argument is missing at byte 3"),
             ("1,", "an argument is missing at byte 3"),
             ("1", "it takes 2 arguments (i64, i64), and the input has 1"),

@@ -13,7 +13,7 @@ use crate::verdict;
 pub struct Command {
     linked: InstancePre<Guest>,
     grants: Arc<Grants>,
-    /// The last unit's answer, whose room the next one uses again.
+    /// The last unit's answer. The next one reuses its buffer.
     answer: Vec<u8>,
 }
 

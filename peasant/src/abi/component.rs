@@ -1,4 +1,4 @@
-//! Components: a fresh instance for each unit. Their three ways to be called differ in where the answer comes from.
+//! Components: a fresh instance for each unit. The three ways to call them differ in where the answer comes from.
 
 mod wave;
 
@@ -85,7 +85,7 @@ impl Abi for Component {
     }
 }
 
-/// What a unit ended with, if the guest returned: its answer, unless that is what it wrote to stdout.
+/// How a unit ended, if the guest returned. The answer is `None` if it is the text that the guest wrote to stdout.
 type Ended = Result<Option<Vec<u8>>, Failure>;
 
 async fn answer_of_program(
@@ -106,7 +106,7 @@ async fn answer_of_call(
     input: &[u8],
 ) -> wasmtime::Result<Ended> {
     let function = instance.get_func(&mut *store, export);
-    let function = function.ok_or_else(|| wasmtime::format_err!("the function to call is not there"))?;
+    let function = function.ok_or_else(|| wasmtime::format_err!("the function to call does not exist"))?;
     let signature = function.ty(&*store);
     let arguments = match wave::parse(input, &signature) {
         Ok(arguments) => arguments,

@@ -18,7 +18,7 @@ use wasmtime_wasi::I32Exit;
 use crate::guest::{Grants, Guest};
 use crate::program::{ModuleEntry, ModuleProgram, Program};
 
-/// One unit as it comes to its guest.
+/// One unit, as its guest gets it.
 #[derive(Clone, Debug)]
 pub struct Unit {
     /// The input.
@@ -29,11 +29,11 @@ pub struct Unit {
 
 /// A guest that is ready for units.
 pub trait Abi {
-    /// Answers one unit. After a failure the guest is as good as new.
+    /// Answers one unit. After a failure the next unit gets a new instance.
     fn answer(&mut self, unit: Unit) -> Result<&[u8], Failure>;
 }
 
-/// Initialises a program's guest. `runtime` is what [`runtime`] made for it.
+/// Initialises a program's guest. `runtime` comes from [`runtime`].
 pub fn start(program: Program, grants: Grants, runtime: Option<Runtime>) -> Result<Box<dyn Abi>, Failure> {
     let grants = Arc::new(grants);
     match (program, runtime) {
@@ -59,8 +59,8 @@ fn start_module(program: ModuleProgram, grants: Arc<Grants>) -> Result<Box<dyn A
     })
 }
 
-/// The runtime that `wasmtime-wasi` wants for components, and for modules that may read files; it would make one with
-/// more threads. To be made before the sandbox is closed: where files may be read it has a thread for them.
+/// The runtime that `wasmtime-wasi` needs for components, and for modules that may read files; by itself it would make
+/// one with more threads. Must be made before the sandbox is closed: if files may be read, it has a thread for them.
 pub fn runtime(program: &Program, grants: &Grants) -> io::Result<Option<Runtime>> {
     let has_files = !grants.dirs.is_empty();
     if matches!(program, Program::Module(_)) && !has_files {
@@ -70,13 +70,13 @@ pub fn runtime(program: &Program, grants: &Grants) -> io::Result<Option<Runtime>
     builder.enable_time().max_blocking_threads(1).thread_keep_alive(FOR_EVER);
     let runtime = builder.build()?;
     if has_files {
-        // Starts the thread. It never ends, for another could not be started later.
+        // Starts the thread now. It never ends, because another could not be started later.
         runtime.block_on(runtime.spawn_blocking(|| ()))?;
     }
     Ok(Some(runtime))
 }
 
-/// Longer than any process lives: 30 years.
+/// No limit in practice, longer than any process lives: 30 years.
 const FOR_EVER: Duration = Duration::from_secs(1_000_000_000);
 
 /// A module that may read files.
@@ -92,13 +92,12 @@ impl Abi for WithFiles {
     }
 }
 
-/// What keeps a guest from being made is the machine's fault.
+/// If a guest cannot be made, the machine is to blame.
 fn no_guest(error: &wasmtime::Error) -> Failure {
     Failure::new(FailureKind::Other, format!("{error:#}"))
 }
 
-/// Calls what a module that is no command wants to have called once: `_initialize`, else `_start`. It may exit with
-/// status 0.
+/// Calls the initialiser of a module that is not a command: `_initialize`, else `_start`. It may exit with status 0.
 fn initialise(instance: &Instance, store: &mut Store<Guest>) -> wasmtime::Result<()> {
     for name in ["_initialize", "_start"] {
         if instance.get_func(&mut *store, name).is_some() {

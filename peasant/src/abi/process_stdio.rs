@@ -18,23 +18,23 @@ use crate::verdict;
 pub struct ProcessStdio {
     linked: InstancePre<Guest>,
     grants: Arc<Grants>,
-    /// `None` after a failure, until the next unit; always, if each unit gets an instance of its own.
+    /// `None` after a failure, until the next unit. Always `None` if each unit gets an instance of its own.
     instance: Option<Instance>,
-    /// The last unit's answer with its length before it. The next one uses its room again.
+    /// The last unit's answer, preceded by its length. The next one reuses its buffer.
     answer: Vec<u8>,
 }
 
 struct Instance {
     store: Store<Guest>,
     process: TypedFunc<i32, ()>,
-    /// It has answered and exited, and must not be called again.
+    /// The guest has answered and exited, and must not be called again.
     is_spent: bool,
 }
 
 impl ProcessStdio {
     /// Makes and initialises the first instance.
     pub fn start(linked: InstancePre<Guest>, mut grants: Arc<Grants>) -> Result<ProcessStdio, Failure> {
-        // The length before the answer goes through stdout too.
+        // The length before the answer goes through stdout, too.
         let granted = Arc::make_mut(&mut grants);
         granted.output_bytes_max = granted.output_bytes_max.saturating_add(HEADER_BYTES);
         let instance = Some(Instance::new(&linked, &grants, None)?).filter(|_| !grants.fresh);
@@ -46,7 +46,7 @@ impl Abi for ProcessStdio {
     fn answer(&mut self, unit: Unit) -> Result<&[u8], Failure> {
         let mut instance = match self.instance.take() {
             Some(instance) => instance,
-            // One that lives on knows nothing of the unit that it begins with.
+            // An instance that serves many units is not told of the first one.
             None => Instance::new(&self.linked, &self.grants, unit.description.filter(|_| self.grants.fresh))?,
         };
         instance.process(unit.input, &mut self.answer)?;
@@ -63,7 +63,7 @@ impl Instance {
         match Instance::initialise(linked, &mut store) {
             Ok(process) => Ok(Instance { store, process, is_spent: false }),
             Err(error) => {
-                // Exit status 0 was dealt with where it may happen; here it would mean an instance that never came to be.
+                // Exit status 0 is allowed in the initialiser only. Here it means that there is no instance.
                 verdict::of_error(&error, store.data())?;
                 Err(verdict::of_answer("exited while it was instantiated".to_owned(), store.data()))
             }
@@ -94,7 +94,7 @@ impl Instance {
         self.check(answer)
     }
 
-    /// Whether what was written to stdout is exactly one answer.
+    /// Checks that stdout holds exactly one answer.
     fn check(&self, output: &[u8]) -> Result<(), Failure> {
         let broken = |message: String| {
             let message = if self.is_spent { format!("exited with status 0 and {message}") } else { message };

@@ -1,4 +1,4 @@
-//! Components: what they export, and what they import.
+//! Components: checks their exports and imports.
 
 use wasmtime::component::types::{ComponentFunc, ComponentItem};
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Type};
@@ -106,7 +106,7 @@ pub(crate) fn exports(component: &Component) -> Vec<String> {
     names
 }
 
-/// Whether all that a function takes and returns can be written as text.
+/// Whether all parameters and results of a function can be written as text.
 fn is_text(function: &ComponentFunc) -> bool {
     function.params().all(|(_, value)| is_text_value(&value)) && function.results().all(|value| is_text_value(&value))
 }
@@ -132,6 +132,6 @@ fn link(component: &Component) -> Result<InstancePre<Guest>, Unfit> {
     linker.instantiate_pre(component).map_err(|error| {
         let text = format!("{error:#}");
         let name = text.split('`').nth(1).unwrap_or_default();
-        Unfit(format!("imports what does not exist here ({}): {text}", hints::missing_interface(name)))
+        Unfit(format!("imports something that does not exist here ({}): {text}", hints::missing_interface(name)))
     })
 }

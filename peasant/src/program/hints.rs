@@ -1,14 +1,14 @@
-//! The way out for programs that were made for another world than WASI.
+//! Advice for programs that were made for another world than WASI.
 
 use std::fmt::Write;
 
-/// What an import tells of the tool that made the program, by the beginning of its module's name and of its own.
+/// Advice by the tool that made the program, found by the beginnings of an import's module name and of its own name.
 const MAKERS: [(&str, &str, &str); 13] = [
     ("env", "emscripten_", "made by Emscripten for a browser; build it for wasm32-wasip1, or with -sSTANDALONE_WASM"),
     ("env", "__cxa_", "made by Emscripten, with C++ exceptions; build it for wasm32-wasip1, without exceptions"),
     ("env", "invoke_", "made by Emscripten for a browser; build it for wasm32-wasip1, or with -sSTANDALONE_WASM"),
     ("env", "abort", "AssemblyScript needs @assemblyscript/wasi-shim to run without a browser"),
-    ("env", "memory", "a memory from outside, as threads need it, cannot be had: build without threads"),
+    ("env", "memory", "memory cannot be imported, as threads need it: build without threads"),
     ("wasi", "thread-spawn", "there are no threads here: build for wasm32-wasip1, without threads"),
     ("wbg", "", "made by wasm-bindgen for JavaScript; build it for wasm32-wasip1"),
     ("__wbindgen", "", "made by wasm-bindgen for JavaScript; build it for wasm32-wasip1"),
@@ -19,7 +19,7 @@ const MAKERS: [(&str, &str, &str); 13] = [
     ("wasix_", "", "made for WASIX; build it for wasm32-wasip1"),
 ];
 
-/// What to do about a module that imports what does not exist.
+/// Advice for a module with imports that do not exist.
 pub(super) fn missing<'a>(imports: impl Iterator<Item = (&'a str, &'a str)>) -> &'static str {
     for (module, name) in imports {
         let maker = MAKERS.iter().find(|(of_module, of_name, _)| {
@@ -32,20 +32,20 @@ pub(super) fn missing<'a>(imports: impl Iterator<Item = (&'a str, &'a str)>) -> 
     "guests get WASI preview 1 only"
 }
 
-/// What a component may not import, by the beginning of the interface's name.
+/// Interfaces that a component may not import, by the beginning of their names.
 const INTERFACES: [(&str, &str); 3] = [
     ("wasi:http/", "guests have no network"),
     ("wasi:nn/", "guests have no access to accelerators"),
     ("wasi:", "guests get the interfaces of wasi:cli/command@0.2 only"),
 ];
 
-/// What to do about a component that imports what does not exist.
+/// Advice for a component with an import that does not exist.
 pub(super) fn missing_interface(name: &str) -> &'static str {
     let found = INTERFACES.iter().find(|(beginning, _)| name.starts_with(beginning));
     found.map_or("guests get WASI 0.2 only; link the component with what it needs (wac plug)", |(_, way_out)| way_out)
 }
 
-/// What is switched off, by what the validator says of it.
+/// Features that are switched off, by the words of the validator's error.
 const PROPOSALS: [(&str, &str); 6] = [
     ("threads", "there are no threads here: build without them (wasm32-wasip1)"),
     ("shared memories", "there are no threads here: build without them (wasm32-wasip1)"),
@@ -55,7 +55,7 @@ const PROPOSALS: [(&str, &str); 6] = [
     ("legacy", "exceptions are off here: build without them (C++: -fno-exceptions)"),
 ];
 
-/// Says why code is not valid, and what to do if it is only too new.
+/// Says why code is not valid, with advice if it only uses a feature that is switched off.
 pub(super) fn invalid(error: &wasmtime::Error) -> String {
     let mut text = format!("not valid WebAssembly: {error:#}");
     let is_switched_off = ["enabled", "disabled", "disallowed"].iter().any(|word| text.contains(word));

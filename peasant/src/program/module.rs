@@ -1,4 +1,4 @@
-//! Core modules: what they export, and what they import.
+//! Core modules: checks their exports and imports.
 
 use std::fmt::Write;
 
@@ -29,7 +29,7 @@ pub struct ModuleProgram {
 
 impl ModuleProgram {
     pub(super) fn check(module: &Module, grants: &Grants) -> Result<ModuleProgram, Unfit> {
-        // What a program for another world lacks in imports says more about it than what it does not export.
+        // Imports are checked first: for a program of another world, missing imports say more than missing exports.
         let linked = link(module, !grants.dirs.is_empty())?;
         let entry = match &grants.call {
             Some(name) => called(module, name)?,
@@ -78,7 +78,7 @@ fn is_number(value: &ValType) -> bool {
     matches!(value, ValType::I32 | ValType::I64 | ValType::F32 | ValType::F64)
 }
 
-/// What is called once in a module that is not a command.
+/// Checks the functions that are called once in a module that is not a command.
 fn check_initialisers(module: &Module) -> Result<(), Unfit> {
     for name in ["_initialize", "_start"] {
         if let Some(export) = module.get_export(name) {

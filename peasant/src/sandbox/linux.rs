@@ -11,7 +11,7 @@ use rustix::thread::set_no_new_privs;
 pub fn open() -> io::Result<()> {
     close_descriptors();
     if !io::stdin().is_terminal() {
-        // Fails for the leader of a session, who has a group of its own already. A terminal would be lost by it.
+        // Fails for a session leader, which already has a group of its own. Skipped on a terminal, which would be lost.
         let _ = setpgid(None, None);
     }
     limit(Resource::Core, 0)
@@ -20,24 +20,24 @@ pub fn open() -> io::Result<()> {
 /// For compiling: processor time and memory.
 pub fn limit_compiling() -> io::Result<()> {
     limit(Resource::Cpu, COMPILE_CPU_SECONDS_MAX)?;
-    // Not the address space, of which the engine reserves gigabytes that it never touches.
+    // The address space is not limited, because the engine reserves gigabytes of it that it never touches.
     limit(Resource::Data, COMPILE_DATA_BYTES_MAX)
 }
 
 /// Before the first guest.
 pub fn close() -> io::Result<()> {
-    // Not earlier: the files in /proc/self, of which the engine's pool needs one, would belong to root.
+    // Not earlier: files in /proc/self would belong to root, and the engine's pool needs one of them.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     set_no_new_privs(true)?;
     limit(Resource::Nproc, 0)?;
-    // The limit would kill a peasant used by hand that writes to a file.
+    // The limit would kill a peasant that is used by hand and writes to a file.
     if !is_file(io::stdout()) && !is_file(io::stderr()) {
         limit(Resource::Fsize, 0)?;
     }
     Ok(())
 }
 
-/// Whether memory may be swapped out here. What cannot be found out counts as yes.
+/// Whether memory may be swapped out here. Counts as yes if it cannot be found out.
 pub fn has_swap() -> bool {
     // The first line is a heading.
     std::fs::read_to_string("/proc/swaps").map_or(true, |swaps| swaps.lines().count() > 1)

@@ -1,4 +1,4 @@
-//! Where no walls are known.
+//! Systems without known walls.
 
 use std::io;
 

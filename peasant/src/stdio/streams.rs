@@ -1,4 +1,4 @@
-//! The same streams as `wasmtime-wasi` wants them: for components, and for modules that may read files.
+//! The guest's streams in the form that `wasmtime-wasi` needs, for components and for modules that may read files.
 
 use bytes::Bytes;
 use distwasm_proto::limits::GUEST_WRITE_BYTES;

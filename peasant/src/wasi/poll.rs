@@ -1,4 +1,4 @@
-//! Waiting and the clock to wait by.
+//! `poll_oneoff`: waiting for clocks and streams.
 
 use std::time::Duration;
 
@@ -25,14 +25,14 @@ pub fn poll_oneoff(
         }
         world.clock.sleep(wait);
         let written = put_events(bytes, world, subscriptions, events, count, wait)?;
-        // None only if a clock was set back meanwhile.
+        // `written` is 0 only if a clock was set back meanwhile.
         if written > 0 {
             return put(bytes, out, written.to_le_bytes());
         }
     }
 }
 
-/// What can be waited for.
+/// The clocks and descriptors that a guest can wait for.
 pub struct World<'a> {
     /// The guest's clocks.
     pub clock: &'a Clock,
@@ -40,7 +40,7 @@ pub struct World<'a> {
     pub has_files: bool,
 }
 
-/// Writes an event for each subscription that is due after sleeping for `slept`; returns how many.
+/// Writes an event for each subscription that is due after sleeping for `slept`. Returns how many.
 fn put_events(
     bytes: &mut [u8],
     world: &World<'_>,
@@ -97,7 +97,7 @@ impl Subscription {
         Ok(Subscription { userdata, kind, errno, wait, is_absolute })
     }
 
-    /// Whether it is due after a sleep. An absolute time has been measured again since.
+    /// Whether it is due after a sleep. The wait for an absolute time has been measured again since.
     fn is_due(&self, slept: Duration) -> bool {
         if self.is_absolute { self.wait.is_zero() } else { self.wait <= slept }
     }

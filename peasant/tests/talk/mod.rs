@@ -13,7 +13,7 @@ use distwasm_proto::pipe::{HEADER_BYTES, Header};
 /// The program under test.
 pub const PEASANT: &str = env!("CARGO_BIN_EXE_peasant");
 
-/// Where a guest of the tests is.
+/// The path of a guest of the tests.
 pub fn guest_path(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/guests")).join(name)
 }
@@ -34,7 +34,7 @@ pub fn frame(body: &[u8]) -> Vec<u8> {
 pub struct Peasant {
     child: Child,
     stdin: Option<ChildStdin>,
-    /// Sends what would fill the pipe while the answers are read.
+    /// Sends in the background, so that a full pipe does not block the reading of answers.
     sender: Option<JoinHandle<ChildStdin>>,
 }
 
@@ -81,7 +81,7 @@ impl Peasant {
         let mut stdin = BufWriter::with_capacity(1 << 16, self.stdin());
         self.sender = Some(std::thread::spawn(move || {
             for body in bodies {
-                // A peasant that does not want to read on is found by its answer.
+                // A peasant that stops reading is noticed by its answer.
                 let _ = stdin.write_all(&frame(&body));
             }
             let _ = stdin.flush();

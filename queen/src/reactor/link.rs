@@ -1,8 +1,8 @@
-//! The queen's link to the king, and how she comes back when it breaks.
+//! The queen's link to the king, and how the queen reconnects when it breaks.
 //!
-//! First the readers are stopped, so that every unit that has a number is known. Then she seeks the king, tells him how
-//! many units have numbers and which of them have no verdict, and hears which of those he knows; the others are read and
-//! sent once more, and the readers go on.
+//! First the readers are stopped, so that every unit that has a number is known. Then the queen reconnects, tells the
+//! king how many units have numbers and which of them have no verdict, and learns which of those the king knows. The
+//! other units are read and sent again, and the readers go on.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -21,24 +21,24 @@ use crate::{
     submission::Event,
 };
 
-/// A link, and where its units go in.
+/// A link, and the sender for its units.
 type Found = (Link, mpsc::Sender<wire::FromQueen>);
 
 type Seeking<'a> = Pin<Box<dyn Future<Output = Result<Found, LinkError>> + Send + 'a>>;
 
-/// How it stands with the link.
+/// The state of the link.
 pub(super) enum State<'a> {
     /// There was nothing to do yet.
     Unsought,
-    /// The king is sought.
+    /// The queen is trying to reach the king.
     Seeking(Seeking<'a>),
     /// The link broke, and the readers are being stopped.
     Stopping(JoinHandle<()>),
-    /// It stands, or it ended with the run.
+    /// The link is open, or it ended with the run.
     Standing,
 }
 
-/// What happened to the link.
+/// A change of the link.
 pub(super) enum Step {
     Opened(Box<Found>),
     Failed(LinkError),
@@ -46,7 +46,7 @@ pub(super) enum Step {
 }
 
 impl State<'_> {
-    /// What happens next, if anything does. Safe to drop while it waits.
+    /// Waits for the next change, if there is one. Cancel safe.
     pub(super) async fn next(&mut self) -> Step {
         match self {
             State::Seeking(seeking) => match seeking.await {
@@ -63,27 +63,27 @@ impl State<'_> {
     }
 }
 
-/// What is known of the job at the king's.
+/// The job as the king knows it.
 #[derive(Debug, Default)]
 pub(super) struct Job {
-    /// The king's name for it; 0 before he has one.
+    /// Its number at the king; 0 before it has one.
     pub(super) number: u64,
-    /// How many dukes he had.
+    /// How many dukes the king had.
     pub(super) dukes: u32,
     pub(super) link: LinkNo,
     pub(super) outgoing: Option<Outgoing>,
-    /// Verdicts that she has, and he does not know of, over this link; and the bytes of their results.
+    /// Verdicts that arrived over this link and that the king has not been told of, and the bytes of their results.
     pub(super) heard: u64,
     pub(super) heard_bytes: u64,
 }
 
 impl Reactor<'_> {
-    /// Seeks the king for the first time.
+    /// Connects to the king for the first time.
     pub(super) fn seek<'a>(address: &'a KingAddress, request: &'a JobRequest) -> State<'a> {
         State::Seeking(Box::pin(king_link::submit(address, request, None, KING_PATIENCE)))
     }
 
-    /// The link broke: if it may come back, so does she.
+    /// The link broke: the queen reconnects, if that may help.
     pub(super) fn on_link_lost(&mut self, error: LinkError, state: &mut State<'_>) {
         if let Some(outgoing) = self.job.outgoing.take() {
             outgoing.lose();
@@ -98,7 +98,7 @@ impl Reactor<'_> {
         *state = State::Stopping(tokio::task::spawn_blocking(move || post.close()));
     }
 
-    /// With the readers stopped, everything that they numbered is known: she seeks the king once more.
+    /// With the readers stopped, every unit that they numbered is known: the queen connects to the king again.
     pub(super) fn on_readers_stopped<'a>(
         &mut self,
         channels: &mut Channels,
@@ -115,7 +115,7 @@ impl Reactor<'_> {
         State::Seeking(Box::pin(king_link::submit(address, request, Some(resumes), self.grace)))
     }
 
-    /// The king took the job, or took it once more.
+    /// The king accepted the job, or resumed it.
     pub(super) fn on_link_opened(
         &mut self,
         (link, messages): Found,
@@ -128,11 +128,11 @@ impl Reactor<'_> {
         }
         self.job.number = job;
         self.job.outgoing = Some(outgoing);
-        // Over a new link she has said which verdicts she lacks.
+        // The queen's first word on this link named the missing verdicts, so the king knows of the others.
         (self.job.heard, self.job.heard_bytes) = (0, 0);
         self.reporter.waits("");
         self.events.push(Event::Welcomed { window_units, window_bytes });
-        // The readers wait; nobody has the lock for long.
+        // The readers wait; no thread holds the lock for long.
         self.job.link = self.readers.post.open(messages);
         if self.job.link > 1 {
             self.events.push(Event::CameBack { known });
@@ -140,7 +140,7 @@ impl Reactor<'_> {
         self.listening.spawn(super::listen(incoming, news.clone()));
     }
 
-    /// Has units sent once more.
+    /// Has the readers send units again.
     pub(super) fn send_again(&mut self, units: &[UnitNo]) {
         let share = units.len().div_ceil(READERS).max(1);
         for units in units.chunks(share) {

@@ -1,5 +1,5 @@
-//! The queen's one loop: takes what the lister, the readers, the king and the writers say, has the submission decide,
-//! does what it decided, and keeps count for the report.
+//! The queen's one loop: takes messages from the lister, the readers, the king and the writers, has the submission
+//! decide, performs its actions, and keeps count for the report.
 
 mod link;
 mod threads;
@@ -18,7 +18,7 @@ use thiserror::Error;
 use tokio::{
     sync::mpsc,
     task::JoinSet,
-    time::{interval, sleep_until, timeout},
+    time::{interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -44,31 +44,31 @@ pub struct Folders {
     pub input: PathBuf,
     /// The outputs.
     pub output: PathBuf,
-    /// Whether each output must be on disk before it counts.
+    /// Whether fsync is called for each output before it counts as done.
     pub sync: bool,
-    /// Only these inputs, and what is below these folders, if not all.
+    /// Only these inputs, and inputs below these folders; `None` means all inputs.
     pub only: Option<Arc<[PathBuf]>>,
 }
 
-/// What may end a run early.
+/// The terms of a run, which may end it early.
 #[derive(Debug)]
 pub struct Terms<'a> {
-    /// Stood at zero when the run began.
+    /// Was at zero when the run began.
     pub clock: Clock,
-    /// What the run may cost.
+    /// The limits of the run.
     pub limits: Limits,
-    /// How long a king who went away is sought.
+    /// How long the queen tries to reach a king that went away.
     pub grace: Duration,
-    /// Where the job is noted down, if it is.
+    /// The note about the job, if one is kept.
     pub note: Option<&'a JobNote>,
-    /// The user wants it to end.
+    /// Cancelled when the user wants the run to end.
     pub interrupted: &'a CancellationToken,
 }
 
 /// How a run ended.
 #[derive(Debug)]
 pub struct Ending {
-    /// What was done.
+    /// The counts of inputs and bytes.
     pub counts: Counts,
     /// Why it ended before everything was done, if it did.
     pub cut_short: Option<CutShort>,
@@ -104,7 +104,7 @@ struct Reactor<'a> {
     listed: VecDeque<Input>,
     /// Inputs of units without a verdict.
     open: FxHashMap<UnitNo, Input>,
-    /// The unit that was named last as the one that runs longest.
+    /// The unit that the king named last as the longest running.
     longest: Option<UnitNo>,
     readers: Readers,
     job: Job,
@@ -112,14 +112,14 @@ struct Reactor<'a> {
     note: Option<&'a JobNote>,
     listening: JoinSet<()>,
     writers: Giver<Output>,
-    /// What the writers are to get next.
+    /// Outputs that the writers get next.
     outputs: Vec<Output>,
     events: Vec<Event>,
     why: Option<CutShort>,
     end: Option<End>,
 }
 
-/// Runs a job to its end. `household` ends with a reason when the king or duke of this process cannot go on.
+/// Runs a job to its end. `household` ends with a reason when the king or duke of this process fails.
 pub async fn run(
     folders: &Folders,
     address: &KingAddress,
@@ -156,13 +156,13 @@ pub async fn run(
     };
     let ways = Ways { address, request, news };
     reactor.run(&mut channels, ways, terms.interrupted, household).await;
-    // Words that were said go out; units that were not do not. Where nothing could be read, the job is open still.
+    // Queued words are still sent; inputs that were not yet read are not. If none could be read, the job is still open.
     reactor.job.outgoing = None;
     let (post, mut listening) = (Arc::clone(&reactor.readers.post), std::mem::take(&mut reactor.listening));
     let ending = reactor.finish(channels).await;
-    // Who sends at the moment is through when the link is; over one that is frozen that may take long.
+    // Readers that are sending stop once the link is closed. On a frozen link that can take a while.
     threads.spawn_blocking(move || post.end());
-    // The king closes the link when he has heard of it; a king who does not is left alone.
+    // The king closes the link when it has heard of the end. The queen waits for that only for a short time.
     let closed = async { while listening.join_next().await.is_some() {} };
     let _closed = timeout(GOODBYE_WITHIN, closed).await;
     listening.shutdown().await;
@@ -174,18 +174,18 @@ pub async fn run(
     ending
 }
 
-/// What a run needs for its link.
+/// Everything that a run needs to open its link.
 struct Ways<'a> {
     address: &'a KingAddress,
     request: &'a JobRequest,
     news: mpsc::Sender<Result<Vec<Told>, LinkError>>,
 }
 
-/// Passes on what the king says. Waits in here for room for results, so that the loop never does.
+/// Passes on the king's words. This task waits for room for results, so that the loop never does.
 async fn listen(mut incoming: Incoming, news: mpsc::Sender<Result<Vec<Told>, LinkError>>) {
     while let Some(told) = incoming.next().await.transpose() {
         let is_last = told.is_err();
-        // The reactor ends before the link when the user wants it.
+        // The reactor ends before the link when the user interrupts the run.
         if news.send(told).await.is_err() || is_last {
             return;
         }
@@ -206,7 +206,7 @@ impl Reactor<'_> {
         let mut listing = true;
         let mut ticks = interval(PROGRESS_DRAWN_EVERY);
         while self.end.is_none() {
-            let deadline = self.submission.next_deadline().map(|time| self.clock.instant(time).into());
+            let deadline = self.submission.next_deadline();
             tokio::select! {
                 found = channels.found.recv(), if listing && self.submission.wants_inputs() => match found {
                     Some(found) => self.on_found(found),
@@ -219,7 +219,7 @@ impl Reactor<'_> {
                 Some(sent) = channels.sent.recv() => self.on_sent(sent),
                 Some(written) = channels.written.recv() => self.on_written(written),
                 Some(told) = channels.told.recv() => {
-                    // What was sent before an answer to it is known before the answer.
+                    // Units must be known before the answers to them are handled.
                     while let Ok(sent) = channels.sent.try_recv() {
                         self.on_sent(sent);
                     }
@@ -241,13 +241,11 @@ impl Reactor<'_> {
                 },
                 why = &mut household => self.lose_king(CutShort::Household(why)),
                 () = interrupted.cancelled() => self.events.push(Event::Interrupted),
-                () = async { sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)).await }, if deadline.is_some() => {
-                    self.events.push(Event::Tick);
-                }
+                () = self.clock.sleep_until(deadline) => self.events.push(Event::Tick),
                 _ = ticks.tick() => self.reporter.progress(&self.counts),
             }
             self.settle();
-            // There may be nothing to do; then there need not be a king.
+            // Without anything to do, no king is needed.
             if self.counts.found > 0 && matches!(link, State::Unsought) {
                 self.reporter.waits("no king has answered yet");
                 link = Self::seek(address, request);
@@ -273,10 +271,10 @@ impl Reactor<'_> {
         }
     }
 
-    /// Counts what is still being written, after the end was decided.
+    /// Counts outputs that are still being written after the end was decided.
     async fn finish(mut self, mut channels: Channels) -> Ending {
         drop((channels.found, channels.sent, channels.told));
-        // The writers end when the last output is in its place. Results that are here are kept, whatever the end.
+        // The writers end when the last output is in its place. Results that have arrived are kept at any end of a run.
         self.writers.give(self.outputs.drain(..));
         self.writers.close();
         while let Some(written) = channels.written.recv().await {
@@ -295,7 +293,7 @@ impl Reactor<'_> {
         Ending { counts: self.counts, cut_short }
     }
 
-    // ---- What comes in --------------------------------------------------------------------------------------------
+    // ---- Incoming -------------------------------------------------------------------------------------------------
 
     fn on_found(&mut self, found: Found) {
         match found {
@@ -356,7 +354,7 @@ impl Reactor<'_> {
 
     fn on_longest(&mut self, longest: Option<king_link::LongestUnit>) {
         let named = longest.and_then(|longest| {
-            // Its verdict may have come meanwhile.
+            // Its verdict may have arrived meanwhile.
             let input = self.open.get(&longest.unit)?;
             let running_us = u64::try_from(longest.running.as_micros()).unwrap_or(u64::MAX);
             let since = Time(self.clock.now().0.saturating_sub(running_us));
@@ -366,8 +364,8 @@ impl Reactor<'_> {
         self.reporter.longest(named.map(|(_, longest)| longest));
     }
 
-    /// Tells the king what he may forget. That takes messages from process to process, so it is told for many units at a
-    /// time, unless he may be waiting for it: few are left, or they are large.
+    /// Tells the king how many verdicts it may forget: for many units in one message, or at once when the king may be
+    /// waiting for it, because few units are left or their results are large.
     fn tell_heard(&mut self) {
         let Job { heard, heard_bytes, outgoing: Some(outgoing), .. } = &mut self.job else { return };
         let few_are_left = self.open.len() <= HEARD_TOGETHER;
@@ -380,11 +378,11 @@ impl Reactor<'_> {
 
     fn on_verdict(&mut self, Verdict { unit, outcome, attempts, duke, run_us }: Verdict) {
         let Some(input) = self.open.remove(&unit) else {
-            return self.lose_king(LinkError::Nonsense("a verdict on a unit that has none to come").into());
+            return self.lose_king(LinkError::Nonsense("a verdict on a unit that does not wait for one").into());
         };
         self.events.push(Event::VerdictArrived { unit, done: outcome.is_ok() });
         if self.longest == Some(unit) {
-            // The next one is told before long.
+            // The king names the next one soon.
             self.on_longest(None);
         }
         self.job.heard += 1;
@@ -426,7 +424,7 @@ impl Reactor<'_> {
         self.reporter.failed(FailedUnit { path, failure, tried, failed_at: time_of_day() });
     }
 
-    // ---- What goes out --------------------------------------------------------------------------------------------
+    // ---- Outgoing -------------------------------------------------------------------------------------------------
 
     fn read_inputs(&mut self, count: usize) {
         let inputs = self.listed.drain(..count.min(self.listed.len()));
@@ -434,7 +432,7 @@ impl Reactor<'_> {
     }
 }
 
-/// Why a program cannot run, with what it wrote.
+/// Why a program cannot run, with its stderr.
 pub fn describe(failure: &Failure) -> String {
     let stderr = String::from_utf8_lossy(&failure.stderr);
     match stderr.trim() {

@@ -1,4 +1,4 @@
-//! The threads that list, read and write, and the ways between them and the reactor.
+//! The threads that list, read and write, and the channels between them and the reactor.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::{
     readers::{self, Order, Post, Sent},
 };
 
-/// What the threads and the link say.
+/// Messages from the threads and the link.
 pub(super) struct Channels {
     pub(super) found: mpsc::Receiver<Found>,
     pub(super) sent: mpsc::Receiver<Sent>,
@@ -22,7 +22,7 @@ pub(super) struct Channels {
     pub(super) told: mpsc::Receiver<Result<Vec<Told>, LinkError>>,
 }
 
-/// The way to the readers.
+/// Orders for the readers, and their connection to the king.
 pub(super) struct Readers {
     pub(super) orders: Giver<Order>,
     pub(super) post: Arc<Post>,

@@ -1,7 +1,7 @@
-//! The file of failures: one JSON object a line, for programs and for later.
+//! The file of failures: one JSON object per line, for other programs and for `--retry-failed`.
 //!
-//! While a run lasts, its failures are appended to those of earlier runs, so that nothing is lost however it ends. When
-//! it has ended, what is settled goes from the file.
+//! While a run lasts, its failures are appended to those of earlier runs, so that nothing is lost however it ends. At
+//! its end, settled failures are removed from the file.
 
 use std::{
     collections::HashMap,
@@ -21,21 +21,21 @@ use crate::{
     earlier::{Lines, name_in},
 };
 
-/// Where the failures of runs into this output folder are told: beside it, so that it is no output itself.
+/// The default file of failures: beside the output folder, so that it is not an output itself.
 pub fn default_failures_path(output: &Path) -> PathBuf {
     let mut name = output.as_os_str().to_owned();
     name.push(".failures.jsonl");
     PathBuf::from(name)
 }
 
-/// The failures of one run, behind those of earlier runs.
+/// The failures of one run, after those of earlier runs.
 #[derive(Debug)]
 pub struct FailureFile {
     path: PathBuf,
-    /// The output folder, where the file's name does not tell it.
+    /// The output folder, if the file's name does not tell it.
     output: Option<String>,
     opened: Option<Opened>,
-    /// Failures that are not in the file, and why the first is not.
+    /// How many failures are not in the file, and the last error.
     lost: u64,
     error: Option<io::Error>,
 }
@@ -60,25 +60,25 @@ pub enum FailuresLost {
     Untidied { path: PathBuf, source: io::Error },
 }
 
-/// What a run was about, by which it is known what failures of earlier runs are settled.
+/// The folders of a run and how far it listed them: this decides which failures of earlier runs are settled.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope<'a> {
     /// The folder of inputs.
     pub input: &'a Path,
     /// The folder of outputs.
     pub output: &'a Path,
-    /// Whether all that was to be listed was.
+    /// Whether the listing was completed.
     pub listed_all: bool,
 }
 
 #[derive(Serialize)]
 struct Record<'a> {
-    /// With replacement characters where the name is not UTF-8.
+    /// With replacement characters if the name is not UTF-8.
     input: String,
-    /// The bytes of the name in hexadecimal, where it is not UTF-8.
+    /// The bytes of the name in hexadecimal, if it is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     input_hex: Option<String>,
-    /// In a file that the user named: a file is about one output folder.
+    /// Only in a file that the user named: each file is about one output folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     output: Option<&'a str>,
     kind: &'static str,
@@ -92,8 +92,8 @@ struct Record<'a> {
 }
 
 impl FailureFile {
-    /// Finds out whether failures can be kept in this file, which is made when there is one. Where they cannot, each is
-    /// tried again. A file that does not lie beside the output folder tells in its lines which folder it is about.
+    /// Checks whether failures can be kept in this file, which is created with the first failure. If they cannot, each
+    /// failure tries again. The lines of a file that is not beside the output folder name that folder.
     pub fn open(path: PathBuf, output: Option<&Path>) -> FailureFile {
         let output = output.map(|output| output.to_string_lossy().into_owned());
         let mut failures = FailureFile { path, output, opened: None, lost: 0, error: None };
@@ -106,7 +106,7 @@ impl FailureFile {
 
     fn try_open(&self) -> io::Result<Option<Opened>> {
         match OpenOptions::new().write(true).create_new(true).open(&self.path) {
-            // It could be made, and an empty file would say that nothing failed.
+            // The file can be created. It is removed again, because an empty file would say that nothing failed.
             Ok(_) => fs::remove_file(&self.path).map(|()| None),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 Opened::at_end(&self.path, self.output.as_deref()).map(Some)
@@ -115,7 +115,7 @@ impl FailureFile {
         }
     }
 
-    /// Where it is.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -125,7 +125,7 @@ impl FailureFile {
         self.error.as_ref()
     }
 
-    /// Appends one failure; says whether it is kept.
+    /// Appends one failure; returns whether it is kept.
     pub fn record(&mut self, unit: &FailedUnit) -> bool {
         match self.append(unit) {
             Ok(()) => true,
@@ -143,22 +143,22 @@ impl FailureFile {
             Some(opened) => opened,
             none => none.insert(Opened::at_end(&self.path, self.output.as_deref())?),
         };
-        // One line at once: a queen who is killed leaves whole lines.
+        // One write for the line: a queen that is killed leaves whole lines.
         let written = opened.file.write_all(&line);
         match written {
             Ok(()) => opened.end += line.len() as u64,
-            // On a full disk a part may be there.
+            // On a full disk, a part of the line may have been written.
             Err(_) => opened.file.set_len(opened.end)?,
         }
         written
     }
 
-    /// Leaves only what is not settled: the failures of this run, and those of earlier runs whose inputs are still
-    /// there, have no output, and did not fail again. Without any there is no file.
+    /// Keeps only failures that are not settled: those of this run, and those of earlier runs whose inputs still exist,
+    /// have no output, and did not fail again. If none is left, the file is removed.
     ///
     /// # Errors
     ///
-    /// When some failure could not be written; the file has then all that could.
+    /// When a failure could not be written; the file then has all the others.
     pub fn finish(self, scope: &Scope<'_>) -> Result<Option<PathBuf>, FailuresLost> {
         let FailureFile { path, opened, lost, error, .. } = self;
         // A file that cannot be opened matters only if there was something to write.
@@ -212,8 +212,8 @@ enum Tidied {
 }
 
 impl Opened {
-    /// Opens the file to append to it, for this process alone. A line that was cut short at its end stays a line of its
-    /// own.
+    /// Opens the file to append to it, for this process alone. If its last line was cut short, that stays a line of
+    /// its own.
     fn at_end(path: &Path, output: Option<&str>) -> io::Result<Opened> {
         // A pipe or a terminal has no end, and a device must not be replaced by a file.
         if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
@@ -235,11 +235,11 @@ impl Opened {
     }
 }
 
-/// Opens the file and locks it. A queen that ends puts another file in its place, in which this one's lines would not be.
+/// Opens the file and locks it. Opens it again if a queen that ended has replaced it: new lines would be lost with it.
 fn open_alone(path: &Path) -> io::Result<File> {
     loop {
         let file = when_there_are(|| OpenOptions::new().read(true).append(true).create(true).open(path))?;
-        // Some file systems on networks know no locks.
+        // Some network file systems do not support locks.
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
             return Err(io::Error::other("another queen is writing to it"));
         }
@@ -250,7 +250,7 @@ fn open_alone(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Refuses a file with something else in it: it would be lost when the file is tidied.
+/// Refuses a file with other content, which would be lost when the file is tidied.
 fn check_is_ours(path: &Path, output: Option<&str>) -> io::Result<()> {
     #[derive(Deserialize)]
     struct Line {
@@ -269,13 +269,13 @@ fn check_is_ours(path: &Path, output: Option<&str>) -> io::Result<()> {
     }
 }
 
-/// Writes the lines that are to stay to another file, which then takes the place of this one.
+/// Writes the lines that stay to another file, which then replaces this one.
 fn tidy(path: &Path, begin: u64, scope: &Scope<'_>) -> io::Result<Tidied> {
     let mut last_lines = HashMap::new();
     let mut lines = Lines::open(path)?;
     while let Some(line) = lines.next()? {
         if lines.number > FAILURES_READ_MAX {
-            // Too long to be tidied: whoever reads it finds some inputs twice, and some that have an output by now.
+            // Too long to be tidied: it names some inputs twice, and some that have an output by now.
             return Ok(Tidied::Kept);
         }
         if let Ok(name) = name_in(&line) {
@@ -290,7 +290,7 @@ fn tidy(path: &Path, begin: u64, scope: &Scope<'_>) -> io::Result<Tidied> {
     tidied
 }
 
-/// Writes the lines that are to stay, of those that are the last of their inputs.
+/// Writes the lines that stay, at most the last one of each input.
 fn keep_open(
     path: &Path,
     unfinished: &Path,
@@ -303,7 +303,7 @@ fn keep_open(
     loop {
         let of_this_run = lines.offset >= begin;
         let Some(line) = lines.next()? else { break };
-        // A line that names nothing was cut short by the end of an earlier queen; its input is tried by the next run.
+        // A line without a name was cut short when an earlier queen was killed; the next run tries its input.
         let Ok(name) = name_in(&line) else { continue };
         let is_last = last_lines.get(&name) == Some(&lines.number);
         if is_last && (of_this_run || scope.is_open(&name)) {
@@ -325,7 +325,7 @@ impl Scope<'_> {
     /// Whether an input that failed in an earlier run, and not in this one, may still be without an output.
     fn is_open(&self, name: &Path) -> bool {
         match fs::metadata(self.input.join(name)) {
-            // It could not be read then; by now all that is in it is done or has failed.
+            // The folder could not be read then. If this run listed everything, its inputs are done or have failed.
             Ok(metadata) if metadata.is_dir() => !self.listed_all,
             Ok(metadata) => metadata.is_file() && !self.output.join(name).is_file(),
             Err(error) => {
@@ -350,7 +350,7 @@ mod tests {
         FailedUnit { path: PathBuf::from(name.as_ref()), failure, tried, failed_at: SystemTime::UNIX_EPOCH }
     }
 
-    /// A folder with these inputs, and those of them that have an output.
+    /// A folder with these inputs and these outputs.
     fn folder(inputs: &[&str], outputs: &[&str]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for (sub, names) in [("in", inputs), ("out", outputs)] {
@@ -395,7 +395,7 @@ mod tests {
     fn what_was_not_tried_again_stays_and_what_is_settled_goes() {
         let folder = folder(&["a", "b", "c", "d"], &[]);
         let path = run(folder.path(), true, &["a", "b", "c", "gone"]).unwrap();
-        // A queen was killed while she wrote.
+        // A queen was killed while it was writing.
         fs::write(&path, fs::read_to_string(&path).unwrap() + r#"{"input":"cut"#).unwrap();
         fs::write(folder.path().join("out/b"), "").unwrap();
         assert_eq!(run(folder.path(), false, &["d", "c"]), Some(path.clone()));

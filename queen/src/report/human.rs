@@ -21,7 +21,7 @@ pub struct Human {
     quiet: bool,
     verbose: bool,
     waits_for: String,
-    /// When the job began to wait for that, unless it was told.
+    /// When the job began to wait for that, until it is printed.
     waits_since: Option<Time>,
     longest: Option<LongestInput>,
     first_failures: Vec<FailedUnit>,
@@ -31,18 +31,18 @@ pub struct Human {
 /// Characters of one line of a guest's words that are shown.
 const LINE_CHARS_SHOWN: usize = 200;
 
-/// Characters of what a job waits for that are shown. The cause stands at its end, behind hosts and paths.
+/// Characters that are shown of the reason why a job waits. The cause stands at its end, after hosts and paths.
 const WAIT_CHARS_SHOWN: usize = 4000;
 
-/// How long a job may wait before it is worth a word. Most waits are over at once.
+/// How long a job waits before that is printed. Most waits are over at once.
 const WAIT_TOLD_AFTER: Duration = Duration::from_secs(1);
 
-/// Says a line to people.
+/// Prints a line for people.
 pub(super) fn talk(line: &str) {
     stderr::say(line);
 }
 
-/// A name or a guest's words as one line that does nothing to a terminal: control characters are written as escapes.
+/// A name or a guest's words as one line that is safe for a terminal: control characters are written as escapes.
 pub(super) fn harmless(text: &str) -> String {
     harmless_up_to(LINE_CHARS_SHOWN, text)
 }
@@ -62,7 +62,7 @@ fn harmless_up_to(chars: usize, text: &str) -> String {
     line
 }
 
-/// A path as one line that does nothing to a terminal. It is shown whole: it is what one would look for.
+/// A path as one line that is safe for a terminal. It is shown in full, because users will look for it.
 pub(super) fn harmless_path(path: &Path) -> String {
     escape_controls(&path.to_string_lossy())
 }
@@ -79,7 +79,7 @@ pub(super) fn megabytes(bytes: f64) -> String {
 }
 
 impl Human {
-    /// Somebody who tells of a run that begins now.
+    /// A reporter of a run that begins now.
     pub fn new(clock: Clock, quiet: bool, verbose: bool, failures: FailureFile) -> Human {
         let human = Human {
             clock,
@@ -99,14 +99,14 @@ impl Human {
         human
     }
 
-    /// Says something that a user should know before the run.
+    /// Prints a warning before the run.
     pub fn warn(&self, what: &str) {
         if !self.quiet {
             self.progress.say(&format!("warning: {what}"));
         }
     }
 
-    /// Ends the progress, and gives back the failures.
+    /// Ends the progress, and returns the failures.
     pub fn finish(self) -> (Vec<FailedUnit>, FailureFile) {
         self.progress.finish();
         (self.first_failures, self.failures)
@@ -152,7 +152,7 @@ impl Reporter for Human {
     }
 }
 
-/// Tells how a run ended: the first failures, then the figures, then what to do.
+/// Prints how a run ended: the first failures, then the figures, then the next step.
 pub fn print_summary(summary: &Summary, first_failures: &[FailedUnit], quiet: bool) {
     if let Some(why) = &summary.cut_short {
         talk(&format!("error: {why}"));
@@ -183,7 +183,7 @@ pub fn print_summary(summary: &Summary, first_failures: &[FailedUnit], quiet: bo
         talk(&newer);
     }
     if counts.gone > 0 {
-        talk(&format!("{} of the earlier failures are skipped: they are no inputs any more", counts.gone));
+        talk(&format!("{} of the earlier failures are skipped: they are not inputs any more", counts.gone));
     }
     if summary.exit == Exit::Done && counts.found + counts.done_before + counts.gone == 0 {
         talk(match summary.retry {
@@ -202,12 +202,12 @@ pub fn print_summary(summary: &Summary, first_failures: &[FailedUnit], quiet: bo
     match summary.exit {
         Exit::Done => {}
         Exit::SomeFailed if summary.stopped => {
-            talk("what is done is kept; run the same command again to go on, with --retry-failed to try only what");
-            talk("failed, or with a higher --max-failures to let more fail");
+            talk("finished outputs are kept; run the same command again to go on, with --retry-failed to try only the");
+            talk("failed units, or with a higher --max-failures to let more fail");
         }
-        Exit::SomeFailed => talk("run the same command again to try what failed once more"),
+        Exit::SomeFailed => talk("run the same command again to retry the failed units"),
         Exit::CouldNotRun if counts.done == 0 => {}
-        Exit::CouldNotRun | Exit::Interrupted => talk("what is done is kept; run the same command again to go on"),
+        Exit::CouldNotRun | Exit::Interrupted => talk("finished outputs are kept; run the same command again to go on"),
     }
 }
 
@@ -225,7 +225,7 @@ fn print_failure(unit: &FailedUnit) {
     show_lines("stderr: ", stderr.trim_end().lines());
 }
 
-/// Shows the first lines of some text, each behind a prefix.
+/// Shows the first lines of some text, each after a prefix.
 fn show_lines<'a>(prefix: &str, mut lines: impl Iterator<Item = &'a str>) {
     for line in lines.by_ref().take(LINES_SHOWN) {
         talk(&format!("    {prefix}{}", harmless(line)));

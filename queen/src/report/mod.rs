@@ -1,4 +1,4 @@
-//! What people and machines are told of a run. stdout is data, stderr is talk.
+//! The report of a run, for people and for machines. stdout is data, stderr is talk.
 
 mod failures;
 mod human;
@@ -19,10 +19,10 @@ pub use summary::{Summary, print_json};
 /// How often progress is shown on a terminal: a tenth of a second looks alive.
 pub const PROGRESS_DRAWN_EVERY: Duration = Duration::from_millis(100);
 
-/// What was done so far.
+/// The progress so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Inputs that had no output when the run began, as far as they were found.
+    /// Inputs found so far that had no output when the run began.
     pub found: u64,
     /// All inputs were found.
     pub all_found: bool,
@@ -30,7 +30,7 @@ pub struct Counts {
     pub done_before: u64,
     /// Inputs among those that were changed after their outputs were written.
     pub newer: u64,
-    /// Inputs that were to be tried again, and are no inputs any more.
+    /// Inputs that were to be tried again, and are not inputs any more.
     pub gone: u64,
     /// Outputs that are in their place.
     pub done: u64,
@@ -53,7 +53,7 @@ pub struct FailedUnit {
     pub failure: Failure,
     /// How it was tried, if it was.
     pub tried: Tried,
-    /// When it was known to have failed.
+    /// When the queen learned that it failed.
     pub failed_at: SystemTime,
 }
 
@@ -73,21 +73,21 @@ pub struct LongestInput {
 pub struct Tried {
     /// How often; 0 if it never was.
     pub attempts: u32,
-    /// Where it was tried last, if anywhere.
+    /// The host on which it was tried last; empty if it never was.
     pub duke: String,
     /// How long that took, in microseconds, if it is known.
     pub run_us: Option<u64>,
 }
 
-/// Who tells what happens in a run, while it happens.
+/// Reports the events of a run as they happen.
 pub trait Reporter: Send {
-    /// Something in the input folder is no input.
+    /// Something in the input folder is not an input.
     fn skipped(&mut self, path: &Path, why: &str);
     /// An input failed.
     fn failed(&mut self, unit: FailedUnit);
-    /// What the job waits for; empty if it does not wait.
+    /// The reason why the job waits; empty if it does not wait.
     fn waits(&mut self, waits_for: &str);
-    /// Which input has been running longest, if one is known that runs for long.
+    /// The input that has been running longest, if one has been running for long.
     fn longest(&mut self, longest: Option<LongestInput>);
     /// Called about every [`PROGRESS_DRAWN_EVERY`].
     fn progress(&mut self, counts: &Counts);

@@ -1,4 +1,4 @@
-//! How far a run is: a bar on a terminal, a line now and then otherwise.
+//! The progress of a run: a bar on a terminal, otherwise a line now and then.
 
 use std::{
     fmt::Display,
@@ -20,9 +20,9 @@ use super::{
     human::{harmless, harmless_path, megabytes},
 };
 
-/// Shows how far a run is.
+/// Shows the progress of a run.
 pub(super) enum Progress {
-    /// Nobody wants to know.
+    /// Nothing is shown (`--quiet`).
     Hidden,
     Bar(ProgressBar),
     Lines {
@@ -51,7 +51,7 @@ impl Progress {
         let settled = counts.done + counts.failed;
         match self {
             Progress::Bar(bar) => {
-                // The bar comes with the first sign of life, so that a run with nothing to do shows none.
+                // The bar appears with the first input, so that a run with nothing to do shows none.
                 if counts.found == 0 {
                     return;
                 }

@@ -1,4 +1,4 @@
-//! What is said at the end of a run.
+//! The summary at the end of a run.
 
 use std::{io, path::PathBuf, time::Duration};
 
@@ -12,17 +12,17 @@ use super::Counts;
 pub struct Summary {
     /// The label of the job.
     pub project: String,
-    /// What was done.
+    /// The counts of inputs and bytes.
     pub counts: Counts,
     /// How long it took.
     pub elapsed: Duration,
-    /// Where all failures are told, if there were any.
+    /// The file of all failures, if there were any.
     pub failures: Option<PathBuf>,
     /// Why it ended before everything was done, if it did.
     pub cut_short: Option<String>,
-    /// Whether it was too many failures that ended it.
+    /// Whether too many failures ended it.
     pub stopped: bool,
-    /// Whether only what failed in an earlier run was to be done.
+    /// Whether the run tried only failures of earlier runs.
     pub retry: bool,
     /// The exit status.
     pub exit: Exit,
@@ -49,7 +49,7 @@ struct Json<'a> {
 }
 
 impl Summary {
-    /// Units that were settled in a second.
+    /// Units that were settled per second.
     pub fn units_per_second(&self) -> f64 {
         let units = self.counts.done + self.counts.failed;
         units as f64 / self.elapsed.as_secs_f64().max(1e-6)
@@ -60,7 +60,7 @@ impl Summary {
 ///
 /// # Errors
 ///
-/// When stdout cannot be written; a reader who went away is none.
+/// When stdout cannot be written; a reader that went away is not an error.
 pub fn print_json(summary: &Summary) -> io::Result<()> {
     let counts = &summary.counts;
     let json = Json {

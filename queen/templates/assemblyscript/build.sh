@@ -1,5 +1,5 @@
 #!/bin/sh
-# Wants Node.js with npm, which gets the compiler of AssemblyScript into node_modules/ the first time.
+# Needs Node.js with npm, which gets the compiler of AssemblyScript into node_modules/ the first time.
 set -eu
 if [ ! -d node_modules/assemblyscript ]; then
     npm install --no-audit --no-fund

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Wants a C compiler with a library for WebAssembly, and takes the first that is there of: the clang of a wasi-sdk
-# (WASI_SDK_PATH), Zig from PyPI (pip install ziglang), Zig, clang with wasi-libc. The first build with Zig compiles its C
-# library too, which takes a minute.
+# Needs a C compiler with a library for WebAssembly, and takes the first of these that is installed: the clang of a
+# wasi-sdk (WASI_SDK_PATH), Zig from PyPI (pip install ziglang), Zig, clang with wasi-libc. The first build with Zig
+# compiles its C library too, which takes a minute.
 set -eu
 
-# Whether this compiler finds the headers of WASI.
+# Tests whether this compiler finds the headers of WASI.
 compiles() {
     echo '#include <unistd.h>' | "$@" --target=wasm32-wasi -E -x c - >/dev/null 2>&1
 }

@@ -4,7 +4,7 @@
 
 #include "distwasm.h"
 
-/* Answers one input. An error is what the report says of it. */
+/* Answers one input. The report shows its error. */
 int distwasm_answer(const uint8_t *input, size_t size, struct distwasm_result *result) {
     size_t words = 0;
     bool within_word = false;

@@ -12,7 +12,7 @@ import (
 func init() { distwasm.Serve(answer) }
 func main() { distwasm.Main() }
 
-// answer answers one input. An error is what the report says of it.
+// answer answers one input. The report shows its error.
 func answer(input []byte) ([]byte, error) {
 	words := len(bytes.Fields(input))
 	if words == 0 {

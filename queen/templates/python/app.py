@@ -5,10 +5,10 @@ from wit_world import WitWorld as Program
 
 
 class WitWorld(Program):
-    """What distwasm calls; its name is that of the world in wit/guest.wit."""
+    """The class that distwasm calls; it has the name of the world in wit/guest.wit."""
 
     def answer(self, input: bytes) -> bytes:
-        """Answers one input. What Err is given is what the report says of it."""
+        """Answers one input. The report shows the reason that Err is given."""
         words = len(input.split())
         if words == 0:
             raise Err("there is no word in it")

@@ -1,4 +1,4 @@
-//! Plants one bug after the other into a copy of the cores, and says which seed finds it.
+//! Plants one bug after another into a copy of the cores, and reports which seed finds it.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "it is a program for the terminal")]
 
 use std::{
@@ -10,8 +10,8 @@ use std::{
 use clap::Parser;
 use distwasm_tests::{planted::bugs, real::root};
 
-/// Plants each bug of `tests/planted/bugs.txt` into a copy of the workspace, and has the simulation look for it. The exit
-/// status is 0 if it finds all of them.
+/// Plants each bug of `tests/planted/bugs.txt` into a copy of the workspace, and lets the simulation look for it. The
+/// exit status is 0 if it finds all of them.
 #[derive(Debug, Parser)]
 struct Options {
     /// How many seeds to try for each
@@ -51,11 +51,11 @@ fn main() -> ExitCode {
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// How the simulation finds what is wrong with the copy: what does not hold, and under which seed.
+/// How the simulation finds the bug in the copy: the invariant that fails, and the seed.
 fn find(copy: &Path, seeds: u64) -> Option<String> {
     let cargo = |args: &[&str]| -> Output {
         let mut command = Command::new(env!("CARGO"));
-        // Cargo does not tell the packages of the copy from the real ones: what it makes of them stays apart.
+        // Cargo cannot distinguish the packages of the copy from the real ones, so the copy has its own target folder.
         command.args(args).current_dir(copy).env("CARGO_TARGET_DIR", copy.join("target")).output().unwrap()
     };
     let built = cargo(&["build", "--quiet", "-p", "distwasm-tests", "--bin", "simulate"]);
@@ -65,7 +65,7 @@ fn find(copy: &Path, seeds: u64) -> Option<String> {
     let said = String::from_utf8_lossy(&run.stderr).into_owned();
     (!run.status.success()).then(|| {
         let seed = said.split_once("--first ").and_then(|(_, rest)| rest.split_whitespace().next());
-        // What the compiler has to say of the bug comes first, and the two sides of an equation last.
+        // Warnings of the compiler about the bug come first, and the two sides of an equation last.
         let is_side = |line: &&str| line.starts_with("  left: ") || line.starts_with(" right: ");
         let what =
             said.split("replay:").next().and_then(|said| said.trim_end().lines().rev().find(|line| !is_side(line)));

@@ -1,12 +1,12 @@
-//! Has one of the pure parts do its work, for `scripts/instructions` to count what it takes.
+//! Runs the work of one pure part, so that `scripts/instructions` can count its instructions.
 
 use clap::Parser;
 use distwasm_tests::pure::{Part, work};
 
-/// Has one of the pure parts do its work, always the same.
+/// Runs the work of one pure part. It is the same in each run.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Which
+    /// The part
     #[arg(value_enum)]
     part: Part,
 }

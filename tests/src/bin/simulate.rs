@@ -1,4 +1,4 @@
-//! Simulates kingdoms from seeds, and says which seed breaks an invariant.
+//! Simulates kingdoms from seeds, and reports the seed that breaks an invariant.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is a program for the terminal")]
 
 use std::process::ExitCode;
@@ -7,8 +7,8 @@ use clap::Parser;
 use distwasm_proto::time::Clock;
 use distwasm_tests::sim::{Tally, World, run_seed};
 
-/// Simulates kingdoms from seeds: dukes die, come, fall silent and lie, queens leave, stand still and lie, messages are
-/// late, units fail, hang and kill. Every invariant is checked after every event.
+/// Simulates kingdoms from seeds: dukes die, come, fall silent and lie; queens leave, halt and lie; messages are late;
+/// units fail, hang and kill their peasants. Every invariant is checked after every event.
 #[derive(Debug, Parser)]
 struct Options {
     /// The first seed
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     if options.log {
         return replay(options.first);
     }
-    // The first broken seed is told below, without a trace of the simulator's own stack.
+    // The first broken seed is reported below, without a backtrace of the simulator itself.
     std::panic::set_hook(Box::new(|_| ()));
     let mut tally = Tally::default();
     let mut is_whole = true;

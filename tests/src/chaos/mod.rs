@@ -1,6 +1,6 @@
-//! Trouble for real processes, from a seed: peasants, dukes, kings and queens are killed, peasants and dukes are stopped,
-//! links are cut, frozen, delayed and throttled, file systems fail late, and everybody has few descriptors, while queens
-//! run one job after the other. Every output must be right, whole, and there once.
+//! Trouble for real processes, from a seed: peasants, dukes, kings and queens are killed, peasants and dukes are
+//! stopped, links are cut, frozen, delayed and throttled, file systems fail late, and every process has few
+//! descriptors, while queens run one job after another. Every output must be right, complete, and present once.
 
 mod proxy;
 
@@ -17,23 +17,23 @@ pub use proxy::{Proxy, Weather};
 /// Dukes at a time, each with two slots.
 const DUKES: usize = 3;
 
-/// Units of one job, each of some milliseconds.
+/// Units of one job. Each takes some milliseconds.
 const UNITS: u64 = 600;
 
-/// The longest pause between two troubles; they average half of it.
+/// The longest pause between two troubles. The average is half of it.
 const PAUSE_MAX: Duration = Duration::from_millis(400);
 
-/// How much more memory a process may have after a job than after its first: what allocators keep for later.
+/// How much more memory a process may have after a job than after its first one. Allocators keep some for later.
 const GROWTH_BYTES_MAX: u64 = 16 << 20;
 
-/// What was done to whom, how often.
+/// How often each trouble was made, and what it cost.
 #[derive(Debug, Default)]
 pub struct Toll {
     jobs: u64,
     troubles: BTreeMap<&'static str, u64>,
     /// Units that failed because their peasants were killed three times.
     given_up: u64,
-    /// Outputs that were lost when they were closed, and written again by a later queen.
+    /// Outputs that were lost on close, and written again by a later queen.
     lost: u64,
 }
 
@@ -46,32 +46,32 @@ impl fmt::Display for Toll {
     }
 }
 
-/// A duke, and his way to the king.
+/// A duke, and its way to the king.
 struct Farm {
     duke: Process,
     proxy: Proxy,
-    /// What he or one of his peasants must get later: to go on.
+    /// Processes (the duke, or its peasants) that were stopped and must be continued later.
     stopped: Vec<u32>,
 }
 
 struct Chaos {
     random: Rng,
     king: King,
-    /// The queens' way to the king.
+    /// The proxy between the queens and the king.
     door: Proxy,
-    /// Where the king and the dukes have their files.
+    /// The folder of the king's and the dukes' files.
     place: Place,
     farms: Vec<Farm>,
-    /// What the king and the dukes had of memory after their first job, by their processes' numbers.
+    /// The memory of the king and of each duke after its first job, by process id.
     memory: BTreeMap<u32, u64>,
     toll: Toll,
 }
 
-/// Runs jobs in the midst of trouble for so long, and one to its end at least.
+/// Runs jobs amid trouble for `seconds`, and at least one job to its end.
 ///
 /// # Panics
 ///
-/// When something is not as it should be.
+/// When a check fails.
 pub fn run(seed: u64, seconds: u64) -> Toll {
     let clock = Clock::start();
     let place = Place::default();
@@ -92,12 +92,12 @@ pub fn run(seed: u64, seconds: u64) -> Toll {
     }
 }
 
-/// A king who does not wait long for queens that were killed.
+/// A king that does not wait long for queens that were killed.
 fn new_king(place: &Place, random: &mut Rng) -> King {
     place.king_behind_shell(&few_descriptors(random), &["--grace", "5s"])
 }
 
-/// Some more descriptors than a process can do without.
+/// A limit of a few more descriptors than a process needs at least.
 fn few_descriptors(random: &mut Rng) -> String {
     format!("ulimit -n {}", random.u32(40..120))
 }
@@ -120,7 +120,7 @@ impl Chaos {
         while queen.is_running() {
             thread::park_timeout(PAUSE_MAX.mul_f64(self.random.f64()));
             if self.random.u8(..20) == 0 {
-                // Dropped, she is killed. The next goes on where she was.
+                // Dropping the queen kills it. The next one resumes the run.
                 drop(queen);
                 queen = self.new_queen(&place);
                 *self.toll.troubles.entry("queens killed").or_default() += 1;
@@ -133,7 +133,7 @@ impl Chaos {
         assert!(matches!(ended.status, Some(0 | 1)), "{}", ended.stderr);
         let lost = failures(&place).into_iter().filter(|(_, kind)| kind == "output").count();
         if lost > 0 {
-            // They are reported, and not taken for done.
+            // Lost outputs are reported, and do not count as done.
             assert_eq!(ended.status, Some(1), "{}", ended.stderr);
             self.toll.lost += lost as u64;
             ended = place.start_queen_at(&self.door.address, guest("slow.wat"), &[]).finish();
@@ -155,7 +155,7 @@ impl Chaos {
         self.check_memory();
     }
 
-    /// Nobody has kept anything of a job that is over.
+    /// No process has kept memory of a job that is over.
     fn check_memory(&mut self) {
         let dukes = self.farms.iter().map(|farm| farm.duke.id());
         let before = std::mem::take(&mut self.memory);
@@ -180,7 +180,7 @@ impl Chaos {
         place.start(&mut queen, "queen")
     }
 
-    /// Kills the king, and has another take his place.
+    /// Kills the king, and starts another in its place.
     fn replace_king(&mut self) {
         self.king.process.signal(Signal::KILL);
         self.king = new_king(&self.place, &mut self.random);
@@ -211,7 +211,7 @@ impl Chaos {
                 "dukes stopped"
             }
             5 => {
-                // Dropped, he is killed.
+                // Dropping the duke kills it.
                 self.farms[at] = self.new_farm(at);
                 "dukes killed"
             }
@@ -251,7 +251,7 @@ impl Chaos {
         self.farms.iter_mut().for_each(Farm::make_peace);
     }
 
-    /// Ends everything: no peasant is left.
+    /// Ends all processes, and checks that no peasant is left.
     fn end(mut self) -> Toll {
         self.make_peace();
         let peasants: Vec<u32> = self.farms.iter().flat_map(|farm| peasants_of(farm.duke.id())).collect();
@@ -276,7 +276,7 @@ fn signal(process: u32, signal: Signal) {
     let _sent = kill_process(Pid::from_raw(process.cast_signed()).unwrap(), signal);
 }
 
-/// The units that failed, by name, and how.
+/// The kinds of failures, by the names of the units that failed.
 fn failures(place: &Place) -> BTreeMap<String, String> {
     let text = fs::read_to_string(place.path().join("output.failures.jsonl")).unwrap_or_default();
     let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());

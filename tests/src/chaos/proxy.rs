@@ -1,4 +1,4 @@
-//! A TCP proxy between a duke or a queen and the king that cuts, freezes, delays and throttles what goes through it.
+//! A TCP proxy between a duke or a queen and the king. It can cut, freeze, delay and throttle the connections.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -8,24 +8,24 @@ use std::{
     time::Duration,
 };
 
-/// How bytes go through.
+/// How the proxy passes bytes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Weather {
     /// At once.
     #[default]
     Fine,
-    /// Each piece so many milliseconds later.
+    /// Each piece this many milliseconds late.
     Delayed(u64),
-    /// At most so many bytes a second.
+    /// At most this many bytes a second.
     Throttled(u64),
-    /// Not at all, though the connections stand: what a lost cable looks like.
+    /// Not at all, while the connections stay open, as with an unplugged cable.
     Frozen,
 }
 
 /// A proxy that listens as long as it lives.
 #[derive(Debug)]
 pub struct Proxy {
-    /// Where to connect instead.
+    /// The address to connect to instead of the target's.
     pub address: String,
     shared: Arc<Mutex<Shared>>,
 }
@@ -33,7 +33,7 @@ pub struct Proxy {
 #[derive(Debug, Default)]
 struct Shared {
     weather: Weather,
-    /// Who listens behind it.
+    /// The address behind the proxy.
     target: String,
     /// Both ends of each connection.
     streams: Vec<TcpStream>,
@@ -41,7 +41,7 @@ struct Shared {
 }
 
 impl Proxy {
-    /// A proxy for what listens at `target`.
+    /// Starts a proxy for the listener at `target`.
     pub fn start(target: &str) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -53,11 +53,11 @@ impl Proxy {
                 if lock(&theirs).over {
                     return;
                 }
-                // A king who is not there refuses; so does his proxy.
+                // A king that is down refuses connections, and so does its proxy.
                 let target = lock(&theirs).target.clone();
                 let Ok(far) = TcpStream::connect(target) else { continue };
                 for (from, to) in [(&near, &far), (&far, &near)] {
-                    // Small messages must not wait for more of them.
+                    // Small messages are sent without delay.
                     from.set_nodelay(true).unwrap_or_default();
                     from.set_read_timeout(Some(Duration::from_millis(50))).unwrap_or_default();
                     let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { continue };
@@ -70,20 +70,20 @@ impl Proxy {
         Proxy { address, shared }
     }
 
-    /// Changes how bytes go through.
+    /// Changes how bytes are passed on.
     pub fn set(&self, weather: Weather) {
         lock(&self.shared).weather = weather;
     }
 
-    /// From now on somebody else listens behind it.
+    /// Passes new connections on to another target from now on.
     pub fn lead_to(&self, target: &str) {
         lock(&self.shared).target = target.to_owned();
     }
 
-    /// Ends all connections, at once and without a word.
+    /// Ends all connections at once, without a goodbye.
     pub fn cut(&self) {
         for stream in lock(&self.shared).streams.drain(..) {
-            // It may have ended by itself.
+            // It may have ended already.
             let _shut = stream.shutdown(Shutdown::Both);
         }
     }
@@ -93,7 +93,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         lock(&self.shared).over = true;
         self.cut();
-        // Wakes the listener, who then ends.
+        // Wakes the listening thread, which then ends.
         let _woken = TcpStream::connect(&self.address);
     }
 }
@@ -133,6 +133,6 @@ fn pass(mut from: TcpStream, mut to: TcpStream, shared: &Mutex<Shared>) {
             break;
         }
     }
-    // The other direction learns of it from its own end.
+    // The thread of the other direction notices it on its own end.
     let _shut = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
 }

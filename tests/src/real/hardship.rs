@@ -1,4 +1,4 @@
-//! Hardship for processes: file systems that fail late, limits, and users who may do less.
+//! Hardship for processes: file systems that fail late, limits, and users with fewer rights.
 
 use std::{
     fs,
@@ -10,12 +10,12 @@ use std::{
 
 use super::{Place, programs, root};
 
-/// Has a program lose what it writes below a path, and hear of it when it closes the file: with this error, by number.
+/// Makes a program lose its writes to files below a path. Closing such a file fails with this error number.
 pub fn fail_late(command: &mut Command, below: &Path, error: i32) {
     command.env("LD_PRELOAD", late_library()).env("LATE_BELOW", below).env("LATE_ERRNO", error.to_string());
 }
 
-/// The library that does so, built by the compiler that links the tests.
+/// The library that makes files fail late, built by the compiler that links the tests.
 fn late_library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
@@ -24,13 +24,13 @@ fn late_library() -> &'static Path {
         compile.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(root().join("tests/preload/late.c"));
         assert!(compile.arg("-ldl").status().unwrap().success(), "tests/preload/late.c does not compile");
         let shared = programs().join("late.so");
-        // Tests in other processes make the same at the same time.
+        // Tests in other processes may build the same library at the same time.
         fs::rename(&library, &shared).unwrap();
         shared
     })
 }
 
-/// The same command behind lines of a shell, such as `ulimit -n 100`.
+/// A command that runs lines of a shell, such as `ulimit -n 100`, and then `command`.
 pub fn behind_shell(shell: &str, command: &Command) -> Command {
     let mut limited = Command::new("bash");
     limited
@@ -50,7 +50,7 @@ pub fn behind_shell(shell: &str, command: &Command) -> Command {
 
 /// A user without rights and without other processes, if this one may become another.
 pub fn stranger() -> Option<u32> {
-    // Other tests that run at the same time have other strangers.
+    // Tests that run at the same time each use another user.
     rustix::process::geteuid().is_root().then(|| 100_000 + std::process::id())
 }
 

@@ -1,7 +1,7 @@
-//! Tests of the real processes speak this small language: a place, a king, dukes, queens, and what to expect of them.
+//! The small language of tests with real processes: a place, a king, dukes, queens, and expectations of them.
 //!
-//! Each test has a folder of its own and ports of its own. Nothing sleeps: [`until`] waits for a condition, and tells
-//! the last state when it does not come true. The logs of all processes are shown when a test fails.
+//! Each test has its own folder and its own ports. Nothing sleeps: [`until`] waits for a condition, and reports the
+//! last state if it does not come true. The logs of all processes are shown when a test fails.
 
 mod guests;
 mod hardship;
@@ -26,14 +26,14 @@ pub use guests::guest;
 pub use hardship::{behind_shell, fail_late, stranger};
 pub use process::{Finished, Process, memory_bytes, peak_memory_bytes, peak_memory_of_children, peasants_of, runs};
 
-/// How long a test waits for anything. Far longer than it takes, so that a loaded machine fails no test.
+/// How long a test waits for a condition. Far longer than needed, so that no test fails on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Waits until `condition` gives something.
+/// Waits until `condition` returns a value.
 ///
 /// # Panics
 ///
-/// When it does not in time; `state` tells how things are then.
+/// When it does not in time. `state` then describes the last state.
 pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>, state: impl FnOnce() -> String) -> T {
     let clock = Clock::start();
     loop {
@@ -45,7 +45,7 @@ pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>, state: imp
     }
 }
 
-/// Waits for so many seconds until `condition` gives something, if it does.
+/// Waits up to `seconds` until `condition` returns a value.
 pub fn within_seconds<T>(seconds: u64, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
     let clock = Clock::start();
     loop {
@@ -62,11 +62,11 @@ pub fn root() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// The folder of the four programs, built from the sources as they are, in the profile of the tests.
+/// The folder of the four programs, built from the current sources, in the profile of the tests.
 pub fn programs() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
-        // Tests stand in a folder of their own beside the programs.
+        // Test programs are in a subfolder of the programs' folder.
         let this = std::env::current_exe().unwrap();
         let mut folders = this.ancestors().skip(1).skip_while(|folder| folder.ends_with("deps"));
         let folder = folders.next().unwrap().to_owned();
@@ -104,7 +104,7 @@ impl Place {
         self.path().join("input")
     }
 
-    /// The folder of outputs, which queens make.
+    /// The folder of outputs, which queens create.
     pub fn output(&self) -> PathBuf {
         self.path().join("output")
     }
@@ -116,14 +116,14 @@ impl Place {
         fs::write(path, content).unwrap();
     }
 
-    /// Writes so many inputs for summer, `1 + 1`, `2 + 2` and so on.
+    /// Writes `count` inputs for summer: `1 + 1`, `2 + 2` and so on.
     pub fn write_sums(&self, count: u64) {
         for number in 1..=count {
             self.write(number.to_string(), format!("{number} + {number}"));
         }
     }
 
-    /// Every sum is there and right, and nothing else is.
+    /// Checks that every sum is there and right, and nothing else is there.
     pub fn expect_sums(&self, count: u64) {
         let expected: BTreeMap<PathBuf, Vec<u8>> = (1..=count)
             .map(|number| (PathBuf::from(number.to_string()), format!("{}\n", 2 * number).into_bytes()))
@@ -145,7 +145,7 @@ impl Place {
                 if entry.file_type().unwrap().is_dir() {
                     folders.push(path);
                 } else {
-                    // An unfinished output may get its name, or vanish, between the two looks.
+                    // An unfinished output may be renamed or removed between listing and reading.
                     files.extend(fs::read(entry.path()).ok().map(|content| (path, content)));
                 }
             }
@@ -153,13 +153,14 @@ impl Place {
         files
     }
 
-    /// How many whole outputs there are.
+    /// The number of complete outputs.
     pub fn outputs_count(&self) -> usize {
         let is_whole = |entry: &fs::DirEntry| !entry.file_name().to_string_lossy().starts_with(".distwasm-");
         fs::read_dir(self.output()).map_or(0, |entries| entries.flatten().filter(is_whole).count())
     }
 
-    /// A program, one of the four or any by its path, with no king in its environment and a cache of this place.
+    /// A command for one of the four programs, or any by its path, with no king in its environment and this place's
+    /// cache.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(programs().join(program));
         for (name, _) in std::env::vars_os() {
@@ -171,7 +172,7 @@ impl Place {
         command
     }
 
-    /// A queen on this place's folders, not started.
+    /// The command of a queen on this place's folders.
     pub fn queen_command(&self, guest: impl AsRef<Path>) -> Command {
         let mut command = self.command("queen");
         command.arg("--binary").arg(guest.as_ref());
@@ -179,7 +180,7 @@ impl Place {
         command
     }
 
-    /// Runs a queen on this machine alone, to her end.
+    /// Runs a queen in local mode until it ends.
     pub fn queen(&self, guest: impl AsRef<Path>, args: &[&str]) -> Finished {
         Finished::of(self.queen_command(guest).args(args))
     }
@@ -189,7 +190,7 @@ impl Place {
         self.start_queen_at(&king.address, guest, args)
     }
 
-    /// Starts a queen who looks for a king at this address.
+    /// Starts a queen that connects to this address.
     pub fn start_queen_at(&self, address: &str, guest: impl AsRef<Path>, args: &[&str]) -> Process {
         self.start(self.queen_command(guest).arg("--king-address").arg(address).args(args), "queen")
     }
@@ -199,17 +200,17 @@ impl Place {
         Process::start(command, name, self.path())
     }
 
-    /// Starts a king, and waits until he listens.
+    /// Starts a king, and waits until it listens.
     pub fn king(&self) -> King {
         self.king_with(&[])
     }
 
-    /// Starts a king with these flags, and waits until he listens.
+    /// Starts a king with these flags, and waits until it listens.
     pub fn king_with(&self, args: &[&str]) -> King {
         self.king_behind_shell("", args)
     }
 
-    /// The same behind lines of a shell, which may set limits.
+    /// Starts a king with these flags behind lines of a shell, which may set limits, and waits until it listens.
     pub fn king_behind_shell(&self, shell: &str, args: &[&str]) -> King {
         let port_file = self.path().join(format!("port-{}", fs::read_dir(self.path()).unwrap().count()));
         let mut command = self.command("king");
@@ -224,17 +225,17 @@ impl Place {
         King { process, address, http }
     }
 
-    /// Starts a duke of two processors.
+    /// Starts a duke with two processors.
     pub fn duke(&self, king: &King, args: &[&str]) -> Process {
         self.duke_at(&king.address, args)
     }
 
-    /// Starts a duke who looks for a king at this address.
+    /// Starts a duke with two processors that connects to this address.
     pub fn duke_at(&self, address: &str, args: &[&str]) -> Process {
         self.start(&mut self.duke_command_at(address, args), "duke")
     }
 
-    /// The same, not started.
+    /// The command of a duke with two processors that connects to this address.
     pub fn duke_command_at(&self, address: &str, args: &[&str]) -> Command {
         let mut command = self.command("duke");
         command.args(["--king-address", address, "--num-cpus", "2", "--ram-limit", "2048"]).args(args);
@@ -242,17 +243,17 @@ impl Place {
     }
 }
 
-/// A king who listens.
+/// A king that listens.
 pub struct King {
-    /// His process.
+    /// The king's process.
     pub process: Process,
-    /// Where dukes and queens reach him.
+    /// The address for dukes and queens.
     pub address: String,
     http: String,
 }
 
 impl King {
-    /// A page of his HTTP port: the status line and the body.
+    /// Fetches a page from its HTTP port. Returns the status line and the body.
     pub fn page(&self, path: &str) -> (String, String) {
         let mut stream = TcpStream::connect(&self.http).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: king\r\nConnection: close\r\n\r\n").unwrap();
@@ -262,14 +263,14 @@ impl King {
         (head.lines().next().unwrap().to_owned(), body.to_owned())
     }
 
-    /// One of his figures, by its name with its label.
+    /// The value of a metric, by its name with its label.
     pub fn metric(&self, name: &str) -> u64 {
         let (_, body) = self.page("/metrics");
         let value = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.unwrap_or_else(|| panic!("no metric {name} in {body}")).parse().unwrap()
     }
 
-    /// Waits until a figure is what it should be.
+    /// Waits until a metric has an expected value.
     pub fn expect_metric(&self, name: &str, expected: impl Fn(u64) -> bool) {
         until(name, || expected(self.metric(name)).then_some(()), || self.page("/metrics").1);
     }

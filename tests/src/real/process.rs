@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::until;
 
-/// A process that runs, with its standard error in a file. Killed when it is dropped.
+/// A running process, with its standard error in a file. Dropping it kills it.
 pub struct Process {
     child: Child,
     name: String,
@@ -24,14 +24,14 @@ pub struct Process {
 pub struct Finished {
     /// Its exit status, if it was not killed.
     pub status: Option<i32>,
-    /// What it wrote to its standard output.
+    /// Its standard output.
     pub stdout: String,
-    /// What it wrote to its standard error.
+    /// Its standard error.
     pub stderr: String,
 }
 
 impl Process {
-    /// Starts it.
+    /// Starts a process.
     pub fn start(command: &mut Command, name: &str, folder: &Path) -> Process {
         static STARTED: AtomicU64 = AtomicU64::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
@@ -42,24 +42,24 @@ impl Process {
         Process { child, name: name.to_owned(), log, stdout }
     }
 
-    /// Its number.
+    /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it logged so far.
+    /// Its log so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
     }
 
-    /// The word that follows this in its log, without quotes.
+    /// The word after `key` in its log, without quotes.
     pub fn logged_value(&self, key: &str) -> Option<String> {
         let log = self.log();
         let value = log.split_once(key)?.1.split_whitespace().next()?;
         Some(value.trim_matches('"').to_owned())
     }
 
-    /// Waits until it has logged this.
+    /// Waits until its log contains `text`.
     pub fn expect_log(&self, text: &str) {
         until(text, || self.log().contains(text).then_some(()), || self.log());
     }
@@ -69,12 +69,12 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Whether it still runs.
+    /// Whether it is still running.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits for its end.
+    /// Waits until it ends.
     pub fn finish(mut self) -> Finished {
         let log = self.log.clone();
         let show = || fs::read_to_string(&log).unwrap_or_default();
@@ -97,7 +97,7 @@ impl Drop for Process {
 }
 
 impl Finished {
-    /// Runs a command to its end.
+    /// Runs a command until it ends.
     pub fn of(command: &mut Command) -> Finished {
         let output = command.stdin(Stdio::null()).output().unwrap();
         Finished {
@@ -107,7 +107,7 @@ impl Finished {
         }
     }
 
-    /// It ended with this exit status, and said each of these on its standard error.
+    /// Checks that it ended with this exit status, and wrote each of these texts to its standard error.
     pub fn expect(&self, status: i32, said: &[&str]) {
         assert_eq!(self.status, Some(status), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         for text in said {
@@ -127,7 +127,7 @@ fn is_peasant(id: u32, parent: u32) -> bool {
     stat(id).is_some_and(|stat| stat.name == "peasant" && stat.runs && stat.parent == parent)
 }
 
-/// Whether this process exists and has not ended, waited for or not.
+/// Whether this process exists and has not ended. A zombie has ended.
 pub fn runs(id: u32) -> bool {
     stat(id).is_some_and(|stat| stat.runs)
 }
@@ -138,7 +138,7 @@ struct Stat {
     parent: u32,
 }
 
-/// What the kernel says of a process; `None` if there is none.
+/// The kernel's record of a process. `None` if it does not exist.
 fn stat(id: u32) -> Option<Stat> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
@@ -147,10 +147,10 @@ fn stat(id: u32) -> Option<Stat> {
     Some(Stat { name: name.to_owned(), runs, parent: fields.next()?.parse().ok()? })
 }
 
-/// The most memory that any child of this process has had that was waited for, in bytes.
+/// The peak memory of the largest child that this process has waited for, in bytes.
 pub fn peak_memory_of_children() -> u64 {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: the pointer is to a whole `rusage`, which is valid when it is all zeroes, and stays so.
+    // SAFETY: the pointer is to a whole `rusage`, which is valid if all bytes are zero, before and after the call.
     let usage = unsafe {
         assert_eq!(libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr()), 0);
         usage.assume_init()
@@ -158,12 +158,12 @@ pub fn peak_memory_of_children() -> u64 {
     u64::try_from(usage.ru_maxrss).unwrap() << 10
 }
 
-/// The most memory that a process has had, in bytes.
+/// The peak memory of a process, in bytes.
 pub fn peak_memory_bytes(id: u32) -> u64 {
     status_bytes(id, "VmHWM:")
 }
 
-/// The memory that a process has, in bytes.
+/// The current memory of a process, in bytes.
 pub fn memory_bytes(id: u32) -> u64 {
     status_bytes(id, "VmRSS:")
 }

@@ -1,6 +1,6 @@
-//! What the king's borders and his reactor do with the words of dukes and queens, before the scheduler hears of them.
+//! Does what the king's borders and reactor do with the words of dukes and queens before the scheduler hears of them.
 //!
-//! It is what `king/src/service` and `king/src/reactor` do, in the same order, without payloads.
+//! It repeats `king/src/service` and `king/src/reactor` in the same order, without payloads.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ use super::{
     world::{Joining, KingWord, Opening, QueenNews, Sender, World, queen_of},
 };
 
-/// What has been said over links, as far as the next word must fit it.
+/// What was said over each link, as far as the check of the next word needs it.
 #[derive(Debug, Default)]
 pub(super) struct Borders {
     offers: BTreeMap<DukeId, BTreeMap<AttemptId, u64>>,
@@ -27,13 +27,13 @@ pub(super) struct Borders {
 #[derive(Debug, Default)]
 struct Progress {
     units: u64,
-    /// Units that may come once more.
+    /// Units that may be sent again.
     again: BTreeSet<UnitNo>,
     closed: bool,
 }
 
 impl Borders {
-    /// A large result has the size that it was offered with.
+    /// Checks that a large result has the size that it was offered with.
     fn check_duke(&mut self, link: DukeId, event: &Event) -> Result<(), &'static str> {
         let offers = self.offers.entry(link).or_default();
         match event {
@@ -55,9 +55,9 @@ impl Borders {
         }
     }
 
-    /// Units come in their order, and none after the last.
+    /// Checks that units come in order, and that none comes after the last.
     fn check_queen(&mut self, sender: Sender, word: &KingWord) -> Result<(), &'static str> {
-        // What was said to a king before this one may still arrive.
+        // Words for an earlier king may still arrive.
         let Some(progress) = self.progress.get_mut(&sender) else { return Ok(()) };
         match word {
             KingWord::Unit { unit, .. } if progress.again.remove(unit) => Ok(()),
@@ -84,7 +84,7 @@ impl Borders {
 }
 
 impl World {
-    /// Takes in one word. The scheduler hears of it with the rest of the batch.
+    /// Handles one word. The scheduler gets it with the rest of the batch.
     pub(super) fn king_takes(&mut self, sender: Sender, word: KingWord) {
         match (sender, word) {
             (Sender::Duke(link), KingWord::Joins(joining)) => self.duke_joins(link, *joining),
@@ -110,7 +110,7 @@ impl World {
             self.king.events.push(Event::DukeLost { duke: lost });
         }
         if self.king.seats.get(&machine).is_some_and(|last| *last > link) {
-            // A link that broke may bring its hello after the next one has.
+            // The hello of a broken link may arrive after that of the next one.
             return self.king_settles();
         }
         let was = self.king.seats.insert(machine, link);
@@ -131,7 +131,7 @@ impl World {
         match event {
             Event::AttemptEnded { outcome: Outcome::Returned { .. }, .. } => {}
             Event::AttemptEnded { duke, attempt, outcome, .. } => {
-                // What was given up is never believed.
+                // An attempt that was given up is never believed.
                 if !self.king.scheduler.expects(duke, attempt) || self.king.evidence.contains_key(&attempt) {
                     return self.king.settled.push((duke, attempt));
                 }
@@ -163,9 +163,9 @@ impl World {
         self.machines.get(&link).is_some_and(|machine| self.liars.contains(machine))
     }
 
-    /// Sends a duke away, who must have lied.
+    /// Expels a duke, which must have lied.
     pub(super) fn expel_duke(&mut self, link: DukeId, why: &'static str) {
-        // Several of its words may have been lies.
+        // It may have been expelled already: several of its words may be lies.
         if !self.is_known(link) {
             return;
         }
@@ -180,7 +180,7 @@ impl World {
 
     /// A queen opens a job, or comes back to it.
     fn queen_joins(&mut self, sender: Sender, opening: Opening) {
-        // Her job may end with what came before her.
+        // The queen's job may end with the events before this one.
         self.king_settles();
         let Opening { key, spec, resumes } = opening;
         let Sender::Queen(queen, link) = sender else { return };
@@ -189,12 +189,12 @@ impl World {
         self.king.borders.progress.insert(sender, Progress { units: resumed.sent, again, closed: false });
         let job = match resumes {
             Some((job, _)) if self.may_have(queen, job, key) => job,
-            // What was dropped, or is another queen's, is another job now.
+            // If the job was dropped, or is another queen's, the queen gets a new one.
             _ => self.next_job(queen),
         };
         self.king.links.insert(sender, job);
         match self.king.jobs.get(&job) {
-            // A connection that broke may bring its first word after the next one has.
+            // The first word of a broken connection may arrive after that of the next one.
             Some(known) if known.link >= link => return,
             _ => {}
         }
@@ -207,7 +207,7 @@ impl World {
             let (held, broken, awaited) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
             self.king.jobs.insert(job, Job { key, link, held, broken, numbered, awaited, said });
         }
-        // What she has yet to hear has its verdict.
+        // Units whose verdicts the queen has yet to hear have their verdicts.
         let said = self.king.jobs.get(&job).into_iter().flat_map(|job| &job.said);
         let said: BTreeSet<UnitNo> = said.map(|said| said.unit).collect();
         resumes.lacking.retain(|unit| !said.contains(unit));
@@ -216,8 +216,8 @@ impl World {
         self.king_settles();
     }
 
-    /// Whether the job may be hers who knows this key. Here numbers say whose jobs they are: one of another queen whom
-    /// this king does not know is not given away.
+    /// Whether a queen with this key may have the job. In the simulation job numbers name their queens, so a job of
+    /// another queen that this king does not know is not given away.
     fn may_have(&self, queen: JobId, job: JobId, key: u64) -> bool {
         let is_hers = |known: &Job| known.key == key;
         let may_resume = || queen_of(job) == queen && self.king.scheduler.may_resume(job, key);
@@ -233,7 +233,7 @@ impl World {
         }
     }
 
-    /// Tells a queen what need not be sent again, and the verdicts that she has not heard.
+    /// Tells a queen which units need not be sent again, and the verdicts that it has not heard.
     fn welcome(&mut self, id: JobId, numbered: u64, lacking: &BTreeSet<UnitNo>) {
         let Some(job) = self.king.jobs.get_mut(&id) else { return };
         let lacks = |said: &Said| lacking.contains(&said.unit);
@@ -253,7 +253,7 @@ impl World {
         self.forget_said(id, &heard);
     }
 
-    /// The job of a link, unless its queen has another link by now, or it has ended.
+    /// The job of a link, unless its queen has a newer link or the job has ended.
     fn job_of(&self, sender: Sender) -> Option<JobId> {
         let (Sender::Queen(queen, link), job) = (sender, *self.king.links.get(&sender)?) else { return None };
         let is_hers = |known: &Job| queen_of(job) == queen && known.link == link;
@@ -265,7 +265,7 @@ impl World {
         if let Err(why) = self.king.borders.check_queen(sender, word) {
             return self.turn_away(sender, why);
         }
-        // She may go on sending while she is being told that her job failed; an earlier link of hers may, too.
+        // The queen may still be sending while news of its job's failure is in transit; so may its earlier link.
         let Some(job) = job else { return };
         match *word {
             KingWord::Unit { unit, bytes } => self.unit_comes(sender, job, unit, bytes),
@@ -288,7 +288,7 @@ impl World {
     fn unit_comes(&mut self, sender: Sender, id: JobId, unit: UnitNo, bytes: Option<u64>) {
         let Some(job) = self.king.jobs.get_mut(&id) else { return };
         if unit.0 < job.numbered && !job.awaited.remove(&unit) {
-            // A duke that came back had it, and it has its verdict.
+            // A duke that came back had this unit, and it has its verdict.
             return;
         }
         let held_bytes: u64 = job.held.values().sum();
@@ -312,7 +312,7 @@ impl World {
         });
     }
 
-    /// Lets go of verdicts that the queen has, here and at the dukes.
+    /// Drops verdicts that the queen has heard, here and at the dukes.
     fn forget_said(&mut self, job: JobId, heard: &[Said]) {
         if heard.is_empty() {
             return;
@@ -329,7 +329,7 @@ impl World {
         self.king.events.push(Event::QueenLost { job });
     }
 
-    /// Sends a queen away, who must have lied.
+    /// Turns a queen away, which must have lied.
     fn turn_away(&mut self, sender: Sender, why: &'static str) {
         let Sender::Queen(queen, link) = sender else { return };
         let lies = self.queens.get(&queen).is_some_and(|queen| queen.plan().lies);
@@ -344,7 +344,7 @@ impl World {
 
     // ---- Links that break -----------------------------------------------------------------------------------------
 
-    /// The king sees that a link is broken, if there is no newer one.
+    /// The king notices that a link is broken, if there is no newer one.
     pub(super) fn king_misses(&mut self, sender: Sender) {
         match sender {
             Sender::Duke(link) => {

@@ -1,4 +1,4 @@
-//! A simulated duke: the real roster, and peasants that do what their units' nature is.
+//! A simulated duke: the real roster, and peasants that behave as the nature of their units says.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -20,26 +20,26 @@ use super::{
     world::{Due, DukeOrder, Joining, KingWord, PeasantDue, Sender, World, queen_of},
 };
 
-/// One duke, on one machine, over all his links.
+/// One duke, on one machine, over all its links.
 #[derive(Debug)]
 pub(super) struct Duke {
-    /// The link that stands, as far as he knows.
+    /// The current link, as far as the duke knows.
     pub(super) link: Option<DukeId>,
-    /// When the last one broke, if he has anything from it.
+    /// When the last link broke, if the duke has anything from it.
     pub(super) away_since: Option<Time>,
     pub(super) cpus: u32,
     pub(super) ram_bytes: u64,
     /// Its label.
     pub(super) zone: u64,
-    /// What its links are like, if they are slow.
+    /// How slow its links are, if they are slow.
     pub(super) slowness: Option<Slowness>,
     roster: Roster,
-    /// When its clock rings next.
+    /// When its next tick is due.
     ticks_at: Option<Time>,
     pub(super) slot_bytes: BTreeMap<JobId, u64>,
-    /// Rooms for large results, by job.
+    /// The rooms for large results, by job.
     pub(super) rooms: BTreeMap<JobId, Room>,
-    /// Jobs that he was told are over, but whose peasants he still has.
+    /// Jobs that are over, but whose peasants the duke still has.
     closed: BTreeSet<JobId>,
     unfit: BTreeSet<JobId>,
     pub(super) attempts: BTreeMap<AttemptId, Held>,
@@ -49,7 +49,7 @@ pub(super) struct Duke {
     pub(super) answers: BTreeMap<AnswerId, bool>,
     pub(super) answers_made: u64,
     draining: bool,
-    /// Attempts that it claims and never had.
+    /// Attempts that it claims but never had.
     pub(super) claims: BTreeSet<AttemptId>,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct Held {
     pub(super) number: u32,
 }
 
-/// What an attempt left, until the king says that nobody needs it.
+/// The result or failure of an attempt, until the king says that it is not needed any more.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Left {
     held: Held,
@@ -76,13 +76,13 @@ pub(super) struct Left {
 pub(super) struct Peasant {
     pub(super) number: u64,
     pub(super) job: JobId,
-    /// What it has not begun.
+    /// Units that it has not begun.
     pub(super) pipe: VecDeque<AttemptId>,
     pub(super) busy: bool,
-    /// Answers leave in order; none leaves before this.
+    /// The earliest time for its next answer, so that answers leave in order.
     pub(super) answers_after: Time,
     pub(super) dead: bool,
-    /// Its answer waits for room; what it has answered since waits behind it.
+    /// Its answer waits for room. Its later answers wait behind it, in `behind`.
     pub(super) waits: bool,
     pub(super) behind: VecDeque<(AttemptId, bool)>,
 }
@@ -117,7 +117,7 @@ impl Duke {
         self.peasants.is_empty() && self.slot_bytes.is_empty() && self.attempts.is_empty() && self.left.is_empty()
     }
 
-    /// Forgets what there is for a job; says whether it was open.
+    /// Forgets a job's attempts and results. Returns whether the job was open.
     fn close(&mut self, job: JobId) -> bool {
         if !self.slot_bytes.contains_key(&job) || !self.closed.insert(job) {
             return false;
@@ -127,14 +127,14 @@ impl Duke {
         true
     }
 
-    /// He has a new link, and names what he has.
+    /// The duke has a new link, and names what it holds.
     pub(super) fn links(&mut self, link: DukeId) -> Joining {
         self.link = Some(link);
         let Duke { cpus, ram_bytes, zone, .. } = *self;
         Joining { machine: link, after: None, cpus, ram_bytes, zone, holds: self.holdings() }
     }
 
-    /// All that he has for a king.
+    /// All slots and attempts that it has for a king.
     fn holdings(&self) -> Vec<HeldLease> {
         let held = |(attempt, held): (&AttemptId, &Held)| HeldAttempt {
             attempt: *attempt,
@@ -170,7 +170,7 @@ impl Duke {
 }
 
 impl World {
-    /// What may befall a duke that gets a unit: one thing at most, and soon.
+    /// Draws a fault for a duke that gets a unit: at most one, soon.
     fn strike_duke(&mut self, id: DukeId) {
         let Weather { duke_dies, duke_falls_silent, duke_drains, duke_is_cut_off, duke_halts, .. } = self.weather;
         let halt_us = self.halt_us();
@@ -190,7 +190,7 @@ impl World {
     }
 
     pub(super) fn duke_hears(&mut self, link: DukeId, order: DukeOrder) {
-        // An order to a duke who died on the way, or who has another link by now.
+        // The duke may have died while the order was in transit, or may have another link by now.
         let Some(id) = self.machines.get(&link).copied() else { return };
         if self.dukes.get(&id).is_none_or(|duke| duke.link != Some(link)) {
             return;
@@ -210,7 +210,7 @@ impl World {
         let Some(duke) = self.dukes.get_mut(&id) else { return };
         duke.away_since = None;
         let event = match order {
-            // The king has forgotten what it did not name.
+            // The liar did not name this job, so the king has forgotten that it has it.
             DukeOrder::OpenLease { job, .. } if self.liars.contains(&id) && duke.slot_bytes.contains_key(&job) => {
                 return;
             }
@@ -241,7 +241,7 @@ impl World {
                 Event::AttemptArrived { job, attempt, bytes: input_bytes, alone }
             }
             DukeOrder::Fetch { .. } if self.liars.contains(&id) && self.dice.permille(300) => {
-                // It keeps what it offered.
+                // The liar keeps the result that it offered.
                 return;
             }
             DukeOrder::Fetch { attempt } => {
@@ -291,7 +291,7 @@ impl World {
         self.duke_handles(id, vec![Event::Tick]);
     }
 
-    /// A duke begins to leave in peace.
+    /// A duke begins a graceful shutdown.
     pub(super) fn duke_drains(&mut self, id: DukeId) {
         let Some(duke) = self.dukes.get_mut(&id).filter(|duke| !duke.draining) else { return };
         duke.draining = true;
@@ -311,7 +311,7 @@ impl World {
         self.later(back_in, Due::DukeComes(None));
     }
 
-    /// Says something over the link that stands. Without one it is lost.
+    /// Says something over the current link. Without a link it is lost.
     pub(super) fn duke_says(&mut self, id: DukeId, event: impl FnOnce(DukeId) -> scheduler::Event) {
         let Some(link) = self.dukes.get(&id).and_then(|duke| duke.link) else { return };
         let sender = Sender::Duke(link);
@@ -346,7 +346,7 @@ impl World {
                 duke.attempts.remove(&attempt);
             }
             Action::Offer { attempt, bytes, run_us, .. } => {
-                // Nobody may want it any more.
+                // The attempt may have been forgotten.
                 let Some(held) = duke.attempts.remove(&attempt) else { return };
                 let outcome = scheduler::Outcome::Done { bytes };
                 self.tally.offers += 1;
@@ -372,7 +372,7 @@ impl World {
 
     fn report(&mut self, id: DukeId, attempt: AttemptId, outcome: Outcome, run_us: u64) {
         let Some(duke) = self.dukes.get_mut(&id) else { return };
-        // Nobody may want it any more.
+        // The attempt may have been forgotten.
         let Some(held) = duke.attempts.remove(&attempt) else { return };
         let Held { job, unit, .. } = held;
         let outcome = match outcome {
@@ -402,7 +402,7 @@ impl World {
         self.say_left(id, attempt);
     }
 
-    /// Says how an attempt ended, or offers its large result.
+    /// Reports how an attempt ended, or offers its large result.
     fn say_left(&mut self, id: DukeId, attempt: AttemptId) {
         let Some(left) = self.dukes.get_mut(&id).and_then(|duke| duke.left.get_mut(&attempt)) else { return };
         let Left { outcome, run_us, .. } = *left;
@@ -430,7 +430,7 @@ impl World {
 
     // ---- Coming back ----------------------------------------------------------------------------------------------
 
-    /// Says what a king may not have heard.
+    /// Says again what a king may not have heard.
     pub(super) fn say_again(&mut self, id: DukeId) {
         let Some(duke) = self.dukes.get_mut(&id) else { return };
         let (draining, left): (bool, Vec<AttemptId>) = (duke.draining, duke.left.keys().copied().collect());
@@ -446,7 +446,7 @@ impl World {
         }
     }
 
-    /// No king has come in time: what there is for him is given up.
+    /// No king came back in time: gives up all jobs.
     pub(super) fn duke_gives_up(&mut self, id: DukeId, since: Time) {
         let Some(duke) = self.dukes.get_mut(&id).filter(|duke| duke.away_since == Some(since)) else { return };
         if duke.link.is_some() {

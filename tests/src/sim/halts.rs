@@ -1,5 +1,6 @@
-//! Processes that are halted for a while (SIGSTOP, a suspended machine), and then go on as if no time had passed: what was
-//! due meanwhile is due then. Others who hear nothing from one for long take its link for broken.
+//! Processes that are halted for a while (SIGSTOP, a suspended machine), and then continue as if no time had passed:
+//! events that were due meanwhile happen then. Peers that hear nothing from a process for long treat its link as
+//! broken.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,7 @@ use super::{
     world::{Due, PeasantDue, Sender, World},
 };
 
-/// What may be halted.
+/// A process that may be halted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Process {
     King,
@@ -22,19 +23,19 @@ pub(super) enum Process {
     Queen(JobId),
 }
 
-/// What waits until a process goes on.
+/// Events that wait until a process continues.
 #[derive(Debug, Default)]
 pub(super) struct Halted {
     dues: Vec<Due>,
     since: Time,
-    /// What its peasants were about to do, where they are halted with it.
+    /// Events of its peasants, if they are halted with it.
     peasants: Vec<(Time, Due)>,
-    /// The king has taken its link for broken.
+    /// The king has treated its link as broken.
     missed: bool,
 }
 
 impl World {
-    /// How long somebody is halted: from less than anybody notices to longer than anybody waits.
+    /// How long a process is halted: from too short to be noticed to longer than any process waits.
     pub(super) fn halt_us(&mut self) -> u64 {
         let max_us = self.dice.pick(&[100_000, 3_000_000, 15_000_000, 60_000_000]);
         1 + self.dice.below(max_us)
@@ -106,14 +107,14 @@ impl World {
         // It may have been killed while it was halted.
         let Some(Halted { dues: mut late, since, peasants, missed }) = self.halted.remove(&process) else { return };
         let now = self.now;
-        // What comes at this very moment comes after what came before.
+        // Events of this very moment come after those that waited.
         let machines = std::mem::take(&mut self.machines);
         late.extend(
             self.take_dues(|at, due| at == now && is_for(&machines, due, process)).into_iter().map(|(_, due)| due),
         );
         self.machines = machines;
         if self.dice.permille(500) {
-            // It may look at its clock before it hears anything.
+            // The process may read its clock before it handles messages.
             late.sort_by_key(|due| !matches!(due, Due::KingTick | Due::DukeTick(_) | Due::QueenTick(_)));
         }
         late.into_iter().for_each(|due| self.at(now, due));
@@ -125,20 +126,20 @@ impl World {
         }
     }
 
-    /// Peasants that were halted have as much to do as they had before.
+    /// Peasants that were halted have as much left to do as before.
     fn peasants_go_on(&mut self, process: Process, dues: Vec<(Time, Due)>, halt_us: u64) {
         let Process::Duke(duke) = process else { return };
         if dues.is_empty() {
             return;
         }
         dues.into_iter().for_each(|(at, due)| self.at(Time(at.0 + halt_us), due));
-        // Their answers leave in order also then.
+        // Keeps their answers in order.
         for peasant in self.dukes.get_mut(&duke).into_iter().flat_map(|duke| duke.peasants.values_mut()) {
             peasant.answers_after.0 += halt_us;
         }
     }
 
-    /// Keeps what is due at a process that is halted until it goes on; gives back everything else.
+    /// Keeps an event for a halted process until it continues. Returns any other event.
     pub(super) fn put_off(&mut self, due: Due) -> Option<Due> {
         let Some((_, halted)) = self.halted.iter_mut().find(|(process, _)| is_for(&self.machines, &due, **process))
         else {
@@ -149,10 +150,10 @@ impl World {
     }
 }
 
-/// Whether this process has to do something for this to happen.
+/// Whether this process must be running for this event to happen.
 fn is_for(machines: &BTreeMap<DukeId, DukeId>, due: &Due, process: Process) -> bool {
     match *due {
-        // These befall a process, whether it is halted or not, and peasants run by themselves.
+        // These events happen to a process whether it is halted or not, and peasants run by themselves.
         Due::Peasant(_, _, _, PeasantDue::Next | PeasantDue::Dies)
         | Due::KingFalls
         | Due::DukeComes(_)

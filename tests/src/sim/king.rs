@@ -1,4 +1,4 @@
-//! The simulated king: the real scheduler, and what his reactor keeps beside it.
+//! The simulated king: the real scheduler, and the state that the king's reactor keeps beside it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -20,24 +20,24 @@ use super::{
 #[derive(Debug, Default)]
 pub(super) struct King {
     pub(super) scheduler: Scheduler,
-    /// When the clock rings next.
+    /// When the next tick is due.
     ticks_at: Option<Time>,
-    /// What is checked before it is heard.
+    /// Checks words before the king handles them.
     pub(super) borders: Borders,
     pub(super) jobs: BTreeMap<JobId, Job>,
     /// The jobs of queens' links.
     pub(super) links: BTreeMap<Sender, JobId>,
-    /// Who sits where: the last link of each machine, as far as he knows.
+    /// The last link of each machine, as far as the king knows.
     pub(super) seats: BTreeMap<DukeId, DukeId>,
-    /// Who was given a part in which job, or said so.
+    /// Which dukes have a part in which jobs, as the king gave it or as the dukes claimed.
     pub(super) leases: BTreeSet<(DukeId, JobId)>,
     /// Jobs that are over.
     pub(super) ended: BTreeSet<JobId>,
     /// Verdicts on units of jobs whose queens have yet to come.
     pub(super) unclaimed: BTreeMap<JobId, VecDeque<Said>>,
-    /// What is to be handled with the next batch.
+    /// Events of the next batch.
     pub(super) events: Vec<scheduler::Event>,
-    /// What attempts that ended in this batch left behind.
+    /// Results and failures of attempts that ended in this batch.
     pub(super) evidence: BTreeMap<AttemptId, Evidence>,
     /// When results were fetched.
     pub(super) fetched: BTreeMap<AttemptId, Time>,
@@ -51,20 +51,20 @@ pub(super) struct Job {
     pub(super) key: u64,
     pub(super) link: u64,
     pub(super) held: BTreeMap<UnitNo, u64>,
-    /// Units that did not come whole, until their verdicts are told.
+    /// Units whose inputs did not come whole, until their verdicts are told.
     pub(super) broken: BTreeSet<UnitNo>,
-    /// How many units the queen had numbered when she last came back, and those of them that she is to send once more.
+    /// How many units the queen had numbered when it last came back, and (`awaited`) those that it is to send again.
     pub(super) numbered: u64,
     pub(super) awaited: BTreeSet<UnitNo>,
     pub(super) said: VecDeque<Said>,
 }
 
-/// What an attempt that ended left behind, where, and of how many bytes.
+/// The result or failure of an attempt: at which duke, and its size.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Evidence {
     pub(super) duke: DukeId,
     pub(super) bytes: u64,
-    /// It was under way for long.
+    /// It was in transit for too long.
     pub(super) late: bool,
 }
 
@@ -83,13 +83,13 @@ impl King {
         King { scheduler: Scheduler::new(now, GRACE, began), ..King::default() }
     }
 
-    /// A duke may still name a job that is over; that is no reason to work for it again.
+    /// Checks that no job that is over comes back, though a duke may still name it.
     fn check_ended(&self) {
         let comes_again = self.ended.iter().find(|job| self.scheduler.has_job(**job));
         assert!(comes_again.is_none(), "job_that_ended_is_over: {comes_again:?}");
     }
 
-    /// With nothing more to happen every job has ended, and everything is free.
+    /// Checks that, with nothing left to happen, every job has ended and every slot is free.
     pub(super) fn check_rest(&self) {
         let census = self.scheduler.census();
         assert_eq!((census.jobs, census.units_running), (0, 0), "every_job_ends");
@@ -99,7 +99,7 @@ impl King {
 }
 
 impl Job {
-    /// No more large results are held than there is room for, or a single larger one. Those that came late have room of
+    /// Checks that large results are held within their bound, except a single larger one. Overdue results have room of
     /// their own.
     fn check_results(&self, id: JobId) {
         let in_time = || self.said.iter().filter(|said| !said.late).map(|said| said.bytes);
@@ -110,7 +110,7 @@ impl Job {
 }
 
 impl World {
-    /// The king dies, and another takes his place, who knows nothing.
+    /// The king dies, and another takes its place, which knows nothing.
     pub(super) fn king_falls(&mut self) {
         if !self.faults_go_on() {
             return;
@@ -127,13 +127,13 @@ impl World {
         for queen in queens {
             self.queen_loses_king(queen);
         }
-        // No link of his is one of the next king's.
+        // The next king has none of the old king's links.
         self.lose_what_was_cut_off();
         let in_us = self.dice.below(2 * self.weather.king_falls_us);
         self.later(in_us, Due::KingFalls);
     }
 
-    /// The king hears a word, and perhaps what arrives at this very moment, as one batch.
+    /// The king hears a word, and perhaps others that arrive at this very moment, as one batch.
     pub(super) fn king_hears(&mut self, sender: Sender, word: KingWord) {
         self.king_takes(sender, word);
         let mut inputs = 1;
@@ -150,7 +150,7 @@ impl World {
         self.king_settles();
     }
 
-    /// Has the scheduler handle what happened, and does what it decides, until there is nothing more.
+    /// Lets the scheduler handle events, and performs its actions, until no events are left.
     pub(super) fn king_settles(&mut self) {
         while !self.king.events.is_empty() {
             let events = std::mem::take(&mut self.king.events);
@@ -162,7 +162,7 @@ impl World {
                 self.king_acts(action);
             }
         }
-        // What led to no verdict is run again, or was given up: nobody needs what it left.
+        // An attempt without a verdict runs again or was given up, so its result is not needed.
         let evidence = std::mem::take(&mut self.king.evidence).into_iter();
         self.king.settled.extend(evidence.map(|(attempt, Evidence { duke, .. })| (duke, attempt)));
         for (duke, attempt) in std::mem::take(&mut self.king.settled) {
@@ -177,7 +177,7 @@ impl World {
     }
 
     pub(super) fn king_ticks(&mut self) {
-        // An earlier king's clock may ring, too.
+        // The tick may be an earlier king's.
         if self.king.ticks_at.is_some_and(|at| at <= self.now) {
             self.king.ticks_at = None;
             self.king.events.push(scheduler::Event::Tick);
@@ -243,7 +243,7 @@ impl World {
         let done = matches!(verdict, Verdict::Done(_));
         let said = Said { unit, done, bytes, late, by };
         let Some(job) = self.king.jobs.get_mut(&id) else {
-            // Her job is known from dukes, or she left in this very batch.
+            // The job is known only from dukes, or its queen left in this very batch.
             if self.king.scheduler.has_job(id) {
                 self.king.unclaimed.entry(id).or_default().push_back(said);
             } else {

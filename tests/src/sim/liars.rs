@@ -1,7 +1,7 @@
-//! Dukes that lie: they answer what they run as others do, and say besides what the king's border lets through and
-//! what it does not. Nobody but they themselves may notice.
+//! Dukes that lie: they answer their units as other dukes do, but also send false words, some of which pass the king's
+//! border. Only the liars themselves may suffer from it.
 //!
-//! Some lies are left out, because no king can see through them: a wrong answer to a unit that the duke was given.
+//! Wrong answers to units that the duke was given are left out, because no king can detect them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ use super::{
 const NO_JOB: JobId = JobId(500_000);
 
 impl World {
-    /// From now on this duke lies, until the faults end. Gives the machine that it claims to be.
+    /// Makes this duke lie from now on, until the faults end. Returns the machine size that it claims.
     pub(super) fn begin_to_lie(&mut self, machine: DukeId, cpus: u32, ram_bytes: u64) -> (u32, u64) {
         self.liars.insert(machine);
         let in_us = self.dice.below(1_000_000);
@@ -56,7 +56,7 @@ impl World {
         }
     }
 
-    /// Answers what it never got.
+    /// Answers attempts that it never got.
     fn lies_of_others(&mut self, machine: DukeId) {
         let Some(attempt) = self.foreign_attempt(machine) else { return };
         let small = self.dice.below(1000);
@@ -77,7 +77,7 @@ impl World {
         }
     }
 
-    /// Says twice what it has said, gives back what it keeps, or offers what it has not.
+    /// Repeats its words, gives back units that it keeps, or offers results that it does not have.
     fn lies_of_its_own(&mut self, machine: DukeId) {
         let place = self.dice.roll();
         let suspect = self.dice.permille(500);
@@ -104,7 +104,7 @@ impl World {
         }
     }
 
-    /// Gives back slots that it keeps, or never had.
+    /// Gives back slots that it keeps or never had.
     fn lies_of_slots(&mut self, machine: DukeId) {
         let slots = self.dice.pick(&[0, 1, 1, 2, 1000, u32::MAX]);
         let job = self.any_job();
@@ -115,13 +115,13 @@ impl World {
         }
     }
 
-    /// Claims in a hello what it has not, or does not name what it has.
+    /// Falsifies a hello: claims leases that it does not have, or leaves out some that it has.
     pub(super) fn embellish(&mut self, joining: &mut Joining) {
         if self.dice.permille(300) {
             return;
         }
         let machine = joining.machine;
-        // The border puts together what is said of one job.
+        // The border merges all leases of one job.
         let mut holds: BTreeMap<JobId, HeldLease> = joining.holds.drain(..).map(|lease| (lease.job, lease)).collect();
         if self.dice.permille(200) {
             holds.pop_first();
@@ -153,7 +153,7 @@ impl World {
         if let Some(duke) = self.dukes.get_mut(&machine) {
             duke.claims.extend(attempts.iter().map(|held| held.attempt));
         }
-        // A slot is as its job wants it, or another.
+        // The slot has the size that the job wants, or another one.
         let spec = self.queens.get(&queen_of(job)).map(Queen::spec).unwrap_or_default();
         let slot = self.dukes.get(&machine).and_then(|duke| duke.slot_for(&spec));
         let right = slot.unwrap_or_default();
@@ -174,7 +174,7 @@ impl World {
         if self.dice.permille(900) { job } else { self.next_number(queen_of(job)) }
     }
 
-    /// An attempt that this duke has nothing to do with: another's, or nobody's.
+    /// An attempt that this duke does not have: another duke's, or one that does not exist.
     fn foreign_attempt(&mut self, machine: DukeId) -> Option<AttemptId> {
         let (queen, place) = (self.dice.roll() as usize, self.dice.roll() as usize);
         let of_queen = self.queens.values().nth(queen % self.queens.len().max(1)).map(|queen| &queen.attempts);
@@ -184,16 +184,16 @@ impl World {
             of_queen.and_then(|attempts| attempts.iter().nth(place % (count + 1)).copied()).unwrap_or(nobodys);
         let duke = self.dukes.get(&machine)?;
         let is_own = duke.attempts.contains_key(&attempt) || duke.left.contains_key(&attempt);
-        // It may be under way to it.
+        // The attempt may be in transit to this duke.
         let is_given = duke.link.is_some_and(|link| self.king.scheduler.expects(link, attempt));
         (!is_own && !is_given && !duke.claims.contains(&attempt)).then_some(attempt)
     }
 
-    /// The king has seen through its lies, and ends its link for good.
+    /// The king has detected its lies, and ends its link for good.
     pub(super) fn liar_is_sent_away(&mut self, link: DukeId) {
         self.cut(Sender::Duke(link));
         let Some(machine) = self.machines.get(&link).copied() else { return };
-        // One that has another link by now has not heard of it.
+        // If the duke has another link by now, it has not heard of it.
         if self.dukes.get(&machine).is_some_and(|duke| duke.link == Some(link)) {
             self.remove_duke(machine);
             let back_in = self.dice.below(5_000_000);
@@ -203,7 +203,7 @@ impl World {
 }
 
 impl Duke {
-    /// What a slot of such a job has of the machine's memory; `None` where it has no place.
+    /// The memory of a slot of such a job on this machine. `None` if the job does not fit.
     fn slot_for(&self, spec: &JobSpec) -> Option<u64> {
         let has_labels = spec.requires.values().all(|zone| *zone == self.zone.to_string());
         let by_ram = self.ram_bytes.checked_div(spec.min_ram_bytes).unwrap_or(u64::MAX);

@@ -1,4 +1,4 @@
-//! Links of simulated dukes and queens: how they begin, break, and begin anew.
+//! Links of simulated dukes and queens: how they begin, break, and begin again.
 
 use distwasm_proto::{
     ids::{DukeId, JobId},
@@ -15,13 +15,13 @@ use super::{
     world::{Due, Joining, KingWord, Sender, World},
 };
 
-/// When a link over which nothing comes is given up.
+/// The time after which a silent link is given up.
 pub(super) const SILENCE_US: u64 = (KEEPALIVE_EVERY.as_micros() + KEEPALIVE_TIMEOUT.as_micros()) as u64;
 
 impl World {
     // ---- Dukes ----------------------------------------------------------------------------------------------------
 
-    /// A duke comes, perhaps in the place of one that is no more.
+    /// A duke starts, perhaps in the place of one that is gone.
     pub(super) fn duke_comes(&mut self, after: Option<DukeId>) {
         let cpus = 1 + self.dice.below(4) as u32;
         let ram_bytes = DUKE_BYTES_MIN * (1 + self.dice.below(3));
@@ -32,7 +32,7 @@ impl World {
         let machine = DukeId(self.next_link());
         let lies = self.faults_go_on() && self.dice.permille(self.weather.duke_lies);
         let (cpus, ram_bytes) = if lies { self.begin_to_lie(machine, cpus, ram_bytes) } else { (cpus, ram_bytes) };
-        // Whoever wants to be in the first zone finds a duke there in the end.
+        // Jobs that require the first zone get a duke there in the end.
         let first_zone_is_empty = self.dukes.values().all(|duke| duke.zone != 0);
         let zone = if first_zone_is_empty { 0 } else { self.dice.below(2) };
         let is_slow = self.weather.slow_links != Slowness::default() && self.dice.permille(300);
@@ -58,13 +58,13 @@ impl World {
         self.say_again(machine);
     }
 
-    /// The duke is no more, and what it had yet to do.
+    /// Removes a duke, and all that it had yet to do.
     pub(super) fn remove_duke(&mut self, machine: DukeId) -> Option<Duke> {
         self.halted.remove(&Process::Duke(machine));
         self.dukes.remove(&machine)
     }
 
-    /// The duke is gone at once; the king sees it a little later, or when the next one takes its place.
+    /// The duke is gone at once. The king notices it a little later, or when the next one takes its place.
     pub(super) fn duke_dies(&mut self, machine: DukeId) {
         let Some(duke) = self.remove_duke(machine) else { return };
         self.tally.dukes_lost += 1;
@@ -78,7 +78,7 @@ impl World {
         self.later(back_in, Due::DukeComes(after));
     }
 
-    /// Nothing comes from the duke any more, though no connection was closed; keepalive finds it.
+    /// The duke falls silent without closing its connection. Keepalive detects it.
     pub(super) fn duke_falls_silent(&mut self, machine: DukeId) {
         let Some(duke) = self.remove_duke(machine) else { return };
         self.tally.dukes_lost += 1;
@@ -89,7 +89,7 @@ impl World {
         self.later(SILENCE_US + 5_000_000, Due::DukeComes(None));
     }
 
-    /// The link breaks: the duke sees it now, the king perhaps much later.
+    /// The link breaks: the duke notices it now, the king perhaps much later.
     pub(super) fn duke_cut_off(&mut self, machine: DukeId) {
         let Some(link) = self.dukes.get(&machine).and_then(|duke| duke.link) else { return };
         self.tally.dukes_cut_off += 1;
@@ -99,7 +99,7 @@ impl World {
         self.duke_is_alone(machine);
     }
 
-    /// The king is no more. A duke that is halted sees it when it goes on.
+    /// The king is gone. A duke that is halted notices it when it continues.
     pub(super) fn duke_loses_king(&mut self, machine: DukeId) {
         if self.put_off(Due::DukeCutOff(machine)).is_some() {
             self.duke_is_alone(machine);
@@ -108,14 +108,14 @@ impl World {
         }
     }
 
-    /// The duke has no link any more, and will have another some time.
+    /// The duke has no link any more, and will get another one some time.
     pub(super) fn duke_is_alone(&mut self, machine: DukeId) {
         let now = self.now;
         let Some(duke) = self.dukes.get_mut(&machine) else { return };
         let Some(link) = duke.link.take() else { return };
         let since = duke.is_away(now);
         self.cut(Sender::Duke(link));
-        // Some dukes wait longer than the king does, some less long than they are away.
+        // Some dukes wait longer than the king does, and some give up before they are back.
         let gives_up_in = self.dice.pick(&[GRACE.as_micros() as u64, 100_000_000]);
         self.later(gives_up_in, Due::DukeGivesUp(machine, since));
         let back_in = self.dice.pick(&[1_000, 100_000, 1_000_000, 5_000_000, 40_000_000]);
@@ -140,7 +140,7 @@ impl World {
         self.queen_is_alone(job);
     }
 
-    /// The king is no more. A queen who is halted sees it when she goes on.
+    /// The king is gone. A queen that is halted notices it when it continues.
     pub(super) fn queen_loses_king(&mut self, job: JobId) {
         if self.put_off(Due::QueenCutOff(job)).is_some() {
             self.queen_is_alone(job);
@@ -149,7 +149,7 @@ impl World {
         }
     }
 
-    /// The queen has no link any more, and will have another some time.
+    /// The queen has no link any more, and will get another one some time.
     pub(super) fn queen_is_alone(&mut self, job: JobId) {
         let Some(queen) = self.queens.get_mut(&job) else { return };
         let Some(link) = queen.standing_link() else { return };
@@ -170,7 +170,7 @@ impl World {
 }
 
 impl Duke {
-    /// Notes when the last link broke, the first time.
+    /// Records when the last link broke, if that is not recorded yet.
     fn is_away(&mut self, now: Time) -> Time {
         *self.away_since.get_or_insert(now)
     }

@@ -1,4 +1,5 @@
-//! Queens who lie: they submit a job as others do, and say besides what cannot be. Nobody but they themselves may notice.
+//! Queens that lie: they submit a job as other queens do, but also send invalid words. Only the liars themselves may
+//! suffer from it.
 
 use distwasm_king::scheduler::Resumption;
 use distwasm_proto::{
@@ -11,7 +12,7 @@ use distwasm_queen::submission::Event;
 use super::world::{Due, KingWord, Opening, Sender, World};
 
 impl World {
-    /// From now on this queen lies, until the faults end.
+    /// Makes this queen lie from now on, until the faults end.
     pub(super) fn queen_begins_to_lie(&mut self, job: JobId) {
         let in_us = self.dice.below(1_000_000);
         self.later(in_us, Due::QueenLies(job));
@@ -36,13 +37,13 @@ impl World {
             2 => KingWord::Unit { unit: next, bytes: Some(2 * WINDOW_BYTES) },
             3 | 4 => KingWord::Unit { unit: next, bytes: self.dice.pick(&[Some(small), None]) },
             5 => KingWord::Closed(self.dice.pick(&[next.0, sent, u64::MAX])),
-            // She comes back with false claims.
+            // It comes back with false claims.
             _ => return self.queen_cut_off(job),
         };
         self.tell_king(job, word);
     }
 
-    /// Makes up what she has of her job, or names another's.
+    /// Makes up the state of its job, or names another queen's job.
     pub(super) fn claim_falsely(&mut self, job: JobId, opening: &mut Opening) {
         if !self.faults_go_on() || self.dice.permille(300) {
             return;
@@ -60,7 +61,7 @@ impl World {
             2 => lacking.push(UnitNo(sent.saturating_sub(1))),
             _ => {}
         }
-        // The border sorts them, and lets through none that was not sent.
+        // The border sorts them, and drops those that were not sent.
         lacking.sort_unstable();
         lacking.dedup();
         lacking.retain(|unit| unit.0 < sent);
@@ -70,7 +71,7 @@ impl World {
         opening.resumes = Some((number, Resumption { sent, lacking, dukes }));
     }
 
-    /// The king has seen through her lies, and ends her link for good.
+    /// The king has detected its lies, and ends its link for good.
     pub(super) fn queen_is_sent_away(&mut self, job: JobId, link: u64) {
         self.cut(Sender::Queen(job, link));
         if self.queens.get(&job).is_some_and(|queen| queen.linked && queen.link == link) {

@@ -21,7 +21,7 @@ pub use tally::Tally;
 pub use weather::{Dice, QueenPlan, Slowness};
 pub use world::World;
 
-/// A seed under which something went wrong.
+/// A seed that breaks an invariant.
 #[derive(Debug)]
 pub struct Broken {
     /// The seed.
@@ -47,7 +47,7 @@ pub fn run_seed(seed: u64) -> Result<Tally, Broken> {
     catch_unwind(AssertUnwindSafe(|| world.run())).map_err(|panic| Broken { seed, why: describe(&*panic) })
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub fn describe(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("a panic without words").to_owned()

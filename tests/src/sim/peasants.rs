@@ -1,4 +1,4 @@
-//! Simulated peasants: they do what their units' nature is.
+//! Simulated peasants: they behave as the nature of their units says.
 
 use std::collections::VecDeque;
 
@@ -88,7 +88,7 @@ impl World {
         let number = peasant.number;
         // The job may be over, and its attempts forgotten, while its peasants still run.
         let Some(Held { job, unit, .. }) = duke.attempts.get(&attempt).copied() else {
-            // Nobody wants it any more; what is behind it goes on.
+            // The attempt is not wanted any more; the units behind it continue.
             peasant.answers_after = peasant.answers_after.max(Time(now.0 + 1));
             let leaves = peasant.answers_after;
             self.at(leaves, Due::Peasant(id, baron, number, PeasantDue::Answers { attempt, begun: false }));
@@ -101,7 +101,7 @@ impl World {
             Nature::Hangs => {}
             Nature::HangsOnce if self.hangs_now(job, unit) => {}
             Nature::Kills => self.at(ends, due(PeasantDue::Dies)),
-            // A unit under which three peasants die is to blame, whatever it did: bad luck strikes twice at most.
+            // A unit that three peasants died with is blamed in any case, so bad luck strikes a unit twice at most.
             _ if dies_by_chance && self.strikes(job, unit) => self.at(ends, due(PeasantDue::Dies)),
             _ => {
                 let Some(peasant) = self.dukes.get_mut(&id).and_then(|duke| duke.peasants.get_mut(&baron)) else {
@@ -120,7 +120,7 @@ impl World {
         }
     }
 
-    /// Whether bad luck may strike this unit once more; notes that it does.
+    /// Whether bad luck may strike this unit once more. Counts the strike.
     fn strikes(&mut self, job: JobId, unit: UnitNo) -> bool {
         let Some(queen) = self.queens.get_mut(&queen_of(job)) else { return false };
         let struck = queen.struck.entry(unit).or_insert(0);
@@ -139,7 +139,7 @@ impl World {
             duke.read(attempt);
         }
         let Some(Held { job, unit, .. }) = duke.attempts.get(&attempt).copied() else {
-            // Nobody wants it any more, or its job is over.
+            // The attempt is not wanted any more, or its job is over.
             if begun {
                 return;
             }

@@ -1,4 +1,4 @@
-//! A simulated queen: the real submission, and an oracle that knows how each of her units must end.
+//! A simulated queen: the real submission, and an oracle that knows how each of its units must end.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -23,30 +23,30 @@ use super::{
 pub(super) struct Queen {
     plan: QueenPlan,
     pub(super) submission: Submission,
-    /// News that she has yet to take.
+    /// News that it has yet to read.
     pub(super) inbox: Inbox,
-    /// Inputs that were listed and not read.
+    /// Inputs that were listed but not read.
     backlog: VecDeque<usize>,
-    /// Which input became which unit.
+    /// The input of each unit.
     pub(super) units: Vec<usize>,
     verdicts: BTreeMap<UnitNo, bool>,
-    /// Attempts that ended in a failure, so that the second attempt of a unit can be told from the first.
+    /// Units whose first attempt has failed, so that later attempts can be distinguished.
     pub(super) failed_once: BTreeSet<UnitNo>,
     /// Units that hung once.
     pub(super) hung_once: BTreeSet<UnitNo>,
     /// Inputs that could not be read.
     unreadable: usize,
-    /// Attempts of her units, by all kings.
+    /// Attempts of its units, by all kings.
     pub(super) attempts: BTreeSet<AttemptId>,
-    /// Her link: the first, the second, … and whether it stands as far as she knows.
+    /// The number of its link, from the first on, and whether the link stands as far as the queen knows.
     pub(super) link: u64,
     pub(super) linked: bool,
     welcomed: bool,
-    /// What the king calls her job.
+    /// The king's number for its job.
     pub(super) number: JobId,
-    /// A lying duke has said that her program is unfit.
+    /// A lying duke has said that its program is unfit.
     pub(super) slandered: bool,
-    /// How many dukes there were, as she believes.
+    /// The number of dukes, as far as it knows.
     dukes: u32,
     /// How often bad luck struck a unit.
     pub(super) struck: BTreeMap<UnitNo, u32>,
@@ -82,17 +82,17 @@ impl Queen {
         }
     }
 
-    /// Her link, if it stands as far as she knows and she has any use for it.
+    /// Its link, if the link stands as far as the queen knows and the queen still needs it.
     pub(super) fn standing_link(&self) -> Option<u64> {
         (self.linked && !self.is_over() && !self.plan.units.is_empty()).then_some(self.link)
     }
 
-    /// Whether she wants nothing any more.
+    /// Whether its run is over.
     pub(super) fn is_over(&self) -> bool {
         self.left || self.end.is_some()
     }
 
-    /// What she has of her job. Who was never welcomed opens it anew.
+    /// The state of its job. A queen that was never welcomed opens a new job.
     fn resumption(&self) -> Option<(JobId, Resumption)> {
         let (sent, lacking) = self.submission.lacking();
         self.welcomed.then_some((self.number, Resumption { sent, lacking, dukes: self.dukes }))
@@ -124,7 +124,7 @@ impl Queen {
     pub(super) fn unit(&self, unit: UnitNo) -> UnitPlan {
         match self.units.get(unit.0 as usize) {
             Some(input) => self.plan.units[*input],
-            // Who lies may give it any number.
+            // A liar may give a unit any number.
             None if self.plan.lies => self.plan.units[unit.0 as usize % self.plan.units.len()],
             None => panic!("unit_was_sent: {unit}"),
         }
@@ -134,23 +134,23 @@ impl Queen {
         self.unit(unit).result_bytes
     }
 
-    /// Whether this verdict is the one that the unit deserves.
+    /// Checks that the unit gets the verdict that it deserves.
     fn check_verdict(&self, job: JobId, unit: UnitNo, done: bool) {
         let deserves = match self.unit(unit).nature {
             Nature::Ordinary => true,
             Nature::Fails | Nature::Kills | Nature::Hangs | Nature::Broken => false,
-            // Where a duke or a peasant was lost with the first failure, the unit may have had a second first attempt.
+            // If a duke or a peasant was lost with the first failure, the unit may have had a second first attempt.
             Nature::FailsOnce | Nature::HangsOnce => done || self.plan.retries > 0,
         };
         assert_eq!(done, deserves, "unit_gets_the_verdict_it_deserves: {job}, {unit}: {:?}", self.unit(unit));
     }
 
-    /// Every job ends, with every unit settled.
+    /// Checks that every job ends, and every unit has its verdict.
     pub(super) fn check_end(&self, job: JobId) {
         if self.left || self.plan.lies {
             return;
         }
-        // A job none of whose units arrives may be over before its program is known.
+        // A job may be over before its program is known if none of its units arrives.
         let tried = self.plan.units.iter().any(|unit| unit.nature != Nature::Broken);
         let expected = match self.end {
             Some(End::Unfit) if self.slandered || (self.plan.unfit && !tried) => End::Unfit,
@@ -191,7 +191,7 @@ impl World {
         self.queen_handles(job, events);
     }
 
-    /// Opens her job, or comes back to it.
+    /// Opens its job, or resumes it.
     pub(super) fn open_job(&mut self, job: JobId) {
         let Some(queen) = self.queens.get_mut(&job) else { return };
         let mut opening = Opening { key: job.0, spec: queen.spec(), resumes: queen.resumption() };
@@ -230,7 +230,7 @@ impl World {
                 }
                 return;
             }
-            // What she never sent, or has sent twice, she does not wait for.
+            // A liar does not wait for units that it never sent, or sent twice.
             QueenNews::Verdict { unit, .. } if queen.plan.lies && !queen.submission.expects(unit) => return,
             QueenNews::Verdict { unit, done } => {
                 assert!(queen.submission.expects(unit), "verdict_is_on_an_open_unit: {job}, {unit}");
@@ -305,9 +305,9 @@ impl World {
             End::OutOfTime => true,
             End::Complete | End::Unfit | End::KingLost | End::NoOutputs | End::Interrupted => false,
         };
-        // Where nothing could be read there is a job that nobody closed.
+        // If no input could be read, the job was never closed.
         let unopened = end == End::Complete && queen.units.is_empty() && !queen.plan.units.is_empty();
-        // Who has lied about her job may leave what she believes to be over.
+        // A queen that lied about its job may leave it in the belief that it is over.
         queen.left = stopped || end == End::Interrupted || unopened || queen.plan.lies;
         self.tally.queens_stopped += u64::from(stopped);
         if queen.left {
@@ -315,7 +315,7 @@ impl World {
         }
     }
 
-    /// The readers are quick here: what they read is sent at once.
+    /// Reads inputs. Readers are instant here: inputs are sent as soon as they are read.
     fn read_inputs(&mut self, job: JobId, count: usize) -> Vec<Event> {
         let mut sent = Vec::new();
         for _ in 0..count {
@@ -344,7 +344,7 @@ impl World {
         }
     }
 
-    /// Says something over her link. Without one it is lost.
+    /// Says something over its link. Without a link it is lost.
     pub(super) fn tell_king(&mut self, job: JobId, word: KingWord) {
         let Some(queen) = self.queens.get(&job).filter(|queen| queen.linked) else { return };
         let sender = Sender::Queen(job, queen.link);

@@ -1,4 +1,4 @@
-//! How queens take news: at their own speed, and at times not at all.
+//! How queens read news: at their own speed, and at times not at all.
 
 use std::collections::VecDeque;
 
@@ -6,16 +6,16 @@ use distwasm_proto::{ids::JobId, time::Time};
 
 use super::world::{Due, QueenNews, World};
 
-/// News that a queen has yet to take, with the links over which they came.
+/// News that a queen has yet to read, with the links over which they came.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     waiting: VecDeque<(u64, QueenNews)>,
-    /// She takes nothing before.
+    /// The queen reads nothing before this.
     reads_at: Time,
 }
 
 impl World {
-    /// News reach a queen. She takes them at once, if she is quick.
+    /// News arrives at a queen, which reads it at once if it is quick.
     pub(super) fn queen_gets(&mut self, job: JobId, link: u64, news: QueenNews) {
         let Some(queen) = self.queens.get_mut(&job) else { return };
         if queen.inbox.waiting.is_empty() && queen.inbox.reads_at <= self.now {
@@ -28,7 +28,7 @@ impl World {
         }
     }
 
-    /// She takes what came first.
+    /// The queen reads its oldest news.
     pub(super) fn queen_reads(&mut self, job: JobId) {
         let Some((link, news)) = self.queens.get_mut(&job).and_then(|queen| queen.inbox.waiting.pop_front()) else {
             return;

@@ -1,4 +1,4 @@
-//! The room that a duke has for the large results of a job: an answer that does not fit waits in its peasant's pipe.
+//! A duke's room for the large results of a job. An answer that does not fit waits in its peasant's pipe.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -20,7 +20,7 @@ pub(super) struct Room {
     waiting: VecDeque<(AttemptId, Taken)>,
 }
 
-/// What one result has of the room, or wants.
+/// The part of the room that one result takes or waits for.
 #[derive(Clone, Copy, Debug)]
 struct Taken {
     bytes: u64,
@@ -36,7 +36,7 @@ impl Room {
 }
 
 impl Duke {
-    /// A result has been read to its end.
+    /// A result has been read completely.
     pub(super) fn read(&mut self, attempt: AttemptId) {
         for taken in self.rooms.values_mut().filter_map(|room| room.taken.get_mut(&attempt)) {
             taken.reading = None;
@@ -45,7 +45,7 @@ impl Duke {
 }
 
 impl World {
-    /// Takes room for a large answer; says whether it has to wait.
+    /// Takes room for a large answer. Returns whether it must wait.
     pub(super) fn take_room(&mut self, id: DukeId, baron: BaronId, attempt: AttemptId) -> bool {
         let Some(Held { job, unit, .. }) = self.dukes.get(&id).and_then(|duke| duke.attempts.get(&attempt)).copied()
         else {
@@ -66,7 +66,7 @@ impl World {
         false
     }
 
-    /// Gives what nobody holds any more to those who wait.
+    /// Gives freed room to answers that wait.
     pub(super) fn make_room(&mut self, id: DukeId) {
         let Some(Duke { rooms, peasants, left, .. }) = self.dukes.get_mut(&id) else { return };
         let lives = |(baron, number): (BaronId, u64)| {

@@ -1,6 +1,6 @@
-//! Counts of what happened, so that a run of seeds can be seen to have met everything.
+//! Counts events, to show that a run of seeds has met every kind of them.
 
-/// Defines the counts, and how two of them are put together.
+/// Defines the counts, and how two tallies are added.
 macro_rules! tally {
     ($($count:ident),+ $(,)?) => {
         /// How often each thing happened.

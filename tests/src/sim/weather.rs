@@ -1,9 +1,9 @@
-//! What a simulated kingdom is like, and what befalls it: all drawn from one seed.
+//! The conditions and faults of a simulated kingdom, all drawn from one seed.
 
 use distwasm_proto::limits::{RESULT_UNASKED_BYTES_MAX, RESULTS_BYTES, WINDOW_BYTES, WINDOW_UNITS};
 use distwasm_queen::limits::FailureLimit;
 
-/// A small generator of numbers (S. Vigna, SplitMix64, 2015): the same seed, the same numbers.
+/// A small random number generator (S. Vigna, SplitMix64, 2015). The same seed gives the same numbers.
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
 
@@ -27,7 +27,7 @@ impl Dice {
         self.roll() % bound
     }
 
-    /// True in so many of a thousand cases.
+    /// True in `chance` of a thousand cases.
     pub fn permille(&mut self, chance: u64) -> bool {
         self.below(1000) < chance
     }
@@ -38,36 +38,36 @@ impl Dice {
     }
 }
 
-/// How things are in one seed. Chances are in thousandths.
+/// The conditions of one seed. Chances are in thousandths.
 #[derive(Clone, Debug)]
 pub struct Weather {
     /// Dukes that live at a time.
     pub dukes: u64,
-    /// Queens that come.
+    /// The number of queens.
     pub queens: u64,
     /// Units of each queen, at most.
     pub units_max: u64,
-    /// Units that a queen may have without a verdict, as the king tells her.
+    /// The queen's window of units, as the king sets it.
     pub window_units: u32,
     /// The longest delay of a message, in microseconds.
     pub delay_us_max: u64,
-    /// What the links of some dukes are like.
+    /// How slow the links of some dukes are.
     pub slow_links: Slowness,
-    /// The king hears what there is every so many microseconds: what came meanwhile may be one batch.
+    /// The interval in microseconds at which the king handles messages. Those that came meanwhile may be one batch.
     pub king_listens_us: u64,
-    /// Chance that one word more is handled in the same batch.
+    /// Chance that one more word is handled in the same batch.
     pub king_is_busy: u64,
     /// Chance that a duke dies with a unit that it gets.
     pub duke_dies: u64,
-    /// Chance that a duke falls silent with a unit that it gets: nothing arrives any more, and nothing closes.
+    /// Chance that a duke falls silent with a unit that it gets: nothing arrives any more, and no connection closes.
     pub duke_falls_silent: u64,
-    /// Chance that a duke begins to leave in peace with a unit that it gets.
+    /// Chance that a duke begins a graceful shutdown with a unit that it gets.
     pub duke_drains: u64,
     /// Chance that a duke's link breaks with a unit that it gets.
     pub duke_is_cut_off: u64,
-    /// Chance that a queen's link breaks with a verdict that she gets.
+    /// Chance that a queen's link breaks with a verdict that it gets.
     pub queen_is_cut_off: u64,
-    /// Chance that a queen takes no news for a while from a verdict on that she gets.
+    /// Chance that a queen stops reading news for a while after a verdict that it gets.
     pub queen_stalls: u64,
     /// Chance that a duke lies.
     pub duke_lies: u64,
@@ -75,15 +75,15 @@ pub struct Weather {
     pub queen_lies: u64,
     /// Chance that a duke is halted with a unit that it gets.
     pub duke_halts: u64,
-    /// Chance that a queen is halted with a verdict that she gets.
+    /// Chance that a queen is halted with a verdict that it gets.
     pub queen_halts: u64,
-    /// How long a king goes on until he is halted, on average, in microseconds; 0 for ever.
+    /// How long a king runs until it is halted, on average, in microseconds; 0 for never.
     pub king_halts_us: u64,
-    /// How long kings live, on average, in microseconds; 0 for ever.
+    /// How long kings live, on average, in microseconds; 0 for no limit.
     pub king_falls_us: u64,
-    /// Chance that a queen leaves with a verdict that she gets.
+    /// Chance that a queen leaves with a verdict that it gets.
     pub queen_leaves: u64,
-    /// Chance that a peasant dies with nothing to do with its unit.
+    /// Chance that a peasant dies for no fault of its unit.
     pub peasant_dies: u64,
     /// Chance that a peasant cannot be started.
     pub start_fails: u64,
@@ -98,13 +98,13 @@ pub struct Weather {
 /// How a slow link differs from others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Slowness {
-    /// What is added to the delay of each message, at most.
+    /// The most that is added to the delay of each message.
     pub delay_us_max: u64,
-    /// What inputs and results take besides, by their size.
+    /// The additional time for inputs and results, by their size.
     pub us_per_kib: u64,
 }
 
-/// What a unit does to its peasant, the same at each attempt but for those that say `Once`.
+/// What a unit does to its peasant. It is the same in each attempt, except for those named `Once`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nature {
     /// Answers.
@@ -136,53 +136,53 @@ pub struct UnitPlan {
     pub result_bytes: u64,
 }
 
-/// One queen and her job.
+/// One queen and its job.
 #[derive(Clone, Debug)]
 pub struct QueenPlan {
     /// The key of fair sharing.
     pub project: String,
-    /// Megabytes; may be more than any duke has.
+    /// The memory of a slot; may be more than any duke has.
     pub min_ram_bytes: u64,
-    /// One slot a duke.
+    /// At most one slot on each duke.
     pub one_per_machine: bool,
-    /// For failed units.
+    /// The retry limit of failed units.
     pub retries: u32,
-    /// Of its project, if no other job of it weighs more.
+    /// The weight of its project, unless another job of the project has a larger one.
     pub weight: u32,
-    /// Within its project.
+    /// The priority within its project.
     pub priority: i32,
-    /// Slots at a time.
+    /// The most slots at a time.
     pub max_parallel: Option<u32>,
-    /// The zone in which it wants to run; there are two.
+    /// The zone that it requires; there are two.
     pub zone: Option<u64>,
-    /// For one unit; there is one where units hang.
+    /// The timeout of one unit; always set if units hang.
     pub timeout_us: Option<u64>,
     /// Whether units that take long are tried twice.
     pub speculate: bool,
     /// Whether the program is unfit.
     pub unfit: bool,
-    /// When the run is stopped.
+    /// The number of failures that stops the run.
     pub failures_max: Option<FailureLimit>,
     /// How long the run may take.
     pub time_limit_us: Option<u64>,
-    /// How long she takes for each piece of news.
+    /// How long it takes to read each piece of news.
     pub reads_every_us: u64,
-    /// Whether she lies.
+    /// Whether it lies.
     pub lies: bool,
-    /// Her inputs.
+    /// Its inputs.
     pub units: Vec<UnitPlan>,
-    /// When she comes.
+    /// When it starts.
     pub comes_us: u64,
 }
 
-/// What is said of each failure.
+/// The size of each failure.
 pub const EVIDENCE_BYTES: u64 = 1000;
 
-/// Memory of every simulated duke at least.
+/// The least memory of a simulated duke.
 pub const DUKE_BYTES_MIN: u64 = 1 << 30;
 
 impl QueenPlan {
-    /// An ordinary job with so many units that all run equally long.
+    /// An ordinary job with `units` units that all run equally long.
     pub fn steady(project: &str, units: usize, run_us: u64) -> QueenPlan {
         let unit = UnitPlan { nature: Nature::Ordinary, run_us, input_bytes: 1, result_bytes: 1 };
         QueenPlan {
@@ -208,7 +208,7 @@ impl QueenPlan {
 }
 
 impl Weather {
-    /// Nothing but delays of a millisecond.
+    /// No faults, only delays of a millisecond.
     pub fn fair() -> Weather {
         Weather {
             dukes: 0,

@@ -1,8 +1,8 @@
-//! The simulated world: one king, dukes, peasants and queens in one thread, and a queue of what is due when.
+//! The simulated world: one king, dukes, peasants and queens in one thread, and a queue of events by time.
 //!
-//! The real scheduler, rosters and submissions run here; all that is made up is what lies between them: links that
-//! delay messages, keep their order, lose them and break; peasants that run, fail, hang and die; dukes and queens who
-//! leave, fall silent and come back; kings who fall and begin anew with nothing; processes that are halted for a while.
+//! The real scheduler, rosters and submissions run here. Everything between them is simulated: links that delay
+//! messages, keep their order, lose them and break; peasants that run, fail, hang and die; dukes and queens that leave,
+//! fall silent and come back; kings that fall and restart with nothing; processes that are halted for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,15 +31,15 @@ pub(super) enum Due {
     ToDuke(DukeId, DukeOrder),
     /// News for a queen, over this link.
     ToQueen(JobId, u64, QueenNews),
-    /// The king sees that a link is broken.
+    /// The king notices that a link is broken.
     KingMisses(Sender),
     KingFalls,
     KingTick,
     DukeTick(DukeId),
-    /// A duke comes, perhaps in the place of another.
+    /// A duke starts, perhaps in the place of another.
     DukeComes(Option<DukeId>),
     DukeDies(DukeId),
-    /// A duke that lies does so, or leaves when its time is over.
+    /// A lying duke lies, or leaves if the time of faults is over.
     DukeLies(DukeId),
     DukeFallsSilent(DukeId),
     DukeDrains(DukeId),
@@ -47,21 +47,21 @@ pub(super) enum Due {
     DukeCutOff(DukeId),
     /// A duke without a link finds the king again.
     DukeReturns(DukeId),
-    /// A duke has been without a king for as long as it goes on with what it has.
+    /// A duke without a king gives up its jobs, after its grace time.
     DukeGivesUp(DukeId, Time),
     QueenCutOff(JobId),
     QueenReturns(JobId),
     QueenComes(usize),
     QueenLeaves(JobId),
-    /// The same for a queen.
+    /// A lying queen lies, or leaves if the time of faults is over.
     QueenLies(JobId),
-    /// A queen takes the next piece of the news that wait for her.
+    /// A queen reads the next piece of its waiting news.
     QueenReads(JobId),
     QueenTick(JobId),
-    /// A process is halted for so many microseconds.
+    /// A process is halted for this many microseconds.
     Halts(Process, u64),
     GoesOn(Process),
-    /// Something happens to the peasant that this baron had under this number.
+    /// Something happens to the peasant with this number, if this baron still has it.
     Peasant(DukeId, BaronId, u64, PeasantDue),
     Compiled(DukeId, JobId),
 }
@@ -70,7 +70,7 @@ pub(super) enum Due {
 pub(super) enum Sender {
     /// A duke's link.
     Duke(DukeId),
-    /// A queen's link to a job: her first, second, …
+    /// A queen's link to a job, by number: the first, the second, …
     Queen(JobId, u64),
 }
 
@@ -78,17 +78,17 @@ pub(super) enum Sender {
 pub(super) enum KingWord {
     /// A duke's word.
     Event(scheduler::Event),
-    /// A duke names what it has.
+    /// A duke joins, and names what it holds.
     Joins(Box<Joining>),
-    /// A queen opens a job, or comes back to it.
+    /// A queen opens a job, or resumes it.
     Opens(Box<Opening>),
-    /// A unit of a queen; without a size if it does not come whole.
+    /// A unit of a queen, without a size if its input does not come whole.
     Unit { unit: UnitNo, bytes: Option<u64> },
-    /// A queen has sent so many units, and there are no more.
+    /// A queen has sent this many units, and there are no more.
     Closed(u64),
-    /// A queen has so many verdicts.
+    /// A queen has heard this many verdicts.
     Heard(u64),
-    /// A queen wants nothing any more.
+    /// A queen leaves.
     Leaves,
 }
 
@@ -97,7 +97,7 @@ pub(super) enum KingWord {
 pub(super) struct Opening {
     pub(super) key: u64,
     pub(super) spec: JobSpec,
-    /// The job that she comes back to.
+    /// The job that it resumes.
     pub(super) resumes: Option<(JobId, Resumption)>,
 }
 
@@ -105,7 +105,7 @@ pub(super) struct Opening {
 #[derive(Clone, Debug)]
 pub(super) struct Joining {
     pub(super) machine: DukeId,
-    /// Whose place it takes.
+    /// The duke whose place it takes.
     pub(super) after: Option<DukeId>,
     pub(super) cpus: u32,
     pub(super) ram_bytes: u64,
@@ -143,14 +143,14 @@ pub(super) enum QueenNews {
 pub(super) enum PeasantDue {
     Ready,
     Unfit,
-    /// It cannot load what was compiled.
+    /// It cannot load the compiled program.
     Spoiled,
-    /// Its first unit is through, and the answer is on its way.
+    /// Its first unit has ended, and the answer is in transit.
     Answers {
         attempt: AttemptId,
         begun: bool,
     },
-    /// The unit at hand is through; the next begins.
+    /// The current unit has ended; the next one begins.
     Next,
     /// There is room for its answer.
     Room,
@@ -158,7 +158,7 @@ pub(super) enum PeasantDue {
     Gone,
 }
 
-/// No kingdom has more queens and links. The numbers of jobs rise by so much, so that each tells its queen.
+/// The bound on queens and links of a kingdom. Job numbers rise by this, so that each one names its queen.
 const QUEENS_MAX: u64 = 1_000_000;
 
 /// The queen whose job has this number.
@@ -175,7 +175,7 @@ pub struct World {
     pub(super) king: King,
     /// Dukes, by machine.
     pub(super) dukes: BTreeMap<DukeId, Duke>,
-    /// Whose link it is.
+    /// The machine of each link.
     pub(super) machines: BTreeMap<DukeId, DukeId>,
     /// Machines of dukes that lie, or did.
     pub(super) liars: BTreeSet<DukeId>,
@@ -187,7 +187,7 @@ pub struct World {
     dues_made: u64,
     /// The latest arrival on each link in each direction, so that messages keep their order.
     arrivals: BTreeMap<(Sender, bool), Time>,
-    /// What arrives on a broken link later than this is lost.
+    /// When each broken link broke: later arrivals are lost.
     pub(super) cuts: BTreeMap<(Sender, bool), Time>,
     /// Processes that are halted.
     pub(super) halted: BTreeMap<Process, Halted>,
@@ -196,7 +196,7 @@ pub struct World {
     log: Option<Vec<String>>,
 }
 
-/// No simulated kingdom has this much to do; more is a loop that never ends.
+/// More events than any simulated kingdom needs. Reaching it means an endless loop.
 const EVENTS_MAX: u64 = 2_000_000;
 
 impl World {
@@ -213,7 +213,7 @@ impl World {
         world
     }
 
-    /// A world where nothing goes wrong: dukes with so many processors each, and these queens.
+    /// A world without faults: dukes with these numbers of processors, and these queens.
     pub fn fair(dukes: &[u32], plans: Vec<QueenPlan>) -> World {
         let mut world = World::empty(Dice::new(0), Weather::fair(), plans, false);
         for cpus in dukes {
@@ -222,7 +222,7 @@ impl World {
         world
     }
 
-    /// Slows down the link of this duke, who came at the beginning.
+    /// Slows down the link of a duke that was there from the start.
     pub fn slow_down(&mut self, duke: usize, slowness: Slowness) {
         let machine = self.dukes.keys().nth(duke).copied();
         let links = self.machines.iter().filter(|(_, of)| Some(**of) == machine);
@@ -262,7 +262,7 @@ impl World {
         world
     }
 
-    /// Lets happen what happens until then.
+    /// Runs all events until this time.
     pub fn run_until(&mut self, until: Time) {
         while self.due.first_key_value().is_some_and(|((at, _), _)| *at <= until) {
             self.next();
@@ -274,23 +274,23 @@ impl World {
         self.king.scheduler.slots_of_projects()
     }
 
-    /// How many units of each queen are done, in the order in which they came.
+    /// How many units of each queen are done, in the order in which the queens started.
     pub fn units_done(&self) -> Vec<usize> {
         self.queens.values().map(Queen::verdicts).collect()
     }
 
-    /// Lets everything happen, checks every invariant after each event, and at the end that every job has ended.
+    /// Runs all events, checks every invariant after each, and checks at the end that every job has ended.
     ///
     /// # Panics
     ///
-    /// When something is not as it must be.
+    /// When a check fails.
     pub fn run(&mut self) -> Tally {
         while self.next() {}
         self.check_rest();
         self.tally
     }
 
-    /// Lets the next thing happen; says whether there was any.
+    /// Runs the next event. Returns whether there was one.
     fn next(&mut self) -> bool {
         let Some(((at, _), due)) = self.due.pop_first() else { return false };
         self.now = at;
@@ -309,7 +309,7 @@ impl World {
         }
     }
 
-    /// What happened, a line for each event, if it was kept.
+    /// The log, a line for each event. Empty unless it was asked for.
     pub fn log(&self) -> &[String] {
         self.log.as_deref().unwrap_or_default()
     }
@@ -376,7 +376,7 @@ impl World {
         self.send_later(0, link, to_king, due);
     }
 
-    /// The same by somebody who takes his time.
+    /// Sends something over a link after a pause of the sender: late, but in order.
     pub(super) fn send_later(&mut self, in_us: u64, link: Sender, to_king: bool, due: Due) {
         let mut at = self.now.0 + in_us + self.dice.below(self.weather.delay_us_max);
         let mut transfer_us = 0;
@@ -395,7 +395,7 @@ impl World {
         self.at(Time(at), due);
     }
 
-    /// The size of what goes between king and duke with this message.
+    /// The size of the payload that goes between king and duke with this message.
     fn payload_bytes(&self, due: &Due) -> u64 {
         match due {
             Due::ToKing(
@@ -407,12 +407,12 @@ impl World {
         }
     }
 
-    /// Takes out everything of this kind.
+    /// Takes all events of this kind out of the queue.
     pub(super) fn take_dues(&mut self, is_of_kind: impl Fn(Time, &Due) -> bool) -> Vec<(Time, Due)> {
         self.due.extract_if(.., |(at, _), due| is_of_kind(*at, due)).map(|((at, _), due)| (at, due)).collect()
     }
 
-    /// Takes out what is next, if it is due at this very moment and of this kind.
+    /// Takes the next event out of the queue, if it is due at this very moment and of this kind.
     pub(super) fn take_due_now(&mut self, is_of_kind: impl Fn(&Due) -> bool) -> Option<Due> {
         let next = self.due.first_entry().filter(|next| next.key().0 == self.now && is_of_kind(next.get()))?;
         let due = next.remove();
@@ -420,7 +420,7 @@ impl World {
         Some(due)
     }
 
-    /// Breaks a link: what is under way may be lost, in both directions. When the king sees it is another matter.
+    /// Breaks a link: messages in transit may be lost, in both directions. The king notices it separately.
     pub(super) fn cut(&mut self, link: Sender) {
         for to_king in [true, false] {
             let in_us = self.dice.below(self.weather.delay_us_max);
@@ -428,7 +428,7 @@ impl World {
         }
     }
 
-    /// Nothing of what is under way over broken links arrives any more.
+    /// Loses all messages in transit over broken links.
     pub(super) fn lose_what_was_cut_off(&mut self) {
         for cut in self.cuts.values_mut() {
             *cut = self.now.min(*cut);
@@ -452,26 +452,27 @@ impl World {
         self.links_made
     }
 
-    /// The number that the next job has, if it is this queen's.
+    /// The number of the next job, if it is this queen's.
     pub(super) fn next_number(&self, queen: JobId) -> JobId {
         JobId((self.jobs_made + 1) * QUEENS_MAX + queen.0)
     }
 
-    /// A number of its own for a job of this queen.
+    /// A new number for a job of this queen.
     pub(super) fn number_job(&mut self, queen: JobId) -> JobId {
         let number = self.next_number(queen);
         self.jobs_made += 1;
         number
     }
 
-    /// A number that no job has had, and later ones exceed.
+    /// A number that no job has had. Later jobs have larger ones.
     pub(super) fn last_number(&mut self) -> u64 {
         self.number_job(JobId(QUEENS_MAX - 1)).0
     }
 
     // ---- The end --------------------------------------------------------------------------------------------------
 
-    /// With nothing more to happen: every job has ended, every input is settled, and every slot is free.
+    /// Checks that, with nothing left to happen, every job has ended, every input has its verdict, and every slot is
+    /// free.
     fn check_rest(&self) {
         for (job, queen) in &self.queens {
             queen.check_end(*job);

@@ -1,4 +1,4 @@
-//! None of the committed programs is older than its sources, and a fresh build answers the same.
+//! Checks that no committed program is older than its sources, and that a fresh build gives the same answers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,15 +13,15 @@ use sha2::{Digest, Sha256};
 
 use crate::run::{answers, files, skipped};
 
-const REBUILD: &str = "run scripts/build-examples, and commit what it changes";
+const REBUILD: &str = "run scripts/build-examples, and commit its changes";
 
-/// What sources and programs end in.
+/// Endings of sources and programs.
 const ENDINGS: [&str; 9] = ["rs", "toml", "lock", "wasm", "h", "c", "ts", "json", "wit"];
 
-/// Folders of what is not committed, or of languages whose programs are not.
+/// Folders that are not committed, or of languages whose programs are not committed.
 const OTHER_FOLDERS: [&str; 4] = ["target", "node_modules", "go", "python"];
 
-/// The digests that `scripts/build-examples` wrote: which list, which digest, which path.
+/// The digests that `scripts/build-examples` wrote: list, digest, path.
 fn digests() -> Vec<(String, String, String)> {
     let mut digests = Vec::new();
     for (list, text) in files(&root().join("examples/built")) {
@@ -72,7 +72,7 @@ fn the_programs_are_small() {
 }
 
 #[test]
-fn a_fresh_build_answers_the_same() {
+fn a_fresh_build_gives_the_same_answers() {
     let folder = tempfile::tempdir().unwrap();
     let mut build = Command::new(root().join("scripts/build-examples"));
     let built = build.arg("--output").arg(folder.path()).arg("rust").output().unwrap();

@@ -1,4 +1,4 @@
-//! Every program in every language: what is expected of its inputs, and a clear text for bad ones.
+//! Every program in every language: the expected answers, and clear messages for bad inputs.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -20,7 +20,7 @@ const NO_SUMS: &[(&str, &str)] = &[
     ("-170141183460469231731687303715884105729 + 1", "fit"),
 ];
 
-/// What summer refuses in addition if its integers have 64 bits.
+/// Inputs that summer also refuses if its integers have 64 bits.
 const NO_SUMS_OF_64_BITS: &[(&str, &str)] = &[
     ("9223372036854775807 + 1", "does not fit into 64 bits"),
     ("-9223372036854775808 + -1", "does not fit into 64 bits"),
@@ -58,14 +58,14 @@ const NO_HASHES: &[(&str, &str)] = &[
     ("1 65", "a difficulty of 65 is not between 0 and 64"),
 ];
 
-/// What a program is to answer: the line, or a part of the text that says why there is none.
+/// The expected answers of a program: the line, or a part of the message that says why there is none.
 struct Expected {
     inputs: BTreeMap<String, Vec<u8>>,
     answers: Answers,
 }
 
 impl Expected {
-    /// The files in `input` give those in `expected`, except for these.
+    /// Expects the files in `expected` for those in `input`, except for these.
     fn of_files(example: &str, except: &[&str]) -> Expected {
         let folder = root().join("examples").join(example);
         let mut inputs = files(&folder.join("input"));
@@ -92,7 +92,7 @@ impl Expected {
         self.answers.insert(name, answer);
     }
 
-    /// All in one run: the good must not suffer from the bad.
+    /// Runs all inputs together: bad ones must not disturb good ones.
     fn from(&self, program: &Path, args: &[&str]) {
         for (name, answer) in answers(program, &self.inputs, args) {
             let is_expected = match (&answer, &self.answers[&name]) {

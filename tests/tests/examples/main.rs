@@ -1,4 +1,4 @@
-//! The example guests: every program in every language answers what is expected, and none is older than its sources.
+//! The example guests: every program in every language gives the expected answers, and none is older than its sources.
 #![allow(
     clippy::indexing_slicing,
     clippy::panic,

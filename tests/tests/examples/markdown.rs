@@ -1,4 +1,4 @@
-//! A command that nobody here wrote: pulldown-cmark from its registry, unmodified, against the same program natively.
+//! A third-party command: pulldown-cmark from its registry, unmodified, compared with the same program built natively.
 
 use std::{
     collections::BTreeMap,
@@ -13,10 +13,10 @@ use distwasm_tests::real::root;
 
 use crate::run::{answers, skipped};
 
-/// More Markdown than this says nothing new.
+/// More documents than this would not test anything new.
 const FILES_MAX: usize = 300;
 
-/// Where `scripts/build-examples` keeps what is not committed.
+/// The folder where `scripts/build-examples` keeps programs that are not committed.
 fn cache() -> PathBuf {
     let folder = |name: &str| env::var_os(name).filter(|value: &OsString| !value.is_empty()).map(PathBuf::from);
     folder("DISTWASM_EXAMPLES_CACHE").unwrap_or_else(|| {
@@ -25,7 +25,7 @@ fn cache() -> PathBuf {
     })
 }
 
-/// Documents of this repository, and those of the crates that cargo has unpacked, by numbers.
+/// Documents of this repository and of the crates that cargo has unpacked, named by numbers.
 fn documents() -> BTreeMap<String, Vec<u8>> {
     let mut folders = vec![root(), root().join("docs"), root().join("examples")];
     let cargo = env::var_os("CARGO_HOME").map(PathBuf::from);
@@ -42,7 +42,7 @@ fn subfolders(folder: &Path) -> Vec<PathBuf> {
     entries(folder).into_iter().filter(|path| path.is_dir()).collect()
 }
 
-/// What is in a folder, in order; nothing if there is none.
+/// The entries of a folder, in order. Empty if it does not exist.
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
@@ -50,7 +50,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// What the native program makes of a document.
+/// The output of the native program for a document.
 fn natively(program: &Path, document: &[u8]) -> Vec<u8> {
     let input = tempfile::NamedTempFile::new().unwrap();
     fs::write(input.path(), document).unwrap();

@@ -1,4 +1,4 @@
-//! Runs a program over inputs, by a queen, and tells what came of each.
+//! Runs a program over inputs with a queen, and returns the answer or the failure of each.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,7 @@ use std::{
 
 use distwasm_tests::real::{Place, root};
 
-/// The answer to each input, by its name, or why there is none.
+/// For each input, by name: the answer, or why there is none.
 pub type Answers = BTreeMap<String, Result<Vec<u8>, String>>;
 
 /// The files of a folder by their names.
@@ -18,7 +18,7 @@ pub fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     fs::read_dir(folder).unwrap().map(|entry| read(entry.unwrap())).collect()
 }
 
-/// What a program answers, called with these arguments of the queen.
+/// The answers of a program, run with these arguments of the queen.
 pub fn answers(program: &Path, inputs: &BTreeMap<String, Vec<u8>>, args: &[&str]) -> Answers {
     let place = Place::default();
     for (name, input) in inputs {
@@ -37,7 +37,7 @@ pub fn answers(program: &Path, inputs: &BTreeMap<String, Vec<u8>>, args: &[&str]
     answers
 }
 
-/// The path below `examples`, if the program is there. If not, says so loudly, and how to build it.
+/// The path of a program below `examples`, if it is built. If not, prints how to build it.
 pub fn built(path: &str, language: &str) -> Option<PathBuf> {
     let program = root().join("examples").join(path);
     if !program.is_file() {
@@ -47,7 +47,7 @@ pub fn built(path: &str, language: &str) -> Option<PathBuf> {
     Some(program)
 }
 
-/// Says that a test was skipped, where it is seen although the test passes: past what the test runner holds back.
+/// Prints that a test was skipped. Bypasses the test runner's capture, so that it shows although the test passes.
 pub fn skipped(why: &str) {
     std::io::stderr().write_all(format!("\n==== SKIPPED: {why}\n").as_bytes()).unwrap();
 }

@@ -6,14 +6,14 @@ use wasmtime::component::types::ComponentFunc;
 use wasmtime::component::wasm_wave::untyped::UntypedFuncCall;
 use wasmtime::component::{Val, wasm_wave};
 
-/// The function's name does not matter to the notation of a call; it must only be there.
+/// The notation of a call needs a function name; which one does not matter.
 const BEFORE: &str = "f(";
 
-/// The arguments in a text: WAVE values with commas between them.
+/// Parses arguments: WAVE values with commas between them.
 pub fn parse(input: &[u8], signature: &ComponentFunc) -> Result<Vec<Val>, String> {
     let text = std::str::from_utf8(input)
         .map_err(|error| format!("the input is not text: invalid UTF-8 at byte {}", error.valid_up_to() + 1))?;
-    // The end of the line before the closing bracket, for a text that ends with a comment.
+    // The newline before the closing bracket ends a comment at the end of the text.
     let call = format!("{BEFORE}{text}\n)");
     let parsed = UntypedFuncCall::parse(&call).and_then(|parsed| {
         let types: Vec<_> = signature.params().map(|(_, value)| value).collect();
@@ -22,7 +22,7 @@ pub fn parse(input: &[u8], signature: &ComponentFunc) -> Result<Vec<Val>, String
     parsed.map_err(|error| {
         let span = error.span();
         let why = error.to_string();
-        // Its own place counts what is before the text.
+        // The parser's own position counts the prefix, so it is replaced.
         let why = why.strip_suffix(&format!(" at {span:?}")).unwrap_or(&why);
         let byte = span.start.saturating_sub(BEFORE.len()).min(text.len()) + 1;
         let wanted = Params(signature);
@@ -30,7 +30,7 @@ pub fn parse(input: &[u8], signature: &ComponentFunc) -> Result<Vec<Val>, String
     })
 }
 
-/// What a function takes, as WIT writes it.
+/// A function's parameters, in the notation of WIT.
 struct Params<'a>(&'a ComponentFunc);
 
 impl fmt::Display for Params<'_> {

@@ -1,4 +1,4 @@
-// What a guest program of distwasm written in AssemblyScript imports: reads the input, writes the answer, and fails.
+// The library for guest programs of distwasm in AssemblyScript: reads the input, writes the answer, and fails.
 
 @external("wasi_snapshot_preview1", "fd_read")
 declare function fd_read(fd: i32, buffers: usize, count: i32, size: usize): i32;
@@ -35,7 +35,7 @@ export function fail(reason: string): void {
   proc_exit(1);
 }
 
-// What the language calls when it cannot go on: an index out of bounds, say, or `throw`.
+// The language calls this when it cannot go on: after an index out of bounds, say, or a `throw`.
 export function abort(message: string | null, file: string | null, line: u32, column: u32): void {
   const what = message ? message : "aborted";
   const where = file ? file : "unknown file";

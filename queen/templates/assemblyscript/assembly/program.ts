@@ -1,12 +1,12 @@
 // Counts the words of an input.
 import { answerUnit, fail } from "./distwasm";
 
-// What is called for each input: one instance lives on, and globals keep what they hold.
+// Called for each input: one instance answers all of them, and globals keep their values.
 export function ProcessStdio(size: i32): void {
   answerUnit(size, answer);
 }
 
-// Answers one input. What fail() is told is what the report says of it.
+// Answers one input. The report shows the reason that fail() is given.
 function answer(input: Uint8Array): Uint8Array {
   let words = 0;
   let withinWord = false;

@@ -2,7 +2,7 @@
 
 distwasm_guest::process_stdio!(answer);
 
-/// Answers one input. An error is what the report says of it.
+/// Answers one input. The report shows its error.
 fn answer(input: &[u8]) -> Result<Vec<u8>, String> {
     let words = input.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).count();
     if words == 0 {
