@@ -190,7 +190,9 @@ impl Chaos {
 
     fn make_trouble(&mut self) {
         let at = self.random.usize(..self.farms.len());
-        let peasants = peasants_of(self.farms[at].duke.id());
+        // A compiler that is killed counts as broken by its program, and ends the job.
+        let peasants: Vec<u32> =
+            peasants_of(self.farms[at].duke.id()).into_iter().filter(|id| !compiles(*id)).collect();
         let peasant = self.random.choice(peasants);
         let farm = &mut self.farms[at];
         let trouble = match self.random.u8(..14) {
@@ -269,6 +271,12 @@ impl Farm {
             signal(process, Signal::CONT);
         }
     }
+}
+
+/// Whether a process is a peasant that compiles a program.
+fn compiles(process: u32) -> bool {
+    fs::read(format!("/proc/{process}/cmdline"))
+        .is_ok_and(|line| line.split(|byte| *byte == 0).nth(1) == Some(b"compile"))
 }
 
 fn signal(process: u32, signal: Signal) {
