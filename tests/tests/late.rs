@@ -3,7 +3,7 @@
 
 use std::{fs, process::Stdio};
 
-use distwasm_tests::real::{Finished, Place, fail_late, guest};
+use distwasm_tests::real::{Finished, Place, fail_late, guest, king_address};
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
@@ -118,11 +118,7 @@ fn a_stderr_without_a_reader_blocks_nothing() {
         let port_file = place.path().join("port");
         let flags = ["--port", "0", "--http", "none", "--port-file", port_file.to_str().unwrap()];
         let (mut king, _king_said) = deaf("king", &flags);
-        let address = distwasm_tests::real::until(
-            "the king's port file",
-            || fs::read_to_string(&port_file).ok().map(|text| text.trim().to_owned()),
-            || port_file.display().to_string(),
-        );
+        let address = king_address(&port_file, || port_file.display().to_string());
         let (mut duke, _duke_said) = deaf("duke", &["--king-address", &address, "--num-cpus", "2"]);
         let folders = ["--input", place.input().to_str().unwrap(), "--output", place.output().to_str().unwrap()]
             .map(str::to_owned);

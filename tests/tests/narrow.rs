@@ -7,7 +7,7 @@
 
 use std::{fs, net::TcpStream, os::unix::process::CommandExt, path::Path, process::Command};
 
-use distwasm_tests::real::{Finished, Place, Process, behind_shell, guest, stranger, until};
+use distwasm_tests::real::{Finished, Place, Process, behind_shell, guest, king_address, stranger, until};
 
 #[test]
 fn a_low_soft_limit_of_descriptors_is_raised() {
@@ -105,8 +105,7 @@ fn a_king_without_descriptors_waits_and_goes_on() {
     let mut king = place.command("king");
     king.args(["--port", "0", "--http", "none", "--port-file"]).arg(&port_file);
     let king = Process::start(&mut behind_shell("ulimit -n 30", &king), "king", place.path());
-    let read = || fs::read_to_string(&port_file).ok().map(|text| text.trim().to_owned());
-    let address = until("the king's port file", read, || king.log());
+    let address = king_address(&port_file, || king.log());
     let connections: Vec<TcpStream> = (0..60).map(|_| TcpStream::connect(&address).unwrap()).collect();
     king.expect_log("no connection can be accepted");
     let before = ticks(&king);

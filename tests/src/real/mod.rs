@@ -57,6 +57,12 @@ pub fn within_seconds<T>(seconds: u64, mut condition: impl FnMut() -> Option<T>)
     }
 }
 
+/// Waits until a king has written where it listens; `state` tells how things are if it does not.
+pub fn king_address(port_file: &Path, state: impl FnOnce() -> String) -> String {
+    let read = || fs::read_to_string(port_file).ok().map(|text| text.trim().to_owned());
+    until("the king's port file", read, state)
+}
+
 /// The repository.
 pub fn root() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
@@ -216,11 +222,7 @@ impl Place {
         let mut command = self.command("king");
         command.args(["--port", "0", "--http", "127.0.0.1:0", "--port-file"]).arg(&port_file).args(args);
         let process = self.start(&mut behind_shell(shell, &command), "king");
-        let address = until(
-            "the king's port file",
-            || fs::read_to_string(&port_file).ok().map(|text| text.trim().to_owned()),
-            || process.log(),
-        );
+        let address = king_address(&port_file, || process.log());
         let http = until("the king's address for HTTP", || process.logged_value("http="), || process.log());
         King { process, address, http }
     }
