@@ -12,14 +12,13 @@ use std::{
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use distwasm_process::clock::Clock;
 use distwasm_proto::{
     PROTOCOL, VERSION,
-    link::KingAddress,
-    payload::Payload,
-    time::{Clock, Time},
-    transfer::Outbox,
+    time::Time,
     wire::{self, DukeOrder, DukeWord, duke_order::Order, duke_word::Word},
 };
+use distwasm_transport::{link::KingAddress, payload::Payload, transfer::Outbox};
 use tokio::{
     sync::mpsc,
     task::JoinSet,

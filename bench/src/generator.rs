@@ -4,16 +4,13 @@ use std::{fmt::Write as _, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::{Bytes, BytesMut};
+use distwasm_process::clock::Clock;
 use distwasm_proto::{
     PROTOCOL, VERSION,
     digest::Digest,
-    link::KingAddress,
-    payload::Payload,
-    stream::Incoming,
-    time::Clock,
-    transfer::Outbox,
     wire::{self, QueenNews, QueenWord, queen_news::News, queen_word::Word},
 };
+use distwasm_transport::{link::KingAddress, payload::Payload, stream::Incoming, transfer::Outbox};
 
 use crate::inputs;
 

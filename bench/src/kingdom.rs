@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use distwasm_proto::time::Clock;
+use distwasm_process::clock::Clock;
 
 use crate::{
     place::{Place, program, tail},

@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use distwasm_proto::time::Clock;
+use distwasm_process::clock::Clock;
 
 /// The first interval between two looks at memory, short for processes that end soon. It doubles each time.
 const LOOK_FIRST: Duration = Duration::from_millis(1);

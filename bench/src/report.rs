@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Result;
-use distwasm_proto::time::time_of_day;
+use distwasm_process::clock::time_of_day;
 
 use crate::{chart, figures::digits, options::Run, place::root};
 

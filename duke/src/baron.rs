@@ -10,9 +10,9 @@ use distwasm_proto::{
         CHUNK_BYTES, FAILURE_FRAME_BYTES_MAX, HELD_BYTES, PEASANT_STDERR_BYTES_MAX, PIPE_UNITS_MAX, READ_BYTES,
         RESULT_UNASKED_BYTES_MAX,
     },
-    payload::{Payload, Shelf},
     pipe::{HEADER_BYTES, Header},
 };
+use distwasm_transport::payload::{Payload, Shelf};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     process::{Child, ChildStderr, ChildStdin, ChildStdout},
@@ -152,7 +152,7 @@ impl Baron {
     async fn live(&self, work: Work, spawner: &Spawner, inputs: mpsc::Receiver<Input>) -> String {
         let mut child = match spawner.spawn(work.command_line(self.job)).await {
             Ok(child) => child,
-            Err(error) => return distwasm_proto::link::chain(&error),
+            Err(error) => return distwasm_proto::error_text::chain(&error),
         };
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {

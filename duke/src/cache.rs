@@ -14,9 +14,9 @@ use std::{
     time::SystemTime,
 };
 
+use distwasm_process::files;
 use distwasm_proto::{
     digest::Digest,
-    files,
     limits::{CACHE_BYTES_MAX, COMPILE_WITHIN},
 };
 use thiserror::Error;

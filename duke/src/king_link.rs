@@ -6,20 +6,21 @@ use std::{
     time::Duration,
 };
 
+use distwasm_process::{clock::Clock, repeats::Repeats};
 use distwasm_proto::{
     PROTOCOL, VERSION,
-    backoff::Backoff,
     digest::Digest,
     guest::{GuestError, GuestSettings},
     ids::{AttemptId, JobId, UnitNo},
     limits::{HELLO_WITHIN, PROGRAM_BYTES_MAX, RETURN_BACKOFF_MAX, SHARES_BYTES_MAX, UNIT_BYTES_MAX},
+    wire::{self, DukeOrder, DukeWord, duke_order::Order, duke_word::Word},
+};
+use distwasm_transport::{
+    backoff::Backoff,
     link::{King, KingAddress, why_unreached},
     payload::{Payload, Shelf},
-    repeats::Repeats,
     stream::{Incoming, StreamError},
-    time::Clock,
     transfer::{Arrived, Assembler, Outbox, OutboxStream, TransferError},
-    wire::{self, DukeOrder, DukeWord, duke_order::Order, duke_word::Word},
 };
 use thiserror::Error;
 use tokio::{

@@ -20,7 +20,8 @@ mod work;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use distwasm_proto::{link::KingAddress, stop::Stop, time::Clock};
+use distwasm_process::{clock::Clock, shutdown::Stop};
+use distwasm_transport::link::KingAddress;
 use thiserror::Error;
 use tracing::{info, warn};
 

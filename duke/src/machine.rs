@@ -2,12 +2,10 @@
 
 use std::{fs, num::NonZero};
 
-use distwasm_proto::{
-    allowance,
-    limits::{
-        DUKE_CPUS_MAX, DUKE_DESCRIPTORS, DUKE_RAM_BYTES_MAX, DUKE_THREADS, NAME_BYTES_MAX, PEASANT_DESCRIPTORS,
-        PEASANT_THREADS, UNKNOWN_MEMORY_SLOT_BYTES,
-    },
+use distwasm_process::allowance;
+use distwasm_proto::limits::{
+    DUKE_CPUS_MAX, DUKE_DESCRIPTORS, DUKE_RAM_BYTES_MAX, DUKE_THREADS, NAME_BYTES_MAX, PEASANT_DESCRIPTORS,
+    PEASANT_THREADS, UNKNOWN_MEMORY_SLOT_BYTES,
 };
 use tracing::warn;
 

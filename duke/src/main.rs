@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use distwasm_duke::{BLOCKING_THREADS, options::Options};
-use distwasm_proto::{flags, process, stop::Stop};
+use distwasm_process::{flags, shutdown::Stop, start};
 
 fn main() -> ExitCode {
     let options = flags::parse::<Options>();
-    process::serve(options.log_format, BLOCKING_THREADS, || run(options))
+    start::serve(options.log_format, BLOCKING_THREADS, || run(options))
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {

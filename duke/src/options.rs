@@ -3,13 +3,9 @@
 use std::{collections::BTreeMap, env, path::PathBuf, time::Duration};
 
 use clap::Parser;
-use distwasm_proto::{
-    address::Address,
-    flags,
-    limits::{DUKE_CPUS_MAX, GRACE, NAME_BYTES_MAX},
-    link::KingAddress,
-    logging::LogFormat,
-};
+use distwasm_process::{flags, logging::LogFormat};
+use distwasm_proto::limits::{DUKE_CPUS_MAX, GRACE, NAME_BYTES_MAX};
+use distwasm_transport::{address::Address, link::KingAddress};
 
 use tracing::info;
 

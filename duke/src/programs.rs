@@ -9,8 +9,8 @@ use std::{
 use distwasm_proto::{
     failure::{Failure, FailureKind},
     limits::{COMPILE_WITHIN, PEASANT_STDERR_BYTES_MAX},
-    payload::Payload,
 };
+use distwasm_transport::payload::Payload;
 use thiserror::Error;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -95,7 +95,7 @@ pub struct SpawnErrorText(String);
 
 impl From<SpawnError> for FingerprintError {
     fn from(error: SpawnError) -> FingerprintError {
-        FingerprintError::Spawn(SpawnErrorText(distwasm_proto::link::chain(&error)))
+        FingerprintError::Spawn(SpawnErrorText(distwasm_proto::error_text::chain(&error)))
     }
 }
 
@@ -113,7 +113,7 @@ fn compile_command(recipe: &Recipe, output: &Path) -> Vec<OsString> {
 async fn run_compiler(args: Vec<OsString>, program: Payload, spawner: Spawner) -> Result<(), CompileError> {
     let trouble = CompileError::Trouble;
     let unfit = |message: String| CompileError::Unfit(Failure::new(FailureKind::Program, message));
-    let mut child = spawner.spawn(args).await.map_err(|error| trouble(distwasm_proto::link::chain(&error)))?;
+    let mut child = spawner.spawn(args).await.map_err(|error| trouble(distwasm_proto::error_text::chain(&error)))?;
     let (Some(mut stdin), Some(stderr)) = (child.stdin.take(), child.stderr.take()) else {
         return Err(trouble("the compiler has no pipes".to_owned()));
     };

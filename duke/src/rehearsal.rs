@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use distwasm_proto::{
     digest::Digest,
+    error_text::chain,
     failure::Failure,
     guest::GuestSettings,
     ids::{BaronId, JobId},
     limits::START_WITHIN,
-    link::chain,
-    payload::Payload,
 };
+use distwasm_transport::payload::Payload;
 use thiserror::Error;
 use tokio::{sync::mpsc, time::timeout};
 

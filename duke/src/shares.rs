@@ -14,7 +14,9 @@ use std::{
     sync::Arc,
 };
 
-use distwasm_proto::{digest::Digest, files, limits::SHARE_ENTRIES_MAX, payload::Payload};
+use distwasm_process::files;
+use distwasm_proto::{digest::Digest, limits::SHARE_ENTRIES_MAX};
+use distwasm_transport::payload::Payload;
 use tar::{Archive, EntryType};
 use thiserror::Error;
 use tracing::info;

@@ -4,13 +4,12 @@ use std::{ffi::OsString, path::PathBuf, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use distwasm_proto::{
-    chunks::Chunks,
     guest::GuestSettings,
     ids::{JobId, UnitNo},
     limits::GATHERED_BYTES_MAX,
-    payload::Payload,
     pipe::{Description, Header},
 };
+use distwasm_transport::{chunks::Chunks, payload::Payload};
 
 use crate::shares::SharedFolder;
 

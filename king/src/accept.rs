@@ -10,11 +10,8 @@ use std::{
     time::Duration,
 };
 
-use distwasm_proto::{
-    limits::{ACCEPT_PAUSE_FIRST, ACCEPT_PAUSE_MAX},
-    repeats::Repeats,
-    time::Clock,
-};
+use distwasm_process::{clock::Clock, repeats::Repeats};
+use distwasm_proto::limits::{ACCEPT_PAUSE_FIRST, ACCEPT_PAUSE_MAX};
 use tokio::{
     net::{TcpListener, TcpStream},
     time::{Sleep, sleep},

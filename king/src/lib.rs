@@ -13,16 +13,18 @@ mod service;
 
 use std::time::{Duration, SystemTime};
 
+use distwasm_process::{
+    clock::{Clock, time_of_day},
+    shutdown::Stop,
+};
 use distwasm_proto::{
     limits::{
         CONNECTION_WINDOW_BYTES, FRAME_BYTES, GRACE, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, REACTOR_QUEUE,
         SHUTDOWN_WITHIN, STREAM_WINDOW_BYTES,
     },
-    link::Visitor,
-    stop::Stop,
-    time::{Clock, time_of_day},
-    wire::{DESCRIPTORS, king_server::KingServer},
+    wire::DESCRIPTORS,
 };
+use distwasm_transport::{link::Visitor, service::king_server::KingServer};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},

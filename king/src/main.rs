@@ -8,13 +8,13 @@ use distwasm_king::{
     accept::Connections,
     options::{Http, Options, PortFile},
 };
-use distwasm_proto::{flags, process, stop::Stop};
+use distwasm_process::{flags, shutdown::Stop, start};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 fn main() -> ExitCode {
     let options = flags::parse::<Options>();
-    process::serve(options.log_format, 0, || run(options))
+    start::serve(options.log_format, 0, || run(options))
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {

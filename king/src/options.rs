@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::Parser;
-use distwasm_proto::{files, flags, logging::LogFormat};
+use distwasm_process::{files, flags, logging::LogFormat};
 
 /// Coordinates a distwasm kingdom: takes jobs from queens and spreads their units over dukes.
 ///

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use distwasm_proto::{digest::Digest, ids::UnitNo, payload::Payload};
+use distwasm_proto::{digest::Digest, ids::UnitNo};
+use distwasm_transport::payload::Payload;
 use rustc_hash::FxHashMap;
 
 /// A unit's name and content.

@@ -4,13 +4,15 @@
 use std::time::Duration;
 
 use distwasm_king::Reign;
+use distwasm_process::shutdown::Stop;
 use distwasm_proto::{
     PROTOCOL,
     digest::Digest,
-    link::{King, connect},
-    stop::Stop,
-    transfer::Outbox,
     wire::{self, queen_news::News, queen_word::Word},
+};
+use distwasm_transport::{
+    link::{King, connect},
+    transfer::Outbox,
 };
 use tokio::{net::TcpListener, time::timeout};
 use tonic::transport::{Channel, server::TcpIncoming};

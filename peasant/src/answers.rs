@@ -6,9 +6,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use distwasm_proto::failure::{Failure, FailureKind};
-use distwasm_proto::limits::{ANSWERS_BYTES, ANSWERS_HELD, ANSWERS_WATCHED};
-use distwasm_proto::pipe::{self, Header, READY};
+use distwasm_proto::{
+    failure::{Failure, FailureKind},
+    limits::{ANSWERS_BYTES, ANSWERS_HELD, ANSWERS_WATCHED},
+    pipe::{self, Header, READY},
+};
 
 /// A stream of frames.
 #[derive(Debug)]
@@ -158,7 +160,7 @@ fn now() -> Instant {
 }
 
 /// The process's stdout, without the line buffer of the standard library. Dropping it does not close it, so that
-/// [`files::close_stdout`](distwasm_proto::files::close_stdout) sees late errors first.
+/// [`files::close_stdout`](distwasm_process::files::close_stdout) sees late errors first.
 #[cfg(unix)]
 pub fn stdout() -> io::Result<impl Write> {
     use std::os::fd::AsFd;

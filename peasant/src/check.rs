@@ -10,11 +10,13 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use distwasm_proto::exit::Exit;
-use distwasm_proto::failure::Failure;
-use distwasm_proto::ids::UnitNo;
-use distwasm_proto::limits::{ANSWER_SHOWN_BYTES, UNIT_BYTES_MAX};
-use distwasm_proto::pipe::{Description, HEADER_BYTES};
+use distwasm_proto::{
+    exit::Exit,
+    failure::Failure,
+    ids::UnitNo,
+    limits::{ANSWER_SHOWN_BYTES, UNIT_BYTES_MAX},
+    pipe::{Description, HEADER_BYTES},
+};
 use wasmtime::ExternType;
 
 use crate::abi::{self, Unit};

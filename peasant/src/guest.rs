@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use distwasm_proto::limits::{GUEST_TABLE_ELEMENTS_MAX, HOSTCALL_BYTES_MIN};
-use distwasm_proto::pipe::Description;
+use distwasm_proto::{
+    limits::{GUEST_TABLE_ELEMENTS_MAX, HOSTCALL_BYTES_MIN},
+    pipe::Description,
+};
 use wasmtime::{Engine, ResourceLimiter, Result, Store};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{WasiCtxBuilder, WasiCtxView, WasiView};

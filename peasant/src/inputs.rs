@@ -3,8 +3,10 @@
 use std::io::{self, Read};
 
 use bytes::{Buf, Bytes, BytesMut};
-use distwasm_proto::limits::PEASANT_READ_BYTES;
-use distwasm_proto::pipe::{HEADER_BYTES, Header};
+use distwasm_proto::{
+    limits::PEASANT_READ_BYTES,
+    pipe::{HEADER_BYTES, Header},
+};
 
 /// Why no further frame can be read.
 #[derive(Debug, thiserror::Error)]

@@ -26,9 +26,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use distwasm_proto::exit::Exit;
-use distwasm_proto::files;
-use distwasm_proto::limits::PROGRAM_BYTES_MAX;
+use distwasm_process::files;
+use distwasm_proto::{exit::Exit, limits::PROGRAM_BYTES_MAX};
 
 use crate::guest::Grants;
 use crate::options::{Command, Options, Serve};

@@ -7,8 +7,7 @@ mod module;
 
 use std::path::Path;
 
-use distwasm_proto::foreign;
-use distwasm_proto::limits::MISSING_IMPORTS_NAMED;
+use distwasm_proto::{file_type, limits::MISSING_IMPORTS_NAMED};
 use wasmtime::component::Component;
 use wasmtime::{CodeBuilder, CodeHint, Engine, Module, Precompiled};
 
@@ -145,7 +144,7 @@ impl Program {
 impl Code {
     fn compile(engine: &Engine, bytes: &[u8]) -> Result<Code, Unfit> {
         let is_binary = bytes.starts_with(b"\0asm");
-        if let Some(why) = foreign::why_no_program(bytes) {
+        if let Some(why) = file_type::why_no_program(bytes) {
             return Err(Unfit(why));
         }
         let mut builder = CodeBuilder::new(engine);

@@ -1,7 +1,9 @@
 //! Turns the end of a guest into the verdict for its queen.
 
-use distwasm_proto::failure::{Failure, FailureKind};
-use distwasm_proto::limits::GUEST_STACK_BYTES;
+use distwasm_proto::{
+    failure::{Failure, FailureKind},
+    limits::GUEST_STACK_BYTES,
+};
 use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 

@@ -5,9 +5,11 @@ use std::path::Path;
 use std::thread;
 
 use bytes::Bytes;
-use distwasm_proto::failure::{Failure, FailureKind};
-use distwasm_proto::limits::{PROGRAM_BYTES_MAX, UNIT_BYTES_MAX, UNIT_DESCRIPTION_BYTES_MAX};
-use distwasm_proto::pipe::Description;
+use distwasm_proto::{
+    failure::{Failure, FailureKind},
+    limits::{PROGRAM_BYTES_MAX, UNIT_BYTES_MAX, UNIT_DESCRIPTION_BYTES_MAX},
+    pipe::Description,
+};
 
 use crate::abi::{self, Abi, Unit};
 use crate::answers::{Answers, Held};

@@ -2,8 +2,7 @@
 
 mod talk;
 
-use distwasm_proto::failure::FailureKind;
-use distwasm_proto::limits::STDERR_BYTES_MAX;
+use distwasm_proto::{failure::FailureKind, limits::STDERR_BYTES_MAX};
 use talk::{Peasant, guest};
 
 #[test]

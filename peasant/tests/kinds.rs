@@ -5,9 +5,11 @@ mod talk;
 
 use std::fs;
 
-use distwasm_proto::failure::FailureKind;
-use distwasm_proto::ids::UnitNo;
-use distwasm_proto::pipe::{Description, HEADER_BYTES};
+use distwasm_proto::{
+    failure::FailureKind,
+    ids::UnitNo,
+    pipe::{Description, HEADER_BYTES},
+};
 use talk::{PEASANT, Peasant, guest};
 
 fn description(unit: u64, attempt: u32, name: &str) -> Vec<u8> {

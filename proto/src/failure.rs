@@ -124,7 +124,6 @@ impl Failure {
     }
 }
 
-#[cfg(feature = "grpc")]
 impl From<crate::wire::Failure> for Failure {
     fn from(wire: crate::wire::Failure) -> Failure {
         let kind = u8::try_from(wire.kind).map_or(FailureKind::Other, FailureKind::from_code);
@@ -132,7 +131,6 @@ impl From<crate::wire::Failure> for Failure {
     }
 }
 
-#[cfg(feature = "grpc")]
 impl From<Failure> for crate::wire::Failure {
     fn from(failure: Failure) -> crate::wire::Failure {
         let (kind, stderr) = (failure.kind.code().into(), failure.stderr.into());

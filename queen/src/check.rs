@@ -11,12 +11,12 @@ use std::{
 
 use clap::Args;
 use distwasm_duke::options::find_peasant;
+use distwasm_process::flags;
 use distwasm_proto::{
     exit::Exit,
-    flags,
     limits::{CHECK_WITHIN, COMPILE_WITHIN, UNIT_BYTES_MAX},
-    payload::Payload,
 };
+use distwasm_transport::payload::Payload;
 use thiserror::Error;
 use tokio::{
     io::AsyncWriteExt,

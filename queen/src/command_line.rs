@@ -4,10 +4,8 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Subcommand, error::ErrorKind, parser::ValueSource};
 
-use distwasm_proto::{
-    flags,
-    limits::{READERS, WRITERS},
-};
+use distwasm_process::flags;
+use distwasm_proto::limits::{READERS, WRITERS};
 
 use crate::{
     check::CheckOptions,

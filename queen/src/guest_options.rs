@@ -14,8 +14,8 @@ use clap::{
 use distwasm_proto::{
     digest::Digest,
     guest::{GuestError, GuestSettings},
-    payload::Payload,
 };
+use distwasm_transport::payload::Payload;
 use thiserror::Error;
 
 use crate::shares::{self, Packed, ShareError};

@@ -7,7 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use distwasm_proto::{files, limits::JOB_NOTE_BYTES_MAX};
+use distwasm_process::files;
+use distwasm_proto::limits::JOB_NOTE_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 

@@ -3,13 +3,13 @@
 use std::fmt::{self, Display};
 
 use clap::Args;
+use distwasm_process::flags;
 use distwasm_proto::{
-    address::Address,
-    flags,
+    error_text::chain,
     limits::{KING_PATIENCE, MESSAGE_BYTES_MAX},
-    link::{chain, connect},
-    wire::{JobInfo, JobList, ListJobsRequest, king_client::KingClient},
+    wire::{JobInfo, JobList, ListJobsRequest},
 };
+use distwasm_transport::{address::Address, link::connect, service::king_client::KingClient};
 use thiserror::Error;
 use tokio::time::timeout;
 

@@ -12,17 +12,19 @@ use std::{
 
 use distwasm_proto::{
     PROTOCOL, VERSION,
-    backoff::Backoff,
     digest::Digest,
     failure::Failure,
     guest::GuestSettings,
     ids::UnitNo,
     limits::{HELLO_WITHIN, MESSAGES_WAITING, RETURN_BACKOFF_MAX, UNIT_BYTES_MAX, UNWRITTEN_BYTES},
+    wire::{self, FromQueen, QueenNews, queen_news::News, queen_word::Word},
+};
+use distwasm_transport::{
+    backoff::Backoff,
     link::{King, KingAddress, why_unreached},
     payload::Payload,
     stream::{self, StreamError},
     transfer::{Arrived, Assembler, Outbox, TransferError},
-    wire::{self, FromQueen, QueenNews, queen_news::News, queen_word::Word},
 };
 use thiserror::Error;
 use tokio::{

@@ -30,11 +30,9 @@ pub mod submission;
 pub mod templates;
 pub mod wishes;
 
-use distwasm_proto::{
-    exit::Exit,
-    link::{KingAddress, chain},
-    time::Clock,
-};
+use distwasm_process::clock::Clock;
+use distwasm_proto::{error_text::chain, exit::Exit};
+use distwasm_transport::link::KingAddress;
 use tokio_util::sync::CancellationToken;
 
 use local::Kingdom;

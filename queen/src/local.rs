@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use distwasm_duke::{RehearsalError, Settings, options::Offer};
 use distwasm_king::Reign;
+use distwasm_process::shutdown::Stop;
 use distwasm_proto::{
+    error_text::chain,
     failure::Failure,
     limits::{MODULE_MEMORY_BYTES_MAX, SHUTDOWN_WITHIN},
-    link::{KingAddress, chain, local_door},
-    stop::Stop,
 };
+use distwasm_transport::link::{KingAddress, local_door};
 use tokio::time::timeout;
 
 use crate::{

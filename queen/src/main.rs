@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use distwasm_proto::{exit::Exit, files, link::chain, logging, process, stderr, stop::Signals};
+use distwasm_process::{files, logging, shutdown::Signals, start, stderr};
+use distwasm_proto::{error_text::chain, exit::Exit};
 use distwasm_queen::{
     check::check,
     command_line::CommandLine,
@@ -15,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
-    process::begin();
+    start::begin();
     let exit = run_program();
     stderr::flush();
     exit
@@ -32,7 +33,7 @@ fn run_program() -> ExitCode {
         };
         logging::start(options.log_format, level);
     }
-    let runtime = match process::start_runtime(command_line.blocking_threads()) {
+    let runtime = match start::runtime(command_line.blocking_threads()) {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };

@@ -8,7 +8,8 @@ use std::{
 };
 
 use clap::Args;
-use distwasm_proto::{files, limits::PROJECT_NAME_BYTES_MAX};
+use distwasm_process::files;
+use distwasm_proto::limits::PROJECT_NAME_BYTES_MAX;
 use rustix::fs::CWD;
 use thiserror::Error;
 

@@ -8,15 +8,13 @@ use std::{
 };
 
 use clap::{Parser, builder::BoolishValueParser};
+use distwasm_process::{flags, logging::LogFormat};
 use distwasm_proto::{
-    address::Address,
-    flags,
-    foreign::why_no_program,
+    file_type::why_no_program,
     limits::{DUKE_CPUS_MAX, NAME_BYTES_MAX, PROGRAM_BYTES_MAX},
-    logging::LogFormat,
-    payload::Payload,
     time::Time,
 };
+use distwasm_transport::{address::Address, payload::Payload};
 use thiserror::Error;
 
 use crate::{

@@ -10,7 +10,9 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use distwasm_proto::{files, ids::UnitNo, limits::ENTRIES_SEARCHED_MAX, payload::Payload};
+use distwasm_process::files;
+use distwasm_proto::{ids::UnitNo, limits::ENTRIES_SEARCHED_MAX};
+use distwasm_transport::payload::Payload;
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 

@@ -15,8 +15,8 @@ use distwasm_proto::{
     digest::Digest,
     guest::{GuestError, Share, check_places, tidy_guest_path},
     limits::{SHARE_ENTRIES_MAX, SHARE_PATH_BYTES_MAX, SHARES_BYTES_MAX, SHARES_MAX},
-    payload::Payload,
 };
+use distwasm_transport::payload::Payload;
 use tar::{Builder, EntryType, Header};
 use thiserror::Error;
 
@@ -325,7 +325,7 @@ mod tests {
 
     fn refused(folder: &Path) -> String {
         let error = pack_one(folder).unwrap_err();
-        distwasm_proto::link::chain(&error).replace(&folder.display().to_string(), "DIR")
+        distwasm_proto::error_text::chain(&error).replace(&folder.display().to_string(), "DIR")
     }
 
     #[test]

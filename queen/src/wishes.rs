@@ -1,8 +1,8 @@
 //! How the job is scheduled among others: the flags, and their fields in the word that opens the job.
 
 use clap::{Args, builder::BoolishValueParser};
+use distwasm_process::flags;
 use distwasm_proto::{
-    flags,
     limits::{NAME_BYTES_MAX, PRIORITY_MAX, WEIGHT_MAX},
     wire,
 };

@@ -12,13 +12,15 @@ use distwasm_king::scheduler::{self, JobSpec, Outcome, Resumption, Scheduler};
 use distwasm_proto::{
     ids::{AttemptId, BaronId, DukeId, JobId, UnitNo},
     limits::JOBS_MAX,
-    payload::Payload,
     pipe::{self, Description, Header},
     time::Time,
-    transfer::{Assembler, Outbox},
     wire::{self, FromQueen, QueenWord, queen_word::Word},
 };
 use distwasm_queen::submission::{self, Submission};
+use distwasm_transport::{
+    payload::Payload,
+    transfer::{Assembler, Outbox},
+};
 use prost::Message;
 use tokio_stream::Stream;
 

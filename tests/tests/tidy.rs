@@ -17,7 +17,7 @@ const UNFINISHED: [&str; 4] = ["TODO", "FIXME", "XXX", "HACK"];
 fn sources() -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders: Vec<PathBuf> =
-        ["proto", "king", "duke", "peasant", "queen", "guest", "tests", "bench", "examples"]
+        ["proto", "transport", "process", "king", "duke", "peasant", "queen", "guest", "tests", "bench", "examples"]
             .map(|name| root().join(name))
             .into();
     while let Some(folder) = folders.pop() {

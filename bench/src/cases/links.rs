@@ -4,7 +4,7 @@ use std::{process::Command, thread::park_timeout, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use distwasm_proto::time::Clock;
+use distwasm_process::clock::Clock;
 
 use crate::{
     generator::{self, Job, Outcome},

@@ -9,9 +9,9 @@ use distwasm_proto::{
     failure::Failure,
     ids::{AttemptId, JobId},
     limits::{HELD_ATTEMPTS_NAMED, RESULT_UNASKED_BYTES_MAX},
-    payload::Payload,
     wire::{self, duke_word::Word},
 };
+use distwasm_transport::payload::Payload;
 use tracing::{info, warn};
 
 use super::Reactor;

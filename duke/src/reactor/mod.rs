@@ -6,14 +6,13 @@ mod provide;
 
 use std::{sync::Arc, time::Duration};
 
+use distwasm_process::{clock::Clock, repeats::Repeats, shutdown::Stop};
 use distwasm_proto::{
     failure::{Failure, FailureKind},
     guest::GuestSettings,
     ids::{AttemptId, BaronId, JobId},
     limits::{BROKEN_SLOTS_REST, GOODBYE_WITHIN, REACTOR_BATCH, REACTOR_QUEUE, START_WITHIN, STARTS_GIVEN_UP_MAX},
-    repeats::Repeats,
-    stop::Stop,
-    time::{Clock, Time},
+    time::Time,
     wire::{self, duke_word::Word},
 };
 use rustc_hash::{FxHashMap, FxHashSet};

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
+use distwasm_process::memory;
 use distwasm_proto::{
     digest::Digest,
+    error_text::chain,
     guest::GuestSettings,
     ids::{BaronId, JobId},
     limits::SPOILED_MAX,
-    link::chain,
-    memory,
-    payload::Payload,
     wire::{self, duke_word::Word},
 };
+use distwasm_transport::payload::Payload;
 use tracing::debug;
 
 use super::{Household, Reactor};

@@ -6,9 +6,9 @@ use distwasm_proto::{
     failure::{Failure, FailureKind},
     ids::{DukeId, JobId},
     limits::{DUKES_MAX, WANTS_MAX},
-    transfer::Outbox,
     wire::{self, DukeOrder, duke_order::Order},
 };
+use distwasm_transport::transfer::Outbox;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 

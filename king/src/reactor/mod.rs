@@ -9,20 +9,16 @@ mod queens;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+use distwasm_process::{clock::Clock, memory, repeats::Repeats, shutdown::Stop};
 use distwasm_proto::{
     digest::Digest,
     failure::Failure,
     guest::GuestSettings,
     ids::{AttemptId, DukeId, JobId, UnitNo},
     limits::REACTOR_BATCH,
-    memory,
-    payload::Payload,
-    repeats::Repeats,
-    stop::Stop,
-    time::Clock,
-    transfer::Outbox,
     wire::{self, DukeOrder, QueenNews, duke_order::Order, queen_news::News},
 };
+use distwasm_transport::{payload::Payload, transfer::Outbox};
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;

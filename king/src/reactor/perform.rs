@@ -4,9 +4,9 @@ use bytes::Bytes;
 use distwasm_proto::{
     failure::{Failure, FailureKind},
     ids::{DukeId, JobId, UnitNo},
-    payload::Payload,
     wire::{self, duke_order::Order, queen_news::News},
 };
+use distwasm_transport::payload::Payload;
 use tracing::{info, warn};
 
 use super::{Evidence, Queen, Reactor, Said};

@@ -8,9 +8,9 @@ use distwasm_proto::{
     failure::{Failure, FailureKind},
     ids::{JobId, UnitNo},
     limits::{JOBS_MAX, WINDOW_BYTES, WINDOW_UNITS},
-    transfer::Outbox,
     wire::{self, QueenNews, queen_news::News},
 };
+use distwasm_transport::transfer::Outbox;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 

@@ -22,13 +22,13 @@ use distwasm_proto::{
     guest::GuestError,
     ids::DukeId,
     limits::{LABELS_MAX, NAME_BYTES_MAX},
+    wire::{self, DukeOrder, QueenNews},
+};
+use distwasm_transport::{
     link::{SUBMIT_JOB, VOLUNTEER, Visitor},
+    service::king_server::{King, KingServer},
     stream::{self, Incoming, StreamError},
     transfer::{Outbox, OutboxStream, TransferError},
-    wire::{
-        self, DukeOrder, QueenNews,
-        king_server::{King, KingServer},
-    },
 };
 use http::{Request, Response};
 use prost::Message;
@@ -177,7 +177,7 @@ impl King for Service {
     }
 }
 
-/// The gRPC service as a whole: streams are carried by [`distwasm_proto::stream`], and the rest by tonic.
+/// The gRPC service as a whole: streams are carried by [`distwasm_transport::stream`], and the rest by tonic.
 #[derive(Clone)]
 pub(crate) struct Methods {
     service: Service,

@@ -12,10 +12,12 @@ use distwasm_proto::{
     limits::{
         HELLO_WITHIN, PROGRAM_BYTES_MAX, SHARES_BYTES_MAX, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX, UNITS_MAX, WINDOW_UNITS,
     },
+    wire::{self, QueenNews, QueenWord, queen_word::Word},
+};
+use distwasm_transport::{
     payload::{Payload, Shelf},
     stream::Incoming,
     transfer::{Arrived, Assembler, Outbox},
-    wire::{self, QueenNews, QueenWord, queen_word::Word},
 };
 use tokio::{
     sync::mpsc,

@@ -10,10 +10,12 @@ use distwasm_proto::{
         DUKE_CPUS_MAX, DUKE_RAM_BYTES_MAX, HELD_ATTEMPTS_MAX, HELLO_WITHIN, JOBS_MAX, OFFERS_MAX,
         RESULT_UNASKED_BYTES_MAX, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX, UNITS_MAX,
     },
+    wire::{self, DukeOrder, DukeWord, duke_word::Word},
+};
+use distwasm_transport::{
     payload::Payload,
     stream::Incoming,
     transfer::{Arrived, Assembler, Outbox},
-    wire::{self, DukeOrder, DukeWord, duke_word::Word},
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;

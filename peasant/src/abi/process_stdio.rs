@@ -6,8 +6,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use distwasm_proto::failure::{Failure, FailureKind};
-use distwasm_proto::pipe::HEADER_BYTES;
+use distwasm_proto::{
+    failure::{Failure, FailureKind},
+    pipe::HEADER_BYTES,
+};
 use wasmtime::{InstancePre, Store, TypedFunc};
 
 use super::{Abi, Unit, no_guest};

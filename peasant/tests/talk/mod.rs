@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread::JoinHandle;
 
-use distwasm_proto::failure::Failure;
-use distwasm_proto::pipe::{HEADER_BYTES, Header};
+use distwasm_proto::{
+    failure::Failure,
+    pipe::{HEADER_BYTES, Header},
+};
 
 /// The program under test.
 pub const PEASANT: &str = env!("CARGO_BIN_EXE_peasant");

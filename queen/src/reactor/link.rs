@@ -9,9 +9,9 @@ use std::{pin::Pin, sync::Arc};
 use distwasm_proto::{
     ids::UnitNo,
     limits::{KING_PATIENCE, READERS},
-    link::KingAddress,
     wire,
 };
+use distwasm_transport::link::KingAddress;
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{Reactor, threads::Channels};

@@ -6,13 +6,14 @@ mod threads;
 
 use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Duration};
 
+use distwasm_process::clock::{Clock, time_of_day};
 use distwasm_proto::{
     failure::{Failure, FailureKind},
     ids::UnitNo,
     limits::{GOODBYE_WITHIN, HEARD_BYTES, HEARD_TOGETHER, MESSAGES_WAITING},
-    link::KingAddress,
-    time::{Clock, Time, time_of_day},
+    time::Time,
 };
+use distwasm_transport::link::KingAddress;
 use rustc_hash::FxHashMap;
 use thiserror::Error;
 use tokio::{

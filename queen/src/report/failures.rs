@@ -11,7 +11,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use distwasm_proto::{files, limits::FAILURES_READ_MAX};
+use distwasm_process::files;
+use distwasm_proto::limits::FAILURES_READ_MAX;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 

@@ -2,12 +2,8 @@
 
 use std::{path::Path, time::Duration};
 
-use distwasm_proto::{
-    exit::Exit,
-    limits::FAILURES_SHOWN,
-    stderr,
-    time::{Clock, Time},
-};
+use distwasm_process::{clock::Clock, stderr};
+use distwasm_proto::{exit::Exit, limits::FAILURES_SHOWN, time::Time};
 
 use super::{Counts, FailedUnit, FailureFile, LongestInput, Reporter, Summary, progress::Progress};
 

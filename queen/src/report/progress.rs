@@ -7,11 +7,8 @@ use std::{
     time::Duration,
 };
 
-use distwasm_proto::{
-    limits::PROGRESS_EVERY,
-    stderr,
-    time::{Clock, Time},
-};
+use distwasm_process::{clock::Clock, stderr};
+use distwasm_proto::{limits::PROGRESS_EVERY, time::Time};
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 use rustix::termios::Winsize;
 

@@ -2,7 +2,8 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-use distwasm_proto::{exit::Exit, files};
+use distwasm_process::files;
+use distwasm_proto::exit::Exit;
 use serde::Serialize;
 
 use super::Counts;

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use distwasm_proto::time::Clock;
+use distwasm_process::clock::Clock;
 use distwasm_tests::sim::{Tally, World, run_seed};
 
 /// Simulates kingdoms from seeds: dukes die, come, fall silent and lie; queens leave, halt and lie; messages are late;

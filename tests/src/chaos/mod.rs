@@ -6,7 +6,7 @@ mod proxy;
 
 use std::{collections::BTreeMap, fmt, fs, path::PathBuf, thread, time::Duration};
 
-use distwasm_proto::time::Clock;
+use distwasm_process::clock::Clock;
 use fastrand::Rng;
 use rustix::process::{Pid, Signal, kill_process};
 

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use distwasm_proto::time::Clock;
+use distwasm_process::clock::Clock;
 use tempfile::TempDir;
 
 pub use guests::guest;

@@ -14,7 +14,7 @@ use std::{
     thread,
 };
 
-use crate::limits::{STDERR_FLUSHES_MAX, STDERR_PATIENCE, STDERR_PAUSE, STDERR_WAITING_BYTES};
+use distwasm_proto::limits::{STDERR_FLUSHES_MAX, STDERR_PATIENCE, STDERR_PAUSE, STDERR_WAITING_BYTES};
 
 /// The queue of texts for the thread that writes them.
 #[derive(Clone)]

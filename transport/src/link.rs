@@ -2,6 +2,13 @@
 
 use std::{error::Error, io::ErrorKind};
 
+use distwasm_proto::{
+    error_text::chain,
+    limits::{
+        CONNECT_WITHIN, CONNECTION_WINDOW_BYTES, FRAME_BYTES, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, STREAM_WINDOW_BYTES,
+    },
+    wire::{FromDuke, FromQueen, ToDuke, ToQueen},
+};
 use futures_core::Stream;
 use prost::Message;
 use tokio::sync::{mpsc, oneshot};
@@ -10,11 +17,7 @@ use tower::{Service, ServiceExt};
 
 use crate::{
     address::Address,
-    limits::{
-        CONNECT_WITHIN, CONNECTION_WINDOW_BYTES, FRAME_BYTES, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, STREAM_WINDOW_BYTES,
-    },
     stream::{self, Incoming, StreamError},
-    wire::{FromDuke, FromQueen, ToDuke, ToQueen},
 };
 
 /// The address of the king.
@@ -172,18 +175,4 @@ pub fn why_unreached(error: &(dyn Error + 'static)) -> String {
     }
     let hint = "; nobody listens there: is the king running, and does its --listen let other machines in?";
     chain(error) + if is_refused { hint } else { "" }
-}
-
-/// The text of an error with its causes, as one line: gRPC errors say nothing without them.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

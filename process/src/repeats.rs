@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::{
+use distwasm_proto::{
     limits::{REPEATS_PAUSE_FIRST, REPEATS_PAUSE_MAX, REPEATS_TOLD_APART},
     time::Time,
 };

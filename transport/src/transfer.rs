@@ -13,14 +13,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use distwasm_proto::{
+    limits::{MESSAGE_FILL_BYTES, MESSAGE_WORDS, PIECE_BYTES},
+    wire,
+};
 use futures_core::Stream;
 use thiserror::Error;
 
-use crate::{
-    limits::{MESSAGE_FILL_BYTES, MESSAGE_WORDS, PIECE_BYTES},
-    payload::{Payload, Shelf},
-    wire,
-};
+use crate::payload::{Payload, Shelf};
 
 /// One word of a stream, as far as carrying payloads goes.
 pub trait Word: prost::Message + Sized + Send + 'static {
@@ -64,12 +64,6 @@ macro_rules! words {
 
             fn message(words: Vec<Self>) -> wire::$message {
                 wire::$message { $field: words }
-            }
-        }
-
-        impl From<$oneof> for wire::$word {
-            fn from($inner: $oneof) -> Self {
-                wire::$word { $inner: Some($inner) }
             }
         }
     };

@@ -7,9 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use distwasm_proto::limits::OPEN_DESCRIPTORS_ASSUMED;
 use rustix::process::{Resource, getrlimit};
-
-use crate::limits::OPEN_DESCRIPTORS_ASSUMED;
 
 /// Descriptors that this process may still open; `None` where there is no limit that matters.
 pub fn descriptors_left() -> Option<u64> {

@@ -3,8 +3,7 @@
 use std::io::{self, Read};
 
 use bytes::{Bytes, BytesMut};
-
-use crate::limits::{COPIED_BYTES_MAX, SHELF_BYTES, SHELVED_BYTES_MAX};
+use distwasm_proto::limits::{COPIED_BYTES_MAX, SHELF_BYTES, SHELVED_BYTES_MAX};
 
 /// Bytes as a list of chunks, so that large ones are neither copied nor need one large allocation.
 #[derive(Clone, Debug, Default)]

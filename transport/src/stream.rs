@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut, buf::UninitSlice};
+use distwasm_proto::limits::{CHAINED_BYTES_MIN, MESSAGE_BYTES_MAX};
 use futures_core::Stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body::Frame;
@@ -22,10 +23,7 @@ use thiserror::Error;
 use tokio_stream::StreamExt;
 use tonic::body::Body;
 
-use crate::{
-    chunks::Chunks,
-    limits::{CHAINED_BYTES_MIN, MESSAGE_BYTES_MAX},
-};
+use crate::chunks::Chunks;
 
 /// The prefix of each message: whether the message is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
@@ -293,7 +291,7 @@ unsafe impl BufMut for Pieces<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{self, FromQueen, QueenWord, queen_word::Word};
+    use distwasm_proto::wire::{self, FromQueen, QueenWord, queen_word::Word};
 
     fn unit(unit: u64, bytes: usize) -> QueenWord {
         let data = Bytes::from(vec![unit as u8; bytes]);

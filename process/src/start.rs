@@ -2,14 +2,16 @@
 
 use std::{error::Error, io, num::NonZero, process::ExitCode, sync::Mutex, thread};
 
+use distwasm_proto::{
+    error_text::chain,
+    exit::Exit,
+    limits::{BLOCKING_THREADS_MAX, DESCRIPTORS_MAX, WORKER_THREADS_MAX},
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
-    exit::Exit,
-    limits::{BLOCKING_THREADS_MAX, DESCRIPTORS_MAX, WORKER_THREADS_MAX},
-    link::chain,
     logging::{self, LogFormat},
     memory, stderr,
 };
@@ -34,8 +36,7 @@ where
 {
     begin();
     logging::start(format, "info");
-    let ended =
-        start_runtime(blocking).map_err(Into::into).and_then(|runtime| runtime.block_on(run()).map_err(Into::into));
+    let ended = runtime(blocking).map_err(Into::into).and_then(|runtime| runtime.block_on(run()).map_err(Into::into));
     let exit = match ended {
         Ok(()) => Exit::Done,
         Err(error) => {
@@ -71,7 +72,7 @@ fn raise_descriptors() {
 /// # Errors
 ///
 /// When these threads cannot be started. Without this check the runtime would wait for them forever.
-pub fn start_runtime(blocking: usize) -> Result<Runtime, ProcessError> {
+pub fn runtime(blocking: usize) -> Result<Runtime, ProcessError> {
     let workers = thread::available_parallelism().map_or(1, NonZero::get).min(WORKER_THREADS_MAX);
     try_threads(workers + blocking + 1)?;
     let mut builder = Builder::new_multi_thread();

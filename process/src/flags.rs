@@ -3,8 +3,7 @@
 use std::{ffi::OsStr, fmt::Display, net::SocketAddr, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use clap::{Command, Parser};
-
-use crate::limits::DUKE_RAM_BYTES_MAX;
+use distwasm_proto::limits::DUKE_RAM_BYTES_MAX;
 
 /// The largest memory size that a flag takes, in MB: a king accepts no more from a duke.
 const MEGABYTES_MAX: u64 = DUKE_RAM_BYTES_MAX >> 20;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::limits::{BACKOFF_FIRST, BACKOFF_MAX};
+use distwasm_proto::limits::{BACKOFF_FIRST, BACKOFF_MAX};
 
 /// Exponential back-off with full jitter (M. Brooker, "Exponential Backoff And Jitter", 2015): each wait is drawn
 /// evenly from zero to a bound that doubles, so that a thousand dukes do not come back at the same moment.

@@ -1,0 +1,13 @@
+//! What each process of distwasm needs from its machine, done in one way: to begin and end, read flags and the clock, log,
+//! write files that last, and know how much it may use.
+
+pub mod allowance;
+pub mod clock;
+pub mod files;
+pub mod flags;
+pub mod logging;
+pub mod memory;
+pub mod repeats;
+pub mod shutdown;
+pub mod start;
+pub mod stderr;

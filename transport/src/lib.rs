@@ -1,0 +1,17 @@
+//! How words travel between king, dukes and queens: outboxes, streams of messages, payloads, and connections.
+//!
+//! Nothing here knows what a word means. A message copies no payload on its way, and nothing blocks on a peer.
+
+pub mod address;
+pub mod backoff;
+pub mod chunks;
+pub mod link;
+pub mod payload;
+pub mod stream;
+pub mod transfer;
+
+/// The gRPC service of the king, as far as tonic carries it, generated from `distwasm/v1/king.proto`.
+#[allow(missing_docs, unused_qualifications, clippy::all, clippy::restriction, clippy::pedantic, reason = "generated")]
+pub mod service {
+    tonic::include_proto!("distwasm.v1");
+}
