@@ -6,11 +6,9 @@ use bytes::{Buf, BytesMut};
 use distwasm_proto::{
     failure::{Failure, FailureKind},
     ids::{BaronId, JobId},
-    limits::{
-        CHUNK_BYTES, FAILURE_FRAME_BYTES_MAX, HELD_BYTES, PEASANT_STDERR_BYTES_MAX, PIPE_UNITS_MAX, READ_BYTES,
-        RESULT_UNASKED_BYTES_MAX,
-    },
+    limits::{CHUNK_BYTES, FAILURE_FRAME_BYTES_MAX, HELD_BYTES, PEASANT_STDERR_BYTES_MAX, PIPE_UNITS_MAX, READ_BYTES},
     pipe::{HEADER_BYTES, Header},
+    wire::is_offered,
 };
 use distwasm_transport::payload::{Payload, Shelf};
 use tokio::{
@@ -310,8 +308,7 @@ impl Answers<'_> {
 
 /// Whether an answer takes room, because it waits here until the king asks for it. Failures are short and sent at once.
 fn is_long(header: Header) -> bool {
-    header.body_bytes as u64 > RESULT_UNASKED_BYTES_MAX
-        && !(header.is_failure && header.frame_bytes() <= FAILURE_FRAME_BYTES_MAX)
+    is_offered(header.body_bytes as u64) && !(header.is_failure && header.frame_bytes() <= FAILURE_FRAME_BYTES_MAX)
 }
 
 fn answer(header: Header, body: Payload, room: Option<OwnedSemaphorePermit>) -> Answer {

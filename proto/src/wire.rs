@@ -10,6 +10,12 @@
 
 include!(concat!(env!("OUT_DIR"), "/distwasm.v1.rs"));
 
+/// Whether a result of this size, in bytes, is only offered, and waits at its duke until the king asks for it. A smaller
+/// one is sent with the end of its attempt.
+pub const fn is_offered(result_bytes: u64) -> bool {
+    result_bytes > crate::limits::RESULT_UNASKED_BYTES_MAX
+}
+
 /// The descriptors of all messages, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 

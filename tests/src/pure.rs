@@ -152,7 +152,7 @@ fn enrol() -> u64 {
             for _ in 0..std::mem::take(units) {
                 answers += 1;
                 let (baron, answer) = (*baron, AnswerId(answers));
-                events.push(roster::Event::Answered { baron, answer, done: true, bytes: 10 });
+                events.push(roster::Event::Answered { baron, answer });
             }
         }
     }

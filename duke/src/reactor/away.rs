@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use distwasm_proto::{
     failure::Failure,
     ids::{AttemptId, JobId},
-    limits::{HELD_ATTEMPTS_NAMED, RESULT_UNASKED_BYTES_MAX},
+    limits::HELD_ATTEMPTS_NAMED,
     wire::{self, duke_word::Word},
 };
 use distwasm_transport::payload::Payload;
@@ -45,15 +45,15 @@ impl Left {
         Left { job, held: name(attempt, input), run_us, remains, said: false }
     }
 
-    /// Whether its result is so large that the king must ask for it.
-    fn is_large(&self) -> bool {
-        matches!(&self.remains, Remains::Result(held) if held.result.bytes() > RESULT_UNASKED_BYTES_MAX)
+    /// Whether it is a result that the king must ask for.
+    fn is_offered(&self) -> bool {
+        matches!(&self.remains, Remains::Result(held) if wire::is_offered(held.result.bytes()))
     }
 
     /// Tells the king how the attempt ended, or that there is a large result.
     pub(super) fn say(&mut self, way: &Way) {
         match &self.remains {
-            Remains::Result(held) if self.is_large() => {
+            Remains::Result(held) if self.is_offered() => {
                 let (attempt, result_bytes, run_us) = (self.held.attempt, held.result.bytes(), self.run_us);
                 way.say(Word::ResultOffered(wire::ResultOffered { attempt, result_bytes, run_us }));
             }
@@ -192,7 +192,7 @@ impl Reactor {
         for attempt in attempts {
             if let Some(left) = self.left.remove(&attempt) {
                 // It may still wait behind others on a slow link.
-                if left.said && left.is_large() {
+                if left.said && left.is_offered() {
                     unsent.insert(attempt);
                 }
             } else if let Some((job, _)) = self.inputs.get(&attempt) {

@@ -287,12 +287,8 @@ impl Reactor {
                 for said in answers {
                     self.answers_made += 1;
                     let answer = AnswerId(self.answers_made);
-                    let (done, bytes) = match &said {
-                        Answer::Result(held) => (true, held.result.bytes()),
-                        Answer::Failure(_) => (false, 0),
-                    };
                     self.answers.insert(answer, said);
-                    self.events.push(Event::Answered { baron, answer, done, bytes });
+                    self.events.push(Event::Answered { baron, answer });
                 }
             }
             What::Gone(ending) => {
@@ -331,12 +327,6 @@ impl Reactor {
             }
             Action::Drop { attempt } => drop(self.inputs.remove(&attempt)),
             Action::Report { attempt, outcome, run_us } => self.report(attempt, outcome, run_us),
-            Action::Offer { attempt, answer, run_us, .. } => {
-                let answer = self.answers.remove(&answer);
-                if let (Some((job, input)), Some(Answer::Result(held))) = (self.inputs.remove(&attempt), answer) {
-                    self.leave_behind(attempt, Left::new(job, attempt, &input, run_us, Remains::Result(held)));
-                }
-            }
             Action::TellUnfit { job } => self.tell_unfit(job),
             Action::TellReleased { job, slots } => {
                 self.way.say(Word::SlotsReleased(wire::SlotsReleased { job: job.0, slots }));

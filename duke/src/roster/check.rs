@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use distwasm_proto::limits::STARTS_FAILED_MAX;
 
-use super::{Roster, State, lease::Program};
+use super::{Roster, baron::Stage, lease::Program};
 
 impl Roster {
     /// Asserts every invariant.
@@ -21,7 +21,7 @@ impl Roster {
             assert_eq!(baron.pipe_bytes, bytes, "pipe_counts_its_bytes: {id}");
             let alone = baron.pipe.iter().any(|unit| unit.alone);
             assert!(!alone || baron.pipe.len() == 1, "suspect_is_alone_in_its_pipe: {id}");
-            let may_hold = matches!(baron.state, State::Serving | State::TimedOut | State::Spared | State::Disturbed);
+            let may_hold = matches!(baron.stage, Stage::Serving | Stage::TimedOut | Stage::Spared | Stage::Disturbed);
             assert!(may_hold || baron.pipe.is_empty(), "only_a_ready_peasant_has_units: {id}");
             for unit in baron.pipe.iter().filter(|unit| !unit.unwanted) {
                 assert!(attempts.insert(unit.attempt), "attempt_is_in_one_place: {}", unit.attempt);
@@ -40,9 +40,9 @@ impl Roster {
             assert!(!lease.is_closed() || !lease.barons.is_empty(), "closed_lease_is_forgotten: {job}");
             assert!(lease.starts_failed < STARTS_FAILED_MAX, "hopeless_lease_is_given_up: {job}");
             if matches!(lease.program, Program::Ready | Program::Missing) && !lease.is_closed() {
-                assert!(barons().all(|baron| baron.state != State::Vacant), "slot_has_a_peasant: {job}");
+                assert!(barons().all(|baron| baron.stage != Stage::Vacant), "slot_has_a_peasant: {job}");
             }
-            let idle = barons().any(|b| b.state == State::Serving && !b.leaving && b.pipe.is_empty());
+            let idle = barons().any(|b| b.stage == Stage::Serving && !b.leaving && b.pipe.is_empty());
             assert!(waiting == 0 || !idle, "peasant_idles_while_a_unit_waits: {job}");
         }
     }

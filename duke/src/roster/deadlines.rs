@@ -11,7 +11,10 @@ use distwasm_proto::{
     time::Time,
 };
 
-use super::{Action, Baron, Roster, State};
+use super::{
+    Action, Roster,
+    baron::{Baron, Stage},
+};
 
 impl Roster {
     /// When [`Event::Tick`](super::Event::Tick) is due next.
@@ -47,12 +50,12 @@ impl Roster {
             .collect();
         for id in late {
             let Some(baron) = self.barons.get_mut(&id) else { continue };
-            let was_starting = baron.state == State::Starting;
-            baron.state = match (was_starting, baron.answering_since.is_some()) {
-                (true, _) => State::Unwanted,
-                (false, false) => State::TimedOut,
+            let was_starting = baron.stage == Stage::Starting;
+            baron.stage = match (was_starting, baron.answering_since.is_some()) {
+                (true, _) => Stage::Unwanted,
+                (false, false) => Stage::TimedOut,
                 // Its answer finds no room. Its unit runs again, later and elsewhere.
-                (false, true) => State::Disturbed,
+                (false, true) => Stage::Disturbed,
             };
             let job = baron.job;
             actions.push(Action::Kill { baron: id });
@@ -66,20 +69,20 @@ impl Roster {
     /// When a baron must kill its peasant, if nothing happens before.
     fn deadline(&self, baron: &Baron) -> Option<Time> {
         let timeout = self.leases.get(&baron.job)?.timeout;
-        match baron.state {
-            State::Starting => Some(baron.turn_since.after(START_WITHIN.max(timeout.unwrap_or_default()))),
-            State::Serving if baron.answering_since.is_some() => {
+        match baron.stage {
+            Stage::Starting => Some(baron.turn_since.after(START_WITHIN.max(timeout.unwrap_or_default()))),
+            Stage::Serving if baron.answering_since.is_some() => {
                 let nobody_takes_it = baron.leaving && baron.waits;
                 baron.answering_since.filter(|_| nobody_takes_it).map(|since| since.after(ROOM_PATIENCE))
             }
-            State::Serving if !baron.pipe.is_empty() => Some(baron.turn_since.after(timeout?)),
-            State::Vacant
-            | State::Serving
-            | State::Ending
-            | State::TimedOut
-            | State::Spared
-            | State::Disturbed
-            | State::Unwanted => None,
+            Stage::Serving if !baron.pipe.is_empty() => Some(baron.turn_since.after(timeout?)),
+            Stage::Vacant
+            | Stage::Serving
+            | Stage::Ending
+            | Stage::TimedOut
+            | Stage::Spared
+            | Stage::Disturbed
+            | Stage::Unwanted => None,
         }
     }
 }

@@ -7,27 +7,25 @@
 //! If a peasant dies or exceeds a timeout with several units in its pipe, all of them are *suspects*: they run again
 //! one at a time, so that only the unit that is to blame is blamed.
 
+mod baron;
 mod check;
 mod deadlines;
-mod forget;
+mod events;
 mod lease;
 mod rescue;
-mod words;
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use distwasm_proto::{
-    ids::{BaronId, JobId},
-    limits::{PIPE_BYTES, RESULT_UNASKED_BYTES_MAX, STARTS_FAILED_MAX},
+    ids::{AttemptId, BaronId, JobId},
+    limits::STARTS_FAILED_MAX,
     time::Time,
 };
 
+use baron::{Baron, Stage};
 use lease::{Lease, Program, Queued};
 
-pub use words::{Action, AnswerId, Event, Outcome};
+pub use events::{Action, AnswerId, Event, Outcome};
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -37,45 +35,6 @@ pub struct Roster {
     barons_made: u64,
     /// The time of the last call.
     handled: Time,
-}
-
-/// One slot and its peasant.
-#[derive(Debug)]
-struct Baron {
-    job: JobId,
-    state: State,
-    /// Units that the peasant was given and has not answered, in order.
-    pipe: VecDeque<Queued>,
-    pipe_bytes: u64,
-    /// When the first unit in the pipe had its turn, or when the peasant was started.
-    turn_since: Time,
-    /// While a long answer is being read: when the first unit had run.
-    answering_since: Option<Time>,
-    /// That answer waits for room.
-    waits: bool,
-    /// Asked back by the king: nothing new for it.
-    leaving: bool,
-}
-
-/// The state of a baron's peasant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// There is no peasant: the program is not compiled yet, or unfit.
-    Vacant,
-    /// Started, not ready.
-    Starting,
-    /// Ready.
-    Serving,
-    /// Told to end: it has nothing left to do.
-    Ending,
-    /// Killed because the first unit in its pipe took too long.
-    TimedOut,
-    /// Killed after a timeout or as unwanted, but the first unit was answered meanwhile: no unit is to blame.
-    Spared,
-    /// Killed because the first unit in its pipe is not wanted any more, or because its answer found no room.
-    Disturbed,
-    /// Killed because its work is not wanted any more, or because it was not ready in time.
-    Unwanted,
 }
 
 impl Roster {
@@ -91,6 +50,15 @@ impl Roster {
     /// Whether there is no slot, so that no unit runs or waits.
     pub fn is_idle(&self) -> bool {
         self.barons.is_empty()
+    }
+
+    /// How many slots serve a job, and how many are being given back.
+    pub fn slots_of(&self, job: JobId) -> (u32, u32) {
+        let Some(lease) = self.leases.get(&job) else { return (0, 0) };
+        let barons = || lease.barons.iter().filter_map(|id| self.barons.get(id));
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let staying = barons().filter(|baron| !baron.leaving && !lease.is_closed()).count();
+        (count(staying), count(barons().count() - staying) + lease.slots_to_release)
     }
 
     fn on_event(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {
@@ -109,9 +77,7 @@ impl Roster {
             Event::ProgramSpoiled { job } => self.on_program_spoiled(job, actions),
             Event::PeasantReady { baron } => self.on_peasant_ready(baron),
             Event::AnswerBegun { baron, waits } => self.on_answer_begun(now, baron, waits),
-            Event::Answered { baron, answer, done, bytes } => {
-                self.on_answered(now, baron, answer, done.then_some(bytes), actions);
-            }
+            Event::Answered { baron, answer } => self.on_answered(now, baron, answer, actions),
             Event::PeasantGone { baron } => self.on_peasant_gone(now, baron, actions),
             Event::Tick => self.on_tick(now, actions),
         }
@@ -160,7 +126,7 @@ impl Roster {
             let staying =
                 lease.barons.iter().filter_map(|id| Some((*id, self.barons.get(id)?))).filter(|(_, b)| !b.leaving);
             // The baron with the fewest units leaves first.
-            let idlest = staying.min_by_key(|(id, baron)| (baron.state == State::Serving, baron.pipe.len(), *id));
+            let idlest = staying.min_by_key(|(id, baron)| (baron.stage == Stage::Serving, baron.pipe.len(), *id));
             // The king may ask for slots back before it hears that they were given back as broken.
             let Some((id, _)) = idlest else { break };
             self.leave(id, actions);
@@ -175,12 +141,34 @@ impl Roster {
         self.return_orphans(job, actions);
     }
 
+    /// Forgets a unit that waits, or ends the peasant that runs it. A unit that waits in a pipe still runs: it is
+    /// short.
+    fn on_attempt_forgotten(&mut self, job: JobId, attempt: AttemptId, actions: &mut Vec<Action>) {
+        // The attempt may have been reported, and its job may be over.
+        let Some(lease) = self.leases.get_mut(&job) else { return };
+        actions.push(Action::Drop { attempt });
+        if lease.drop_waiting(attempt) {
+            return;
+        }
+        for id in &lease.barons {
+            let Some(baron) = self.barons.get_mut(id) else { continue };
+            let Some(place) = baron.pipe.iter().position(|unit| unit.attempt == attempt) else { continue };
+            if let Some(unit) = baron.pipe.get_mut(place) {
+                unit.unwanted = true;
+            }
+            if place == 0 && baron.stage == Stage::Serving {
+                baron.stage = Stage::Disturbed;
+                actions.push(Action::Kill { baron: *id });
+            }
+        }
+    }
+
     fn on_program_ready(&mut self, now: Time, job: JobId, actions: &mut Vec<Action>) {
         // The job may have ended while its program was compiled.
         let Some(lease) = self.leases.get_mut(&job).filter(|lease| !lease.is_closed()) else { return };
         lease.program = Program::Ready;
         for id in &lease.barons {
-            let Some(baron) = self.barons.get_mut(id).filter(|baron| baron.state == State::Vacant) else { continue };
+            let Some(baron) = self.barons.get_mut(id).filter(|baron| baron.stage == Stage::Vacant) else { continue };
             baron.start(now);
             actions.push(Action::Spawn { baron: *id, job });
         }
@@ -216,8 +204,8 @@ impl Roster {
 
     fn on_peasant_ready(&mut self, id: BaronId) {
         // It may have been killed while it became ready.
-        let Some(baron) = self.barons.get_mut(&id).filter(|baron| baron.state == State::Starting) else { return };
-        baron.state = State::Serving;
+        let Some(baron) = self.barons.get_mut(&id).filter(|baron| baron.stage == Stage::Starting) else { return };
+        baron.stage = Stage::Serving;
         if let Some(lease) = self.leases.get_mut(&baron.job) {
             lease.starts_failed = 0;
         }
@@ -229,19 +217,12 @@ impl Roster {
         }
     }
 
-    fn on_answered(
-        &mut self,
-        now: Time,
-        id: BaronId,
-        answer: AnswerId,
-        result_bytes: Option<u64>,
-        actions: &mut Vec<Action>,
-    ) {
+    fn on_answered(&mut self, now: Time, id: BaronId, answer: AnswerId, actions: &mut Vec<Action>) {
         // The peasant was killed because its job is over: its answer is not needed.
-        let Some(baron) = self.barons.get_mut(&id).filter(|baron| baron.state != State::Unwanted) else { return };
+        let Some(baron) = self.barons.get_mut(&id).filter(|baron| baron.stage != Stage::Unwanted) else { return };
         let Some(unit) = baron.take_first() else {
             // It answers without a unit, so it cannot be trusted with the next one.
-            if baron.state == State::Serving {
+            if baron.stage == Stage::Serving {
                 actions.push(Action::Kill { baron: id });
             }
             return;
@@ -249,21 +230,19 @@ impl Roster {
         let run_us = baron.answering_since.unwrap_or(now).micros_since(baron.turn_since);
         baron.turn_since = now;
         baron.end_answer();
-        let done_leaving = baron.leaving && baron.pipe.is_empty() && baron.state == State::Serving;
+        let done_leaving = baron.leaving && baron.pipe.is_empty() && baron.stage == Stage::Serving;
         if done_leaving {
-            baron.state = State::Ending;
-        } else if matches!(baron.state, State::TimedOut | State::Disturbed) {
-            baron.state = State::Spared;
+            baron.stage = Stage::Ending;
+        } else if matches!(baron.stage, Stage::TimedOut | Stage::Disturbed) {
+            baron.stage = Stage::Spared;
         }
         if let Some(lease) = self.leases.get_mut(&baron.job) {
             lease.unit_time.measure(run_us);
         }
-        let attempt = unit.attempt;
-        match result_bytes.filter(|bytes| *bytes > RESULT_UNASKED_BYTES_MAX) {
-            // The unit went to another peasant, or is not wanted any more.
-            _ if unit.unwanted => {}
-            Some(bytes) => actions.push(Action::Offer { attempt, answer, bytes, run_us }),
-            None => actions.push(Action::Report { attempt, outcome: Outcome::Answered(answer), run_us }),
+        // An unwanted unit went to another peasant, or was forgotten.
+        if !unit.unwanted {
+            let (attempt, outcome) = (unit.attempt, Outcome::Answered(answer));
+            actions.push(Action::Report { attempt, outcome, run_us });
         }
         if done_leaving {
             actions.push(Action::Retire { baron: id });
@@ -272,31 +251,31 @@ impl Roster {
 
     fn on_peasant_gone(&mut self, now: Time, id: BaronId, actions: &mut Vec<Action>) {
         let Some(baron) = self.barons.get_mut(&id) else { return };
-        let (job, state) = (baron.job, baron.state);
+        let (job, state) = (baron.job, baron.stage);
         let run_us = now.micros_since(baron.turn_since);
         let is_single = baron.pipe.len() == 1;
         let unanswered: Vec<Queued> = baron.pipe.drain(..).filter(|unit| !unit.unwanted).collect();
         baron.pipe_bytes = 0;
         baron.end_answer();
-        baron.state = State::Vacant;
+        baron.stage = Stage::Vacant;
         let leaving = baron.leaving;
         let Some(lease) = self.leases.get_mut(&job) else { return };
         match (unanswered.as_slice(), state) {
-            ([], _) | (_, State::Unwanted) => {}
-            (units, State::Disturbed) => lease.put_back(units),
+            ([], _) | (_, Stage::Unwanted) => {}
+            (units, Stage::Disturbed) => lease.put_back(units),
             // Nothing else was in the pipe: this unit is to blame.
-            ([unit], State::TimedOut) if is_single => {
+            ([unit], Stage::TimedOut) if is_single => {
                 let timeout = lease.timeout.unwrap_or_default();
                 let (attempt, outcome) = (unit.attempt, Outcome::TimedOut(timeout));
                 actions.push(Action::Report { attempt, outcome, run_us });
             }
-            ([unit], State::Serving) if is_single => {
+            ([unit], Stage::Serving) if is_single => {
                 let (attempt, outcome) = (unit.attempt, Outcome::Killed(id));
                 actions.push(Action::Report { attempt, outcome, run_us });
             }
             (units, _) => lease.suspect(units),
         }
-        let failed_to_start = state == State::Starting && lease.program == Program::Ready && !leaving;
+        let failed_to_start = state == Stage::Starting && lease.program == Program::Ready && !leaving;
         lease.starts_failed += u32::from(failed_to_start);
         if lease.is_closed() || leaving {
             self.remove(id, actions);
@@ -314,17 +293,17 @@ impl Roster {
     fn leave(&mut self, id: BaronId, actions: &mut Vec<Action>) {
         let Some(baron) = self.barons.get_mut(&id) else { return };
         baron.leaving = true;
-        match baron.state {
-            State::Vacant => self.remove(id, actions),
-            State::Starting => {
-                baron.state = State::Unwanted;
+        match baron.stage {
+            Stage::Vacant => self.remove(id, actions),
+            Stage::Starting => {
+                baron.stage = Stage::Unwanted;
                 actions.push(Action::Kill { baron: id });
             }
-            State::Serving if baron.pipe.is_empty() => {
-                baron.state = State::Ending;
+            Stage::Serving if baron.pipe.is_empty() => {
+                baron.stage = Stage::Ending;
                 actions.push(Action::Retire { baron: id });
             }
-            State::Serving | State::Ending | State::TimedOut | State::Spared | State::Disturbed | State::Unwanted => {}
+            Stage::Serving | Stage::Ending | Stage::TimedOut | Stage::Spared | Stage::Disturbed | Stage::Unwanted => {}
         }
     }
 
@@ -333,14 +312,14 @@ impl Roster {
         let Some(baron) = self.barons.get_mut(&id) else { return };
         baron.pipe.clear();
         baron.pipe_bytes = 0;
-        match baron.state {
-            State::Vacant => self.remove(id, actions),
-            State::Starting | State::Serving | State::Ending => {
-                baron.state = State::Unwanted;
+        match baron.stage {
+            Stage::Vacant => self.remove(id, actions),
+            Stage::Starting | Stage::Serving | Stage::Ending => {
+                baron.stage = Stage::Unwanted;
                 actions.push(Action::Kill { baron: id });
             }
-            State::TimedOut | State::Spared | State::Disturbed => baron.state = State::Unwanted,
-            State::Unwanted => {}
+            Stage::TimedOut | Stage::Spared | Stage::Disturbed => baron.stage = Stage::Unwanted,
+            Stage::Unwanted => {}
         }
     }
 
@@ -380,7 +359,7 @@ impl Roster {
             .barons
             .iter()
             .copied()
-            .filter(|id| self.barons.get(id).is_some_and(|baron| baron.state == State::Vacant && !baron.leaving));
+            .filter(|id| self.barons.get(id).is_some_and(|baron| baron.stage == Stage::Vacant && !baron.leaving));
         let vacant: Vec<BaronId> = staying.collect();
         let slots = u32::try_from(vacant.len()).unwrap_or(u32::MAX);
         for id in vacant {
@@ -412,7 +391,7 @@ impl Roster {
     /// If there are suspects, pipes run empty first. No unit is put behind one that takes long.
     fn feed(&mut self, now: Time, actions: &mut Vec<Action>) {
         for (id, baron) in &mut self.barons {
-            if baron.state != State::Serving || baron.leaving || baron.is_slow(now) {
+            if baron.stage != Stage::Serving || baron.leaving || baron.is_slow(now) {
                 continue;
             }
             let Some(lease) = self.leases.get_mut(&baron.job) else { continue };
@@ -430,43 +409,5 @@ impl Roster {
                 actions.push(Action::Feed { baron: *id, attempt: unit.attempt });
             }
         }
-    }
-}
-
-impl Baron {
-    fn new(job: JobId, now: Time) -> Baron {
-        Baron {
-            job,
-            state: State::Vacant,
-            pipe: VecDeque::new(),
-            pipe_bytes: 0,
-            turn_since: now,
-            answering_since: None,
-            waits: false,
-            leaving: false,
-        }
-    }
-
-    fn start(&mut self, now: Time) {
-        self.state = State::Starting;
-        self.turn_since = now;
-    }
-
-    fn end_answer(&mut self) {
-        (self.answering_since, self.waits) = (None, false);
-    }
-
-    fn take_first(&mut self) -> Option<Queued> {
-        let unit = self.pipe.pop_front()?;
-        self.pipe_bytes -= unit.bytes;
-        Some(unit)
-    }
-
-    /// Whether one more unit may go into the pipe. If `depth` allows it, one unit may always wait beside the one that
-    /// runs. A suspect stays alone.
-    fn has_room(&self, depth: usize) -> bool {
-        let Some(first) = self.pipe.front() else { return true };
-        let units = self.pipe.len();
-        !first.alone && units < depth && (self.pipe_bytes < PIPE_BYTES || units == 1)
     }
 }

@@ -5,7 +5,11 @@ use std::collections::BTreeSet;
 
 use distwasm_proto::{ids::JobId, limits::RESCUE_AFTER, time::Time};
 
-use super::{Baron, Roster, State, lease::Queued};
+use super::{
+    Roster,
+    baron::{Baron, Stage},
+    lease::Queued,
+};
 
 impl Roster {
     /// When the next units that wait behind another go to an idle peasant, if nothing happens before.
@@ -31,21 +35,9 @@ impl Roster {
 
     /// Jobs with an idle peasant whose units are all in pipes already.
     fn jobs_with_idle_peasants(&self) -> BTreeSet<JobId> {
-        let is_idle = |baron: &&Baron| baron.state == State::Serving && !baron.leaving && baron.pipe.is_empty();
+        let is_idle = |baron: &&Baron| baron.stage == Stage::Serving && !baron.leaving && baron.pipe.is_empty();
         let idle = self.barons.values().filter(is_idle).map(|baron| baron.job);
         idle.filter(|job| self.leases.get(job).is_some_and(|lease| lease.waiting().next().is_none())).collect()
-    }
-}
-
-impl Baron {
-    /// Whether the first unit has had its turn for long.
-    pub(super) fn is_slow(&self, now: Time) -> bool {
-        !self.pipe.is_empty() && self.turn_since.after(RESCUE_AFTER) <= now
-    }
-
-    /// Whether a unit that is still wanted waits behind the one that has its turn.
-    fn has_waiting(&self) -> bool {
-        self.state == State::Serving && self.pipe.iter().skip(1).any(|unit| !unit.unwanted)
     }
 }
 
@@ -76,7 +68,7 @@ mod tests {
         let (slow, idle) = (BaronId(1), BaronId(2));
         let mut roster = Roster::default();
         let arrived = |attempt| Event::AttemptArrived { job: JOB, attempt: AttemptId(attempt), bytes: 1, alone: false };
-        let answered = |baron, answer| Event::Answered { baron, answer: AnswerId(answer), done: true, bytes: 1 };
+        let answered = |baron, answer| Event::Answered { baron, answer: AnswerId(answer) };
         let opened = [Event::LeaseOpened { job: JOB, timeout: None }, Event::SlotsGranted { job: JOB, slots: 2 }];
         fed(&mut roster, 0, opened.to_vec());
         fed(&mut roster, 1, vec![Event::ProgramReady { job: JOB }]);

@@ -7,10 +7,10 @@ use distwasm_proto::{
     failure::{Failure, FailureKind},
     ids::{AttemptId, DukeId, JobId, UnitNo},
     limits::{
-        DUKE_CPUS_MAX, DUKE_RAM_BYTES_MAX, HELD_ATTEMPTS_MAX, HELLO_WITHIN, JOBS_MAX, OFFERS_MAX,
-        RESULT_UNASKED_BYTES_MAX, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX, UNITS_MAX,
+        DUKE_CPUS_MAX, DUKE_RAM_BYTES_MAX, HELD_ATTEMPTS_MAX, HELLO_WITHIN, JOBS_MAX, OFFERS_MAX, UNIT_BYTES_MAX,
+        UNIT_NAME_BYTES_MAX, UNITS_MAX,
     },
-    wire::{self, DukeOrder, DukeWord, duke_word::Word},
+    wire::{self, DukeOrder, DukeWord, duke_word::Word, is_offered},
 };
 use distwasm_transport::{
     payload::Payload,
@@ -144,7 +144,7 @@ impl Offers {
             Some(Word::AttemptEnded(ended)) => {
                 let bytes = ended.result.as_ref().map_or(0, |result| result.bytes_total);
                 let offered = self.0.remove(&ended.attempt);
-                if bytes > RESULT_UNASKED_BYTES_MAX && offered != Some(bytes) {
+                if is_offered(bytes) && offered != Some(bytes) {
                     return Err(LinkError::Nonsense("it sends a large result of another size than it offered"));
                 }
                 Ok(())
@@ -216,7 +216,7 @@ fn check_word((word, payload): Arrived<DukeWord>) -> Result<Said, LinkError> {
         Some(Word::AttemptEnded(ended)) => check_ended(ended, payload)?,
         Some(Word::ResultOffered(offer)) => {
             let (attempt, bytes) = (AttemptId(offer.attempt), offer.result_bytes);
-            if bytes > UNIT_BYTES_MAX || bytes <= RESULT_UNASKED_BYTES_MAX {
+            if bytes > UNIT_BYTES_MAX || !is_offered(bytes) {
                 return Err(LinkError::Nonsense("it offers a result of a size that is not to be offered"));
             }
             Said::ResultOffered { attempt, bytes, run_us: offer.run_us }

@@ -9,8 +9,8 @@ use distwasm_duke::roster::{Action, AnswerId, Event, Outcome, Roster};
 use distwasm_king::scheduler::{self, HeldAttempt, HeldLease};
 use distwasm_proto::{
     ids::{AttemptId, BaronId, DukeId, JobId, UnitNo},
-    limits::RESULT_UNASKED_BYTES_MAX,
     time::Time,
+    wire::is_offered,
 };
 
 use super::{
@@ -345,13 +345,6 @@ impl World {
             Action::Drop { attempt } => {
                 duke.attempts.remove(&attempt);
             }
-            Action::Offer { attempt, bytes, run_us, .. } => {
-                // The attempt may have been forgotten.
-                let Some(held) = duke.attempts.remove(&attempt) else { return };
-                let outcome = scheduler::Outcome::Done { bytes };
-                self.tally.offers += 1;
-                self.leave_behind(id, attempt, Left { held, outcome, run_us, said: false });
-            }
             Action::TellUnfit { job } => {
                 duke.unfit.insert(job);
                 self.duke_says(id, |duke| scheduler::Event::ProgramUnfit { duke, job });
@@ -378,6 +371,7 @@ impl World {
         let outcome = match outcome {
             Outcome::Answered(answer) if duke.answers[&answer] => {
                 let bytes = self.queen_of(job).result_bytes(unit);
+                self.tally.offers += u64::from(is_offered(bytes));
                 scheduler::Outcome::Done { bytes }
             }
             Outcome::Answered(_) | Outcome::TimedOut(_) => scheduler::Outcome::Failed { bytes: EVIDENCE_BYTES },
@@ -407,7 +401,7 @@ impl World {
         let Some(left) = self.dukes.get_mut(&id).and_then(|duke| duke.left.get_mut(&attempt)) else { return };
         let Left { outcome, run_us, .. } = *left;
         match outcome {
-            scheduler::Outcome::Done { bytes } if bytes > RESULT_UNASKED_BYTES_MAX => {
+            scheduler::Outcome::Done { bytes } if is_offered(bytes) => {
                 self.duke_says(id, |duke| scheduler::Event::ResultOffered { duke, attempt, bytes, run_us });
             }
             _ => {

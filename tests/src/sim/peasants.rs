@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use distwasm_duke::roster::{AnswerId, Event};
 use distwasm_proto::{
     ids::{AttemptId, BaronId, DukeId, JobId, UnitNo},
-    limits::RESULT_UNASKED_BYTES_MAX,
     time::Time,
+    wire::is_offered,
 };
 
 use super::{
@@ -108,7 +108,7 @@ impl World {
                     return;
                 };
                 let leaves = peasant.answers_after.max(Time(ends.0 + holds_back));
-                let large = plan.result_bytes > RESULT_UNASKED_BYTES_MAX;
+                let large = is_offered(plan.result_bytes);
                 let arrives = Time(leaves.0 + if large { 300 } else { 0 });
                 peasant.answers_after = arrives;
                 if large {
@@ -145,7 +145,7 @@ impl World {
             }
             duke.answers_made += 1;
             let answer = AnswerId(duke.answers_made);
-            return self.duke_handles(id, vec![Event::Answered { baron, answer, done: false, bytes: 0 }]);
+            return self.duke_handles(id, vec![Event::Answered { baron, answer }]);
         };
         if begun {
             let waits = self.take_room(id, baron, attempt);
@@ -161,7 +161,6 @@ impl World {
         duke.answers_made += 1;
         let answer = AnswerId(duke.answers_made);
         duke.answers.insert(answer, done);
-        let bytes = if done { plan.result_bytes } else { 0 };
-        self.duke_handles(id, vec![Event::Answered { baron, answer, done, bytes }]);
+        self.duke_handles(id, vec![Event::Answered { baron, answer }]);
     }
 }

@@ -33,7 +33,7 @@ pub enum Event {
     /// A long answer of a peasant has begun to arrive.
     AnswerBegun { baron: BaronId, waits: bool },
     /// A peasant answered the first unit in its pipe. `answer` is the reactor's name for the answer.
-    Answered { baron: BaronId, answer: AnswerId, done: bool, bytes: u64 },
+    Answered { baron: BaronId, answer: AnswerId },
     /// A peasant ended for any reason, or could not be started.
     PeasantGone { baron: BaronId },
     /// Time passed; sent when [`Roster::next_deadline`](super::Roster::next_deadline) is reached.
@@ -62,8 +62,6 @@ pub enum Action {
     Drop { attempt: AttemptId },
     /// Tell the king how an attempt ended. Its input is not needed any more.
     Report { attempt: AttemptId, outcome: Outcome, run_us: u64 },
-    /// Tell the king that a large result waits.
-    Offer { attempt: AttemptId, answer: AnswerId, bytes: u64, run_us: u64 },
     /// Tell the king that the job's program cannot run here; the reactor knows why.
     TellUnfit { job: JobId },
     /// Tell the king that slots are free, as it asked.
