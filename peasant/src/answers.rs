@@ -4,13 +4,15 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use distwasm_proto::{
     failure::{Failure, FailureKind},
     limits::{ANSWERS_BYTES, ANSWERS_HELD, ANSWERS_WATCHED},
     pipe::{self, Header, READY},
 };
+
+use crate::determinism::Clock;
 
 /// A stream of frames.
 #[derive(Debug)]
@@ -26,7 +28,7 @@ pub struct Held<W> {
     /// The watcher is checking at intervals.
     is_watched: AtomicBool,
     ended: AtomicBool,
-    start: Instant,
+    clock: Clock,
 }
 
 #[derive(Debug)]
@@ -40,11 +42,12 @@ struct Frames<W> {
 }
 
 impl<W: Write> Held<W> {
-    /// Starts empty. Frames go to `sink`, which should not have a buffer of its own.
-    pub fn new(sink: W) -> Held<W> {
+    /// Starts empty. Frames go to `sink`, which should not have a buffer of its own. `clock` says how long answers are
+    /// held.
+    pub fn new(sink: W, clock: Clock) -> Held<W> {
         let frames = Frames { sink, held: Vec::new(), since: None, broken: None };
         let (is_watched, ended) = (AtomicBool::new(false), AtomicBool::new(false));
-        Held { frames: Mutex::new(frames), is_watched, ended, start: now() }
+        Held { frames: Mutex::new(frames), is_watched, ended, clock }
     }
 
     /// Writes held answers while the guest works at a long unit, until [`Answers`] is dropped.
@@ -58,7 +61,7 @@ impl<W: Write> Held<W> {
             let mut frames = self.lock();
             match frames.since {
                 None => self.is_watched.store(false, Ordering::Release),
-                Some(since) if self.start.elapsed().saturating_sub(since) >= ANSWERS_WATCHED => {
+                Some(since) if self.clock.monotonic_time().saturating_sub(since) >= ANSWERS_WATCHED => {
                     if let Err(error) = frames.write_held() {
                         frames.broken = Some(error);
                         return;
@@ -143,7 +146,7 @@ impl<'a, W: Write> Answers<'a, W> {
 
     /// The time, for the `began` of [`Answers::push`].
     pub fn now(&self) -> Duration {
-        self.held.start.elapsed()
+        self.held.clock.monotonic_time()
     }
 }
 
@@ -152,11 +155,6 @@ impl<W> Drop for Answers<'_, W> {
         self.held.ended.store(true, Ordering::Release);
         self.watcher.unpark();
     }
-}
-
-#[allow(clippy::disallowed_methods, reason = "the peasant's only clock; it decides when answers are written, no more")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 /// The process's stdout, without the line buffer of the standard library. Dropping it does not close it, so that
@@ -194,40 +192,45 @@ mod tests {
 
     #[test]
     fn short_answers_leave_together_and_long_ones_uncopied() {
-        let held = Held::new(Writes::default());
+        // Its time passes only by the few microseconds in which it is read.
+        let held = Held::new(Writes::default(), Clock::fixed());
         // There is no watcher thread.
         let mut answers = Answers::new(&held, thread::current());
         let writes = || held.lock().sink.0.clone();
-        let far = Duration::MAX;
-        // With a start far in the future, no answer counts as old.
-        held.lock().since = Some(far);
-        answers.push(Ok(b"abc"), far).unwrap();
-        answers.push(Ok(b""), far).unwrap();
+        for answer in [b"abc".as_slice(), b""] {
+            let began = answers.now();
+            answers.push(Ok(answer), began).unwrap();
+        }
         assert!(writes().is_empty());
-        answers.push(Ok(&[0; ANSWERS_BYTES]), far).unwrap();
+        answers.push(Ok(&[0; ANSWERS_BYTES]), answers.now()).unwrap();
         assert_eq!(writes(), [7 + 4 + 4, ANSWERS_BYTES]);
-        held.lock().since = None;
-        answers.push(Ok(b"slow"), Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn an_answer_that_took_long_is_not_held() {
+        let clock = Clock::fixed();
+        let held = Held::new(Writes::default(), clock.clone());
+        let mut answers = Answers::new(&held, thread::current());
+        let began = answers.now();
+        clock.sleep(ANSWERS_HELD);
+        answers.push(Ok(b"slow"), began).unwrap();
         answers.write_held().unwrap();
-        assert_eq!(writes().len(), 3);
+        assert_eq!(held.lock().sink.0, [4 + 4]);
     }
 
     #[test]
     fn held_answers_leave_while_nothing_else_is_answered() {
-        let held = Held::new(Writes::default());
+        let clock = Clock::fixed();
+        let held = Held::new(Writes::default(), clock.clone());
         thread::scope(|scope| {
             let watcher = scope.spawn(|| held.watch());
             let mut answers = Answers::new(&held, watcher.thread().clone());
-            held.lock().since = Some(Duration::ZERO);
-            // Too young to be written at once, and old a little later.
-            held.lock().held.extend_from_slice(b"answer");
-            held.is_watched.store(true, Ordering::Release);
-            watcher.thread().unpark();
+            answers.push(Ok(b"answer"), answers.now()).unwrap();
+            clock.sleep(ANSWERS_WATCHED);
             while held.lock().sink.0.is_empty() {
                 thread::yield_now();
             }
-            answers.push(Ok(b"next"), answers.now()).unwrap();
         });
-        assert_eq!(held.lock().sink.0.first(), Some(&6));
+        assert_eq!(held.lock().sink.0, [4 + 6]);
     }
 }

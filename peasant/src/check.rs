@@ -23,30 +23,29 @@ use crate::abi::{self, Unit};
 use crate::guest::Grants;
 use crate::program::{ComponentEntry, ModuleEntry, Program, Unfit};
 use crate::verdict::size;
-use crate::{read_program, sandbox};
+use crate::{CompileError, read_program, sandbox};
 
-/// The request.
-#[derive(Debug)]
-pub struct Asked {
-    /// The program's name in messages.
-    pub name: String,
-    /// An input to answer.
-    pub input: Option<PathBuf>,
-    /// How long initialising, and then answering, may take.
-    pub within: Duration,
-    /// The guest's grants.
-    pub grants: Grants,
+/// Why a program failed its check, or could not be checked.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The program cannot run.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+    /// It runs, and failed on the input.
+    #[error("{0}")]
+    Failed(Failed),
+    /// The machine is to blame.
+    #[error(transparent)]
+    Machine(#[from] io::Error),
 }
 
-/// Why a completed check found the program bad.
-#[derive(Debug, thiserror::Error)]
-pub enum Bad {
-    /// The program cannot run.
-    #[error("{0}: {1}")]
-    Unfit(String, Unfit),
-    /// It runs, and failed on the input.
-    #[error("{0} failed on the input: {1}")]
-    Failed(String, Failed),
+impl From<CompileError> for CheckError {
+    fn from(error: CompileError) -> CheckError {
+        match error {
+            CompileError::Unfit(why) => CheckError::Unfit(why),
+            CompileError::Machine(error) => CheckError::Machine(error),
+        }
+    }
 }
 
 /// A failure, as it is shown to people.
@@ -65,70 +64,41 @@ impl Display for Failed {
     }
 }
 
-impl Bad {
-    /// The exit status for it.
-    pub fn exit(&self) -> Exit {
-        match self {
-            Bad::Unfit(..) => Exit::CouldNotRun,
-            Bad::Failed(..) => Exit::SomeFailed,
-        }
-    }
-}
-
-/// Checks the program on stdin, and reports on stdout.
-pub fn check(asked: Asked) -> io::Result<Result<(), Bad>> {
-    let Asked { name, input, within, grants } = asked;
+/// Checks the program on stdin, and reports on stdout. `name` is the program's name in messages, `input` an input to
+/// answer. Ends the process if initialising the program, or answering, takes longer than `within`.
+pub fn check(name: &str, input: Option<PathBuf>, within: Duration, grants: Grants) -> Result<(), CheckError> {
     let input = input.map(|path| Ok::<_, io::Error>((read_input(&path)?, path))).transpose()?;
     sandbox::limit_compiling()?;
     // Started before the sandbox is closed, which allows no threads.
-    let watch = Watch::start(within, name.clone());
+    let watch = Watch::start(within, name.to_owned());
     let mut report = io::stdout().lock();
-    let unfit = |unfit| Bad::Unfit(name.clone(), unfit);
 
     let began = now();
-    let program = read_program()?.and_then(|bytes| Program::compile(&bytes, &grants));
-    let program = match program.and_then(|program| program.ready(&grants)) {
-        Ok(program) => program,
-        Err(why) => return Ok(Err(unfit(why))),
-    };
+    let program = Program::compile(&read_program()?, &grants)?.ready(&grants)?;
     writeln!(report, "{name}: {}", describe(&program, &grants))?;
     writeln!(report, "  compiled  in {}", Millis(began.elapsed()))?;
     report.flush()?;
 
-    if let Err(why) = program.make_image() {
-        return Ok(Err(unfit(why)));
-    }
+    program.make_image()?;
     let runtime = abi::runtime(&program, &grants)?;
     sandbox::close()?;
     watch.begin("be initialised", Exit::CouldNotRun);
     let began = now();
-    let mut guest = match abi::start(program, grants, runtime) {
-        Ok(guest) => guest,
-        Err(failure) => {
-            let why = format!("cannot be initialised: {}", Failed(failure));
-            return Ok(Err(unfit(Unfit(why))));
-        }
-    };
+    let started = abi::start(program, grants, runtime);
+    let mut guest = started.map_err(|failure| Unfit(format!("cannot be initialised: {}", Failed(failure))))?;
     writeln!(report, "  ready     in {}", Millis(began.elapsed()))?;
     report.flush()?;
 
-    let Some((input, path)) = input else { return Ok(Ok(())) };
+    let Some((input, path)) = input else { return Ok(()) };
     watch.begin("answer", Exit::SomeFailed);
     let input_bytes = input.len();
     let unit = Unit { input, description: Some(description(&path)) };
     let began = now();
-    let answered = guest.answer(unit);
-    let took = Millis(began.elapsed());
-    match answered {
-        Ok(answer) => {
-            let bytes = answer.len();
-            writeln!(report, "  answered  {input_bytes} bytes with {bytes} bytes in {took}:")?;
-            report.write_all(&shown(answer))?;
-            report.flush()?;
-            Ok(Ok(()))
-        }
-        Err(failure) => Ok(Err(Bad::Failed(name, Failed(failure)))),
-    }
+    let answer = guest.answer(unit).map_err(|failure| CheckError::Failed(Failed(failure)))?;
+    let (took, bytes) = (Millis(began.elapsed()), answer.len());
+    writeln!(report, "  answered  {input_bytes} bytes with {bytes} bytes in {took}:")?;
+    report.write_all(&shown(answer))?;
+    Ok(report.flush()?)
 }
 
 fn read_input(path: &Path) -> io::Result<Bytes> {

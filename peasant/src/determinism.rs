@@ -1,4 +1,4 @@
-//! Clocks and randomness of guests: the machine's, or deterministic ones that are the same everywhere.
+//! Clocks and randomness: the machine's, or deterministic ones that are the same everywhere.
 
 use std::sync::Arc;
 use std::sync::LazyLock;
@@ -16,7 +16,7 @@ const FIXED_BEGINNING: Duration = Duration::from_secs(946_684_800);
 /// How far the fixed clock advances each time it is read, so that a loop that waits for it to advance ends.
 const FIXED_STEP: Duration = Duration::from_micros(1);
 
-/// The clocks of one guest. All copies show the same time.
+/// The clocks of one guest, or of the peasant itself. All copies show the same time.
 #[derive(Clone, Debug)]
 pub enum Clock {
     /// The machine's clocks. The monotonic one starts with the process, so that absolute times to wait for can be
@@ -91,13 +91,16 @@ impl HostMonotonicClock for Clock {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "this is the guests' clock; the peasant decides nothing by it")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the peasant's only clock: guests read it, and it decides when answers are written"
+)]
 fn process_time() -> Duration {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     START.elapsed()
 }
 
-#[allow(clippy::disallowed_methods, reason = "this is the guests' clock; the peasant decides nothing by it")]
+#[allow(clippy::disallowed_methods, reason = "guests read it; the peasant decides nothing by it")]
 fn real_wall_time() -> Duration {
     // A clock that is set before 1970 counts as 1970.
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()

@@ -7,17 +7,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use chacha20::rand_core::Rng;
 use distwasm_proto::{
     limits::{GUEST_TABLE_ELEMENTS_MAX, HOSTCALL_BYTES_MIN},
     pipe::Description,
 };
-use wasmtime::{Engine, ResourceLimiter, Result, Store};
+use wasmtime::{Engine, ResourceLimiter, Result, Store, error::Context};
 use wasmtime_wasi::p1::WasiP1Ctx;
-use wasmtime_wasi::{WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi::{FsPerms, WasiCtxBuilder, WasiCtxView, WasiView};
 
-use crate::determinism::Clock;
-use crate::stdio::{Shared, Stdio};
-use crate::wasi;
+use crate::determinism::{Clock, seeded_random};
+use crate::stdio::{
+    Shared, Stdio,
+    streams::{Input, Output},
+};
 
 /// A guest's grants, and how it is called.
 #[derive(Clone, Debug, Default)]
@@ -80,7 +83,7 @@ pub fn store(engine: &Engine, grants: &Arc<Grants>, description: Option<Bytes>) 
     if !grants.dirs.is_empty() {
         // Done here because it can fail, and the guest's first call could not report that.
         let mut builder = wasi_builder(grants, guest.description.as_ref(), &guest.clock, &guest.stdio);
-        wasi::share(&mut builder, &grants.dirs)?;
+        share(&mut builder, &grants.dirs)?;
         guest.wasi = Some(builder.build_p1());
     }
     let mut store = Store::new(engine, guest);
@@ -103,10 +106,35 @@ impl Guest {
     }
 }
 
+/// The part of WASI that `wasmtime-wasi` answers, without directories.
 fn wasi_builder(grants: &Grants, description: Option<&Bytes>, clock: &Clock, stdio: &Shared) -> WasiCtxBuilder {
     let description = description.and_then(|bytes| Description::parse(bytes));
     let unit = description.map_or(&[][..], |description| description.name);
-    wasi::context(grants, &environment(grants, description), clock, unit, stdio)
+    let mut builder = WasiCtxBuilder::new();
+    builder.arg("program").args(&grants.args).envs(&environment(grants, description));
+    builder.wall_clock(clock.clone()).monotonic_clock(clock.clone());
+    if let Some(seed) = &grants.seed {
+        let random = |purpose| seeded_random(seed, unit, purpose);
+        let mut seeds = random("seeds");
+        builder.secure_random(random("secure")).insecure_random(random("insecure"));
+        builder.insecure_random_seed(u128::from(seeds.next_u64()) << 64 | u128::from(seeds.next_u64()));
+    }
+    builder.stdin(Input(stdio.clone()));
+    builder.stdout(Output::Stdout(stdio.clone())).stderr(Output::Stderr(stdio.clone()));
+    builder.allow_tcp(false).allow_udp(false);
+    // There are no threads in a peasant, so a guest that reads a file blocks.
+    builder.allow_blocking_current_thread(true);
+    builder
+}
+
+/// Gives the guest directories to read.
+fn share(builder: &mut WasiCtxBuilder, dirs: &[SharedDir]) -> Result<()> {
+    for dir in dirs {
+        builder
+            .preopened_dir(&dir.host_path, &dir.guest_path, FsPerms::ReadOnly)
+            .with_context(|| format!("cannot open the shared directory {}", dir.host_path.display()))?;
+    }
+    Ok(())
 }
 
 /// The guest's environment. For deterministic guests it leaves out variables that differ from run to run.

@@ -1,6 +1,6 @@
 //! A peasant: one process that runs one WebAssembly program over the inputs on its stdin.
 //!
-//! The way of an input: [`inputs`] → [`work`] → [`abi`] → the guest, which calls [`wasi`] on its [`stdio`] →
+//! The way of an input: [`inputs`] → [`serving`] → [`abi`] → the guest, which calls [`wasi`] on its [`stdio`] →
 //! [`verdict`] if it fails → [`answers`]. Before that, [`program`] makes the guest from bytes and [`sandbox`] closes
 //! the process.
 
@@ -14,10 +14,10 @@ pub mod inputs;
 pub mod options;
 pub mod program;
 pub mod sandbox;
+pub mod serving;
 pub mod stdio;
 pub mod verdict;
 pub mod wasi;
-pub mod work;
 
 use std::error::Error;
 use std::fs::File;
@@ -29,10 +29,11 @@ use std::time::Duration;
 use distwasm_process::files;
 use distwasm_proto::{exit::Exit, limits::PROGRAM_BYTES_MAX};
 
+use crate::check::CheckError;
 use crate::guest::Grants;
 use crate::options::{Command, Options, Serve};
 use crate::program::{Program, Unfit};
-use crate::work::{Manner, Source, WorkError};
+use crate::serving::{Intake, ProgramSource, ServeError};
 
 /// The exit status of `peasant compile` if the machine, not the program, is to blame: for example a full disk.
 pub const TROUBLE: u8 = 1;
@@ -45,20 +46,24 @@ pub fn run(options: Options) -> ExitCode {
     match options.command {
         None => match serve(&options.serve).and_then(|()| Ok(files::close_stdout()?)) {
             Ok(()) => Exit::Done.into(),
-            Err(WorkError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done.into(),
+            Err(ServeError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done.into(),
             Err(error) => report("stopped", &error, Exit::CouldNotRun.status()),
         },
         Some(Command::Compile { output, calling }) => match compile(&output, &calling.grants()) {
-            Ok(Ok(())) => Exit::Done.into(),
-            Ok(Err(unfit)) => say(&unfit.to_string(), Exit::CouldNotRun.status()),
-            Err(error) => report(&format!("cannot compile to {}", output.display()), &error, TROUBLE),
+            Ok(()) => Exit::Done.into(),
+            Err(CompileError::Unfit(unfit)) => say(&unfit.to_string(), Exit::CouldNotRun.status()),
+            Err(CompileError::Machine(error)) => {
+                report(&format!("cannot compile to {}", output.display()), &error, TROUBLE)
+            }
         },
         Some(Command::Check { name, input, within_ms, guest }) => {
-            let asked = check::Asked { name, input, within: Duration::from_millis(within_ms), grants: guest.grants() };
-            match check::check(asked) {
-                Ok(Ok(())) => Exit::Done.into(),
-                Ok(Err(bad)) => say(&bad.to_string(), bad.exit().status()),
-                Err(error) => report("cannot check", &error, TROUBLE),
+            match check::check(&name, input, Duration::from_millis(within_ms), guest.grants()) {
+                Ok(()) => Exit::Done.into(),
+                Err(CheckError::Unfit(why)) => say(&format!("{name}: {why}"), Exit::CouldNotRun.status()),
+                Err(CheckError::Failed(why)) => {
+                    say(&format!("{name} failed on the input: {why}"), Exit::SomeFailed.status())
+                }
+                Err(CheckError::Machine(error)) => report("cannot check", &error, TROUBLE),
             }
         }
         Some(Command::Fingerprint) => match fingerprint() {
@@ -68,34 +73,41 @@ pub fn run(options: Options) -> ExitCode {
     }
 }
 
-fn serve(options: &Serve) -> Result<(), WorkError> {
-    let source = options.compiled.as_deref().map_or(Source::FirstFrame, Source::Compiled);
-    let manner = Manner { source, described: options.described };
+fn serve(options: &Serve) -> Result<(), ServeError> {
+    let source = options.compiled.as_deref().map_or(ProgramSource::FirstFrame, ProgramSource::Compiled);
+    let intake = Intake { source, described: options.described };
     // Reads larger than the buffer of the standard library's stdin bypass it.
-    work::serve(manner, options.guest.grants(), io::stdin().lock(), answers::stdout()?, sandbox::close)
+    serving::serve(intake, options.guest.grants(), io::stdin().lock(), answers::stdout()?, sandbox::close)
 }
 
-fn compile(output: &Path, grants: &Grants) -> io::Result<Result<(), Unfit>> {
+/// Why a program could not be compiled.
+#[derive(Debug, thiserror::Error)]
+enum CompileError {
+    /// The program cannot run anywhere.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+    /// The machine is to blame.
+    #[error(transparent)]
+    Machine(#[from] io::Error),
+}
+
+fn compile(output: &Path, grants: &Grants) -> Result<(), CompileError> {
     sandbox::limit_compiling()?;
-    let compiled = match read_program()?.and_then(|bytes| Program::compile(&bytes, grants)?.serialize()) {
-        Ok(compiled) => compiled,
-        Err(unfit) => return Ok(Err(unfit)),
-    };
+    let compiled = Program::compile(&read_program()?, grants)?.serialize()?;
     let mut file = File::create(output)?;
     file.write_all(&compiled)?;
     file.sync_all()?;
-    files::close(file)?;
-    Ok(Ok(()))
+    Ok(files::close(file)?)
 }
 
 /// All of stdin.
-fn read_program() -> io::Result<Result<Vec<u8>, Unfit>> {
+fn read_program() -> Result<Vec<u8>, CompileError> {
     let mut bytes = Vec::new();
     io::stdin().lock().take(PROGRAM_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > PROGRAM_BYTES_MAX {
-        return Ok(Err(Unfit(format!("a program longer than the {PROGRAM_BYTES_MAX} bytes that are allowed"))));
+        return Err(Unfit(format!("a program longer than the {PROGRAM_BYTES_MAX} bytes that are allowed")).into());
     }
-    Ok(Ok(bytes))
+    Ok(bytes)
 }
 
 fn fingerprint() -> Result<(), Box<dyn Error>> {

@@ -10,16 +10,10 @@
 
 mod poll;
 
-use chacha20::rand_core::Rng;
 use wasmtime::{Caller, Engine, Extern, Linker, Module, ModuleExport, Result, Store, Val, component, error::Context};
-use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, p1, p2};
+use wasmtime_wasi::{I32Exit, p1, p2};
 
-use crate::determinism::{Clock, seeded_random};
-use crate::guest::{Grants, Guest, SharedDir};
-use crate::stdio::{
-    Shared,
-    streams::{Input, Output},
-};
+use crate::guest::Guest;
 
 /// The module name of WASI preview 1 in imports.
 const MODULE: &str = "wasi_snapshot_preview1";
@@ -120,41 +114,6 @@ pub fn component_linker(engine: &Engine) -> Result<component::Linker<Guest>> {
     let mut linker = component::Linker::new(engine);
     p2::add_to_linker_async(&mut linker)?;
     Ok(linker)
-}
-
-/// The part of WASI that `wasmtime-wasi` answers, for one guest. `unit` is the name of its unit.
-pub fn context(
-    grants: &Grants,
-    env: &[(String, String)],
-    clock: &Clock,
-    unit: &[u8],
-    stdio: &Shared,
-) -> WasiCtxBuilder {
-    let mut builder = WasiCtxBuilder::new();
-    builder.arg("program").args(&grants.args).envs(env);
-    builder.wall_clock(clock.clone()).monotonic_clock(clock.clone());
-    if let Some(seed) = &grants.seed {
-        let random = |purpose| seeded_random(seed, unit, purpose);
-        let mut seeds = random("seeds");
-        builder.secure_random(random("secure")).insecure_random(random("insecure"));
-        builder.insecure_random_seed(u128::from(seeds.next_u64()) << 64 | u128::from(seeds.next_u64()));
-    }
-    builder.stdin(Input(stdio.clone()));
-    builder.stdout(Output::Stdout(stdio.clone())).stderr(Output::Stderr(stdio.clone()));
-    builder.allow_tcp(false).allow_udp(false);
-    // There are no threads in a peasant, so a guest that reads a file blocks.
-    builder.allow_blocking_current_thread(true);
-    builder
-}
-
-/// Gives the guest directories to read.
-pub fn share(builder: &mut WasiCtxBuilder, dirs: &[SharedDir]) -> Result<()> {
-    for dir in dirs {
-        builder
-            .preopened_dir(&dir.host_path, &dir.guest_path, FsPerms::ReadOnly)
-            .with_context(|| format!("cannot open the shared directory {}", dir.host_path.display()))?;
-    }
-    Ok(())
 }
 
 /// Replaces the function `name`, with any signature, by one whose result depends on the first argument alone.

@@ -5,7 +5,7 @@ mod talk;
 
 use distwasm_peasant::guest::Grants;
 use distwasm_peasant::program::Program;
-use distwasm_peasant::work::{self, Manner, Source, WorkError};
+use distwasm_peasant::serving::{self, Intake, ProgramSource, ServeError};
 use talk::{frame, guest};
 
 /// Why `bytes` cannot run.
@@ -138,7 +138,7 @@ fn a_module_is_refused_wherever_it_is_cut() {
 fn flipped_bits_never_panic() {
     let mut random = fastrand::Rng::with_seed(2);
     let grants = || Grants { memory_bytes_max: 1 << 24, output_bytes_max: 1 << 20, ..Grants::default() };
-    let manner = Manner { source: Source::FirstFrame, described: false };
+    let intake = Intake { source: ProgramSource::FirstFrame, described: false };
     for name in ["upper.wat", "count.wat", "trouble.wat", "component-upper.wat", "component-echo.wat"] {
         let whole = binary(name);
         for round in 0..150 {
@@ -150,10 +150,10 @@ fn flipped_bits_never_panic() {
             // A program that still compiles is only initialised: without a timeout, a flipped loop could run without
             // end.
             let mut answers = Vec::new();
-            let ended = work::serve(manner, grants(), &frame(&bytes)[..], &mut answers, || Ok(()));
+            let ended = serving::serve(intake, grants(), &frame(&bytes)[..], &mut answers, || Ok(()));
             match ended {
                 Ok(()) => assert_eq!(answers, [0; 4], "{name}, round {round}"),
-                Err(WorkError::Program(reason)) => assert!(!reason.is_empty(), "{name}, round {round}"),
+                Err(ServeError::Program(reason)) => assert!(!reason.is_empty(), "{name}, round {round}"),
                 Err(error) => panic!("{name}, round {round}: {error:?}"),
             }
         }

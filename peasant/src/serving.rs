@@ -13,13 +13,14 @@ use distwasm_proto::{
 
 use crate::abi::{self, Abi, Unit};
 use crate::answers::{Answers, Held};
+use crate::determinism::Clock;
 use crate::guest::Grants;
 use crate::inputs::{InputError, Inputs};
 use crate::program::{LoadError, Program, Unfit};
 
 /// Why a peasant stopped before its inputs ended.
 #[derive(Debug, thiserror::Error)]
-pub enum WorkError {
+pub enum ServeError {
     /// The program cannot run; its duke has been told.
     #[error("the program cannot run: {0}")]
     Program(String),
@@ -42,7 +43,7 @@ pub enum WorkError {
 
 /// Where the program comes from.
 #[derive(Clone, Copy, Debug)]
-pub enum Source<'a> {
+pub enum ProgramSource<'a> {
     /// The first frame.
     FirstFrame,
     /// A file of the duke's own cache.
@@ -52,93 +53,119 @@ pub enum Source<'a> {
 /// Enough, because the watcher calls nothing but the system.
 const WATCHER_STACK_BYTES: usize = 64 << 10;
 
-/// How the peasant gets its program and its inputs.
+/// How the peasant takes in its program and its inputs.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner<'a> {
+pub struct Intake<'a> {
     /// Where the program comes from.
-    pub source: Source<'a>,
+    pub source: ProgramSource<'a>,
     /// Whether a description precedes each input.
     pub described: bool,
 }
 
 /// Serves until the inputs end. `close_sandbox` is called when the program is loaded and before any of it runs.
 pub fn serve(
-    manner: Manner<'_>,
+    intake: Intake<'_>,
     grants: Grants,
     stdin: impl Read,
     stdout: impl Write + Send,
     close_sandbox: impl FnOnce() -> io::Result<()>,
-) -> Result<(), WorkError> {
+) -> Result<(), ServeError> {
     let mut inputs = Inputs::new(stdin);
-    let held = Held::new(stdout);
+    let held = Held::new(stdout, Clock::Real);
     thread::scope(|scope| {
         // Started before the sandbox is closed, because no new threads are possible afterwards.
         let watcher = thread::Builder::new().stack_size(WATCHER_STACK_BYTES).spawn_scoped(scope, || held.watch());
-        let watcher = watcher.map_err(WorkError::Watcher)?;
+        let watcher = watcher.map_err(ServeError::Watcher)?;
         let answers = Answers::new(&held, watcher.thread().clone());
-        serve_to(answers, manner, grants, &mut inputs, close_sandbox)
+        serve_to(answers, intake, grants, &mut inputs, close_sandbox)
     })
 }
 
 fn serve_to(
     mut answers: Answers<'_, impl Write>,
-    manner: Manner<'_>,
+    intake: Intake<'_>,
     grants: Grants,
     inputs: &mut Inputs<impl Read>,
     close_sandbox: impl FnOnce() -> io::Result<()>,
-) -> Result<(), WorkError> {
-    let started = load(manner.source, &grants, inputs)?.and_then(|program| {
-        program.make_image().map_err(unfit)?;
-        let runtime = abi::runtime(&program, &grants);
-        let runtime = runtime.map_err(|error| Failure::new(FailureKind::Other, format!("no runtime: {error}")))?;
-        Ok(close_sandbox().map(|()| abi::start(program, grants, runtime)))
-    });
-    let started = match started {
-        Ok(Ok(started)) => started.map_err(|failure| cannot_be_initialised(&failure)),
-        Ok(Err(error)) => return Err(WorkError::Sandbox(error)),
-        Err(failure) => Err(failure),
-    };
-    match started {
+) -> Result<(), ServeError> {
+    match start(intake.source, grants, inputs, close_sandbox) {
         Ok(mut guest) => {
             answers.write_ready()?;
-            answer_all(manner.described, inputs, &mut answers, guest.as_mut())
+            answer_all(intake.described, inputs, &mut answers, guest.as_mut())
         }
-        Err(failure) => {
+        Err(StartError::Failed(failure)) => {
             answers.push(Err(&failure), answers.now())?;
             answers.write_held()?;
-            Err(WorkError::Program(failure.message))
+            Err(ServeError::Program(failure.message))
+        }
+        Err(StartError::Stopped(error)) => Err(error),
+    }
+}
+
+/// Why there is no guest.
+enum StartError {
+    /// The duke is told this failure.
+    Failed(Failure),
+    /// The peasant stops, and its duke sees no more than its end.
+    Stopped(ServeError),
+}
+
+impl From<Failure> for StartError {
+    fn from(failure: Failure) -> StartError {
+        StartError::Failed(failure)
+    }
+}
+
+impl From<Unfit> for StartError {
+    fn from(unfit: Unfit) -> StartError {
+        Failure::new(FailureKind::Program, unfit.0).into()
+    }
+}
+
+impl From<LoadError> for StartError {
+    fn from(error: LoadError) -> StartError {
+        match error {
+            LoadError::Unfit(why) => why.into(),
+            LoadError::File(why) => Failure::new(FailureKind::Other, why).into(),
         }
     }
 }
 
-fn load(
-    source: Source<'_>,
-    grants: &Grants,
-    inputs: &mut Inputs<impl Read>,
-) -> Result<Result<Program, Failure>, WorkError> {
-    let compiled = match source {
-        Source::Compiled(path) => {
-            // SAFETY: the file comes from the duke's own cache, as the manual of the flag demands.
-            let loaded = unsafe { Program::load(path, grants) };
-            return Ok(loaded.map_err(|error| match error {
-                LoadError::Unfit(why) => unfit(why),
-                LoadError::File(why) => Failure::new(FailureKind::Other, why),
-            }));
-        }
-        Source::FirstFrame => match inputs.next(PROGRAM_BYTES_MAX) {
-            Ok(Some(bytes)) => Program::compile(&bytes, grants).and_then(|program| program.ready(grants)),
-            Ok(None) => Err(Unfit("no program came before the end of stdin".to_owned())),
-            Err(InputError::TooLong { got, most }) => {
-                Err(Unfit(format!("a program of {got} bytes is longer than the {most} that are allowed")))
-            }
-            Err(error) => return Err(error.into()),
-        },
-    };
-    Ok(compiled.map_err(unfit))
+impl From<ServeError> for StartError {
+    fn from(error: ServeError) -> StartError {
+        StartError::Stopped(error)
+    }
 }
 
-fn unfit(unfit: Unfit) -> Failure {
-    Failure::new(FailureKind::Program, unfit.0)
+fn start(
+    source: ProgramSource<'_>,
+    grants: Grants,
+    inputs: &mut Inputs<impl Read>,
+    close_sandbox: impl FnOnce() -> io::Result<()>,
+) -> Result<Box<dyn Abi>, StartError> {
+    let program = load(source, &grants, inputs)?;
+    program.make_image()?;
+    let runtime = abi::runtime(&program, &grants);
+    let runtime = runtime.map_err(|error| Failure::new(FailureKind::Other, format!("no runtime: {error}")))?;
+    close_sandbox().map_err(ServeError::Sandbox)?;
+    Ok(abi::start(program, grants, runtime).map_err(|failure| cannot_be_initialised(&failure))?)
+}
+
+fn load(source: ProgramSource<'_>, grants: &Grants, inputs: &mut Inputs<impl Read>) -> Result<Program, StartError> {
+    let bytes = match source {
+        // SAFETY: the file comes from the duke's own cache, as the manual of the flag demands.
+        ProgramSource::Compiled(path) => return Ok(unsafe { Program::load(path, grants) }?),
+        ProgramSource::FirstFrame => match inputs.next(PROGRAM_BYTES_MAX) {
+            Ok(bytes) => bytes.ok_or_else(|| Unfit("no program came before the end of stdin".to_owned()))?,
+            Err(InputError::TooLong { got, most }) => {
+                return Err(
+                    Unfit(format!("a program of {got} bytes is longer than the {most} that are allowed")).into()
+                );
+            }
+            Err(error) => return Err(ServeError::Input(error).into()),
+        },
+    };
+    Ok(Program::compile(&bytes, grants)?.ready(grants)?)
 }
 
 /// Before the first unit, every failure of the guest is the program's failure. A failure of the machine stays one.
@@ -152,13 +179,13 @@ fn answer_all(
     inputs: &mut Inputs<impl Read>,
     answers: &mut Answers<'_, impl Write>,
     guest: &mut dyn Abi,
-) -> Result<(), WorkError> {
+) -> Result<(), ServeError> {
     loop {
         let mut description = None;
         if described {
             description = next(UNIT_DESCRIPTION_BYTES_MAX, inputs, answers)?;
             match &description {
-                Some(body) if Description::parse(body).is_none() => return Err(WorkError::Description(body.len())),
+                Some(body) if Description::parse(body).is_none() => return Err(ServeError::Description(body.len())),
                 Some(_) => {}
                 None => return Ok(()),
             }
@@ -177,7 +204,7 @@ fn next(
     bytes_max: u64,
     inputs: &mut Inputs<impl Read>,
     answers: &mut Answers<'_, impl Write>,
-) -> Result<Option<Bytes>, WorkError> {
+) -> Result<Option<Bytes>, ServeError> {
     match inputs.next_arrived(bytes_max) {
         Ok(Some(body)) => Ok(Some(body)),
         Ok(None) => {
