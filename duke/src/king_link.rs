@@ -30,7 +30,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use crate::{seat::Seat, work::Input};
+use crate::{peasant::UnitInput, seat::Seat};
 
 /// The machine that this duke offers.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub(crate) struct Machine {
 
 /// A checked order of the king.
 #[derive(Debug)]
-pub(crate) enum Told {
+pub(crate) enum KingOrder {
     Welcome,
     LeaseOpened {
         job: JobId,
@@ -71,7 +71,7 @@ pub(crate) enum Told {
         job: JobId,
         attempt: AttemptId,
         alone: bool,
-        input: Input,
+        input: UnitInput,
     },
     ResultWanted {
         attempt: AttemptId,
@@ -111,7 +111,7 @@ pub(crate) enum Arrival {
     /// Connected: the duke is to say hello.
     Connected(King),
     /// The king's orders.
-    Told(Vec<Told>),
+    Ordered(Vec<KingOrder>),
     /// The link is gone.
     Lost(LinkError),
 }
@@ -137,7 +137,7 @@ pub(crate) struct Way {
 /// A link that stands, or is about to: orders come only after the welcome.
 struct KingLink {
     outbox: Outbox<DukeWord>,
-    told: mpsc::Receiver<Result<Vec<Told>, LinkError>>,
+    orders: mpsc::Receiver<Result<Vec<KingOrder>, LinkError>>,
     /// Ends with the link.
     _listening: JoinSet<()>,
 }
@@ -168,8 +168,8 @@ impl Way {
     pub(crate) async fn next(&mut self) -> Arrival {
         loop {
             if let Some(link) = &mut self.link {
-                let lost = match link.told.recv().await {
-                    Some(Ok(told)) => return Arrival::Told(told),
+                let lost = match link.orders.recv().await {
+                    Some(Ok(orders)) => return Arrival::Ordered(orders),
                     Some(Err(error)) => error,
                     None => LinkError::Silent,
                 };
@@ -215,10 +215,10 @@ impl Way {
             link: self.links,
         })));
         holds.into_iter().for_each(|held| outbox.push(Word::HeldLease(Box::new(held))));
-        let (sender, told) = mpsc::channel(1);
+        let (sender, orders) = mpsc::channel(1);
         let mut listening = JoinSet::new();
         listening.spawn(listen(king, words, sender));
-        self.link = Some(KingLink { outbox, told, _listening: listening });
+        self.link = Some(KingLink { outbox, orders, _listening: listening });
     }
 
     /// The king accepted the duke, so retries after the next loss start from the shortest delay again.
@@ -268,13 +268,13 @@ impl Way {
         let Some(link) = &mut self.link else { return };
         link.outbox.push(Word::End(wire::End { reason: "the duke is leaving".to_owned(), come_back: false }));
         link.outbox.close();
-        let closed = async { while link.told.recv().await.is_some_and(|told| told.is_ok()) {} };
+        let closed = async { while link.orders.recv().await.is_some_and(|orders| orders.is_ok()) {} };
         let _heard = timeout(patience, closed).await;
     }
 }
 
 /// Opens the stream and passes the king's orders on, until the link is gone or the receiver is dropped.
-async fn listen(king: King, words: OutboxStream<DukeWord>, told: mpsc::Sender<Result<Vec<Told>, LinkError>>) {
+async fn listen(king: King, words: OutboxStream<DukeWord>, heard: mpsc::Sender<Result<Vec<KingOrder>, LinkError>>) {
     let welcomed = async {
         let mut orders = king.volunteer(words).await?;
         let mut words = next_words(&mut orders).await?.into_iter();
@@ -288,12 +288,12 @@ async fn listen(king: King, words: OutboxStream<DukeWord>, told: mpsc::Sender<Re
         Ok(welcomed) => welcomed,
         Err(error) => {
             // The duke may have dropped this link already.
-            let _sent = told.send(Err(error)).await;
+            let _sent = heard.send(Err(error)).await;
             return;
         }
     };
     let mut assembler = Assembler::new(UNIT_BYTES_MAX.max(PROGRAM_BYTES_MAX).max(SHARES_BYTES_MAX));
-    let (mut batch, mut names) = (vec![Told::Welcome], Shelf::default());
+    let (mut batch, mut names) = (vec![KingOrder::Welcome], Shelf::default());
     loop {
         let checked = words.try_for_each(|word| {
             if let Some(arrived) = assembler.accept(word)? {
@@ -302,13 +302,13 @@ async fn listen(king: King, words: OutboxStream<DukeWord>, told: mpsc::Sender<Re
             Ok(())
         });
         let is_last = checked.is_err();
-        if told.send(checked.map(|()| std::mem::take(&mut batch))).await.is_err() || is_last {
+        if heard.send(checked.map(|()| std::mem::take(&mut batch))).await.is_err() || is_last {
             return;
         }
         words = match next_words(&mut orders).await {
             Ok(words) => words.into_iter(),
             Err(error) => {
-                let _sent = told.send(Err(error)).await;
+                let _sent = heard.send(Err(error)).await;
                 return;
             }
         };
@@ -320,11 +320,11 @@ async fn next_words(orders: &mut Incoming<wire::ToDuke>) -> Result<Vec<DukeOrder
     Ok(message.orders)
 }
 
-fn check_order((word, payload): Arrived<DukeOrder>, names: &mut Shelf) -> Result<Told, LinkError> {
+fn check_order((word, payload): Arrived<DukeOrder>, names: &mut Shelf) -> Result<KingOrder, LinkError> {
     let payload = payload.map_err(|_| LinkError::Nonsense("it broke off in a payload"))?;
     let digest = |bytes: &[u8]| Digest::from_wire(bytes).ok_or(LinkError::Nonsense("a digest has 32 bytes"));
     match word.order {
-        Some(Order::OpenLease(lease)) => Ok(Told::LeaseOpened {
+        Some(Order::OpenLease(lease)) => Ok(KingOrder::LeaseOpened {
             job: JobId(lease.job),
             key: lease.key,
             digest: digest(&lease.program_digest)?,
@@ -332,16 +332,16 @@ fn check_order((word, payload): Arrived<DukeOrder>, names: &mut Shelf) -> Result
             timeout: (lease.timeout_ms > 0).then(|| Duration::from_millis(lease.timeout_ms)),
             guest: GuestSettings::from_wire(lease.guest)?,
         }),
-        Some(Order::CloseLease(close)) => Ok(Told::LeaseClosed { job: JobId(close.job) }),
-        Some(Order::GrantSlots(grant)) => Ok(Told::SlotsGranted { job: JobId(grant.job), slots: grant.slots }),
+        Some(Order::CloseLease(close)) => Ok(KingOrder::LeaseClosed { job: JobId(close.job) }),
+        Some(Order::GrantSlots(grant)) => Ok(KingOrder::SlotsGranted { job: JobId(grant.job), slots: grant.slots }),
         Some(Order::ReleaseSlots(release)) => {
-            Ok(Told::SlotsAskedBack { job: JobId(release.job), slots: release.slots })
+            Ok(KingOrder::SlotsAskedBack { job: JobId(release.job), slots: release.slots })
         }
-        Some(Order::StartAttempt(start)) => Ok(Told::AttemptArrived {
+        Some(Order::StartAttempt(start)) => Ok(KingOrder::AttemptArrived {
             job: JobId(start.job),
             attempt: AttemptId(start.attempt),
             alone: start.alone,
-            input: Input {
+            input: UnitInput {
                 unit: UnitNo(start.unit),
                 number: start.number,
                 // Copied out, because the message that it came in may be a hundred times larger.
@@ -349,11 +349,11 @@ fn check_order((word, payload): Arrived<DukeOrder>, names: &mut Shelf) -> Result
                 content: payload,
             },
         }),
-        Some(Order::SendResult(send)) => Ok(Told::ResultWanted { attempt: AttemptId(send.attempt) }),
+        Some(Order::SendResult(send)) => Ok(KingOrder::ResultWanted { attempt: AttemptId(send.attempt) }),
         Some(Order::Forget(forget)) => {
-            Ok(Told::Forget { attempts: forget.attempts.into_iter().map(AttemptId).collect() })
+            Ok(KingOrder::Forget { attempts: forget.attempts.into_iter().map(AttemptId).collect() })
         }
-        Some(Order::Blob(blob)) => Ok(Told::BlobArrived { digest: digest(&blob.digest)?, blob: payload }),
+        Some(Order::Blob(blob)) => Ok(KingOrder::BlobArrived { digest: digest(&blob.digest)?, blob: payload }),
         Some(Order::End(end)) => Err(LinkError::Ended(end.reason)),
         Some(Order::Welcome(_)) => Err(LinkError::Nonsense("a second welcome")),
         Some(Order::Piece(_)) | None => Err(LinkError::Nonsense("a word of a kind that is not known")),

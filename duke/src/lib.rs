@@ -3,20 +3,15 @@
 //!
 //! [`run`] is the whole duke. The pure [`roster`] makes its decisions.
 
-mod baron;
-mod cache;
+pub mod cache;
 mod king_link;
 pub mod machine;
 pub mod options;
-mod programs;
+pub mod peasant;
 mod reactor;
 mod rehearsal;
 pub mod roster;
 mod seat;
-mod shares;
-mod spawn;
-mod supplies;
-mod work;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -26,13 +21,12 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 use cache::Cache;
-pub use cache::CacheError;
+pub use cache::{CacheError, FingerprintError};
 use king_link::{Machine, Way};
-pub use programs::FingerprintError;
-use reactor::Household;
+use peasant::Spawner;
+use reactor::Environment;
 pub use rehearsal::{RehearsalError, rehearse};
 use seat::Seat;
-use spawn::Spawner;
 
 /// How a duke works: what it offers, and to which king.
 #[derive(Clone, Debug)]
@@ -84,7 +78,7 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
         warn!(offered_mb, machine_mb, "guests may take more memory than this machine has (--ram-limit)");
     }
     let spawner = Spawner::start(&settings.peasant).map_err(DukeError::Thread)?;
-    let engine = programs::fingerprint(&spawner)
+    let engine = cache::fingerprint(&spawner)
         .await
         .map_err(|source| DukeError::Peasant { path: settings.peasant.clone(), source })?;
     let cache = Cache::open(&settings.cache, engine)?;
@@ -107,8 +101,8 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
         peasant = %settings.peasant.display(),
         "the duke is ready"
     );
-    let household = Household { clock: Clock::start(), cache, spawner, machine, grace: settings.grace, is_alone };
-    reactor::work(household, Way::new(settings.king), &stop).await.map_err(DukeError::Hopeless)?;
+    let environment = Environment { clock: Clock::start(), cache, spawner, machine, grace: settings.grace, is_alone };
+    reactor::serve_king(environment, Way::new(settings.king), &stop).await.map_err(DukeError::Hopeless)?;
     info!("the duke has left");
     Ok(())
 }

@@ -17,11 +17,8 @@ use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
     Settings,
-    baron::{self, HeldRoom, What},
-    cache::{Cache, Recipe},
-    programs::{self, CompileError},
-    spawn::Spawner,
-    work::Work,
+    cache::{self, Cache, MakeError, Supply},
+    peasant::{self, HeldRoom, PeasantEvent, PeasantSettings, Spawner},
 };
 
 /// Why a program would not run.
@@ -33,6 +30,15 @@ pub enum RehearsalError {
     /// This machine cannot tell; the program may be fine.
     #[error("{0}")]
     Impossible(String),
+}
+
+impl From<MakeError> for RehearsalError {
+    fn from(error: MakeError) -> RehearsalError {
+        match error {
+            MakeError::Unfit(failure) => RehearsalError::Unfit(failure),
+            MakeError::Trouble(why) => RehearsalError::Impossible(why),
+        }
+    }
 }
 
 /// Compiles a program, unless the cache has it, and lets a peasant initialise it with these settings and
@@ -50,40 +56,28 @@ pub async fn rehearse(
 ) -> Result<(), RehearsalError> {
     let impossible = RehearsalError::Impossible;
     let spawner = Spawner::start(&settings.peasant).map_err(|error| impossible(error.to_string()))?;
-    let engine = programs::fingerprint(&spawner).await.map_err(|error| impossible(chain(&error)))?;
+    let engine = cache::fingerprint(&spawner).await.map_err(|error| impossible(chain(&error)))?;
     let cache = Cache::open(&settings.cache, engine).map_err(|error| impossible(chain(&error)))?;
     let digest = Digest::of(program.chunks().map(AsRef::as_ref));
-    let recipe = Recipe { digest, deterministic: guest.deterministic, call: guest.call.clone() };
-    let compiled = match cache.find(&recipe) {
-        Some(compiled) => compiled,
-        None => cache.compile(&recipe, program, spawner.clone()).await.map_err(|error| match error {
-            CompileError::Unfit(failure) => RehearsalError::Unfit(failure),
-            CompileError::Trouble(why) => impossible(why),
-        })?,
-    };
-    let mut folders = Vec::new();
-    for share in &guest.shares {
-        let archive = archives.iter().find(|(digest, _)| *digest == share.digest).map(|(_, archive)| archive);
-        let Some(archive) = archive else { continue };
-        let kept = match cache.find_share(share.digest) {
-            Some(kept) => kept,
-            None => {
-                let (cache, digest, archive) = (cache.clone(), share.digest, archive.clone());
-                let kept = tokio::task::spawn_blocking(move || cache.keep_share(digest, &archive));
-                let kept = kept.await.map_err(|error| impossible(error.to_string()))?;
-                kept.map_err(|error| impossible(chain(&error)))?
-            }
+    let mut supplies = Vec::new();
+    for supply in Supply::of_job(digest, guest) {
+        let archive = archives.iter().find(|(digest, _)| *digest == supply.digest()).map(|(_, archive)| archive);
+        let blob = if supply.digest() == digest { Some(&program) } else { archive };
+        let made = match (cache.find(&supply), blob) {
+            (Some(found), _) => found,
+            (None, Some(blob)) => cache.make(supply, blob.clone(), spawner.clone()).await?,
+            (None, None) => continue,
         };
-        folders.push(kept);
+        supplies.push(made);
     }
-    let work = Work { compiled, memory_bytes, guest: Arc::new(guest.clone()), folders };
-    initialise(work, spawner).await
+    let settings = PeasantSettings { supplies, memory_bytes, guest: Arc::new(guest.clone()) };
+    initialise(settings, spawner).await
 }
 
 /// Starts a peasant, waits until it is ready or says why it is not, and ends it.
-async fn initialise(work: Work, spawner: Spawner) -> Result<(), RehearsalError> {
+async fn initialise(settings: PeasantSettings, spawner: Spawner) -> Result<(), RehearsalError> {
     let (news, mut said) = mpsc::channel(1);
-    let (handle, life) = baron::hire(BaronId(0), JobId(0), work, spawner, HeldRoom::default(), news);
+    let (handle, life) = peasant::hire(BaronId(0), JobId(0), settings, spawner, HeldRoom::default(), news);
     let listen = async {
         let first = timeout(START_WITHIN, said.recv()).await;
         handle.kill();
@@ -92,11 +86,11 @@ async fn initialise(work: Work, spawner: Spawner) -> Result<(), RehearsalError> 
         first
     };
     let (first, ()) = tokio::join!(listen, life);
-    match first.map(|news| news.map(|news| news.what)) {
-        Ok(Some(What::Ready)) => Ok(()),
-        Ok(Some(What::Unfit(failure))) => Err(RehearsalError::Unfit(failure)),
-        Ok(Some(What::Unloadable(why) | What::Gone(why))) => Err(RehearsalError::Impossible(why)),
-        Ok(Some(What::AnswerBegun { .. } | What::Answered(_)) | None) | Err(_) => {
+    match first.map(|news| news.map(|news| news.event)) {
+        Ok(Some(PeasantEvent::Ready)) => Ok(()),
+        Ok(Some(PeasantEvent::Unfit(failure))) => Err(RehearsalError::Unfit(failure)),
+        Ok(Some(PeasantEvent::Unloadable(why) | PeasantEvent::Gone(why))) => Err(RehearsalError::Impossible(why)),
+        Ok(Some(PeasantEvent::AnswerBegun { .. } | PeasantEvent::Answered(_)) | None) | Err(_) => {
             Err(RehearsalError::Impossible(format!("the peasant was not ready within {START_WITHIN:?}")))
         }
     }

@@ -1,10 +1,9 @@
-//! The duke's cache on disk, kept from job to job: compiled programs, and shared directories beside them.
+//! The folders of the cache: who may use them, and what is called how in them.
 //!
 //! A compiled program is trusted: peasants map it without a check. So the folder belongs to the duke's user alone, and
 //! each entry gets its final name only when it is complete. Several dukes may use one folder.
 //!
-//! A duke removes entries that were not used for long, and never a user's files: only an empty folder or an unmarked
-//! cache gets the marker, and only entries with names that dukes give are removed.
+//! Only an empty folder or an unmarked cache gets the marker, and only names that dukes give count as theirs.
 
 use std::{
     ffi::OsString,
@@ -15,14 +14,10 @@ use std::{
 };
 
 use distwasm_process::files;
-use distwasm_proto::{
-    digest::Digest,
-    limits::{CACHE_BYTES_MAX, COMPILE_WITHIN},
-};
+use distwasm_proto::digest::Digest;
 use thiserror::Error;
-use tracing::{debug, warn};
 
-use crate::shares;
+use super::supplies::Recipe;
 
 /// Why the cache cannot be used.
 #[derive(Debug, Error)]
@@ -52,36 +47,17 @@ const SHARES: &str = "shares";
 /// The suffix of programs compiled with deterministic code.
 const DETERMINISTIC: &str = "-deterministic";
 
-/// A program, and how it is compiled.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Recipe {
-    /// The program.
-    pub(crate) digest: Digest,
-    /// Whether the same unit is to give the same bytes everywhere. That needs different code.
-    pub(crate) deterministic: bool,
-    /// The export that must exist, or empty to find it from the program. It does not change the code.
-    pub(crate) call: String,
-}
-
-/// The folder of compiled programs and shared directories.
+/// The folder of compiled programs, and the folder of shared directories in it.
 #[derive(Clone, Debug)]
-pub(crate) struct Cache {
+pub(crate) struct Folders {
     folder: PathBuf,
     /// The fingerprint of the engine in this machine's peasant.
     engine: String,
 }
 
-/// A compiled program or a shared directory.
-struct Entry {
-    path: PathBuf,
-    is_share: bool,
-    bytes: u64,
-    used: SystemTime,
-}
-
-impl Cache {
+impl Folders {
     /// Uses a folder, created if missing.
-    pub(crate) fn open(folder: &Path, engine: String) -> Result<Cache, CacheError> {
+    pub(crate) fn open(folder: &Path, engine: String) -> Result<Folders, CacheError> {
         use std::os::unix::fs::{DirBuilderExt, MetadataExt};
         let cannot_make = |source| CacheError::Make { path: folder.to_owned(), source };
         let make = |folder: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
@@ -90,10 +66,10 @@ impl Cache {
         if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
             return Err(CacheError::Shared { path: folder.to_owned() });
         }
-        let cache = Cache { folder: folder.to_owned(), engine };
-        cache.claim()?;
-        make(&cache.shares()).map_err(cannot_make)?;
-        Ok(cache)
+        let folders = Folders { folder: folder.to_owned(), engine };
+        folders.claim()?;
+        make(&folders.shares()).map_err(cannot_make)?;
+        Ok(folders)
     }
 
     /// Makes sure that the folder holds nothing but a cache.
@@ -123,18 +99,9 @@ impl Cache {
         files::replace(&marker, MARKER_TEXT.as_bytes()).map_err(cannot_make)
     }
 
-    /// The compiled program, if the cache has it.
-    pub(crate) fn find(&self, recipe: &Recipe) -> Option<PathBuf> {
-        let path = self.path(recipe);
-        let is_program = fs::symlink_metadata(&path).is_ok_and(|found| found.is_file() && found.len() > 0);
-        let file = is_program.then(|| fs::File::open(&path).ok())??;
-        touch(&file);
-        Some(path)
-    }
-
     /// Where a compiled program is kept. The name holds the program's digest, the engine, and whether it is
     /// deterministic.
-    pub(crate) fn path(&self, recipe: &Recipe) -> PathBuf {
+    pub(crate) fn program(&self, recipe: &Recipe) -> PathBuf {
         let special = if recipe.deterministic { DETERMINISTIC } else { "" };
         self.folder.join(format!("{}-{}{special}.cwasm", recipe.digest, self.engine))
     }
@@ -154,72 +121,14 @@ impl Cache {
         self.shares().join(format!("{digest}.{}.tmp", unique()))
     }
 
-    fn shares(&self) -> PathBuf {
+    /// The folder of compiled programs.
+    pub(crate) fn programs(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The folder of shared directories.
+    pub(crate) fn shares(&self) -> PathBuf {
         self.folder.join(SHARES)
-    }
-
-    /// Removes a compiled program that cannot be loaded.
-    pub(crate) fn remove(&self, recipe: &Recipe) {
-        let path = self.path(recipe);
-        warn!(path = %path.display(), "a compiled program cannot be loaded; it will be compiled again");
-        // It may already have been removed, which would explain why it cannot be loaded.
-        let _removed = fs::remove_file(path);
-    }
-
-    /// Removes the least recently used entries while the cache is too large. A peasant that has mapped a program keeps
-    /// it.
-    pub(crate) fn evict(&self) {
-        self.evict_to(CACHE_BYTES_MAX);
-    }
-
-    /// Removes the least recently used entries down to `bytes_max`. Directories that leases use stay and do not count:
-    /// otherwise they could leave no room for the very programs that use them.
-    pub(crate) fn evict_to(&self, bytes_max: u64) {
-        let entries = match self.entries() {
-            Ok(entries) => entries,
-            Err(error) => return warn!(folder = %self.folder.display(), %error, "the cache cannot be looked through"),
-        };
-        let mut bytes: u64 = entries.iter().map(|entry| entry.bytes).sum();
-        for Entry { path, is_share, bytes: freed, .. } in entries {
-            if bytes <= bytes_max {
-                return;
-            }
-            let removed = if is_share { shares::remove_unused(&path) } else { fs::remove_file(&path).map(|()| true) };
-            // Another duke may have removed it or may be using it.
-            if removed.unwrap_or(false) {
-                debug!(path = %path.display(), "removed an entry that was not used for long");
-                bytes -= freed;
-            }
-        }
-    }
-
-    /// All entries that may be removed, least recently used first. Entries that another duke removes meanwhile are left
-    /// out.
-    fn entries(&self) -> io::Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        for entry in fs::read_dir(&self.folder)?.flatten() {
-            let (path, Ok(metadata)) = (entry.path(), entry.metadata()) else { continue };
-            // A program that is being compiled carries no lock, so a recent unfinished file is left alone.
-            let age = now().duration_since(metadata.modified()?).unwrap_or_default();
-            let may_be_growing = path.extension().is_some_and(|end| end == "tmp") && age <= COMPILE_WITHIN;
-            let is_own = entry.file_name().to_str().is_some_and(is_own_program);
-            if is_own && metadata.is_file() && !may_be_growing {
-                entries.push(Entry { path, is_share: false, bytes: metadata.len(), used: metadata.modified()? });
-            }
-        }
-        for entry in fs::read_dir(self.shares())?.flatten() {
-            let (path, Ok(metadata)) = (entry.path(), entry.metadata()) else { continue };
-            let is_own = entry.file_name().to_str().is_some_and(is_own_share) && metadata.is_dir();
-            if !is_own || shares::is_used(&path) {
-                continue;
-            }
-            // A directory that a dead duke left half unpacked goes first. One that is being unpacked is locked.
-            let is_unfinished = path.extension().is_some_and(|extension| extension == "tmp");
-            let used = if is_unfinished { SystemTime::UNIX_EPOCH } else { metadata.modified()? };
-            entries.push(Entry { bytes: shares::folder_bytes(&path), path, is_share: true, used });
-        }
-        entries.sort_by_key(|entry| entry.used);
-        Ok(entries)
     }
 }
 
@@ -232,7 +141,7 @@ fn is_cache_name(name: &str) -> bool {
 }
 
 /// Whether dukes give such a name to a compiled program, finished or not.
-fn is_own_program(name: &str) -> bool {
+pub(crate) fn is_own_program(name: &str) -> bool {
     let Some((digest, rest)) = name.split_once('-') else { return false };
     let is_whole = rest.strip_suffix(".cwasm").is_some_and(|rest| {
         let engine = rest.strip_suffix(DETERMINISTIC).unwrap_or(rest);
@@ -242,7 +151,7 @@ fn is_own_program(name: &str) -> bool {
 }
 
 /// Whether dukes give such a name to a shared directory, finished or not.
-fn is_own_share(name: &str) -> bool {
+pub(crate) fn is_own_share(name: &str) -> bool {
     let unfinished = name.split_once('.').filter(|(_, rest)| rest.ends_with("tmp"));
     is_digest(unfinished.map_or(name, |(digest, _)| digest))
 }
@@ -258,7 +167,7 @@ pub(crate) fn touch(file: &fs::File) {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the age of a file is wall time")]
-fn now() -> SystemTime {
+pub(crate) fn now() -> SystemTime {
     SystemTime::now()
 }
 
@@ -272,36 +181,12 @@ fn unique() -> String {
 mod tests {
     use super::*;
 
-    fn open(folder: &Path) -> Result<Cache, CacheError> {
-        Cache::open(folder, "engine".to_owned())
+    fn open(folder: &Path) -> Result<Folders, CacheError> {
+        Folders::open(folder, "engine".to_owned())
     }
 
     fn recipe() -> Recipe {
         Recipe { digest: Digest::of([b"program".as_slice()]), deterministic: true, call: String::new() }
-    }
-
-    #[test]
-    fn files_of_a_user_are_never_removed() {
-        let place = tempfile::tempdir().unwrap();
-        let folder = place.path().join("cache");
-        let cache = open(&folder).unwrap();
-        let own = [cache.path(&recipe()), cache.unfinished_program(recipe().digest)];
-        own.iter().for_each(|path| fs::write(path, "own").unwrap());
-        // A compiler that is running now, and one that died long ago.
-        let growing = cache.unfinished_program(recipe().digest);
-        fs::write(&growing, "own").unwrap();
-        fs::File::options().append(true).open(&own[1]).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
-        fs::create_dir(cache.share(recipe().digest)).unwrap();
-        let foreign = ["thesis.cwasm", "notes.tmp", "shares/photos", "shares/ab.tmp"].map(|name| folder.join(name));
-        foreign.iter().for_each(|path| fs::write(path, "foreign").unwrap());
-        fs::create_dir(folder.join("shares/album")).unwrap();
-        // A name that a duke gives, on something that is not a duke's.
-        std::os::unix::fs::symlink(place.path(), cache.share(Digest::of([b"x".as_slice()]))).unwrap();
-        open(&folder).unwrap().evict_to(0);
-        assert!(own.iter().all(|path| !path.exists()) && !cache.share(recipe().digest).exists());
-        assert!(growing.exists());
-        assert!(foreign.iter().all(|path| path.exists()) && folder.join("shares/album").exists());
-        assert!(place.path().exists());
     }
 
     #[test]
@@ -322,10 +207,10 @@ mod tests {
     #[test]
     fn a_cache_without_a_marker_gets_one() {
         let place = tempfile::tempdir().unwrap();
-        let cache = open(place.path()).unwrap();
-        fs::write(cache.path(&recipe()), "x").unwrap();
+        let folders = open(place.path()).unwrap();
+        fs::write(folders.program(&recipe()), "x").unwrap();
         fs::write(place.path().join("seat-0"), "x").unwrap();
-        fs::create_dir(cache.unfinished_share(recipe().digest)).unwrap();
+        fs::create_dir(folders.unfinished_share(recipe().digest)).unwrap();
         fs::remove_file(place.path().join(MARKER)).unwrap();
         open(place.path()).unwrap();
         assert!(place.path().join(MARKER).exists());

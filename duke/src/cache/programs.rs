@@ -18,47 +18,42 @@ use tokio::{
 };
 use tracing::info;
 
-use crate::{
-    baron::describe,
-    cache::{Cache, Recipe},
-    spawn::{SpawnError, Spawner},
+use super::{
+    folders::{Folders, touch},
+    supplies::{MakeError, Recipe},
 };
+use crate::peasant::{SpawnError, Spawner, describe};
 
-/// Why there is no compiled program.
-#[derive(Debug)]
-pub(crate) enum CompileError {
-    /// The program cannot run anywhere.
-    Unfit(Failure),
-    /// This machine lacks something. Holds the reason as text.
-    Trouble(String),
+/// The compiled program, if the cache has it.
+pub(crate) fn find(folders: &Folders, recipe: &Recipe) -> Option<PathBuf> {
+    let path = folders.program(recipe);
+    let is_program = fs::symlink_metadata(&path).is_ok_and(|found| found.is_file() && found.len() > 0);
+    let file = is_program.then(|| fs::File::open(&path).ok())??;
+    touch(&file);
+    Some(path)
 }
 
-impl Cache {
-    /// Compiles a program, and returns the compiled file.
-    pub(crate) async fn compile(
-        &self,
-        recipe: &Recipe,
-        program: Payload,
-        spawner: Spawner,
-    ) -> Result<PathBuf, CompileError> {
-        let path = self.path(recipe);
-        let unfinished = self.unfinished_program(recipe.digest);
-        let compiled = run_compiler(compile_command(recipe, &unfinished), program, spawner).await;
-        let kept = compiled.and_then(|()| {
-            let keep = fs::rename(&unfinished, &path);
-            keep.map_err(|error| CompileError::Trouble(format!("{} cannot be written: {error}", path.display())))
-        });
-        if let Err(error) = kept {
-            // The file may not exist.
-            let _removed = fs::remove_file(&unfinished);
-            return Err(error);
-        }
-        info!(program = %recipe.digest, recipe.deterministic, "compiled a program");
-        let cache = self.clone();
-        // Eviction runs on a thread of its own. If it fails, the cache is too large for a while.
-        let _evicted = tokio::task::spawn_blocking(move || cache.evict()).await;
-        Ok(path)
+/// Compiles a program, and returns the compiled file.
+pub(crate) async fn compile(
+    folders: &Folders,
+    recipe: &Recipe,
+    program: Payload,
+    spawner: Spawner,
+) -> Result<PathBuf, MakeError> {
+    let path = folders.program(recipe);
+    let unfinished = folders.unfinished_program(recipe.digest);
+    let compiled = run_compiler(compile_command(recipe, &unfinished), program, spawner).await;
+    let kept = compiled.and_then(|()| {
+        let keep = fs::rename(&unfinished, &path);
+        keep.map_err(|error| MakeError::Trouble(format!("{} cannot be written: {error}", path.display())))
+    });
+    if let Err(error) = kept {
+        // The file may not exist.
+        let _removed = fs::remove_file(&unfinished);
+        return Err(error);
     }
+    info!(program = %recipe.digest, recipe.deterministic, "compiled a program");
+    Ok(path)
 }
 
 /// The fingerprint of the peasant's engine. Fails if the peasant does not work at all.
@@ -110,9 +105,9 @@ fn compile_command(recipe: &Recipe, output: &Path) -> Vec<OsString> {
     args
 }
 
-async fn run_compiler(args: Vec<OsString>, program: Payload, spawner: Spawner) -> Result<(), CompileError> {
-    let trouble = CompileError::Trouble;
-    let unfit = |message: String| CompileError::Unfit(Failure::new(FailureKind::Program, message));
+async fn run_compiler(args: Vec<OsString>, program: Payload, spawner: Spawner) -> Result<(), MakeError> {
+    let trouble = MakeError::Trouble;
+    let unfit = |message: String| MakeError::Unfit(Failure::new(FailureKind::Program, message));
     let mut child = spawner.spawn(args).await.map_err(|error| trouble(distwasm_proto::error_text::chain(&error)))?;
     let (Some(mut stdin), Some(stderr)) = (child.stdin.take(), child.stderr.take()) else {
         return Err(trouble("the compiler has no pipes".to_owned()));

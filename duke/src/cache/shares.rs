@@ -21,11 +21,11 @@ use tar::{Archive, EntryType};
 use thiserror::Error;
 use tracing::info;
 
-use crate::cache::{Cache, touch};
+use super::folders::{Folders, touch};
 
 /// A shared directory that is in use.
 #[derive(Debug)]
-pub(crate) struct SharedFolder {
+pub struct SharedFolder {
     path: PathBuf,
     _lock: File,
 }
@@ -47,7 +47,7 @@ pub(crate) enum UnpackError {
 
 impl SharedFolder {
     /// Its path.
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
@@ -65,37 +65,34 @@ impl SharedFolder {
     }
 }
 
-impl Cache {
-    /// The directory of this archive, if the cache has it.
-    pub(crate) fn find_share(&self, digest: Digest) -> Option<Arc<SharedFolder>> {
-        let folder = SharedFolder::hold(self.share(digest))?;
-        touch(&folder._lock);
-        Some(Arc::new(folder))
-    }
+/// The directory of this archive, if the cache has it.
+pub(crate) fn find(folders: &Folders, digest: Digest) -> Option<Arc<SharedFolder>> {
+    let folder = SharedFolder::hold(folders.share(digest))?;
+    touch(&folder._lock);
+    Some(Arc::new(folder))
+}
 
-    /// Unpacks an archive, and returns its directory.
-    pub(crate) fn keep_share(&self, digest: Digest, archive: &Payload) -> Result<Arc<SharedFolder>, UnpackError> {
-        let (path, unfinished) = (self.share(digest), self.unfinished_share(digest));
-        let kept = unpack(archive, &unfinished).and_then(|lock| {
-            match fs::rename(&unfinished, &path) {
-                Ok(()) => info!(share = %digest, "unpacked a shared directory"),
-                // Another duke may have been faster; its directory has the same content.
-                Err(_) if path.is_dir() => {}
-                Err(source) => return Err(UnpackError::Write { path: path.clone(), source }),
-            }
-            let found = self.find_share(digest);
-            drop(lock);
-            found.ok_or(UnpackError::Removed { path })
-        });
-        // After a success this folder does not exist any more.
-        let _removed = fs::remove_dir_all(&unfinished);
-        self.evict();
-        kept
-    }
+/// Unpacks an archive, and returns its directory.
+pub(crate) fn unpack(folders: &Folders, digest: Digest, archive: &Payload) -> Result<Arc<SharedFolder>, UnpackError> {
+    let (path, unfinished) = (folders.share(digest), folders.unfinished_share(digest));
+    let kept = unpack_to(&unfinished, archive).and_then(|lock| {
+        match fs::rename(&unfinished, &path) {
+            Ok(()) => info!(share = %digest, "unpacked a shared directory"),
+            // Another duke may have been faster; its directory has the same content.
+            Err(_) if path.is_dir() => {}
+            Err(source) => return Err(UnpackError::Write { path: path.clone(), source }),
+        }
+        let found = find(folders, digest);
+        drop(lock);
+        found.ok_or(UnpackError::Removed { path })
+    });
+    // After a success this folder does not exist any more.
+    let _removed = fs::remove_dir_all(&unfinished);
+    kept
 }
 
 /// Unpacks an archive into a new folder. The folder counts as used until the lock is dropped.
-fn unpack(archive: &Payload, folder: &Path) -> Result<File, UnpackError> {
+fn unpack_to(folder: &Path, archive: &Payload) -> Result<File, UnpackError> {
     let cannot_write = |path: &Path| {
         let path = path.to_owned();
         move |source| UnpackError::Write { path, source }
@@ -209,10 +206,10 @@ mod tests {
         Digest::of(archive.chunks().map(AsRef::as_ref))
     }
 
-    fn cache() -> (tempfile::TempDir, Cache) {
+    fn folders() -> (tempfile::TempDir, Folders) {
         let folder = tempfile::tempdir().unwrap();
-        let cache = Cache::open(&folder.path().join("cache"), "engine".to_owned()).unwrap();
-        (folder, cache)
+        let folders = Folders::open(&folder.path().join("cache"), "engine".to_owned()).unwrap();
+        (folder, folders)
     }
 
     const GOOD: [(EntryType, &str, &str); 3] =
@@ -220,25 +217,25 @@ mod tests {
 
     #[test]
     fn a_share_is_unpacked_once_and_found_again() {
-        let (_folder, cache) = cache();
+        let (_folder, folders) = folders();
         let good = archive(&GOOD);
         let digest = digest_of(&good);
-        assert!(cache.find_share(digest).is_none());
-        let folder = cache.keep_share(digest, &good).unwrap();
-        assert_eq!(folder.path(), cache.share(digest));
+        assert!(find(&folders, digest).is_none());
+        let folder = unpack(&folders, digest, &good).unwrap();
+        assert_eq!(folder.path(), folders.share(digest));
         assert_eq!(fs::read_to_string(folder.path().join("sub/b")).unwrap(), "bb");
         let mode = |name| fs::metadata(folder.path().join(name)).unwrap().permissions().mode() & 0o7777;
         assert_eq!((mode("a"), mode("sub")), (0o444, 0o755));
         assert_eq!(folder_bytes(folder.path()), 4 * 512 + 3);
         // Another duke may come too late.
-        cache.keep_share(digest, &good).unwrap();
+        unpack(&folders, digest, &good).unwrap();
         assert_eq!(fs::read_dir(folder.path().parent().unwrap()).unwrap().count(), 1);
-        assert!(cache.find_share(digest).is_some());
+        assert!(find(&folders, digest).is_some());
     }
 
     #[test]
     fn an_archive_that_lies_leaves_nothing_behind() {
-        let (folder, cache) = cache();
+        let (folder, folders) = folders();
         use EntryType as E;
         let bad: [&[(EntryType, &str, &str)]; 12] = [
             &[(E::Regular, "../out", "x")],
@@ -256,35 +253,35 @@ mod tests {
         ];
         for entries in bad {
             let lie = archive(&[&GOOD, entries].concat());
-            assert!(cache.keep_share(digest_of(&lie), &lie).is_err(), "{entries:?}");
+            assert!(unpack(&folders, digest_of(&lie), &lie).is_err(), "{entries:?}");
         }
         for nonsense in [vec![b'x'; 2000], archive(&GOOD).contiguous()[..1500].to_vec()] {
             let lie = Payload::from(nonsense);
-            assert!(cache.keep_share(digest_of(&lie), &lie).is_err());
+            assert!(unpack(&folders, digest_of(&lie), &lie).is_err());
         }
-        assert_eq!(fs::read_dir(cache.share(digest_of(&archive(&GOOD))).parent().unwrap()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(folders.share(digest_of(&archive(&GOOD))).parent().unwrap()).unwrap().count(), 0);
         assert!(!folder.path().join("out").exists() && !Path::new("/tmp/distwasm-out").exists());
     }
 
     #[test]
     fn a_directory_in_use_is_not_removed() {
-        let (_folder, cache) = cache();
+        let (_folder, folders) = folders();
         let good = archive(&GOOD);
         let digest = digest_of(&good);
-        let (first, second) = (cache.keep_share(digest, &good).unwrap(), cache.find_share(digest).unwrap());
+        let (first, second) = (unpack(&folders, digest, &good).unwrap(), find(&folders, digest).unwrap());
         drop(first);
         assert!(!remove_unused(second.path()).unwrap());
         let unused = archive(&GOOD[2..]);
-        drop(cache.keep_share(digest_of(&unused), &unused).unwrap());
-        fs::create_dir(cache.unfinished_share(digest)).unwrap();
-        cache.evict_to(0);
+        drop(unpack(&folders, digest_of(&unused), &unused).unwrap());
+        fs::create_dir(folders.unfinished_share(digest)).unwrap();
+        crate::cache::Cache { folders: folders.clone() }.evict_to(0);
         assert!(second.path().join("a").exists());
-        assert!(cache.find_share(digest_of(&unused)).is_none());
+        assert!(find(&folders, digest_of(&unused)).is_none());
         assert_eq!(fs::read_dir(second.path().parent().unwrap()).unwrap().count(), 1);
         let path = second.path().to_owned();
         drop(second);
         assert!(remove_unused(&path).unwrap());
-        assert!(cache.find_share(digest).is_none());
+        assert!(find(&folders, digest).is_none());
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
     }
 }

@@ -7,20 +7,40 @@ use std::{
     sync::Arc,
 };
 
-use distwasm_proto::{digest::Digest, failure::Failure, ids::JobId};
+use distwasm_proto::{digest::Digest, failure::Failure, guest::GuestSettings, ids::JobId};
 
-use crate::{cache::Recipe, shares::SharedFolder};
+use super::shares::SharedFolder;
+
+/// A program, and how it is compiled.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Recipe {
+    /// The program.
+    pub digest: Digest,
+    /// Whether the same unit is to give the same bytes everywhere. That needs different code.
+    pub deterministic: bool,
+    /// The export that must exist, or empty to find it from the program. It does not change the code.
+    pub call: String,
+}
 
 /// Something that a job needs, and that is made from a blob.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Supply {
+pub enum Supply {
+    /// A program, compiled.
     Program(Recipe),
+    /// A shared directory, unpacked from this archive.
     Share(Digest),
 }
 
 impl Supply {
+    /// The supplies of a job: its program, and then its shared directories.
+    pub(crate) fn of_job(program: Digest, guest: &GuestSettings) -> Vec<Supply> {
+        let recipe = Recipe { digest: program, deterministic: guest.deterministic, call: guest.call.clone() };
+        let shares = guest.shares.iter().map(|share| Supply::Share(share.digest));
+        std::iter::once(Supply::Program(recipe)).chain(shares).collect()
+    }
+
     /// The blob that it is made from.
-    pub(crate) fn digest(&self) -> Digest {
+    pub fn digest(&self) -> Digest {
         match self {
             Supply::Program(recipe) => recipe.digest,
             Supply::Share(digest) => *digest,
@@ -30,10 +50,20 @@ impl Supply {
 
 /// A supply that is there.
 #[derive(Clone, Debug)]
-pub(crate) enum Made {
+pub enum Made {
+    /// The file of a compiled program.
     Program(PathBuf),
     /// The directory stays on disk as long as this value lives.
     Share(Arc<SharedFolder>),
+}
+
+/// Why a supply could not be made.
+#[derive(Debug)]
+pub enum MakeError {
+    /// The program cannot run anywhere.
+    Unfit(Failure),
+    /// This machine lacks something. Holds the reason as text.
+    Trouble(String),
 }
 
 /// Whether all supplies of a job are there.
@@ -50,13 +80,14 @@ pub(crate) enum Stock {
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(crate) struct Supplies {
-    states: BTreeMap<Supply, State>,
+    states: BTreeMap<Supply, Progress>,
     /// Blobs that the king was asked for and that have not come, with the supplies to make from them.
     wanted: BTreeMap<Digest, BTreeSet<Supply>>,
 }
 
+/// How far a supply is.
 #[derive(Debug)]
-enum State {
+enum Progress {
     /// Its blob is wanted, or it is being made, for these jobs.
     Coming(BTreeSet<JobId>),
     Ready(Made),
@@ -69,18 +100,18 @@ impl Supplies {
     #[must_use]
     pub(crate) fn need(&mut self, job: JobId, supply: &Supply, find: impl FnOnce() -> Option<Made>) -> Option<Digest> {
         match self.states.get_mut(supply) {
-            Some(State::Coming(jobs)) => {
+            Some(Progress::Coming(jobs)) => {
                 jobs.insert(job);
                 return None;
             }
-            Some(State::Ready(_) | State::Unfit(_)) => return None,
+            Some(Progress::Ready(_) | Progress::Unfit(_)) => return None,
             None => {}
         }
         if let Some(made) = find() {
-            self.states.insert(supply.clone(), State::Ready(made));
+            self.states.insert(supply.clone(), Progress::Ready(made));
             return None;
         }
-        self.states.insert(supply.clone(), State::Coming(BTreeSet::from([job])));
+        self.states.insert(supply.clone(), Progress::Coming(BTreeSet::from([job])));
         let known = self.wanted.contains_key(&supply.digest());
         self.wanted.entry(supply.digest()).or_default().insert(supply.clone());
         (!known).then(|| supply.digest())
@@ -96,9 +127,9 @@ impl Supplies {
         let mut made = Vec::with_capacity(supplies.len());
         for supply in supplies {
             match self.states.get(supply) {
-                Some(State::Ready(ready)) => made.push(ready.clone()),
-                Some(State::Unfit(failure)) => return Stock::Unfit(failure.clone()),
-                Some(State::Coming(_)) | None => {}
+                Some(Progress::Ready(ready)) => made.push(ready.clone()),
+                Some(Progress::Unfit(failure)) => return Stock::Unfit(failure.clone()),
+                Some(Progress::Coming(_)) | None => {}
             }
         }
         if made.len() == supplies.len() { Stock::Complete(made) } else { Stock::Incomplete }
@@ -114,7 +145,7 @@ impl Supplies {
         let jobs = self.take_waiting(&supply);
         // If their jobs are over, it is not needed in memory; it stays on disk.
         if !jobs.is_empty() {
-            self.states.insert(supply, made.map_or_else(State::Unfit, State::Ready));
+            self.states.insert(supply, made.map_or_else(Progress::Unfit, Progress::Ready));
         }
         jobs
     }
@@ -126,9 +157,9 @@ impl Supplies {
 
     fn take_waiting(&mut self, supply: &Supply) -> BTreeSet<JobId> {
         match self.states.remove(supply) {
-            Some(State::Coming(jobs)) => jobs,
+            Some(Progress::Coming(jobs)) => jobs,
             // Only a coming supply is made.
-            Some(State::Ready(_) | State::Unfit(_)) | None => BTreeSet::new(),
+            Some(Progress::Ready(_) | Progress::Unfit(_)) | None => BTreeSet::new(),
         }
     }
 
@@ -136,14 +167,14 @@ impl Supplies {
     /// them, so the next job that needs them must ask again.
     pub(crate) fn cancel(&mut self, job: JobId) {
         for state in self.states.values_mut() {
-            if let State::Coming(jobs) = state {
+            if let Progress::Coming(jobs) = state {
                 jobs.remove(&job);
             }
         }
         let states = &mut self.states;
         self.wanted.retain(|_, supplies| {
             supplies.retain(|supply| {
-                let given_up = matches!(states.get(supply), Some(State::Coming(jobs)) if jobs.is_empty());
+                let given_up = matches!(states.get(supply), Some(Progress::Coming(jobs)) if jobs.is_empty());
                 if given_up {
                     states.remove(supply);
                 }
@@ -155,14 +186,14 @@ impl Supplies {
 
     /// A supply that was ready does not exist any more, or cannot be used.
     pub(crate) fn spoil(&mut self, supply: &Supply) {
-        if matches!(self.states.get(supply), Some(State::Ready(_))) {
+        if matches!(self.states.get(supply), Some(Progress::Ready(_))) {
             self.states.remove(supply);
         }
     }
 
     /// Drops supplies that are not needed any more.
     pub(crate) fn keep(&mut self, is_needed: impl Fn(&Supply) -> bool) {
-        self.states.retain(|supply, state| matches!(state, State::Coming(_)) || is_needed(supply));
+        self.states.retain(|supply, state| matches!(state, Progress::Coming(_)) || is_needed(supply));
     }
 }
 

@@ -16,10 +16,9 @@ use tracing::{info, warn};
 
 use super::Reactor;
 use crate::{
-    baron::HeldResult,
     king_link::{Arrival, LinkError, Way},
+    peasant::{HeldResult, UnitInput},
     roster::Event,
-    work::Input,
 };
 
 /// The result or failure of an attempt that has ended.
@@ -41,7 +40,7 @@ pub(super) enum Remains {
 }
 
 impl Left {
-    pub(super) fn new(job: JobId, attempt: AttemptId, input: &Input, run_us: u64, remains: Remains) -> Left {
+    pub(super) fn new(job: JobId, attempt: AttemptId, input: &UnitInput, run_us: u64, remains: Remains) -> Left {
         Left { job, held: name(attempt, input), run_us, remains, said: false }
     }
 
@@ -77,7 +76,7 @@ impl Left {
 }
 
 /// An attempt, as the duke names it to a king.
-fn name(attempt: AttemptId, input: &Input) -> wire::HeldAttempt {
+fn name(attempt: AttemptId, input: &UnitInput) -> wire::HeldAttempt {
     let (unit, number, bytes) = (input.unit.0, input.number, input.bytes());
     wire::HeldAttempt { attempt: attempt.0, unit, bytes, number }
 }
@@ -87,12 +86,12 @@ impl Reactor {
         match arrival {
             Arrival::Connected(king) => {
                 let holds = self.holdings();
-                self.way.greet(king, &self.household.machine, holds);
+                self.way.greet(king, &self.environment.machine, holds);
                 self.say_again();
             }
-            Arrival::Told(told) => {
-                for told in told {
-                    if let Err(error) = self.on_told(told) {
+            Arrival::Ordered(orders) => {
+                for order in orders {
+                    if let Err(error) = self.on_order(order) {
                         self.way.hang_up(&error);
                         return self.on_lost(&error);
                     }
@@ -110,7 +109,7 @@ impl Reactor {
     fn on_lost(&mut self, error: &LinkError) {
         warn!(%error, "the link to the king is gone; trying to reach it again");
         if !self.jobs.is_empty() {
-            let now = self.household.clock.now();
+            let now = self.environment.clock.now();
             self.away_since.get_or_insert(now);
         }
         // The king may not have heard what was said last.

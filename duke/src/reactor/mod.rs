@@ -21,21 +21,18 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use crate::{
-    baron::{self, Answer, HeldRoom, News, What},
-    cache::Cache,
-    king_link::{LinkError, Machine, Told, Way},
+    cache::{Cache, Made, Supplies, Supply},
+    king_link::{KingOrder, LinkError, Machine, Way},
+    peasant::{self, Answer, HeldRoom, PeasantEvent, PeasantNews, Spawner, UnitInput},
     roster::{Action, AnswerId, Event, Outcome, Roster},
-    spawn::Spawner,
-    supplies::{Made, Supplies, Supply},
-    work::Input,
 };
 
 use away::{Left, Remains};
-use provide::{Tried, needs};
+use provide::Tried;
 
 /// The environment of a duke: its clock, its cache and its machine.
 #[derive(Debug)]
-pub(crate) struct Household {
+pub(crate) struct Environment {
     pub(crate) clock: Clock,
     pub(crate) cache: Cache,
     pub(crate) spawner: Spawner,
@@ -48,7 +45,7 @@ pub(crate) struct Household {
 
 /// See the module's documentation.
 pub(crate) struct Reactor {
-    household: Household,
+    environment: Environment,
     way: Way,
     /// When the link broke, if there is no link now and jobs may be left from it.
     away_since: Option<Time>,
@@ -56,11 +53,11 @@ pub(crate) struct Reactor {
     jobs: FxHashMap<JobId, Job>,
     supplies: Supplies,
     /// Inputs of attempts that have not ended.
-    inputs: FxHashMap<AttemptId, (JobId, Input)>,
+    inputs: FxHashMap<AttemptId, (JobId, UnitInput)>,
     /// Results and failures of attempts that have ended, until the king says that they are not needed any more.
     left: FxHashMap<AttemptId, Left>,
-    barons: FxHashMap<BaronId, baron::Handle>,
-    news: mpsc::Sender<News>,
+    barons: FxHashMap<BaronId, peasant::Handle>,
+    news: mpsc::Sender<PeasantNews>,
     tried: mpsc::Sender<Tried>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -103,10 +100,10 @@ struct Job {
 
 /// Works for the king until `stop` ends it; no peasant is left afterwards. Returns the reason if the only duke gives
 /// up.
-pub(crate) async fn work(household: Household, way: Way, stop: &Stop) -> Result<(), String> {
+pub(crate) async fn serve_king(environment: Environment, way: Way, stop: &Stop) -> Result<(), String> {
     let (news_sender, mut news) = mpsc::channel(REACTOR_QUEUE);
     let (tried_sender, mut tried) = mpsc::channel(REACTOR_QUEUE);
-    let mut reactor = Reactor::new(household, way, news_sender, tried_sender);
+    let mut reactor = Reactor::new(environment, way, news_sender, tried_sender);
     reactor.run(&mut news, &mut tried, stop).await;
     drop((news, tried));
     reactor.dismiss_all().await;
@@ -114,7 +111,7 @@ pub(crate) async fn work(household: Household, way: Way, stop: &Stop) -> Result<
     let mut patience = GOODBYE_WITHIN;
     if let Some(until) = reactor.drained_at.filter(|_| !reactor.left.is_empty()) {
         info!(results = reactor.left.len(), "waiting until the king has all results");
-        patience = Duration::from_micros(until.micros_since(reactor.household.clock.now())).max(GOODBYE_WITHIN);
+        patience = Duration::from_micros(until.micros_since(reactor.environment.clock.now())).max(GOODBYE_WITHIN);
     }
     tokio::select! {
         () = reactor.way.leave(patience) => {}
@@ -124,9 +121,9 @@ pub(crate) async fn work(household: Household, way: Way, stop: &Stop) -> Result<
 }
 
 impl Reactor {
-    fn new(household: Household, way: Way, news: mpsc::Sender<News>, tried: mpsc::Sender<Tried>) -> Reactor {
+    fn new(environment: Environment, way: Way, news: mpsc::Sender<PeasantNews>, tried: mpsc::Sender<Tried>) -> Reactor {
         Reactor {
-            household,
+            environment,
             way,
             away_since: None,
             roster: Roster::default(),
@@ -151,12 +148,12 @@ impl Reactor {
         }
     }
 
-    async fn run(&mut self, news: &mut mpsc::Receiver<News>, tried: &mut mpsc::Receiver<Tried>, stop: &Stop) {
-        let clock = self.household.clock;
+    async fn run(&mut self, news: &mut mpsc::Receiver<PeasantNews>, tried: &mut mpsc::Receiver<Tried>, stop: &Stop) {
+        let clock = self.environment.clock;
         let mut batch = Vec::with_capacity(REACTOR_BATCH);
         loop {
             let deadline = self.roster.next_deadline();
-            let given_up_at = self.away_since.map(|since| since.after(self.household.grace));
+            let given_up_at = self.away_since.map(|since| since.after(self.environment.grace));
             tokio::select! {
                 // A king in the same process says goodbye when both are to end.
                 arrival = self.way.next() => if stop.ends().is_cancelled() { return } else { self.on_arrival(arrival) },
@@ -178,18 +175,18 @@ impl Reactor {
                 }
                 () = stop.ends().cancelled() => return,
             }
-            self.settle();
+            self.run_core();
             if self.hopeless.is_some() || (self.drained_at.is_some() && self.is_idle()) {
                 return;
             }
         }
     }
 
-    fn settle(&mut self) {
+    fn run_core(&mut self) {
         let mut actions = Vec::new();
         while !self.events.is_empty() {
             let events = std::mem::take(&mut self.events);
-            self.roster.handle(self.household.clock.now(), events, &mut actions);
+            self.roster.handle(self.environment.clock.now(), events, &mut actions);
             for action in actions.drain(..) {
                 self.perform(action);
             }
@@ -206,21 +203,21 @@ impl Reactor {
     /// Ends all child processes, and waits until they have ended.
     async fn dismiss_all(&mut self) {
         self.stop.cancel();
-        self.barons.values().for_each(baron::Handle::kill);
+        self.barons.values().for_each(peasant::Handle::kill);
         self.tasks.close();
         self.tasks.wait().await;
     }
 
     // ---- What comes in --------------------------------------------------------------------------------------------
 
-    fn on_told(&mut self, told: Told) -> Result<(), LinkError> {
-        match told {
-            Told::Welcome => self.on_welcome(),
-            Told::LeaseOpened { job, key, digest, slot_bytes, timeout, guest } => {
+    fn on_order(&mut self, order: KingOrder) -> Result<(), LinkError> {
+        match order {
+            KingOrder::Welcome => self.on_welcome(),
+            KingOrder::LeaseOpened { job, key, digest, slot_bytes, timeout, guest } => {
                 let unknown = !self.jobs.contains_key(&job);
                 let state = Job {
                     key,
-                    needs: needs(digest, &guest),
+                    needs: Supply::of_job(digest, &guest),
                     slot_bytes,
                     guest: Arc::new(guest),
                     made: None,
@@ -235,16 +232,16 @@ impl Reactor {
                 self.events.push(Event::LeaseOpened { job, timeout });
                 return if unknown { Ok(()) } else { Err(LinkError::Nonsense("a job was opened twice")) };
             }
-            Told::LeaseClosed { job } => self.close_job(job),
-            Told::SlotsGranted { job, slots } => {
+            KingOrder::LeaseClosed { job } => self.close_job(job),
+            KingOrder::SlotsGranted { job, slots } => {
                 self.open_job(job)?;
                 self.events.push(Event::SlotsGranted { job, slots });
             }
-            Told::SlotsAskedBack { job, slots } => {
+            KingOrder::SlotsAskedBack { job, slots } => {
                 self.open_job(job)?;
                 self.events.push(Event::SlotsAskedBack { job, slots });
             }
-            Told::AttemptArrived { job, attempt, alone, input } => {
+            KingOrder::AttemptArrived { job, attempt, alone, input } => {
                 self.open_job(job)?;
                 let bytes = input.bytes();
                 if self.inputs.insert(attempt, (job, input)).is_some() {
@@ -252,13 +249,13 @@ impl Reactor {
                 }
                 self.events.push(Event::AttemptArrived { job, attempt, bytes, alone });
             }
-            Told::ResultWanted { attempt } => {
+            KingOrder::ResultWanted { attempt } => {
                 let left = self.left.get_mut(&attempt).filter(|left| !left.said);
                 let left = left.ok_or(LinkError::Nonsense("a result was wanted that was not offered"))?;
                 left.say_ended(&self.way);
             }
-            Told::Forget { attempts } => self.forget_attempts(attempts),
-            Told::BlobArrived { digest, blob } => self.on_blob_arrived(digest, &blob)?,
+            KingOrder::Forget { attempts } => self.forget_attempts(attempts),
+            KingOrder::BlobArrived { digest, blob } => self.on_blob_arrived(digest, &blob)?,
         }
         Ok(())
     }
@@ -268,22 +265,22 @@ impl Reactor {
         job.ok_or(LinkError::Nonsense("a word about a job that is not open"))
     }
 
-    fn on_news(&mut self, News { baron, job, what }: News) {
-        match what {
-            What::Ready => {
+    fn on_news(&mut self, PeasantNews { baron, job, event }: PeasantNews) {
+        match event {
+            PeasantEvent::Ready => {
                 self.given_up.0 = 0;
                 self.ready.insert(baron);
                 self.events.push(Event::PeasantReady { baron });
             }
-            What::Unfit(failure) => {
+            PeasantEvent::Unfit(failure) => {
                 if let Some(job) = self.jobs.get_mut(&job) {
                     job.unfit = Some(failure);
                 }
                 self.events.push(Event::ProgramUnfit { job });
             }
-            What::Unloadable(why) => self.on_unloadable(job, &why),
-            What::AnswerBegun { waits } => self.events.push(Event::AnswerBegun { baron, waits }),
-            What::Answered(answers) => {
+            PeasantEvent::Unloadable(why) => self.on_unloadable(job, &why),
+            PeasantEvent::AnswerBegun { waits } => self.events.push(Event::AnswerBegun { baron, waits }),
+            PeasantEvent::Answered(answers) => {
                 for said in answers {
                     self.answers_made += 1;
                     let answer = AnswerId(self.answers_made);
@@ -291,7 +288,7 @@ impl Reactor {
                     self.events.push(Event::Answered { baron, answer });
                 }
             }
-            What::Gone(ending) => {
+            PeasantEvent::Gone(ending) => {
                 debug!(baron = baron.0, job = job.0, ending, "a peasant ended");
                 self.barons.remove(&baron);
                 self.ready.remove(&baron);
@@ -343,7 +340,7 @@ impl Reactor {
     /// Slots were given back because no peasant can be started. Slots given back at about the same time count once.
     fn on_given_up(&mut self, job: JobId, slots: u32, reason: &str) {
         let (times, last) = self.given_up;
-        let now = self.household.clock.now();
+        let now = self.environment.clock.now();
         if let Some(before) = self.repeats.count(now, reason) {
             let running = self.ready.len();
             warn!(job = job.0, slots, running, before, reason, "no more peasants can be started; retrying");
@@ -355,7 +352,7 @@ impl Reactor {
         if times == 0 || last.after(BROKEN_SLOTS_REST / 2) <= now {
             self.given_up = (times + 1, now);
         }
-        if self.household.is_alone && self.given_up.0 >= STARTS_GIVEN_UP_MAX {
+        if self.environment.is_alone && self.given_up.0 >= STARTS_GIVEN_UP_MAX {
             self.hopeless = Some(reason.to_owned());
         }
     }

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use distwasm_process::memory;
 use distwasm_proto::{
     digest::Digest,
-    error_text::chain,
-    guest::GuestSettings,
     ids::{BaronId, JobId},
     limits::SPOILED_MAX,
     wire::{self, duke_word::Word},
@@ -14,41 +12,27 @@ use distwasm_proto::{
 use distwasm_transport::payload::Payload;
 use tracing::debug;
 
-use super::{Household, Reactor};
+use super::{Environment, Reactor};
 use crate::{
-    baron,
-    cache::Recipe,
+    cache::{Made, MakeError, Stock, Supply},
     king_link::LinkError,
-    programs::CompileError,
+    peasant::{self, PeasantSettings},
     roster::Event,
-    supplies::{Made, Stock, Supply},
-    work::Work,
 };
 
 /// The outcome of making a supply.
 pub(super) struct Tried {
     supply: Supply,
-    result: Result<Made, CompileError>,
-}
-
-/// The supplies of a job: its program, and then its shared directories.
-pub(super) fn needs(program: Digest, guest: &GuestSettings) -> Vec<Supply> {
-    let recipe = Recipe { digest: program, deterministic: guest.deterministic, call: guest.call.clone() };
-    let shares = guest.shares.iter().map(|share| Supply::Share(share.digest));
-    std::iter::once(Supply::Program(recipe)).chain(shares).collect()
+    result: Result<Made, MakeError>,
 }
 
 impl Reactor {
     /// Finds the supplies of a job, or asks the king for their blobs.
     pub(super) fn provide(&mut self, id: JobId) {
         let Some(job) = self.jobs.get(&id) else { return };
-        let cache = &self.household.cache;
+        let cache = &self.environment.cache;
         for supply in &job.needs {
-            let find = || match supply {
-                Supply::Program(recipe) => cache.find(recipe).map(Made::Program),
-                Supply::Share(digest) => cache.find_share(*digest).map(Made::Share),
-            };
-            if let Some(digest) = self.supplies.need(id, supply, find) {
+            if let Some(digest) = self.supplies.need(id, supply, || cache.find(supply)) {
                 self.way.say(Word::BlobWanted(wire::BlobWanted { digest: digest.to_wire() }));
             }
         }
@@ -61,23 +45,21 @@ impl Reactor {
         }
         // There is nothing to do if the job that wanted it ended while it was in transit.
         for supply in self.supplies.on_blob_arrived(digest) {
-            let Household { cache, spawner, .. } = &self.household;
+            let Environment { cache, spawner, .. } = &self.environment;
             let (cache, spawner) = (cache.clone(), spawner.clone());
             let (blob, tried, stop) = (blob.clone(), self.tried.clone(), self.stop.clone());
-            // The reactor may have ended when the work is done, so both sends may fail.
-            match supply {
-                Supply::Program(recipe) => self.tasks.spawn(async move {
-                    let compile = cache.compile(&recipe, blob, spawner);
-                    let Some(result) = stop.run_until_cancelled(compile).await else { return };
-                    let result = result.map(Made::Program);
-                    let _sent = tried.send(Tried { supply: Supply::Program(recipe), result }).await;
-                }),
-                Supply::Share(digest) => self.tasks.spawn_blocking(move || {
-                    let kept = cache.keep_share(digest, &blob);
-                    let result = kept.map(Made::Share).map_err(|error| CompileError::Trouble(chain(&error)));
-                    let _sent = tried.blocking_send(Tried { supply: Supply::Share(digest), result });
-                }),
-            };
+            self.tasks.spawn(async move {
+                let make = cache.make(supply.clone(), blob, spawner);
+                let made = match supply {
+                    Supply::Program(_) => stop.run_until_cancelled(make).await,
+                    // A thread that unpacks an archive cannot be stopped, only waited for.
+                    Supply::Share(_) => Some(make.await),
+                };
+                if let Some(result) = made {
+                    // The reactor may have ended.
+                    let _sent = tried.send(Tried { supply, result }).await;
+                }
+            });
         }
         Ok(())
     }
@@ -85,8 +67,8 @@ impl Reactor {
     pub(super) fn on_tried(&mut self, Tried { supply, result }: Tried) {
         let made = match result {
             Ok(made) => Ok(made),
-            Err(CompileError::Unfit(failure)) => Err(failure),
-            Err(CompileError::Trouble(why)) => {
+            Err(MakeError::Unfit(failure)) => Err(failure),
+            Err(MakeError::Trouble(why)) => {
                 let jobs = self.supplies.on_trouble(&supply);
                 return jobs.into_iter().for_each(|job| self.on_program_broken(job, &why));
             }
@@ -127,7 +109,7 @@ impl Reactor {
         }
         for supply in &job.needs {
             if let Supply::Program(recipe) = supply {
-                self.household.cache.remove(recipe);
+                self.environment.cache.remove(recipe);
                 self.supplies.spoil(supply);
             }
         }
@@ -140,21 +122,10 @@ impl Reactor {
 
     pub(super) fn spawn(&mut self, baron: BaronId, id: JobId) {
         let Some(job) = self.jobs.get(&id) else { return };
-        let Some((Made::Program(compiled), shares)) = job.made.as_deref().and_then(<[Made]>::split_first) else {
-            return;
-        };
-        let folders = shares.iter().filter_map(|made| match made {
-            Made::Share(folder) => Some(Arc::clone(folder)),
-            Made::Program(_) => None,
-        });
-        let work = Work {
-            compiled: compiled.clone(),
-            memory_bytes: job.slot_bytes,
-            guest: Arc::clone(&job.guest),
-            folders: folders.collect(),
-        };
-        let spawner = self.household.spawner.clone();
-        let (handle, life) = baron::hire(baron, id, work, spawner, job.room.clone(), self.news.clone());
+        let Some(supplies) = job.made.clone() else { return };
+        let settings = PeasantSettings { supplies, memory_bytes: job.slot_bytes, guest: Arc::clone(&job.guest) };
+        let spawner = self.environment.spawner.clone();
+        let (handle, life) = peasant::hire(baron, id, settings, spawner, job.room.clone(), self.news.clone());
         self.barons.insert(baron, handle);
         self.tasks.spawn(life);
     }

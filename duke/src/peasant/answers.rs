@@ -1,0 +1,194 @@
+//! The answers of a peasant, and the room that large ones take at the duke until the king asks for them.
+
+use std::sync::Arc;
+
+use bytes::{Buf, BytesMut};
+use distwasm_proto::{
+    failure::{Failure, FailureKind},
+    limits::{CHUNK_BYTES, FAILURE_FRAME_BYTES_MAX, HELD_BYTES, READ_BYTES},
+    pipe::{HEADER_BYTES, Header},
+    wire::is_offered,
+};
+use distwasm_transport::payload::{Payload, Shelf};
+use tokio::{
+    io::AsyncReadExt,
+    process::ChildStdout,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+
+use super::{PeasantEvent, handle::Peasant};
+
+/// One answer of a peasant.
+#[derive(Debug)]
+pub enum Answer {
+    /// What the guest made of the unit.
+    Result(HeldResult),
+    /// Why there is no result.
+    Failure(Failure),
+}
+
+/// A result, and the room that it takes of what the duke may hold.
+#[derive(Debug)]
+pub struct HeldResult {
+    /// The bytes.
+    pub result: Payload,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// A result that takes no room.
+impl From<Payload> for HeldResult {
+    fn from(result: Payload) -> HeldResult {
+        HeldResult { result, _room: None }
+    }
+}
+
+/// Room for the large results that a duke holds for one job.
+#[derive(Clone, Debug)]
+pub struct HeldRoom(Arc<Semaphore>);
+
+impl Default for HeldRoom {
+    fn default() -> HeldRoom {
+        HeldRoom(Arc::new(Semaphore::new(HELD_BYTES as usize)))
+    }
+}
+
+impl HeldRoom {
+    /// Keeps a result, if there is room. A result larger than the whole room takes all of it.
+    ///
+    /// # Errors
+    ///
+    /// The result, when there is no room.
+    pub fn try_keep(&self, result: Payload) -> Result<HeldResult, Payload> {
+        let bytes = usize::try_from(result.bytes()).unwrap_or(usize::MAX);
+        match Arc::clone(&self.0).try_acquire_many_owned(permits(bytes)) {
+            Ok(room) => Ok(HeldResult { result, _room: Some(room) }),
+            Err(_) => Err(result),
+        }
+    }
+
+    /// Waits until there is room. A result larger than the whole room takes all of it.
+    async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        // The semaphore is never closed.
+        Arc::clone(&self.0).acquire_many_owned(permits(bytes)).await.ok()
+    }
+
+    /// Whether there is room.
+    fn has(&self, bytes: usize) -> bool {
+        self.0.available_permits() >= permits(bytes) as usize
+    }
+}
+
+fn permits(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(HELD_BYTES).min(HELD_BYTES)
+}
+
+/// Assembles a peasant's output into answers. `None` means that it cannot go on: the pipe broke or ended within an
+/// answer, or the peasant spoke out of turn.
+pub(super) struct Answers<'a> {
+    stdout: &'a mut ChildStdout,
+    buffer: BytesMut,
+    shelf: Shelf,
+}
+
+impl<'a> Answers<'a> {
+    pub(super) fn new(stdout: &'a mut ChildStdout) -> Answers<'a> {
+        Answers { stdout, buffer: BytesMut::new(), shelf: Shelf::default() }
+    }
+
+    /// Reads the first frame, which says whether the peasant is ready to work.
+    pub(super) async fn initialised(&mut self, peasant: &Peasant) -> Option<bool> {
+        let Some(answer) = self.next(peasant).await? else { return Some(false) };
+        match answer {
+            Answer::Result(held) if held.result.bytes() == 0 => {
+                peasant.tell(PeasantEvent::Ready).await;
+                Some(true)
+            }
+            Answer::Result(_) => None,
+            Answer::Failure(failure) => {
+                let is_unfit = failure.kind == FailureKind::Program;
+                peasant
+                    .tell(if is_unfit {
+                        PeasantEvent::Unfit(failure)
+                    } else {
+                        PeasantEvent::Unloadable(failure.message)
+                    })
+                    .await;
+                Some(false)
+            }
+        }
+    }
+
+    /// Reads at least one answer and all that arrived with it. Returns `false` at the end of the pipe.
+    pub(super) async fn next_batch(&mut self, peasant: &Peasant) -> Option<bool> {
+        let Some(first) = self.next(peasant).await? else { return Some(false) };
+        let mut batch = vec![first];
+        while let Some(answer) = self.buffered() {
+            batch.push(answer);
+        }
+        peasant.tell(PeasantEvent::Answered(batch)).await;
+        Some(true)
+    }
+
+    /// The next answer; `Some(None)` at a clean end.
+    async fn next(&mut self, peasant: &Peasant) -> Option<Option<Answer>> {
+        loop {
+            if let Some(answer) = self.buffered() {
+                return Some(Some(answer));
+            }
+            if let Some(header) = Header::parse(&self.buffer).filter(|header| is_long(*header)) {
+                return Some(Some(self.long(header, peasant).await?));
+            }
+            self.buffer.reserve(READ_BYTES);
+            if self.stdout.read_buf(&mut self.buffer).await.ok()? == 0 {
+                return if self.buffer.is_empty() { Some(None) } else { None };
+            }
+        }
+    }
+
+    /// A short answer, if all of it is in the buffer.
+    fn buffered(&mut self) -> Option<Answer> {
+        let header = Header::parse(&self.buffer)?;
+        if self.buffer.len() < header.frame_bytes() || is_long(header) {
+            return None;
+        }
+        self.buffer.advance(HEADER_BYTES);
+        let body = self.buffer.split_to(header.body_bytes).freeze();
+        Some(answer(header, self.shelf.keep(body.into()), None))
+    }
+
+    /// A long answer, read in chunks once there is room for it.
+    async fn long(&mut self, header: Header, peasant: &Peasant) -> Option<Answer> {
+        peasant.tell(PeasantEvent::AnswerBegun { waits: !peasant.room.has(header.body_bytes) }).await;
+        let room = peasant.room.take(header.body_bytes).await?;
+        self.buffer.advance(HEADER_BYTES);
+        let mut missing = header.body_bytes;
+        let mut body = Payload::default();
+        loop {
+            let part = self.buffer.split_to(missing.min(self.buffer.len()));
+            missing -= part.len();
+            body.push(part.freeze());
+            if missing == 0 {
+                return Some(answer(header, body, Some(room)));
+            }
+            let mut chunk = BytesMut::with_capacity(missing.min(CHUNK_BYTES));
+            while chunk.len() < missing.min(CHUNK_BYTES) {
+                if (&mut *self.stdout).take((missing - chunk.len()) as u64).read_buf(&mut chunk).await.ok()? == 0 {
+                    return None;
+                }
+            }
+            self.buffer = chunk;
+        }
+    }
+}
+
+/// Whether an answer takes room, because it waits here until the king asks for it. Failures are short and sent at once.
+fn is_long(header: Header) -> bool {
+    is_offered(header.body_bytes as u64) && !(header.is_failure && header.frame_bytes() <= FAILURE_FRAME_BYTES_MAX)
+}
+
+fn answer(header: Header, body: Payload, room: Option<OwnedSemaphorePermit>) -> Answer {
+    if header.is_failure {
+        return Answer::Failure(Failure::decode(&body.contiguous()));
+    }
+    Answer::Result(HeldResult { result: body, _room: room })
+}

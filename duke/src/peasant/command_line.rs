@@ -1,0 +1,89 @@
+//! The command line of a peasant.
+
+use std::{ffi::OsString, sync::Arc};
+
+use distwasm_proto::{guest::GuestSettings, ids::JobId};
+
+use crate::cache::Made;
+
+/// The settings that a peasant is started with.
+#[derive(Clone, Debug)]
+pub struct PeasantSettings {
+    /// The supplies of its job. They stay on disk while they are held here.
+    pub supplies: Vec<Made>,
+    /// The memory of its guest, in bytes, at most.
+    pub memory_bytes: u64,
+    /// How its guests are called, and what they are given.
+    pub guest: Arc<GuestSettings>,
+}
+
+impl PeasantSettings {
+    /// The peasant's arguments. A value that a person chose follows `=`, so that it cannot be taken for a flag.
+    pub(crate) fn command_line(&self, job: JobId) -> Vec<OsString> {
+        let guest = &self.guest;
+        let (mut args, mut folders) = (Vec::<OsString>::new(), Vec::new());
+        for made in &self.supplies {
+            match made {
+                Made::Program(compiled) => args.extend(["--compiled".into(), compiled.into()]),
+                Made::Share(folder) => folders.push(folder),
+            }
+        }
+        args.extend(["--memory-bytes".into(), self.memory_bytes.to_string().into()]);
+        if !guest.call.is_empty() {
+            args.push(format!("--call={}", guest.call).into());
+        }
+        if guest.fresh {
+            args.push("--fresh".into());
+        }
+        if guest.deterministic {
+            args.extend(["--deterministic".into(), format!("--seed={}", guest.seed).into()]);
+        }
+        args.extend(["--job".into(), job.0.to_string().into(), "--described".into()]);
+        args.extend(guest.env.iter().map(|variable| format!("--env={variable}").into()));
+        for (share, folder) in guest.shares.iter().zip(folders) {
+            let mut arg = OsString::from("--dir=");
+            arg.push(folder.path());
+            arg.push("::");
+            arg.push(&share.guest_path);
+            args.push(arg);
+        }
+        args.push("--".into());
+        args.extend(guest.args.iter().map(OsString::from));
+        args
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(guest: GuestSettings) -> PeasantSettings {
+        let supplies = vec![Made::Program("c.cwasm".into())];
+        PeasantSettings { supplies, memory_bytes: 7, guest: Arc::new(guest) }
+    }
+
+    #[test]
+    fn settings_that_were_not_chosen_are_not_passed() {
+        let args = vec!["--env=x".to_owned(), String::new()];
+        let settings = settings(GuestSettings { args, ..GuestSettings::default() });
+        let expected = "--compiled c.cwasm --memory-bytes 7 --job 3 --described -- --env=x ".split(' ');
+        assert_eq!(settings.command_line(JobId(3)), expected.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn all_settings_that_were_chosen_are_passed() {
+        let settings = settings(GuestSettings {
+            args: vec!["a".to_owned()],
+            env: vec!["A=-1".to_owned(), "B=".to_owned()],
+            call: "-f".to_owned(),
+            fresh: true,
+            deterministic: true,
+            seed: "-project".to_owned(),
+            shares: Vec::new(),
+        });
+        let expected = "--compiled c.cwasm --memory-bytes 7 --call=-f --fresh --deterministic --seed=-project \
+                        --job 3 --described --env=A=-1 --env=B= -- a";
+        let told = settings.command_line(JobId(3)).into_iter().map(|arg| arg.into_string().unwrap());
+        assert_eq!(told.collect::<Vec<_>>().join(" "), expected);
+    }
+}
