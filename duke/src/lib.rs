@@ -3,12 +3,14 @@
 //!
 //! [`run`] is the whole duke. The pure [`roster`] makes its decisions.
 
+pub mod border;
 pub mod cache;
 mod king_link;
+mod local_hands;
 pub mod machine;
 pub mod options;
 pub mod peasant;
-mod reactor;
+pub mod reactor;
 mod rehearsal;
 pub mod roster;
 mod seat;
@@ -22,9 +24,10 @@ use tracing::{info, warn};
 
 use cache::Cache;
 pub use cache::{CacheError, FingerprintError};
-use king_link::{Machine, Way};
+use king_link::KingLink;
+use local_hands::LocalHands;
 use peasant::Spawner;
-use reactor::Environment;
+use reactor::{Introduction, Reactor, ReactorSettings};
 pub use rehearsal::{RehearsalError, rehearse};
 use seat::Seat;
 
@@ -85,24 +88,27 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
     // With a king in the same process this is the only duke, and no other takes its place.
     let is_alone = matches!(settings.king, KingAddress::Local(_));
     let seat = if is_alone { Seat::anywhere() } else { Seat::take(&settings.cache, &settings.hostname) };
-    let machine = Machine {
+    let introduction = Introduction {
         hostname: settings.hostname,
         cpus: slots_that_fit(settings.cpus),
         ram_bytes: settings.ram_bytes,
         labels: settings.labels,
         boot: fastrand::u64(..),
-        seat,
+        seat: seat.number,
     };
     info!(
         king = %settings.king,
-        host = machine.hostname,
-        cpus = machine.cpus,
-        ram_mb = machine.ram_bytes >> 20,
+        host = introduction.hostname,
+        cpus = introduction.cpus,
+        ram_mb = introduction.ram_bytes >> 20,
         peasant = %settings.peasant.display(),
         "the duke is ready"
     );
-    let environment = Environment { clock: Clock::start(), cache, spawner, machine, grace: settings.grace, is_alone };
-    reactor::serve_king(environment, Way::new(settings.king), &stop).await.map_err(DukeError::Hopeless)?;
+    let clock = Clock::start();
+    let (hands, reports) = LocalHands::new(cache, spawner);
+    let reactor = Reactor::new(ReactorSettings { introduction, grace: settings.grace, is_alone }, hands);
+    let link = KingLink::new(settings.king, clock);
+    reactor::run(reactor, reports, link, clock, &stop).await.map_err(DukeError::Hopeless)?;
     info!("the duke has left");
     Ok(())
 }

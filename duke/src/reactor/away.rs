@@ -9,21 +9,22 @@ use distwasm_proto::{
     failure::Failure,
     ids::{AttemptId, JobId},
     limits::HELD_ATTEMPTS_NAMED,
-    wire::{self, duke_word::Word},
+    time::Time,
+    wire::{self, DukeWord, duke_word::Word},
 };
-use distwasm_transport::payload::Payload;
+use distwasm_transport::{payload::Payload, transfer::Outbox};
 use tracing::{info, warn};
 
-use super::Reactor;
+use super::{Hands, Reactor, link::Link};
 use crate::{
-    king_link::{Arrival, LinkError, Way},
+    border::{KingOrder, LinkError},
     peasant::{HeldResult, UnitInput},
     roster::Event,
 };
 
 /// The result or failure of an attempt that has ended.
 pub(super) struct Left {
-    job: JobId,
+    pub(super) job: JobId,
     /// The attempt, as the king knows it.
     held: wire::HeldAttempt,
     run_us: u64,
@@ -50,17 +51,17 @@ impl Left {
     }
 
     /// Tells the king how the attempt ended, or that there is a large result.
-    pub(super) fn say(&mut self, way: &Way) {
+    pub(super) fn say(&mut self, link: &Link) {
         match &self.remains {
             Remains::Result(held) if self.is_offered() => {
                 let (attempt, result_bytes, run_us) = (self.held.attempt, held.result.bytes(), self.run_us);
-                way.say(Word::ResultOffered(wire::ResultOffered { attempt, result_bytes, run_us }));
+                link.say(Word::ResultOffered(wire::ResultOffered { attempt, result_bytes, run_us }));
             }
-            Remains::Result(_) | Remains::Failure(_) | Remains::Killed(_) => self.say_ended(way),
+            Remains::Result(_) | Remains::Failure(_) | Remains::Killed(_) => self.say_ended(link),
         }
     }
 
-    pub(super) fn say_ended(&mut self, way: &Way) {
+    pub(super) fn say_ended(&mut self, link: &Link) {
         let (outcome, failure, result) = match &self.remains {
             Remains::Result(held) => (wire::Outcome::Done, None, held.result.clone()),
             Remains::Failure(failure) => (wire::Outcome::Failed, Some(failure), Payload::default()),
@@ -70,7 +71,7 @@ impl Left {
         let (attempt, run_us) = (self.held.attempt, self.run_us);
         let mut ended = wire::AttemptEnded { attempt, run_us, failure, ..Default::default() };
         ended.set_outcome(outcome);
-        way.say_with(Word::AttemptEnded(ended), result);
+        link.say_with(Word::AttemptEnded(ended), result);
         self.said = true;
     }
 }
@@ -81,36 +82,37 @@ fn name(attempt: AttemptId, input: &UnitInput) -> wire::HeldAttempt {
     wire::HeldAttempt { attempt: attempt.0, unit, bytes, number }
 }
 
-impl Reactor {
-    pub(super) fn on_arrival(&mut self, arrival: Arrival) {
-        match arrival {
-            Arrival::Connected(king) => {
-                let holds = self.holdings();
-                self.way.greet(king, &self.environment.machine, holds);
-                self.say_again();
+impl<H: Hands> Reactor<H> {
+    /// When the jobs are given up, if no king welcomes the duke before.
+    pub(super) fn given_up_at(&self) -> Option<Time> {
+        self.away_since.map(|since| since.after(self.settings.grace))
+    }
+
+    pub(super) fn on_connected(&mut self, outbox: Outbox<DukeWord>) {
+        let holds = self.holdings();
+        self.link.greet(outbox, &self.settings.introduction, holds);
+        self.say_again();
+    }
+
+    pub(super) fn on_ordered(&mut self, orders: Vec<KingOrder>) {
+        for order in orders {
+            if let Err(error) = self.on_order(order) {
+                self.link.end(error.to_string());
+                return self.on_lost(&error);
             }
-            Arrival::Ordered(orders) => {
-                for order in orders {
-                    if let Err(error) = self.on_order(order) {
-                        self.way.hang_up(&error);
-                        return self.on_lost(&error);
-                    }
-                }
-            }
-            Arrival::Lost(error) => self.on_lost(&error),
         }
     }
 
     pub(super) fn on_welcome(&mut self) {
         self.away_since = None;
-        self.way.on_welcome();
+        self.is_in_haste = true;
     }
 
-    fn on_lost(&mut self, error: &LinkError) {
+    pub(super) fn on_lost(&mut self, error: &LinkError) {
+        self.link.lose();
         warn!(%error, "the link to the king is gone; trying to reach it again");
         if !self.jobs.is_empty() {
-            let now = self.environment.clock.now();
-            self.away_since.get_or_insert(now);
+            self.away_since.get_or_insert(self.now);
         }
         // The king may not have heard what was said last.
         self.left.values_mut().for_each(|left| left.said = false);
@@ -151,24 +153,23 @@ impl Reactor {
         left.sort_unstable();
         for attempt in left {
             if let Some(left) = self.left.get_mut(&attempt) {
-                left.say(&self.way);
+                left.say(&self.link);
             }
         }
         for digest in self.supplies.wanted() {
-            self.way.say(Word::BlobWanted(wire::BlobWanted { digest: digest.to_wire() }));
+            self.link.say(Word::BlobWanted(wire::BlobWanted { digest: digest.to_wire() }));
         }
         for (id, _) in self.jobs.iter().filter(|(_, job)| job.open && job.unfit.is_some()) {
             self.tell_unfit(*id);
         }
         if self.drained_at.is_some() {
-            self.way.say(Word::Draining(wire::Draining {}));
+            self.link.say(Word::Draining(wire::Draining {}));
         }
     }
 
     /// No king came back in time: gives up all jobs.
     pub(super) fn give_up_jobs(&mut self) {
-        self.away_since = None;
-        self.way.give_up_haste();
+        (self.away_since, self.is_in_haste) = (None, false);
         info!(jobs = self.jobs.len(), "the king has not come back; its jobs are given up");
         let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
         jobs.into_iter().for_each(|job| self.close_job(job));
@@ -198,6 +199,6 @@ impl Reactor {
                 self.events.push(Event::AttemptForgotten { job: *job, attempt });
             }
         }
-        self.way.take_back(&unsent);
+        self.link.take_back(&unsent);
     }
 }

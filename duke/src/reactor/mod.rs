@@ -1,66 +1,114 @@
-//! The duke's one loop: takes what the king and the barons say, lets the roster decide, and performs its actions. Holds
-//! the payload bytes; the roster knows only their sizes.
+//! The duke's reactor: takes what happens on the link to the king, at the peasants and in the cache, has the roster
+//! decide, and performs its actions. Holds the payload bytes; the roster knows only their sizes.
+//!
+//! It reads no clock and waits for nothing. Words to the king go to the link's outbox, and what it does to its machine
+//! goes through [`Hands`]. The loop that drives it is [`run`]; the simulation drives it with a clock and hands of its
+//! own.
 
 mod away;
+mod check;
+mod hands;
+mod link;
 mod provide;
+mod run;
+#[cfg(test)]
+mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use distwasm_process::{clock::Clock, repeats::Repeats, shutdown::Stop};
+use distwasm_process::repeats::Repeats;
 use distwasm_proto::{
     failure::{Failure, FailureKind},
     guest::GuestSettings,
     ids::{AttemptId, BaronId, JobId},
-    limits::{BROKEN_SLOTS_REST, GOODBYE_WITHIN, REACTOR_BATCH, REACTOR_QUEUE, START_WITHIN, STARTS_GIVEN_UP_MAX},
+    limits::{BROKEN_SLOTS_REST, GOODBYE_WITHIN, START_WITHIN, STARTS_GIVEN_UP_MAX},
     time::Time,
-    wire::{self, duke_word::Word},
+    wire::{self, DukeWord, duke_word::Word},
 };
+use distwasm_transport::transfer::Outbox;
 use rustc_hash::{FxHashMap, FxHashSet};
-use tokio::{sync::mpsc, time::sleep};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use crate::{
-    cache::{Cache, Made, Supplies, Supply},
-    king_link::{KingOrder, LinkError, Machine, Way},
-    peasant::{self, Answer, HeldRoom, PeasantEvent, PeasantNews, Spawner, UnitInput},
+    border::{KingOrder, LinkError},
+    cache::{Made, MakeError, Supplies, Supply},
+    peasant::{Answer, HeldRoom, PeasantEvent, PeasantNews, UnitInput},
     roster::{Action, AnswerId, Event, Outcome, Roster},
 };
 
 use away::{Left, Remains};
-use provide::Tried;
+use link::Link;
 
-/// The environment of a duke: its clock, its cache and its machine.
+pub use hands::Hands;
+pub use link::Introduction;
+pub(crate) use run::run;
+
+/// Something that happened to a duke.
 #[derive(Debug)]
-pub(crate) struct Environment {
-    pub(crate) clock: Clock,
-    pub(crate) cache: Cache,
-    pub(crate) spawner: Spawner,
-    pub(crate) machine: Machine,
+pub enum Happening {
+    /// A connection to a king stands. The words to it go into this outbox.
+    Connected(Outbox<DukeWord>),
+    /// The king's orders, in order.
+    Ordered(Vec<KingOrder>),
+    /// The connection is gone, or could not be used.
+    Disconnected(LinkError),
+    /// News of peasants, those of each in order.
+    Peasants(Vec<PeasantNews>),
+    /// A supply was made, or could not be.
+    SupplyTried {
+        /// The supply.
+        supply: Supply,
+        /// What came of it.
+        result: Result<Made, MakeError>,
+    },
+    /// The duke is to leave gracefully: it takes no new units, and the units that it has may take as long as this.
+    Draining {
+        /// See above.
+        patience: Duration,
+    },
+    /// Time passed; due when [`Reactor::next_deadline`] is reached.
+    Tick,
+}
+
+/// Why a reactor is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Of a graceful shutdown: all units that the duke took have ended and been reported.
+    Drained,
+    /// Of a graceful shutdown: it may not take any longer.
+    OutOfTime,
+    /// The only duke cannot start peasants, for this reason.
+    Hopeless(String),
+}
+
+/// How a reactor works.
+#[derive(Clone, Debug)]
+pub struct ReactorSettings {
+    /// What the duke says of itself.
+    pub introduction: Introduction,
     /// How long it keeps its work when the link to the king has broken.
-    pub(crate) grace: Duration,
+    pub grace: Duration,
     /// This is the only duke (local mode): if it cannot start peasants, the job fails.
-    pub(crate) is_alone: bool,
+    pub is_alone: bool,
 }
 
 /// See the module's documentation.
-pub(crate) struct Reactor {
-    environment: Environment,
-    way: Way,
-    /// When the link broke, if there is no link now and jobs may be left from it.
+pub struct Reactor<H> {
+    settings: ReactorSettings,
+    hands: H,
+    now: Time,
+    link: Link,
+    /// When the link broke, if no king has welcomed the duke since and jobs may be left from it.
     away_since: Option<Time>,
+    /// A king has welcomed the duke, and its jobs were not given up since.
+    is_in_haste: bool,
     roster: Roster,
-    jobs: FxHashMap<JobId, Job>,
+    jobs: BTreeMap<JobId, Job>,
     supplies: Supplies,
     /// Inputs of attempts that have not ended.
     inputs: FxHashMap<AttemptId, (JobId, UnitInput)>,
     /// Results and failures of attempts that have ended, until the king says that they are not needed any more.
     left: FxHashMap<AttemptId, Left>,
-    barons: FxHashMap<BaronId, peasant::Handle>,
-    news: mpsc::Sender<PeasantNews>,
-    tried: mpsc::Sender<Tried>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
     events: Vec<Event>,
     /// Answers of peasants in this batch, until the roster has decided about them.
     answers: FxHashMap<AnswerId, Answer>,
@@ -98,44 +146,21 @@ struct Job {
     open: bool,
 }
 
-/// Works for the king until `stop` ends it; no peasant is left afterwards. Returns the reason if the only duke gives
-/// up.
-pub(crate) async fn serve_king(environment: Environment, way: Way, stop: &Stop) -> Result<(), String> {
-    let (news_sender, mut news) = mpsc::channel(REACTOR_QUEUE);
-    let (tried_sender, mut tried) = mpsc::channel(REACTOR_QUEUE);
-    let mut reactor = Reactor::new(environment, way, news_sender, tried_sender);
-    reactor.run(&mut news, &mut tried, stop).await;
-    drop((news, tried));
-    reactor.dismiss_all().await;
-    // Results in transit get the time that is left; goodbye gets a little in any case.
-    let mut patience = GOODBYE_WITHIN;
-    if let Some(until) = reactor.drained_at.filter(|_| !reactor.left.is_empty()) {
-        info!(results = reactor.left.len(), "waiting until the king has all results");
-        patience = Duration::from_micros(until.micros_since(reactor.environment.clock.now())).max(GOODBYE_WITHIN);
-    }
-    tokio::select! {
-        () = reactor.way.leave(patience) => {}
-        () = async { stop.ends().cancelled().await; sleep(GOODBYE_WITHIN).await } => {}
-    }
-    reactor.hopeless.map_or(Ok(()), Err)
-}
-
-impl Reactor {
-    fn new(environment: Environment, way: Way, news: mpsc::Sender<PeasantNews>, tried: mpsc::Sender<Tried>) -> Reactor {
+impl<H: Hands> Reactor<H> {
+    /// A reactor without a link, a job or a peasant.
+    pub fn new(settings: ReactorSettings, hands: H) -> Reactor<H> {
         Reactor {
-            environment,
-            way,
+            settings,
+            hands,
+            now: Time::default(),
+            link: Link::default(),
             away_since: None,
+            is_in_haste: false,
             roster: Roster::default(),
-            jobs: FxHashMap::default(),
+            jobs: BTreeMap::new(),
             supplies: Supplies::default(),
             inputs: FxHashMap::default(),
             left: FxHashMap::default(),
-            barons: FxHashMap::default(),
-            news,
-            tried,
-            tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
             events: Vec::new(),
             answers: FxHashMap::default(),
             answers_made: 0,
@@ -148,45 +173,87 @@ impl Reactor {
         }
     }
 
-    async fn run(&mut self, news: &mut mpsc::Receiver<PeasantNews>, tried: &mut mpsc::Receiver<Tried>, stop: &Stop) {
-        let clock = self.environment.clock;
-        let mut batch = Vec::with_capacity(REACTOR_BATCH);
-        loop {
-            let deadline = self.roster.next_deadline();
-            let given_up_at = self.away_since.map(|since| since.after(self.environment.grace));
-            tokio::select! {
-                // A king in the same process says goodbye when both are to end.
-                arrival = self.way.next() => if stop.ends().is_cancelled() { return } else { self.on_arrival(arrival) },
-                _ = news.recv_many(&mut batch, REACTOR_BATCH) => batch.drain(..).for_each(|news| self.on_news(news)),
-                Some(tried) = tried.recv() => self.on_tried(tried),
-                () = clock.sleep_until(deadline) => self.events.push(Event::Tick),
-                () = clock.sleep_until(given_up_at) => self.give_up_jobs(),
-                () = stop.drains().cancelled(), if self.drained_at.is_none() => {
-                    if stop.ends().is_cancelled() {
-                        return;
-                    }
-                    info!("the duke takes no new units, and leaves when its running units are done");
-                    self.drained_at = Some(clock.now().after(stop.patience()));
-                    self.way.say(Word::Draining(wire::Draining {}));
-                }
-                () = clock.sleep_until(self.drained_at) => {
-                    warn!("not all units were done in time; they run again elsewhere");
-                    return;
-                }
-                () = stop.ends().cancelled() => return,
+    /// Handles what has happened, in this order; nothing of it is left in `happenings`.
+    pub fn handle(&mut self, now: Time, happenings: &mut Vec<Happening>) {
+        self.now = now;
+        happenings.drain(..).for_each(|happening| self.on_happening(happening));
+        self.run_core();
+    }
+
+    /// When [`Happening::Tick`] is due.
+    pub fn next_deadline(&self) -> Option<Time> {
+        [self.roster.next_deadline(), self.given_up_at(), self.drained_at].into_iter().flatten().min()
+    }
+
+    /// Why the duke is to [leave](Reactor::leave) now, if it is.
+    pub fn ending(&self) -> Option<Ending> {
+        if let Some(reason) = &self.hopeless {
+            return Some(Ending::Hopeless(reason.clone()));
+        }
+        let until = self.drained_at?;
+        if self.is_idle() {
+            return Some(Ending::Drained);
+        }
+        (until <= self.now).then_some(Ending::OutOfTime)
+    }
+
+    /// Whether it was told to leave gracefully.
+    pub fn is_draining(&self) -> bool {
+        self.drained_at.is_some()
+    }
+
+    /// Whether words go to a king. If not although the connection stands, the king said what no king may say, and the
+    /// connection is to be closed when the outbox is empty.
+    pub fn is_linked(&self) -> bool {
+        self.link.is_up()
+    }
+
+    /// Whether the king is to be reached often, because jobs may wait for this duke.
+    pub fn is_in_haste(&self) -> bool {
+        self.is_in_haste
+    }
+
+    /// Says goodbye to the king, after everything else. Returns how long the king may take to hear all of it.
+    pub fn leave(&mut self, now: Time) -> Duration {
+        self.link.end("the duke is leaving".to_owned());
+        // Results in transit get the time that is left; goodbye gets a little in any case.
+        let Some(until) = self.drained_at.filter(|_| !self.left.is_empty()) else { return GOODBYE_WITHIN };
+        info!(results = self.left.len(), "waiting until the king has all results");
+        Duration::from_micros(until.micros_since(now)).max(GOODBYE_WITHIN)
+    }
+
+    /// Its hands.
+    pub fn hands(&mut self) -> &mut H {
+        &mut self.hands
+    }
+
+    fn on_happening(&mut self, happening: Happening) {
+        match happening {
+            Happening::Connected(outbox) => self.on_connected(outbox),
+            Happening::Ordered(orders) => self.on_ordered(orders),
+            Happening::Disconnected(error) => self.on_lost(&error),
+            Happening::Peasants(news) => news.into_iter().for_each(|news| self.on_news(news)),
+            Happening::SupplyTried { supply, result } => self.on_supply_tried(supply, result),
+            Happening::Draining { patience } => {
+                info!("the duke takes no new units, and leaves when its running units are done");
+                self.drained_at = Some(self.now.after(patience));
+                self.link.say(Word::Draining(wire::Draining {}));
             }
-            self.run_core();
-            if self.hopeless.is_some() || (self.drained_at.is_some() && self.is_idle()) {
-                return;
+            Happening::Tick => {
+                self.events.push(Event::Tick);
+                if self.given_up_at().is_some_and(|at| at <= self.now) {
+                    self.give_up_jobs();
+                }
             }
         }
     }
 
+    /// Has the roster handle the events, and performs its actions, until there are no more events.
     fn run_core(&mut self) {
         let mut actions = Vec::new();
         while !self.events.is_empty() {
             let events = std::mem::take(&mut self.events);
-            self.roster.handle(self.environment.clock.now(), events, &mut actions);
+            self.roster.handle(self.now, events, &mut actions);
             for action in actions.drain(..) {
                 self.perform(action);
             }
@@ -198,14 +265,6 @@ impl Reactor {
     /// Whether all units that the duke took have ended and been reported.
     fn is_idle(&self) -> bool {
         self.roster.is_idle() && self.inputs.is_empty() && self.left.values().all(|left| left.said)
-    }
-
-    /// Ends all child processes, and waits until they have ended.
-    async fn dismiss_all(&mut self) {
-        self.stop.cancel();
-        self.barons.values().for_each(peasant::Handle::kill);
-        self.tasks.close();
-        self.tasks.wait().await;
     }
 
     // ---- What comes in --------------------------------------------------------------------------------------------
@@ -252,7 +311,7 @@ impl Reactor {
             KingOrder::ResultWanted { attempt } => {
                 let left = self.left.get_mut(&attempt).filter(|left| !left.said);
                 let left = left.ok_or(LinkError::Nonsense("a result was wanted that was not offered"))?;
-                left.say_ended(&self.way);
+                left.say_ended(&self.link);
             }
             KingOrder::Forget { attempts } => self.forget_attempts(attempts),
             KingOrder::BlobArrived { digest, blob } => self.on_blob_arrived(digest, &blob)?,
@@ -290,7 +349,7 @@ impl Reactor {
             }
             PeasantEvent::Gone(ending) => {
                 debug!(baron = baron.0, job = job.0, ending, "a peasant ended");
-                self.barons.remove(&baron);
+                self.hands.bury(baron);
                 self.ready.remove(&baron);
                 if let Some(job) = self.jobs.get_mut(&job) {
                     job.last_ending.clone_from(&ending);
@@ -306,32 +365,24 @@ impl Reactor {
     fn perform(&mut self, action: Action) {
         match action {
             Action::PrepareProgram { job } => self.provide(job),
-            Action::Spawn { baron, job } => self.spawn(baron, job),
+            Action::Spawn { baron, job } => self.hire(baron, job),
             Action::Feed { baron, attempt } => {
-                if let (Some(handle), Some((_, input))) = (self.barons.get(&baron), self.inputs.get(&attempt)) {
-                    handle.feed(input.clone());
+                if let Some((_, input)) = self.inputs.get(&attempt) {
+                    self.hands.feed(baron, input.clone());
                 }
             }
-            Action::Retire { baron } => {
-                if let Some(handle) = self.barons.get_mut(&baron) {
-                    handle.retire();
-                }
-            }
-            Action::Kill { baron } => {
-                if let Some(handle) = self.barons.get(&baron) {
-                    handle.kill();
-                }
-            }
+            Action::Retire { baron } => self.hands.retire(baron),
+            Action::Kill { baron } => self.hands.kill(baron),
             Action::Drop { attempt } => drop(self.inputs.remove(&attempt)),
             Action::Report { attempt, outcome, run_us } => self.report(attempt, outcome, run_us),
             Action::TellUnfit { job } => self.tell_unfit(job),
             Action::TellReleased { job, slots } => {
-                self.way.say(Word::SlotsReleased(wire::SlotsReleased { job: job.0, slots }));
+                self.link.say(Word::SlotsReleased(wire::SlotsReleased { job: job.0, slots }));
             }
             Action::TellBroken { job, slots } => {
                 let reason = self.jobs.get(&job).map(|job| job.last_ending.clone()).unwrap_or_default();
                 self.on_given_up(job, slots, &reason);
-                self.way.say(Word::SlotsBroken(wire::SlotsBroken { job: job.0, slots, reason }));
+                self.link.say(Word::SlotsBroken(wire::SlotsBroken { job: job.0, slots, reason }));
             }
             Action::Forget { job } => self.forget(job),
         }
@@ -340,8 +391,7 @@ impl Reactor {
     /// Slots were given back because no peasant can be started. Slots given back at about the same time count once.
     fn on_given_up(&mut self, job: JobId, slots: u32, reason: &str) {
         let (times, last) = self.given_up;
-        let now = self.environment.clock.now();
-        if let Some(before) = self.repeats.count(now, reason) {
+        if let Some(before) = self.repeats.count(self.now, reason) {
             let running = self.ready.len();
             warn!(job = job.0, slots, running, before, reason, "no more peasants can be started; retrying");
         }
@@ -349,10 +399,10 @@ impl Reactor {
         if !self.ready.is_empty() {
             return;
         }
-        if times == 0 || last.after(BROKEN_SLOTS_REST / 2) <= now {
-            self.given_up = (times + 1, now);
+        if times == 0 || last.after(BROKEN_SLOTS_REST / 2) <= self.now {
+            self.given_up = (times + 1, self.now);
         }
-        if self.environment.is_alone && self.given_up.0 >= STARTS_GIVEN_UP_MAX {
+        if self.settings.is_alone && self.given_up.0 >= STARTS_GIVEN_UP_MAX {
             self.hopeless = Some(reason.to_owned());
         }
     }
@@ -384,12 +434,12 @@ impl Reactor {
         let outcome = if suspect { wire::Outcome::Suspected } else { wire::Outcome::Returned };
         let mut ended = wire::AttemptEnded { attempt: attempt.0, run_us, ..wire::AttemptEnded::default() };
         ended.set_outcome(outcome);
-        self.way.say(Word::AttemptEnded(ended));
+        self.link.say(Word::AttemptEnded(ended));
     }
 
     /// Tells the king how an attempt ended, and keeps its result or failure until the king does not need it any more.
     fn leave_behind(&mut self, attempt: AttemptId, mut left: Left) {
-        left.say(&self.way);
+        left.say(&self.link);
         self.left.insert(attempt, left);
     }
 
@@ -400,6 +450,6 @@ impl Reactor {
             Failure::new(FailureKind::Program, message)
         });
         let failure = Some(failure.into());
-        self.way.say(Word::ProgramUnfit(wire::ProgramUnfit { job: job.0, failure }));
+        self.link.say(Word::ProgramUnfit(wire::ProgramUnfit { job: job.0, failure }));
     }
 }

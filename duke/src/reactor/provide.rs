@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use distwasm_process::memory;
 use distwasm_proto::{
     digest::Digest,
     ids::{BaronId, JobId},
@@ -12,28 +11,21 @@ use distwasm_proto::{
 use distwasm_transport::payload::Payload;
 use tracing::debug;
 
-use super::{Environment, Reactor};
+use super::{Hands, Reactor};
 use crate::{
+    border::LinkError,
     cache::{Made, MakeError, Stock, Supply},
-    king_link::LinkError,
-    peasant::{self, PeasantSettings},
+    peasant::PeasantSettings,
     roster::Event,
 };
 
-/// The outcome of making a supply.
-pub(super) struct Tried {
-    supply: Supply,
-    result: Result<Made, MakeError>,
-}
-
-impl Reactor {
+impl<H: Hands> Reactor<H> {
     /// Finds the supplies of a job, or asks the king for their blobs.
     pub(super) fn provide(&mut self, id: JobId) {
         let Some(job) = self.jobs.get(&id) else { return };
-        let cache = &self.environment.cache;
         for supply in &job.needs {
-            if let Some(digest) = self.supplies.need(id, supply, || cache.find(supply)) {
-                self.way.say(Word::BlobWanted(wire::BlobWanted { digest: digest.to_wire() }));
+            if let Some(digest) = self.supplies.need(id, supply, || self.hands.find(supply)) {
+                self.link.say(Word::BlobWanted(wire::BlobWanted { digest: digest.to_wire() }));
             }
         }
         self.take_stock(id);
@@ -45,26 +37,12 @@ impl Reactor {
         }
         // There is nothing to do if the job that wanted it ended while it was in transit.
         for supply in self.supplies.on_blob_arrived(digest) {
-            let Environment { cache, spawner, .. } = &self.environment;
-            let (cache, spawner) = (cache.clone(), spawner.clone());
-            let (blob, tried, stop) = (blob.clone(), self.tried.clone(), self.stop.clone());
-            self.tasks.spawn(async move {
-                let make = cache.make(supply.clone(), blob, spawner);
-                let made = match supply {
-                    Supply::Program(_) => stop.run_until_cancelled(make).await,
-                    // A thread that unpacks an archive cannot be stopped, only waited for.
-                    Supply::Share(_) => Some(make.await),
-                };
-                if let Some(result) = made {
-                    // The reactor may have ended.
-                    let _sent = tried.send(Tried { supply, result }).await;
-                }
-            });
+            self.hands.make(supply, blob.clone());
         }
         Ok(())
     }
 
-    pub(super) fn on_tried(&mut self, Tried { supply, result }: Tried) {
+    pub(super) fn on_supply_tried(&mut self, supply: Supply, result: Result<Made, MakeError>) {
         let made = match result {
             Ok(made) => Ok(made),
             Err(MakeError::Unfit(failure)) => Err(failure),
@@ -109,7 +87,7 @@ impl Reactor {
         }
         for supply in &job.needs {
             if let Supply::Program(recipe) = supply {
-                self.environment.cache.remove(recipe);
+                self.hands.remove(recipe);
                 self.supplies.spoil(supply);
             }
         }
@@ -120,14 +98,11 @@ impl Reactor {
         self.events.push(Event::ProgramSpoiled { job: id });
     }
 
-    pub(super) fn spawn(&mut self, baron: BaronId, id: JobId) {
+    pub(super) fn hire(&mut self, baron: BaronId, id: JobId) {
         let Some(job) = self.jobs.get(&id) else { return };
         let Some(supplies) = job.made.clone() else { return };
         let settings = PeasantSettings { supplies, memory_bytes: job.slot_bytes, guest: Arc::clone(&job.guest) };
-        let spawner = self.environment.spawner.clone();
-        let (handle, life) = peasant::hire(baron, id, settings, spawner, job.room.clone(), self.news.clone());
-        self.barons.insert(baron, handle);
-        self.tasks.spawn(life);
+        self.hands.hire(baron, id, settings, job.room.clone());
     }
 
     pub(super) fn forget(&mut self, id: JobId) {
@@ -138,7 +113,7 @@ impl Reactor {
         let jobs = &self.jobs;
         self.supplies.keep(|supply| jobs.values().any(|job| job.needs.contains(supply)));
         if self.jobs.is_empty() {
-            memory::give_back();
+            self.hands.give_memory_back();
         }
     }
 }

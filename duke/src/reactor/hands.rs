@@ -1,0 +1,43 @@
+//! What a reactor does to its machine, as a trait: the duke does it to processes and files, a test only pretends to.
+
+use distwasm_proto::ids::{BaronId, JobId};
+use distwasm_transport::payload::Payload;
+
+use crate::{
+    cache::{Made, Recipe, Supply},
+    peasant::{HeldRoom, PeasantSettings, UnitInput},
+};
+
+/// See the module's documentation. No call waits: what comes of it is told to the reactor as a
+/// [`Happening`](super::Happening).
+pub trait Hands {
+    /// Starts a peasant for a baron that has none. Its large results take `room`.
+    ///
+    /// The peasant's news follow as [`Happening::Peasants`](super::Happening::Peasants), and last that it is gone, also
+    /// if it could not be started.
+    fn hire(&mut self, baron: BaronId, job: JobId, settings: PeasantSettings, room: HeldRoom);
+
+    /// Writes a unit into a peasant's pipe.
+    fn feed(&mut self, baron: BaronId, input: UnitInput);
+
+    /// Lets a peasant end when it has answered everything.
+    fn retire(&mut self, baron: BaronId);
+
+    /// Ends a peasant at once.
+    fn kill(&mut self, baron: BaronId);
+
+    /// A peasant has ended, as its last news said: nothing is to be kept of it.
+    fn bury(&mut self, baron: BaronId);
+
+    /// A supply, if the cache has it.
+    fn find(&mut self, supply: &Supply) -> Option<Made>;
+
+    /// Makes a supply from its blob. [`Happening::SupplyTried`](super::Happening::SupplyTried) follows.
+    fn make(&mut self, supply: Supply, blob: Payload);
+
+    /// Removes a compiled program that cannot be loaded from the cache.
+    fn remove(&mut self, recipe: &Recipe);
+
+    /// No job is left: memory that is not needed any more may be given back to the system.
+    fn give_memory_back(&mut self);
+}

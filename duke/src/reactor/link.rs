@@ -1,0 +1,96 @@
+//! The reactor's end of the link to the king. Words go into the outbox of the current link; without a link they are
+//! lost, and whatever matters is said again on the next link.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use distwasm_proto::{
+    PROTOCOL, VERSION,
+    ids::AttemptId,
+    wire::{self, DukeWord, duke_word::Word},
+};
+use distwasm_transport::{payload::Payload, transfer::Outbox};
+
+/// What a duke says of itself to each king.
+#[derive(Clone, Debug)]
+pub struct Introduction {
+    /// The name under which its machine appears.
+    pub hostname: String,
+    /// Peasants at a time.
+    pub cpus: u32,
+    /// Memory of all guests together, in bytes.
+    pub ram_bytes: u64,
+    /// The machine's labels.
+    pub labels: BTreeMap<String, String>,
+    /// Made up at random by this process.
+    pub boot: u64,
+    /// Its place, unique among all machines.
+    pub seat: u64,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    outbox: Option<Outbox<DukeWord>>,
+    /// The number of links so far.
+    links: u64,
+}
+
+impl Link {
+    pub(super) fn is_up(&self) -> bool {
+        self.outbox.is_some()
+    }
+
+    /// Says hello over a new link, and names what the duke holds from before. Words may follow at once.
+    pub(super) fn greet(&mut self, outbox: Outbox<DukeWord>, introduction: &Introduction, holds: Vec<wire::HeldLease>) {
+        self.links += 1;
+        let Introduction { hostname, cpus, ram_bytes, labels, boot, seat } = introduction.clone();
+        outbox.push(Word::Hello(Box::new(wire::DukeHello {
+            protocol: PROTOCOL,
+            version: VERSION.to_owned(),
+            hostname,
+            cpus,
+            ram_bytes,
+            labels: labels.into_iter().collect(),
+            boot,
+            seat,
+            held_leases: u32::try_from(holds.len()).unwrap_or(u32::MAX),
+            link: self.links,
+        })));
+        holds.into_iter().for_each(|held| outbox.push(Word::HeldLease(Box::new(held))));
+        self.outbox = Some(outbox);
+    }
+
+    pub(super) fn say(&self, word: Word) {
+        self.say_with(word, Payload::default());
+    }
+
+    pub(super) fn say_with(&self, word: Word, payload: Payload) {
+        if let Some(outbox) = &self.outbox {
+            outbox.push_with(word, payload);
+        }
+    }
+
+    /// Drops the results of these attempts from the outbox, unless a part of them has been sent.
+    pub(super) fn take_back(&self, attempts: &BTreeSet<AttemptId>) {
+        let is_unwanted = |word: &DukeWord| match &word.word {
+            Some(Word::AttemptEnded(ended)) => attempts.contains(&AttemptId(ended.attempt)),
+            _ => false,
+        };
+        if let Some(outbox) = self.outbox.as_ref().filter(|_| !attempts.is_empty()) {
+            outbox.take_back(is_unwanted);
+        }
+    }
+
+    /// Says goodbye after everything else, and why, if there is a link. There is none afterwards.
+    pub(super) fn end(&mut self, reason: String) {
+        if let Some(outbox) = self.outbox.take() {
+            outbox.push(Word::End(wire::End { reason, come_back: false }));
+            outbox.close();
+        }
+    }
+
+    /// The link is gone.
+    pub(super) fn lose(&mut self) {
+        self.outbox = None;
+    }
+}
