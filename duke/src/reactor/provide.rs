@@ -100,7 +100,11 @@ impl<H: Hands> Reactor<H> {
 
     pub(super) fn hire(&mut self, baron: BaronId, id: JobId) {
         let Some(job) = self.jobs.get(&id) else { return };
-        let Some(supplies) = job.made.clone() else { return };
+        let Some(supplies) = job.made.clone() else {
+            // Its program was found to be spoiled by another peasant when the roster had just decided. The slot gets a
+            // peasant when the program has been made once more.
+            return self.events.push(Event::PeasantGone { baron });
+        };
         let settings = PeasantSettings { supplies, memory_bytes: job.slot_bytes, guest: Arc::clone(&job.guest) };
         self.hands.hire(baron, id, settings, job.room.clone());
     }

@@ -344,3 +344,18 @@ fn a_duke_that_is_told_to_leave_does_not_wait_longer_than_it_may() {
     assert_eq!(duke.reactor.ending(), Some(Ending::OutOfTime));
     assert_eq!(duke.reactor.leave(duke.now), GOODBYE_WITHIN);
 }
+
+#[test]
+fn a_peasant_that_ends_when_its_program_is_found_spoiled_is_replaced_later() {
+    let mut duke = Duke::serving(2);
+    let (other, ended) = (BaronId(2), || PeasantEvent::Gone("ended".to_owned()));
+    let unloadable = PeasantEvent::Unloadable("it is broken".to_owned());
+    let news = [(BARON, ended()), (other, unloadable), (other, ended())];
+    let news = news.map(|(baron, event)| PeasantNews { baron, job: JOB, event });
+    duke.handle(Happening::Peasants(news.into()));
+    assert_eq!(duke.deeds(), [Deed::Buried(BARON), Deed::Removed, Deed::Buried(other)]);
+    let supply = Supply::of_job(digest(), &GuestSettings::default()).remove(0);
+    duke.hears([KingOrder::BlobArrived { digest: digest(), blob: b"program".to_vec().into() }]);
+    duke.handle(Happening::SupplyTried { supply: supply.clone(), result: Ok(made()) });
+    assert_eq!(duke.deeds(), [Deed::Making(supply), Deed::Hired(BARON), Deed::Hired(other)]);
+}
