@@ -1,26 +1,27 @@
 //! The king: the one coordinator of a kingdom. It takes jobs from queens and spreads their units over dukes.
 //!
-//! [`run`] is the whole king, on connections of any kind. The pure [`scheduler`] makes its decisions.
+//! [`run`] is the whole king, on connections of any kind. The pure [`scheduler`] makes its decisions. The [`reactor`] and
+//! the [`border`]s around it need no runtime: the simulation runs them as they are.
 
 pub mod accept;
+pub mod border;
 mod http;
+pub mod inbox;
 mod metrics;
 pub mod options;
-mod payloads;
-mod reactor;
+pub mod payloads;
+pub mod reactor;
 pub mod scheduler;
 mod service;
+pub mod view;
 
 use std::time::{Duration, SystemTime};
 
-use distwasm_process::{
-    clock::{Clock, time_of_day},
-    shutdown::Stop,
-};
+use distwasm_process::{clock::time_of_day, shutdown::Stop};
 use distwasm_proto::{
     limits::{
         CONNECTION_WINDOW_BYTES, FRAME_BYTES, GRACE, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, REACTOR_QUEUE,
-        SHUTDOWN_WITHIN, STREAM_WINDOW_BYTES,
+        SHUTDOWN_WITHIN, STREAM_WINDOW_BYTES, WINDOW_UNITS,
     },
     wire::DESCRIPTORS,
 };
@@ -56,12 +57,14 @@ pub struct Reign {
     pub grace: Duration,
     /// No job of an earlier king has a higher number. This king numbers its jobs from there.
     pub began: u64,
+    /// How many units of a job may be without a verdict.
+    pub window_units: u32,
 }
 
 impl Reign {
     /// The first king: no jobs of an earlier one can exist.
     pub fn first() -> Reign {
-        Reign { grace: GRACE, began: 0 }
+        Reign { grace: GRACE, began: 0, window_units: WINDOW_UNITS }
     }
 
     /// A king that may replace an earlier one: its jobs are numbered from the milliseconds of the wall clock, so that
@@ -69,7 +72,8 @@ impl Reign {
     /// one.
     pub fn now(grace: Duration) -> Reign {
         let since = time_of_day().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Reign { grace, began: u64::try_from(since.as_millis().saturating_sub(EPOCH_MS)).unwrap_or(0) }
+        let began = u64::try_from(since.as_millis().saturating_sub(EPOCH_MS)).unwrap_or(0);
+        Reign { grace, began, ..Reign::first() }
     }
 }
 
@@ -94,9 +98,10 @@ where
 {
     let (shutdown, drains) = (stop.ends().clone(), stop.drains().clone());
     let (sender, inputs) = mpsc::channel(REACTOR_QUEUE);
-    let reactor = reactor::Reactor::new(Clock::start(), reign).run(inputs, stop);
+    let (publisher, viewer) = view::viewers();
+    let reactor = reactor::run(reign, inputs, publisher, stop);
     let links = TaskTracker::new();
-    let service = service::Methods::new(service::Service::new(sender.clone(), links.clone()));
+    let service = service::Methods::new(service::Service::new(sender, viewer.clone(), links.clone()));
     let (health_reporter, health) = tonic_health::server::health_reporter();
     health_reporter.set_serving::<KingServer<service::Service>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -133,7 +138,7 @@ where
     };
     let http = async {
         match http {
-            Some(listener) => http::serve(listener, sender.clone(), shutdown.clone()).await.map_err(KingError::Http),
+            Some(listener) => http::serve(listener, viewer, shutdown.clone()).await.map_err(KingError::Http),
             None => Ok(()),
         }
     };
@@ -153,9 +158,10 @@ where
 pub async fn run_local(visitors: mpsc::Receiver<Visitor>, reign: Reign, stop: Stop) {
     let (sender, inputs) = mpsc::channel(REACTOR_QUEUE);
     let links = TaskTracker::new();
-    let service = service::Service::new(sender, links.clone());
+    let (publisher, viewer) = view::viewers();
+    let service = service::Service::new(sender, viewer, links.clone());
     tokio::select! {
-        () = reactor::Reactor::new(Clock::start(), reign).run(inputs, stop) => {}
+        () = reactor::run(reign, inputs, publisher, stop) => {}
         () = async { service.receive(visitors).await; std::future::pending().await } => {}
     }
     wait_for(links).await;

@@ -1,37 +1,12 @@
-//! The king's figures, as Prometheus reads them.
+//! The view in Prometheus' text format.
 
 use std::fmt::{self, Write};
 
-use crate::scheduler::Census;
+use crate::view::View;
 
-/// The counts since the king started.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Totals {
-    pub(crate) jobs: u64,
-    pub(crate) units: u64,
-    pub(crate) units_done: u64,
-    pub(crate) units_failed: u64,
-    pub(crate) attempts: u64,
-    pub(crate) input_bytes: u64,
-    pub(crate) result_bytes: u64,
-}
-
-/// All figures at one moment.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Metrics {
-    pub(crate) census: Census,
-    pub(crate) totals: Totals,
-    /// Bytes of inputs that are held.
-    pub(crate) input_bytes: u64,
-    /// Bytes of programs that are held.
-    pub(crate) program_bytes: u64,
-    /// Bytes of shared directories that are held.
-    pub(crate) share_bytes: u64,
-}
-
-impl Metrics {
+impl View {
     /// The figures in Prometheus' text format, version 0.0.4.
-    pub(crate) fn to_text(self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         let mut text = String::new();
         // Writing to a string does not fail.
         let _written = self.write(&mut text);
@@ -39,7 +14,7 @@ impl Metrics {
     }
 
     fn write(&self, out: &mut String) -> fmt::Result {
-        let Metrics { census, totals, input_bytes, program_bytes, share_bytes } = self;
+        let View { census, totals, input_bytes, program_bytes, share_bytes, .. } = self;
         let gauges = [
             ("distwasm_jobs", "Jobs that are open.", &[("", census.jobs as u64)][..]),
             ("distwasm_dukes", "Dukes that are connected.", &[("", census.dukes as u64)]),

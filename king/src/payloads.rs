@@ -9,13 +9,14 @@ use rustc_hash::FxHashMap;
 
 /// A unit's name and content.
 #[derive(Clone, Debug)]
-pub(crate) struct Input {
+pub struct UnitInput {
     /// The queen's name for the unit.
-    pub(crate) name: Bytes,
-    pub(crate) content: Payload,
+    pub name: Bytes,
+    /// Its content.
+    pub content: Payload,
 }
 
-impl Input {
+impl UnitInput {
     /// Its size, as the windows count it.
     pub(crate) fn bytes(&self) -> u64 {
         self.name.len() as u64 + self.content.bytes()
@@ -25,17 +26,17 @@ impl Input {
 /// The inputs of one job.
 #[derive(Debug, Default)]
 pub(crate) struct Inputs {
-    inputs: FxHashMap<UnitNo, Input>,
+    inputs: FxHashMap<UnitNo, UnitInput>,
     bytes: u64,
 }
 
 impl Inputs {
-    pub(crate) fn insert(&mut self, unit: UnitNo, input: Input) {
+    pub(crate) fn insert(&mut self, unit: UnitNo, input: UnitInput) {
         self.bytes += input.bytes();
         self.inputs.insert(unit, input);
     }
 
-    pub(crate) fn get(&self, unit: UnitNo) -> Option<&Input> {
+    pub(crate) fn get(&self, unit: UnitNo) -> Option<&UnitInput> {
         self.inputs.get(&unit)
     }
 

@@ -98,14 +98,69 @@ fn run(block: &Block, folder: &Path, scratch: &Path) -> String {
 #[test]
 fn commands_in_the_documents_work_as_they_stand() {
     let mut count = 0;
-    for document in ["README.md", "docs/guide.md", "docs/protocol.md", "docs/guest-abi.md"] {
-        for block in blocks(document, "# test\n") {
+    for document in documents() {
+        for block in blocks(&document, "# test\n") {
             let scratch = tempfile::tempdir().unwrap();
             run(&block, &root(), scratch.path());
             count += 1;
         }
     }
-    assert!(count >= 6, "the documents show only {count} tested blocks");
+    assert!(count >= 20, "the documents show only {count} tested blocks");
+}
+
+/// The documents that users and contributors read, with paths below the root.
+fn documents() -> Vec<String> {
+    let mut documents = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(str::to_owned).to_vec();
+    for entry in fs::read_dir(root().join("docs")).unwrap() {
+        documents.push(format!("docs/{}", entry.unwrap().file_name().into_string().unwrap()));
+    }
+    documents.sort();
+    documents
+}
+
+/// The lines of a document that are not in a block of code.
+fn prose(path: &Path) -> Vec<String> {
+    let mut is_code = false;
+    let mut is_prose = |line: &&str| {
+        let is_fence = line.starts_with("```");
+        is_code ^= is_fence;
+        !is_code && !is_fence
+    };
+    fs::read_to_string(path).unwrap().lines().filter(|line| is_prose(line)).map(str::to_owned).collect()
+}
+
+/// The anchors of the headings, as GitHub makes them.
+fn anchors(path: &Path) -> Vec<String> {
+    let anchor = |line: &String| {
+        let heading = line.starts_with('#').then(|| line.trim_start_matches('#').trim().to_lowercase())?;
+        let kept = heading.chars().filter(|c| c.is_alphanumeric() || "-_ ".contains(*c));
+        Some(kept.map(|c| if c == ' ' { '-' } else { c }).collect())
+    };
+    prose(path).iter().filter_map(anchor).collect()
+}
+
+#[test]
+fn links_in_the_documents_lead_somewhere() {
+    let mut dead = Vec::new();
+    for document in documents() {
+        let path = root().join(&document);
+        // A link may be broken between two lines.
+        for link in prose(&path).join(" ").split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            let is_dead = !target.exists() || !(anchor.is_empty() || anchors(&target).iter().any(|it| it == anchor));
+            if is_dead && !link.starts_with("https://") {
+                dead.push(format!("{document}: {link}"));
+            }
+        }
+    }
+    assert_eq!(dead, Vec::<String>::new());
+}
+
+#[test]
+fn the_tutorial_takes_one_evening() {
+    let words = fs::read_to_string(root().join("docs/tutorial.md")).unwrap().split_whitespace().count();
+    assert!(words <= 1500, "docs/tutorial.md has {words} words");
 }
 
 /// The kingdom of the README, unchanged except for its port, which may be in use here.

@@ -9,16 +9,12 @@ use distwasm_proto::{
     wire::{self, DukeOrder, duke_order::Order},
 };
 use distwasm_transport::transfer::Outbox;
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{Duke, Evidence, Reactor};
 use crate::{
+    inbox::{DukeWord, Leaving, LinkError, Machine, Peer},
     scheduler::{Event, HeldLease, Outcome},
-    service::{
-        Leaving, LinkError,
-        volunteer::{self, Machine},
-    },
 };
 
 impl Reactor {
@@ -27,26 +23,25 @@ impl Reactor {
         id: DukeId,
         machine: Machine,
         holds: Vec<HeldLease>,
-        outbox: Outbox<DukeOrder>,
-        ended: CancellationToken,
+        peer: Peer<DukeOrder>,
     ) {
-        self.settle();
+        self.run_core();
         // The previous holder of the seat is this duke on an earlier link, or a process that has ended.
         let before = self.seats.get(&machine.seat).copied().filter(|before| self.dukes.contains_key(before));
         if before.is_none() && self.dukes.len() >= DUKES_MAX {
             let reason = format!("the king has {DUKES_MAX} dukes already, which is as many as it takes");
-            return refuse(&outbox, &ended, reason);
+            return peer.send_away(refusal(reason));
         }
         let is_late = |duke: &Duke| duke.machine.boot == machine.boot && duke.machine.link >= machine.link;
         if before.and_then(|before| self.dukes.get(&before)).is_some_and(is_late) {
             // The hello of a broken connection may arrive after that of the next one.
-            return refuse(&outbox, &ended, "the duke has a newer link".to_owned());
+            return peer.send_away(refusal("the duke has a newer link".to_owned()));
         }
         let mut was = None;
         if let Some((before, duke)) = before.and_then(|before| Some((before, self.dukes.remove(&before)?))) {
             // The duke saw its old link break; that link may not have ended here yet.
-            duke.outbox.close();
-            duke.ended.cancel();
+            duke.peer.outbox.close();
+            duke.peer.ended.cancel();
             if duke.machine.boot == machine.boot {
                 was = Some(before);
             } else {
@@ -61,59 +56,57 @@ impl Reactor {
             info!(duke = id.0, host, cpus = machine.cpus, ram_mb, labels = ?machine.labels, attempts, "a duke came back");
         }
         if self.dukes.values().any(|other| other.machine.hostname == machine.hostname)
-            && self.repeats.count(self.clock.now(), &format!("several dukes are named {host}")).is_some()
+            && self.repeats.count(self.now, &format!("several dukes are named {host}")).is_some()
         {
             info!(host, "several dukes have this name; --hostname tells them apart");
         }
-        outbox.push(Order::Welcome(wire::DukeWelcome { version: VERSION.to_owned() }));
+        peer.outbox.push(Order::Welcome(wire::DukeWelcome { version: VERSION.to_owned() }));
         let (cpus, ram_bytes, labels) = (machine.cpus, machine.ram_bytes, machine.labels.clone());
         self.seats.insert(machine.seat, id);
-        self.dukes.insert(id, Duke { machine, outbox, ended });
+        self.dukes.insert(id, Duke { machine, peer });
         self.events.push(Event::DukeJoined { duke: id, cpus, ram_bytes, labels, was, holds });
         // The duke's next words are about the leases that it brought.
-        self.settle();
+        self.run_core();
     }
 
-    pub(super) fn on_duke_said(&mut self, duke: DukeId, said: volunteer::Said) {
-        let event = match said {
-            volunteer::Said::BlobWanted(digest) => return self.send_blob(duke, digest),
-            volunteer::Said::ProgramUnfit { job, failure } => {
+    pub(super) fn on_duke_said(&mut self, duke: DukeId, word: DukeWord) {
+        let event = match word {
+            DukeWord::BlobWanted(digest) => return self.send_blob(duke, digest),
+            DukeWord::ProgramUnfit { job, failure } => {
                 self.complain(job, failure);
                 Event::ProgramUnfit { duke, job }
             }
-            volunteer::Said::AttemptDone { attempt, .. } | volunteer::Said::AttemptFailed { attempt, .. }
+            DukeWord::AttemptDone { attempt, .. } | DukeWord::AttemptFailed { attempt, .. }
                 if !self.scheduler.expects(duke, attempt) || self.evidence.contains_key(&attempt) =>
             {
                 // The attempt was given up, or the duke lies. The result of an attempt that was given up is never
                 // believed.
-                return self.settled.entry(duke).or_default().push(attempt.0);
+                return self.let_go(duke, attempt);
             }
-            volunteer::Said::AttemptDone { attempt, run_us, result } => {
+            DukeWord::AttemptDone { attempt, run_us, result } => {
                 let outcome = Outcome::Done { bytes: result.bytes() };
                 self.evidence.insert(attempt, Evidence { duke, run_us, outcome: Ok(result) });
                 Event::AttemptEnded { duke, attempt, outcome, run_us }
             }
-            volunteer::Said::AttemptFailed { attempt, run_us, killed, failure } => {
+            DukeWord::AttemptFailed { attempt, run_us, killed, failure } => {
                 let bytes = failure.bytes();
                 let outcome = if killed { Outcome::Killed { bytes } } else { Outcome::Failed { bytes } };
                 self.evidence.insert(attempt, Evidence { duke, run_us, outcome: Err(failure) });
                 Event::AttemptEnded { duke, attempt, outcome, run_us }
             }
-            volunteer::Said::AttemptReturned { attempt, suspect } => {
+            DukeWord::AttemptReturned { attempt, suspect } => {
                 Event::AttemptEnded { duke, attempt, outcome: Outcome::Returned { suspect }, run_us: 0 }
             }
-            volunteer::Said::ResultOffered { attempt, bytes, run_us } => {
-                Event::ResultOffered { duke, attempt, bytes, run_us }
-            }
-            volunteer::Said::Draining => {
+            DukeWord::ResultOffered { attempt, bytes, run_us } => Event::ResultOffered { duke, attempt, bytes, run_us },
+            DukeWord::Draining => {
                 let host = self.dukes.get(&duke).map_or("", |duke| duke.machine.hostname.as_str());
                 info!(duke = duke.0, host, "a duke is going to leave");
                 Event::DukeDraining { duke }
             }
-            volunteer::Said::SlotsReleased { job, slots } => Event::SlotsReleased { duke, job, slots },
-            volunteer::Said::SlotsBroken { job, slots, reason } => {
+            DukeWord::SlotsReleased { job, slots } => Event::SlotsReleased { duke, job, slots },
+            DukeWord::SlotsBroken { job, slots, reason } => {
                 let host = self.dukes.get(&duke).map_or("", |duke| duke.machine.hostname.as_str());
-                if let Some(before) = self.repeats.count(self.clock.now(), &format!("{host}: {reason}")) {
+                if let Some(before) = self.repeats.count(self.now, &format!("{host}: {reason}")) {
                     warn!(duke = duke.0, host, job = job.0, reason, before, "a duke cannot start more peasants");
                 }
                 self.complain(
@@ -146,7 +139,7 @@ impl Reactor {
             return;
         };
         let order = Order::Blob(wire::Blob { digest: digest.to_wire(), payload: None });
-        duke.outbox.push_with(order, blob.clone());
+        duke.peer.outbox.push_with(order, blob.clone());
     }
 
     /// Sends the blobs that dukes asked for before the queen was back.
@@ -163,7 +156,7 @@ impl Reactor {
             // The duke never joined, was sent away, or is back already. If its words ended the link, it should know.
             if let Err(error) = leaving {
                 debug!(duke = id.0, %error, "a link ended");
-                outbox.push(Order::End(wire::End { reason: error.to_string(), come_back: false }));
+                outbox.push(refusal(error.to_string()));
             }
             return outbox.close();
         };
@@ -176,7 +169,7 @@ impl Reactor {
             }
             Err(error) => {
                 warn!(duke = id.0, host, %error, "a duke is lost; its units run again elsewhere");
-                outbox.push(Order::End(wire::End { reason: error.to_string(), come_back: false }));
+                outbox.push(refusal(error.to_string()));
             }
         }
         outbox.close();
@@ -199,15 +192,11 @@ impl Reactor {
     pub(super) fn expel_duke(&mut self, id: DukeId, why: &'static str) {
         let Some(duke) = self.forget_duke(id) else { return };
         warn!(duke = id.0, host = duke.machine.hostname, why, "a duke was sent away");
-        duke.outbox.push(Order::End(wire::End { reason: why.to_owned(), come_back: false }));
-        duke.outbox.close();
-        duke.ended.cancel();
+        duke.peer.send_away(refusal(why.to_owned()));
         self.events.push(Event::DukeLost { duke: id });
     }
 }
 
-fn refuse(outbox: &Outbox<DukeOrder>, ended: &CancellationToken, reason: String) {
-    outbox.push(Order::End(wire::End { reason, come_back: false }));
-    outbox.close();
-    ended.cancel();
+fn refusal(reason: String) -> Order {
+    Order::End(wire::End { reason, come_back: false })
 }

@@ -9,7 +9,7 @@ use distwasm_proto::{
 use distwasm_transport::payload::Payload;
 use tracing::{info, warn};
 
-use super::{Evidence, Queen, Reactor, Said};
+use super::{Evidence, Queen, Reactor, Unheard};
 use crate::scheduler::{Action, JobEnd, JobStatus, LongestAttempt, Verdict, WaitsFor};
 
 impl Reactor {
@@ -42,10 +42,10 @@ impl Reactor {
                 let (job, unit, attempt) = (job.0, unit.0, attempt.0);
                 let name = input.name.clone();
                 let order = wire::StartAttempt { job, unit, attempt, alone, input: None, name, number };
-                duke.outbox.push_with(Order::StartAttempt(order), input.content.clone());
+                duke.peer.outbox.push_with(Order::StartAttempt(order), input.content.clone());
                 self.totals.attempts += 1;
             }
-            Action::ForgetAttempt { duke, attempt } => self.settled.entry(duke).or_default().push(attempt.0),
+            Action::ForgetAttempt { duke, attempt } => self.let_go(duke, attempt),
             Action::ForgetDuke { duke } => {
                 if let Some(forgotten) = self.forget_duke(duke) {
                     let host = forgotten.machine.hostname;
@@ -65,7 +65,7 @@ impl Reactor {
     pub(super) fn tell_duke(&self, duke: DukeId, order: Order) {
         // A duke that is already gone is about to be lost to the scheduler too.
         if let Some(duke) = self.dukes.get(&duke) {
-            duke.outbox.push(order);
+            duke.peer.outbox.push(order);
         }
     }
 
@@ -107,17 +107,17 @@ impl Reactor {
         let Some(queen) = queen else {
             if self.scheduler.has_job(job) {
                 // The job is known only from dukes that came back to a new king.
-                self.unclaimed.entry(job).or_default().push_back(Said { verdict, result, weight, by });
+                self.unclaimed.entry(job).or_default().push_back(Unheard { verdict, result, weight, by });
             } else if let Some((duke, attempt)) = by {
                 // The queen left in this batch.
-                self.settled.entry(duke).or_default().push(attempt.0);
+                self.let_go(duke, attempt);
             }
             return;
         };
         // Without a link the outbox drops this; the verdict is sent again when the queen comes back.
-        queen.outbox.push_with(News::Verdict(verdict.clone()), result.clone());
+        queen.peer.outbox.push_with(News::Verdict(verdict.clone()), result.clone());
         *(if done { &mut queen.done } else { &mut queen.failed }) += 1;
-        queen.said.push_back(Said { verdict, result, weight, by });
+        queen.unheard.push_back(Unheard { verdict, result, weight, by });
     }
 
     fn tell_status(&self, job: JobId, status: JobStatus) {
@@ -125,14 +125,14 @@ impl Reactor {
         let waits_for = queen.waits_for(status.waits_for);
         let longest = status.longest.map(|longest| self.describe_longest(longest, Bytes::new()));
         let JobStatus { slots, dukes, .. } = status;
-        queen.outbox.push(News::JobState(wire::JobState { slots, dukes, waits_for, longest }));
+        queen.peer.outbox.push(News::JobState(wire::JobState { slots, dukes, waits_for, longest }));
     }
 
     /// Describes a unit that has been running for long, for people.
     pub(super) fn describe_longest(&self, longest: LongestAttempt, name: Bytes) -> wire::LongestUnit {
         let LongestAttempt { unit, duke, since, .. } = longest;
         let duke = self.dukes.get(&duke).map(|duke| duke.machine.hostname.clone()).unwrap_or_default();
-        let running_ms = self.clock.now().micros_since(since) / 1000;
+        let running_ms = self.now.micros_since(since) / 1000;
         wire::LongestUnit { unit: unit.0, name, duke, running_ms }
     }
 
@@ -144,9 +144,8 @@ impl Reactor {
             JobEnd::Unfit => queen.complaint,
             JobEnd::Abandoned => return,
         };
-        queen.outbox.push(News::JobEnded(wire::JobEnded { failure: failure.map(wire::Failure::from) }));
-        queen.outbox.push(News::End(wire::End::default()));
-        queen.outbox.close();
+        queen.peer.outbox.push(News::JobEnded(wire::JobEnded { failure: failure.map(wire::Failure::from) }));
+        queen.peer.close(News::End(wire::End::default()));
     }
 }
 

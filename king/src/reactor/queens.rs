@@ -7,33 +7,23 @@ use distwasm_proto::{
     digest::Digest,
     failure::{Failure, FailureKind},
     ids::{JobId, UnitNo},
-    limits::{JOBS_MAX, WINDOW_BYTES, WINDOW_UNITS},
+    limits::{JOBS_MAX, WINDOW_BYTES},
     wire::{self, QueenNews, queen_news::News},
 };
 use distwasm_transport::transfer::Outbox;
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Queen, Reactor, Said};
+use super::{Queen, Reactor, Unheard};
 use crate::{
-    payloads::{self, Inputs},
+    inbox::{JobRequest, Leaving, LinkId, Peer, QueenWord},
+    payloads::{Inputs, UnitInput},
     scheduler::{Event, Overview, Resumption},
-    service::{
-        Leaving, LinkId,
-        submit::{self, JobRequest},
-    },
 };
 
 impl Reactor {
-    pub(super) fn on_queen_joined(
-        &mut self,
-        link: LinkId,
-        mut request: Box<JobRequest>,
-        outbox: Outbox<QueenNews>,
-        ended: CancellationToken,
-    ) {
+    pub(super) fn on_queen_joined(&mut self, link: LinkId, mut request: Box<JobRequest>, peer: Peer<QueenNews>) {
         // Earlier events may end the job that the queen comes back to.
-        self.settle();
+        self.run_core();
         if let Some((earlier, key)) = request.replaces {
             self.end_earlier(earlier, key);
         }
@@ -51,10 +41,7 @@ impl Reactor {
         };
         self.links.insert(link, job);
         if let Some((reason, come_back)) = refused {
-            outbox.push(News::End(wire::End { reason, come_back }));
-            outbox.close();
-            ended.cancel();
-            return;
+            return peer.send_away(News::End(wire::End { reason, come_back }));
         }
         let ordinal = request.ordinal;
         let (key, spec, project) = (request.key, request.spec.clone(), request.spec.project.clone());
@@ -62,35 +49,34 @@ impl Reactor {
         if let Some(queen) = self.queens.get_mut(&job) {
             info!(job = job.0, project, lacking = lacking.len(), "a queen came back");
             // The queen saw its old link break; that link may not have ended here yet.
-            queen.outbox.close();
-            queen.ended.cancel();
-            (queen.link, queen.outbox, queen.ended) = (Some(link), outbox, ended);
+            queen.peer.outbox.close();
+            queen.peer.ended.cancel();
+            (queen.link, queen.peer) = (Some(link), peer);
             queen.ordinal = ordinal;
         } else {
             let JobRequest { digest, program, archives, .. } = &mut *request;
             info!(job = job.0, project, program = %digest, lacking = lacking.len(), "a job was opened");
             self.programs.insert(*digest, std::mem::take(program));
             std::mem::take(archives).into_iter().for_each(|(digest, archive)| self.shares.insert(digest, archive));
-            let said = self.unclaimed.remove(&job).unwrap_or_default();
-            let queen = Queen::new(link, *request, outbox, ended, said);
+            let unheard = self.unclaimed.remove(&job).unwrap_or_default();
+            let queen = Queen::new(link, *request, peer, unheard);
             self.queens.insert(job, queen);
             self.totals.jobs += 1;
             self.send_wanted();
         }
         // Units have their verdicts even if the queen has not heard them yet.
-        let said = self.queens.get(&job).into_iter().flat_map(|queen| &queen.said);
-        let said: BTreeSet<UnitNo> = said.map(|said| UnitNo(said.verdict.unit)).collect();
-        resumes.lacking.retain(|unit| !said.contains(unit));
+        let unheard = self.queens.get(&job).into_iter().flat_map(|queen| &queen.unheard);
+        let unheard: BTreeSet<UnitNo> = unheard.map(Unheard::unit).collect();
+        resumes.lacking.retain(|unit| !unheard.contains(unit));
         self.events.push(Event::JobOpened { job, key, spec, resumes });
         self.welcome(job, numbered, &lacking);
         // The next words are about units that the scheduler must know.
-        self.settle();
+        self.run_core();
     }
 
     /// Whether a queen with this key may have the job.
     fn may_have(&self, job: JobId, key: u64) -> bool {
-        let is_hers = |queen: &Queen| queen.key == key;
-        self.queens.get(&job).map_or_else(|| self.scheduler.may_resume(job, key), is_hers)
+        self.queens.get(&job).map_or_else(|| self.scheduler.may_resume(job, key), |queen| queen.key == key)
     }
 
     /// Ends the job of a queen that died without saying `end`, for a queen that replaces it.
@@ -100,15 +86,12 @@ impl Reactor {
         }
         if let Some(queen) = self.forget_queen(job) {
             info!(job = job.0, project = queen.project, "its queen was started again as another job; this one is over");
-            queen
-                .outbox
-                .push(News::End(wire::End { reason: "the queen was started again".to_owned(), come_back: false }));
-            queen.outbox.close();
-            queen.ended.cancel();
+            let reason = "the queen was started again".to_owned();
+            queen.peer.send_away(News::End(wire::End { reason, come_back: false }));
         }
         // The job may be known from dukes alone, or not at all.
         self.events.push(Event::QueenLost { job });
-        self.settle();
+        self.run_core();
     }
 
     fn next_job(&mut self) -> JobId {
@@ -124,23 +107,23 @@ impl Reactor {
     /// Tells a queen which units it need not send again, and the verdicts that it has not heard.
     fn welcome(&mut self, job: JobId, numbered: u64, lacking: &BTreeSet<UnitNo>) {
         let Some(queen) = self.queens.get_mut(&job) else { return };
-        let lacks = |said: &Said| lacking.contains(&UnitNo(said.verdict.unit));
-        let (said, heard): (Vec<Said>, Vec<Said>) = queen.said.drain(..).partition(lacks);
-        queen.said = said.into();
-        let of_said = queen.said.iter().map(|said| UnitNo(said.verdict.unit));
-        let known: BTreeSet<UnitNo> = queen.inputs.units().chain(queen.broken.keys().copied()).chain(of_said).collect();
+        let lacks = |verdict: &Unheard| lacking.contains(&verdict.unit());
+        let (unheard, heard): (Vec<Unheard>, Vec<Unheard>) = queen.unheard.drain(..).partition(lacks);
+        queen.unheard = unheard.into();
+        let judged = queen.unheard.iter().map(Unheard::unit);
+        let known: BTreeSet<UnitNo> = queen.inputs.units().chain(queen.broken.keys().copied()).chain(judged).collect();
         (queen.numbered, queen.awaited) = (numbered, lacking.difference(&known).copied().collect());
-        queen.outbox.push(News::Welcome(wire::QueenWelcome {
+        queen.peer.outbox.push(News::Welcome(wire::QueenWelcome {
             version: VERSION.to_owned(),
             job: job.0,
-            window_units: WINDOW_UNITS,
+            window_units: self.window_units,
             window_bytes: WINDOW_BYTES,
             known: known.into_iter().map(|unit| unit.0).collect(),
         }));
-        for Said { verdict, result, .. } in &queen.said {
-            queen.outbox.push_with(News::Verdict(verdict.clone()), result.clone());
+        for Unheard { verdict, result, .. } in &queen.unheard {
+            queen.peer.outbox.push_with(News::Verdict(verdict.clone()), result.clone());
         }
-        self.forget_said(job, heard);
+        self.forget_heard(job, heard);
     }
 
     fn why_no_job(&self) -> Option<(String, bool)> {
@@ -152,24 +135,24 @@ impl Reactor {
         (self.queens.len() >= JOBS_MAX).then(|| (reason(), false))
     }
 
-    pub(super) fn on_queen_said(&mut self, link: LinkId, said: submit::Said) {
+    pub(super) fn on_queen_said(&mut self, link: LinkId, word: QueenWord) {
         // A queen may go on sending while it is being told that its job failed. An earlier link of the queen may, too.
         let Some(job) = self.links.get(&link).copied() else { return };
         let Some(queen) = self.queens.get_mut(&job).filter(|queen| queen.link == Some(link)) else { return };
-        let (unit, input) = match said {
-            submit::Said::Unit { unit, input } => (unit, input),
-            submit::Said::Closed => return self.events.push(Event::JobClosed { job }),
-            submit::Said::VerdictsHeard(verdicts) => return self.on_verdicts_heard(job, verdicts),
+        let (unit, input) = match word {
+            QueenWord::Unit { unit, input } => (unit, input),
+            QueenWord::Closed => return self.events.push(Event::JobClosed { job }),
+            QueenWord::VerdictsHeard(verdicts) => return self.on_verdicts_heard(job, verdicts),
         };
         if unit.0 < queen.numbered && !queen.awaited.remove(&unit) {
             // A duke that came back had the unit, and the unit has its verdict.
             return;
         }
-        let bytes = input.as_ref().map_or(0, payloads::Input::bytes);
+        let bytes = input.as_ref().map_or(0, UnitInput::bytes);
         let held = queen.inputs.bytes();
         // Units may overtake the `verdicts_heard` that made room for them.
-        let (open, window) = (queen.inputs.count() + queen.broken.len(), WINDOW_UNITS as usize);
-        let is_full = open >= window || open + queen.said.len() >= 2 * window;
+        let (open, window) = (queen.inputs.count() + queen.broken.len(), self.window_units as usize);
+        let is_full = open >= window || open + queen.unheard.len() >= 2 * window;
         if is_full || (held > 0 && held + bytes > WINDOW_BYTES) {
             return self.expel_queen(job, "it sent more units than its window allows");
         }
@@ -195,21 +178,21 @@ impl Reactor {
     fn on_verdicts_heard(&mut self, job: JobId, verdicts: u64) {
         let Some(queen) = self.queens.get_mut(&job) else { return };
         let count = usize::try_from(verdicts).unwrap_or(usize::MAX);
-        if count > queen.said.len() {
+        if count > queen.unheard.len() {
             return self.expel_queen(job, "it heard more verdicts than it was told");
         }
-        let heard = queen.said.drain(..count).collect();
-        self.forget_said(job, heard);
+        let heard = queen.unheard.drain(..count).collect();
+        self.forget_heard(job, heard);
     }
 
     /// Forgets verdicts that the queen has, here and at the dukes.
-    fn forget_said(&mut self, job: JobId, heard: Vec<Said>) {
+    fn forget_heard(&mut self, job: JobId, heard: Vec<Unheard>) {
         if heard.is_empty() {
             return;
         }
-        let (verdicts, bytes) = (heard.len() as u64, heard.iter().map(Said::bytes).sum());
-        for (duke, attempt) in heard.into_iter().filter_map(|said| said.by) {
-            self.settled.entry(duke).or_default().push(attempt.0);
+        let (verdicts, bytes) = (heard.len() as u64, heard.iter().map(Unheard::bytes).sum());
+        for (duke, attempt) in heard.into_iter().filter_map(|verdict| verdict.by) {
+            self.let_go(duke, attempt);
         }
         self.events.push(Event::VerdictsHeard { job, verdicts, bytes });
     }
@@ -247,8 +230,8 @@ impl Reactor {
         Some(queen)
     }
 
-    /// All jobs, for a request.
-    pub(super) fn list_jobs(&self) -> wire::JobList {
+    /// All jobs, for people.
+    pub(super) fn list_jobs(&self) -> Vec<wire::JobInfo> {
         let describe = |(id, overview): (JobId, Overview)| {
             let queen = self.queens.get(&id)?;
             let Overview { status, priority, units_waiting, units_running, jobs_ahead } = overview;
@@ -274,28 +257,19 @@ impl Reactor {
                 }),
             })
         };
-        let jobs = self.scheduler.overview().into_iter().filter_map(describe).collect();
-        wire::JobList { jobs, dukes: u32::try_from(self.scheduler.census().dukes).unwrap_or(u32::MAX) }
+        self.scheduler.overview().into_iter().filter_map(describe).collect()
     }
 
     fn expel_queen(&mut self, job: JobId, why: &'static str) {
         let Some(queen) = self.forget_queen(job) else { return };
         warn!(job = job.0, project = queen.project, why, "a queen was sent away");
-        queen.outbox.push(News::End(wire::End { reason: why.to_owned(), come_back: false }));
-        queen.outbox.close();
-        queen.ended.cancel();
+        queen.peer.send_away(News::End(wire::End { reason: why.to_owned(), come_back: false }));
         self.events.push(Event::QueenLost { job });
     }
 }
 
 impl Queen {
-    fn new(
-        link: LinkId,
-        request: JobRequest,
-        outbox: Outbox<QueenNews>,
-        ended: CancellationToken,
-        said: VecDeque<Said>,
-    ) -> Queen {
+    fn new(link: LinkId, request: JobRequest, peer: Peer<QueenNews>, unheard: VecDeque<Unheard>) -> Queen {
         let JobRequest { spec, digest, timeout, guest, key, ordinal, .. } = request;
         let shares: BTreeSet<Digest> = guest.shares.iter().map(|share| share.digest).collect();
         Queen {
@@ -309,22 +283,25 @@ impl Queen {
             shares: shares.into_iter().collect(),
             min_ram_bytes: spec.min_ram_bytes,
             requires: name_labels(&spec.requires),
-            outbox,
-            ended,
+            peer,
             inputs: Inputs::default(),
             numbered: 0,
             awaited: BTreeSet::new(),
             done: 0,
             failed: 0,
-            said,
+            unheard,
             broken: HashMap::new(),
             complaint: None,
         }
     }
 }
 
-impl Said {
-    fn bytes(&self) -> u64 {
+impl Unheard {
+    pub(super) fn unit(&self) -> UnitNo {
+        UnitNo(self.verdict.unit)
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
         self.result.bytes() + self.weight
     }
 }

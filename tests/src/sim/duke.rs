@@ -6,25 +6,36 @@ use std::{
 };
 
 use distwasm_duke::roster::{Action, AnswerId, Event, Outcome, Roster};
-use distwasm_king::scheduler::{self, HeldAttempt, HeldLease};
 use distwasm_proto::{
     ids::{AttemptId, BaronId, DukeId, JobId, UnitNo},
     time::Time,
-    wire::is_offered,
+    wire::{self, DukeOrder, DukeWord, duke_order::Order, duke_word::Word, is_offered},
+};
+use distwasm_transport::{
+    payload::Payload,
+    transfer::{Assembler, Outbox},
 };
 
 use super::{
     halts::Process,
     room::Room,
-    weather::{EVIDENCE_BYTES, Nature, Slowness, Weather},
-    world::{Due, DukeOrder, Joining, KingWord, PeasantDue, Sender, World, queen_of},
+    weather::{Nature, Slowness, Weather},
+    wires::Parcel,
+    world::{Due, PeasantDue, World},
 };
 
 /// One duke, on one machine, over all its links.
 #[derive(Debug)]
 pub(super) struct Duke {
+    /// The number of its process, and of its place on the machine.
+    pub(super) boot: DukeId,
+    pub(super) seat: DukeId,
+    /// How many links it has had.
+    pub(super) links: u64,
     /// The current link, as far as the duke knows.
     pub(super) link: Option<DukeId>,
+    pub(super) outbox: Option<Outbox<DukeWord>>,
+    pub(super) assembler: Assembler<DukeOrder>,
     /// When the last link broke, if the duke has anything from it.
     pub(super) away_since: Option<Time>,
     pub(super) cpus: u32,
@@ -33,30 +44,39 @@ pub(super) struct Duke {
     pub(super) zone: u64,
     /// How slow its links are, if they are slow.
     pub(super) slowness: Option<Slowness>,
-    roster: Roster,
+    pub(super) roster: Roster,
     /// When its next tick is due.
     ticks_at: Option<Time>,
-    pub(super) slot_bytes: BTreeMap<JobId, u64>,
+    pub(super) leases: BTreeMap<JobId, Lease>,
     /// The rooms for large results, by job.
     pub(super) rooms: BTreeMap<JobId, Room>,
     /// Jobs that are over, but whose peasants the duke still has.
-    closed: BTreeSet<JobId>,
-    unfit: BTreeSet<JobId>,
+    pub(super) closed: BTreeSet<JobId>,
+    pub(super) unfit: BTreeSet<JobId>,
     pub(super) attempts: BTreeMap<AttemptId, Held>,
     pub(super) left: BTreeMap<AttemptId, Left>,
     pub(super) peasants: BTreeMap<BaronId, Peasant>,
     pub(super) peasants_made: u64,
     pub(super) answers: BTreeMap<AnswerId, bool>,
     pub(super) answers_made: u64,
-    draining: bool,
+    pub(super) draining: bool,
     /// Attempts that it claims but never had.
     pub(super) claims: BTreeSet<AttemptId>,
+}
+
+/// A part in a job.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lease {
+    /// Whose job it is: the key of the job.
+    pub(super) queen: JobId,
+    pub(super) slot_bytes: u64,
 }
 
 /// An attempt that has not ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
     pub(super) job: JobId,
+    pub(super) queen: JobId,
     pub(super) unit: UnitNo,
     pub(super) bytes: u64,
     pub(super) number: u32,
@@ -65,10 +85,22 @@ pub(super) struct Held {
 /// The result or failure of an attempt, until the king says that it is not needed any more.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Left {
-    held: Held,
-    pub(super) outcome: scheduler::Outcome,
-    run_us: u64,
+    pub(super) held: Held,
+    pub(super) end: AttemptEnd,
+    pub(super) run_us: u64,
     pub(super) said: bool,
+}
+
+/// What comes of an attempt.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum AttemptEnd {
+    /// A result of this size.
+    Done(u64),
+    Failed,
+    Killed,
+    Returned {
+        suspect: bool,
+    },
 }
 
 /// One peasant.
@@ -88,8 +120,20 @@ pub(super) struct Peasant {
 }
 
 impl Duke {
-    pub(super) fn new(cpus: u32, ram_bytes: u64, zone: u64, slowness: Option<Slowness>) -> Duke {
+    pub(super) fn new(
+        boot: DukeId,
+        seat: DukeId,
+        cpus: u32,
+        ram_bytes: u64,
+        zone: u64,
+        slowness: Option<Slowness>,
+    ) -> Duke {
         Duke {
+            boot,
+            seat,
+            links: 0,
+            outbox: None,
+            assembler: Assembler::new(u64::MAX),
             link: None,
             away_since: None,
             cpus,
@@ -98,7 +142,7 @@ impl Duke {
             slowness,
             roster: Roster::default(),
             ticks_at: None,
-            slot_bytes: BTreeMap::new(),
+            leases: BTreeMap::new(),
             rooms: BTreeMap::new(),
             closed: BTreeSet::new(),
             unfit: BTreeSet::new(),
@@ -114,12 +158,12 @@ impl Duke {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.peasants.is_empty() && self.slot_bytes.is_empty() && self.attempts.is_empty() && self.left.is_empty()
+        self.peasants.is_empty() && self.leases.is_empty() && self.attempts.is_empty() && self.left.is_empty()
     }
 
     /// Forgets a job's attempts and results. Returns whether the job was open.
     fn close(&mut self, job: JobId) -> bool {
-        if !self.slot_bytes.contains_key(&job) || !self.closed.insert(job) {
+        if !self.leases.contains_key(&job) || !self.closed.insert(job) {
             return false;
         }
         self.attempts.retain(|_, held| held.job != job);
@@ -127,44 +171,15 @@ impl Duke {
         true
     }
 
-    /// The duke has a new link, and names what it holds.
-    pub(super) fn links(&mut self, link: DukeId) -> Joining {
-        self.link = Some(link);
-        let Duke { cpus, ram_bytes, zone, .. } = *self;
-        Joining { machine: link, after: None, cpus, ram_bytes, zone, holds: self.holdings() }
-    }
-
-    /// All slots and attempts that it has for a king.
-    fn holdings(&self) -> Vec<HeldLease> {
-        let held = |(attempt, held): (&AttemptId, &Held)| HeldAttempt {
-            attempt: *attempt,
-            unit: held.unit,
-            bytes: held.bytes,
-            number: held.number,
-        };
-        let lease = |(job, slot_bytes): (&JobId, &u64)| {
-            let (slots, leaving) = self.roster.slots_of(*job);
-            let begun = self.attempts.iter().filter(|(_, held)| held.job == *job).map(held);
-            let ended = self.left.iter().filter(|(_, left)| left.held.job == *job);
-            let attempts = begun.chain(ended.map(|(attempt, left)| held((attempt, &left.held)))).collect();
-            HeldLease {
-                job: *job,
-                key: queen_of(*job).0,
-                slot_bytes: *slot_bytes,
-                slots,
-                leaving,
-                closed: self.closed.contains(job),
-                attempts,
-            }
-        };
-        self.slot_bytes.iter().map(lease).collect()
-    }
-
     fn check(&self, id: DukeId) {
         self.roster.check();
         assert!(self.peasants.len() <= self.cpus as usize, "no_more_peasants_than_processors: {id}");
-        let bytes: u64 =
-            self.peasants.values().map(|peasant| self.slot_bytes.get(&peasant.job).copied().unwrap_or(0)).sum();
+        let bytes: u64 = self
+            .peasants
+            .values()
+            .filter_map(|peasant| self.leases.get(&peasant.job))
+            .map(|lease| lease.slot_bytes)
+            .sum();
         assert!(bytes <= self.ram_bytes, "no_more_memory_than_the_machine_has: {id}");
     }
 }
@@ -189,74 +204,94 @@ impl World {
         }
     }
 
-    pub(super) fn duke_hears(&mut self, link: DukeId, order: DukeOrder) {
-        // The duke may have died while the order was in transit, or may have another link by now.
+    pub(super) fn duke_hears(&mut self, link: DukeId, Parcel(orders): Parcel<DukeOrder>) {
+        // The duke may have died while the orders were in transit, or may have another link by now.
         let Some(id) = self.machines.get(&link).copied() else { return };
-        if self.dukes.get(&id).is_none_or(|duke| duke.link != Some(link)) {
-            return;
+        if orders.is_empty() && self.dukes.get(&id).is_some_and(|duke| duke.link == Some(link)) {
+            return self.duke_is_alone(id);
         }
-        let mut input_bytes = 0;
-        let mut timeout = None;
-        match &order {
-            DukeOrder::Start { job, unit, .. } => {
-                input_bytes = self.queen_of(*job).unit(*unit).input_bytes;
-                self.strike_duke(id);
+        for order in orders {
+            let Some(duke) = self.dukes.get_mut(&id).filter(|duke| duke.link == Some(link)) else { return };
+            match duke.assembler.accept(order) {
+                Ok(Some((DukeOrder { order: Some(order) }, Ok(payload)))) => self.duke_obeys(id, order, &payload),
+                Ok(None) => {}
+                other => panic!("orders_of_a_king_fit_together: {other:?}"),
             }
-            DukeOrder::OpenLease { job, .. } => {
-                timeout = self.queen_of(*job).plan().timeout_us.map(Duration::from_micros);
-            }
-            _ => {}
         }
+    }
+
+    fn duke_obeys(&mut self, id: DukeId, order: Order, input: &Payload) {
+        let lies = self.liars.contains(&id);
         let Some(duke) = self.dukes.get_mut(&id) else { return };
-        duke.away_since = None;
         let event = match order {
+            Order::Welcome(_) => return duke.away_since = None,
             // The liar did not name this job, so the king has forgotten that it has it.
-            DukeOrder::OpenLease { job, .. } if self.liars.contains(&id) && duke.slot_bytes.contains_key(&job) => {
-                return;
-            }
-            DukeOrder::OpenLease { job, slot_bytes } => {
-                duke.slot_bytes.insert(job, slot_bytes);
+            Order::OpenLease(lease) if lies && duke.leases.contains_key(&JobId(lease.job)) => return,
+            Order::OpenLease(lease) => {
+                let (job, queen) = (JobId(lease.job), JobId(lease.key));
+                duke.leases.insert(job, Lease { queen, slot_bytes: lease.slot_bytes });
+                let timeout = (lease.timeout_ms > 0).then(|| Duration::from_millis(lease.timeout_ms));
                 Event::LeaseOpened { job, timeout }
             }
-            DukeOrder::CloseLease { job } => {
-                if !duke.close(job) {
+            Order::CloseLease(wire::CloseLease { job }) => {
+                if !duke.close(JobId(job)) {
                     return;
                 }
-                Event::LeaseClosed { job }
+                Event::LeaseClosed { job: JobId(job) }
             }
-            DukeOrder::Grant { job, slots } => Event::SlotsGranted { job, slots },
-            DukeOrder::AskBack { job, slots } => Event::SlotsAskedBack { job, slots },
-            DukeOrder::Forget { attempt } => {
-                if duke.left.remove(&attempt).is_some() {
-                    self.make_room(id);
-                    return self.leave_if_drained(id);
-                }
-                let Some(held) = duke.attempts.get(&attempt) else { return };
-                Event::AttemptForgotten { job: held.job, attempt }
+            Order::GrantSlots(wire::GrantSlots { job, slots }) => Event::SlotsGranted { job: JobId(job), slots },
+            Order::ReleaseSlots(wire::ReleaseSlots { job, slots }) => Event::SlotsAskedBack { job: JobId(job), slots },
+            Order::Forget(forget) => {
+                return forget.attempts.into_iter().for_each(|it| self.duke_forgets(id, AttemptId(it)));
             }
-            DukeOrder::Start { job, unit, attempt, number, alone } => {
-                let held = Held { job, unit, bytes: input_bytes, number };
-                let known = duke.attempts.insert(attempt, held);
-                assert!(known.is_none(), "attempt_is_started_once: {attempt}");
-                Event::AttemptArrived { job, attempt, bytes: input_bytes, alone }
-            }
-            DukeOrder::Fetch { .. } if self.liars.contains(&id) && self.dice.permille(300) => {
-                // The liar keeps the result that it offered.
-                return;
-            }
-            DukeOrder::Fetch { attempt } => {
-                let left = duke.left.get_mut(&attempt).filter(|left| !left.said);
-                let Some(left) = left else {
-                    assert!(self.liars.contains(&id), "only_offers_are_fetched: {attempt}");
+            Order::StartAttempt(wire::StartAttempt { job, unit, attempt, number, alone, .. }) => {
+                let (job, unit, attempt, bytes) = (JobId(job), UnitNo(unit), AttemptId(attempt), input.bytes());
+                let Some(Lease { queen, .. }) = duke.leases.get(&job).copied() else {
+                    // A liar claims leases that it does not have, and never answers.
+                    assert!(lies, "attempts_are_of_open_leases: {attempt}");
                     return;
                 };
-                left.said = true;
-                let Left { outcome, run_us, .. } = *left;
-                self.duke_says(id, |duke| scheduler::Event::AttemptEnded { duke, attempt, outcome, run_us });
-                return self.leave_if_drained(id);
+                let known = duke.attempts.insert(attempt, Held { job, queen, unit, bytes, number });
+                assert!(known.is_none(), "attempt_is_started_once: {attempt}");
+                let queen = &self.queens[&queen];
+                let is_whole = bytes == queen.unit(unit).input_bytes;
+                assert!(is_whole || queen.plan().lies, "attempt_comes_with_its_input: {attempt}");
+                self.strike_duke(id);
+                Event::AttemptArrived { job, attempt, bytes, alone }
             }
+            // The liar keeps the result that it offered.
+            Order::SendResult(_) if lies && self.dice.permille(300) => return,
+            Order::SendResult(wire::SendResult { attempt }) => return self.duke_sends(id, AttemptId(attempt)),
+            Order::End(_) if lies => return self.liar_is_sent_away(id),
+            Order::End(_) => return self.duke_is_alone(id),
+            Order::Blob(_) | Order::Piece(_) => panic!("nothing_comes_that_was_not_asked_for: {id}: {order:?}"),
         };
         self.duke_handles(id, vec![event]);
+    }
+
+    fn duke_forgets(&mut self, id: DukeId, attempt: AttemptId) {
+        let Some(duke) = self.dukes.get_mut(&id) else { return };
+        if duke.left.remove(&attempt).is_some() {
+            self.make_room(id);
+            return self.leave_if_drained(id);
+        }
+        let Some(held) = duke.attempts.get(&attempt) else { return };
+        self.tally.attempts_forgotten += 1;
+        let job = held.job;
+        self.duke_handles(id, vec![Event::AttemptForgotten { job, attempt }]);
+    }
+
+    /// Sends a result that it offered.
+    fn duke_sends(&mut self, id: DukeId, attempt: AttemptId) {
+        let Some(left) = self.dukes.get_mut(&id).and_then(|duke| duke.left.get_mut(&attempt)) else {
+            assert!(self.liars.contains(&id), "only_offers_are_fetched: {attempt}");
+            return;
+        };
+        let was_said = std::mem::replace(&mut left.said, true);
+        assert!(!was_said || self.liars.contains(&id), "results_are_fetched_once: {attempt}");
+        let Left { end, run_us, .. } = *left;
+        self.say_ended(id, attempt, end, run_us);
+        self.leave_if_drained(id);
     }
 
     pub(super) fn duke_handles(&mut self, id: DukeId, events: Vec<Event>) {
@@ -295,27 +330,20 @@ impl World {
     pub(super) fn duke_drains(&mut self, id: DukeId) {
         let Some(duke) = self.dukes.get_mut(&id).filter(|duke| !duke.draining) else { return };
         duke.draining = true;
-        self.duke_says(id, |duke| scheduler::Event::DukeDraining { duke });
+        self.duke_says(id, Word::Draining(wire::Draining {}));
         self.leave_if_drained(id);
     }
 
-    fn leave_if_drained(&mut self, id: DukeId) {
+    pub(super) fn leave_if_drained(&mut self, id: DukeId) {
         let Some(duke) = self.dukes.get(&id).filter(|duke| duke.draining && duke.roster.is_idle()) else { return };
         if !duke.attempts.is_empty() || duke.left.values().any(|left| !left.said) {
             return;
         }
-        self.duke_says(id, |duke| scheduler::Event::DukeLost { duke });
+        self.duke_says(id, Word::End(wire::End::default()));
         self.remove_duke(id);
         self.tally.dukes_drained += 1;
         let back_in = self.dice.below(5_000_000);
         self.later(back_in, Due::DukeComes(None));
-    }
-
-    /// Says something over the current link. Without a link it is lost.
-    pub(super) fn duke_says(&mut self, id: DukeId, event: impl FnOnce(DukeId) -> scheduler::Event) {
-        let Some(link) = self.dukes.get(&id).and_then(|duke| duke.link) else { return };
-        let sender = Sender::Duke(link);
-        self.send(sender, true, Due::ToKing(sender, KingWord::Event(event(link))));
     }
 
     fn duke_acts(&mut self, id: DukeId, action: Action) {
@@ -347,16 +375,17 @@ impl World {
             }
             Action::TellUnfit { job } => {
                 duke.unfit.insert(job);
-                self.duke_says(id, |duke| scheduler::Event::ProgramUnfit { duke, job });
+                self.say_unfit(id, job);
             }
             Action::TellReleased { job, slots } => {
-                self.duke_says(id, |duke| scheduler::Event::SlotsReleased { duke, job, slots });
+                self.duke_says(id, Word::SlotsReleased(wire::SlotsReleased { job: job.0, slots }));
             }
             Action::TellBroken { job, slots } => {
-                self.duke_says(id, |duke| scheduler::Event::SlotsBroken { duke, job, slots });
+                let reason = "peasants do not start".to_owned();
+                self.duke_says(id, Word::SlotsBroken(wire::SlotsBroken { job: job.0, slots, reason }));
             }
             Action::Forget { job } => {
-                duke.slot_bytes.remove(&job);
+                duke.leases.remove(&job);
                 duke.closed.remove(&job);
                 duke.unfit.remove(&job);
             }
@@ -367,26 +396,25 @@ impl World {
         let Some(duke) = self.dukes.get_mut(&id) else { return };
         // The attempt may have been forgotten.
         let Some(held) = duke.attempts.remove(&attempt) else { return };
-        let Held { job, unit, .. } = held;
-        let outcome = match outcome {
+        let Held { queen, unit, .. } = held;
+        let end = match outcome {
             Outcome::Answered(answer) if duke.answers[&answer] => {
-                let bytes = self.queen_of(job).result_bytes(unit);
+                let bytes = self.queens[&queen].result_bytes(unit);
                 self.tally.offers += u64::from(is_offered(bytes));
-                scheduler::Outcome::Done { bytes }
+                AttemptEnd::Done(bytes)
             }
-            Outcome::Answered(_) | Outcome::TimedOut(_) => scheduler::Outcome::Failed { bytes: EVIDENCE_BYTES },
+            Outcome::Answered(_) | Outcome::TimedOut(_) => AttemptEnd::Failed,
             Outcome::Killed(_) => {
-                let nature = self.queen_of(job).unit(unit).nature;
+                let nature = self.queens[&queen].unit(unit).nature;
                 let by_chance = self.weather.peasant_dies > 0;
-                assert!(nature == Nature::Kills || by_chance, "only_the_guilty_is_blamed: {job}, {unit}");
-                scheduler::Outcome::Killed { bytes: EVIDENCE_BYTES }
+                assert!(nature == Nature::Kills || by_chance, "only_the_guilty_is_blamed: {queen}, {unit}");
+                AttemptEnd::Killed
             }
             Outcome::Returned { suspect } => {
-                let outcome = scheduler::Outcome::Returned { suspect };
-                return self.duke_says(id, |duke| scheduler::Event::AttemptEnded { duke, attempt, outcome, run_us });
+                return self.say_ended(id, attempt, AttemptEnd::Returned { suspect }, run_us);
             }
         };
-        self.leave_behind(id, attempt, Left { held, outcome, run_us, said: false });
+        self.leave_behind(id, attempt, Left { held, end, run_us, said: false });
     }
 
     fn leave_behind(&mut self, id: DukeId, attempt: AttemptId, left: Left) {
@@ -397,22 +425,22 @@ impl World {
     }
 
     /// Reports how an attempt ended, or offers its large result.
-    fn say_left(&mut self, id: DukeId, attempt: AttemptId) {
+    pub(super) fn say_left(&mut self, id: DukeId, attempt: AttemptId) {
         let Some(left) = self.dukes.get_mut(&id).and_then(|duke| duke.left.get_mut(&attempt)) else { return };
-        let Left { outcome, run_us, .. } = *left;
-        match outcome {
-            scheduler::Outcome::Done { bytes } if is_offered(bytes) => {
-                self.duke_says(id, |duke| scheduler::Event::ResultOffered { duke, attempt, bytes, run_us });
-            }
+        let Left { end, run_us, .. } = *left;
+        match end {
+            AttemptEnd::Done(bytes) if is_offered(bytes) => self.say_offered(id, attempt, bytes, run_us),
             _ => {
                 left.said = true;
-                self.duke_says(id, |duke| scheduler::Event::AttemptEnded { duke, attempt, outcome, run_us });
+                self.say_ended(id, attempt, end, run_us);
             }
         }
     }
 
     pub(super) fn compiled(&mut self, id: DukeId, job: JobId) {
-        let unfit = self.queen_of(job).plan().unfit && self.dice.permille(500);
+        // The job may be over.
+        let Some(lease) = self.dukes.get(&id).and_then(|duke| duke.leases.get(&job)) else { return };
+        let unfit = self.queens[&lease.queen].plan().unfit && self.dice.permille(500);
         let broken = self.faults_go_on() && self.dice.permille(self.weather.start_fails);
         let event = match (broken, unfit) {
             (true, _) => Event::ProgramBroken { job },
@@ -422,31 +450,13 @@ impl World {
         self.duke_handles(id, vec![event]);
     }
 
-    // ---- Coming back ----------------------------------------------------------------------------------------------
-
-    /// Says again what a king may not have heard.
-    pub(super) fn say_again(&mut self, id: DukeId) {
-        let Some(duke) = self.dukes.get_mut(&id) else { return };
-        let (draining, left): (bool, Vec<AttemptId>) = (duke.draining, duke.left.keys().copied().collect());
-        let unfit: Vec<JobId> = duke.unfit.difference(&duke.closed).copied().collect();
-        duke.left.values_mut().for_each(|left| left.said = false);
-        left.into_iter().for_each(|attempt| self.say_left(id, attempt));
-        for job in unfit {
-            self.duke_says(id, |duke| scheduler::Event::ProgramUnfit { duke, job });
-        }
-        if draining {
-            self.duke_says(id, |duke| scheduler::Event::DukeDraining { duke });
-            self.leave_if_drained(id);
-        }
-    }
-
     /// No king came back in time: gives up all jobs.
     pub(super) fn duke_gives_up(&mut self, id: DukeId, since: Time) {
         let Some(duke) = self.dukes.get_mut(&id).filter(|duke| duke.away_since == Some(since)) else { return };
         if duke.link.is_some() {
             return;
         }
-        let jobs: Vec<JobId> = duke.slot_bytes.keys().copied().collect();
+        let jobs: Vec<JobId> = duke.leases.keys().copied().collect();
         let closed = jobs.into_iter().filter(|job| duke.close(*job)).map(|job| Event::LeaseClosed { job });
         let closed: Vec<Event> = closed.collect();
         self.duke_handles(id, closed);

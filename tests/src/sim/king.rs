@@ -1,111 +1,129 @@
-//! The simulated king: the real scheduler, and the state that the king's reactor keeps beside it.
+//! The simulated king: the real reactor with the real borders of its links, and an eye on what it says.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
-use distwasm_king::scheduler::{self, Action, JobEnd, Scheduler, Verdict};
-use distwasm_proto::{
-    ids::{AttemptId, DukeId, JobId, UnitNo},
-    limits::{GRACE, REACTOR_BATCH, RESULT_UNASKED_BYTES_MAX, RESULTS_BYTES},
-    time::Time,
+use distwasm_king::{
+    Reign,
+    border::{Border, duke::DukeBorder, queen::QueenBorder},
+    inbox::{DukeWord, Happening, LinkError, LinkId},
+    reactor::Reactor,
 };
+use distwasm_proto::{
+    ids::{AttemptId, DukeId, JobId},
+    limits::{GRACE, REACTOR_BATCH, RESULT_PATIENCE, RESULT_UNASKED_BYTES_MAX, RESULTS_BYTES},
+    time::Time,
+    wire::{self, DukeOrder, QueenNews, duke_order::Order, queen_news::News},
+};
+use distwasm_transport::transfer::{Outbox, OutboxStream};
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    border::Borders,
     halts::Process,
-    weather::EVIDENCE_BYTES,
-    world::{Due, DukeOrder, KingWord, QueenNews, Sender, World, queen_of},
+    wires::{Parcel, Said, drain},
+    world::{Due, Sender, World},
 };
 
 /// The king.
-#[derive(Debug, Default)]
 pub(super) struct King {
-    pub(super) scheduler: Scheduler,
+    pub(super) reactor: Reactor,
     /// When the next tick is due.
     ticks_at: Option<Time>,
-    /// Checks words before the king handles them.
-    pub(super) borders: Borders,
-    pub(super) jobs: BTreeMap<JobId, Job>,
-    /// The jobs of queens' links.
-    pub(super) links: BTreeMap<Sender, JobId>,
-    /// The last link of each machine, as far as the king knows.
-    pub(super) seats: BTreeMap<DukeId, DukeId>,
-    /// Which dukes have a part in which jobs, as the king gave it or as the dukes claimed.
-    pub(super) leases: BTreeSet<(DukeId, JobId)>,
-    /// Jobs that are over.
-    pub(super) ended: BTreeSet<JobId>,
-    /// Verdicts on units of jobs whose queens have yet to come.
-    pub(super) unclaimed: BTreeMap<JobId, VecDeque<Said>>,
-    /// Events of the next batch.
-    pub(super) events: Vec<scheduler::Event>,
-    /// Results and failures of attempts that ended in this batch.
-    pub(super) evidence: BTreeMap<AttemptId, Evidence>,
+    links: BTreeMap<Sender, KingLink>,
+    /// Links that have ended.
+    gone: BTreeSet<Sender>,
+    /// What happens with the next batch.
+    batch: Vec<Happening>,
+    /// Which dukes have a part in which jobs of which queens, as the king gave it or as the dukes claimed.
+    pub(super) leases: BTreeMap<(DukeId, JobId), JobId>,
+    /// Jobs that are open, and whether their queens have a link; and jobs that are over.
+    open: BTreeMap<JobId, bool>,
+    over: BTreeSet<JobId>,
     /// When results were fetched.
-    pub(super) fetched: BTreeMap<AttemptId, Time>,
-    /// Attempts whose dukes may forget them.
-    pub(super) settled: Vec<(DukeId, AttemptId)>,
+    fetched: BTreeMap<AttemptId, Time>,
+    /// Attempts whose results were in transit for too long.
+    overdue: BTreeSet<AttemptId>,
 }
 
-/// A job that a queen has opened.
-#[derive(Debug)]
-pub(super) struct Job {
-    pub(super) key: u64,
-    pub(super) link: u64,
-    pub(super) held: BTreeMap<UnitNo, u64>,
-    /// Units whose inputs did not come whole, until their verdicts are told.
-    pub(super) broken: BTreeSet<UnitNo>,
-    /// How many units the queen had numbered when it last came back, and (`awaited`) those that it is to send again.
-    pub(super) numbered: u64,
-    pub(super) awaited: BTreeSet<UnitNo>,
-    pub(super) said: VecDeque<Said>,
+/// The king's side of a link.
+struct KingLink {
+    /// Until the link has ended.
+    border: Option<PeerBorder>,
+    ended: CancellationToken,
+    words: Words,
 }
 
-/// The result or failure of an attempt: at which duke, and its size.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Evidence {
-    pub(super) duke: DukeId,
-    pub(super) bytes: u64,
-    /// It was in transit for too long.
-    pub(super) late: bool,
+enum PeerBorder {
+    Duke(Box<DukeBorder>),
+    Queen(Box<QueenBorder>),
 }
 
-/// A verdict that the queen has not heard.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Said {
-    pub(super) unit: UnitNo,
-    pub(super) done: bool,
-    pub(super) bytes: u64,
-    pub(super) late: bool,
-    pub(super) by: Option<(DukeId, AttemptId)>,
+/// The king's words that wait in the outbox of a link.
+enum Words {
+    Duke(OutboxStream<DukeOrder>),
+    Queen(OutboxStream<QueenNews>),
 }
 
 impl King {
-    fn begin(now: Time, began: u64) -> King {
-        King { scheduler: Scheduler::new(now, GRACE, began), ..King::default() }
+    pub(super) fn new(now: Time, began: u64, window_units: u32) -> King {
+        King {
+            reactor: Reactor::new(now, Reign { grace: GRACE, began, window_units }),
+            ticks_at: None,
+            links: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            batch: Vec::new(),
+            leases: BTreeMap::new(),
+            open: BTreeMap::new(),
+            over: BTreeSet::new(),
+            fetched: BTreeMap::new(),
+            overdue: BTreeSet::new(),
+        }
     }
 
     /// Checks that no job that is over comes back, though a duke may still name it.
-    fn check_ended(&self) {
-        let comes_again = self.ended.iter().find(|job| self.scheduler.has_job(**job));
+    fn check_over(&self) {
+        let comes_again = self.over.iter().find(|job| self.reactor.scheduler().has_job(**job));
         assert!(comes_again.is_none(), "job_that_ended_is_over: {comes_again:?}");
+    }
+
+    /// Checks that large results are held within their bound, except a single larger one. Overdue results have room of
+    /// their own.
+    fn check_results(&self) {
+        for (job, _) in self.reactor.jobs() {
+            let in_time = |by: Option<AttemptId>| by.is_none_or(|attempt| !self.overdue.contains(&attempt));
+            let large = || {
+                let large = self.reactor.unheard(job).filter(|(_, bytes)| *bytes > RESULT_UNASKED_BYTES_MAX);
+                large.filter(|(by, _)| in_time(*by)).map(|(_, bytes)| bytes)
+            };
+            let is_within = large().sum::<u64>() <= RESULTS_BYTES || large().count() == 1;
+            assert!(is_within, "results_are_held_within_the_bound: {job}");
+        }
     }
 
     /// Checks that, with nothing left to happen, every job has ended and every slot is free.
     pub(super) fn check_rest(&self) {
-        let census = self.scheduler.census();
+        let census = self.reactor.scheduler().census();
         assert_eq!((census.jobs, census.units_running), (0, 0), "every_job_ends");
         assert_eq!((census.slots_granted, census.results_bytes), (0, 0), "everything_is_free_at_the_end");
-        assert!(self.jobs.is_empty() && self.unclaimed.is_empty(), "nothing_is_held_at_the_end");
+        assert!(self.reactor.is_at_rest(), "nothing_is_held_at_the_end");
     }
 }
 
-impl Job {
-    /// Checks that large results are held within their bound, except a single larger one. Overdue results have room of
-    /// their own.
-    fn check_results(&self, id: JobId) {
-        let in_time = || self.said.iter().filter(|said| !said.late).map(|said| said.bytes);
-        let large = || in_time().filter(|bytes| *bytes > RESULT_UNASKED_BYTES_MAX);
-        let is_within = large().sum::<u64>() <= RESULTS_BYTES || large().count() == 1;
-        assert!(is_within, "results_are_held_within_the_bound: {id}");
+impl KingLink {
+    fn new(sender: Sender, number: u64) -> KingLink {
+        let ended = CancellationToken::new();
+        let (border, words) = match sender {
+            Sender::Duke(link) => {
+                let (outbox, orders) = Outbox::new();
+                let border = DukeBorder::new(link, outbox, ended.clone());
+                (PeerBorder::Duke(Box::new(border)), Words::Duke(orders))
+            }
+            Sender::Queen(..) => {
+                let (outbox, news) = Outbox::new();
+                let border = QueenBorder::new(LinkId(number), outbox, ended.clone());
+                (PeerBorder::Queen(Box::new(border)), Words::Queen(news))
+            }
+        };
+        KingLink { border: Some(border), ended, words }
     }
 }
 
@@ -116,8 +134,9 @@ impl World {
             return;
         }
         self.tally.kings_fallen += 1;
-        let began = self.last_number();
-        self.king = King::begin(self.now, began);
+        let began = self.next_number().0;
+        self.last_job = began;
+        self.king = King::new(self.now, began, self.weather.window_units);
         self.halted.remove(&Process::King);
         let dukes: Vec<DukeId> = self.dukes.keys().copied().collect();
         for duke in dukes {
@@ -129,17 +148,18 @@ impl World {
         }
         // The next king has none of the old king's links.
         self.lose_what_was_cut_off();
+        self.take_dues(|_, due| matches!(due, Due::ToKing(..)));
         let in_us = self.dice.below(2 * self.weather.king_falls_us);
         self.later(in_us, Due::KingFalls);
     }
 
-    /// The king hears a word, and perhaps others that arrive at this very moment, as one batch.
-    pub(super) fn king_hears(&mut self, sender: Sender, word: KingWord) {
-        self.king_takes(sender, word);
+    /// The king hears a parcel, and perhaps others that arrive at this very moment, as one batch.
+    pub(super) fn king_hears(&mut self, sender: Sender, said: Said) {
+        self.king_takes(sender, said);
         let mut inputs = 1;
         while inputs < REACTOR_BATCH && self.dice.permille(self.weather.king_is_busy) {
             match self.take_due_now(|due| matches!(due, Due::ToKing(..) | Due::KingMisses(_))) {
-                Some(Due::ToKing(sender, word)) if !self.is_cut(sender, true) => self.king_takes(sender, word),
+                Some(Due::ToKing(sender, said)) if !self.is_cut(sender, true) => self.king_takes(sender, said),
                 Some(Due::KingMisses(sender)) => self.king_misses(sender),
                 Some(_) => {}
                 None => break,
@@ -147,28 +167,105 @@ impl World {
             inputs += 1;
         }
         self.tally.words_batched += inputs as u64 - 1;
-        self.king_settles();
+        self.king_runs();
     }
 
-    /// Lets the scheduler handle events, and performs its actions, until no events are left.
-    pub(super) fn king_settles(&mut self) {
-        while !self.king.events.is_empty() {
-            let events = std::mem::take(&mut self.king.events);
-            let mut actions = Vec::new();
-            self.king.scheduler.handle(self.now, events, &mut actions);
-            self.king.scheduler.check();
-            self.king.check_ended();
-            for action in actions {
-                self.king_acts(action);
+    fn king_takes(&mut self, sender: Sender, said: Said) {
+        if self.king.gone.contains(&sender) {
+            return;
+        }
+        let number = self.next_link();
+        let link = self.king.links.entry(sender).or_insert_with(|| KingLink::new(sender, number));
+        let heard = match (&mut link.border, said) {
+            (Some(PeerBorder::Duke(border)), Said::Duke(Parcel(words))) => border.take(wire::FromDuke { words }),
+            (Some(PeerBorder::Queen(border)), Said::Queen(Parcel(words))) => border.take(wire::FromQueen { words }),
+            // The king has ended this link.
+            (None, _) => return,
+            (Some(_), said) => panic!("dukes say what dukes say: {sender:?}: {said:?}"),
+        };
+        match heard {
+            Ok(heard) => {
+                self.watch(sender, &heard.happenings);
+                self.king.batch.extend(heard.happenings);
+                if heard.leaves {
+                    self.king_loses(sender, Ok(()));
+                }
+            }
+            Err(error) => {
+                assert!(self.lies(sender), "honest_peer_is_not_turned_away: {sender:?}: {error}");
+                self.king_loses(sender, Err(error));
             }
         }
-        // An attempt without a verdict runs again or was given up, so its result is not needed.
-        let evidence = std::mem::take(&mut self.king.evidence).into_iter();
-        self.king.settled.extend(evidence.map(|(attempt, Evidence { duke, .. })| (duke, attempt)));
-        for (duke, attempt) in std::mem::take(&mut self.king.settled) {
-            self.send(Sender::Duke(duke), false, Due::ToDuke(duke, DukeOrder::Forget { attempt }));
+    }
+
+    /// Takes note of what the king is about to hear.
+    fn watch(&mut self, sender: Sender, happenings: &[Happening]) {
+        for happening in happenings {
+            match happening {
+                Happening::DukeJoined { duke, holds, .. } => {
+                    self.tally.attempts_kept += holds.iter().map(|lease| lease.attempts.len() as u64).sum::<u64>();
+                    let leases = holds.iter().map(|lease| ((*duke, lease.job), JobId(lease.key)));
+                    self.king.leases.extend(leases);
+                }
+                Happening::DukeSaid { duke, words } => {
+                    for word in words {
+                        match word {
+                            DukeWord::ProgramUnfit { job, .. } if self.lies(sender) => {
+                                // It may have claimed its lease with a false key.
+                                let of_lease = self.king.leases.get(&(*duke, *job)).copied();
+                                let queens = self.queens.iter_mut();
+                                queens
+                                    .filter(|(key, queen)| queen.number == *job || Some(**key) == of_lease)
+                                    .for_each(|(_, queen)| queen.slandered = true);
+                            }
+                            DukeWord::AttemptDone { attempt, .. } => {
+                                let fetched = self.king.fetched.remove(attempt);
+                                if fetched.is_some_and(|at| at.after(RESULT_PATIENCE) <= self.now) {
+                                    self.king.overdue.insert(*attempt);
+                                }
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
         }
-        if let Some(deadline) = self.king.scheduler.next_deadline()
+    }
+
+    /// A link has ended, as far as the king knows.
+    fn king_loses(&mut self, sender: Sender, leaving: Result<(), LinkError>) {
+        let border = self.king.links.get_mut(&sender).and_then(|link| link.border.take());
+        let gone = match border {
+            Some(PeerBorder::Duke(border)) => border.end(leaving),
+            Some(PeerBorder::Queen(border)) => border.end(leaving),
+            None => return,
+        };
+        self.king.batch.push(gone);
+    }
+
+    /// The king notices that a link is broken.
+    pub(super) fn king_misses(&mut self, sender: Sender) {
+        self.king_loses(sender, Err(LinkError::Broken("it is cut".to_owned())));
+    }
+
+    /// Lets the reactor handle what has happened, and sends off what it says.
+    pub(super) fn king_runs(&mut self) {
+        while !self.king.batch.is_empty() {
+            let mut batch = std::mem::take(&mut self.king.batch);
+            self.king.reactor.handle(self.now, &mut batch);
+            self.king.reactor.check();
+            self.count_jobs();
+            self.carry_from_king();
+            self.king.check_over();
+            self.king.check_results();
+            // The tasks of links that the king has ended say so.
+            let links = self.king.links.iter();
+            let ended: Vec<Sender> =
+                links.filter(|(_, link)| link.ended.is_cancelled()).map(|(sender, _)| *sender).collect();
+            ended.into_iter().for_each(|sender| self.king_loses(sender, Err(LinkError::Ended)));
+        }
+        if let Some(deadline) = self.king.reactor.next_deadline()
             && self.king.ticks_at.is_none_or(|at| deadline < at)
         {
             self.king.ticks_at = Some(deadline);
@@ -180,104 +277,108 @@ impl World {
         // The tick may be an earlier king's.
         if self.king.ticks_at.is_some_and(|at| at <= self.now) {
             self.king.ticks_at = None;
-            self.king.events.push(scheduler::Event::Tick);
-            self.king_settles();
+            self.king.batch.push(Happening::Tick);
+            self.king_runs();
         }
     }
 
-    fn king_acts(&mut self, action: Action) {
-        let (duke, order) = match action {
-            Action::OpenLease { duke, job, slot_bytes } => {
-                self.king.leases.insert((duke, job));
-                (duke, DukeOrder::OpenLease { job, slot_bytes })
-            }
-            Action::CloseLease { duke, job } => (duke, DukeOrder::CloseLease { job }),
-            Action::GrantSlots { duke, job, slots } => (duke, DukeOrder::Grant { job, slots }),
-            Action::ReleaseSlots { duke, job, slots } => {
-                self.tally.slots_asked_back += u64::from(slots);
-                (duke, DukeOrder::AskBack { job, slots })
-            }
-            Action::StartAttempt { duke, job, unit, attempt, number, alone } => {
-                self.check_start(job, unit, attempt, number);
-                (duke, DukeOrder::Start { job, unit, attempt, number, alone })
-            }
-            Action::ForgetAttempt { duke, attempt } => {
-                self.tally.attempts_forgotten += 1;
-                return self.king.settled.push((duke, attempt));
-            }
-            Action::FetchResult { duke, attempt } => {
-                self.king.fetched.insert(attempt, self.now);
-                (duke, DukeOrder::Fetch { attempt })
-            }
-            Action::Report { job, unit, verdict, .. } => return self.king_reports(job, unit, verdict),
-            Action::TellStatus { .. } => return,
-            Action::EndJob { job, end } => return self.king_ends_job(job, end),
-            Action::ForgetDuke { duke } => {
-                self.king.seats.retain(|_, link| *link != duke);
-                return;
-            }
-            Action::ExpelDuke { duke, why } => return self.expel_duke(duke, why),
-        };
-        self.send(Sender::Duke(duke), false, Due::ToDuke(duke, order));
+    /// Notes which jobs are over.
+    fn count_jobs(&mut self) {
+        let King { reactor, open, over, .. } = &mut self.king;
+        let before = std::mem::replace(open, reactor.jobs().collect());
+        for (job, had_link) in before.into_iter().filter(|(job, _)| !open.contains_key(job)) {
+            over.insert(job);
+            self.tally.jobs_abandoned += u64::from(!had_link);
+        }
     }
 
-    fn check_start(&mut self, job: JobId, unit: UnitNo, attempt: AttemptId, number: u32) {
-        let is_held = self.king.jobs.get(&job).is_some_and(|job| job.held.contains_key(&unit));
-        assert!(is_held, "input_is_held_until_the_verdict: {job}, {unit}");
-        let Some(queen) = self.queens.get_mut(&queen_of(job)) else { panic!("jobs_are_of_queens: {job}") };
-        assert!(number > 0, "attempts_are_numbered_from_1: {job}, {unit}");
-        assert!(queen.attempts.insert(attempt), "attempt_has_a_number_of_its_own: {attempt}");
+    /// Sends off what the king has put into its outboxes.
+    fn carry_from_king(&mut self) {
+        let senders: Vec<Sender> = self.king.links.keys().copied().collect();
+        for sender in senders {
+            let Some(link) = self.king.links.get_mut(&sender) else { continue };
+            let is_closed = match &mut link.words {
+                Words::Duke(orders) => {
+                    let Sender::Duke(duke) = sender else { continue };
+                    let (orders, is_closed) = drain(orders);
+                    orders.iter().for_each(|order| self.watch_order(duke, order));
+                    for parcel in self.parcels(orders) {
+                        self.send(sender, false, Due::ToDuke(duke, parcel));
+                    }
+                    if is_closed {
+                        self.send(sender, false, Due::ToDuke(duke, Parcel(Vec::new())));
+                    }
+                    is_closed
+                }
+                Words::Queen(news) => {
+                    let Sender::Queen(queen, link) = sender else { continue };
+                    let (news, is_closed) = drain(news);
+                    news.iter().for_each(|news| self.watch_news(sender, news));
+                    for parcel in self.parcels(news) {
+                        self.send(sender, false, Due::ToQueen(queen, link, parcel));
+                    }
+                    if is_closed {
+                        self.send(sender, false, Due::ToQueen(queen, link, Parcel(Vec::new())));
+                    }
+                    is_closed
+                }
+            };
+            if is_closed {
+                // The last words of the peer lead nowhere.
+                self.king_loses(sender, Err(LinkError::Ended));
+                self.king.links.remove(&sender);
+                self.king.gone.insert(sender);
+            }
+        }
     }
 
-    fn king_reports(&mut self, id: JobId, unit: UnitNo, verdict: Verdict) {
-        let (by, bytes, late) = match verdict {
-            Verdict::Done(attempt) | Verdict::Failed(attempt) => {
-                let evidence = self.king.evidence.remove(&attempt);
-                let Some(Evidence { duke, bytes, late }) = evidence else {
-                    panic!("verdict_has_its_evidence: {id}, {unit}");
-                };
-                (Some((duke, attempt)), bytes, late)
+    fn watch_order(&mut self, duke: DukeId, order: &DukeOrder) {
+        match &order.order {
+            Some(Order::OpenLease(lease)) => {
+                self.king.leases.insert((duke, JobId(lease.job)), JobId(lease.key));
             }
-            Verdict::Broken => (None, EVIDENCE_BYTES, false),
-        };
-        let done = matches!(verdict, Verdict::Done(_));
-        let said = Said { unit, done, bytes, late, by };
-        let Some(job) = self.king.jobs.get_mut(&id) else {
-            // The job is known only from dukes, or its queen left in this very batch.
-            if self.king.scheduler.has_job(id) {
-                self.king.unclaimed.entry(id).or_default().push_back(said);
-            } else {
-                self.king.settled.extend(by);
+            Some(Order::ReleaseSlots(release)) => self.tally.slots_asked_back += u64::from(release.slots),
+            Some(Order::StartAttempt(start)) => {
+                let (job, attempt) = (JobId(start.job), AttemptId(start.attempt));
+                let queen = self.king.leases.get(&(duke, job)).and_then(|queen| self.queens.get_mut(queen));
+                let Some(queen) = queen else { panic!("jobs_are_of_queens: {job}") };
+                assert!(start.number > 0, "attempts_are_numbered_from_1: {job}, {}", start.unit);
+                assert!(queen.attempts.insert(attempt), "attempt_has_a_number_of_its_own: {attempt}");
             }
-            return;
-        };
-        job.held.remove(&unit);
-        job.awaited.remove(&unit);
-        job.broken.remove(&unit);
-        job.said.push_back(said);
-        job.check_results(id);
-        let link = job.link;
-        self.tell_queen(id, link, QueenNews::Verdict { unit, done });
+            Some(Order::SendResult(wanted)) => {
+                self.king.fetched.insert(AttemptId(wanted.attempt), self.now);
+            }
+            Some(Order::End(end)) => self.check_end(Sender::Duke(duke), end),
+            _ => {}
+        }
     }
 
-    fn king_ends_job(&mut self, id: JobId, end: JobEnd) {
-        self.king.ended.insert(id);
-        self.king.unclaimed.remove(&id);
-        let job = self.king.jobs.remove(&id);
-        let news = match end {
-            JobEnd::Complete => QueenNews::Ended,
-            JobEnd::Unfit => QueenNews::Failed,
-            JobEnd::Abandoned => {
-                self.tally.jobs_abandoned += 1;
-                return;
-            }
-        };
-        let Some(Job { link, .. }) = job else { return };
-        self.tell_queen(id, link, news);
+    fn watch_news(&mut self, sender: Sender, news: &QueenNews) {
+        match &news.news {
+            Some(News::Welcome(welcome)) => self.last_job = self.last_job.max(welcome.job),
+            Some(News::End(end)) => self.check_end(sender, end),
+            _ => {}
+        }
     }
 
-    pub(super) fn tell_queen(&mut self, id: JobId, link: u64, news: QueenNews) {
-        let queen = queen_of(id);
-        self.send(Sender::Queen(queen, link), false, Due::ToQueen(queen, link, news));
+    /// Checks that only a liar is turned away.
+    fn check_end(&mut self, sender: Sender, end: &wire::End) {
+        let reason = end.reason.as_str();
+        let is_broken = reason.starts_with("the connection broke") || reason == "the king ended the link";
+        let is_fair = reason.is_empty() || end.come_back || reason.ends_with("has a newer link") || is_broken;
+        assert!(is_fair || self.lies(sender), "honest_peer_is_not_turned_away: {sender:?}: {}", end.reason);
+        match sender {
+            Sender::Duke(_) if !is_fair => self.tally.dukes_expelled += 1,
+            Sender::Queen(..) if !is_fair => self.tally.queens_expelled += 1,
+            _ => {}
+        }
+    }
+
+    /// Whether this peer is a liar.
+    fn lies(&self, sender: Sender) -> bool {
+        match sender {
+            Sender::Duke(link) => self.machines.get(&link).is_some_and(|machine| self.liars.contains(machine)),
+            Sender::Queen(queen, _) => self.queens.get(&queen).is_some_and(|queen| queen.plan().lies),
+        }
     }
 }

@@ -5,17 +5,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use distwasm_king::scheduler::{Event, HeldAttempt, HeldLease, JobSpec, Outcome};
+use distwasm_king::scheduler::JobSpec;
 use distwasm_proto::{
-    ids::{AttemptId, DukeId, JobId, UnitNo},
+    ids::{AttemptId, DukeId, JobId},
     limits::{DUKE_CPUS_MAX, UNIT_BYTES_MAX},
     time::Time,
+    wire::{self, HeldAttempt, HeldLease, duke_word::Word},
 };
 
 use super::{
-    duke::Duke,
+    duke::{AttemptEnd, Duke},
     queen::Queen,
-    world::{Due, Joining, Sender, World, queen_of},
+    world::{Due, Sender, World},
 };
 
 /// A number that no queen's job has.
@@ -46,10 +47,10 @@ impl World {
             0..3 => self.lies_of_others(machine),
             3..5 => self.lies_of_its_own(machine),
             5..8 => self.lies_of_slots(machine),
-            8 => self.duke_says(machine, |duke| Event::DukeDraining { duke }),
+            8 => self.duke_says(machine, Word::Draining(wire::Draining {})),
             9 if self.dice.permille(300) => {
-                let job = self.any_job();
-                self.duke_says(machine, |duke| Event::ProgramUnfit { duke, job });
+                let (job, _) = self.any_job();
+                self.say_unfit(machine, job);
             }
             // It comes back with a false hello.
             _ => self.duke_cut_off(machine),
@@ -60,20 +61,16 @@ impl World {
     fn lies_of_others(&mut self, machine: DukeId) {
         let Some(attempt) = self.foreign_attempt(machine) else { return };
         let small = self.dice.below(1000);
-        let bytes = self.dice.pick(&[small, small, 100_000, u64::MAX]);
-        let outcomes = [
-            Outcome::Done { bytes },
-            Outcome::Failed { bytes: small },
-            Outcome::Killed { bytes: small },
-            Outcome::Returned { suspect: true },
-        ];
-        let outcome = self.dice.pick(&outcomes);
+        let bytes = self.dice.pick(&[small, small, 100_000, 1 << 20]);
+        let ends =
+            [AttemptEnd::Done(bytes), AttemptEnd::Failed, AttemptEnd::Killed, AttemptEnd::Returned { suspect: true }];
+        let end = self.dice.pick(&ends);
         let run_us = self.dice.pick(&[0, u64::MAX]);
         if self.dice.permille(300) {
-            self.duke_says(machine, |duke| Event::ResultOffered { duke, attempt, bytes, run_us });
+            self.say_offered(machine, attempt, bytes, run_us);
         }
         if self.dice.permille(700) {
-            self.duke_says(machine, |duke| Event::AttemptEnded { duke, attempt, outcome, run_us });
+            self.say_ended(machine, attempt, end, run_us);
         }
     }
 
@@ -85,21 +82,14 @@ impl World {
         let bytes = self.dice.pick(&[100_000, UNIT_BYTES_MAX, 1]);
         let offers = self.dice.permille(400);
         let Some(Duke { attempts, left, .. }) = self.dukes.get(&machine) else { return };
-        let said: Vec<(AttemptId, Outcome)> =
-            left.iter().filter(|(_, left)| left.said).map(|(attempt, left)| (*attempt, left.outcome)).collect();
+        let said: Vec<(AttemptId, AttemptEnd)> =
+            left.iter().filter(|(_, left)| left.said).map(|(attempt, left)| (*attempt, left.end)).collect();
         let again = said.get(place as usize % said.len().max(1)).copied();
         let running = attempts.keys().nth(place as usize % attempts.len().max(1)).copied();
         match (again, running) {
-            (Some((attempt, outcome)), _) if suspect => {
-                self.duke_says(machine, |duke| Event::AttemptEnded { duke, attempt, outcome, run_us });
-            }
-            (_, Some(attempt)) if offers => {
-                self.duke_says(machine, |duke| Event::ResultOffered { duke, attempt, bytes, run_us });
-            }
-            (_, Some(attempt)) => {
-                let outcome = Outcome::Returned { suspect };
-                self.duke_says(machine, |duke| Event::AttemptEnded { duke, attempt, outcome, run_us });
-            }
+            (Some((attempt, end)), _) if suspect => self.say_ended(machine, attempt, end, run_us),
+            (_, Some(attempt)) if offers => self.say_offered(machine, attempt, bytes, run_us),
+            (_, Some(attempt)) => self.say_ended(machine, attempt, AttemptEnd::Returned { suspect }, run_us),
             _ => {}
         }
     }
@@ -107,59 +97,58 @@ impl World {
     /// Gives back slots that it keeps or never had.
     fn lies_of_slots(&mut self, machine: DukeId) {
         let slots = self.dice.pick(&[0, 1, 1, 2, 1000, u32::MAX]);
-        let job = self.any_job();
+        let (JobId(job), _) = self.any_job();
         if self.dice.permille(500) {
-            self.duke_says(machine, |duke| Event::SlotsReleased { duke, job, slots });
+            self.duke_says(machine, Word::SlotsReleased(wire::SlotsReleased { job, slots }));
         } else {
-            self.duke_says(machine, |duke| Event::SlotsBroken { duke, job, slots });
+            self.duke_says(machine, Word::SlotsBroken(wire::SlotsBroken { job, slots, reason: String::new() }));
         }
     }
 
     /// Falsifies a hello: claims leases that it does not have, or leaves out some that it has.
-    pub(super) fn embellish(&mut self, joining: &mut Joining) {
+    pub(super) fn embellish(&mut self, machine: DukeId, holds: &mut Vec<HeldLease>) {
         if self.dice.permille(300) {
             return;
         }
-        let machine = joining.machine;
         // The border merges all leases of one job.
-        let mut holds: BTreeMap<JobId, HeldLease> = joining.holds.drain(..).map(|lease| (lease.job, lease)).collect();
+        let mut leases: BTreeMap<u64, HeldLease> = holds.drain(..).map(|lease| (lease.job, lease)).collect();
         if self.dice.permille(200) {
-            holds.pop_first();
+            leases.pop_first();
         }
         for _ in 0..self.dice.below(3) {
-            let job = self.any_job();
-            let lease = self.made_up_lease(machine, job);
-            match holds.get_mut(&job) {
+            let (job, queen) = self.any_job();
+            let lease = self.made_up_lease(machine, job, queen);
+            match leases.get_mut(&job.0) {
                 Some(known) if self.dice.permille(500) => known.attempts.extend(lease.attempts),
                 Some(known) => {
                     let attempts = std::mem::take(&mut known.attempts);
                     *known = HeldLease { attempts, ..lease };
                 }
-                None => drop(holds.insert(job, lease)),
+                None => drop(leases.insert(job.0, lease)),
             }
         }
-        joining.holds = holds.into_values().collect();
+        holds.extend(leases.into_values());
     }
 
-    fn made_up_lease(&mut self, machine: DukeId, job: JobId) -> HeldLease {
+    fn made_up_lease(&mut self, machine: DukeId, job: JobId, queen: JobId) -> HeldLease {
         let mut attempts = Vec::new();
         for _ in 0..self.dice.below(4) {
             let Some(attempt) = self.foreign_attempt(machine) else { break };
-            let unit = UnitNo(self.dice.pick(&[0, 1, 2, 3, 10, 1 << 40]));
+            let unit = self.dice.pick(&[0, 1, 2, 3, 10, 1 << 40]);
             let bytes = self.dice.pick(&[0, 1000, UNIT_BYTES_MAX]);
             let number = self.dice.pick(&[0, 1, 2, u32::MAX]);
-            attempts.push(HeldAttempt { attempt, unit, bytes, number });
+            attempts.push(HeldAttempt { attempt: attempt.0, unit, bytes, number });
         }
         if let Some(duke) = self.dukes.get_mut(&machine) {
-            duke.claims.extend(attempts.iter().map(|held| held.attempt));
+            duke.claims.extend(attempts.iter().map(|held| AttemptId(held.attempt)));
         }
         // The slot has the size that the job wants, or another one.
-        let spec = self.queens.get(&queen_of(job)).map(Queen::spec).unwrap_or_default();
+        let spec = self.queens.get(&queen).map(Queen::spec).unwrap_or_default();
         let slot = self.dukes.get(&machine).and_then(|duke| duke.slot_for(&spec));
         let right = slot.unwrap_or_default();
         HeldLease {
-            job,
-            key: if self.dice.permille(300) { 0 } else { queen_of(job).0 },
+            job: job.0,
+            key: if self.dice.permille(300) { 0 } else { queen.0 },
             slot_bytes: self.dice.pick(&[right, right, right, right / 2, 0, u64::MAX]),
             slots: self.dice.pick(&[0, 1, 1, 2, 1000, u32::MAX]),
             leaving: self.dice.pick(&[0, 0, 1, u32::MAX]),
@@ -168,10 +157,12 @@ impl World {
         }
     }
 
-    fn any_job(&mut self) -> JobId {
+    /// The number of any job, and whose it is.
+    fn any_job(&mut self) -> (JobId, JobId) {
         let place = self.dice.below(self.queens.len() as u64 + 1);
-        let job = self.queens.values().nth(place as usize).map_or(NO_JOB, |queen| queen.number);
-        if self.dice.permille(900) { job } else { self.next_number(queen_of(job)) }
+        let of_queen = self.queens.iter().nth(place as usize);
+        let (job, queen) = of_queen.map_or((NO_JOB, NO_JOB), |(key, queen)| (queen.number, *key));
+        (if self.dice.permille(900) { job } else { self.next_number() }, queen)
     }
 
     /// An attempt that this duke does not have: another duke's, or one that does not exist.
@@ -185,17 +176,14 @@ impl World {
         let duke = self.dukes.get(&machine)?;
         let is_own = duke.attempts.contains_key(&attempt) || duke.left.contains_key(&attempt);
         // The attempt may be in transit to this duke.
-        let is_given = duke.link.is_some_and(|link| self.king.scheduler.expects(link, attempt));
+        let is_given = duke.link.is_some_and(|link| self.king.reactor.scheduler().expects(link, attempt));
         (!is_own && !is_given && !duke.claims.contains(&attempt)).then_some(attempt)
     }
 
     /// The king has detected its lies, and ends its link for good.
-    pub(super) fn liar_is_sent_away(&mut self, link: DukeId) {
-        self.cut(Sender::Duke(link));
-        let Some(machine) = self.machines.get(&link).copied() else { return };
-        // If the duke has another link by now, it has not heard of it.
-        if self.dukes.get(&machine).is_some_and(|duke| duke.link == Some(link)) {
-            self.remove_duke(machine);
+    pub(super) fn liar_is_sent_away(&mut self, machine: DukeId) {
+        if let Some(link) = self.remove_duke(machine).and_then(|duke| duke.link) {
+            self.cut(Sender::Duke(link));
             let back_in = self.dice.below(5_000_000);
             self.later(back_in, Due::DukeComes(None));
         }

@@ -12,7 +12,7 @@ use super::{
     halts::Process,
     queen::Queen,
     weather::{DUKE_BYTES_MIN, Slowness},
-    world::{Due, Joining, KingWord, Sender, World},
+    world::{Due, Sender, World},
 };
 
 /// The time after which a silent link is given up.
@@ -37,25 +37,20 @@ impl World {
         let zone = if first_zone_is_empty { 0 } else { self.dice.below(2) };
         let is_slow = self.weather.slow_links != Slowness::default() && self.dice.permille(300);
         let slowness = is_slow.then_some(self.weather.slow_links);
-        self.dukes.insert(machine, Duke::new(cpus, ram_bytes, zone, slowness));
-        self.link_duke(machine, after);
+        let seat = after.unwrap_or(machine);
+        self.dukes.insert(machine, Duke::new(machine, seat, cpus, ram_bytes, zone, slowness));
+        self.link_duke(machine);
     }
 
-    fn link_duke(&mut self, machine: DukeId, after: Option<DukeId>) {
+    fn link_duke(&mut self, machine: DukeId) {
         let link = DukeId(self.next_link());
         let Some(duke) = self.dukes.get_mut(&machine) else { return };
-        let mut joining = duke.links(link);
+        duke.link = Some(link);
         if let Some(slowness) = duke.slowness {
             self.slow_links.insert(link, slowness);
         }
         self.machines.insert(link, machine);
-        if self.liars.contains(&machine) {
-            self.embellish(&mut joining);
-        }
-        let sender = Sender::Duke(link);
-        let joins = KingWord::Joins(Box::new(Joining { machine, after, ..joining }));
-        self.send(sender, true, Due::ToKing(sender, joins));
-        self.say_again(machine);
+        self.greet_king(machine);
     }
 
     /// Removes a duke, and all that it had yet to do.
@@ -74,7 +69,7 @@ impl World {
             self.later(seen_in, Due::KingMisses(Sender::Duke(link)));
         }
         let back_in = self.dice.below(5_000_000);
-        let after = self.dice.permille(500).then_some(machine);
+        let after = self.dice.permille(500).then_some(duke.seat);
         self.later(back_in, Due::DukeComes(after));
     }
 
@@ -125,7 +120,7 @@ impl World {
 
     pub(super) fn duke_returns(&mut self, machine: DukeId) {
         if self.dukes.get(&machine).is_some_and(|duke| duke.link.is_none()) {
-            self.link_duke(machine, None);
+            self.link_duke(machine);
         }
     }
 

@@ -1,7 +1,7 @@
-//! The whole kingdom in one thread, from one seed: the real scheduler, rosters and submissions in a made-up world.
+//! The whole kingdom in one thread, from one seed: the real king, and real rosters and submissions, in a made-up world.
 
-mod border;
 mod duke;
+mod duke_says;
 mod halts;
 mod king;
 mod liars;
@@ -13,6 +13,7 @@ mod readers;
 mod room;
 mod tally;
 mod weather;
+mod wires;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -12,15 +12,18 @@ use distwasm_proto::{
 use super::{
     duke::{Held, Peasant},
     weather::Nature,
-    world::{Due, PeasantDue, World, queen_of},
+    world::{Due, PeasantDue, World},
 };
 
 impl World {
     pub(super) fn spawn(&mut self, id: DukeId, baron: BaronId, job: JobId) {
         let fails = self.faults_go_on() && self.dice.permille(self.weather.start_fails);
-        let unfit = self.queen_of(job).plan().unfit;
         let now = self.now;
         let Some(duke) = self.dukes.get_mut(&id) else { return };
+        let Some(queen) = duke.leases.get(&job).map(|lease| lease.queen) else {
+            panic!("peasants_are_of_open_leases: {job}")
+        };
+        let unfit = self.queens[&queen].plan().unfit;
         duke.peasants_made += 1;
         let number = duke.peasants_made;
         let (pipe, behind) = (VecDeque::new(), VecDeque::new());
@@ -87,22 +90,22 @@ impl World {
         peasant.busy = true;
         let number = peasant.number;
         // The job may be over, and its attempts forgotten, while its peasants still run.
-        let Some(Held { job, unit, .. }) = duke.attempts.get(&attempt).copied() else {
+        let Some(Held { queen, unit, .. }) = duke.attempts.get(&attempt).copied() else {
             // The attempt is not wanted any more; the units behind it continue.
             peasant.answers_after = peasant.answers_after.max(Time(now.0 + 1));
             let leaves = peasant.answers_after;
             self.at(leaves, Due::Peasant(id, baron, number, PeasantDue::Answers { attempt, begun: false }));
             return self.later(1, Due::Peasant(id, baron, number, PeasantDue::Next));
         };
-        let plan = self.queen_of(job).unit(unit);
+        let plan = self.queens[&queen].unit(unit);
         let ends = Time(now.0 + plan.run_us);
         let due = |due| Due::Peasant(id, baron, number, due);
         match plan.nature {
             Nature::Hangs => {}
-            Nature::HangsOnce if self.hangs_now(job, unit) => {}
+            Nature::HangsOnce if self.hangs_now(queen, unit) => {}
             Nature::Kills => self.at(ends, due(PeasantDue::Dies)),
             // A unit that three peasants died with is blamed in any case, so bad luck strikes a unit twice at most.
-            _ if dies_by_chance && self.strikes(job, unit) => self.at(ends, due(PeasantDue::Dies)),
+            _ if dies_by_chance && self.strikes(queen, unit) => self.at(ends, due(PeasantDue::Dies)),
             _ => {
                 let Some(peasant) = self.dukes.get_mut(&id).and_then(|duke| duke.peasants.get_mut(&baron)) else {
                     return;
@@ -121,16 +124,16 @@ impl World {
     }
 
     /// Whether bad luck may strike this unit once more. Counts the strike.
-    fn strikes(&mut self, job: JobId, unit: UnitNo) -> bool {
-        let Some(queen) = self.queens.get_mut(&queen_of(job)) else { return false };
+    fn strikes(&mut self, queen: JobId, unit: UnitNo) -> bool {
+        let Some(queen) = self.queens.get_mut(&queen) else { return false };
         let struck = queen.struck.entry(unit).or_insert(0);
         *struck += 1;
         *struck <= 2
     }
 
     /// Whether this is the first attempt of the unit.
-    fn hangs_now(&mut self, job: JobId, unit: UnitNo) -> bool {
-        self.queens.get_mut(&queen_of(job)).is_some_and(|queen| queen.hung_once.insert(unit))
+    fn hangs_now(&mut self, queen: JobId, unit: UnitNo) -> bool {
+        self.queens.get_mut(&queen).is_some_and(|queen| queen.hung_once.insert(unit))
     }
 
     pub(super) fn peasant_answers(&mut self, id: DukeId, baron: BaronId, attempt: AttemptId, begun: bool) {
@@ -138,7 +141,7 @@ impl World {
         if !begun {
             duke.read(attempt);
         }
-        let Some(Held { job, unit, .. }) = duke.attempts.get(&attempt).copied() else {
+        let Some(Held { queen, unit, .. }) = duke.attempts.get(&attempt).copied() else {
             // The attempt is not wanted any more, or its job is over.
             if begun {
                 return;
@@ -151,7 +154,7 @@ impl World {
             let waits = self.take_room(id, baron, attempt);
             return self.duke_handles(id, vec![Event::AnswerBegun { baron, waits }]);
         }
-        let Some(queen) = self.queens.get_mut(&queen_of(job)) else { return };
+        let Some(queen) = self.queens.get_mut(&queen) else { return };
         let plan = queen.unit(unit);
         let done = match plan.nature {
             Nature::Fails => false,

@@ -2,21 +2,32 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use distwasm_king::scheduler::{JobSpec, Resumption};
+use bytes::Bytes;
+use distwasm_king::scheduler::JobSpec;
 use distwasm_proto::{
+    PROTOCOL, VERSION,
+    digest::Digest,
     ids::{AttemptId, JobId, UnitNo},
-    limits::WINDOW_BYTES,
     time::Time,
+    wire::{self, QueenNews, QueenWord, queen_news::News, queen_word::Word},
 };
 use distwasm_queen::limits::Limits;
 use distwasm_queen::submission::{Action, End, Event, Submission};
+use distwasm_transport::{
+    payload::Payload,
+    transfer::{Assembler, Outbox},
+};
 
 use super::{
     halts::Process,
     readers::Inbox,
-    weather::{Nature, QueenPlan, UnitPlan},
-    world::{Due, KingWord, Opening, QueenNews, Sender, World},
+    weather::{EVIDENCE_BYTES, Nature, QueenPlan, UnitPlan},
+    wires::{Parcel, Said, payload},
+    world::{Due, Sender, World},
 };
+
+/// The program of all jobs.
+const PROGRAM: &[u8] = b"a program";
 
 /// One queen.
 #[derive(Debug)]
@@ -41,6 +52,8 @@ pub(super) struct Queen {
     /// The number of its link, from the first on, and whether the link stands as far as the queen knows.
     pub(super) link: u64,
     pub(super) linked: bool,
+    outbox: Option<Outbox<QueenWord>>,
+    assembler: Assembler<QueenNews>,
     welcomed: bool,
     /// The king's number for its job.
     pub(super) number: JobId,
@@ -52,6 +65,8 @@ pub(super) struct Queen {
     pub(super) struck: BTreeMap<UnitNo, u32>,
     end: Option<End>,
     left: bool,
+    /// If it lies: the number of the next unit, as far as the king has been told.
+    pub(super) lied_to: u64,
 }
 
 impl Queen {
@@ -72,6 +87,8 @@ impl Queen {
             attempts: BTreeSet::new(),
             link: 1,
             linked: true,
+            outbox: None,
+            assembler: Assembler::new(u64::MAX),
             welcomed: false,
             number: job,
             slandered: false,
@@ -79,6 +96,7 @@ impl Queen {
             struck: BTreeMap::new(),
             end: None,
             left: false,
+            lied_to: 0,
         }
     }
 
@@ -93,9 +111,36 @@ impl Queen {
     }
 
     /// The state of its job. A queen that was never welcomed opens a new job.
-    fn resumption(&self) -> Option<(JobId, Resumption)> {
+    fn resumption(&self) -> Option<wire::Resumption> {
         let (sent, lacking) = self.submission.lacking();
-        self.welcomed.then_some((self.number, Resumption { sent, lacking, dukes: self.dukes }))
+        let lacking = lacking.into_iter().map(|unit| unit.0).collect();
+        let (job, dukes, link) = (self.number.0, self.dukes, self.link);
+        self.welcomed.then_some(wire::Resumption { job, sent, lacking, dukes, link })
+    }
+
+    /// Its first word on a link.
+    fn opening(&self, key: JobId) -> wire::OpenJob {
+        let spec = self.spec();
+        wire::OpenJob {
+            protocol: PROTOCOL,
+            version: VERSION.to_owned(),
+            project: spec.project,
+            program_digest: Digest::of([PROGRAM]).to_wire(),
+            program: None,
+            min_ram_bytes: spec.min_ram_bytes,
+            one_per_machine: spec.one_per_machine,
+            timeout_ms: self.plan.timeout_us.map_or(0, |timeout_us| timeout_us / 1000),
+            retries: spec.retries,
+            guest: Some(wire::GuestSettings::default()),
+            weight: spec.weight,
+            priority: spec.priority,
+            max_parallel: spec.max_parallel.unwrap_or(0),
+            requires: spec.requires.into_iter().collect(),
+            speculate: spec.speculate,
+            key: key.0,
+            resumes: self.resumption(),
+            replaces: None,
+        }
     }
 
     pub(super) fn spec(&self) -> JobSpec {
@@ -193,12 +238,16 @@ impl World {
 
     /// Opens its job, or resumes it.
     pub(super) fn open_job(&mut self, job: JobId) {
-        let Some(queen) = self.queens.get_mut(&job) else { return };
-        let mut opening = Opening { key: job.0, spec: queen.spec(), resumes: queen.resumption() };
-        if queen.plan.lies {
+        let Some(queen) = self.queens.get(&job) else { return };
+        let (mut opening, lies) = (queen.opening(job), queen.plan.lies);
+        let sender = Sender::Queen(job, queen.link);
+        if lies {
             self.claim_falsely(job, &mut opening);
         }
-        self.tell_king(job, KingWord::Opens(Box::new(opening)));
+        let outbox = self.wire_queen(sender);
+        let Some(queen) = self.queens.get_mut(&job) else { return };
+        (queen.outbox, queen.assembler) = (Some(outbox), Assembler::new(u64::MAX));
+        self.tell_king_with(job, Word::OpenJob(Box::new(opening)), Bytes::from_static(PROGRAM).into());
     }
 
     pub(super) fn queen_leaves(&mut self, job: JobId) {
@@ -210,47 +259,82 @@ impl World {
         self.queen_handles(job, vec![Event::Interrupted]);
     }
 
-    pub(super) fn queen_hears(&mut self, job: JobId, link: u64, news: QueenNews) {
+    /// Hears news. Returns whether there was a verdict.
+    pub(super) fn queen_hears(&mut self, job: JobId, link: u64, Parcel(news): Parcel<QueenNews>) -> bool {
+        let mut has_verdict = false;
+        let is_over = news.is_empty();
+        for news in news {
+            let Some(queen) = self.queens.get_mut(&job) else { return false };
+            if queen.left || !queen.linked || queen.link != link {
+                return has_verdict;
+            }
+            match queen.assembler.accept(news) {
+                Ok(Some((QueenNews { news: Some(news) }, Ok(result)))) => {
+                    has_verdict |= matches!(news, News::Verdict(_));
+                    self.queen_obeys(job, link, news, &result);
+                }
+                Ok(None) => {}
+                other => panic!("news_of_a_king_fit_together: {other:?}"),
+            }
+        }
+        if is_over && self.queens.get(&job).is_some_and(|queen| queen.link == link) {
+            self.queen_is_alone(job);
+        }
+        has_verdict
+    }
+
+    fn queen_obeys(&mut self, job: JobId, link: u64, news: News, result: &Payload) {
         let leaves = self.faults_go_on() && self.dice.permille(self.weather.queen_leaves);
         let is_cut_off = self.faults_go_on() && self.dice.permille(self.weather.queen_is_cut_off);
         let is_halted = self.faults_go_on() && self.dice.permille(self.weather.queen_halts);
-        let window_units = self.weather.window_units;
         let Some(queen) = self.queens.get_mut(&job) else { return };
-        if queen.left || !queen.linked || queen.link != link {
-            return;
-        }
         let event = match news {
-            QueenNews::Welcome { number, known } => {
-                queen.number = number;
-                let welcomed = Event::Welcomed { window_units, window_bytes: WINDOW_BYTES };
+            News::Welcome(wire::QueenWelcome { job: number, window_units, window_bytes, known, .. }) => {
+                queen.number = JobId(number);
+                let mut events = vec![Event::Welcomed { window_units, window_bytes }];
                 if std::mem::replace(&mut queen.welcomed, true) {
-                    self.queen_handles(job, vec![welcomed, Event::CameBack { known }]);
-                } else {
-                    self.queen_handles(job, vec![welcomed]);
+                    events.push(Event::CameBack { known: known.into_iter().map(UnitNo).collect() });
                 }
-                return;
+                return self.queen_handles(job, events);
             }
-            // A liar does not wait for units that it never sent, or sent twice.
-            QueenNews::Verdict { unit, .. } if queen.plan.lies && !queen.submission.expects(unit) => return,
-            QueenNews::Verdict { unit, done } => {
+            News::Verdict(wire::Verdict { unit, done, failure, .. }) => {
+                let unit = UnitNo(unit);
+                if queen.plan.lies && !queen.submission.expects(unit) {
+                    // A liar does not wait for units that it never sent, or sent twice.
+                    return;
+                }
                 assert!(queen.submission.expects(unit), "verdict_is_on_an_open_unit: {job}, {unit}");
                 if !queen.plan.lies {
                     queen.check_verdict(job, unit, done);
+                    let expected = if done { queen.result_bytes(unit) } else { 0 };
+                    assert_eq!(result.bytes(), expected, "verdict_comes_with_its_result: {job}, {unit}");
+                    assert_eq!(failure.is_none(), done, "a_failure_has_its_reason: {job}, {unit}");
                 }
+                let lost = failure.is_some_and(|failure| failure.message.contains("lost the evidence"));
+                assert!(!lost, "verdict_has_its_evidence: {job}, {unit}");
                 assert!(queen.verdicts.insert(unit, done).is_none(), "no_verdict_twice: {job}, {unit}");
                 self.tally.verdicts += 1;
                 self.tally.failed += u64::from(!done);
-                let sender = Sender::Queen(job, link);
                 let slowly = self.dice.pick(&[10, 1_000, 300_000]);
                 let in_us = self.dice.below(slowly);
-                self.send_later(in_us, sender, true, Due::ToKing(sender, KingWord::Heard(1)));
+                let heard = Word::VerdictsHeard(wire::VerdictsHeard { verdicts: 1 });
+                self.tell_king_later(in_us, job, heard, Payload::default());
                 Event::VerdictArrived { unit, done }
             }
-            QueenNews::Ended => Event::JobEnded,
-            QueenNews::Failed => {
+            News::JobEnded(wire::JobEnded { failure: None }) => Event::JobEnded,
+            News::JobEnded(wire::JobEnded { failure: Some(_) }) => {
                 self.tally.jobs_unfit += 1;
                 Event::JobFailed
             }
+            News::End(end) if end.reason.is_empty() => return,
+            News::End(end) if end.come_back => return self.queen_is_alone(job),
+            // The king has detected its lies, and ends its link for good.
+            News::End(_) => {
+                self.cut(Sender::Queen(job, link));
+                Event::KingLost
+            }
+            News::JobState(_) => return,
+            News::Piece(_) => panic!("pieces_are_put_together"),
         };
         let written = match event {
             Event::VerdictArrived { unit, done: true } => Some(Event::OutputWritten { unit }),
@@ -283,7 +367,7 @@ impl World {
                 match action {
                     Action::ReadInputs { count } => events.extend(self.read_inputs(job, count)),
                     Action::SendAgain { units } => units.into_iter().for_each(|unit| self.send_unit(job, unit)),
-                    Action::CloseJob { units } => self.tell_king(job, KingWord::Closed(units)),
+                    Action::CloseJob { units } => self.tell_king(job, Word::CloseJob(wire::CloseJob { units })),
                     Action::Finish { end } => self.queen_ends(job, end),
                 }
             }
@@ -311,7 +395,7 @@ impl World {
         queen.left = stopped || end == End::Interrupted || unopened || queen.plan.lies;
         self.tally.queens_stopped += u64::from(stopped);
         if queen.left {
-            self.tell_king(job, KingWord::Leaves);
+            self.tell_king(job, Word::End(wire::End::default()));
         }
     }
 
@@ -339,15 +423,41 @@ impl World {
         let Some(queen) = self.queens.get_mut(&job) else { return };
         let UnitPlan { nature, input_bytes: bytes, .. } = queen.unit(unit);
         if queen.standing_link().is_some() {
-            let bytes = (nature != Nature::Broken).then_some(bytes);
-            self.tell_king(job, KingWord::Unit { unit, bytes });
+            self.tell_king_unit(job, unit, (nature != Nature::Broken).then_some(bytes));
+        }
+    }
+
+    /// Sends a unit with an input of this size; without one, an input that does not come whole.
+    pub(super) fn tell_king_unit(&mut self, job: JobId, unit: UnitNo, bytes: Option<u64>) {
+        let word = Word::Unit(wire::Unit { unit: unit.0, input: None, name: Bytes::new() });
+        if let Some(bytes) = bytes {
+            return self.tell_king_with(job, word, payload(bytes));
+        }
+        let Word::Unit(mut word) = word else { return };
+        word.input = Some(wire::Payload { bytes_total: EVIDENCE_BYTES, data: Bytes::new() });
+        let broken = "x".repeat(EVIDENCE_BYTES as usize);
+        let piece = Word::Piece(wire::Piece { data: Bytes::new(), broken });
+        let Some(queen) = self.queens.get(&job).filter(|queen| queen.linked) else { return };
+        let sender = Sender::Queen(job, queen.link);
+        for parcel in self.parcels(vec![Word::Unit(word).into(), piece.into()]) {
+            self.send(sender, true, Due::ToKing(sender, Said::Queen(parcel)));
         }
     }
 
     /// Says something over its link. Without a link it is lost.
-    pub(super) fn tell_king(&mut self, job: JobId, word: KingWord) {
+    pub(super) fn tell_king(&mut self, job: JobId, word: Word) {
+        self.tell_king_with(job, word, Payload::default());
+    }
+
+    fn tell_king_with(&mut self, job: JobId, word: Word, payload: Payload) {
+        self.tell_king_later(0, job, word, payload);
+    }
+
+    fn tell_king_later(&mut self, in_us: u64, job: JobId, word: Word, payload: Payload) {
         let Some(queen) = self.queens.get(&job).filter(|queen| queen.linked) else { return };
+        let Some(outbox) = &queen.outbox else { return };
         let sender = Sender::Queen(job, queen.link);
-        self.send(sender, true, Due::ToKing(sender, word));
+        outbox.push_with(word, payload);
+        self.carry_to_king(in_us, sender);
     }
 }

@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use distwasm_king::scheduler::Outcome;
 use distwasm_proto::{
     ids::{AttemptId, BaronId, DukeId},
     limits::HELD_BYTES,
 };
 
 use super::{
-    duke::{Duke, Held, Peasant},
+    duke::{AttemptEnd, Duke, Held, Peasant},
     world::{Due, PeasantDue, World},
 };
 
@@ -47,11 +46,12 @@ impl Duke {
 impl World {
     /// Takes room for a large answer. Returns whether it must wait.
     pub(super) fn take_room(&mut self, id: DukeId, baron: BaronId, attempt: AttemptId) -> bool {
-        let Some(Held { job, unit, .. }) = self.dukes.get(&id).and_then(|duke| duke.attempts.get(&attempt)).copied()
+        let Some(Held { job, queen, unit, .. }) =
+            self.dukes.get(&id).and_then(|duke| duke.attempts.get(&attempt)).copied()
         else {
             return false;
         };
-        let bytes = self.queen_of(job).result_bytes(unit).min(u64::from(HELD_BYTES));
+        let bytes = self.queens[&queen].result_bytes(unit).min(u64::from(HELD_BYTES));
         let Some(duke) = self.dukes.get_mut(&id) else { return false };
         let Some(peasant) = duke.peasants.get_mut(&baron) else { return false };
         let room = duke.rooms.entry(job).or_default();
@@ -73,7 +73,7 @@ impl World {
             peasants.get(&baron).is_some_and(|peasant| peasant.number == number && !peasant.dead)
         };
         let is_result =
-            |attempt: &AttemptId| left.get(attempt).is_some_and(|left| matches!(left.outcome, Outcome::Done { .. }));
+            |attempt: &AttemptId| left.get(attempt).is_some_and(|left| matches!(left.end, AttemptEnd::Done(_)));
         let mut ready = Vec::new();
         for room in rooms.values_mut() {
             room.taken.retain(|attempt, taken| taken.reading.is_some_and(lives) || is_result(attempt));

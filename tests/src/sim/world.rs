@@ -1,17 +1,17 @@
 //! The simulated world: one king, dukes, peasants and queens in one thread, and a queue of events by time.
 //!
-//! The real scheduler, rosters and submissions run here. Everything between them is simulated: links that delay
-//! messages, keep their order, lose them and break; peasants that run, fail, hang and die; dukes and queens that leave,
+//! The real king runs here, behind its real borders, and real rosters and submissions. Everything between them is
+//! simulated: links that delay messages, keep their order, lose them and break; peasants that run, fail, hang and die; dukes and queens that leave,
 //! fall silent and come back; kings that fall and restart with nothing; processes that are halted for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use distwasm_king::scheduler::{self, HeldLease, JobSpec, Outcome, Resumption};
 use distwasm_proto::{
-    ids::{AttemptId, BaronId, DukeId, JobId, UnitNo},
-    limits::UNIT_BYTES_MAX,
+    ids::{AttemptId, BaronId, DukeId, JobId},
     time::Time,
+    wire::{DukeOrder, DukeWord, QueenNews, QueenWord},
 };
+use distwasm_transport::transfer::OutboxStream;
 
 use super::{
     duke::Duke,
@@ -20,17 +20,18 @@ use super::{
     queen::Queen,
     tally::Tally,
     weather::{DUKE_BYTES_MIN, Dice, QueenPlan, Slowness, Weather},
+    wires::{Parcel, Said},
 };
 
 /// Everything that can be due.
 #[derive(Clone, Debug)]
 pub(super) enum Due {
-    /// A word for the king, from one link.
-    ToKing(Sender, KingWord),
-    /// An order for a duke, over this link.
-    ToDuke(DukeId, DukeOrder),
+    /// Words for the king, from one link.
+    ToKing(Sender, Said),
+    /// Orders for a duke, over this link.
+    ToDuke(DukeId, Parcel<DukeOrder>),
     /// News for a queen, over this link.
-    ToQueen(JobId, u64, QueenNews),
+    ToQueen(JobId, u64, Parcel<QueenNews>),
     /// The king notices that a link is broken.
     KingMisses(Sender),
     KingFalls,
@@ -74,71 +75,6 @@ pub(super) enum Sender {
     Queen(JobId, u64),
 }
 
-#[derive(Clone, Debug)]
-pub(super) enum KingWord {
-    /// A duke's word.
-    Event(scheduler::Event),
-    /// A duke joins, and names what it holds.
-    Joins(Box<Joining>),
-    /// A queen opens a job, or resumes it.
-    Opens(Box<Opening>),
-    /// A unit of a queen, without a size if its input does not come whole.
-    Unit { unit: UnitNo, bytes: Option<u64> },
-    /// A queen has sent this many units, and there are no more.
-    Closed(u64),
-    /// A queen has heard this many verdicts.
-    Heard(u64),
-    /// A queen leaves.
-    Leaves,
-}
-
-/// A queen with a new link.
-#[derive(Clone, Debug)]
-pub(super) struct Opening {
-    pub(super) key: u64,
-    pub(super) spec: JobSpec,
-    /// The job that it resumes.
-    pub(super) resumes: Option<(JobId, Resumption)>,
-}
-
-/// A duke with a new link.
-#[derive(Clone, Debug)]
-pub(super) struct Joining {
-    pub(super) machine: DukeId,
-    /// The duke whose place it takes.
-    pub(super) after: Option<DukeId>,
-    pub(super) cpus: u32,
-    pub(super) ram_bytes: u64,
-    pub(super) zone: u64,
-    pub(super) holds: Vec<HeldLease>,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) enum DukeOrder {
-    OpenLease { job: JobId, slot_bytes: u64 },
-    CloseLease { job: JobId },
-    Grant { job: JobId, slots: u32 },
-    AskBack { job: JobId, slots: u32 },
-    Start { job: JobId, unit: UnitNo, attempt: AttemptId, number: u32, alone: bool },
-    Forget { attempt: AttemptId },
-    Fetch { attempt: AttemptId },
-}
-
-#[derive(Clone, Debug)]
-pub(super) enum QueenNews {
-    /// The king takes the job under this number, and knows these units of it.
-    Welcome {
-        number: JobId,
-        known: Vec<UnitNo>,
-    },
-    Verdict {
-        unit: UnitNo,
-        done: bool,
-    },
-    Ended,
-    Failed,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PeasantDue {
     Ready,
@@ -156,14 +92,6 @@ pub(super) enum PeasantDue {
     Room,
     Dies,
     Gone,
-}
-
-/// The bound on queens and links of a kingdom. Job numbers rise by this, so that each one names its queen.
-const QUEENS_MAX: u64 = 1_000_000;
-
-/// The queen whose job has this number.
-pub(super) fn queen_of(job: JobId) -> JobId {
-    JobId(job.0 % QUEENS_MAX)
 }
 
 /// See the module's documentation.
@@ -185,14 +113,18 @@ pub struct World {
     pub(super) plans: Vec<QueenPlan>,
     due: BTreeMap<(Time, u64), Due>,
     dues_made: u64,
+    /// What dukes and queens say, until it is sent off.
+    pub(super) duke_wires: BTreeMap<DukeId, OutboxStream<DukeWord>>,
+    pub(super) queen_wires: BTreeMap<Sender, OutboxStream<QueenWord>>,
     /// The latest arrival on each link in each direction, so that messages keep their order.
-    arrivals: BTreeMap<(Sender, bool), Time>,
+    pub(super) arrivals: BTreeMap<(Sender, bool), Time>,
     /// When each broken link broke: later arrivals are lost.
     pub(super) cuts: BTreeMap<(Sender, bool), Time>,
     /// Processes that are halted.
     pub(super) halted: BTreeMap<Process, Halted>,
     links_made: u64,
-    jobs_made: u64,
+    /// The largest number that a job had.
+    pub(super) last_job: u64,
     log: Option<Vec<String>>,
 }
 
@@ -233,9 +165,9 @@ impl World {
         let mut world = World {
             now: Time::default(),
             dice,
+            king: King::new(Time::default(), 0, weather.window_units),
             weather,
             tally: Tally::default(),
-            king: King::default(),
             dukes: BTreeMap::new(),
             machines: BTreeMap::new(),
             liars: BTreeSet::new(),
@@ -244,11 +176,13 @@ impl World {
             plans,
             due: BTreeMap::new(),
             dues_made: 0,
+            duke_wires: BTreeMap::new(),
+            queen_wires: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             cuts: BTreeMap::new(),
             halted: BTreeMap::new(),
             links_made: 0,
-            jobs_made: 0,
+            last_job: 0,
             log: log.then(Vec::new),
         };
         for (number, comes_us) in world.plans.iter().map(|plan| plan.comes_us).enumerate().collect::<Vec<_>>() {
@@ -271,7 +205,7 @@ impl World {
 
     /// The slots that each project has.
     pub fn slots_of_projects(&self) -> BTreeMap<&str, u32> {
-        self.king.scheduler.slots_of_projects()
+        self.king.reactor.scheduler().slots_of_projects()
     }
 
     /// How many units of each queen are done, in the order in which the queens started.
@@ -316,14 +250,14 @@ impl World {
 
     fn step(&mut self, due: Due) {
         match due {
-            Due::ToKing(sender, word) => {
+            Due::ToKing(sender, said) => {
                 if !self.is_cut(sender, true) {
-                    self.king_hears(sender, word);
+                    self.king_hears(sender, said);
                 }
             }
-            Due::ToDuke(link, order) => {
+            Due::ToDuke(link, orders) => {
                 if !self.is_cut(Sender::Duke(link), false) {
-                    self.duke_hears(link, order);
+                    self.duke_hears(link, orders);
                 }
             }
             Due::ToQueen(job, link, news) => {
@@ -333,7 +267,7 @@ impl World {
             }
             Due::KingMisses(sender) => {
                 self.king_misses(sender);
-                self.king_settles();
+                self.king_runs();
             }
             Due::KingFalls => self.king_falls(),
             Due::Halts(process, for_us) => self.halts(process, for_us),
@@ -371,42 +305,6 @@ impl World {
         self.due.insert((at.max(self.now), self.dues_made), due);
     }
 
-    /// Sends something over a link: late, but in order.
-    pub(super) fn send(&mut self, link: Sender, to_king: bool, due: Due) {
-        self.send_later(0, link, to_king, due);
-    }
-
-    /// Sends something over a link after a pause of the sender: late, but in order.
-    pub(super) fn send_later(&mut self, in_us: u64, link: Sender, to_king: bool, due: Due) {
-        let mut at = self.now.0 + in_us + self.dice.below(self.weather.delay_us_max);
-        let mut transfer_us = 0;
-        if let Sender::Duke(link) = link
-            && let Some(Slowness { delay_us_max, us_per_kib }) = self.slow_links.get(&link).copied()
-        {
-            at += self.dice.below(delay_us_max + 1);
-            transfer_us = (self.payload_bytes(&due).min(UNIT_BYTES_MAX) * us_per_kib) >> 10;
-        }
-        let arrival = self.arrivals.get(&(link, to_king)).copied().unwrap_or_default();
-        let mut at = arrival.0.max(at) + transfer_us;
-        if to_king {
-            at = at.next_multiple_of(self.weather.king_listens_us);
-        }
-        self.arrivals.insert((link, to_king), Time(at));
-        self.at(Time(at), due);
-    }
-
-    /// The size of the payload that goes between king and duke with this message.
-    fn payload_bytes(&self, due: &Due) -> u64 {
-        match due {
-            Due::ToKing(
-                _,
-                KingWord::Event(scheduler::Event::AttemptEnded { outcome: Outcome::Done { bytes }, .. }),
-            ) => *bytes,
-            Due::ToDuke(_, DukeOrder::Start { job, unit, .. }) => self.queen_of(*job).unit(*unit).input_bytes,
-            _ => 0,
-        }
-    }
-
     /// Takes all events of this kind out of the queue.
     pub(super) fn take_dues(&mut self, is_of_kind: impl Fn(Time, &Due) -> bool) -> Vec<(Time, Due)> {
         self.due.extract_if(.., |(at, _), due| is_of_kind(*at, due)).map(|((at, _), due)| (at, due)).collect()
@@ -420,29 +318,6 @@ impl World {
         Some(due)
     }
 
-    /// Breaks a link: messages in transit may be lost, in both directions. The king notices it separately.
-    pub(super) fn cut(&mut self, link: Sender) {
-        for to_king in [true, false] {
-            let in_us = self.dice.below(self.weather.delay_us_max);
-            self.cuts.insert((link, to_king), Time(self.now.0 + in_us));
-        }
-    }
-
-    /// Loses all messages in transit over broken links.
-    pub(super) fn lose_what_was_cut_off(&mut self) {
-        for cut in self.cuts.values_mut() {
-            *cut = self.now.min(*cut);
-        }
-    }
-
-    pub(super) fn is_cut(&self, link: Sender, to_king: bool) -> bool {
-        self.cuts.get(&(link, to_king)).is_some_and(|cut| *cut <= self.now)
-    }
-
-    pub(super) fn queen_of(&self, job: JobId) -> &Queen {
-        &self.queens[&queen_of(job)]
-    }
-
     pub(super) fn faults_go_on(&self) -> bool {
         self.now.0 < self.weather.faults_end_us
     }
@@ -452,21 +327,9 @@ impl World {
         self.links_made
     }
 
-    /// The number of the next job, if it is this queen's.
-    pub(super) fn next_number(&self, queen: JobId) -> JobId {
-        JobId((self.jobs_made + 1) * QUEENS_MAX + queen.0)
-    }
-
-    /// A new number for a job of this queen.
-    pub(super) fn number_job(&mut self, queen: JobId) -> JobId {
-        let number = self.next_number(queen);
-        self.jobs_made += 1;
-        number
-    }
-
     /// A number that no job has had. Later jobs have larger ones.
-    pub(super) fn last_number(&mut self) -> u64 {
-        self.number_job(JobId(QUEENS_MAX - 1)).0
+    pub(super) fn next_number(&self) -> JobId {
+        JobId(self.last_job + 1)
     }
 
     // ---- The end --------------------------------------------------------------------------------------------------

@@ -7,122 +7,109 @@ use distwasm_proto::{
     failure::{Failure, FailureKind},
     ids::{AttemptId, DukeId, JobId, UnitNo},
     limits::{
-        DUKE_CPUS_MAX, DUKE_RAM_BYTES_MAX, HELD_ATTEMPTS_MAX, HELLO_WITHIN, JOBS_MAX, OFFERS_MAX, UNIT_BYTES_MAX,
+        DUKE_CPUS_MAX, DUKE_RAM_BYTES_MAX, HELD_ATTEMPTS_MAX, JOBS_MAX, OFFERS_MAX, UNIT_BYTES_MAX,
         UNIT_NAME_BYTES_MAX, UNITS_MAX,
     },
-    wire::{self, DukeOrder, DukeWord, duke_word::Word, is_offered},
+    wire::{self, DukeOrder, FromDuke, duke_word::Word, is_offered},
 };
 use distwasm_transport::{
     payload::Payload,
-    stream::Incoming,
     transfer::{Arrived, Assembler, Outbox},
 };
-use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Leaving, LinkError, Peer, are_labels, check_protocol, is_name, next_message};
+use super::{Border, Heard, are_labels, check_protocol, is_name};
 use crate::{
-    reactor::Input,
+    inbox::{DukeWord, Happening, Leaving, LinkError, Machine, Peer},
     scheduler::{HeldAttempt, HeldLease},
 };
 
-/// A duke's machine, as its first word describes it.
-#[derive(Clone, Debug)]
-pub(crate) struct Machine {
-    pub(crate) hostname: String,
-    pub(crate) cpus: u32,
-    pub(crate) ram_bytes: u64,
-    pub(crate) labels: BTreeMap<String, String>,
-    /// The number of its process.
-    pub(crate) boot: u64,
-    /// The number of its place on the machine.
-    pub(crate) seat: u64,
-    /// Which of its links this is.
-    pub(crate) link: u64,
+/// The border of a duke's link.
+pub struct DukeBorder {
+    duke: DukeId,
+    outbox: Outbox<DukeOrder>,
+    ended: CancellationToken,
+    stage: Stage,
+    assembler: Assembler<wire::DukeWord>,
+    offers: Offers,
 }
 
-/// A duke's later words.
-#[derive(Debug)]
-pub(crate) enum Said {
-    BlobWanted(Digest),
-    ProgramUnfit { job: JobId, failure: Failure },
-    AttemptDone { attempt: AttemptId, run_us: u64, result: Payload },
-    AttemptFailed { attempt: AttemptId, run_us: u64, killed: bool, failure: Failure },
-    AttemptReturned { attempt: AttemptId, suspect: bool },
-    ResultOffered { attempt: AttemptId, bytes: u64, run_us: u64 },
-    SlotsReleased { job: JobId, slots: u32 },
-    SlotsBroken { job: JobId, slots: u32, reason: String },
-    Draining,
+/// How far the duke has introduced itself.
+enum Stage {
+    /// It has said nothing.
+    Silent,
+    /// It still has to name this many leases.
+    Naming(Machine, Holdings, u32),
+    Joined,
 }
 
-/// The reader of a duke's stream.
-pub(super) struct Link {
-    pub(super) duke: DukeId,
-    pub(super) reactor: mpsc::Sender<Input>,
-    pub(super) outbox: Outbox<DukeOrder>,
-    pub(super) peer: Peer,
-}
-
-impl Link {
-    /// Reads until the duke leaves or is told to, and tells the reactor when the duke joins and when it is gone.
-    pub(super) async fn serve(self, mut stream: Incoming<wire::FromDuke>) {
-        let ended = CancellationToken::new();
-        let _cancel_with_task = ended.clone().drop_guard();
-        let leaving = self.listen(&mut stream, &ended).await;
-        self.peer.tell(&leaving);
-        // The reactor is gone only when the king ends.
-        let _sent = self.reactor.send(Input::DukeGone { duke: self.duke, outbox: self.outbox, leaving }).await;
+impl DukeBorder {
+    /// A link on which nothing was said. The reactor puts its orders into `outbox`, and cancels `ended` to end the link.
+    pub fn new(duke: DukeId, outbox: Outbox<DukeOrder>, ended: CancellationToken) -> DukeBorder {
+        let (assembler, offers) = (Assembler::new(UNIT_BYTES_MAX), Offers::default());
+        DukeBorder { duke, outbox, ended, stage: Stage::Silent, assembler, offers }
     }
 
-    async fn listen(&self, stream: &mut Incoming<wire::FromDuke>, ended: &CancellationToken) -> Leaving {
-        let hello = timeout(HELLO_WITHIN, next_message(stream, ended));
-        let mut words = hello.await.map_err(|_| LinkError::NoHello(HELLO_WITHIN))??.words.into_iter();
-        let Some(Word::Hello(hello)) = words.next().and_then(|word| word.word) else {
-            return Err(LinkError::Nonsense("its first word is not a hello"));
-        };
-        let held_leases = hello.held_leases;
-        let machine = check_hello(*hello)?;
-        let mut holdings = Holdings::default();
-        for _ in 0..held_leases {
-            while words.len() == 0 {
-                let message = timeout(HELLO_WITHIN, next_message(stream, ended));
-                words = message.await.map_err(|_| LinkError::NoHello(HELLO_WITHIN))??.words.into_iter();
+    /// Takes in a word with which the duke introduces itself. Returns whether it was the last one.
+    fn introduce(&mut self, word: Option<Word>) -> Result<Option<Happening>, LinkError> {
+        let stage = std::mem::replace(&mut self.stage, Stage::Joined);
+        let (machine, holdings, missing) = match (stage, word) {
+            (Stage::Silent, Some(Word::Hello(hello))) => {
+                let leases = hello.held_leases;
+                (check_hello(*hello)?, Holdings::default(), leases)
             }
-            let Some(Word::HeldLease(held)) = words.next().and_then(|word| word.word) else {
+            (Stage::Naming(machine, mut holdings, missing), Some(Word::HeldLease(held))) => {
+                holdings.add(*held)?;
+                (machine, holdings, missing - 1)
+            }
+            (Stage::Naming(..), _) => {
                 return Err(LinkError::Nonsense("it does not name all the leases that it says it holds"));
-            };
-            holdings.add(*held)?;
+            }
+            (Stage::Silent | Stage::Joined, _) => return Err(LinkError::Nonsense("its first word is not a hello")),
+        };
+        if missing > 0 {
+            self.stage = Stage::Naming(machine, holdings, missing);
+            return Ok(None);
         }
-        let (outbox, ended_too) = (self.outbox.clone(), ended.clone());
+        let peer = Peer { outbox: self.outbox.clone(), ended: self.ended.clone() };
         let holds = holdings.leases.into_values().collect();
-        self.send(Input::DukeJoined { duke: self.duke, machine, holds, outbox, ended: ended_too }).await?;
-        let mut assembler = Assembler::new(UNIT_BYTES_MAX);
-        let mut offers = Offers::default();
-        loop {
-            let mut said = Vec::with_capacity(words.len());
-            let mut leaves = false;
-            for word in words {
-                // A duke may leave in the middle of a payload.
-                leaves |= matches!(word.word, Some(Word::End(_)));
-                if leaves {
-                    break;
-                }
-                offers.check(&word)?;
-                let Some(arrived) = assembler.accept(word)? else { continue };
-                said.push(check_word(arrived)?);
+        Ok(Some(Happening::DukeJoined { duke: self.duke, machine, holds, peer }))
+    }
+}
+
+impl Border for DukeBorder {
+    type Message = FromDuke;
+
+    fn take(&mut self, message: FromDuke) -> Result<Heard, LinkError> {
+        let mut heard = Heard::default();
+        let mut words = Vec::with_capacity(message.words.len());
+        for word in message.words {
+            // A duke may leave in the middle of a payload.
+            if matches!(word.word, Some(Word::End(_))) {
+                heard.leaves = true;
+                break;
             }
-            if !said.is_empty() {
-                self.send(Input::DukeSaid { duke: self.duke, said }).await?;
+            if !self.has_joined() {
+                heard.happenings.extend(self.introduce(word.word)?);
+                continue;
             }
-            if leaves {
-                return Ok(());
+            self.offers.check(&word)?;
+            if let Some(arrived) = self.assembler.accept(word)? {
+                words.push(check_word(arrived)?);
             }
-            words = next_message(stream, ended).await?.words.into_iter();
         }
+        if !words.is_empty() {
+            heard.happenings.push(Happening::DukeSaid { duke: self.duke, words });
+        }
+        Ok(heard)
     }
 
-    async fn send(&self, input: Input) -> Result<(), LinkError> {
-        self.reactor.send(input).await.map_err(|_| LinkError::Ended)
+    fn has_joined(&self) -> bool {
+        matches!(self.stage, Stage::Joined)
+    }
+
+    fn end(self, leaving: Leaving) -> Happening {
+        Happening::DukeGone { duke: self.duke, outbox: self.outbox, leaving }
     }
 }
 
@@ -131,7 +118,7 @@ impl Link {
 struct Offers(BTreeMap<u64, u64>);
 
 impl Offers {
-    fn check(&mut self, word: &DukeWord) -> Result<(), LinkError> {
+    fn check(&mut self, word: &wire::DukeWord) -> Result<(), LinkError> {
         match &word.word {
             Some(Word::ResultOffered(offer)) => {
                 self.0.insert(offer.attempt, offer.result_bytes);
@@ -203,15 +190,15 @@ fn check_hello(hello: wire::DukeHello) -> Result<Machine, LinkError> {
 }
 
 /// The word as the reactor knows it.
-fn check_word((word, payload): Arrived<DukeWord>) -> Result<Said, LinkError> {
+fn check_word((word, payload): Arrived<wire::DukeWord>) -> Result<DukeWord, LinkError> {
     let Ok(payload) = payload else { return Err(LinkError::Nonsense("it broke off in a result")) };
     let said = match word.word {
         Some(Word::BlobWanted(wanted)) => {
             let digest = Digest::from_wire(&wanted.digest);
-            Said::BlobWanted(digest.ok_or(LinkError::Nonsense("a digest has 32 bytes"))?)
+            DukeWord::BlobWanted(digest.ok_or(LinkError::Nonsense("a digest has 32 bytes"))?)
         }
         Some(Word::ProgramUnfit(unfit)) => {
-            Said::ProgramUnfit { job: JobId(unfit.job), failure: check_failure(unfit.failure)? }
+            DukeWord::ProgramUnfit { job: JobId(unfit.job), failure: check_failure(unfit.failure)? }
         }
         Some(Word::AttemptEnded(ended)) => check_ended(ended, payload)?,
         Some(Word::ResultOffered(offer)) => {
@@ -219,14 +206,16 @@ fn check_word((word, payload): Arrived<DukeWord>) -> Result<Said, LinkError> {
             if bytes > UNIT_BYTES_MAX || !is_offered(bytes) {
                 return Err(LinkError::Nonsense("it offers a result of a size that is not to be offered"));
             }
-            Said::ResultOffered { attempt, bytes, run_us: offer.run_us }
+            DukeWord::ResultOffered { attempt, bytes, run_us: offer.run_us }
         }
-        Some(Word::SlotsReleased(released)) => Said::SlotsReleased { job: JobId(released.job), slots: released.slots },
+        Some(Word::SlotsReleased(released)) => {
+            DukeWord::SlotsReleased { job: JobId(released.job), slots: released.slots }
+        }
         Some(Word::SlotsBroken(broken)) => {
             let reason = Failure::new(FailureKind::Other, broken.reason).message;
-            Said::SlotsBroken { job: JobId(broken.job), slots: broken.slots, reason }
+            DukeWord::SlotsBroken { job: JobId(broken.job), slots: broken.slots, reason }
         }
-        Some(Word::Draining(wire::Draining {})) => Said::Draining,
+        Some(Word::Draining(wire::Draining {})) => DukeWord::Draining,
         Some(Word::HeldLease(_)) => return Err(LinkError::Nonsense("it names a lease that it holds too late")),
         Some(Word::Hello(_)) => return Err(LinkError::Nonsense("a second hello")),
         Some(Word::Piece(_) | Word::End(_)) | None => {
@@ -236,17 +225,17 @@ fn check_word((word, payload): Arrived<DukeWord>) -> Result<Said, LinkError> {
     Ok(said)
 }
 
-fn check_ended(ended: wire::AttemptEnded, result: Payload) -> Result<Said, LinkError> {
+fn check_ended(ended: wire::AttemptEnded, result: Payload) -> Result<DukeWord, LinkError> {
     let (attempt, run_us) = (AttemptId(ended.attempt), ended.run_us);
     match ended.outcome() {
-        wire::Outcome::Done => Ok(Said::AttemptDone { attempt, run_us, result }),
+        wire::Outcome::Done => Ok(DukeWord::AttemptDone { attempt, run_us, result }),
         outcome @ (wire::Outcome::Failed | wire::Outcome::Killed) => {
             let (killed, failure) =
                 (outcome == wire::Outcome::Killed, check_failure(ended.failure.map(|failure| *failure))?);
-            Ok(Said::AttemptFailed { attempt, run_us, killed, failure })
+            Ok(DukeWord::AttemptFailed { attempt, run_us, killed, failure })
         }
-        wire::Outcome::Returned => Ok(Said::AttemptReturned { attempt, suspect: false }),
-        wire::Outcome::Suspected => Ok(Said::AttemptReturned { attempt, suspect: true }),
+        wire::Outcome::Returned => Ok(DukeWord::AttemptReturned { attempt, suspect: false }),
+        wire::Outcome::Suspected => Ok(DukeWord::AttemptReturned { attempt, suspect: true }),
         wire::Outcome::Unspecified => Err(LinkError::Nonsense("an outcome of a kind that is not known")),
     }
 }

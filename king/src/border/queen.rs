@@ -9,63 +9,31 @@ use distwasm_proto::{
     digest::Digest,
     guest::GuestSettings,
     ids::{JobId, UnitNo},
-    limits::{
-        HELLO_WITHIN, PROGRAM_BYTES_MAX, SHARES_BYTES_MAX, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX, UNITS_MAX, WINDOW_UNITS,
-    },
-    wire::{self, QueenNews, QueenWord, queen_word::Word},
+    limits::{PROGRAM_BYTES_MAX, SHARES_BYTES_MAX, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX, UNITS_MAX, WINDOW_UNITS},
+    wire::{self, FromQueen, QueenNews, queen_word::Word},
 };
 use distwasm_transport::{
     payload::{Payload, Shelf},
-    stream::Incoming,
     transfer::{Arrived, Assembler, Outbox},
-};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Leaving, LinkError, LinkId, Peer, check_protocol, next_message, wishes::check_wishes};
+use super::{Border, Heard, check_protocol, job_spec::check_job_spec};
 use crate::{
-    payloads,
-    reactor::Input,
-    scheduler::{JobSpec, Resumption},
+    inbox::{Happening, JobRequest, Leaving, LinkError, LinkId, Peer, QueenWord},
+    payloads::UnitInput,
+    scheduler::Resumption,
 };
 
-/// A queen's request for a job.
-#[derive(Debug)]
-pub(crate) struct JobRequest {
-    pub(crate) spec: JobSpec,
-    pub(crate) digest: Digest,
-    pub(crate) program: Payload,
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) guest: GuestSettings,
-    /// The archives of its shares.
-    pub(crate) archives: BTreeMap<Digest, Payload>,
-    /// A queen that comes back to the job must know it.
-    pub(crate) key: u64,
-    /// The job that the queen comes back to, and the state of the job there.
-    pub(crate) resumes: Option<(JobId, Resumption)>,
-    /// Which of the queen's links this is.
-    pub(crate) ordinal: u64,
-    /// The job, and its key, of a killed queen whose place this queen takes.
-    pub(crate) replaces: Option<(JobId, u64)>,
-}
-
-/// A queen's later words.
-#[derive(Debug)]
-pub(crate) enum Said {
-    Unit { unit: UnitNo, input: Result<payloads::Input, String> },
-    Closed,
-    VerdictsHeard(u64),
-}
-
-/// The reader of a queen's stream.
-pub(super) struct Link {
-    pub(super) link: LinkId,
-    pub(super) reactor: mpsc::Sender<Input>,
-    pub(super) outbox: Outbox<QueenNews>,
-    pub(super) peer: Peer,
+/// The border of a queen's link.
+pub struct QueenBorder {
+    link: LinkId,
+    outbox: Outbox<QueenNews>,
+    ended: CancellationToken,
+    assembler: Assembler<wire::QueenWord>,
+    /// The job that is being opened, until it is open.
+    opening: Option<Opening>,
+    progress: Progress,
 }
 
 /// The progress of the stream so far, which the next word must fit.
@@ -78,80 +46,70 @@ struct Progress {
     names: Shelf,
 }
 
-impl Link {
-    /// Reads until the queen leaves or is told to, and tells the reactor when the queen joins and when it is gone.
-    pub(super) async fn serve(self, mut stream: Incoming<wire::FromQueen>) {
-        let ended = CancellationToken::new();
-        let _cancel_with_task = ended.clone().drop_guard();
-        let leaving = self.listen(&mut stream, &ended).await;
-        self.peer.tell(&leaving);
-        // The reactor is gone only when the king ends.
-        let _sent = self.reactor.send(Input::QueenGone { link: self.link, outbox: self.outbox, leaving }).await;
+impl QueenBorder {
+    /// A link on which nothing was said. The reactor puts its news into `outbox`, and cancels `ended` to end the link.
+    pub fn new(link: LinkId, outbox: Outbox<QueenNews>, ended: CancellationToken) -> QueenBorder {
+        let (assembler, opening) = (Assembler::new(PROGRAM_BYTES_MAX), Some(Opening::default()));
+        QueenBorder { link, outbox, ended, assembler, opening, progress: Progress::default() }
     }
 
-    async fn listen(&self, stream: &mut Incoming<wire::FromQueen>, ended: &CancellationToken) -> Leaving {
-        let (mut words, mut progress) = self.open(stream, ended).await?;
-        let mut assembler = Assembler::new(UNIT_BYTES_MAX);
-        loop {
-            let mut said = Vec::with_capacity(words.len());
-            let mut leaves = false;
-            for word in words {
+    /// Takes in a word of the opening; returns the queen with its job when it was the last one.
+    fn open(&mut self, arrived: Arrived<wire::QueenWord>) -> Result<Option<Happening>, LinkError> {
+        let Some(opening) = &mut self.opening else { return Ok(None) };
+        let Some(request) = opening.check_word(arrived)? else {
+            self.assembler = Assembler::new(opening.room_bytes());
+            return Ok(None);
+        };
+        self.opening = None;
+        self.assembler = Assembler::new(UNIT_BYTES_MAX);
+        if let Some((_, resumption)) = &request.resumes {
+            self.progress.units = resumption.sent;
+            self.progress.again = resumption.lacking.iter().map(|unit| unit.0).collect();
+        }
+        let peer = Peer { outbox: self.outbox.clone(), ended: self.ended.clone() };
+        Ok(Some(Happening::QueenJoined { link: self.link, request: Box::new(request), peer }))
+    }
+}
+
+impl Border for QueenBorder {
+    type Message = FromQueen;
+
+    fn take(&mut self, message: FromQueen) -> Result<Heard, LinkError> {
+        let mut heard = Heard::default();
+        let mut words = Vec::with_capacity(message.words.len());
+        for word in message.words {
+            match word.word {
                 // A queen may leave in the middle of a payload.
-                leaves |= matches!(word.word, Some(Word::End(_)));
-                if leaves {
+                Some(Word::End(_)) => {
+                    heard.leaves = true;
                     break;
                 }
-                // `verdicts_heard` does not wait until a large input has arrived.
-                if let Some(Word::VerdictsHeard(heard)) = word.word {
-                    said.push(Said::VerdictsHeard(heard.verdicts));
+                // It does not wait until a large input has arrived.
+                Some(Word::VerdictsHeard(verdicts)) if self.has_joined() => {
+                    words.push(QueenWord::VerdictsHeard(verdicts.verdicts));
                     continue;
                 }
-                let Some(arrived) = assembler.accept(word)? else { continue };
-                said.push(progress.check_word(arrived)?);
+                _ => {}
             }
-            if !said.is_empty() {
-                self.send(Input::QueenSaid { link: self.link, said }).await?;
-            }
-            if leaves {
-                return Ok(());
-            }
-            words = next_message(stream, ended).await?.words.into_iter();
-        }
-    }
-
-    /// Reads the first words with their payloads, opens the job, and gives back the words that came with them.
-    async fn open(
-        &self,
-        stream: &mut Incoming<wire::FromQueen>,
-        ended: &CancellationToken,
-    ) -> Result<(std::vec::IntoIter<QueenWord>, Progress), LinkError> {
-        let mut assembler = Assembler::new(PROGRAM_BYTES_MAX);
-        let mut opening = Opening::default();
-        // The timeout of one message: large payloads over a slow network may take longer, as long as they flow.
-        loop {
-            let message = timeout_at(Instant::now() + HELLO_WITHIN, next_message(stream, ended));
-            let mut words = message.await.map_err(|_| LinkError::NoHello(HELLO_WITHIN))??.words.into_iter();
-            while let Some(word) = words.next() {
-                let Some(arrived) = assembler.accept(word)? else { continue };
-                let Some(request) = opening.check_word(arrived)? else {
-                    assembler = Assembler::new(opening.room_bytes());
-                    continue;
-                };
-                let mut progress = Progress::default();
-                if let Some((_, resumption)) = &request.resumes {
-                    progress.units = resumption.sent;
-                    progress.again = resumption.lacking.iter().map(|unit| unit.0).collect();
-                }
-                let (link, request, ended) = (self.link, Box::new(request), ended.clone());
-                let outbox = self.outbox.clone();
-                self.send(Input::QueenJoined { link, request, outbox, ended }).await?;
-                return Ok((words, progress));
+            let Some(arrived) = self.assembler.accept(word)? else { continue };
+            if self.has_joined() {
+                words.push(self.progress.check_word(arrived)?);
+            } else {
+                heard.happenings.extend(self.open(arrived)?);
             }
         }
+        if !words.is_empty() {
+            heard.happenings.push(Happening::QueenSaid { link: self.link, words });
+        }
+        Ok(heard)
     }
 
-    async fn send(&self, input: Input) -> Result<(), LinkError> {
-        self.reactor.send(input).await.map_err(|_| LinkError::Ended)
+    fn has_joined(&self) -> bool {
+        self.opening.is_none()
+    }
+
+    fn end(self, leaving: Leaving) -> Happening {
+        Happening::QueenGone { link: self.link, outbox: self.outbox, leaving }
     }
 }
 
@@ -165,7 +123,7 @@ struct Opening {
 
 impl Opening {
     /// Takes in a word; returns the request when nothing is missing any more.
-    fn check_word(&mut self, (word, payload): Arrived<QueenWord>) -> Result<Option<JobRequest>, LinkError> {
+    fn check_word(&mut self, (word, payload): Arrived<wire::QueenWord>) -> Result<Option<JobRequest>, LinkError> {
         let payload = payload.map_err(|_| LinkError::Nonsense("it broke off in its program or in a share"))?;
         match (word.word, &mut self.request) {
             (Some(Word::OpenJob(request)), None) => {
@@ -198,7 +156,7 @@ impl Opening {
 
 fn check_request(mut request: wire::OpenJob, program: Payload) -> Result<JobRequest, LinkError> {
     check_protocol(request.protocol)?;
-    let spec = check_wishes(&mut request)?;
+    let spec = check_job_spec(&mut request)?;
     let guest = GuestSettings::from_wire(request.guest)?;
     let digest = Digest::of(program.chunks().map(AsRef::as_ref));
     if Digest::from_wire(&request.program_digest) != Some(digest) {
@@ -246,15 +204,15 @@ impl Progress {
     }
 
     /// The word as the reactor knows it.
-    fn check_word(&mut self, (word, payload): Arrived<QueenWord>) -> Result<Said, LinkError> {
+    fn check_word(&mut self, (word, payload): Arrived<wire::QueenWord>) -> Result<QueenWord, LinkError> {
         match word.word {
             Some(Word::Unit(unit)) if unit.name.len() > UNIT_NAME_BYTES_MAX => {
                 Err(LinkError::Nonsense("the name of a unit is too long"))
             }
             Some(Word::Unit(unit)) => {
                 self.check_number(unit.unit)?;
-                let input = payload.map(|content| payloads::Input { name: self.names.keep_bytes(&unit.name), content });
-                Ok(Said::Unit { unit: UnitNo(unit.unit), input })
+                let input = payload.map(|content| UnitInput { name: self.names.keep_bytes(&unit.name), content });
+                Ok(QueenWord::Unit { unit: UnitNo(unit.unit), input })
             }
             Some(Word::CloseJob(_)) if self.closed => Err(LinkError::Nonsense("a second last unit")),
             Some(Word::CloseJob(close)) if close.units != self.units => {
@@ -262,7 +220,7 @@ impl Progress {
             }
             Some(Word::CloseJob(_)) => {
                 self.closed = true;
-                Ok(Said::Closed)
+                Ok(QueenWord::Closed)
             }
             Some(Word::ShareData(_)) => Err(LinkError::Nonsense("a share after its job was opened")),
             Some(Word::OpenJob(_)) => Err(LinkError::Nonsense("a second job on one stream")),
@@ -299,16 +257,16 @@ mod tests {
         }
     }
 
-    fn arrived(word: Word, payload: &[u8]) -> Arrived<QueenWord> {
+    fn arrived(word: Word, payload: &[u8]) -> Arrived<wire::QueenWord> {
         (word.into(), Ok(payload.to_vec().into()))
     }
 
-    fn share(archive: &[u8]) -> Arrived<QueenWord> {
+    fn share(archive: &[u8]) -> Arrived<wire::QueenWord> {
         arrived(Word::ShareData(wire::ShareData { digest: digest(archive).to_wire(), archive: None }), archive)
     }
 
     /// The outcome of these words: the number of the job's archives, nothing yet, or why its link ends.
-    fn opened(words: Vec<Arrived<QueenWord>>) -> Result<Option<usize>, String> {
+    fn opened(words: Vec<Arrived<wire::QueenWord>>) -> Result<Option<usize>, String> {
         let mut opening = Opening::default();
         let mut request = None;
         for word in words {
@@ -343,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_room_for_so_many_bytes_of_shares_and_no_more() {
+    fn shares_have_room_up_to_their_bound() {
         let mut opening = Opening::default();
         let first = arrived(Word::OpenJob(open(&[b"abc", b"d"]).into()), b"program");
         assert!(opening.check_word(first).unwrap().is_none());
@@ -353,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_guests_is_checked() {
+    fn guest_settings_are_checked() {
         let with = |guest: wire::GuestSettings| {
             let request = wire::OpenJob { guest: Some(guest), ..open(&[]) };
             opened(vec![arrived(Word::OpenJob(request.into()), b"program")]).unwrap_err()
@@ -374,12 +332,12 @@ mod tests {
             Progress::default().check_word(arrived(Word::Unit(unit), b"input"))
         };
         let longest = unit(vec![0xff; UNIT_NAME_BYTES_MAX]).unwrap();
-        assert!(matches!(longest, Said::Unit { input: Ok(input), .. } if input.bytes() == 4096 + 5));
+        assert!(matches!(longest, QueenWord::Unit { input: Ok(input), .. } if input.bytes() == 4096 + 5));
         assert!(unit(vec![b'x'; UNIT_NAME_BYTES_MAX + 1]).is_err());
     }
 
     #[test]
-    fn who_comes_back_sends_what_it_lacks_once_and_goes_on() {
+    fn a_queen_that_comes_back_sends_what_is_lacking_once_and_goes_on() {
         let resumption =
             |sent, lacking: &[u64]| wire::Resumption { sent, lacking: lacking.to_vec(), ..Default::default() };
         let (_, resumes) = check_resumption(resumption(9, &[7, 3, 3])).unwrap();

@@ -1,12 +1,6 @@
-//! The gRPC border: checks the words of peers, turns them into types that cannot be wrong, and passes them to the
-//! reactor.
-
-pub(crate) mod submit;
-pub(crate) mod volunteer;
-mod wishes;
+//! The gRPC service: reads the streams of peers, and passes on what their borders make of them to the reactor.
 
 use std::{
-    collections::HashMap,
     convert::Infallible,
     net::SocketAddr,
     pin::Pin,
@@ -18,61 +12,36 @@ use std::{
 };
 
 use distwasm_proto::{
-    PROTOCOL,
-    guest::GuestError,
     ids::DukeId,
-    limits::{LABELS_MAX, NAME_BYTES_MAX},
+    limits::HELLO_WITHIN,
     wire::{self, DukeOrder, QueenNews},
 };
 use distwasm_transport::{
     link::{SUBMIT_JOB, VOLUNTEER, Visitor},
     service::king_server::{King, KingServer},
-    stream::{self, Incoming, StreamError},
-    transfer::{Outbox, OutboxStream, TransferError},
+    stream::{self, Incoming},
+    transfer::{Outbox, OutboxStream},
 };
 use http::{Request, Response};
 use prost::Message;
-use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, body::Body, server::NamedService, transport::server::TcpConnectInfo};
 use tracing::{debug, warn};
 
-use crate::reactor::Input;
-
-/// One link of a queen. A queen that comes back gets a new one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct LinkId(u64);
+use crate::{
+    border::{Border, duke::DukeBorder, queen::QueenBorder},
+    inbox::{Happening, Leaving, LinkError, LinkId},
+    view::Viewer,
+};
 
 /// The gRPC service. It owns a task for each link, which ends with the link.
 #[derive(Clone)]
 pub(crate) struct Service {
-    reactor: mpsc::Sender<Input>,
+    reactor: mpsc::Sender<Happening>,
+    viewer: Viewer,
     links: Arc<AtomicU64>,
     tasks: TaskTracker,
-}
-
-/// Why a link ended without the word `end`.
-#[derive(Debug, Error)]
-pub(crate) enum LinkError {
-    #[error("the connection broke: {0}")]
-    Broken(String),
-    #[error("the connection ended without a word")]
-    Silent,
-    #[error("it said nothing within {0:?} of connecting")]
-    NoHello(std::time::Duration),
-    #[error("it speaks protocol {0}, and this king speaks {PROTOCOL}: use the same version of distwasm everywhere")]
-    Protocol(u32),
-    #[error(transparent)]
-    Garbled(StreamError),
-    #[error("its words do not fit together: {0}")]
-    Transfer(#[from] TransferError),
-    #[error("its guest settings are not valid: {0}")]
-    Guest(#[from] GuestError),
-    #[error("it broke the protocol: {0}")]
-    Nonsense(&'static str),
-    #[error("the king ended the link")]
-    Ended,
 }
 
 /// The address of a peer, if the peer is not in this process.
@@ -98,33 +67,9 @@ impl Peer {
     }
 }
 
-impl From<StreamError> for LinkError {
-    fn from(error: StreamError) -> LinkError {
-        match error {
-            // A connection may break in the middle of a message, too.
-            StreamError::Broken(_) | StreamError::CutOff => LinkError::Broken(error.to_string()),
-            StreamError::NotGrpc(_)
-            | StreamError::Refused(_)
-            | StreamError::TooLarge { .. }
-            | StreamError::Compressed
-            | StreamError::Undecodable(_) => LinkError::Garbled(error),
-        }
-    }
-}
-
-impl LinkError {
-    /// Whether the peer did nothing wrong, and may come back with what it has.
-    pub(crate) fn may_come_back(&self) -> bool {
-        matches!(self, LinkError::Broken(_) | LinkError::Silent | LinkError::Ended)
-    }
-}
-
-/// How a peer left.
-pub(crate) type Leaving = Result<(), LinkError>;
-
 impl Service {
-    pub(crate) fn new(reactor: mpsc::Sender<Input>, tasks: TaskTracker) -> Service {
-        Service { reactor, links: Arc::default(), tasks }
+    pub(crate) fn new(reactor: mpsc::Sender<Happening>, viewer: Viewer, tasks: TaskTracker) -> Service {
+        Service { reactor, viewer, links: Arc::default(), tasks }
     }
 
     /// A number that no other link has.
@@ -136,8 +81,7 @@ impl Service {
     fn volunteer(&self, words: Incoming<wire::FromDuke>, peer: Peer) -> OutboxStream<DukeOrder> {
         let (outbox, orders) = Outbox::new();
         let duke = DukeId(self.next_link());
-        let link = volunteer::Link { duke, reactor: self.reactor.clone(), outbox, peer };
-        self.tasks.spawn(link.serve(words));
+        self.listen(words, peer, |ended| DukeBorder::new(duke, outbox, ended));
         orders
     }
 
@@ -145,9 +89,24 @@ impl Service {
     fn submit_job(&self, words: Incoming<wire::FromQueen>, peer: Peer) -> OutboxStream<QueenNews> {
         let (outbox, news) = Outbox::new();
         let link = LinkId(self.next_link());
-        let link = submit::Link { link, reactor: self.reactor.clone(), outbox, peer };
-        self.tasks.spawn(link.serve(words));
+        self.listen(words, peer, |ended| QueenBorder::new(link, outbox, ended));
         news
+    }
+
+    /// Reads until the peer leaves or is told to, and tells the reactor all that happens on the link.
+    fn listen<B>(&self, mut messages: Incoming<B::Message>, peer: Peer, border: impl FnOnce(CancellationToken) -> B)
+    where
+        B: Border<Message: Message + Default + 'static> + Send + 'static,
+    {
+        let ended = CancellationToken::new();
+        let (mut border, reactor) = (border(ended.clone()), self.reactor.clone());
+        self.tasks.spawn(async move {
+            let _cancel_with_task = ended.clone().drop_guard();
+            let leaving = listen(&mut messages, &mut border, &reactor, &ended).await;
+            peer.tell(&leaving);
+            // The reactor is gone only when the king ends.
+            let _sent = reactor.send(border.end(leaving)).await;
+        });
     }
 
     /// Lets in the dukes and queens of this process.
@@ -172,8 +131,8 @@ impl King for Service {
         &self,
         _: tonic::Request<wire::ListJobsRequest>,
     ) -> Result<tonic::Response<wire::JobList>, Status> {
-        let jobs = ask_for_jobs(&self.reactor).await;
-        jobs.map(tonic::Response::new).ok_or_else(|| Status::unavailable("the king is shutting down"))
+        let view = self.viewer.look().await.ok_or_else(|| Status::unavailable("the king is shutting down"))?;
+        Ok(tonic::Response::new(view.to_wire()))
     }
 }
 
@@ -215,11 +174,32 @@ impl tower_service::Service<Request<Body>> for Methods {
     }
 }
 
-/// The jobs, as the reactor tells them.
-async fn ask_for_jobs(reactor: &mpsc::Sender<Input>) -> Option<wire::JobList> {
-    let (answer, answered) = oneshot::channel();
-    reactor.send(Input::JobsAsked(answer)).await.ok()?;
-    answered.await.ok()
+/// Passes on what a peer says, until it leaves or its link ends.
+async fn listen<B>(
+    messages: &mut Incoming<B::Message>,
+    border: &mut B,
+    reactor: &mpsc::Sender<Happening>,
+    ended: &CancellationToken,
+) -> Leaving
+where
+    B: Border<Message: Message + Default + 'static>,
+{
+    loop {
+        let message = next_message(messages, ended);
+        let message = if border.has_joined() {
+            message.await?
+        } else {
+            // The timeout of one message: large payloads over a slow network may take longer, as long as they flow.
+            timeout(HELLO_WITHIN, message).await.map_err(|_| LinkError::NoHello(HELLO_WITHIN))??
+        };
+        let heard = border.take(message)?;
+        for happening in heard.happenings {
+            reactor.send(happening).await.map_err(|_| LinkError::Ended)?;
+        }
+        if heard.leaves {
+            return Ok(());
+        }
+    }
 }
 
 /// The next message of a peer, or why there is none.
@@ -235,32 +215,5 @@ async fn next_message<M: Message + Default + 'static>(
         Ok(Some(message)) => Ok(message),
         Ok(None) => Err(LinkError::Silent),
         Err(error) => Err(error.into()),
-    }
-}
-
-fn check_protocol(protocol: u32) -> Result<(), LinkError> {
-    if protocol == PROTOCOL { Ok(()) } else { Err(LinkError::Protocol(protocol)) }
-}
-
-fn is_name(name: &str) -> bool {
-    name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control)
-}
-
-/// Whether a duke may have these labels, and a job require them.
-fn are_labels(labels: &HashMap<String, String>) -> bool {
-    labels.len() <= LABELS_MAX && labels.iter().all(|(key, value)| is_name(key) && is_name(value))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_is_cut_off_within_a_message_may_come_back_and_who_sends_nonsense_may_not() {
-        let may_come_back = |error: StreamError| LinkError::from(error).may_come_back();
-        assert!(may_come_back(StreamError::CutOff));
-        assert!(may_come_back(StreamError::Broken("reset".to_owned())));
-        assert!(!may_come_back(StreamError::TooLarge { bytes: usize::MAX }));
-        assert!(!may_come_back(StreamError::Compressed));
     }
 }

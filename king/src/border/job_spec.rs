@@ -1,15 +1,15 @@
-//! A queen's wishes for the scheduling of its job, checked.
+//! The part of a queen's request that is for the scheduler, checked.
 
 use distwasm_proto::{
     limits::{NAME_BYTES_MAX, PRIORITY_MAX, WEIGHT_MAX},
     wire,
 };
 
-use super::{LinkError, are_labels};
-use crate::scheduler::JobSpec;
+use super::are_labels;
+use crate::{inbox::LinkError, scheduler::JobSpec};
 
-/// The part of a request that is for the scheduler.
-pub(super) fn check_wishes(request: &mut wire::OpenJob) -> Result<JobSpec, LinkError> {
+/// Takes it out of the request.
+pub(super) fn check_job_spec(request: &mut wire::OpenJob) -> Result<JobSpec, LinkError> {
     if request.project.is_empty() || request.project.len() > NAME_BYTES_MAX {
         return Err(LinkError::Nonsense("the name of its project is empty or too long"));
     }
@@ -43,16 +43,16 @@ mod tests {
     fn told(change: impl Fn(&mut wire::OpenJob)) -> Result<JobSpec, String> {
         let mut request = wire::OpenJob { project: "p".to_owned(), ..wire::OpenJob::default() };
         change(&mut request);
-        check_wishes(&mut request).map_err(|error| error.to_string())
+        check_job_spec(&mut request).map_err(|error| error.to_string())
     }
 
     #[test]
-    fn who_wishes_nothing_weighs_one() {
+    fn a_job_weighs_one_by_default() {
         assert_eq!(told(|_| ()), Ok(JobSpec { project: "p".to_owned(), speculate: false, ..JobSpec::default() }));
     }
 
     #[test]
-    fn wishes_have_their_bounds() {
+    fn scheduling_options_have_their_bounds() {
         assert_eq!(told(|job| job.weight = 1000).map(|spec| spec.weight), Ok(1000));
         assert!(told(|job| job.weight = 1001).unwrap_err().contains("1 to 1000"));
         assert_eq!(told(|job| job.priority = -100).map(|spec| spec.priority), Ok(-100));

@@ -1,0 +1,55 @@
+//! Checks the words of peers and turns them into types that cannot be wrong. Nothing here waits for anything.
+
+pub mod duke;
+mod job_spec;
+pub mod queen;
+
+use std::collections::HashMap;
+
+use distwasm_proto::{
+    PROTOCOL,
+    limits::{LABELS_MAX, NAME_BYTES_MAX},
+};
+
+use crate::inbox::{Happening, Leaving, LinkError};
+
+/// The king's side of one link, where the peer's words become types.
+pub trait Border {
+    /// A message of the peer.
+    type Message;
+
+    /// Takes in a message.
+    ///
+    /// # Errors
+    ///
+    /// When its words break the protocol. The link ends with that.
+    fn take(&mut self, message: Self::Message) -> Result<Heard, LinkError>;
+
+    /// Whether the peer has introduced itself. Before that, it may not keep the king waiting.
+    fn has_joined(&self) -> bool;
+
+    /// The link is gone.
+    fn end(self, leaving: Leaving) -> Happening;
+}
+
+/// The contents of a message.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// Its words, for the reactor.
+    pub happenings: Vec<Happening>,
+    /// The peer says goodbye.
+    pub leaves: bool,
+}
+
+fn check_protocol(protocol: u32) -> Result<(), LinkError> {
+    if protocol == PROTOCOL { Ok(()) } else { Err(LinkError::Protocol(protocol)) }
+}
+
+fn is_name(name: &str) -> bool {
+    name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control)
+}
+
+/// Whether a duke may have these labels, and a job require them.
+fn are_labels(labels: &HashMap<String, String>) -> bool {
+    labels.len() <= LABELS_MAX && labels.iter().all(|(key, value)| is_name(key) && is_name(value))
+}

@@ -1,0 +1,240 @@
+//! What reaches the reactor: the checked words of peers, and how their links begin and end.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use distwasm_proto::{
+    PROTOCOL,
+    digest::Digest,
+    failure::Failure,
+    guest::{GuestError, GuestSettings},
+    ids::{AttemptId, DukeId, JobId, UnitNo},
+    wire::{DukeOrder, QueenNews},
+};
+use distwasm_transport::{
+    payload::Payload,
+    stream::StreamError,
+    transfer::{Outbox, TransferError},
+};
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    payloads::UnitInput,
+    scheduler::{HeldLease, JobSpec, Resumption},
+};
+
+/// One link of a queen. A queen that comes back gets a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u64);
+
+/// Everything that happens to the reactor.
+#[derive(Debug)]
+pub enum Happening {
+    /// A duke has said hello.
+    DukeJoined {
+        /// The duke, by its link.
+        duke: DukeId,
+        /// Its machine.
+        machine: Machine,
+        /// The leases that it still holds from earlier links.
+        holds: Vec<HeldLease>,
+        /// The king's side of its link.
+        peer: Peer<DukeOrder>,
+    },
+    /// A duke says something.
+    DukeSaid {
+        /// The duke, by its link.
+        duke: DukeId,
+        /// Its words in their order.
+        words: Vec<DukeWord>,
+    },
+    /// A duke's link is gone.
+    DukeGone {
+        /// The duke, by its link.
+        duke: DukeId,
+        /// The outbox of the link, for a last word.
+        outbox: Outbox<DukeOrder>,
+        /// Why the link ended.
+        leaving: Leaving,
+    },
+    /// A queen opens a job, or comes back to it.
+    QueenJoined {
+        /// Its link.
+        link: LinkId,
+        /// The job that it wants.
+        request: Box<JobRequest>,
+        /// The king's side of its link.
+        peer: Peer<QueenNews>,
+    },
+    /// A queen says something.
+    QueenSaid {
+        /// Its link.
+        link: LinkId,
+        /// Its words in their order.
+        words: Vec<QueenWord>,
+    },
+    /// A queen's link is gone.
+    QueenGone {
+        /// The link.
+        link: LinkId,
+        /// The outbox of the link, for a last word.
+        outbox: Outbox<QueenNews>,
+        /// Why the link ended.
+        leaving: Leaving,
+    },
+    /// The reactor's deadline has passed.
+    Tick,
+    /// The king is to end when its jobs have ended: it takes no new ones.
+    Draining,
+}
+
+/// The king's side of a link.
+#[derive(Debug)]
+pub struct Peer<W> {
+    /// Words to the peer.
+    pub outbox: Outbox<W>,
+    /// Cancelled to end the link.
+    pub ended: CancellationToken,
+}
+
+/// A duke's machine, as its first word describes it.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The name of the host, for people.
+    pub hostname: String,
+    /// Processors that it offers.
+    pub cpus: u32,
+    /// Memory that it offers.
+    pub ram_bytes: u64,
+    /// Labels that jobs may require.
+    pub labels: BTreeMap<String, String>,
+    /// The number of its process.
+    pub boot: u64,
+    /// The number of its place on the machine.
+    pub seat: u64,
+    /// Which of its links this is.
+    pub link: u64,
+}
+
+/// A duke's word after its hello.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the fields are those of the words in king.proto, where they are documented")]
+pub enum DukeWord {
+    /// It lacks a program, or the archive of a shared directory.
+    BlobWanted(Digest),
+    /// The program of a job cannot run.
+    ProgramUnfit { job: JobId, failure: Failure },
+    /// An attempt has a result.
+    AttemptDone { attempt: AttemptId, run_us: u64, result: Payload },
+    /// An attempt failed, or killed its peasant.
+    AttemptFailed { attempt: AttemptId, run_us: u64, killed: bool, failure: Failure },
+    /// An attempt was given back.
+    AttemptReturned { attempt: AttemptId, suspect: bool },
+    /// An attempt has a large result, which the king has to ask for.
+    ResultOffered { attempt: AttemptId, bytes: u64, run_us: u64 },
+    /// Slots that were asked back are free.
+    SlotsReleased { job: JobId, slots: u32 },
+    /// Slots are given back because no peasant can be started in them.
+    SlotsBroken { job: JobId, slots: u32, reason: String },
+    /// It is going to leave.
+    Draining,
+}
+
+/// A queen's request for a job.
+#[derive(Debug)]
+pub struct JobRequest {
+    /// What the scheduler has to know.
+    pub spec: JobSpec,
+    /// The digest of the program.
+    pub digest: Digest,
+    /// The program.
+    pub program: Payload,
+    /// How long one unit may take.
+    pub timeout: Option<Duration>,
+    /// How guests are run.
+    pub guest: GuestSettings,
+    /// The archives of its shared directories.
+    pub archives: BTreeMap<Digest, Payload>,
+    /// A queen that comes back to the job must know it.
+    pub key: u64,
+    /// The job that the queen comes back to, and the state of the job there.
+    pub resumes: Option<(JobId, Resumption)>,
+    /// Which of the queen's links this is.
+    pub ordinal: u64,
+    /// The job, and its key, of a killed queen whose place this queen takes.
+    pub replaces: Option<(JobId, u64)>,
+}
+
+/// A queen's word after its job was opened.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the fields are those of the words in king.proto, where they are documented")]
+pub enum QueenWord {
+    /// A unit, or why its input did not come whole.
+    Unit { unit: UnitNo, input: Result<UnitInput, String> },
+    /// There are no more units.
+    Closed,
+    /// This many more verdicts have arrived.
+    VerdictsHeard(u64),
+}
+
+/// How a peer left.
+pub type Leaving = Result<(), LinkError>;
+
+/// Why a link ended without the word `end`.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum LinkError {
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    #[error("the connection ended without a word")]
+    Silent,
+    #[error("it said nothing within {0:?} of connecting")]
+    NoHello(Duration),
+    #[error("it speaks protocol {0}, and this king speaks {PROTOCOL}: use the same version of distwasm everywhere")]
+    Protocol(u32),
+    #[error(transparent)]
+    Garbled(StreamError),
+    #[error("its words do not fit together: {0}")]
+    Transfer(#[from] TransferError),
+    #[error("its guest settings are not valid: {0}")]
+    Guest(#[from] GuestError),
+    #[error("it broke the protocol: {0}")]
+    Nonsense(&'static str),
+    #[error("the king ended the link")]
+    Ended,
+}
+
+impl LinkError {
+    /// Whether the peer did nothing wrong, and may come back with what it has.
+    pub fn may_come_back(&self) -> bool {
+        matches!(self, LinkError::Broken(_) | LinkError::Silent | LinkError::Ended)
+    }
+}
+
+impl From<StreamError> for LinkError {
+    fn from(error: StreamError) -> LinkError {
+        match error {
+            // A connection may break in the middle of a message, too.
+            StreamError::Broken(_) | StreamError::CutOff => LinkError::Broken(error.to_string()),
+            StreamError::NotGrpc(_)
+            | StreamError::Refused(_)
+            | StreamError::TooLarge { .. }
+            | StreamError::Compressed
+            | StreamError::Undecodable(_) => LinkError::Garbled(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_cut_off_mid_message_may_return_and_a_peer_that_sends_garbage_may_not() {
+        let may_come_back = |error: StreamError| LinkError::from(error).may_come_back();
+        assert!(may_come_back(StreamError::CutOff));
+        assert!(may_come_back(StreamError::Broken("reset".to_owned())));
+        assert!(!may_come_back(StreamError::TooLarge { bytes: usize::MAX }));
+        assert!(!may_come_back(StreamError::Compressed));
+    }
+}

@@ -1,0 +1,62 @@
+//! The reactor's invariants, and what a test may ask it. The simulation checks them after each call of `handle`.
+
+use distwasm_proto::ids::{AttemptId, JobId};
+
+use super::{Reactor, Unheard};
+use crate::{inbox::LinkId, scheduler::Scheduler};
+
+impl Reactor {
+    /// Checks every invariant, also those of the scheduler.
+    ///
+    /// # Panics
+    ///
+    /// When one does not hold. Its message begins with the name of the invariant.
+    pub fn check(&self) {
+        self.scheduler.check();
+        let is_done = self.events.is_empty() && self.evidence.is_empty() && self.forgettable.is_empty();
+        assert!(is_done, "all_that_happened_is_handled");
+        assert_eq!(self.seats.len(), self.dukes.len(), "each_duke_has_a_seat_of_its_own");
+        for (id, duke) in &self.dukes {
+            assert_eq!(self.seats.get(&duke.machine.seat), Some(id), "each_duke_sits_in_its_seat: {id}");
+        }
+        for (id, queen) in &self.queens {
+            assert!(self.scheduler.has_job(*id), "each_queen_has_a_job: {id}");
+            assert!(!self.unclaimed.contains_key(id), "verdicts_are_told_when_the_queen_is_there: {id}");
+            let of_link = queen.link.map(|link| self.links.get(&link));
+            assert!(of_link.is_none_or(|job| job == Some(id)), "the_link_of_a_queen_leads_to_its_job: {id}");
+            let open = queen.inputs.count() + queen.broken.len();
+            assert!(open <= self.window_units as usize, "windows_are_kept: {id}: {open}");
+            let judged = queen.unheard.iter().find(|verdict| queen.inputs.get(verdict.unit()).is_some());
+            assert!(judged.is_none(), "inputs_are_held_until_the_verdict: {id}");
+        }
+        for id in self.unclaimed.keys() {
+            assert!(self.scheduler.has_job(*id), "verdicts_without_a_queen_are_of_a_job: {id}");
+        }
+    }
+
+    /// The scheduler.
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
+    }
+
+    /// The jobs that queens have opened, and whether their queens have a link.
+    pub fn jobs(&self) -> impl Iterator<Item = (JobId, bool)> {
+        self.queens.iter().map(|(id, queen)| (*id, queen.link.is_some()))
+    }
+
+    /// The job of a queen's link.
+    pub fn job_of(&self, link: LinkId) -> Option<JobId> {
+        self.links.get(&link).copied()
+    }
+
+    /// The verdicts of a job that its queen has not heard: the attempts that led to them, and their bytes.
+    pub fn unheard(&self, job: JobId) -> impl Iterator<Item = (Option<AttemptId>, u64)> {
+        let unheard = self.queens.get(&job).into_iter().flat_map(|queen| &queen.unheard);
+        unheard.map(|verdict: &Unheard| (verdict.by.map(|(_, attempt)| attempt), verdict.bytes()))
+    }
+
+    /// Whether nothing is left of any job.
+    pub fn is_at_rest(&self) -> bool {
+        self.queens.is_empty() && self.unclaimed.is_empty() && self.programs.bytes() == 0 && self.shares.bytes() == 0
+    }
+}
