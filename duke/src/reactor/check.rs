@@ -17,6 +17,10 @@ impl<H> Reactor<H> {
             assert!(is_open(*job), "only_open_jobs_have_attempts: {attempt}");
             assert!(!self.left.contains_key(attempt), "attempt_runs_or_has_ended: {attempt}");
         }
+        for attempt in self.roster.attempts() {
+            assert!(self.inputs.contains_key(&attempt), "only_what_is_wanted_is_run: {attempt}");
+        }
+        assert_eq!(self.roster.attempts().count(), self.inputs.len(), "no_attempt_is_lost");
         for (attempt, left) in &self.left {
             assert!(is_open(left.job), "only_open_jobs_have_results: {attempt}");
         }

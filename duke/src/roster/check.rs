@@ -2,11 +2,22 @@
 
 use std::collections::BTreeSet;
 
-use distwasm_proto::limits::STARTS_FAILED_MAX;
+use distwasm_proto::{ids::AttemptId, limits::STARTS_FAILED_MAX};
 
-use super::{Roster, baron::Stage, lease::Program};
+use super::{
+    Roster,
+    baron::Stage,
+    lease::{Lease, Program},
+};
 
 impl Roster {
+    /// All attempts that wait or run, in no order.
+    pub(crate) fn attempts(&self) -> impl Iterator<Item = AttemptId> {
+        let waiting = self.leases.values().flat_map(Lease::waiting);
+        let in_pipes = self.barons.values().flat_map(|baron| baron.pipe.iter().filter(|unit| !unit.unwanted));
+        waiting.chain(in_pipes).map(|unit| unit.attempt)
+    }
+
     /// Asserts every invariant.
     ///
     /// # Panics
