@@ -14,18 +14,25 @@ const LINES_MAX: usize = 500;
 /// Words that mark unfinished work.
 const UNFINISHED: [&str; 4] = ["TODO", "FIXME", "XXX", "HACK"];
 
+/// Words for people. Every process is "it".
+const PEOPLE: [&str; 8] = ["he", "she", "him", "his", "her", "hers", "himself", "herself"];
+
 fn sources() -> Vec<PathBuf> {
+    let folders =
+        ["proto", "transport", "process", "king", "duke", "peasant", "queen", "guest", "tests", "bench", "examples"];
+    files_of(&folders, "rs")
+}
+
+/// All files in these folders that end in this.
+fn files_of(folders: &[&str], ending: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    let mut folders: Vec<PathBuf> =
-        ["proto", "transport", "process", "king", "duke", "peasant", "queen", "guest", "tests", "bench", "examples"]
-            .map(|name| root().join(name))
-            .into();
+    let mut folders: Vec<PathBuf> = folders.iter().map(|name| root().join(name)).collect();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() && !path.ends_with("target") {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if path.extension().is_some_and(|extension| extension == ending) {
                 files.push(path);
             }
         }
@@ -62,6 +69,34 @@ fn nothing_is_left_unfinished() {
     let found = complaints(|path, text| {
         let word = UNFINISHED.iter().find(|word| text.contains(*word))?;
         (!path.ends_with("tests/tests/tidy.rs")).then(|| format!("says {word}"))
+    });
+    assert_eq!(found, Vec::<String>::new());
+}
+
+#[test]
+fn every_process_is_it() {
+    let mut files = sources();
+    files.extend(files_of(&["docs", "examples", "queen/templates", "bench/results"], "md"));
+    files.extend(["README.md", "ARCHITECTURE.md"].map(|name| root().join(name)));
+    let mut found = Vec::new();
+    for path in files.iter().filter(|path| !path.ends_with("tests/tests/tidy.rs")) {
+        let text = fs::read_to_string(path).unwrap().to_lowercase();
+        let words = text.split(|letter: char| !letter.is_alphabetic());
+        found.extend(words.filter(|word| PEOPLE.contains(word)).map(|word| format!("{}: {word}", path.display())));
+    }
+    assert_eq!(found, Vec::<String>::new());
+}
+
+/// A reactor and its borders run in the simulation: only the loop that drives a reactor may wait or look at the clock.
+#[test]
+fn reactors_wait_for_nothing() {
+    let found = complaints(|path, text| {
+        let path = path.to_string_lossy();
+        let is_sync =
+            (path.contains("king/src/reactor/") || path.contains("king/src/border/")) && !path.ends_with("run.rs");
+        let word = ["async ", "Instant", "SystemTime", "Clock", "std::fs", "spawn"];
+        let word = word.iter().find(|word| text.contains(*word))?;
+        is_sync.then(|| format!("is to wait for nothing, and says {word}"))
     });
     assert_eq!(found, Vec::<String>::new());
 }

@@ -180,12 +180,10 @@ impl Reactor {
         self.events.push(Event::DukeLost { duke: id });
     }
 
-    /// Forgets a duke, and its seat unless another duke has it by now.
+    /// Forgets a duke and its seat.
     pub(super) fn forget_duke(&mut self, id: DukeId) -> Option<Duke> {
         let duke = self.dukes.remove(&id)?;
-        if self.seats.get(&duke.machine.seat) == Some(&id) {
-            self.seats.remove(&duke.machine.seat);
-        }
+        self.seats.remove(&duke.machine.seat);
         Some(duke)
     }
 

@@ -89,6 +89,10 @@ impl World {
         match (again, running) {
             (Some((attempt, end)), _) if suspect => self.say_ended(machine, attempt, end, run_us),
             (_, Some(attempt)) if offers => self.say_offered(machine, attempt, bytes, run_us),
+            // Nobody has offered a result of this size.
+            (_, Some(attempt)) if suspect && run_us == 0 => {
+                self.say_ended(machine, attempt, AttemptEnd::Done(70_000), run_us);
+            }
             (_, Some(attempt)) => self.say_ended(machine, attempt, AttemptEnd::Returned { suspect }, run_us),
             _ => {}
         }

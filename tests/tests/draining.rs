@@ -29,7 +29,7 @@ fn job() -> wire::OpenJob {
 }
 
 #[tokio::test]
-async fn a_king_who_drains_is_not_serving() {
+async fn a_king_that_drains_is_not_serving() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let stop = Stop::new(Duration::from_secs(60));
