@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_goes_to_the_peasant() {
+    fn options_of_a_check_go_to_the_peasant() {
         let (_folder, told) =
             options(&["--deterministic", "--env=A=1", "--env=A=2", "--timeout=1us", "--min-ram=2", "--", "--x"]);
         let args = told.peasant_args().unwrap();

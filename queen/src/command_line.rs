@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_tool_is_a_job() {
+    fn a_command_line_without_a_tool_is_a_job() {
         for args in [
             &["--binary", "x", "--input", "y"][..],
             &["--input", "check", "--binary", "new"],
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_for_a_job_cannot_stand_before_a_tool() {
+    fn flags_of_a_job_cannot_stand_before_a_tool() {
         let error = parse(&["--binary", "x", "check", "y"]).unwrap_err();
         assert!(error.to_string().contains("--binary <PROGRAM> is for a job"), "{error}");
         assert_eq!(parse(&["-q", "new", "--lang", "c", "x"]).unwrap_err().kind(), ErrorKind::ArgumentConflict);

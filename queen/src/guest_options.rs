@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_guests_is_taken_as_it_is() {
+    fn options_of_guests_are_passed_on_unchanged() {
         let told =
             guest(&["--env", "A=1", "--env=B=x=y", "--env", "A=2,3", "--call", "f", "--", "a", "--env"]).unwrap();
         assert_eq!((told.env, told.args), (vec!["B=x=y".into(), "A=2,3".into()], vec!["a".into(), "--env".into()]));

@@ -34,7 +34,7 @@ use tokio::{
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
-use crate::wishes::Wishes;
+use crate::scheduling_options::SchedulingOptions;
 
 /// The job that the queen submits, without its units.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ pub struct JobRequest {
     /// At most one slot on each duke.
     pub one_per_machine: bool,
     /// How it is scheduled among other jobs.
-    pub wishes: Wishes,
+    pub scheduling: SchedulingOptions,
     /// How long one unit may take.
     pub timeout: Option<Duration>,
     /// How often a failed unit is tried again.
@@ -85,11 +85,11 @@ pub struct Welcome {
 
 /// News from the king.
 #[derive(Debug)]
-pub enum Told {
+pub enum KingNews {
     /// How a unit ended.
     Verdict(Verdict),
     /// The slots and dukes of the job, and the reason why it waits.
-    State { slots: u32, dukes: u32, waits_for: String, longest: Option<LongestUnit> },
+    JobState { slots: u32, dukes: u32, waits_for: String, longest: Option<LongestUnit> },
     /// The job is over.
     Ended(Option<Failure>),
 }
@@ -339,7 +339,7 @@ fn open_job(request: &JobRequest) -> wire::OpenJob {
         replaces: request.replaces.map(|(job, key)| wire::EarlierJob { job, key }),
         ..wire::OpenJob::default()
     };
-    request.wishes.tell(&mut open);
+    request.scheduling.tell(&mut open);
     open
 }
 
@@ -349,7 +349,7 @@ impl Incoming {
     /// # Errors
     ///
     /// When the link ends before the job.
-    pub async fn next(&mut self) -> Result<Option<Vec<Told>>, LinkError> {
+    pub async fn next(&mut self) -> Result<Option<Vec<KingNews>>, LinkError> {
         if self.over {
             return Ok(None);
         }
@@ -381,7 +381,7 @@ impl Incoming {
     }
 
     /// The word as the reactor knows it; `None` for the last word.
-    async fn check_news(&mut self, (word, payload): Arrived<QueenNews>) -> Result<Option<Told>, LinkError> {
+    async fn check_news(&mut self, (word, payload): Arrived<QueenNews>) -> Result<Option<KingNews>, LinkError> {
         let payload = payload.map_err(|_| LinkError::Nonsense("it broke off in a result"))?;
         match word.news {
             Some(News::Verdict(verdict)) => {
@@ -395,7 +395,7 @@ impl Incoming {
                 };
                 let unit = UnitNo(verdict.unit);
                 let (attempts, duke, run_us) = (verdict.attempts, verdict.duke, verdict.run_us);
-                Ok(Some(Told::Verdict(Verdict { unit, outcome, attempts, duke, run_us })))
+                Ok(Some(KingNews::Verdict(Verdict { unit, outcome, attempts, duke, run_us })))
             }
             Some(News::JobState(state)) => {
                 let wire::JobState { slots, dukes, waits_for, longest } = state;
@@ -404,11 +404,11 @@ impl Incoming {
                     duke: longest.duke,
                     running: Duration::from_millis(longest.running_ms),
                 });
-                Ok(Some(Told::State { slots, dukes, waits_for, longest }))
+                Ok(Some(KingNews::JobState { slots, dukes, waits_for, longest }))
             }
             Some(News::JobEnded(ended)) => {
                 self.over = true;
-                Ok(Some(Told::Ended(ended.failure.map(Failure::from))))
+                Ok(Some(KingNews::Ended(ended.failure.map(Failure::from))))
             }
             Some(News::End(_)) if self.over => Ok(None),
             Some(News::End(end)) => Err(LinkError::Ended { reason: end.reason, come_back: end.come_back }),

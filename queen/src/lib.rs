@@ -7,12 +7,11 @@
 pub mod check;
 pub mod command_line;
 mod descriptors;
-pub mod earlier;
+pub mod failures_file;
 pub mod guest_options;
 mod job_note;
 pub mod jobs;
 mod king_link;
-pub mod limits;
 mod listing;
 mod local;
 pub mod new;
@@ -20,25 +19,27 @@ pub mod options;
 mod output;
 mod places;
 pub mod plan;
-mod queue;
 mod reactor;
 mod readers;
 mod rename;
 pub mod report;
+pub mod run_limits;
+mod scheduling_options;
 pub mod shares;
 pub mod submission;
 pub mod templates;
-pub mod wishes;
+mod work_queue;
 
 use distwasm_process::clock::Clock;
 use distwasm_proto::{error_text::chain, exit::Exit};
 use distwasm_transport::link::KingAddress;
 use tokio_util::sync::CancellationToken;
 
+use failures_file::Scope;
 use local::Kingdom;
 use options::{Options, OptionsError};
 use reactor::{CutShort, Ending, Terms};
-use report::{FailedUnit, Human, Scope, Summary};
+use report::{FailedUnit, Human, Summary};
 
 /// A run that is over.
 #[derive(Debug)]

@@ -18,14 +18,13 @@ use distwasm_transport::{address::Address, payload::Payload};
 use thiserror::Error;
 
 use crate::{
-    earlier::{self, EarlierError},
+    failures_file::{self, FailureFile, FailuresUnread, default_failures_path},
     guest_options::{GuestOptions, GuestOptionsError},
     job_note::JobNote,
     king_link::JobRequest,
-    limits::{FailureLimit, Limits},
     reactor::Folders,
-    report::{FailureFile, default_failures_path},
-    wishes::Wishes,
+    run_limits::{FailureLimit, RunLimits},
+    scheduling_options::SchedulingOptions,
 };
 
 /// Runs one WebAssembly program over every file below a folder, and writes a folder of results.
@@ -67,7 +66,7 @@ pub struct Options {
 
     /// How this job is scheduled among others.
     #[command(flatten)]
-    pub wishes: Wishes,
+    pub scheduling: SchedulingOptions,
 
     /// How long one unit may take, such as 30s or 5min [default: no limit]
     #[arg(long, value_name = "DURATION", env = "DISTWASM_TIMEOUT", value_parser = flags::positive_duration)]
@@ -176,7 +175,7 @@ pub enum OptionsError {
     #[error(transparent)]
     Guest(#[from] GuestOptionsError),
     #[error("failed to read the failures of earlier runs (--retry-failed)")]
-    Earlier(#[from] EarlierError),
+    Earlier(#[from] FailuresUnread),
     #[error("failed to open the file of failures {} (--failures)", .path.display())]
     Failures { path: PathBuf, source: io::Error },
     #[error("the file of failures {} (--failures) is in the input folder, and would be an input", .path.display())]
@@ -222,7 +221,7 @@ impl Options {
         drop(fs::read_dir(&input).map_err(hidden)?);
         let (output, lock) = self.claim_output(&input)?;
         let failures = self.failures_path(&input, &output)?;
-        let only = if self.retry_failed { Some(earlier::names(&failures)?.into()) } else { None };
+        let only = if self.retry_failed { Some(failures_file::names(&failures)?.into()) } else { None };
         let failures = FailureFile::open(failures, self.failures.as_ref().map(|_| output.as_path()));
         let key = fastrand::u64(..);
         let note = self.king_address.as_ref().map(|king| JobNote::new(&output, king.to_string(), key));
@@ -233,7 +232,7 @@ impl Options {
             program,
             min_ram_bytes: self.min_ram.saturating_mul(1 << 20),
             one_per_machine: self.one_per_machine,
-            wishes: self.wishes.clone(),
+            scheduling: self.scheduling.clone(),
             timeout: self.timeout,
             retries: self.retries,
             guest,
@@ -270,9 +269,9 @@ impl Options {
     }
 
     /// The limits of the run; its time counts from zero of the run's clock.
-    pub fn limits(&self) -> Limits {
+    pub fn limits(&self) -> RunLimits {
         let ends_at = self.time_limit.map(|limit| Time::default().after(limit));
-        Limits { failures: self.max_failures, ends_at }
+        RunLimits { failures: self.max_failures, ends_at }
     }
 
     fn claim_output(&self, input: &Path) -> Result<(PathBuf, fs::File), OptionsError> {

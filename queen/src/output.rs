@@ -16,7 +16,7 @@ use distwasm_transport::payload::Payload;
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use crate::{descriptors::when_there_are, plan::unfinished_name, queue::Taker, rename::rename_new};
+use crate::{descriptors::when_there_are, plan::unfinished_name, rename::rename_new, work_queue::Taker};
 
 /// An output that is to be written.
 #[derive(Debug)]

@@ -1,6 +1,5 @@
 //! The report of a run, for people and for machines. stdout is data, stderr is talk.
 
-mod failures;
 mod human;
 mod progress;
 mod summary;
@@ -12,7 +11,6 @@ use std::{
 
 use distwasm_proto::{failure::Failure, time::Time};
 
-pub use failures::{FailureFile, FailuresLost, Scope, default_failures_path};
 pub use human::{Human, escape_controls, print_summary};
 pub use summary::{Summary, print_json};
 

@@ -8,7 +8,7 @@ use distwasm_proto::{
     limits::WINDOW_BYTES,
     time::Time,
 };
-use distwasm_queen::limits::Limits;
+use distwasm_queen::run_limits::RunLimits;
 use distwasm_queen::submission::{Action, End, Event, Submission};
 
 use super::{
@@ -58,7 +58,7 @@ impl Queen {
     fn new(job: JobId, plan: QueenPlan, now: Time) -> Queen {
         let backlog = (0..plan.units.len()).collect();
         let ends_at = plan.time_limit_us.map(|limit_us| Time(now.0 + limit_us));
-        let limits = Limits { failures: plan.failures_max, ends_at };
+        let limits = RunLimits { failures: plan.failures_max, ends_at };
         Queen {
             plan,
             submission: Submission::new(limits),

@@ -9,7 +9,7 @@ use distwasm_proto::{
 
 /// How a job is scheduled among others.
 #[derive(Args, Clone, Debug)]
-pub struct Wishes {
+pub struct SchedulingOptions {
     /// The project's share of the slots: a project of weight 2 gets twice as many as one of weight 1. The largest
     /// weight among the jobs of a project counts
     #[arg(long, value_name = "N", default_value_t = 1, env = "DISTWASM_WEIGHT", value_parser = flags::whole_number(1..=WEIGHT_MAX))]
@@ -39,7 +39,7 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
     }
 }
 
-impl Wishes {
+impl SchedulingOptions {
     /// Writes them into the word that opens the job.
     pub fn tell(&self, open: &mut wire::OpenJob) {
         open.weight = self.weight;

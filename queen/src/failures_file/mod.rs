@@ -3,6 +3,8 @@
 //! While a run lasts, its failures are appended to those of earlier runs, so that nothing is lost however it ends. At
 //! its end, settled failures are removed from the file.
 
+mod lines;
+
 use std::{
     collections::HashMap,
     fs::{self, File, OpenOptions, TryLockError},
@@ -16,11 +18,10 @@ use distwasm_proto::limits::FAILURES_READ_MAX;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::FailedUnit;
-use crate::{
-    descriptors::when_there_are,
-    earlier::{Lines, name_in},
-};
+use crate::{descriptors::when_there_are, report::FailedUnit};
+
+pub use lines::{FailuresUnread, names};
+use lines::{Lines, name_in};
 
 /// The default file of failures: beside the output folder, so that it is not an output itself.
 pub fn default_failures_path(output: &Path) -> PathBuf {
@@ -393,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_tried_again_stays_and_what_is_settled_goes() {
+    fn untried_failures_stay_and_settled_ones_go() {
         let folder = folder(&["a", "b", "c", "d"], &[]);
         let path = run(folder.path(), true, &["a", "b", "c", "gone"]).unwrap();
         // A queen was killed while it was writing.
