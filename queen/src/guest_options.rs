@@ -11,14 +11,13 @@ use clap::{
     Args,
     builder::{BoolishValueParser, NonEmptyStringValueParser},
 };
+use distwasm_jobs::shares::{self, Packed, ShareError};
 use distwasm_proto::{
     digest::Digest,
     guest::{GuestError, GuestSettings},
 };
 use distwasm_transport::payload::Payload;
 use thiserror::Error;
-
-use crate::shares::{self, Packed, ShareError};
 
 /// The settings of the guest program.
 #[derive(Args, Clone, Debug)]
@@ -51,7 +50,6 @@ pub struct GuestOptions {
 
 /// Why the options of a guest cannot be used.
 #[derive(Debug, Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum GuestOptionsError {
     #[error(transparent)]
     Guest(#[from] GuestError),

@@ -1,29 +1,30 @@
 //! The options of a run: parsed from the command line, then checked once and turned into [`Prepared`].
 
 use std::{
-    fs,
-    io::{self, Read},
+    fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use clap::{Parser, builder::BoolishValueParser};
+use distwasm_jobs::{
+    Folders,
+    job_note::JobNote,
+    request::JobRequest,
+    run_limits::{FailureLimit, RunLimits},
+};
 use distwasm_process::{flags, logging::LogFormat};
 use distwasm_proto::{
-    file_type::why_no_program,
-    limits::{DUKE_CPUS_MAX, NAME_BYTES_MAX, PROGRAM_BYTES_MAX},
+    limits::{DUKE_CPUS_MAX, NAME_BYTES_MAX},
     time::Time,
 };
-use distwasm_transport::{address::Address, payload::Payload};
+use distwasm_transport::address::Address;
 use thiserror::Error;
 
 use crate::{
     failures_file::{self, FailureFile, FailuresUnread, default_failures_path},
     guest_options::{GuestOptions, GuestOptionsError},
-    job_note::JobNote,
-    king_link::JobRequest,
-    reactor::Folders,
-    run_limits::{FailureLimit, RunLimits},
+    program::{ProgramError, project_of, read_program},
     scheduling_options::SchedulingOptions,
 };
 
@@ -146,12 +147,8 @@ pub struct Options {
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum OptionsError {
-    #[error("failed to read the program {}", .path.display())]
-    Program { path: PathBuf, source: io::Error },
-    #[error("the program {} has more than {} MB", .path.display(), PROGRAM_BYTES_MAX >> 20)]
-    ProgramTooLarge { path: PathBuf },
-    #[error("{}: {why}", .path.display())]
-    NoProgram { path: PathBuf, why: String },
+    #[error(transparent)]
+    Program(#[from] ProgramError),
     #[error("failed to find the input folder {} (--input names another)", .path.display())]
     Input { path: PathBuf, source: io::Error },
     #[error("failed to read the input folder {}", .path.display())]
@@ -232,7 +229,7 @@ impl Options {
             program,
             min_ram_bytes: self.min_ram.saturating_mul(1 << 20),
             one_per_machine: self.one_per_machine,
-            scheduling: self.scheduling.clone(),
+            scheduling: self.scheduling.scheduling(),
             timeout: self.timeout,
             retries: self.retries,
             guest,
@@ -304,11 +301,6 @@ impl Options {
     }
 }
 
-/// The default name of a project: the file name of the program, without its extension.
-pub(crate) fn project_of(program: &Path) -> String {
-    program.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
 /// The path, with the links in its existing part resolved.
 fn resolve(path: &Path) -> io::Result<PathBuf> {
     let absolute = std::path::absolute(path)?;
@@ -323,23 +315,4 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
         }
     }
     Ok(absolute)
-}
-
-pub(crate) fn read_program(path: &Path) -> Result<Payload, OptionsError> {
-    let cannot_read = |source| OptionsError::Program { path: path.to_owned(), source };
-    let metadata = fs::metadata(path).map_err(cannot_read)?;
-    if metadata.len() > PROGRAM_BYTES_MAX {
-        return Err(OptionsError::ProgramTooLarge { path: path.to_owned() });
-    }
-    // A device or a pipe has no size, and may have no end.
-    let mut program = Vec::new();
-    let mut file = fs::File::open(path).map_err(cannot_read)?.take(PROGRAM_BYTES_MAX + 1);
-    file.read_to_end(&mut program).map_err(cannot_read)?;
-    if program.len() as u64 > PROGRAM_BYTES_MAX {
-        return Err(OptionsError::ProgramTooLarge { path: path.to_owned() });
-    }
-    match why_no_program(&program) {
-        Some(why) => Err(OptionsError::NoProgram { path: path.to_owned(), why }),
-        None => Ok(program.into()),
-    }
 }

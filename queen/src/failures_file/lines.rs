@@ -15,7 +15,6 @@ use thiserror::Error;
 
 /// Why the earlier failures cannot be read.
 #[derive(Debug, Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum FailuresUnread {
     #[error("failed to read {}", .path.display())]
     Read { path: PathBuf, source: io::Error },

@@ -13,12 +13,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use distwasm_jobs::{report::FailedUnit, when_there_are};
 use distwasm_process::files;
 use distwasm_proto::limits::FAILURES_READ_MAX;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-
-use crate::{descriptors::when_there_are, report::FailedUnit};
 
 pub use lines::{FailuresUnread, names};
 use lines::{Lines, name_in};
@@ -52,7 +51,6 @@ struct Opened {
 
 /// Why some failures are not in the file.
 #[derive(Debug, Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum FailuresLost {
     #[error("{lost} of the failures could not be kept in {} (--failures names another file)", .path.display())]
     Some { path: PathBuf, lost: u64, source: io::Error },
@@ -341,10 +339,10 @@ impl Scope<'_> {
 mod tests {
     use std::{ffi::OsStr, time::SystemTime};
 
+    use distwasm_jobs::report::Tried;
     use distwasm_proto::failure::{Failure, FailureKind};
 
     use super::*;
-    use crate::report::Tried;
 
     fn failed(name: impl AsRef<OsStr>, run_us: Option<u64>) -> FailedUnit {
         let failure = Failure::new(FailureKind::Trap, "unreachable").with_stderr(b"x\xfey");

@@ -2,10 +2,11 @@
 
 use std::{path::Path, time::Duration};
 
+use distwasm_jobs::report::{Counts, FailedUnit, LongestInput, Reporter};
 use distwasm_process::{clock::Clock, stderr};
 use distwasm_proto::{exit::Exit, limits::FAILURES_SHOWN, time::Time};
 
-use super::{Counts, FailedUnit, LongestInput, Reporter, Summary, progress::Progress};
+use super::{Summary, progress::Progress};
 use crate::failures_file::FailureFile;
 
 /// Lines of a failed unit's stderr, and of a longer reason, that the summary shows.

@@ -1,13 +1,13 @@
 //! Queens that lie: they submit a job as other queens do, but also send invalid words. Only the liars themselves may
 //! suffer from it.
 
+use distwasm_jobs::submission::Event;
 use distwasm_king::scheduler::Resumption;
 use distwasm_proto::{
     ids::{JobId, UnitNo},
     limits::WINDOW_BYTES,
     time::Time,
 };
-use distwasm_queen::submission::Event;
 
 use super::world::{Due, KingWord, Opening, Sender, World};
 

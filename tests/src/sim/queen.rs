@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use distwasm_jobs::run_limits::RunLimits;
+use distwasm_jobs::submission::{Action, End, Event, Submission};
 use distwasm_king::scheduler::{JobSpec, Resumption};
 use distwasm_proto::{
     ids::{AttemptId, JobId, UnitNo},
     limits::WINDOW_BYTES,
     time::Time,
 };
-use distwasm_queen::run_limits::RunLimits;
-use distwasm_queen::submission::{Action, End, Event, Submission};
 
 use super::{
     halts::Process,

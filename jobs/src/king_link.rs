@@ -14,7 +14,6 @@ use distwasm_proto::{
     PROTOCOL, VERSION,
     digest::Digest,
     failure::Failure,
-    guest::GuestSettings,
     ids::UnitNo,
     limits::{HELLO_WITHIN, MESSAGES_WAITING, RETURN_BACKOFF_MAX, UNIT_BYTES_MAX, UNWRITTEN_BYTES},
     wire::{self, FromQueen, QueenNews, queen_news::News, queen_word::Word},
@@ -34,34 +33,7 @@ use tokio::{
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
-use crate::scheduling_options::SchedulingOptions;
-
-/// The job that the queen submits, without its units.
-#[derive(Clone, Debug)]
-pub struct JobRequest {
-    /// The key of fair sharing.
-    pub project: String,
-    /// The program's bytes.
-    pub program: Payload,
-    /// Memory that each slot must have, in bytes; 0 for no requirement.
-    pub min_ram_bytes: u64,
-    /// At most one slot on each duke.
-    pub one_per_machine: bool,
-    /// How it is scheduled among other jobs.
-    pub scheduling: SchedulingOptions,
-    /// How long one unit may take.
-    pub timeout: Option<Duration>,
-    /// How often a failed unit is tried again.
-    pub retries: u32,
-    /// The settings of its guests.
-    pub guest: GuestSettings,
-    /// The archives of its shares, each once.
-    pub archives: Vec<(Digest, Payload)>,
-    /// A queen must know this key to come back to the job.
-    pub key: u64,
-    /// The job of an earlier run whose queen was killed, and its key: the king ends that job.
-    pub replaces: Option<(u64, u64)>,
-}
+use crate::request::JobRequest;
 
 /// How much may be without a verdict at a time.
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +94,7 @@ pub struct Verdict {
 
 /// Why a link could not be opened, or ended.
 #[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the messages say it")]
 pub enum LinkError {
     #[error("no king answers at {address} (tried for {tried:?}): {why}")]
     NoKing { address: String, tried: Duration, why: String },
@@ -324,7 +297,8 @@ async fn open_link(
 }
 
 fn open_job(request: &JobRequest) -> wire::OpenJob {
-    let mut open = wire::OpenJob {
+    let scheduling = &request.scheduling;
+    wire::OpenJob {
         protocol: PROTOCOL,
         version: VERSION.to_owned(),
         project: request.project.clone(),
@@ -337,10 +311,13 @@ fn open_job(request: &JobRequest) -> wire::OpenJob {
         guest: Some(request.guest.to_wire()),
         key: request.key,
         replaces: request.replaces.map(|(job, key)| wire::EarlierJob { job, key }),
+        weight: scheduling.weight,
+        priority: scheduling.priority,
+        speculate: scheduling.speculate,
+        max_parallel: scheduling.max_parallel.unwrap_or(0),
+        requires: scheduling.requires.clone().into_iter().collect(),
         ..wire::OpenJob::default()
-    };
-    request.scheduling.tell(&mut open);
-    open
+    }
 }
 
 impl Incoming {

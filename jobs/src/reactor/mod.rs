@@ -24,12 +24,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    inputs::{
+        Finding, Input,
+        readers::{ReadOrder, Sent},
+    },
     job_note::JobNote,
-    king_link::{self, Incoming, JobRequest, KingNews, LinkError, Verdict},
-    listing::{Finding, Input},
-    output::{Output, Written},
-    readers::{ReadOrder, Sent},
+    king_link::{self, Incoming, KingNews, LinkError, Verdict},
+    outputs::{Output, Written},
     report::{Counts, FailedUnit, LongestInput, PROGRESS_DRAWN_EVERY, Reporter, Tried},
+    request::JobRequest,
     run_limits::{FailureLimit, RunLimits},
     submission::{Action, End, Event, Submission},
     work_queue::Giver,
@@ -77,6 +80,7 @@ pub struct Ending {
 
 /// Why a run ended before everything was done.
 #[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the messages say it")]
 pub enum CutShort {
     #[error("interrupted")]
     Interrupted,

@@ -7,10 +7,12 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use super::Folders;
 use crate::{
+    inputs::{
+        Finding, listing,
+        readers::{self, Post, ReadOrder, Sent},
+    },
     king_link::{KingNews, LinkError},
-    listing::{self, Finding},
-    output::{self, Output, Written},
-    readers::{self, Post, ReadOrder, Sent},
+    outputs::{self, Output, Written},
     work_queue::{Giver, queue},
 };
 
@@ -54,7 +56,7 @@ pub(super) fn start_writers(
     let (sender, written) = mpsc::channel(REACTOR_QUEUE);
     for outputs in takers {
         let (folders, sender) = (folders.clone(), sender.clone());
-        threads.spawn_blocking(move || output::write(&folders.output, folders.sync, &outputs, &sender));
+        threads.spawn_blocking(move || outputs::write(&folders.output, folders.sync, &outputs, &sender));
     }
     (outputs, written)
 }

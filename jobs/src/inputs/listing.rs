@@ -8,10 +8,7 @@ use std::{
     ffi::OsString,
     fs::{self, FileType},
     io,
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{FileTypeExt, MetadataExt},
-    },
+    os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -19,55 +16,12 @@ use distwasm_proto::failure::{Failure, FailureKind};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
-use crate::{
-    descriptors::when_there_are,
+use super::{
+    BATCH, Finding, Input,
     places::Places,
     plan::{self, ChangedAt, Kind},
 };
-
-/// An input that has no output yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Input {
-    /// Its path below the input folder, and its output's below the output folder.
-    pub path: PathBuf,
-    /// Its size when it was listed.
-    pub bytes: u64,
-}
-
-impl Input {
-    /// Its name as a unit.
-    pub fn name(&self) -> &[u8] {
-        self.path.as_os_str().as_bytes()
-    }
-
-    /// The bytes that it takes in the window.
-    pub fn window_bytes(&self) -> u64 {
-        self.bytes + self.name().len() as u64
-    }
-}
-
-/// A finding of the lister.
-#[derive(Debug)]
-pub enum Finding {
-    /// Inputs to send, at most [`BATCH`] at a time.
-    Inputs(Vec<Input>),
-    /// Inputs that are done already.
-    Done {
-        /// How many.
-        count: u64,
-        /// How many of them were changed after their outputs were written.
-        newer: u64,
-    },
-    /// An input that was asked for by name is not an input any more.
-    Gone,
-    /// Something that is not an input, and the reason in words.
-    Skipped { path: PathBuf, why: String },
-    /// An input, or a folder of inputs, that cannot be processed, because of a fault in it or in its output.
-    Unusable { path: PathBuf, failure: Failure },
-}
-
-/// Inputs in one [`Finding::Inputs`].
-pub const BATCH: usize = 64;
+use crate::descriptors::when_there_are;
 
 impl Finding {
     fn bad_input(path: PathBuf, why: impl Into<String>) -> Finding {

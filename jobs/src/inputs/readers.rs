@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     descriptors::when_there_are,
-    listing::{BATCH, Input},
+    inputs::{BATCH, Input},
     work_queue::Taker,
 };
 

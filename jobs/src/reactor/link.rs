@@ -16,8 +16,9 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{Reactor, threads::Channels};
 use crate::{
-    king_link::{self, JobRequest, KingNews, Link, LinkError, Outgoing, Welcome, Window},
-    readers::{LinkNo, ReadOrder},
+    inputs::readers::{LinkNo, ReadOrder},
+    king_link::{self, KingNews, Link, LinkError, Outgoing, Welcome, Window},
+    request::JobRequest,
     submission::Event,
 };
 

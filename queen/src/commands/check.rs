@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     guest_options::{GuestOptions, GuestOptionsError},
-    options::{OptionsError, project_of, read_program},
+    program::{ProgramError, project_of, read_program},
 };
 
 /// Describes a program, and tells whether it would run on this machine.
@@ -67,7 +67,7 @@ pub struct CheckOptions {
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum CheckError {
     #[error(transparent)]
-    Program(#[from] OptionsError),
+    Program(#[from] ProgramError),
     #[error(transparent)]
     Guest(#[from] GuestOptionsError),
     #[error("failed to read the input {} (--input names another)", .path.display())]
@@ -241,19 +241,23 @@ fn end_with_this_thread(_command: &mut Command) {}
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use clap::Parser;
+
     use super::*;
-    use crate::command_line::CommandLine;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        check: CheckOptions,
+    }
 
     /// Options of a check of a small program.
     fn options(args: &[&str]) -> (tempfile::TempDir, CheckOptions) {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("some.wat");
         fs::write(&program, "(module)").unwrap();
-        let typed = ["queen", "check", program.to_str().unwrap()].into_iter().chain(args.iter().copied());
-        match CommandLine::try_parse_from(typed) {
-            Ok(CommandLine::Check(options)) => (folder, *options),
-            other => panic!("{other:?}"),
-        }
+        let typed = ["check", program.to_str().unwrap()].into_iter().chain(args.iter().copied());
+        (folder, Line::try_parse_from(typed).unwrap().check)
     }
 
     /// A check by a peasant that is this script.
