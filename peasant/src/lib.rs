@@ -30,7 +30,7 @@ use distwasm_process::files;
 use distwasm_proto::{exit::Exit, limits::PROGRAM_BYTES_MAX};
 
 use crate::guest::Grants;
-use crate::options::{Command, Options, Serve};
+use crate::options::{Command, Options, Serve, grants_to_compile};
 use crate::program::{Program, Unfit};
 use crate::work::{Manner, Source, WorkError};
 
@@ -48,7 +48,7 @@ pub fn run(options: Options) -> ExitCode {
             Err(WorkError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done.into(),
             Err(error) => report("stopped", &error, Exit::CouldNotRun.status()),
         },
-        Some(Command::Compile { output, calling }) => match compile(&output, &calling.grants()) {
+        Some(Command::Compile { output, calling }) => match compile(&output, &grants_to_compile(&calling)) {
             Ok(Ok(())) => Exit::Done.into(),
             Ok(Err(unfit)) => say(&unfit.to_string(), Exit::CouldNotRun.status()),
             Err(error) => report(&format!("cannot compile to {}", output.display()), &error, TROUBLE),

@@ -13,7 +13,7 @@ use distwasm_jobs::{
     request::JobRequest,
     run_limits::{FailureLimit, RunLimits},
 };
-use distwasm_process::{flags, logging::LogFormat};
+use distwasm_process::{flags, guest_flags::GuestFlags, logging::LogFormat};
 use distwasm_proto::{
     limits::{DUKE_CPUS_MAX, NAME_BYTES_MAX},
     time::Time,
@@ -23,7 +23,7 @@ use thiserror::Error;
 
 use crate::{
     failures_file::{self, FailureFile, FailuresUnread, default_failures_path},
-    guest_options::{GuestOptions, GuestOptionsError},
+    guest_options::{self, GuestOptionsError},
     program::{ProgramError, project_of, read_program},
     scheduling_options::SchedulingOptions,
 };
@@ -100,7 +100,7 @@ pub struct Options {
 
     /// The settings of the guest program
     #[command(flatten)]
-    pub guest: GuestOptions,
+    pub guest: GuestFlags,
 
     /// Call fsync for each output before it counts as done
     #[arg(long, env = "DISTWASM_SYNC", value_parser = BoolishValueParser::new())]
@@ -208,7 +208,7 @@ impl Options {
         if project.is_empty() || project.len() > NAME_BYTES_MAX {
             return Err(OptionsError::Project);
         }
-        let (guest, archives) = self.guest.prepare(&project)?;
+        let (guest, archives) = guest_options::prepare(&self.guest, &project)?;
         let input =
             fs::canonicalize(&self.input).map_err(|source| OptionsError::Input { path: self.input.clone(), source })?;
         if !input.is_dir() {

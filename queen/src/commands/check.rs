@@ -11,7 +11,7 @@ use std::{
 
 use clap::Args;
 use distwasm_duke::options::find_peasant;
-use distwasm_process::flags;
+use distwasm_process::{flags, guest_flags::GuestFlags};
 use distwasm_proto::{
     exit::Exit,
     limits::{CHECK_WITHIN, COMPILE_WITHIN, UNIT_BYTES_MAX},
@@ -25,7 +25,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    guest_options::{GuestOptions, GuestOptionsError},
+    guest_options::{self, GuestOptionsError},
     program::{ProgramError, project_of, read_program},
 };
 
@@ -47,7 +47,7 @@ pub struct CheckOptions {
 
     /// The settings of the guest program
     #[command(flatten)]
-    pub guest: GuestOptions,
+    pub guest: GuestFlags,
 
     /// Memory that the program may take, in MB (1 MB = 1,048,576 bytes) [default: 1024]
     #[arg(long, value_name = "MB", default_value_t = 0, hide_default_value = true, env = "DISTWASM_MIN_RAM", value_parser = flags::megabytes)]
@@ -162,7 +162,7 @@ impl CheckOptions {
     /// The arguments of the peasant.
     fn peasant_args(&self) -> Result<Vec<OsString>, CheckError> {
         // The archives are not used: packing them shows whether it works.
-        let (guest, _archives) = self.guest.prepare(&project_of(&self.program))?;
+        let (guest, _archives) = guest_options::prepare(&self.guest, &project_of(&self.program))?;
         let flag = |name: &str, value: &OsStr| {
             let mut flag = OsString::from(name);
             flag.push("=");
@@ -192,7 +192,9 @@ impl CheckOptions {
         }
         args.push("--job=1".into());
         args.extend(guest.env.iter().map(|variable| flag("--env", variable.as_ref())));
-        for ((host, _), share) in self.guest.directories()?.into_iter().zip(&guest.shares) {
+        for ((host, _), share) in
+            self.guest.directories().map_err(GuestOptionsError::from)?.into_iter().zip(&guest.shares)
+        {
             let mut dir = host.into_os_string();
             dir.push("::");
             dir.push(&share.guest_path);
