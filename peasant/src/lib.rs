@@ -31,7 +31,7 @@ use distwasm_proto::{exit::Exit, limits::PROGRAM_BYTES_MAX};
 
 use crate::check::CheckError;
 use crate::guest::Grants;
-use crate::options::{Command, Options, Serve};
+use crate::options::{Command, Options, Serve, grants_to_compile};
 use crate::program::{Program, Unfit};
 use crate::serving::{Intake, ProgramSource, ServeError};
 
@@ -49,7 +49,7 @@ pub fn run(options: Options) -> ExitCode {
             Err(ServeError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done.into(),
             Err(error) => report("stopped", &error, Exit::CouldNotRun.status()),
         },
-        Some(Command::Compile { output, calling }) => match compile(&output, &calling.grants()) {
+        Some(Command::Compile { output, calling }) => match compile(&output, &grants_to_compile(&calling)) {
             Ok(()) => Exit::Done.into(),
             Err(CompileError::Unfit(unfit)) => say(&unfit.to_string(), Exit::CouldNotRun.status()),
             Err(CompileError::Machine(error)) => {

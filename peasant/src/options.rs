@@ -1,11 +1,11 @@
 //! The command line of `peasant`.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use clap::builder::{BoolishValueParser, OsStringValueParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::builder::BoolishValueParser;
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use distwasm_process::guest_flags::{CallFlags, GuestFlags};
 use distwasm_proto::limits::{CHECK_WITHIN, GUEST_MEMORY_BYTES, UNIT_BYTES_MAX};
 
 use crate::guest::{Grants, SharedDir};
@@ -39,7 +39,7 @@ pub enum Command {
         output: PathBuf,
         /// How the program is called.
         #[command(flatten)]
-        calling: Calling,
+        calling: CallFlags,
     },
     /// Say whether the program on stdin can run here, and what it is.
     ///
@@ -80,92 +80,60 @@ pub struct Serve {
     pub guest: Guest,
 }
 
-/// How a program is called.
-#[derive(Args, Clone, Debug)]
-pub struct Calling {
-    /// Call this export with the values found in each input, and answer with its results.
-    #[arg(long, env = "DISTWASM_CALL", value_name = "NAME")]
-    pub call: Option<String>,
-    /// Give the same answer to the same input everywhere: fixed clock, seeded randomness, canonical NaNs, no state
-    /// between inputs.
-    #[arg(long, env = "DISTWASM_DETERMINISTIC", value_parser = BoolishValueParser::new())]
-    pub deterministic: bool,
-}
-
 /// The guest's grants, and how it is called.
 #[derive(Args, Clone, Debug)]
 pub struct Guest {
-    /// How it is called.
+    /// How it is called, and what it gets.
     #[command(flatten)]
-    pub calling: Calling,
-    /// Each input gets an instance of its own.
-    #[arg(long, env = "DISTWASM_FRESH", value_parser = BoolishValueParser::new())]
-    pub fresh: bool,
+    pub flags: GuestFlags,
     /// With --deterministic: the seed of randomness, combined with the unit's name.
     #[arg(long, env = "DISTWASM_SEED", value_name = "TEXT", default_value = "")]
     pub seed: String,
     /// The job's id, for the guest's environment.
     #[arg(long, env = "DISTWASM_JOB", value_name = "ID")]
     pub job: Option<String>,
-    /// A variable of the guest's environment.
-    #[arg(long, value_name = "K=V", value_parser = parse_variable)]
-    pub env: Vec<(String, String)>,
-    /// A directory that the guest may read.
-    #[arg(long, value_name = "HOST_DIR::GUEST_DIR", value_parser = OsStringValueParser::new().try_map(|text| parse_dir(&text)))]
-    pub dir: Vec<SharedDir>,
     /// The most bytes of all linear memories of the guest together.
     #[arg(long, env = "DISTWASM_MEMORY_BYTES", value_name = "N", default_value_t = GUEST_MEMORY_BYTES)]
     pub memory_bytes: u64,
     /// The longest answer of the guest to one input. [default: the same as --memory-bytes]
     #[arg(long, env = "DISTWASM_ANSWER_BYTES", value_name = "N")]
     pub answer_bytes: Option<u64>,
-    /// The guest's own arguments.
-    #[arg(last = true, value_name = "ARGS")]
-    pub args: Vec<String>,
 }
 
-fn parse_variable(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("a variable is given as KEY=VALUE")?;
-    Ok((key.to_owned(), value.to_owned()))
-}
-
-/// Split at the last pair of colons: a folder of the host may have some in its name.
-fn parse_dir(text: &OsStr) -> Result<SharedDir, &'static str> {
-    let bytes = text.as_encoded_bytes();
-    let cut = || {
-        let middle = bytes.windows(2).rposition(|two| two == b"::")?;
-        let guest_path = std::str::from_utf8(bytes.get(middle + 2..)?).ok()?.to_owned();
-        let host_path = PathBuf::from(OsStr::from_bytes(bytes.get(..middle)?));
-        Some(SharedDir { host_path, guest_path })
-    };
-    cut().ok_or("a directory is given as HOST_DIR::GUEST_DIR")
-}
-
-impl Calling {
-    /// The grants that compiling needs.
-    pub fn grants(&self) -> Grants {
-        Grants { call: self.call.clone(), seed: self.deterministic.then(String::new), ..Grants::default() }
-    }
+/// The grants that compiling needs.
+pub fn grants_to_compile(calling: &CallFlags) -> Grants {
+    Grants { call: calling.call.clone(), seed: calling.deterministic.then(String::new), ..Grants::default() }
 }
 
 impl Guest {
-    /// These flags as the guest's grants.
+    /// These flags as the guest's grants. Ends the process if a variable or a directory is not written as one.
     pub fn grants(&self) -> Grants {
-        let Calling { call, deterministic } = self.calling.clone();
+        let refused = |why| Options::command().error(ErrorKind::ValueValidation, why).exit();
+        self.checked().unwrap_or_else(refused)
+    }
+
+    fn checked(&self) -> Result<Grants, String> {
+        let Guest { flags, seed, job, memory_bytes, answer_bytes } = self;
+        let CallFlags { call, deterministic } = flags.calling.clone();
+        let variable = |text: &String| {
+            let (key, value) = text.split_once('=').ok_or_else(|| format!("--env {text} is not KEY=VALUE"))?;
+            Ok((key.to_owned(), value.to_owned()))
+        };
+        let dirs = flags.directories().map_err(|error| error.to_string())?;
+        let dirs = dirs.into_iter().map(|(host_path, guest_path)| SharedDir { host_path, guest_path });
         // The longest answer is never above what a frame can carry.
-        let answer_bytes = self.answer_bytes.unwrap_or(self.memory_bytes).min(UNIT_BYTES_MAX);
-        Grants {
-            args: self.args.clone(),
-            env: self.env.clone(),
-            dirs: self.dir.clone(),
+        let answer_bytes = answer_bytes.unwrap_or(*memory_bytes).min(UNIT_BYTES_MAX);
+        Ok(Grants {
+            args: flags.args.clone(),
+            env: flags.env.iter().map(variable).collect::<Result<_, String>>()?,
+            dirs: dirs.collect(),
             call,
-            // State that an instance keeps depends on the units before, so a deterministic guest is always fresh.
-            fresh: self.fresh || deterministic,
-            seed: deterministic.then(|| self.seed.clone()),
-            job: self.job.clone(),
-            memory_bytes_max: usize::try_from(self.memory_bytes).unwrap_or(usize::MAX),
+            fresh: flags.is_fresh(),
+            seed: deterministic.then(|| seed.clone()),
+            job: job.clone(),
+            memory_bytes_max: usize::try_from(*memory_bytes).unwrap_or(usize::MAX),
             output_bytes_max: usize::try_from(answer_bytes).unwrap_or(usize::MAX),
-        }
+        })
     }
 }
 
@@ -177,7 +145,7 @@ mod tests {
     fn arguments_after_two_dashes_are_the_guests() {
         let options = Options::parse_from(["peasant", "--memory-bytes", "5", "--", "compile", "--output"]);
         assert!(options.command.is_none());
-        assert_eq!(options.serve.guest.args, ["compile", "--output"]);
+        assert_eq!(options.serve.guest.flags.args, ["compile", "--output"]);
         assert_eq!(options.serve.guest.grants().output_bytes_max, 5);
     }
 
@@ -193,6 +161,10 @@ mod tests {
         let grants = options.serve.guest.grants();
         assert_eq!(grants.env, [("A".to_owned(), "b=c".to_owned()), ("D".to_owned(), String::new())]);
         assert_eq!(grants.dirs, [SharedDir { host_path: "/a::b".into(), guest_path: "/c".to_owned() }]);
+        for wrong in [["--env", "A"], ["--dir", "/a"]] {
+            let options = Options::parse_from(["peasant"].into_iter().chain(wrong));
+            assert!(options.serve.guest.checked().is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

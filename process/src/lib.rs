@@ -5,6 +5,7 @@ pub mod allowance;
 pub mod clock;
 pub mod files;
 pub mod flags;
+pub mod guest_flags;
 pub mod logging;
 pub mod memory;
 pub mod repeats;

@@ -4,15 +4,15 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Subcommand, error::ErrorKind, parser::ValueSource};
 
-use distwasm_process::flags;
-use distwasm_proto::limits::{READERS, WRITERS};
-
 use crate::{
-    check::CheckOptions,
-    jobs::{JobOptions, JobsOptions},
-    new::NewOptions,
+    commands::{
+        check::CheckOptions,
+        jobs::{JobOptions, JobsOptions},
+        new::NewOptions,
+    },
     options::Options,
 };
+use distwasm_process::flags;
 
 /// A parsed command line.
 #[derive(Debug)]
@@ -46,8 +46,7 @@ impl CommandLine {
     /// Threads that work for as long as the command does, besides those that handle events.
     pub fn blocking_threads(&self) -> usize {
         match self {
-            // One thread lists inputs, and one ends the readers' connection when the run is over.
-            CommandLine::Job(_) => READERS + WRITERS + 2 + distwasm_duke::BLOCKING_THREADS,
+            CommandLine::Job(_) => distwasm_jobs::BLOCKING_THREADS + distwasm_duke::BLOCKING_THREADS,
             _ => 0,
         }
     }
@@ -113,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_tool_is_a_job() {
+    fn a_command_line_without_a_tool_is_a_job() {
         for args in [
             &["--binary", "x", "--input", "y"][..],
             &["--input", "check", "--binary", "new"],
@@ -136,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_for_a_job_cannot_stand_before_a_tool() {
+    fn flags_of_a_job_cannot_stand_before_a_tool() {
         let error = parse(&["--binary", "x", "check", "y"]).unwrap_err();
         assert!(error.to_string().contains("--binary <PROGRAM> is for a job"), "{error}");
         assert_eq!(parse(&["-q", "new", "--lang", "c", "x"]).unwrap_err().kind(), ErrorKind::ArgumentConflict);

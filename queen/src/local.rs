@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use distwasm_duke::{RehearsalError, Settings, options::Offer};
+use distwasm_jobs::request::JobRequest;
 use distwasm_king::Reign;
 use distwasm_process::shutdown::Stop;
 use distwasm_proto::{
@@ -13,10 +14,7 @@ use distwasm_proto::{
 use distwasm_transport::link::{KingAddress, local_door};
 use tokio::time::timeout;
 
-use crate::{
-    king_link::JobRequest,
-    options::{Options, OptionsError},
-};
+use crate::options::{Options, OptionsError};
 
 /// A king and a duke in this process.
 pub struct Kingdom {

@@ -5,10 +5,13 @@ use std::process::ExitCode;
 use distwasm_process::{files, logging, shutdown::Signals, start, stderr};
 use distwasm_proto::{error_text::chain, exit::Exit};
 use distwasm_queen::{
-    check::check,
     command_line::CommandLine,
-    jobs,
-    new::{self, Made},
+    commands::{
+        check::check,
+        jobs,
+        new::{self, Made},
+        run,
+    },
     options::Options,
     report::{print_json, print_summary},
 };
@@ -88,7 +91,7 @@ async fn run(command_line: CommandLine, interrupted: CancellationToken) -> ExitC
 }
 
 async fn run_job(options: &Options, interrupted: CancellationToken) -> ExitCode {
-    let report = match distwasm_queen::run(options, interrupted).await {
+    let report = match run::run(options, interrupted).await {
         Ok(report) => report,
         Err(error) => return fail(&error),
     };

@@ -1,31 +1,31 @@
 //! The options of a run: parsed from the command line, then checked once and turned into [`Prepared`].
 
 use std::{
-    fs,
-    io::{self, Read},
+    fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use clap::{Parser, builder::BoolishValueParser};
-use distwasm_process::{flags, logging::LogFormat};
+use distwasm_jobs::{
+    Folders,
+    job_note::JobNote,
+    request::JobRequest,
+    run_limits::{FailureLimit, RunLimits},
+};
+use distwasm_process::{flags, guest_flags::GuestFlags, logging::LogFormat};
 use distwasm_proto::{
-    file_type::why_no_program,
-    limits::{DUKE_CPUS_MAX, NAME_BYTES_MAX, PROGRAM_BYTES_MAX},
+    limits::{DUKE_CPUS_MAX, NAME_BYTES_MAX},
     time::Time,
 };
-use distwasm_transport::{address::Address, payload::Payload};
+use distwasm_transport::address::Address;
 use thiserror::Error;
 
 use crate::{
-    earlier::{self, EarlierError},
-    guest_options::{GuestOptions, GuestOptionsError},
-    job_note::JobNote,
-    king_link::JobRequest,
-    limits::{FailureLimit, Limits},
-    reactor::Folders,
-    report::{FailureFile, default_failures_path},
-    wishes::Wishes,
+    failures_file::{self, FailureFile, FailuresUnread, default_failures_path},
+    guest_options::{self, GuestOptionsError},
+    program::{ProgramError, project_of, read_program},
+    scheduling_options::SchedulingOptions,
 };
 
 /// Runs one WebAssembly program over every file below a folder, and writes a folder of results.
@@ -67,7 +67,7 @@ pub struct Options {
 
     /// How this job is scheduled among others.
     #[command(flatten)]
-    pub wishes: Wishes,
+    pub scheduling: SchedulingOptions,
 
     /// How long one unit may take, such as 30s or 5min [default: no limit]
     #[arg(long, value_name = "DURATION", env = "DISTWASM_TIMEOUT", value_parser = flags::positive_duration)]
@@ -100,7 +100,7 @@ pub struct Options {
 
     /// The settings of the guest program
     #[command(flatten)]
-    pub guest: GuestOptions,
+    pub guest: GuestFlags,
 
     /// Call fsync for each output before it counts as done
     #[arg(long, env = "DISTWASM_SYNC", value_parser = BoolishValueParser::new())]
@@ -147,12 +147,8 @@ pub struct Options {
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum OptionsError {
-    #[error("failed to read the program {}", .path.display())]
-    Program { path: PathBuf, source: io::Error },
-    #[error("the program {} has more than {} MB", .path.display(), PROGRAM_BYTES_MAX >> 20)]
-    ProgramTooLarge { path: PathBuf },
-    #[error("{}: {why}", .path.display())]
-    NoProgram { path: PathBuf, why: String },
+    #[error(transparent)]
+    Program(#[from] ProgramError),
     #[error("failed to find the input folder {} (--input names another)", .path.display())]
     Input { path: PathBuf, source: io::Error },
     #[error("failed to read the input folder {}", .path.display())]
@@ -176,7 +172,7 @@ pub enum OptionsError {
     #[error(transparent)]
     Guest(#[from] GuestOptionsError),
     #[error("failed to read the failures of earlier runs (--retry-failed)")]
-    Earlier(#[from] EarlierError),
+    Earlier(#[from] FailuresUnread),
     #[error("failed to open the file of failures {} (--failures)", .path.display())]
     Failures { path: PathBuf, source: io::Error },
     #[error("the file of failures {} (--failures) is in the input folder, and would be an input", .path.display())]
@@ -212,7 +208,7 @@ impl Options {
         if project.is_empty() || project.len() > NAME_BYTES_MAX {
             return Err(OptionsError::Project);
         }
-        let (guest, archives) = self.guest.prepare(&project)?;
+        let (guest, archives) = guest_options::prepare(&self.guest, &project)?;
         let input =
             fs::canonicalize(&self.input).map_err(|source| OptionsError::Input { path: self.input.clone(), source })?;
         if !input.is_dir() {
@@ -222,7 +218,7 @@ impl Options {
         drop(fs::read_dir(&input).map_err(hidden)?);
         let (output, lock) = self.claim_output(&input)?;
         let failures = self.failures_path(&input, &output)?;
-        let only = if self.retry_failed { Some(earlier::names(&failures)?.into()) } else { None };
+        let only = if self.retry_failed { Some(failures_file::names(&failures)?.into()) } else { None };
         let failures = FailureFile::open(failures, self.failures.as_ref().map(|_| output.as_path()));
         let key = fastrand::u64(..);
         let note = self.king_address.as_ref().map(|king| JobNote::new(&output, king.to_string(), key));
@@ -233,7 +229,7 @@ impl Options {
             program,
             min_ram_bytes: self.min_ram.saturating_mul(1 << 20),
             one_per_machine: self.one_per_machine,
-            wishes: self.wishes.clone(),
+            scheduling: self.scheduling.scheduling(),
             timeout: self.timeout,
             retries: self.retries,
             guest,
@@ -270,9 +266,9 @@ impl Options {
     }
 
     /// The limits of the run; its time counts from zero of the run's clock.
-    pub fn limits(&self) -> Limits {
+    pub fn limits(&self) -> RunLimits {
         let ends_at = self.time_limit.map(|limit| Time::default().after(limit));
-        Limits { failures: self.max_failures, ends_at }
+        RunLimits { failures: self.max_failures, ends_at }
     }
 
     fn claim_output(&self, input: &Path) -> Result<(PathBuf, fs::File), OptionsError> {
@@ -305,11 +301,6 @@ impl Options {
     }
 }
 
-/// The default name of a project: the file name of the program, without its extension.
-pub(crate) fn project_of(program: &Path) -> String {
-    program.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
 /// The path, with the links in its existing part resolved.
 fn resolve(path: &Path) -> io::Result<PathBuf> {
     let absolute = std::path::absolute(path)?;
@@ -324,23 +315,4 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
         }
     }
     Ok(absolute)
-}
-
-pub(crate) fn read_program(path: &Path) -> Result<Payload, OptionsError> {
-    let cannot_read = |source| OptionsError::Program { path: path.to_owned(), source };
-    let metadata = fs::metadata(path).map_err(cannot_read)?;
-    if metadata.len() > PROGRAM_BYTES_MAX {
-        return Err(OptionsError::ProgramTooLarge { path: path.to_owned() });
-    }
-    // A device or a pipe has no size, and may have no end.
-    let mut program = Vec::new();
-    let mut file = fs::File::open(path).map_err(cannot_read)?.take(PROGRAM_BYTES_MAX + 1);
-    file.read_to_end(&mut program).map_err(cannot_read)?;
-    if program.len() as u64 > PROGRAM_BYTES_MAX {
-        return Err(OptionsError::ProgramTooLarge { path: path.to_owned() });
-    }
-    match why_no_program(&program) {
-        Some(why) => Err(OptionsError::NoProgram { path: path.to_owned(), why }),
-        None => Ok(program.into()),
-    }
 }

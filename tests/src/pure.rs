@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use distwasm_duke::roster::{self, AnswerId, Roster};
+use distwasm_jobs::submission::{self, Submission};
 use distwasm_king::scheduler::{self, JobSpec, Outcome, Resumption, Scheduler};
 use distwasm_proto::{
     ids::{AttemptId, BaronId, DukeId, JobId, UnitNo},
@@ -16,7 +17,6 @@ use distwasm_proto::{
     time::Time,
     wire::{self, FromQueen, QueenWord, queen_word::Word},
 };
-use distwasm_queen::submission::{self, Submission};
 use distwasm_transport::{
     payload::Payload,
     transfer::{Assembler, Outbox},

@@ -18,8 +18,20 @@ const UNFINISHED: [&str; 4] = ["TODO", "FIXME", "XXX", "HACK"];
 const PEOPLE: [&str; 8] = ["he", "she", "him", "his", "her", "hers", "himself", "herself"];
 
 fn sources() -> Vec<PathBuf> {
-    let folders =
-        ["proto", "transport", "process", "king", "duke", "peasant", "queen", "guest", "tests", "bench", "examples"];
+    let folders = [
+        "proto",
+        "transport",
+        "process",
+        "king",
+        "duke",
+        "peasant",
+        "jobs",
+        "queen",
+        "guest",
+        "tests",
+        "bench",
+        "examples",
+    ];
     files_of(&folders, "rs")
 }
 
@@ -104,7 +116,7 @@ fn reactors_wait_for_nothing() {
 /// Pure code stays pure: no clock, no I/O, no async, no maps whose order differs from run to run.
 #[test]
 fn the_pure_parts_are_pure() {
-    let pure = ["king/src/scheduler", "duke/src/roster", "queen/src/submission.rs", "queen/src/plan.rs"];
+    let pure = ["king/src/scheduler", "duke/src/roster", "jobs/src/submission.rs", "jobs/src/inputs/plan.rs"];
     let impure =
         ["tokio", "async ", "std::fs", "Instant", "SystemTime", "HashMap", "HashSet", "fastrand", "tracing", "Mutex"];
     let found = complaints(|path, text| {

@@ -2,10 +2,12 @@
 
 use std::{path::Path, time::Duration};
 
+use distwasm_jobs::report::{Counts, FailedUnit, LongestInput, Reporter};
 use distwasm_process::{clock::Clock, stderr};
 use distwasm_proto::{exit::Exit, limits::FAILURES_SHOWN, time::Time};
 
-use super::{Counts, FailedUnit, FailureFile, LongestInput, Reporter, Summary, progress::Progress};
+use super::{Summary, progress::Progress};
+use crate::failures_file::FailureFile;
 
 /// Lines of a failed unit's stderr, and of a longer reason, that the summary shows.
 const LINES_SHOWN: usize = 5;
@@ -237,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_guests_and_names_say_does_nothing_to_a_terminal() {
+    fn words_of_guests_cannot_control_a_terminal() {
         assert_eq!(harmless("a\tb\x1b[2J\0"), "a\tb\\u{1b}[2J\\u{0}");
         assert_eq!(harmless(&"ä".repeat(300)), "ä".repeat(LINE_CHARS_SHOWN) + " ...");
         assert_eq!(harmless_path(Path::new("new\nline")), "new\\nline");

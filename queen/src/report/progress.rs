@@ -7,15 +7,13 @@ use std::{
     time::Duration,
 };
 
+use distwasm_jobs::report::{Counts, LongestInput};
 use distwasm_process::{clock::Clock, stderr};
 use distwasm_proto::{limits::PROGRESS_EVERY, time::Time};
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 use rustix::termios::Winsize;
 
-use super::{
-    Counts, LongestInput,
-    human::{harmless, harmless_path, megabytes},
-};
+use super::human::{harmless, harmless_path, megabytes};
 
 /// Shows the progress of a run.
 pub(super) enum Progress {

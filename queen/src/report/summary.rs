@@ -2,11 +2,10 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
+use distwasm_jobs::report::Counts;
 use distwasm_process::files;
 use distwasm_proto::exit::Exit;
 use serde::Serialize;
-
-use super::Counts;
 
 /// A run in figures.
 #[derive(Clone, Debug)]

@@ -29,7 +29,9 @@ fn main() -> ExitCode {
     for name in ["Cargo.toml", "Cargo.lock", "clippy.toml", "rustfmt.toml"] {
         copy_file(&root.join(name), &copy.join(name));
     }
-    for folder in ["proto", "transport", "process", "king", "duke", "peasant", "queen", "guest", "tests", "bench"] {
+    for folder in
+        ["proto", "transport", "process", "king", "duke", "peasant", "jobs", "queen", "guest", "tests", "bench"]
+    {
         // Files that have been moved since the last time must not stay.
         let _there = fs::remove_dir_all(copy.join(folder));
         copy_folder(&root.join(folder), &copy.join(folder));

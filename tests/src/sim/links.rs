@@ -1,11 +1,11 @@
 //! Links of simulated dukes and queens: how they begin, break, and begin again.
 
+use distwasm_jobs::submission;
 use distwasm_proto::{
     ids::{DukeId, JobId},
     limits::{GRACE, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT},
     time::Time,
 };
-use distwasm_queen::submission;
 
 use super::{
     duke::Duke,

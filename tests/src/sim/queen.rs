@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
+use distwasm_jobs::run_limits::RunLimits;
+use distwasm_jobs::submission::{Action, End, Event, Submission};
 use distwasm_king::scheduler::JobSpec;
 use distwasm_proto::{
     PROTOCOL, VERSION,
@@ -11,8 +13,6 @@ use distwasm_proto::{
     time::Time,
     wire::{self, QueenNews, QueenWord, queen_news::News, queen_word::Word},
 };
-use distwasm_queen::limits::Limits;
-use distwasm_queen::submission::{Action, End, Event, Submission};
 use distwasm_transport::{
     payload::Payload,
     transfer::{Assembler, Outbox},
@@ -73,7 +73,7 @@ impl Queen {
     fn new(job: JobId, plan: QueenPlan, now: Time) -> Queen {
         let backlog = (0..plan.units.len()).collect();
         let ends_at = plan.time_limit_us.map(|limit_us| Time(now.0 + limit_us));
-        let limits = Limits { failures: plan.failures_max, ends_at };
+        let limits = RunLimits { failures: plan.failures_max, ends_at };
         Queen {
             plan,
             submission: Submission::new(limits),

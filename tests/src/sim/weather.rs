@@ -1,7 +1,7 @@
 //! The conditions and faults of a simulated kingdom, all drawn from one seed.
 
+use distwasm_jobs::run_limits::FailureLimit;
 use distwasm_proto::limits::{RESULT_UNASKED_BYTES_MAX, RESULTS_BYTES, WINDOW_BYTES, WINDOW_UNITS};
-use distwasm_queen::limits::FailureLimit;
 
 /// A small random number generator (S. Vigna, SplitMix64, 2015). The same seed gives the same numbers.
 #[derive(Clone, Debug)]

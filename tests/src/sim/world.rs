@@ -288,7 +288,7 @@ impl World {
             Due::QueenLeaves(job) => self.queen_leaves(job),
             Due::QueenLies(job) => self.queen_lies(job),
             Due::QueenReads(job) => self.queen_reads(job),
-            Due::QueenTick(job) => self.queen_handles(job, vec![distwasm_queen::submission::Event::Tick]),
+            Due::QueenTick(job) => self.queen_handles(job, vec![distwasm_jobs::submission::Event::Tick]),
             Due::Peasant(duke, baron, peasant, due) => self.peasant_due(duke, baron, peasant, due),
             Due::Compiled(duke, job) => self.compiled(duke, job),
         }

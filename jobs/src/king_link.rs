@@ -14,7 +14,6 @@ use distwasm_proto::{
     PROTOCOL, VERSION,
     digest::Digest,
     failure::Failure,
-    guest::GuestSettings,
     ids::UnitNo,
     limits::{HELLO_WITHIN, MESSAGES_WAITING, RETURN_BACKOFF_MAX, UNIT_BYTES_MAX, UNWRITTEN_BYTES},
     wire::{self, FromQueen, QueenNews, queen_news::News, queen_word::Word},
@@ -34,34 +33,7 @@ use tokio::{
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
-use crate::wishes::Wishes;
-
-/// The job that the queen submits, without its units.
-#[derive(Clone, Debug)]
-pub struct JobRequest {
-    /// The key of fair sharing.
-    pub project: String,
-    /// The program's bytes.
-    pub program: Payload,
-    /// Memory that each slot must have, in bytes; 0 for no requirement.
-    pub min_ram_bytes: u64,
-    /// At most one slot on each duke.
-    pub one_per_machine: bool,
-    /// How it is scheduled among other jobs.
-    pub wishes: Wishes,
-    /// How long one unit may take.
-    pub timeout: Option<Duration>,
-    /// How often a failed unit is tried again.
-    pub retries: u32,
-    /// The settings of its guests.
-    pub guest: GuestSettings,
-    /// The archives of its shares, each once.
-    pub archives: Vec<(Digest, Payload)>,
-    /// A queen must know this key to come back to the job.
-    pub key: u64,
-    /// The job of an earlier run whose queen was killed, and its key: the king ends that job.
-    pub replaces: Option<(u64, u64)>,
-}
+use crate::request::JobRequest;
 
 /// How much may be without a verdict at a time.
 #[derive(Clone, Copy, Debug)]
@@ -85,11 +57,11 @@ pub struct Welcome {
 
 /// News from the king.
 #[derive(Debug)]
-pub enum Told {
+pub enum KingNews {
     /// How a unit ended.
     Verdict(Verdict),
     /// The slots and dukes of the job, and the reason why it waits.
-    State { slots: u32, dukes: u32, waits_for: String, longest: Option<LongestUnit> },
+    JobState { slots: u32, dukes: u32, waits_for: String, longest: Option<LongestUnit> },
     /// The job is over.
     Ended(Option<Failure>),
 }
@@ -122,6 +94,7 @@ pub struct Verdict {
 
 /// Why a link could not be opened, or ended.
 #[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the messages say it")]
 pub enum LinkError {
     #[error("no king answers at {address} (tried for {tried:?}): {why}")]
     NoKing { address: String, tried: Duration, why: String },
@@ -324,7 +297,8 @@ async fn open_link(
 }
 
 fn open_job(request: &JobRequest) -> wire::OpenJob {
-    let mut open = wire::OpenJob {
+    let scheduling = &request.scheduling;
+    wire::OpenJob {
         protocol: PROTOCOL,
         version: VERSION.to_owned(),
         project: request.project.clone(),
@@ -337,10 +311,13 @@ fn open_job(request: &JobRequest) -> wire::OpenJob {
         guest: Some(request.guest.to_wire()),
         key: request.key,
         replaces: request.replaces.map(|(job, key)| wire::EarlierJob { job, key }),
+        weight: scheduling.weight,
+        priority: scheduling.priority,
+        speculate: scheduling.speculate,
+        max_parallel: scheduling.max_parallel.unwrap_or(0),
+        requires: scheduling.requires.clone().into_iter().collect(),
         ..wire::OpenJob::default()
-    };
-    request.wishes.tell(&mut open);
-    open
+    }
 }
 
 impl Incoming {
@@ -349,7 +326,7 @@ impl Incoming {
     /// # Errors
     ///
     /// When the link ends before the job.
-    pub async fn next(&mut self) -> Result<Option<Vec<Told>>, LinkError> {
+    pub async fn next(&mut self) -> Result<Option<Vec<KingNews>>, LinkError> {
         if self.over {
             return Ok(None);
         }
@@ -381,7 +358,7 @@ impl Incoming {
     }
 
     /// The word as the reactor knows it; `None` for the last word.
-    async fn check_news(&mut self, (word, payload): Arrived<QueenNews>) -> Result<Option<Told>, LinkError> {
+    async fn check_news(&mut self, (word, payload): Arrived<QueenNews>) -> Result<Option<KingNews>, LinkError> {
         let payload = payload.map_err(|_| LinkError::Nonsense("it broke off in a result"))?;
         match word.news {
             Some(News::Verdict(verdict)) => {
@@ -395,7 +372,7 @@ impl Incoming {
                 };
                 let unit = UnitNo(verdict.unit);
                 let (attempts, duke, run_us) = (verdict.attempts, verdict.duke, verdict.run_us);
-                Ok(Some(Told::Verdict(Verdict { unit, outcome, attempts, duke, run_us })))
+                Ok(Some(KingNews::Verdict(Verdict { unit, outcome, attempts, duke, run_us })))
             }
             Some(News::JobState(state)) => {
                 let wire::JobState { slots, dukes, waits_for, longest } = state;
@@ -404,11 +381,11 @@ impl Incoming {
                     duke: longest.duke,
                     running: Duration::from_millis(longest.running_ms),
                 });
-                Ok(Some(Told::State { slots, dukes, waits_for, longest }))
+                Ok(Some(KingNews::JobState { slots, dukes, waits_for, longest }))
             }
             Some(News::JobEnded(ended)) => {
                 self.over = true;
-                Ok(Some(Told::Ended(ended.failure.map(Failure::from))))
+                Ok(Some(KingNews::Ended(ended.failure.map(Failure::from))))
             }
             Some(News::End(_)) if self.over => Ok(None),
             Some(News::End(end)) => Err(LinkError::Ended { reason: end.reason, come_back: end.come_back }),

@@ -8,15 +8,13 @@ use std::{
 };
 
 use clap::Args;
+use distwasm_jobs::rename_new;
 use distwasm_process::files;
 use distwasm_proto::limits::PROJECT_NAME_BYTES_MAX;
 use rustix::fs::CWD;
 use thiserror::Error;
 
-use crate::{
-    rename::rename_new,
-    templates::{Lang, TemplateFile},
-};
+use crate::templates::{Lang, TemplateFile};
 
 /// Writes a folder with a small program to start from, and prints the lines that build and run it.
 ///

@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_shared_is_named() {
+    fn an_entry_that_cannot_be_shared_is_named() {
         let with = |make: &dyn Fn(&Path)| {
             let folder = directory();
             make(&folder.path().join("sub/x"));
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_is_told_before_it_is_read() {
+    fn too_large_a_directory_is_refused_before_it_is_read() {
         let folder = directory();
         // A file without blocks, far too large to be read here.
         File::create(folder.path().join("large")).unwrap().set_len(1 << 40).unwrap();

@@ -11,7 +11,7 @@ use std::{
 
 use clap::Args;
 use distwasm_duke::options::find_peasant;
-use distwasm_process::flags;
+use distwasm_process::{flags, guest_flags::GuestFlags};
 use distwasm_proto::{
     exit::Exit,
     limits::{CHECK_WITHIN, COMPILE_WITHIN, UNIT_BYTES_MAX},
@@ -25,8 +25,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    guest_options::{GuestOptions, GuestOptionsError},
-    options::{OptionsError, project_of, read_program},
+    guest_options::{self, GuestOptionsError},
+    program::{ProgramError, project_of, read_program},
 };
 
 /// Describes a program, and tells whether it would run on this machine.
@@ -47,7 +47,7 @@ pub struct CheckOptions {
 
     /// The settings of the guest program
     #[command(flatten)]
-    pub guest: GuestOptions,
+    pub guest: GuestFlags,
 
     /// Memory that the program may take, in MB (1 MB = 1,048,576 bytes) [default: 1024]
     #[arg(long, value_name = "MB", default_value_t = 0, hide_default_value = true, env = "DISTWASM_MIN_RAM", value_parser = flags::megabytes)]
@@ -67,7 +67,7 @@ pub struct CheckOptions {
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum CheckError {
     #[error(transparent)]
-    Program(#[from] OptionsError),
+    Program(#[from] ProgramError),
     #[error(transparent)]
     Guest(#[from] GuestOptionsError),
     #[error("failed to read the input {} (--input names another)", .path.display())]
@@ -162,7 +162,7 @@ impl CheckOptions {
     /// The arguments of the peasant.
     fn peasant_args(&self) -> Result<Vec<OsString>, CheckError> {
         // The archives are not used: packing them shows whether it works.
-        let (guest, _archives) = self.guest.prepare(&project_of(&self.program))?;
+        let (guest, _archives) = guest_options::prepare(&self.guest, &project_of(&self.program))?;
         let flag = |name: &str, value: &OsStr| {
             let mut flag = OsString::from(name);
             flag.push("=");
@@ -192,7 +192,9 @@ impl CheckOptions {
         }
         args.push("--job=1".into());
         args.extend(guest.env.iter().map(|variable| flag("--env", variable.as_ref())));
-        for ((host, _), share) in self.guest.directories()?.into_iter().zip(&guest.shares) {
+        for ((host, _), share) in
+            self.guest.directories().map_err(GuestOptionsError::from)?.into_iter().zip(&guest.shares)
+        {
             let mut dir = host.into_os_string();
             dir.push("::");
             dir.push(&share.guest_path);
@@ -241,19 +243,23 @@ fn end_with_this_thread(_command: &mut Command) {}
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use clap::Parser;
+
     use super::*;
-    use crate::command_line::CommandLine;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        check: CheckOptions,
+    }
 
     /// Options of a check of a small program.
     fn options(args: &[&str]) -> (tempfile::TempDir, CheckOptions) {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("some.wat");
         fs::write(&program, "(module)").unwrap();
-        let typed = ["queen", "check", program.to_str().unwrap()].into_iter().chain(args.iter().copied());
-        match CommandLine::try_parse_from(typed) {
-            Ok(CommandLine::Check(options)) => (folder, *options),
-            other => panic!("{other:?}"),
-        }
+        let typed = ["check", program.to_str().unwrap()].into_iter().chain(args.iter().copied());
+        (folder, Line::try_parse_from(typed).unwrap().check)
     }
 
     /// A check by a peasant that is this script.
@@ -298,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_goes_to_the_peasant() {
+    fn options_of_a_check_go_to_the_peasant() {
         let (_folder, told) =
             options(&["--deterministic", "--env=A=1", "--env=A=2", "--timeout=1us", "--min-ram=2", "--", "--x"]);
         let args = told.peasant_args().unwrap();

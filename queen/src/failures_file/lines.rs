@@ -15,8 +15,7 @@ use thiserror::Error;
 
 /// Why the earlier failures cannot be read.
 #[derive(Debug, Error)]
-#[expect(missing_docs, reason = "the messages say it")]
-pub enum EarlierError {
+pub enum FailuresUnread {
     #[error("failed to read {}", .path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("line {line} of {} {why}; without --retry-failed, all that has no output is tried", .path.display())]
@@ -34,8 +33,8 @@ pub enum EarlierError {
 /// # Errors
 ///
 /// When the file cannot be read, or one of its lines is not a failure.
-pub fn names(path: &Path) -> Result<Vec<PathBuf>, EarlierError> {
-    let cannot_read = |source| EarlierError::Read { path: path.to_owned(), source };
+pub fn names(path: &Path) -> Result<Vec<PathBuf>, FailuresUnread> {
+    let cannot_read = |source| FailuresUnread::Read { path: path.to_owned(), source };
     let mut lines = match Lines::open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         lines => lines.map_err(cannot_read)?,
@@ -43,30 +42,30 @@ pub fn names(path: &Path) -> Result<Vec<PathBuf>, EarlierError> {
     let mut names = BTreeSet::new();
     while let Some(line) = lines.next().map_err(cannot_read)? {
         if lines.number > FAILURES_READ_MAX {
-            return Err(EarlierError::TooMany { path: path.to_owned() });
+            return Err(FailuresUnread::TooMany { path: path.to_owned() });
         }
-        let broken = |why| EarlierError::Broken { path: path.to_owned(), line: lines.number, why };
+        let broken = |why| FailuresUnread::Broken { path: path.to_owned(), line: lines.number, why };
         names.insert(name_in(&line).map_err(broken)?);
     }
     Ok(names.into_iter().collect())
 }
 
 /// The lines of a failures file.
-pub(crate) struct Lines {
+pub(super) struct Lines {
     file: BufReader<File>,
     /// Which line was read last; the first is 1.
-    pub(crate) number: u64,
+    pub(super) number: u64,
     /// Where the next line begins.
-    pub(crate) offset: u64,
+    pub(super) offset: u64,
 }
 
 impl Lines {
-    pub(crate) fn open(path: &Path) -> io::Result<Lines> {
+    pub(super) fn open(path: &Path) -> io::Result<Lines> {
         Ok(Lines { file: BufReader::new(File::open(path)?), number: 0, offset: 0 })
     }
 
     /// The next line with its newline; a line that is too long comes in parts, and no part names an input.
-    pub(crate) fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+    pub(super) fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut line = Vec::new();
         let bytes = self.file.by_ref().take(FAILURE_LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
         self.offset += bytes as u64;
@@ -83,7 +82,7 @@ struct Name {
 }
 
 /// The input that a line names, or the fault of the line, in words that follow its number.
-pub(crate) fn name_in(line: &[u8]) -> Result<PathBuf, &'static str> {
+pub(super) fn name_in(line: &[u8]) -> Result<PathBuf, &'static str> {
     let name: Name = serde_json::from_slice(line).map_err(|_| "is not a failure: a JSON object with an `input`")?;
     let bytes = match name.input_hex {
         Some(hex) => unhex(hex.as_bytes()).ok_or("has an `input_hex` that is not hexadecimal")?,
@@ -134,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_failure_is_told_with_the_number_of_its_line() {
+    fn a_line_that_is_not_a_failure_is_named_by_its_number() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f");
         assert!(names(&path).unwrap().is_empty());
@@ -154,8 +153,8 @@ mod tests {
         ];
         for line in broken {
             fs::write(&path, format!("{{\"input\":\"a\"}}\n{line}\n")).unwrap();
-            assert!(matches!(names(&path), Err(EarlierError::Broken { line: 2, .. })), "{line}");
+            assert!(matches!(names(&path), Err(FailuresUnread::Broken { line: 2, .. })), "{line}");
         }
-        assert!(matches!(names(folder.path()), Err(EarlierError::Read { .. })));
+        assert!(matches!(names(folder.path()), Err(FailuresUnread::Read { .. })));
     }
 }

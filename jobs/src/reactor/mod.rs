@@ -24,18 +24,21 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    inputs::{
+        Finding, Input,
+        readers::{ReadOrder, Sent},
+    },
     job_note::JobNote,
-    king_link::{self, Incoming, JobRequest, LinkError, Told, Verdict},
-    limits::{FailureLimit, Limits},
-    listing::{Found, Input},
-    output::{Output, Written},
-    queue::Giver,
-    readers::{Order, Sent},
+    king_link::{self, Incoming, KingNews, LinkError, Verdict},
+    outputs::{Output, Written},
     report::{Counts, FailedUnit, LongestInput, PROGRESS_DRAWN_EVERY, Reporter, Tried},
+    request::JobRequest,
+    run_limits::{FailureLimit, RunLimits},
     submission::{Action, End, Event, Submission},
+    work_queue::Giver,
 };
 
-use link::{Job, State, Step};
+use link::{Job, LinkState, Step};
 use threads::{Channels, Readers, start_lister, start_readers, start_writers};
 
 /// Where a run reads and writes.
@@ -57,7 +60,7 @@ pub struct Terms<'a> {
     /// Was at zero when the run began.
     pub clock: Clock,
     /// The limits of the run.
-    pub limits: Limits,
+    pub limits: RunLimits,
     /// How long the queen tries to reach a king that went away.
     pub grace: Duration,
     /// The note about the job, if one is kept.
@@ -77,6 +80,7 @@ pub struct Ending {
 
 /// Why a run ended before everything was done.
 #[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the messages say it")]
 pub enum CutShort {
     #[error("interrupted")]
     Interrupted,
@@ -91,12 +95,12 @@ pub enum CutShort {
     #[error("no more outputs can be written: {0}")]
     NoOutputs(String),
     #[error("{0}")]
-    Household(String),
+    LocalKingdom(String),
 }
 
 /// See the module's documentation.
 struct Reactor<'a> {
-    limits: Limits,
+    limits: RunLimits,
     clock: Clock,
     submission: Submission,
     reporter: &'a mut dyn Reporter,
@@ -120,14 +124,14 @@ struct Reactor<'a> {
     end: Option<End>,
 }
 
-/// Runs a job to its end. `household` ends with a reason when the king or duke of this process fails.
+/// Runs a job to its end. `local_kingdom` ends with a reason when the king or duke of this process fails.
 pub async fn run(
     folders: &Folders,
     address: &KingAddress,
     request: &JobRequest,
     reporter: &mut dyn Reporter,
     terms: &Terms<'_>,
-    household: impl Future<Output = String>,
+    local_kingdom: impl Future<Output = String>,
 ) -> Ending {
     let mut threads = JoinSet::new();
     let (readers, sent) = start_readers(&mut threads, folders);
@@ -155,8 +159,8 @@ pub async fn run(
         why: None,
         end: None,
     };
-    let ways = Ways { address, request, news };
-    reactor.run(&mut channels, ways, terms.interrupted, household).await;
+    let link_terms = LinkTerms { address, request, news };
+    reactor.run(&mut channels, link_terms, terms.interrupted, local_kingdom).await;
     // Queued words are still sent; inputs that were not yet read are not. If none could be read, the job is still open.
     reactor.job.outgoing = None;
     let (post, mut listening) = (Arc::clone(&reactor.readers.post), std::mem::take(&mut reactor.listening));
@@ -176,14 +180,14 @@ pub async fn run(
 }
 
 /// Everything that a run needs to open its link.
-struct Ways<'a> {
+struct LinkTerms<'a> {
     address: &'a KingAddress,
     request: &'a JobRequest,
-    news: mpsc::Sender<Result<Vec<Told>, LinkError>>,
+    news: mpsc::Sender<Result<Vec<KingNews>, LinkError>>,
 }
 
 /// Passes on the king's words. This task waits for room for results, so that the loop never does.
-async fn listen(mut incoming: Incoming, news: mpsc::Sender<Result<Vec<Told>, LinkError>>) {
+async fn listen(mut incoming: Incoming, news: mpsc::Sender<Result<Vec<KingNews>, LinkError>>) {
     while let Some(told) = incoming.next().await.transpose() {
         let is_last = told.is_err();
         // The reactor ends before the link when the user interrupts the run.
@@ -197,13 +201,13 @@ impl Reactor<'_> {
     async fn run(
         &mut self,
         channels: &mut Channels,
-        ways: Ways<'_>,
+        link_terms: LinkTerms<'_>,
         interrupted: &CancellationToken,
-        household: impl Future<Output = String>,
+        local_kingdom: impl Future<Output = String>,
     ) {
-        tokio::pin!(household);
-        let Ways { address, request, news } = ways;
-        let mut link = State::Unsought;
+        tokio::pin!(local_kingdom);
+        let LinkTerms { address, request, news } = link_terms;
+        let mut link = LinkState::Unsought;
         let mut listing = true;
         let mut ticks = interval(PROGRESS_DRAWN_EVERY);
         while self.end.is_none() {
@@ -231,30 +235,30 @@ impl Reactor<'_> {
                 }
                 step = link.next() => match step {
                     Step::Opened(found) => {
-                        link = State::Standing;
+                        link = LinkState::Standing;
                         self.on_link_opened(*found, &news);
                     }
                     Step::Failed(error) => {
-                        link = State::Standing;
+                        link = LinkState::Standing;
                         self.lose_king(error.into());
                     }
                     Step::ReadersStopped => link = self.on_readers_stopped(channels, address, request),
                 },
-                why = &mut household => self.lose_king(CutShort::Household(why)),
+                why = &mut local_kingdom => self.lose_king(CutShort::LocalKingdom(why)),
                 () = interrupted.cancelled() => self.events.push(Event::Interrupted),
                 () = self.clock.sleep_until(deadline) => self.events.push(Event::Tick),
                 _ = ticks.tick() => self.reporter.progress(&self.counts),
             }
-            self.settle();
+            self.run_core();
             // Without anything to do, no king is needed.
-            if self.counts.found > 0 && matches!(link, State::Unsought) {
+            if self.counts.found > 0 && matches!(link, LinkState::Unsought) {
                 self.reporter.waits("no king has answered yet");
                 link = Self::seek(address, request);
             }
         }
     }
 
-    fn settle(&mut self) {
+    fn run_core(&mut self) {
         let mut actions = Vec::new();
         for event in std::mem::take(&mut self.events) {
             self.submission.handle(self.clock.now(), event, &mut actions);
@@ -263,7 +267,7 @@ impl Reactor<'_> {
             match action {
                 Action::ReadInputs { count } => self.read_inputs(count),
                 Action::SendAgain { units } => self.send_again(&units),
-                Action::CloseJob { units } => self.readers.orders.give([Order::Close(self.job.link, units)]),
+                Action::CloseJob { units } => self.readers.orders.give([ReadOrder::Close(self.job.link, units)]),
                 Action::Finish { end } => self.end = Some(end),
             }
         }
@@ -296,20 +300,20 @@ impl Reactor<'_> {
 
     // ---- Incoming -------------------------------------------------------------------------------------------------
 
-    fn on_found(&mut self, found: Found) {
+    fn on_found(&mut self, found: Finding) {
         match found {
-            Found::Inputs(inputs) => {
+            Finding::Inputs(inputs) => {
                 self.counts.found += inputs.len() as u64;
                 self.events.extend(inputs.iter().map(|input| Event::InputListed { bytes: input.window_bytes() }));
                 self.listed.extend(inputs);
             }
-            Found::Done { count, newer } => {
+            Finding::Done { count, newer } => {
                 self.counts.done_before += count;
                 self.counts.newer += newer;
             }
-            Found::Gone => self.counts.gone += 1,
-            Found::Skipped { path, why } => self.reporter.skipped(&path, &why),
-            Found::Unusable { path, failure } => {
+            Finding::Gone => self.counts.gone += 1,
+            Finding::Skipped { path, why } => self.reporter.skipped(&path, &why),
+            Finding::Unusable { path, failure } => {
                 self.counts.found += 1;
                 self.events.push(Event::InputUnusable);
                 self.fail(path, failure, Tried::default());
@@ -333,18 +337,18 @@ impl Reactor<'_> {
         }
     }
 
-    fn on_told(&mut self, told: Vec<Told>) {
+    fn on_told(&mut self, told: Vec<KingNews>) {
         for word in told {
             match word {
-                Told::Verdict(verdict) => self.on_verdict(verdict),
-                Told::State { slots, dukes, waits_for, longest } => {
+                KingNews::Verdict(verdict) => self.on_verdict(verdict),
+                KingNews::JobState { slots, dukes, waits_for, longest } => {
                     self.counts.slots = slots;
                     self.job.dukes = dukes;
                     self.reporter.waits(&waits_for);
                     self.on_longest(longest);
                 }
-                Told::Ended(None) => self.events.push(Event::JobEnded),
-                Told::Ended(Some(failure)) => {
+                KingNews::Ended(None) => self.events.push(Event::JobEnded),
+                KingNews::Ended(Some(failure)) => {
                     self.why = Some(CutShort::Unfit(describe(&failure)));
                     self.events.push(Event::JobFailed);
                 }
@@ -429,7 +433,7 @@ impl Reactor<'_> {
 
     fn read_inputs(&mut self, count: usize) {
         let inputs = self.listed.drain(..count.min(self.listed.len()));
-        self.readers.orders.give(inputs.map(Order::Input));
+        self.readers.orders.give(inputs.map(ReadOrder::Input));
     }
 }
 

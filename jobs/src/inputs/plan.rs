@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_an_output_is_done_and_the_rest_is_sorted_out() {
+    fn inputs_with_outputs_are_done_and_others_are_sorted() {
         let inputs = listing(&[
             ("a", file(1, 5)),
             ("changed", file(1, 8)),

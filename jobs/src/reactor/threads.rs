@@ -7,28 +7,30 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use super::Folders;
 use crate::{
-    king_link::{LinkError, Told},
-    listing::{self, Found},
-    output::{self, Output, Written},
-    queue::{Giver, queue},
-    readers::{self, Order, Post, Sent},
+    inputs::{
+        Finding, listing,
+        readers::{self, Post, ReadOrder, Sent},
+    },
+    king_link::{KingNews, LinkError},
+    outputs::{self, Output, Written},
+    work_queue::{Giver, queue},
 };
 
 /// Messages from the threads and the link.
 pub(super) struct Channels {
-    pub(super) found: mpsc::Receiver<Found>,
+    pub(super) found: mpsc::Receiver<Finding>,
     pub(super) sent: mpsc::Receiver<Sent>,
     pub(super) written: mpsc::Receiver<Vec<Written>>,
-    pub(super) told: mpsc::Receiver<Result<Vec<Told>, LinkError>>,
+    pub(super) told: mpsc::Receiver<Result<Vec<KingNews>, LinkError>>,
 }
 
 /// Orders for the readers, and their connection to the king.
 pub(super) struct Readers {
-    pub(super) orders: Giver<Order>,
+    pub(super) orders: Giver<ReadOrder>,
     pub(super) post: Arc<Post>,
 }
 
-pub(super) fn start_lister(threads: &mut JoinSet<()>, folders: &Folders) -> mpsc::Receiver<Found> {
+pub(super) fn start_lister(threads: &mut JoinSet<()>, folders: &Folders) -> mpsc::Receiver<Finding> {
     let (sender, found) = mpsc::channel(REACTOR_QUEUE);
     let folders = folders.clone();
     threads.spawn_blocking(move || listing::list(&folders.input, &folders.output, folders.only.as_deref(), &sender));
@@ -54,7 +56,7 @@ pub(super) fn start_writers(
     let (sender, written) = mpsc::channel(REACTOR_QUEUE);
     for outputs in takers {
         let (folders, sender) = (folders.clone(), sender.clone());
-        threads.spawn_blocking(move || output::write(&folders.output, folders.sync, &outputs, &sender));
+        threads.spawn_blocking(move || outputs::write(&folders.output, folders.sync, &outputs, &sender));
     }
     (outputs, written)
 }

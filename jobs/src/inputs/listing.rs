@@ -8,10 +8,7 @@ use std::{
     ffi::OsString,
     fs::{self, FileType},
     io,
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{FileTypeExt, MetadataExt},
-    },
+    os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -19,63 +16,20 @@ use distwasm_proto::failure::{Failure, FailureKind};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
-use crate::{
-    descriptors::when_there_are,
+use super::{
+    BATCH, Finding, Input,
     places::Places,
     plan::{self, ChangedAt, Kind},
 };
+use crate::descriptors::when_there_are;
 
-/// An input that has no output yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Input {
-    /// Its path below the input folder, and its output's below the output folder.
-    pub path: PathBuf,
-    /// Its size when it was listed.
-    pub bytes: u64,
-}
-
-impl Input {
-    /// Its name as a unit.
-    pub fn name(&self) -> &[u8] {
-        self.path.as_os_str().as_bytes()
+impl Finding {
+    fn bad_input(path: PathBuf, why: impl Into<String>) -> Finding {
+        Finding::Unusable { path, failure: Failure::new(FailureKind::Input, why) }
     }
 
-    /// The bytes that it takes in the window.
-    pub fn window_bytes(&self) -> u64 {
-        self.bytes + self.name().len() as u64
-    }
-}
-
-/// A finding of the lister.
-#[derive(Debug)]
-pub enum Found {
-    /// Inputs to send, at most [`BATCH`] at a time.
-    Inputs(Vec<Input>),
-    /// Inputs that are done already.
-    Done {
-        /// How many.
-        count: u64,
-        /// How many of them were changed after their outputs were written.
-        newer: u64,
-    },
-    /// An input that was asked for by name is not an input any more.
-    Gone,
-    /// Something that is not an input, and the reason in words.
-    Skipped { path: PathBuf, why: String },
-    /// An input, or a folder of inputs, that cannot be processed, because of a fault in it or in its output.
-    Unusable { path: PathBuf, failure: Failure },
-}
-
-/// Inputs in one [`Found::Inputs`].
-pub const BATCH: usize = 64;
-
-impl Found {
-    fn bad_input(path: PathBuf, why: impl Into<String>) -> Found {
-        Found::Unusable { path, failure: Failure::new(FailureKind::Input, why) }
-    }
-
-    fn bad_output(path: PathBuf, why: impl Into<String>) -> Found {
-        Found::Unusable { path, failure: Failure::new(FailureKind::Output, why) }
+    fn bad_output(path: PathBuf, why: impl Into<String>) -> Finding {
+        Finding::Unusable { path, failure: Failure::new(FailureKind::Output, why) }
     }
 }
 
@@ -84,7 +38,7 @@ const BLOCKED: &str = "its output cannot be written: something that is not a fil
 
 /// Goes through all folders below `input`, in the order of their names, or through these inputs only, in their order.
 /// Ends early when the receiver is gone.
-pub fn list(input: &Path, output: &Path, only: Option<&[PathBuf]>, found: &mpsc::Sender<Found>) {
+pub fn list(input: &Path, output: &Path, only: Option<&[PathBuf]>, found: &mpsc::Sender<Finding>) {
     // `None` says that the receiver is gone: nothing is left to do then.
     let _end = match only {
         None => list_below(&mut Places::new(input, output), PathBuf::new(), found),
@@ -93,7 +47,7 @@ pub fn list(input: &Path, output: &Path, only: Option<&[PathBuf]>, found: &mpsc:
 }
 
 /// Goes through named inputs. A folder among them could not be read in an earlier run; all inputs below it are listed.
-fn list_named(input: &Path, output: &Path, names: &[PathBuf], found: &mpsc::Sender<Found>) -> Option<()> {
+fn list_named(input: &Path, output: &Path, names: &[PathBuf], found: &mpsc::Sender<Finding>) -> Option<()> {
     let mut folders: HashSet<&Path> = HashSet::new();
     let mut batch = Vec::with_capacity(BATCH);
     let mut places = Places::new(input, output);
@@ -112,29 +66,29 @@ fn list_named(input: &Path, output: &Path, names: &[PathBuf], found: &mpsc::Send
                 let collision = places.collision(name.parent().unwrap_or(Path::new("")));
                 let written = fs::metadata(&target).ok().filter(fs::Metadata::is_file);
                 if let Some(why) = collision {
-                    Found::bad_output(name.clone(), why)
+                    Finding::bad_output(name.clone(), why)
                 } else if let Some(written) = written {
                     let newer = u64::from(changed_at(&metadata) > changed_at(&written));
-                    Found::Done { count: 1, newer }
+                    Finding::Done { count: 1, newer }
                 } else if target.symlink_metadata().is_ok() {
-                    Found::bad_output(name.clone(), BLOCKED)
+                    Finding::bad_output(name.clone(), BLOCKED)
                 } else {
                     batch.push(Input { path: name.clone(), bytes: metadata.len() });
                     if batch.len() == BATCH {
-                        found.blocking_send(Found::Inputs(std::mem::take(&mut batch))).ok()?;
+                        found.blocking_send(Finding::Inputs(std::mem::take(&mut batch))).ok()?;
                     }
                     continue;
                 }
             }
-            Err(error) if !leads_nowhere(&error) => Found::bad_input(name.clone(), unseen(error.kind())),
-            Ok(_) | Err(_) => Found::Gone,
+            Err(error) if !leads_nowhere(&error) => Finding::bad_input(name.clone(), unseen(error.kind())),
+            Ok(_) | Err(_) => Finding::Gone,
         };
         found.blocking_send(outcome).ok()?;
     }
-    if batch.is_empty() { Some(()) } else { found.blocking_send(Found::Inputs(batch)).ok() }
+    if batch.is_empty() { Some(()) } else { found.blocking_send(Finding::Inputs(batch)).ok() }
 }
 
-fn list_below(places: &mut Places<'_>, folder: PathBuf, found: &mpsc::Sender<Found>) -> Option<()> {
+fn list_below(places: &mut Places<'_>, folder: PathBuf, found: &mpsc::Sender<Finding>) -> Option<()> {
     let mut folders = vec![folder];
     while let Some(folder) = folders.pop() {
         let deeper = list_folder(places, &folder, found)?;
@@ -145,25 +99,25 @@ fn list_below(places: &mut Places<'_>, folder: PathBuf, found: &mpsc::Sender<Fou
 }
 
 /// Reports the inputs in one folder, and returns the folders in it; `None` when the receiver is gone.
-fn list_folder(places: &mut Places<'_>, folder: &Path, found: &mpsc::Sender<Found>) -> Option<Vec<OsString>> {
+fn list_folder(places: &mut Places<'_>, folder: &Path, found: &mpsc::Sender<Finding>) -> Option<Vec<OsString>> {
     let say = |what| found.blocking_send(what).ok();
     let (input, output) = (places.input, places.output);
     let inputs = match read_folder(&input.join(folder)) {
         Ok(inputs) => inputs,
         Err(error) => {
-            say(Found::bad_input(folder.to_owned(), format!("the folder cannot be read: {error}")))?;
+            say(Finding::bad_input(folder.to_owned(), format!("the folder cannot be read: {error}")))?;
             return Some(Vec::new());
         }
     };
     if let Some(why) = places.collision(folder) {
-        say(Found::bad_output(folder.to_owned(), why))?;
+        say(Finding::bad_output(folder.to_owned(), why))?;
         return Some(Vec::new());
     }
     let outputs = match read_folder(&output.join(folder)) {
         Ok(outputs) => outputs,
         Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
         Err(error) => {
-            say(Found::bad_output(folder.to_owned(), format!("the folder for its outputs cannot be read: {error}")))?;
+            say(Finding::bad_output(folder.to_owned(), format!("the folder for its outputs cannot be read: {error}")))?;
             return Some(Vec::new());
         }
     };
@@ -176,20 +130,20 @@ fn list_folder(places: &mut Places<'_>, folder: &Path, found: &mpsc::Sender<Foun
         }
     }
     for (name, why) in plan.skipped {
-        say(Found::Skipped { path: folder.join(name), why: why.to_owned() })?;
+        say(Finding::Skipped { path: folder.join(name), why: why.to_owned() })?;
     }
     for (name, kind) in plan.unseen {
-        say(Found::bad_input(folder.join(name), unseen(kind)))?;
+        say(Finding::bad_input(folder.join(name), unseen(kind)))?;
     }
     for name in plan.blocked {
-        say(Found::bad_output(folder.join(name), BLOCKED))?;
+        say(Finding::bad_output(folder.join(name), BLOCKED))?;
     }
     if plan.done > 0 {
-        say(Found::Done { count: plan.done, newer: plan.newer })?;
+        say(Finding::Done { count: plan.done, newer: plan.newer })?;
     }
     for batch in plan.inputs.chunks(BATCH) {
         let batch = batch.iter().map(|(name, bytes)| Input { path: folder.join(name), bytes: *bytes });
-        say(Found::Inputs(batch.collect()))?;
+        say(Finding::Inputs(batch.collect()))?;
     }
     Some(plan.folders)
 }
@@ -264,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_looked_at_is_no_reason_to_say_that_all_is_done() {
+    fn an_entry_that_cannot_be_examined_is_a_failed_input() {
         let folder = tempfile::tempdir().unwrap();
         // Such a link cannot be followed, not even by root.
         symlink("x".repeat(300), folder.path().join("hidden")).unwrap();
@@ -277,9 +231,9 @@ mod tests {
             let (mut unusable, mut others) = (Vec::new(), 0);
             while let Ok(found) = found.try_recv() {
                 match found {
-                    Found::Unusable { path, .. } => unusable.push(path),
-                    Found::Skipped { .. } | Found::Gone => others += 1,
-                    Found::Inputs(_) | Found::Done { .. } => panic!("{found:?}"),
+                    Finding::Unusable { path, .. } => unusable.push(path),
+                    Finding::Skipped { .. } | Finding::Gone => others += 1,
+                    Finding::Inputs(_) | Finding::Done { .. } => panic!("{found:?}"),
                 }
             }
             assert_eq!((unusable, others), (vec![PathBuf::from("hidden")], 2), "{only:?}");

@@ -1,6 +1,8 @@
 //! Writes outputs, on threads of their own: each to a file with another name in the same folder, which gets the
 //! output's name when it is whole. So an output exists whole or not at all, and never replaces another.
 
+pub(crate) mod rename;
+
 use std::{
     ffi::OsStr,
     fs::{self, File},
@@ -16,7 +18,9 @@ use distwasm_transport::payload::Payload;
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use crate::{descriptors::when_there_are, plan::unfinished_name, queue::Taker, rename::rename_new};
+use crate::{descriptors::when_there_are, inputs::unfinished_name, work_queue::Taker};
+
+use rename::rename_new;
 
 /// An output that is to be written.
 #[derive(Debug)]

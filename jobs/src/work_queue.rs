@@ -20,12 +20,12 @@ pub struct Taker<T>(Arc<Queue<T>>);
 
 #[derive(Debug)]
 struct Queue<T> {
-    state: Mutex<State<T>>,
+    state: Mutex<Waiting<T>>,
     wake: Condvar,
 }
 
 #[derive(Debug)]
-struct State<T> {
+struct Waiting<T> {
     items: VecDeque<T>,
     /// The number of idle threads, and of all threads.
     idle: usize,
@@ -35,18 +35,18 @@ struct State<T> {
 
 /// A queue for this many threads.
 pub fn queue<T>(threads: usize) -> (Giver<T>, impl Iterator<Item = Taker<T>>) {
-    let state = State { items: VecDeque::new(), idle: 0, threads, closed: false };
+    let state = Waiting { items: VecDeque::new(), idle: 0, threads, closed: false };
     let queue = Arc::new(Queue { state: Mutex::new(state), wake: Condvar::new() });
     let takers = Arc::clone(&queue);
     (Giver(queue), (0..threads).map(move |_| Taker(Arc::clone(&takers))))
 }
 
 impl<T> Queue<T> {
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+    fn lock(&self) -> MutexGuard<'_, Waiting<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wake_if_worth_it(&self, state: &State<T>) {
+    fn wake_if_worth_it(&self, state: &Waiting<T>) {
         let at_work = state.threads.saturating_sub(state.idle);
         if state.idle > 0 && state.items.len() > at_work * WAITING_PER_THREAD {
             self.wake.notify_one();

@@ -9,7 +9,7 @@ use distwasm_proto::{limits::FAILURES_JUDGED_FROM, time::Time};
 
 /// The limits of a run. None is set by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
+pub struct RunLimits {
     /// How many units may fail.
     pub failures: Option<FailureLimit>,
     /// When the run ends, even if units are left.

@@ -12,7 +12,7 @@ use distwasm_proto::{
     time::Time,
 };
 
-use crate::limits::Limits;
+use crate::run_limits::RunLimits;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ pub enum End {
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct Submission {
-    limits: Limits,
+    limits: RunLimits,
     window: Option<Window>,
     /// Sizes of inputs that the readers have not got yet.
     listed: VecDeque<u64>,
@@ -128,7 +128,7 @@ struct Window {
 
 impl Submission {
     /// A submission within these limits.
-    pub fn new(limits: Limits) -> Submission {
+    pub fn new(limits: RunLimits) -> Submission {
         Submission { limits, ..Submission::default() }
     }
 
@@ -311,7 +311,7 @@ mod tests {
     }
 
     fn failing(limit: &str) -> Submission {
-        let mut submission = Submission::new(Limits { failures: Some(limit.parse().unwrap()), ends_at: None });
+        let mut submission = Submission::new(RunLimits { failures: Some(limit.parse().unwrap()), ends_at: None });
         let welcome = Event::Welcomed { window_units: 1000, window_bytes: 1000 };
         handle(&mut submission, std::iter::once(welcome).chain(listed(&[1; 300])));
         handle(&mut submission, (0..300).map(|unit| Event::UnitSent { unit: UnitNo(unit), bytes: 1 }));
@@ -393,7 +393,7 @@ mod tests {
 
     #[test]
     fn a_run_ends_when_its_time_is_over_unless_it_is_complete_then() {
-        let limits = Limits { failures: None, ends_at: Some(Time(100)) };
+        let limits = RunLimits { failures: None, ends_at: Some(Time(100)) };
         let mut submission = Submission::new(limits);
         assert_eq!(submission.next_deadline(), Some(Time(100)));
         let mut actions = Vec::new();

@@ -20,13 +20,13 @@ use tokio::sync::mpsc;
 
 use crate::{
     descriptors::when_there_are,
-    listing::{BATCH, Input},
-    queue::Taker,
+    inputs::{BATCH, Input},
+    work_queue::Taker,
 };
 
 /// An order for a reader.
 #[derive(Debug)]
-pub enum Order {
+pub enum ReadOrder {
     /// Read and send this input.
     Input(Input),
     /// Read and send these inputs again over this link, with the numbers that they have.
@@ -50,12 +50,12 @@ pub type LinkNo = u64;
 /// The readers' shared connection to the king. While there is no link it is closed, and no input gets a number.
 #[derive(Debug, Default)]
 pub struct Post {
-    state: Mutex<State>,
+    state: Mutex<OpenLink>,
     opened: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct OpenLink {
     messages: Option<mpsc::Sender<FromQueen>>,
     link: LinkNo,
     units: u64,
@@ -90,13 +90,13 @@ impl Post {
         self.opened.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, OpenLink> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until the connection is open. While the guard is held, no other reader sends.
-    fn wait(&self) -> Result<MutexGuard<'_, State>, Over> {
-        let is_closed = |state: &mut State| state.messages.is_none() && !state.over;
+    fn wait(&self) -> Result<MutexGuard<'_, OpenLink>, Over> {
+        let is_closed = |state: &mut OpenLink| state.messages.is_none() && !state.over;
         let state = self.opened.wait_while(self.lock(), is_closed).unwrap_or_else(PoisonError::into_inner);
         if state.over { Err(Over) } else { Ok(state) }
     }
@@ -106,7 +106,7 @@ impl Post {
         &self,
         inputs: Vec<Input>,
         sent: &mpsc::Sender<Sent>,
-        messages: impl FnOnce(UnitNo, &State) -> Result<(), Cut>,
+        messages: impl FnOnce(UnitNo, &OpenLink) -> Result<(), Cut>,
     ) -> Result<(), Over> {
         let mut state = self.wait()?;
         let first = UnitNo(state.units);
@@ -119,13 +119,13 @@ impl Post {
     }
 
     /// Sends messages that are meant for this link; returns whether the link is still open.
-    fn send_over(&self, link: LinkNo, messages: impl FnOnce(&State) -> Result<(), Cut>) -> Result<bool, Over> {
+    fn send_over(&self, link: LinkNo, messages: impl FnOnce(&OpenLink) -> Result<(), Cut>) -> Result<bool, Over> {
         let state = self.wait()?;
         Ok(state.link == link && messages(&state).is_ok())
     }
 }
 
-impl State {
+impl OpenLink {
     fn say(&self, words: Vec<Word>) -> Result<(), Cut> {
         let words = words.into_iter().map(Into::into).collect();
         let messages = self.messages.as_ref().ok_or(Cut)?;
@@ -134,7 +134,7 @@ impl State {
 }
 
 /// Works until there are no more orders, or the run is over.
-pub fn read(folder: &Path, orders: &Taker<Order>, post: &Post, sent: &mpsc::Sender<Sent>) {
+pub fn read(folder: &Path, orders: &Taker<ReadOrder>, post: &Post, sent: &mpsc::Sender<Sent>) {
     while let Some(orders) = orders.take(BATCH) {
         if obey(folder, orders, post, sent).is_err() {
             return;
@@ -142,15 +142,15 @@ pub fn read(folder: &Path, orders: &Taker<Order>, post: &Post, sent: &mpsc::Send
     }
 }
 
-fn obey(folder: &Path, orders: Vec<Order>, post: &Post, sent: &mpsc::Sender<Sent>) -> Result<(), Over> {
+fn obey(folder: &Path, orders: Vec<ReadOrder>, post: &Post, sent: &mpsc::Sender<Sent>) -> Result<(), Over> {
     let mut batch = Batch::default();
     for order in orders {
         match order {
-            Order::Input(input) => batch.read(folder, input, post, sent)?,
-            Order::Again(link, units) => send_again(folder, link, units, post)?,
-            Order::Close(link, units) => {
+            ReadOrder::Input(input) => batch.read(folder, input, post, sent)?,
+            ReadOrder::Again(link, units) => send_again(folder, link, units, post)?,
+            ReadOrder::Close(link, units) => {
                 let close = Word::CloseJob(wire::CloseJob { units });
-                post.send_over(link, |way| way.say(vec![close]))?;
+                post.send_over(link, |open| open.say(vec![close]))?;
             }
         }
     }
@@ -200,12 +200,12 @@ impl Batch {
         }
         let (names, contents) = (std::mem::take(&mut self.names), std::mem::take(&mut self.contents));
         self.bytes = 0;
-        post.send(std::mem::take(&mut self.inputs), sent, |first, way| {
+        post.send(std::mem::take(&mut self.inputs), sent, |first, link| {
             let word = |((unit, name), data): ((u64, Bytes), Bytes)| {
                 let input = Some(wire::Payload { bytes_total: data.len() as u64, data });
                 Word::Unit(wire::Unit { unit, input, name })
             };
-            way.say((first.0..).zip(names).zip(contents).map(word).collect())
+            link.say((first.0..).zip(names).zip(contents).map(word).collect())
         })
     }
 }
@@ -249,7 +249,7 @@ fn send_large(path: &Path, input: Input, post: &Post, sent: &mpsc::Sender<Sent>)
         Err(error) => return sent.blocking_send(Sent::Unreadable(input, error.to_string())).map_err(|_| Over),
     };
     let name = name_of(&input);
-    post.send(vec![input], sent, |unit, way| send_pieces(file, listed, unit, name, way))
+    post.send(vec![input], sent, |unit, link| send_pieces(file, listed, unit, name, link))
 }
 
 fn open_listed(path: &Path, listed: u64) -> io::Result<File> {
@@ -257,7 +257,7 @@ fn open_listed(path: &Path, listed: u64) -> io::Result<File> {
     if file.metadata()?.len() == listed { Ok(file) } else { Err(changed(listed)) }
 }
 
-fn send_pieces(mut file: File, listed: u64, unit: UnitNo, name: Bytes, way: &State) -> Result<(), Cut> {
+fn send_pieces(mut file: File, listed: u64, unit: UnitNo, name: Bytes, link: &OpenLink) -> Result<(), Cut> {
     let begin = wire::Payload { bytes_total: listed, data: Bytes::new() };
     let mut words = vec![Word::Unit(wire::Unit { unit: unit.0, input: Some(begin), name })];
     let (mut missing, mut is_broken) = (listed, false);
@@ -274,7 +274,7 @@ fn send_pieces(mut file: File, listed: u64, unit: UnitNo, name: Bytes, way: &Sta
             bytes += piece.data.len();
             words.push(Word::Piece(piece));
         }
-        way.say(std::mem::take(&mut words))?;
+        link.say(std::mem::take(&mut words))?;
     }
     Ok(())
 }
@@ -302,17 +302,17 @@ fn send_again(folder: &Path, link: LinkNo, units: Vec<(UnitNo, Input)>, post: &P
             }
         }
         let is_full = bytes >= MESSAGE_FILL_BYTES || large.is_some();
-        if is_full && !post.send_over(link, |way| way.say(std::mem::take(&mut words)))? {
+        if is_full && !post.send_over(link, |open| open.say(std::mem::take(&mut words)))? {
             return Ok(());
         }
         bytes = if is_full { 0 } else { bytes };
         if let Some(file) = large
-            && !post.send_over(link, |way| send_pieces(file, listed, no, name, way))?
+            && !post.send_over(link, |open| send_pieces(file, listed, no, name, open))?
         {
             return Ok(());
         }
     }
-    post.send_over(link, |way| way.say(words)).map(|_stands| ())
+    post.send_over(link, |open| open.say(words)).map(|_stands| ())
 }
 
 fn read_piece(file: &mut File, missing: u64) -> io::Result<Bytes> {

@@ -1,15 +1,13 @@
-//! How the job is scheduled among others: the flags, and their fields in the word that opens the job.
+//! The flags that say how a job is scheduled among others.
 
 use clap::{Args, builder::BoolishValueParser};
+use distwasm_jobs::request::Scheduling;
 use distwasm_process::flags;
-use distwasm_proto::{
-    limits::{NAME_BYTES_MAX, PRIORITY_MAX, WEIGHT_MAX},
-    wire,
-};
+use distwasm_proto::limits::{NAME_BYTES_MAX, PRIORITY_MAX, WEIGHT_MAX};
 
 /// How a job is scheduled among others.
 #[derive(Args, Clone, Debug)]
-pub struct Wishes {
+pub struct SchedulingOptions {
     /// The project's share of the slots: a project of weight 2 gets twice as many as one of weight 1. The largest
     /// weight among the jobs of a project counts
     #[arg(long, value_name = "N", default_value_t = 1, env = "DISTWASM_WEIGHT", value_parser = flags::whole_number(1..=WEIGHT_MAX))]
@@ -39,14 +37,16 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
     }
 }
 
-impl Wishes {
-    /// Writes them into the word that opens the job.
-    pub fn tell(&self, open: &mut wire::OpenJob) {
-        open.weight = self.weight;
-        open.priority = self.priority;
-        open.speculate = !self.no_speculation;
-        open.max_parallel = self.max_parallel.unwrap_or(0);
-        // If a label is given twice, its last value counts, as with other flags.
-        open.requires = self.requires.iter().cloned().collect();
+impl SchedulingOptions {
+    /// What they say.
+    pub fn scheduling(&self) -> Scheduling {
+        Scheduling {
+            weight: self.weight,
+            priority: self.priority,
+            max_parallel: self.max_parallel,
+            // If a label is given twice, its last value counts, as with other flags.
+            requires: self.requires.iter().cloned().collect(),
+            speculate: !self.no_speculation,
+        }
     }
 }

@@ -16,18 +16,19 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{Reactor, threads::Channels};
 use crate::{
-    king_link::{self, JobRequest, Link, LinkError, Outgoing, Told, Welcome, Window},
-    readers::{LinkNo, Order},
+    inputs::readers::{LinkNo, ReadOrder},
+    king_link::{self, KingNews, Link, LinkError, Outgoing, Welcome, Window},
+    request::JobRequest,
     submission::Event,
 };
 
 /// A link, and the sender for its units.
-type Found = (Link, mpsc::Sender<wire::FromQueen>);
+type OpenedLink = (Link, mpsc::Sender<wire::FromQueen>);
 
-type Seeking<'a> = Pin<Box<dyn Future<Output = Result<Found, LinkError>> + Send + 'a>>;
+type Seeking<'a> = Pin<Box<dyn Future<Output = Result<OpenedLink, LinkError>> + Send + 'a>>;
 
 /// The state of the link.
-pub(super) enum State<'a> {
+pub(super) enum LinkState<'a> {
     /// There was nothing to do yet.
     Unsought,
     /// The queen is trying to reach the king.
@@ -40,25 +41,25 @@ pub(super) enum State<'a> {
 
 /// A change of the link.
 pub(super) enum Step {
-    Opened(Box<Found>),
+    Opened(Box<OpenedLink>),
     Failed(LinkError),
     ReadersStopped,
 }
 
-impl State<'_> {
+impl LinkState<'_> {
     /// Waits for the next change, if there is one. Cancel safe.
     pub(super) async fn next(&mut self) -> Step {
         match self {
-            State::Seeking(seeking) => match seeking.await {
+            LinkState::Seeking(seeking) => match seeking.await {
                 Ok(found) => Step::Opened(Box::new(found)),
                 Err(error) => Step::Failed(error),
             },
-            State::Stopping(stopping) => {
+            LinkState::Stopping(stopping) => {
                 // The thread does not fail.
                 let _stopped = stopping.await;
                 Step::ReadersStopped
             }
-            State::Unsought | State::Standing => std::future::pending().await,
+            LinkState::Unsought | LinkState::Standing => std::future::pending().await,
         }
     }
 }
@@ -79,12 +80,12 @@ pub(super) struct Job {
 
 impl Reactor<'_> {
     /// Connects to the king for the first time.
-    pub(super) fn seek<'a>(address: &'a KingAddress, request: &'a JobRequest) -> State<'a> {
-        State::Seeking(Box::pin(king_link::submit(address, request, None, KING_PATIENCE)))
+    pub(super) fn seek<'a>(address: &'a KingAddress, request: &'a JobRequest) -> LinkState<'a> {
+        LinkState::Seeking(Box::pin(king_link::submit(address, request, None, KING_PATIENCE)))
     }
 
     /// The link broke: the queen reconnects, if that may help.
-    pub(super) fn on_link_lost(&mut self, error: LinkError, state: &mut State<'_>) {
+    pub(super) fn on_link_lost(&mut self, error: LinkError, state: &mut LinkState<'_>) {
         if let Some(outgoing) = self.job.outgoing.take() {
             outgoing.lose();
         }
@@ -95,7 +96,7 @@ impl Reactor<'_> {
         self.reporter.waits(&format!("{error}; coming back"));
         self.on_longest(None);
         let post = Arc::clone(&self.readers.post);
-        *state = State::Stopping(tokio::task::spawn_blocking(move || post.close()));
+        *state = LinkState::Stopping(tokio::task::spawn_blocking(move || post.close()));
     }
 
     /// With the readers stopped, every unit that they numbered is known: the queen connects to the king again.
@@ -104,22 +105,22 @@ impl Reactor<'_> {
         channels: &mut Channels,
         address: &'a KingAddress,
         request: &'a JobRequest,
-    ) -> State<'a> {
+    ) -> LinkState<'a> {
         while let Ok(sent) = channels.sent.try_recv() {
             self.on_sent(sent);
         }
-        self.settle();
+        self.run_core();
         let (sent, lacking) = self.submission.lacking();
         let lacking = lacking.into_iter().map(|unit| unit.0).collect();
         let resumes = wire::Resumption { job: self.job.number, sent, lacking, dukes: self.job.dukes, link: 0 };
-        State::Seeking(Box::pin(king_link::submit(address, request, Some(resumes), self.grace)))
+        LinkState::Seeking(Box::pin(king_link::submit(address, request, Some(resumes), self.grace)))
     }
 
     /// The king accepted the job, or resumed it.
     pub(super) fn on_link_opened(
         &mut self,
-        (link, messages): Found,
-        news: &mpsc::Sender<Result<Vec<Told>, LinkError>>,
+        (link, messages): OpenedLink,
+        news: &mpsc::Sender<Result<Vec<KingNews>, LinkError>>,
     ) {
         let Link { incoming, outgoing, welcome } = link;
         let Welcome { job, window: Window { units: window_units, bytes: window_bytes }, known } = welcome;
@@ -145,7 +146,7 @@ impl Reactor<'_> {
         let share = units.len().div_ceil(READERS).max(1);
         for units in units.chunks(share) {
             let inputs = units.iter().filter_map(|unit| Some((*unit, self.open.get(unit)?.clone()))).collect();
-            self.readers.orders.give([Order::Again(self.job.link, inputs)]);
+            self.readers.orders.give([ReadOrder::Again(self.job.link, inputs)]);
         }
     }
 }

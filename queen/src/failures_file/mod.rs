@@ -3,6 +3,8 @@
 //! While a run lasts, its failures are appended to those of earlier runs, so that nothing is lost however it ends. At
 //! its end, settled failures are removed from the file.
 
+mod lines;
+
 use std::{
     collections::HashMap,
     fs::{self, File, OpenOptions, TryLockError},
@@ -11,16 +13,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use distwasm_jobs::{report::FailedUnit, when_there_are};
 use distwasm_process::files;
 use distwasm_proto::limits::FAILURES_READ_MAX;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::FailedUnit;
-use crate::{
-    descriptors::when_there_are,
-    earlier::{Lines, name_in},
-};
+pub use lines::{FailuresUnread, names};
+use lines::{Lines, name_in};
 
 /// The default file of failures: beside the output folder, so that it is not an output itself.
 pub fn default_failures_path(output: &Path) -> PathBuf {
@@ -51,7 +51,6 @@ struct Opened {
 
 /// Why some failures are not in the file.
 #[derive(Debug, Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum FailuresLost {
     #[error("{lost} of the failures could not be kept in {} (--failures names another file)", .path.display())]
     Some { path: PathBuf, lost: u64, source: io::Error },
@@ -340,10 +339,10 @@ impl Scope<'_> {
 mod tests {
     use std::{ffi::OsStr, time::SystemTime};
 
+    use distwasm_jobs::report::Tried;
     use distwasm_proto::failure::{Failure, FailureKind};
 
     use super::*;
-    use crate::report::Tried;
 
     fn failed(name: impl AsRef<OsStr>, run_us: Option<u64>) -> FailedUnit {
         let failure = Failure::new(FailureKind::Trap, "unreachable").with_stderr(b"x\xfey");
@@ -393,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_tried_again_stays_and_what_is_settled_goes() {
+    fn untried_failures_stay_and_settled_ones_go() {
         let folder = folder(&["a", "b", "c", "d"], &[]);
         let path = run(folder.path(), true, &["a", "b", "c", "gone"]).unwrap();
         // A queen was killed while it was writing.

@@ -1,0 +1,48 @@
+//! The job that is submitted to a king, without its units.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use distwasm_proto::{digest::Digest, guest::GuestSettings};
+use distwasm_transport::payload::Payload;
+
+/// The job that the queen submits, without its units.
+#[derive(Clone, Debug)]
+pub struct JobRequest {
+    /// The key of fair sharing.
+    pub project: String,
+    /// The program's bytes.
+    pub program: Payload,
+    /// Memory that each slot must have, in bytes; 0 for no requirement.
+    pub min_ram_bytes: u64,
+    /// At most one slot on each duke.
+    pub one_per_machine: bool,
+    /// How it is scheduled among other jobs.
+    pub scheduling: Scheduling,
+    /// How long one unit may take.
+    pub timeout: Option<Duration>,
+    /// How often a failed unit is tried again.
+    pub retries: u32,
+    /// The settings of its guests.
+    pub guest: GuestSettings,
+    /// The archives of its shares, each once.
+    pub archives: Vec<(Digest, Payload)>,
+    /// A queen must know this key to come back to the job.
+    pub key: u64,
+    /// The job of an earlier run whose queen was killed, and its key: the king ends that job.
+    pub replaces: Option<(u64, u64)>,
+}
+
+/// How a job is scheduled among others.
+#[derive(Clone, Debug)]
+pub struct Scheduling {
+    /// The project's share of the slots; the largest weight among the jobs of a project counts.
+    pub weight: u32,
+    /// Jobs of a project get slots in the order of their priorities, the highest first.
+    pub priority: i32,
+    /// The most slots at a time; `None` for no limit.
+    pub max_parallel: Option<u32>,
+    /// Labels that a duke must have.
+    pub requires: BTreeMap<String, String>,
+    /// Whether a unit may be tried on a second duke while the first is still running it.
+    pub speculate: bool,
+}

@@ -1,0 +1,6 @@
+//! The commands of the queen: a job, and the tools beside it.
+
+pub mod check;
+pub mod jobs;
+pub mod new;
+pub mod run;
