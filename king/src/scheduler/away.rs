@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
     limits::{AWAY_PATIENCE, SETTLE_WITHIN},
-    time::Time,
 };
 
 use super::{
@@ -34,12 +33,12 @@ impl Scheduler {
     // ---- Dukes ----------------------------------------------------------------------------------------------------
 
     /// Gives nothing new to a duke whose link broke; the duke keeps its units while it may come back.
-    pub(super) fn on_duke_away(&mut self, now: Time, id: DukeId) {
+    pub(super) fn on_duke_away(&mut self, id: DukeId) {
         // The duke may have been expelled before its link broke.
         let Some(duke) = self.dukes.get_mut(&id).filter(|duke| duke.away_since.is_none()) else { return };
-        duke.away_since = Some(now);
+        duke.away_since = Some(self.now);
         self.hungry.extend(duke.leases.keys());
-        self.alarms.insert((now.after(self.grace), Alarm::DukeAway(id)));
+        self.alarms.insert((self.now.after(self.grace), Alarm::DukeAway(id)));
         // The slots that this asks back are free when the duke is back, or gone.
         self.withdraw(id);
         self.recall_results(id);
@@ -65,7 +64,7 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn on_duke_joined(&mut self, now: Time, joining: Joining, actions: &mut Vec<Action>) {
+    pub(super) fn on_duke_joined(&mut self, joining: Joining, actions: &mut Vec<Action>) {
         let Joining { id, cpus, ram_bytes, labels, was, holds } = joining;
         let mut before = was.map(|was| self.take_attempts(|_, attempt| attempt.duke == was)).unwrap_or_default();
         if let Some(was) = was {
@@ -74,7 +73,7 @@ impl Scheduler {
         let known = self.dukes.insert(id, Duke::new(cpus, ram_bytes, labels));
         debug_assert!(known.is_none(), "a duke's id is never used twice");
         for held in holds {
-            if !self.adopt_lease(now, id, &held, actions) {
+            if !self.adopt_lease(id, &held, actions) {
                 actions.push(Action::ExpelDuke { duke: id, why: "it came back with more slots than its machine has" });
                 break;
             }
@@ -97,12 +96,12 @@ impl Scheduler {
         for attempt in before.into_values().rev() {
             self.put_back(attempt.job, attempt.unit);
         }
-        self.settle_if_all_are_here();
+        self.unpark_if_all_are_here();
         self.deal = true;
     }
 
     /// Takes over a lease that a duke brings back; returns whether the duke's machine has room for it.
-    fn adopt_lease(&mut self, now: Time, id: DukeId, held: &HeldLease, actions: &mut Vec<Action>) -> bool {
+    fn adopt_lease(&mut self, id: DukeId, held: &HeldLease, actions: &mut Vec<Action>) -> bool {
         let is_new = !held.closed && !self.has_job(held.job) && self.may_resume(held.job, held.key);
         let Some(duke) = self.dukes.get_mut(&id) else { return false };
         let slot = Room { cpus: 1, bytes: held.slot_bytes };
@@ -114,7 +113,7 @@ impl Scheduler {
             return false;
         };
         let mut lease = Lease::new(slot);
-        (lease.slots, lease.releasing, lease.since) = (held.slots, held.leaving, now);
+        (lease.slots, lease.releasing, lease.since) = (held.slots, held.leaving, self.now);
         if is_new {
             let spec = JobSpec::default();
             let project = self.projects.enter(&spec);
@@ -219,7 +218,6 @@ impl Scheduler {
 
     pub(super) fn on_job_opened(
         &mut self,
-        now: Time,
         id: JobId,
         key: u64,
         spec: JobSpec,
@@ -244,13 +242,13 @@ impl Scheduler {
         job.closed = false;
         let unwanted: BTreeSet<_> = job.units.resume(resumes.sent, &resumes.lacking).into_iter().collect();
         if is_new && job.units.open() > unwanted.len() as u64 {
-            job.settling = Some(resumes.dukes);
-            self.alarms.insert((now.after(SETTLE_WITHIN), Alarm::Settle(id)));
+            job.awaits_dukes = Some(resumes.dukes);
+            self.alarms.insert((self.now.after(SETTLE_WITHIN), Alarm::Unpark(id)));
         }
         self.drop_claims(id, &unwanted, actions);
         self.close_misfits(id, actions);
         self.keep_to_bound(id, actions);
-        self.settle_if_all_are_here();
+        self.unpark_if_all_are_here();
         self.deal = true;
     }
 
@@ -276,20 +274,20 @@ impl Scheduler {
         self.jobs.contains_key(&id)
     }
 
-    pub(super) fn on_queen_away(&mut self, now: Time, id: JobId) {
+    pub(super) fn on_queen_away(&mut self, id: JobId) {
         // The queen's job may have ended.
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        let until = now.after(self.grace);
+        let until = self.now.after(self.grace);
         job.away_until = Some(until);
-        job.yields_from = Some(now.after(AWAY_PATIENCE));
+        job.yields_from = Some(self.now.after(AWAY_PATIENCE));
         self.alarms.insert((until, Alarm::QueenAway(id)));
         self.deal = true;
     }
 
-    pub(super) fn on_queen_overdue(&mut self, now: Time, id: JobId, actions: &mut Vec<Action>) {
+    pub(super) fn on_queen_overdue(&mut self, id: JobId, actions: &mut Vec<Action>) {
         let Some(job) = self.jobs.get(&id) else { return };
         // The queen may have come back, and gone away again later.
-        if job.away_until.is_some_and(|until| until <= now) {
+        if job.away_until.is_some_and(|until| until <= self.now) {
             self.remove_job(id, actions);
             actions.push(Action::EndJob { job: id, end: JobEnd::Abandoned });
         }
@@ -298,17 +296,18 @@ impl Scheduler {
     // ---- A king that has just begun -------------------------------------------------------------------------------
 
     /// Lets parked units run once as many dukes are here as there were: then no missing duke can have one of them.
-    fn settle_if_all_are_here(&mut self) {
+    fn unpark_if_all_are_here(&mut self) {
         let here = self.dukes.values().filter(|duke| duke.away_since.is_none()).count();
-        let is_settled = |job: &Job| job.settling.is_some_and(|dukes| here >= dukes as usize);
-        let settled: Vec<JobId> = self.jobs.iter().filter(|(_, job)| is_settled(job)).map(|(id, _)| *id).collect();
-        settled.into_iter().for_each(|job| self.settle(job));
+        let is_awaited_no_more = |job: &Job| job.awaits_dukes.is_some_and(|dukes| here >= dukes as usize);
+        let complete: Vec<JobId> =
+            self.jobs.iter().filter(|(_, job)| is_awaited_no_more(job)).map(|(id, _)| *id).collect();
+        complete.into_iter().for_each(|job| self.unpark(job));
     }
 
     /// Lets the parked units run, which no duke has claimed.
-    pub(super) fn settle(&mut self, id: JobId) {
+    pub(super) fn unpark(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        if job.settling.take().is_none() {
+        if job.awaits_dukes.take().is_none() {
             return;
         }
         for (no, unit) in job.units.earlier_mut().filter(|(_, unit)| unit.state == UnitState::Parked) {
@@ -327,6 +326,8 @@ fn fits(lease: &Lease, (slots_max, slot): (u32, Room)) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use distwasm_proto::time::Time;
+
     use super::*;
     use crate::scheduler::{Event, Outcome};
 

@@ -158,7 +158,7 @@ impl Scheduler {
                 let is_runnable = matches!(state.state, UnitState::Waiting | UnitState::Parked);
                 assert!(!is_runnable || state.has_input, "what_waits_is_here: {id}, {unit}");
                 let is_parked = state.state == UnitState::Parked;
-                assert!(!is_parked || job.settling.is_some(), "parked_unit_is_let_go: {id}, {unit}");
+                assert!(!is_parked || job.awaits_dukes.is_some(), "parked_unit_is_let_go: {id}, {unit}");
                 open += u64::from(state.state != UnitState::Reported);
             }
             assert_eq!(job.units.open(), open, "job_counts_its_open_units: {id}");

@@ -8,7 +8,7 @@ use distwasm_proto::{
     time::{Time, UnitTime},
 };
 
-use super::job::JobSpec;
+use super::events::JobSpec;
 
 /// One duke.
 #[derive(Debug)]

@@ -45,10 +45,10 @@ enum Claim {
 
 impl Scheduler {
     /// The way to make room for a job that costs the fewest slots.
-    pub(super) fn best_eviction(&mut self, now: Time, id: JobId) -> Option<Eviction> {
+    pub(super) fn best_eviction(&mut self, id: JobId) -> Option<Eviction> {
         let mut wait_until = None;
         let evictions = self.dukes.iter().filter_map(|(duke_id, duke)| {
-            let victims = self.victims(now, id, duke, &mut wait_until)?;
+            let victims = self.victims(id, duke, &mut wait_until)?;
             Some(Eviction { duke: *duke_id, victims })
         });
         let best = evictions.min_by_key(|eviction| eviction.victims.len());
@@ -60,7 +60,7 @@ impl Scheduler {
 
     /// The jobs to ask for slots so that this job gets one on this duke; `None` if too few may be asked. `wait_until`
     /// becomes the time at which more may be asked, if that is earlier.
-    fn victims(&self, now: Time, id: JobId, duke: &Duke, wait_until: &mut Option<Time>) -> Option<Vec<JobId>> {
+    fn victims(&self, id: JobId, duke: &Duke, wait_until: &mut Option<Time>) -> Option<Vec<JobId>> {
         let job = self.jobs.get(&id)?;
         let project = self.projects.get(job.project)?;
         let slot = duke.slot_for(id, job)?;
@@ -69,9 +69,9 @@ impl Scheduler {
         while room.minus(slot).is_none() {
             let mut best: Option<Holder<'_>> = None;
             for mut holder in self.holders(duke, &victims).filter(|holder| holder.id != id) {
-                holder.yields_to_asker = holder.job.yields(now) && !job.yields(now);
-                holder.precedes_asker = job.yields(now) && !holder.job.yields(now);
-                match holder.claim(now, job, project) {
+                holder.yields_to_asker = holder.job.yields(self.now) && !job.yields(self.now);
+                holder.precedes_asker = job.yields(self.now) && !holder.job.yields(self.now);
+                match holder.claim(self.now, job, project) {
                     Claim::Now if best.as_ref().is_none_or(|best| holder.is_better_than(best)) => best = Some(holder),
                     Claim::Later(at) => *wait_until = Some(wait_until.map_or(at, |until| until.min(at))),
                     Claim::Now | Claim::No => {}

@@ -5,25 +5,24 @@ use std::collections::VecDeque;
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
     limits::RESULTS_BYTES,
-    time::Time,
 };
 
 use super::{Action, Attempt, Scheduler, Stage, units::UnitState};
 
 impl Scheduler {
     /// Hands out units of all jobs whose slots may want some, and fetches results that there is room for.
-    pub(super) fn feed_jobs(&mut self, now: Time, actions: &mut Vec<Action>) {
+    pub(super) fn feed_jobs(&mut self, actions: &mut Vec<Action>) {
         for job in std::mem::take(&mut self.hungry) {
-            self.fetch_results(now, job, actions);
-            self.feed(now, job, actions);
-            self.watch(now, job);
-            self.watch_fullness(now, job);
+            self.fetch_results(job, actions);
+            self.feed(job, actions);
+            self.watch(job);
+            self.watch_fullness(job);
         }
     }
 
     /// Fills the slots of every lease that is at most half full: many units travel in one message, and the slots have
     /// enough work meanwhile. All slots get one unit before any slot gets a second.
-    fn feed(&mut self, now: Time, id: JobId, actions: &mut Vec<Action>) {
+    fn feed(&mut self, id: JobId, actions: &mut Vec<Action>) {
         let Some(job) = self.jobs.get(&id) else { return };
         // Back-pressure: a queen that does not take its results gets no more of them.
         if job.is_full() || (job.waiting.is_empty() && job.suspects.is_empty()) {
@@ -33,19 +32,12 @@ impl Scheduler {
         let is_low = |(load, _): &&(u32, DukeId)| *load <= depth / 2;
         let mut low: Vec<DukeId> = job.by_load.iter().take_while(is_low).map(|(_, duke)| *duke).collect();
         while !low.is_empty() {
-            low.retain(|duke| self.start_round(now, id, *duke, depth, actions));
+            low.retain(|duke| self.start_round(id, *duke, depth, actions));
         }
     }
 
     /// Starts one unit for each slot of a lease; returns whether the lease may want more.
-    fn start_round(
-        &mut self,
-        now: Time,
-        job_id: JobId,
-        duke_id: DukeId,
-        depth: u32,
-        actions: &mut Vec<Action>,
-    ) -> bool {
+    fn start_round(&mut self, job_id: JobId, duke_id: DukeId, depth: u32, actions: &mut Vec<Action>) -> bool {
         let Some(lease) = self.dukes.get(&duke_id).and_then(|duke| duke.leases.get(&job_id)) else { return false };
         if lease.load() >= depth {
             return false;
@@ -54,7 +46,7 @@ impl Scheduler {
         let (mut started, mut bytes) = (0, 0);
         while started < slots {
             let Some(unit) = self.take_unit(job_id, duke_id) else { break };
-            bytes += self.start(now, job_id, duke_id, unit, actions);
+            bytes += self.start(job_id, duke_id, unit, actions);
             started += 1;
         }
         self.load(duke_id, job_id, started, bytes);
@@ -80,14 +72,7 @@ impl Scheduler {
 
     /// Starts an attempt of a unit: the first, or a second beside one that takes long. The caller must add the attempt,
     /// with the bytes that this returns, to the load of the lease.
-    pub(super) fn start(
-        &mut self,
-        now: Time,
-        job_id: JobId,
-        duke_id: DukeId,
-        unit_no: UnitNo,
-        actions: &mut Vec<Action>,
-    ) -> u64 {
+    pub(super) fn start(&mut self, job_id: JobId, duke_id: DukeId, unit_no: UnitNo, actions: &mut Vec<Action>) -> u64 {
         let Some(unit) = self.jobs.get_mut(&job_id).and_then(|job| job.units.get_mut(unit_no)) else { return 0 };
         debug_assert!(unit.has_input && unit.trying < 2, "a unit that runs has its input, and runs twice at most");
         // Other units must not wait behind one that may take long.
@@ -99,7 +84,7 @@ impl Scheduler {
         self.attempts_made += 1;
         let id = AttemptId(self.first_attempt + self.attempts_made);
         let attempt =
-            Attempt { duke: duke_id, job: job_id, unit: unit_no, input_bytes, since: now, stage: Stage::Running };
+            Attempt { duke: duke_id, job: job_id, unit: unit_no, input_bytes, since: self.now, stage: Stage::Running };
         self.attempts.insert(id, attempt);
         actions.push(Action::StartAttempt { duke: duke_id, job: job_id, unit: unit_no, attempt: id, number, alone });
         input_bytes
@@ -107,7 +92,7 @@ impl Scheduler {
 
     /// Fetches offered results while the job may hold more. One result may always be held, whatever its size. A duke
     /// that already has enough in transit keeps its other offers; they block no other duke.
-    fn fetch_results(&mut self, now: Time, job_id: JobId, actions: &mut Vec<Action>) {
+    fn fetch_results(&mut self, job_id: JobId, actions: &mut Vec<Action>) {
         loop {
             let Some(job) = self.jobs.get_mut(&job_id) else { return };
             job.waits_for_room = false;
@@ -121,7 +106,7 @@ impl Scheduler {
                 job.offers.pop_front();
                 self.change_load(duke, job_id, |lease| lease.held_back.push_back(id));
                 // Another job may have use for the slots of this lease.
-                self.deal_at = Some(now);
+                self.deal_at = Some(self.now);
                 continue;
             }
             if !has_room(job.results_bytes, bytes, RESULTS_BYTES) {
@@ -131,7 +116,7 @@ impl Scheduler {
             job.offers.pop_front();
             job.results_bytes += bytes;
             lease.fetched_bytes += bytes;
-            (attempt.stage, attempt.since) = (Stage::Fetched { bytes, late: false }, now);
+            (attempt.stage, attempt.since) = (Stage::Fetched { bytes, late: false }, self.now);
             actions.push(Action::FetchResult { duke, attempt: id });
         }
     }
@@ -171,6 +156,8 @@ pub(super) fn has_room(taken: u64, bytes: u64, room: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+
+    use distwasm_proto::time::Time;
 
     use super::*;
     use crate::scheduler::{Event, JobSpec, Outcome, Resumption};

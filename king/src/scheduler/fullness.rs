@@ -4,7 +4,6 @@
 use distwasm_proto::{
     ids::JobId,
     limits::{FULL_LOOK, RESULTS_BYTES},
-    time::Time,
 };
 
 use super::{Alarm, Attempt, Scheduler, Stage, job::Job};
@@ -20,19 +19,19 @@ pub(super) struct Fullness {
 
 impl Scheduler {
     /// Schedules a look at a job that can hold no more results.
-    pub(super) fn watch_fullness(&mut self, now: Time, id: JobId) {
+    pub(super) fn watch_fullness(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         if job.is_full() && job.fullness.is_none() {
             job.fullness = Some(Fullness::default());
-            self.alarms.insert((now.after(FULL_LOOK), Alarm::Full(id)));
+            self.alarms.insert((self.now.after(FULL_LOOK), Alarm::Full(id)));
         }
     }
 
     /// Counts the slots that a job can use: those that were busy if its room for results is full, and more with every
     /// look at which there is room.
-    pub(super) fn look_at_fullness(&mut self, now: Time, id: JobId) {
-        self.set_late_apart(now, id);
-        let long_at_work = self.long_at_work(now, id);
+    pub(super) fn look_at_fullness(&mut self, id: JobId) {
+        self.set_late_apart(id);
+        let long_at_work = self.long_at_work(id);
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let Some(Fullness { usable, worked_us }) = job.fullness.take() else { return };
         let look_us = u64::try_from(FULL_LOOK.as_micros()).unwrap_or(u64::MAX);
@@ -46,20 +45,20 @@ impl Scheduler {
         };
         if usable.is_some() {
             job.fullness = Some(Fullness { usable, worked_us: 0 });
-            self.alarms.insert((now.after(FULL_LOOK), Alarm::Full(id)));
+            self.alarms.insert((self.now.after(FULL_LOOK), Alarm::Full(id)));
         }
         self.deal = true;
     }
 
     /// Slots whose units have been running for at least the time from one look to the next, and not longer than
     /// finished units explain: a unit that runs longer waits for room for its result.
-    fn long_at_work(&self, now: Time, id: JobId) -> u32 {
+    fn long_at_work(&self, id: JobId) -> u32 {
         let Some(job) = self.jobs.get(&id) else { return 0 };
         let is_long = |attempt: &&Attempt| {
             attempt.job == id
                 && attempt.stage == Stage::Running
-                && attempt.since.after(FULL_LOOK) <= now
-                && job.is_explained_until(attempt.since).is_none_or(|until| until > now)
+                && attempt.since.after(FULL_LOOK) <= self.now
+                && job.is_explained_until(attempt.since).is_none_or(|until| until > self.now)
         };
         u32::try_from(self.attempts.values().filter(is_long).count()).unwrap_or(u32::MAX).min(job.slots)
     }

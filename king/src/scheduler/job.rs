@@ -1,6 +1,6 @@
 //! The scheduler's view of a job.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use distwasm_proto::{
     ids::{AttemptId, DukeId, UnitNo},
@@ -8,75 +8,12 @@ use distwasm_proto::{
     time::{Time, UnitTime},
 };
 
-use super::{LongestAttempt, duke::Duke, fullness::Fullness, projects::ProjectNo, units::Units};
-
-/// A queen's wishes for the scheduling of a job.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JobSpec {
-    /// The key of fair sharing.
-    pub project: String,
-    /// Memory that each slot must have, in bytes; 0 for any amount.
-    pub min_ram_bytes: u64,
-    /// At most one slot on each duke, with all its memory.
-    pub one_per_machine: bool,
-    /// How often a unit that failed is tried again.
-    pub retries: u32,
-    /// The weight of its project beside others; the heaviest job of a project counts. At least 1.
-    pub weight: u32,
-    /// A job of a higher priority comes before others of its project.
-    pub priority: i32,
-    /// The most slots that it may have at a time; `None` for no limit.
-    pub max_parallel: Option<u32>,
-    /// Labels that a duke must have.
-    pub requires: BTreeMap<String, String>,
-    /// Whether a unit that takes far longer than others may be tried on a second duke meanwhile.
-    pub speculate: bool,
-}
-
-impl Default for JobSpec {
-    fn default() -> JobSpec {
-        JobSpec {
-            project: String::new(),
-            min_ram_bytes: 0,
-            one_per_machine: false,
-            retries: 0,
-            weight: 1,
-            priority: 0,
-            max_parallel: None,
-            requires: BTreeMap::new(),
-            speculate: true,
-        }
-    }
-}
-
-/// The slots of a job, and the reason why it waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct JobStatus {
-    /// Slots that serve it.
-    pub slots: u32,
-    /// Dukes of the whole kingdom.
-    pub dukes: u32,
-    /// Why it has no slot, if it has none.
-    pub waits_for: Option<WaitsFor>,
-    /// The unit that has been running longest, if any runs for long.
-    pub longest: Option<LongestAttempt>,
-}
-
-/// Why a job has no slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are named for what they are")]
-pub enum WaitsFor {
-    /// There is no duke.
-    Duke,
-    /// No duke has the labels that the job requires.
-    Labels,
-    /// No duke with these labels has the memory that a slot must have; the largest has this many bytes.
-    Memory { largest_bytes: u64 },
-    /// Its queen takes no results.
-    Queen,
-    /// All slots serve other jobs, or their dukes cannot start peasants for this one at present.
-    Slot,
-}
+use super::{
+    events::{JobSpec, JobStatus, LongestAttempt},
+    fullness::Fullness,
+    projects::ProjectNo,
+    units::Units,
+};
 
 /// One job.
 #[derive(Debug)]
@@ -93,7 +30,7 @@ pub(super) struct Job {
     pub(super) yields_from: Option<Time>,
     /// Its queen came back to a new king: until this many dukes have come back too, units that may run at one of them
     /// are not started elsewhere.
-    pub(super) settling: Option<u32>,
+    pub(super) awaits_dukes: Option<u32>,
     /// Verdicts that the queen has not heard.
     pub(super) unheard: u64,
     /// When to look for stragglers.
@@ -144,7 +81,7 @@ impl Job {
             unclaimed: false,
             away_until: None,
             yields_from: None,
-            settling: None,
+            awaits_dukes: None,
             unheard: 0,
             look_at: None,
             units: Units::default(),
@@ -202,29 +139,6 @@ impl Job {
         let waiting = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
         let by_share = waiting / (2 * self.slots.max(1));
         by_time.min(by_share).clamp(SLOT_UNITS_MIN, SLOT_UNITS_MAX)
-    }
-
-    /// Its slots, and why it has none. `staying` is the number of dukes that do not drain, which is equal for every
-    /// job.
-    pub(super) fn status(&self, dukes: &BTreeMap<DukeId, Duke>, staying: u32) -> JobStatus {
-        let no_use = self.fullness.is_some_and(|fullness| fullness.usable == Some(0));
-        let waits_for = match (self.slots, self.need()) {
-            (0, 0) if no_use => Some(WaitsFor::Queen),
-            (0, 1..) => Some(self.waits_for(dukes)),
-            _ => None,
-        };
-        JobStatus { slots: self.slots, dukes: staying, waits_for, longest: self.longest }
-    }
-
-    fn waits_for(&self, dukes: &BTreeMap<DukeId, Duke>) -> WaitsFor {
-        let staying = || dukes.values().filter(|duke| !duke.draining);
-        let fitting = staying().filter(|duke| duke.has_labels(&self.spec.requires));
-        match fitting.map(|duke| duke.ram_bytes).max() {
-            None if staying().next().is_none() => WaitsFor::Duke,
-            None => WaitsFor::Labels,
-            Some(largest_bytes) if largest_bytes < self.spec.min_ram_bytes => WaitsFor::Memory { largest_bytes },
-            Some(_) => WaitsFor::Slot,
-        }
     }
 }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 use distwasm_proto::{
     ids::{AttemptId, JobId},
     limits::{LATE_BYTES, MEBIBYTE_WITHIN, RESULT_PATIENCE, STRAGGLER_FACTOR},
-    time::Time,
 };
 
 use super::{Attempt, Scheduler, Stage, feed::has_room};
@@ -27,13 +26,13 @@ impl Scheduler {
     }
 
     /// Whether a result of this size that was offered or fetched is overdue.
-    pub(super) fn is_late(&self, now: Time, attempt: &Attempt, bytes: u64) -> bool {
+    pub(super) fn is_late(&self, attempt: &Attempt, bytes: u64) -> bool {
         let Some(job) = self.jobs.get(&attempt.job) else { return false };
         let typical =
             job.mebibyte_time.average_us().map(|us| Duration::from_micros(us).saturating_mul(STRAGGLER_FACTOR));
         let mebibytes = u32::try_from(self.under_way_with(attempt).max(bytes) >> 20).unwrap_or(u32::MAX);
         let within = typical.unwrap_or(MEBIBYTE_WITHIN).saturating_mul(mebibytes.saturating_add(1));
-        attempt.since.after(within).after(RESULT_PATIENCE) <= now
+        attempt.since.after(within).after(RESULT_PATIENCE) <= self.now
     }
 
     /// Bytes of results of the same job that are in transit from the same duke.
@@ -43,9 +42,9 @@ impl Scheduler {
     }
 
     /// Counts overdue results separately, up to `LATE_BYTES`, so that they take no room from the others.
-    pub(super) fn set_late_apart(&mut self, now: Time, id: JobId) {
+    pub(super) fn set_late_apart(&mut self, id: JobId) {
         let is_late = |attempt: &Attempt| match attempt.stage {
-            Stage::Fetched { bytes, late: false } => attempt.job == id && self.is_late(now, attempt, bytes),
+            Stage::Fetched { bytes, late: false } => attempt.job == id && self.is_late(attempt, bytes),
             Stage::Fetched { late: true, .. } | Stage::Running | Stage::Offered(_) => false,
         };
         let found: Vec<AttemptId> =

@@ -3,44 +3,27 @@
 //! Attempts are numbered in the order in which they start, so the first one of a job is the one to look for. Now and
 //! then the oldest attempts of all jobs are looked through; no list is kept up to date while units come and go.
 
-use distwasm_proto::{
-    ids::{AttemptId, DukeId, UnitNo},
-    limits::{LONG_UNIT, LONGEST_ATTEMPTS_MAX, LONGEST_LOOK_EVERY},
-    time::Time,
-};
+use distwasm_proto::limits::{LONG_UNIT, LONGEST_ATTEMPTS_MAX, LONGEST_LOOK_EVERY};
 
-use super::{Attempt, Scheduler, Stage};
-
-/// A unit that has been running for long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LongestAttempt {
-    /// The attempt at it.
-    pub attempt: AttemptId,
-    /// Which unit of its job.
-    pub unit: UnitNo,
-    /// The duke that runs it.
-    pub duke: DukeId,
-    /// When it was handed to that duke.
-    pub since: Time,
-}
+use super::{Attempt, LongestAttempt, Scheduler, Stage};
 
 impl Scheduler {
     /// Looks if it is time to, and schedules the next look.
-    pub(super) fn look_for_longest(&mut self, now: Time) {
-        if self.longest_at.is_some_and(|at| at > now) {
+    pub(super) fn look_for_longest(&mut self) {
+        if self.longest_at.is_some_and(|at| at > self.now) {
             return;
         }
         if self.longest_at.is_some() {
-            self.find_longest(now);
+            self.find_longest();
         }
-        self.longest_at = (!self.attempts.is_empty()).then(|| now.after(LONGEST_LOOK_EVERY));
+        self.longest_at = (!self.attempts.is_empty()).then(|| self.now.after(LONGEST_LOOK_EVERY));
     }
 
-    fn find_longest(&mut self, now: Time) {
+    fn find_longest(&mut self) {
         for job in self.jobs.values_mut() {
             job.longest = None;
         }
-        let is_long = |attempt: &Attempt| attempt.since.after(LONG_UNIT) <= now;
+        let is_long = |attempt: &Attempt| attempt.since.after(LONG_UNIT) <= self.now;
         for (id, attempt) in self.attempts.iter().take(LONGEST_ATTEMPTS_MAX) {
             let Attempt { duke, job, unit, since, stage, .. } = *attempt;
             if stage == Stage::Running && !is_long(attempt) {
@@ -58,7 +41,10 @@ impl Scheduler {
 mod tests {
     use std::collections::BTreeMap;
 
-    use distwasm_proto::ids::JobId;
+    use distwasm_proto::{
+        ids::{AttemptId, DukeId, JobId, UnitNo},
+        time::Time,
+    };
 
     use super::*;
     use crate::scheduler::{Action, Event, JobSpec, Outcome, Resumption};

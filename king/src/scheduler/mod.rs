@@ -13,6 +13,7 @@ mod away;
 mod check;
 mod drain;
 mod duke;
+mod events;
 mod evictions;
 mod feed;
 mod fullness;
@@ -25,7 +26,6 @@ mod ranking;
 mod slots;
 mod stragglers;
 mod units;
-mod words;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -44,10 +44,11 @@ use job::Job;
 use projects::Projects;
 use units::UnitState;
 
-pub use job::{JobSpec, JobStatus, WaitsFor};
-pub use longest::LongestAttempt;
+pub use events::{
+    Action, Census, Event, HeldAttempt, HeldLease, JobEnd, JobSpec, JobStatus, LongestAttempt, Outcome, Resumption,
+    Verdict, WaitsFor,
+};
 pub use overview::Overview;
-pub use words::{Action, Census, Event, HeldAttempt, HeldLease, JobEnd, Outcome, Resumption, Verdict};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -91,7 +92,7 @@ enum Alarm {
     /// A queen has been away for as long as it may, or no queen has claimed a job that dukes brought.
     QueenAway(JobId),
     /// Units that no duke has claimed may run.
-    Settle(JobId),
+    Unpark(JobId),
     /// Something may have been running for too long.
     Look(JobId),
     /// A job whose room for results was full may have idle slots, or want more slots again.
@@ -160,12 +161,12 @@ impl Scheduler {
         }
         self.projects.charge(now, self.jobs.values());
         for event in events {
-            self.on_event(now, event, actions);
+            self.on_event(event, actions);
         }
-        self.ring(now, actions);
-        self.deal_slots(now, actions);
-        self.feed_jobs(now, actions);
-        self.look_for_longest(now);
+        self.ring(actions);
+        self.deal_slots(actions);
+        self.feed_jobs(actions);
+        self.look_for_longest();
         self.tell_states(actions);
     }
 
@@ -175,32 +176,32 @@ impl Scheduler {
         alarm.into_iter().chain(self.deal_at).chain(self.longest_at).min()
     }
 
-    fn ring(&mut self, now: Time, actions: &mut Vec<Action>) {
-        while let Some((at, alarm)) = self.alarms.first().copied().filter(|(at, _)| *at <= now) {
+    fn ring(&mut self, actions: &mut Vec<Action>) {
+        while let Some((at, alarm)) = self.alarms.first().copied().filter(|(at, _)| *at <= self.now) {
             self.alarms.remove(&(at, alarm));
             match alarm {
                 Alarm::DukeAway(duke) => self.on_duke_overdue(duke, actions),
-                Alarm::QueenAway(job) => self.on_queen_overdue(now, job, actions),
-                Alarm::Settle(job) => self.settle(job),
-                Alarm::Look(job) => self.look_for_stragglers(now, job, actions),
-                Alarm::Full(job) => self.look_at_fullness(now, job),
+                Alarm::QueenAway(job) => self.on_queen_overdue(job, actions),
+                Alarm::Unpark(job) => self.unpark(job),
+                Alarm::Look(job) => self.look_for_stragglers(job, actions),
+                Alarm::Full(job) => self.look_at_fullness(job),
             }
         }
     }
 
-    fn on_event(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {
+    fn on_event(&mut self, event: Event, actions: &mut Vec<Action>) {
         match event {
             Event::DukeJoined { duke: id, cpus, ram_bytes, labels, was, holds } => {
-                self.on_duke_joined(now, Joining { id, cpus, ram_bytes, labels, was, holds }, actions);
+                self.on_duke_joined(Joining { id, cpus, ram_bytes, labels, was, holds }, actions);
             }
             Event::DukeDraining { duke } => self.on_duke_draining(duke, actions),
-            Event::DukeAway { duke } => self.on_duke_away(now, duke),
+            Event::DukeAway { duke } => self.on_duke_away(duke),
             Event::DukeLost { duke } => self.on_duke_lost(duke),
-            Event::JobOpened { job, key, spec, resumes } => self.on_job_opened(now, job, key, spec, &resumes, actions),
+            Event::JobOpened { job, key, spec, resumes } => self.on_job_opened(job, key, spec, &resumes, actions),
             Event::UnitAdded { job, unit, bytes } => self.on_unit_added(job, unit, bytes),
             Event::UnitBroken { job, unit, bytes } => self.on_unit_broken(job, unit, bytes, actions),
             Event::JobClosed { job } => self.on_job_closed(job, actions),
-            Event::QueenAway { job } => self.on_queen_away(now, job),
+            Event::QueenAway { job } => self.on_queen_away(job),
             Event::QueenLost { job } => self.remove_job(job, actions),
             Event::AttemptEnded { duke, attempt, outcome, run_us } => {
                 self.on_attempt_ended(duke, attempt, outcome, run_us, actions);
@@ -211,7 +212,7 @@ impl Scheduler {
             Event::VerdictsHeard { job, verdicts, bytes } => self.on_verdicts_heard(job, verdicts, bytes, actions),
             Event::ProgramUnfit { duke, job } => self.on_program_unfit(duke, job, actions),
             Event::SlotsReleased { duke, job, slots } => self.on_slots_released(duke, job, slots, actions),
-            Event::SlotsBroken { duke, job, slots } => self.on_slots_broken(now, duke, job, slots, actions),
+            Event::SlotsBroken { duke, job, slots } => self.on_slots_broken(duke, job, slots, actions),
             Event::Tick => self.deal = true,
         }
     }
@@ -240,7 +241,7 @@ impl Scheduler {
     fn on_unit_added(&mut self, id: JobId, no: UnitNo, bytes: u64) {
         // The queen may send units while it is being told that its job failed.
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        let may_be_at_a_duke = job.settling.is_some() && job.units.is_earlier(no);
+        let may_be_at_a_duke = job.awaits_dukes.is_some() && job.units.is_earlier(no);
         // A unit that is sent again may have arrived the first time, too.
         let Some(unit) = job.units.arrive(no, bytes) else { return };
         if unit.state == UnitState::Waiting {
@@ -313,7 +314,7 @@ impl Scheduler {
         self.deal = true;
     }
 
-    fn on_slots_broken(&mut self, now: Time, id: DukeId, job_id: JobId, slots: u32, actions: &mut Vec<Action>) {
+    fn on_slots_broken(&mut self, id: DukeId, job_id: JobId, slots: u32, actions: &mut Vec<Action>) {
         let Some(duke) = self.dukes.get_mut(&id) else { return };
         // The job may have ended, and its lease with it.
         let Some(lease) = duke.leases.get_mut(&job_id) else { return };
@@ -326,7 +327,7 @@ impl Scheduler {
         let staying = slots.min(lease.slots);
         lease.slots -= staying;
         lease.releasing -= slots - staying;
-        lease.broken_until = Some(now.after(BROKEN_SLOTS_REST));
+        lease.broken_until = Some(self.now.after(BROKEN_SLOTS_REST));
         let (slots_left, load_now, is_counted) = (lease.slots, lease.load(), !lease.is_closed());
         duke.free_slots(job_id, slots);
         if let Some(job) = self.jobs.get_mut(&job_id).filter(|_| is_counted) {

@@ -2,12 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use distwasm_proto::ids::JobId;
+use distwasm_proto::ids::{DukeId, JobId};
 
-use super::{
-    Census, Scheduler,
-    job::{Job, JobStatus},
-};
+use super::{Census, JobStatus, Scheduler, WaitsFor, duke::Duke, job::Job};
 
 /// One job at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +76,29 @@ impl Scheduler {
 }
 
 impl Job {
+    /// Its slots, and why it has none. `staying` is the number of dukes that do not drain, which is equal for every
+    /// job.
+    pub(super) fn status(&self, dukes: &BTreeMap<DukeId, Duke>, staying: u32) -> JobStatus {
+        let no_use = self.fullness.is_some_and(|fullness| fullness.usable == Some(0));
+        let waits_for = match (self.slots, self.need()) {
+            (0, 0) if no_use => Some(WaitsFor::Queen),
+            (0, 1..) => Some(self.waits_for(dukes)),
+            _ => None,
+        };
+        JobStatus { slots: self.slots, dukes: staying, waits_for, longest: self.longest }
+    }
+
+    fn waits_for(&self, dukes: &BTreeMap<DukeId, Duke>) -> WaitsFor {
+        let staying = || dukes.values().filter(|duke| !duke.draining);
+        let fitting = staying().filter(|duke| duke.has_labels(&self.spec.requires));
+        match fitting.map(|duke| duke.ram_bytes).max() {
+            None if staying().next().is_none() => WaitsFor::Duke,
+            None => WaitsFor::Labels,
+            Some(largest_bytes) if largest_bytes < self.spec.min_ram_bytes => WaitsFor::Memory { largest_bytes },
+            Some(_) => WaitsFor::Slot,
+        }
+    }
+
     fn comes_before(&self, id: JobId, other: &Job, other_id: JobId) -> bool {
         let rank = |job: &Job, id: JobId| (std::cmp::Reverse(job.spec.priority), id);
         let of_project = self.project == other.project && self.need() > 0;

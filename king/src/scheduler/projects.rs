@@ -13,7 +13,7 @@ use distwasm_proto::{
     time::Time,
 };
 
-use super::job::{Job, JobSpec};
+use super::{events::JobSpec, job::Job};
 
 /// The parts of a slot-microsecond of weight 1 that are counted, so that dividing by a weight loses nothing that
 /// matters.

@@ -9,10 +9,7 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
-use distwasm_proto::{
-    ids::{DukeId, JobId},
-    time::Time,
-};
+use distwasm_proto::ids::{DukeId, JobId};
 
 use super::{
     Action, Scheduler,
@@ -23,30 +20,30 @@ use super::{
 
 impl Scheduler {
     /// Deals out slots until no job that wants one can have one.
-    pub(super) fn deal_slots(&mut self, now: Time, actions: &mut Vec<Action>) {
-        self.deal |= self.deal_at.is_some_and(|at| at <= now);
+    pub(super) fn deal_slots(&mut self, actions: &mut Vec<Action>) {
+        self.deal |= self.deal_at.is_some_and(|at| at <= self.now);
         if !std::mem::take(&mut self.deal) {
             return;
         }
         self.deal_at = None;
-        self.end_rests(now);
-        self.schedule_yielding(now);
-        self.drop_needless_reservations(now);
+        self.end_rests();
+        self.schedule_yielding();
+        self.drop_needless_reservations();
         self.projects.recount(self.jobs.values());
         for job in self.jobs.values_mut() {
             job.passed_over = false;
         }
         let duke_ids: Vec<DukeId> = self.dukes.keys().copied().collect();
         for duke in duke_ids {
-            self.serve_reservations(now, duke, actions);
+            self.serve_reservations(duke, actions);
         }
-        let mut ranking = Ranking::new(now, &self.jobs, &self.projects);
+        let mut ranking = Ranking::new(self.now, &self.jobs, &self.projects);
         while let Some(id) = ranking.first(&self.projects) {
             let mut changed = vec![id];
             if let Some(duke) = self.roomiest(id) {
                 self.reserve(id, duke);
-                self.serve_reservations(now, duke, actions);
-            } else if let Some(eviction) = self.best_eviction(now, id) {
+                self.serve_reservations(duke, actions);
+            } else if let Some(eviction) = self.best_eviction(id) {
                 for victim in eviction.victims {
                     self.ask_back(victim, eviction.duke, actions);
                     changed.push(victim);
@@ -57,17 +54,17 @@ impl Scheduler {
             }
             for id in changed {
                 if let Some(job) = self.jobs.get(&id) {
-                    ranking.update(now, id, job, &self.projects);
+                    ranking.update(self.now, id, job, &self.projects);
                 }
             }
         }
     }
 
     /// Ends the rest of leases whose slots broke long enough ago, and schedules the end of the next rest.
-    fn end_rests(&mut self, now: Time) {
+    fn end_rests(&mut self) {
         for lease in self.dukes.values_mut().flat_map(|duke| duke.leases.values_mut()) {
             match lease.broken_until {
-                Some(until) if until <= now => lease.broken_until = None,
+                Some(until) if until <= self.now => lease.broken_until = None,
                 Some(until) => self.deal_at = Some(self.deal_at.map_or(until, |at| at.min(until))),
                 None => {}
             }
@@ -75,19 +72,19 @@ impl Scheduler {
     }
 
     /// Schedules the next deal of slots for when a job begins to yield.
-    fn schedule_yielding(&mut self, now: Time) {
-        let yielding = self.jobs.values().filter_map(|job| job.yields_from).filter(|from| *from > now);
+    fn schedule_yielding(&mut self) {
+        let yielding = self.jobs.values().filter_map(|job| job.yields_from).filter(|from| *from > self.now);
         self.deal_at = yielding.chain(self.deal_at).min();
     }
 
-    fn drop_needless_reservations(&mut self, now: Time) {
-        let others_want = self.jobs.values().any(|job| job.wants_slot() && !job.yields(now));
+    fn drop_needless_reservations(&mut self) {
+        let others_want = self.jobs.values().any(|job| job.wants_slot() && !job.yields(self.now));
         for duke in self.dukes.values_mut() {
             let leases = &duke.leases;
             duke.reserved.retain(|id| {
                 let Some(job) = self.jobs.get_mut(id) else { return false };
                 let is_broken = leases.get(id).is_some_and(|lease| lease.broken_until.is_some() || lease.is_closed());
-                let yields = others_want && job.yields(now);
+                let yields = others_want && job.yields(self.now);
                 let keep = job.need() >= job.slots + job.reserved && !is_broken && !duke.draining && !yields;
                 job.reserved -= u32::from(!keep);
                 keep
@@ -126,7 +123,7 @@ impl Scheduler {
     }
 
     /// Grants a duke's reserved slots while there is room, in their order.
-    fn serve_reservations(&mut self, now: Time, duke_id: DukeId, actions: &mut Vec<Action>) {
+    fn serve_reservations(&mut self, duke_id: DukeId, actions: &mut Vec<Action>) {
         let Some(duke) = self.dukes.get_mut(&duke_id) else { return };
         let mut granted: BTreeMap<JobId, u32> = BTreeMap::new();
         while let Some(&job_id) = duke.reserved.front() {
@@ -147,7 +144,7 @@ impl Scheduler {
             });
             job.by_load.remove(&(lease.load(), duke_id));
             lease.slots += 1;
-            lease.since = now;
+            lease.since = self.now;
             job.by_load.insert((lease.load(), duke_id));
             *granted.entry(job_id).or_insert(0) += 1;
             self.hungry.insert(job_id);

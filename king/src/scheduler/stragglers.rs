@@ -13,18 +13,18 @@ use super::{Action, Alarm, Attempt, Scheduler, Stage, job::Job};
 
 impl Scheduler {
     /// Schedules a look at a job if all its remaining units are running.
-    pub(super) fn watch(&mut self, now: Time, id: JobId) {
+    pub(super) fn watch(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let may_straggle = job.spec.speculate && job.waiting.is_empty() && job.suspects.is_empty();
         if may_straggle && job.look_at.is_none() && job.units.open() > 0 {
-            let at = now.after(STRAGGLER_LOOK);
+            let at = self.now.after(STRAGGLER_LOOK);
             job.look_at = Some(at);
             self.alarms.insert((at, Alarm::Look(id)));
         }
     }
 
     /// Starts a second attempt for each straggler, as far as there are slots with nothing to do.
-    pub(super) fn look_for_stragglers(&mut self, now: Time, id: JobId, actions: &mut Vec<Action>) {
+    pub(super) fn look_for_stragglers(&mut self, id: JobId, actions: &mut Vec<Action>) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.look_at = None;
         if !job.waiting.is_empty() || !job.suspects.is_empty() {
@@ -34,7 +34,7 @@ impl Scheduler {
         let mut stragglers: Vec<(Time, AttemptId)> = self
             .attempts
             .iter()
-            .filter(|(_, attempt)| attempt.job == id && self.straggles(now, attempt))
+            .filter(|(_, attempt)| attempt.job == id && self.straggles(attempt))
             .map(|(attempt, Attempt { since, .. })| (*since, *attempt))
             .collect();
         let is_busy = self.attempts.values().any(|attempt| attempt.job == id);
@@ -42,27 +42,27 @@ impl Scheduler {
         for (_, attempt) in stragglers {
             let Some(Attempt { duke, unit, .. }) = self.attempts.get(&attempt).copied() else { continue };
             let Some(elsewhere) = self.idle_elsewhere(id, duke) else { continue };
-            let bytes = self.start(now, id, elsewhere, unit, actions);
+            let bytes = self.start(id, elsewhere, unit, actions);
             self.load(elsewhere, id, 1, bytes);
         }
         if is_busy {
-            self.watch(now, id);
+            self.watch(id);
         }
     }
 
-    fn straggles(&self, now: Time, attempt: &Attempt) -> bool {
+    fn straggles(&self, attempt: &Attempt) -> bool {
         let Some(job) = self.jobs.get(&attempt.job) else { return false };
         let is_single = job.units.get(attempt.unit).is_some_and(|unit| unit.trying == 1 && unit.has_input);
         if !is_single {
             return false;
         }
         let away_since = self.dukes.get(&attempt.duke).and_then(|duke| duke.away_since);
-        let is_cut_off = away_since.is_some_and(|since| since.after(AWAY_PATIENCE) <= now);
+        let is_cut_off = away_since.is_some_and(|since| since.after(AWAY_PATIENCE) <= self.now);
         let takes_long = match attempt.stage {
-            Stage::Running => job.is_explained_until(attempt.since).is_some_and(|until| until <= now),
+            Stage::Running => job.is_explained_until(attempt.since).is_some_and(|until| until <= self.now),
             // If there is no room for this result, there is no room for that of another attempt either.
-            Stage::Offered(bytes) => !job.waits_for_room && self.is_late(now, attempt, bytes),
-            Stage::Fetched { bytes, .. } => self.is_late(now, attempt, bytes),
+            Stage::Offered(bytes) => !job.waits_for_room && self.is_late(attempt, bytes),
+            Stage::Fetched { bytes, .. } => self.is_late(attempt, bytes),
         };
         is_cut_off || takes_long
     }
