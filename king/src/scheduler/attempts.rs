@@ -29,9 +29,7 @@ impl Scheduler {
             actions.push(Action::ExpelDuke { duke, why: "it sent a result that was to wait until it is fetched" });
             return;
         }
-        if id.0 <= self.first_attempt && self.now < self.learning_until {
-            self.judged.insert(id);
-        }
+        self.heritage.attempt_ended(id);
         if !fetched && matches!(outcome, Outcome::Done { .. } | Outcome::Failed { .. }) {
             job.measure(run_us);
         }

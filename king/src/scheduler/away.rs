@@ -38,7 +38,7 @@ impl Scheduler {
         let Some(duke) = self.dukes.get_mut(&id).filter(|duke| duke.away_since.is_none()) else { return };
         duke.away_since = Some(self.now);
         self.hungry.extend(duke.leases.keys());
-        self.alarms.insert((self.now.after(self.grace), Alarm::DukeAway(id)));
+        self.timers.set(Alarm::DukeAway(id), self.now.after(self.grace));
         // The slots that this asks back are free when the duke is back, or gone.
         self.withdraw(id);
         self.recall_results(id);
@@ -57,11 +57,8 @@ impl Scheduler {
     }
 
     pub(super) fn on_duke_overdue(&mut self, id: DukeId, actions: &mut Vec<Action>) {
-        // If the duke has come back, it has another id.
-        if self.dukes.get(&id).is_some_and(|duke| duke.away_since.is_some()) {
-            self.on_duke_lost(id);
-            actions.push(Action::ForgetDuke { duke: id });
-        }
+        self.on_duke_lost(id);
+        actions.push(Action::ForgetDuke { duke: id });
     }
 
     pub(super) fn on_duke_joined(&mut self, joining: Joining, actions: &mut Vec<Action>) {
@@ -102,7 +99,8 @@ impl Scheduler {
 
     /// Takes over a lease that a duke brings back; returns whether the duke's machine has room for it.
     fn adopt_lease(&mut self, id: DukeId, held: &HeldLease, actions: &mut Vec<Action>) -> bool {
-        let is_new = !held.closed && !self.has_job(held.job) && self.may_resume(held.job, held.key);
+        let is_new = !held.closed && !self.has_job(held.job);
+        let may_bring_until = self.heritage.may_bring_job(held.job).filter(|_| is_new);
         let Some(duke) = self.dukes.get_mut(&id) else { return false };
         let slot = Room { cpus: 1, bytes: held.slot_bytes };
         if held.slot_bytes > duke.ram_bytes {
@@ -114,13 +112,13 @@ impl Scheduler {
         };
         let mut lease = Lease::new(slot);
         (lease.slots, lease.releasing, lease.since) = (held.slots, held.leaving, self.now);
-        if is_new {
+        if let Some(until) = may_bring_until {
             let spec = JobSpec::default();
             let project = self.projects.enter(&spec);
             let mut job = Job::new(held.key, spec, project);
-            (job.unclaimed, job.away_until) = (true, Some(self.learning_until));
+            job.unclaimed = true;
             self.jobs.insert(held.job, job);
-            self.alarms.insert((self.learning_until, Alarm::QueenAway(held.job)));
+            self.timers.set(Alarm::QueenAway(held.job), until);
         }
         let fits = |job: &Job| job.unclaimed || duke.capacity(&job.spec).is_some_and(|fit| fits(&lease, fit));
         let is_wanted = |job: &&mut Job| job.key == held.key && !held.closed && fits(job);
@@ -184,8 +182,7 @@ impl Scheduler {
         let lease = self.dukes.get(&id).and_then(|duke| duke.leases.get(&job_id));
         let is_open = lease.is_some_and(|lease| !lease.is_closed());
         let Some(job) = self.jobs.get_mut(&job_id).filter(|_| is_open) else { return false };
-        if !known && (held.attempt.0 > self.first_attempt || self.judged.contains(&held.attempt)) {
-            // The attempt was given up, or has ended.
+        if !known && !self.heritage.may_bring_attempt(held.attempt) {
             return false;
         }
         let unit = if job.unclaimed { job.units.claim(held.unit) } else { job.units.get_mut(held.unit) };
@@ -236,14 +233,14 @@ impl Scheduler {
             }
         }
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        (job.away_until, job.yields_from) = (None, None);
-        job.told = None;
+        self.timers.stop(Alarm::QueenAway(id));
+        (job.yields_from, job.told) = (None, None);
         // The queen says over each link when there are no more units.
         job.closed = false;
         let unwanted: BTreeSet<_> = job.units.resume(resumes.sent, &resumes.lacking).into_iter().collect();
         if is_new && job.units.open() > unwanted.len() as u64 {
             job.awaits_dukes = Some(resumes.dukes);
-            self.alarms.insert((self.now.after(SETTLE_WITHIN), Alarm::Unpark(id)));
+            self.timers.set(Alarm::Unpark(id), self.now.after(SETTLE_WITHIN));
         }
         self.drop_claims(id, &unwanted, actions);
         self.close_misfits(id, actions);
@@ -265,7 +262,7 @@ impl Scheduler {
     pub fn may_resume(&self, id: JobId, key: u64) -> bool {
         match self.jobs.get(&id) {
             Some(job) => job.key == key,
-            None => self.now < self.learning_until && id.0 <= self.began && !self.ended.contains(&id),
+            None => self.heritage.may_bring_job(id).is_some(),
         }
     }
 
@@ -277,20 +274,14 @@ impl Scheduler {
     pub(super) fn on_queen_away(&mut self, id: JobId) {
         // The queen's job may have ended.
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        let until = self.now.after(self.grace);
-        job.away_until = Some(until);
         job.yields_from = Some(self.now.after(AWAY_PATIENCE));
-        self.alarms.insert((until, Alarm::QueenAway(id)));
+        self.timers.set(Alarm::QueenAway(id), self.now.after(self.grace));
         self.deal = true;
     }
 
     pub(super) fn on_queen_overdue(&mut self, id: JobId, actions: &mut Vec<Action>) {
-        let Some(job) = self.jobs.get(&id) else { return };
-        // The queen may have come back, and gone away again later.
-        if job.away_until.is_some_and(|until| until <= self.now) {
-            self.remove_job(id, actions);
-            actions.push(Action::EndJob { job: id, end: JobEnd::Abandoned });
-        }
+        self.remove_job(id, actions);
+        actions.push(Action::EndJob { job: id, end: JobEnd::Abandoned });
     }
 
     // ---- A king that has just begun -------------------------------------------------------------------------------
@@ -310,6 +301,7 @@ impl Scheduler {
         if job.awaits_dukes.take().is_none() {
             return;
         }
+        self.timers.stop(Alarm::Unpark(id));
         for (no, unit) in job.units.earlier_mut().filter(|(_, unit)| unit.state == UnitState::Parked) {
             unit.state = UnitState::Waiting;
             job.waiting.push_back(no);

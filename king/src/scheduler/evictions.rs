@@ -9,7 +9,7 @@ use distwasm_proto::{
 };
 
 use super::{
-    Scheduler,
+    Alarm, Scheduler,
     duke::{Duke, Lease, Room},
     job::Job,
     projects::Project,
@@ -52,8 +52,8 @@ impl Scheduler {
             Some(Eviction { duke: *duke_id, victims })
         });
         let best = evictions.min_by_key(|eviction| eviction.victims.len());
-        if best.is_none() {
-            self.deal_at = self.deal_at.into_iter().chain(wait_until).min();
+        if let Some(at) = wait_until.filter(|_| best.is_none()) {
+            self.timers.set_by(Alarm::Deal, at);
         }
         best
     }

@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 
 use distwasm_proto::{
-    ids::{AttemptId, DukeId, JobId, UnitNo},
+    ids::{DukeId, JobId, UnitNo},
     limits::RESULTS_BYTES,
 };
 
-use super::{Action, Attempt, Scheduler, Stage, units::UnitState};
+use super::{Action, Alarm, Attempt, Scheduler, Stage, units::UnitState};
 
 impl Scheduler {
     /// Hands out units of all jobs whose slots may want some, and fetches results that there is room for.
@@ -81,8 +81,7 @@ impl Scheduler {
         unit.trying += 1;
         unit.attempts = unit.attempts.saturating_add(1);
         let (input_bytes, number) = (unit.bytes, unit.attempts);
-        self.attempts_made += 1;
-        let id = AttemptId(self.first_attempt + self.attempts_made);
+        let id = self.heritage.next_attempt();
         let attempt =
             Attempt { duke: duke_id, job: job_id, unit: unit_no, input_bytes, since: self.now, stage: Stage::Running };
         self.attempts.insert(id, attempt);
@@ -106,7 +105,7 @@ impl Scheduler {
                 job.offers.pop_front();
                 self.change_load(duke, job_id, |lease| lease.held_back.push_back(id));
                 // Another job may have use for the slots of this lease.
-                self.deal_at = Some(self.now);
+                self.timers.set(Alarm::Deal, self.now);
                 continue;
             }
             if !has_room(job.results_bytes, bytes, RESULTS_BYTES) {

@@ -23,7 +23,7 @@ impl Scheduler {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         if job.is_full() && job.fullness.is_none() {
             job.fullness = Some(Fullness::default());
-            self.alarms.insert((self.now.after(FULL_LOOK), Alarm::Full(id)));
+            self.timers.set(Alarm::Full(id), self.now.after(FULL_LOOK));
         }
     }
 
@@ -45,7 +45,7 @@ impl Scheduler {
         };
         if usable.is_some() {
             job.fullness = Some(Fullness { usable, worked_us: 0 });
-            self.alarms.insert((self.now.after(FULL_LOOK), Alarm::Full(id)));
+            self.timers.set(Alarm::Full(id), self.now.after(FULL_LOOK));
         }
         self.deal = true;
     }

@@ -24,8 +24,6 @@ pub(super) struct Job {
     pub(super) key: u64,
     /// Known only from dukes that came back. Its queen has not come back yet, so its spec is still unknown.
     pub(super) unclaimed: bool,
-    /// Its queen's link broke: until when the queen may come back.
-    pub(super) away_until: Option<Time>,
     /// From this time on, its slots serve jobs whose queens are connected.
     pub(super) yields_from: Option<Time>,
     /// Its queen came back to a new king: until this many dukes have come back too, units that may run at one of them
@@ -33,8 +31,6 @@ pub(super) struct Job {
     pub(super) awaits_dukes: Option<u32>,
     /// Verdicts that the queen has not heard.
     pub(super) unheard: u64,
-    /// When to look for stragglers.
-    pub(super) look_at: Option<Time>,
     pub(super) units: Units,
     /// Units without an attempt, in the order in which they are to run.
     pub(super) waiting: VecDeque<UnitNo>,
@@ -79,11 +75,9 @@ impl Job {
             project,
             key,
             unclaimed: false,
-            away_until: None,
             yields_from: None,
             awaits_dukes: None,
             unheard: 0,
-            look_at: None,
             units: Units::default(),
             waiting: VecDeque::new(),
             suspects: VecDeque::new(),

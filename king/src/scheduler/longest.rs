@@ -5,21 +5,17 @@
 
 use distwasm_proto::limits::{LONG_UNIT, LONGEST_ATTEMPTS_MAX, LONGEST_LOOK_EVERY};
 
-use super::{Attempt, LongestAttempt, Scheduler, Stage};
+use super::{Alarm, Attempt, LongestAttempt, Scheduler, Stage};
 
 impl Scheduler {
-    /// Looks if it is time to, and schedules the next look.
-    pub(super) fn look_for_longest(&mut self) {
-        if self.longest_at.is_some_and(|at| at > self.now) {
-            return;
+    /// Schedules the next look while anything runs.
+    pub(super) fn watch_longest(&mut self) {
+        if !self.attempts.is_empty() && !self.timers.is_set(Alarm::Longest) {
+            self.timers.set(Alarm::Longest, self.now.after(LONGEST_LOOK_EVERY));
         }
-        if self.longest_at.is_some() {
-            self.find_longest();
-        }
-        self.longest_at = (!self.attempts.is_empty()).then(|| self.now.after(LONGEST_LOOK_EVERY));
     }
 
-    fn find_longest(&mut self) {
+    pub(super) fn find_longest(&mut self) {
         for job in self.jobs.values_mut() {
             job.longest = None;
         }

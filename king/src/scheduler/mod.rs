@@ -17,6 +17,7 @@ mod events;
 mod evictions;
 mod feed;
 mod fullness;
+mod heritage;
 mod job;
 mod late;
 mod longest;
@@ -25,6 +26,7 @@ mod projects;
 mod ranking;
 mod slots;
 mod stragglers;
+mod timers;
 mod units;
 
 use std::{
@@ -40,8 +42,10 @@ use distwasm_proto::{
 
 use away::Joining;
 use duke::{Duke, Lease};
+use heritage::Heritage;
 use job::Job;
 use projects::Projects;
+use timers::{Alarm, Timers};
 use units::UnitState;
 
 pub use events::{
@@ -55,48 +59,18 @@ pub use overview::Overview;
 pub struct Scheduler {
     /// How long a peer whose link broke may take to come back.
     grace: Duration,
-    /// Until then, attempts that dukes bring may be from an earlier king.
-    learning_until: Time,
-    /// Jobs that ended since this king began: it learns nothing more of them from dukes.
-    ended: BTreeSet<JobId>,
-    /// Attempts of earlier kings that ended since this king began.
-    judged: BTreeSet<AttemptId>,
-    /// Jobs of earlier kings have numbers up to this, and those of this king have higher ones.
-    began: u64,
-    /// Attempts of earlier kings have numbers up to this, and those of this king have higher ones.
-    first_attempt: u64,
+    heritage: Heritage,
     /// When the last batch of events came.
     now: Time,
     dukes: BTreeMap<DukeId, Duke>,
     jobs: BTreeMap<JobId, Job>,
     projects: Projects,
     attempts: BTreeMap<AttemptId, Attempt>,
-    attempts_made: u64,
     /// Jobs whose slots may want units, or whose results may be fetched.
     hungry: BTreeSet<JobId>,
     /// Whether slots may have to be dealt out again.
     deal: bool,
-    /// When slots may have to be dealt out again, even without an event.
-    deal_at: Option<Time>,
-    /// When to look for the units that run longest, if any run.
-    longest_at: Option<Time>,
-    /// All other timers. Some have become obsolete when they ring.
-    alarms: BTreeSet<(Time, Alarm)>,
-}
-
-/// The purpose of a timer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Alarm {
-    /// A duke has been away for as long as it may.
-    DukeAway(DukeId),
-    /// A queen has been away for as long as it may, or no queen has claimed a job that dukes brought.
-    QueenAway(JobId),
-    /// Units that no duke has claimed may run.
-    Unpark(JobId),
-    /// Something may have been running for too long.
-    Look(JobId),
-    /// A job whose room for results was full may have idle slots, or want more slots again.
-    Full(JobId),
+    timers: Timers,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -133,32 +107,22 @@ impl Scheduler {
     pub fn new(now: Time, grace: Duration, began: u64) -> Scheduler {
         Scheduler {
             grace,
-            learning_until: now.after(grace),
-            ended: BTreeSet::new(),
-            judged: BTreeSet::new(),
-            began,
-            first_attempt: began << 20,
+            heritage: Heritage::new(now, grace, began),
             now,
             dukes: BTreeMap::new(),
             jobs: BTreeMap::new(),
             projects: Projects::default(),
             attempts: BTreeMap::new(),
-            attempts_made: 0,
             hungry: BTreeSet::new(),
             deal: false,
-            deal_at: None,
-            longest_at: None,
-            alarms: BTreeSet::new(),
+            timers: Timers::default(),
         }
     }
 
     /// Handles a batch of events, and appends the actions that follow from them to `actions`.
     pub fn handle(&mut self, now: Time, events: impl IntoIterator<Item = Event>, actions: &mut Vec<Action>) {
         self.now = now;
-        if now >= self.learning_until {
-            self.ended.clear();
-            self.judged.clear();
-        }
+        self.heritage.expire(now);
         self.projects.charge(now, self.jobs.values());
         for event in events {
             self.on_event(event, actions);
@@ -166,25 +130,25 @@ impl Scheduler {
         self.ring(actions);
         self.deal_slots(actions);
         self.feed_jobs(actions);
-        self.look_for_longest();
+        self.watch_longest();
         self.tell_states(actions);
     }
 
     /// When [`Event::Tick`] is due next.
     pub fn next_deadline(&self) -> Option<Time> {
-        let alarm = self.alarms.first().map(|(at, _)| *at);
-        alarm.into_iter().chain(self.deal_at).chain(self.longest_at).min()
+        self.timers.next()
     }
 
     fn ring(&mut self, actions: &mut Vec<Action>) {
-        while let Some((at, alarm)) = self.alarms.first().copied().filter(|(at, _)| *at <= self.now) {
-            self.alarms.remove(&(at, alarm));
+        while let Some(alarm) = self.timers.ring(self.now) {
             match alarm {
                 Alarm::DukeAway(duke) => self.on_duke_overdue(duke, actions),
                 Alarm::QueenAway(job) => self.on_queen_overdue(job, actions),
                 Alarm::Unpark(job) => self.unpark(job),
-                Alarm::Look(job) => self.look_for_stragglers(job, actions),
+                Alarm::Stragglers(job) => self.look_for_stragglers(job, actions),
                 Alarm::Full(job) => self.look_at_fullness(job),
+                Alarm::Deal => self.deal = true,
+                Alarm::Longest => self.find_longest(),
             }
         }
     }
@@ -220,6 +184,7 @@ impl Scheduler {
     fn on_duke_lost(&mut self, id: DukeId) {
         // A duke that was expelled is lost again when its link has ended.
         let Some(duke) = self.dukes.remove(&id) else { return };
+        self.timers.stop(Alarm::DukeAway(id));
         for (job_id, lease) in duke.leases.iter().filter(|(_, lease)| !lease.is_closed()) {
             if let Some(job) = self.jobs.get_mut(job_id) {
                 job.slots -= lease.slots;
@@ -364,8 +329,9 @@ impl Scheduler {
         // The queen of a job that has ended goes away, too.
         let Some(Job { project, .. }) = self.jobs.remove(&id) else { return };
         self.projects.leave(project, self.jobs.values());
-        if self.now < self.learning_until {
-            self.ended.insert(id);
+        self.heritage.job_ended(id);
+        for alarm in [Alarm::QueenAway(id), Alarm::Unpark(id), Alarm::Stragglers(id), Alarm::Full(id)] {
+            self.timers.stop(alarm);
         }
         self.attempts.retain(|_, attempt| attempt.job != id);
         self.hungry.remove(&id);

@@ -12,7 +12,7 @@ use std::{cmp::Reverse, collections::BTreeMap};
 use distwasm_proto::ids::{DukeId, JobId};
 
 use super::{
-    Action, Scheduler,
+    Action, Alarm, Scheduler,
     duke::{Duke, Lease, Room},
     job::Job,
     ranking::Ranking,
@@ -21,11 +21,10 @@ use super::{
 impl Scheduler {
     /// Deals out slots until no job that wants one can have one.
     pub(super) fn deal_slots(&mut self, actions: &mut Vec<Action>) {
-        self.deal |= self.deal_at.is_some_and(|at| at <= self.now);
         if !std::mem::take(&mut self.deal) {
             return;
         }
-        self.deal_at = None;
+        self.timers.stop(Alarm::Deal);
         self.end_rests();
         self.schedule_yielding();
         self.drop_needless_reservations();
@@ -65,7 +64,7 @@ impl Scheduler {
         for lease in self.dukes.values_mut().flat_map(|duke| duke.leases.values_mut()) {
             match lease.broken_until {
                 Some(until) if until <= self.now => lease.broken_until = None,
-                Some(until) => self.deal_at = Some(self.deal_at.map_or(until, |at| at.min(until))),
+                Some(until) => self.timers.set_by(Alarm::Deal, until),
                 None => {}
             }
         }
@@ -74,7 +73,9 @@ impl Scheduler {
     /// Schedules the next deal of slots for when a job begins to yield.
     fn schedule_yielding(&mut self) {
         let yielding = self.jobs.values().filter_map(|job| job.yields_from).filter(|from| *from > self.now);
-        self.deal_at = yielding.chain(self.deal_at).min();
+        if let Some(from) = yielding.min() {
+            self.timers.set_by(Alarm::Deal, from);
+        }
     }
 
     fn drop_needless_reservations(&mut self) {

@@ -14,19 +14,16 @@ use super::{Action, Alarm, Attempt, Scheduler, Stage, job::Job};
 impl Scheduler {
     /// Schedules a look at a job if all its remaining units are running.
     pub(super) fn watch(&mut self, id: JobId) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(job) = self.jobs.get(&id) else { return };
         let may_straggle = job.spec.speculate && job.waiting.is_empty() && job.suspects.is_empty();
-        if may_straggle && job.look_at.is_none() && job.units.open() > 0 {
-            let at = self.now.after(STRAGGLER_LOOK);
-            job.look_at = Some(at);
-            self.alarms.insert((at, Alarm::Look(id)));
+        if may_straggle && job.units.open() > 0 && !self.timers.is_set(Alarm::Stragglers(id)) {
+            self.timers.set(Alarm::Stragglers(id), self.now.after(STRAGGLER_LOOK));
         }
     }
 
     /// Starts a second attempt for each straggler, as far as there are slots with nothing to do.
     pub(super) fn look_for_stragglers(&mut self, id: JobId, actions: &mut Vec<Action>) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        job.look_at = None;
+        let Some(job) = self.jobs.get(&id) else { return };
         if !job.waiting.is_empty() || !job.suspects.is_empty() {
             // It is watched again when nothing waits any more.
             return;
