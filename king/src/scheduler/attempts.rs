@@ -7,7 +7,7 @@ use distwasm_proto::{
     limits::{KILLS_MAX, RESULT_UNASKED_BYTES_MAX},
 };
 
-use super::{Action, Attempt, Outcome, Scheduler, Stage, Verdict, units::UnitState};
+use super::{Action, Attempt, Outcome, Scheduler, Verdict, results::LargeResult, units::UnitState};
 
 impl Scheduler {
     pub(super) fn on_attempt_ended(
@@ -21,17 +21,17 @@ impl Scheduler {
         // The job may have ended while the answer was in transit, or the duke been given up.
         let Some(attempt) = self.attempts.get(&id).copied().filter(|attempt| attempt.duke == duke) else { return };
         let Attempt { job: job_id, unit: unit_no, .. } = attempt;
-        self.measure_fetch(&attempt);
         let Some(job) = self.jobs.get_mut(&job_id) else { return };
-        let fetched = matches!(attempt.stage, Stage::Fetched { .. });
-        let unasked_too_large = matches!(outcome, Outcome::Done { bytes } if bytes > RESULT_UNASKED_BYTES_MAX);
-        if matches!(attempt.stage, Stage::Offered(_)) || (unasked_too_large && !fetched) {
+        job.results.measure(id, self.now);
+        let is_offered = job.results.get(id).is_some_and(LargeResult::is_offered);
+        let is_large = matches!(outcome, Outcome::Done { bytes } if bytes > RESULT_UNASKED_BYTES_MAX);
+        if is_offered || (is_large && attempt.runs) {
             actions.push(Action::ExpelDuke { duke, why: "it sent a result that was to wait until it is fetched" });
             return;
         }
         self.heritage.attempt_ended(id);
-        if !fetched && matches!(outcome, Outcome::Done { .. } | Outcome::Failed { .. }) {
-            job.measure(run_us);
+        if attempt.runs && matches!(outcome, Outcome::Done { .. } | Outcome::Failed { .. }) {
+            job.record_work(run_us);
         }
         let (retries, is_unclaimed) = (job.spec.retries, job.unclaimed);
         let Some(unit) = job.units.get_mut(unit_no) else { return };
@@ -72,16 +72,16 @@ impl Scheduler {
     ) {
         // The job may have ended while the offer was in transit, or the duke been given up.
         let Some(attempt) = self.attempts.get_mut(&id).filter(|attempt| attempt.duke == duke) else { return };
-        if attempt.stage != Stage::Running {
+        if !attempt.runs {
             actions.push(Action::ExpelDuke { duke, why: "it offered a result twice" });
             return;
         }
-        (attempt.stage, attempt.since) = (Stage::Offered(bytes), self.now);
+        attempt.runs = false;
         let Attempt { job: job_id, input_bytes, .. } = *attempt;
         self.unload(duke, job_id, input_bytes);
         if let Some(job) = self.jobs.get_mut(&job_id) {
-            job.measure(run_us);
-            job.offers.push_back(id);
+            job.record_work(run_us);
+            job.results.offer(id, duke, bytes, self.now);
         }
     }
 
@@ -132,30 +132,12 @@ impl Scheduler {
         if let Some(unit) = self.jobs.get_mut(&attempt.job).and_then(|job| job.units.get_mut(attempt.unit)) {
             unit.trying -= 1;
         }
-        self.uncount(id, &attempt);
-        Some(attempt)
-    }
-
-    /// Takes an attempt out of the counters of its stage.
-    pub(super) fn uncount(&mut self, id: AttemptId, attempt: &Attempt) {
-        match attempt.stage {
-            Stage::Running => self.unload(attempt.duke, attempt.job, attempt.input_bytes),
-            Stage::Offered(_) => {
-                self.change_load(attempt.duke, attempt.job, |lease| lease.held_back.retain(|offer| *offer != id));
-                if let Some(job) = self.jobs.get_mut(&attempt.job) {
-                    job.offers.retain(|offer| *offer != id);
-                }
-                self.hungry.insert(attempt.job);
-                self.deal = true;
-            }
-            Stage::Fetched { bytes, late } => {
-                if let Some(job) = self.jobs.get_mut(&attempt.job) {
-                    let counted = if late { &mut job.late_bytes } else { &mut job.results_bytes };
-                    *counted = counted.saturating_sub(bytes);
-                }
-                self.unfetch(attempt.duke, attempt.job, bytes);
-            }
+        if attempt.runs {
+            self.unload(attempt.duke, attempt.job, attempt.input_bytes);
+        } else {
+            self.remove_result(id, attempt.duke, attempt.job);
         }
+        Some(attempt)
     }
 
     /// Has dukes forget these attempts.

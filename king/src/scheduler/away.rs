@@ -8,12 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use distwasm_proto::{
-    ids::{AttemptId, DukeId, JobId, UnitNo},
+    ids::{DukeId, JobId, UnitNo},
     limits::{AWAY_PATIENCE, SETTLE_WITHIN},
 };
 
 use super::{
-    Action, Alarm, Attempt, HeldAttempt, HeldLease, JobEnd, JobSpec, Resumption, Scheduler, Stage,
+    Action, Alarm, Attempt, HeldAttempt, HeldLease, JobEnd, JobSpec, Resumption, Scheduler,
     duke::{Duke, Lease, Room},
     job::Job,
     units::UnitState,
@@ -46,13 +46,17 @@ impl Scheduler {
 
     /// Results that wait at a duke, or are in transit from it, take no room while it is away: it will offer them again.
     fn recall_results(&mut self, id: DukeId) {
-        let waits = |attempt: &Attempt| attempt.duke == id && attempt.stage != Stage::Running;
-        let held: Vec<(AttemptId, Attempt)> =
-            self.attempts.iter().filter(|(_, attempt)| waits(attempt)).map(|(id, attempt)| (*id, *attempt)).collect();
-        for (attempt_id, attempt) in held {
-            self.uncount(attempt_id, &attempt);
-            self.attempts.insert(attempt_id, Attempt { stage: Stage::Running, since: self.now, ..attempt });
-            self.load(id, attempt.job, 1, attempt.input_bytes);
+        let Some(duke) = self.dukes.get(&id) else { return };
+        let jobs: Vec<JobId> = duke.leases.keys().copied().collect();
+        for job_id in jobs {
+            let Some(job) = self.jobs.get_mut(&job_id) else { continue };
+            for attempt in job.results.recall(id) {
+                let Some(attempt) = self.attempts.get_mut(&attempt) else { continue };
+                (attempt.runs, attempt.since) = (true, self.now);
+                let bytes = attempt.input_bytes;
+                self.load(id, job_id, 1, bytes);
+            }
+            self.change_load(id, job_id, |lease| lease.blocked = false);
         }
     }
 
@@ -164,6 +168,7 @@ impl Scheduler {
             job.slots -= lease.slots;
             job.releasing -= lease.releasing;
             lease.close();
+            job.results.forget_duke(duke_id);
             actions.push(Action::CloseLease { duke: duke_id, job: id });
             duke.forget_lease_if_over(id);
         }
@@ -198,14 +203,8 @@ impl Scheduler {
         unit.state = UnitState::Trying;
         unit.trying += 1;
         unit.attempts = unit.attempts.max(held.number);
-        let attempt = Attempt {
-            duke: id,
-            job: job_id,
-            unit: held.unit,
-            input_bytes: held.bytes,
-            since: self.now,
-            stage: Stage::Running,
-        };
+        let attempt =
+            Attempt { duke: id, job: job_id, unit: held.unit, input_bytes: held.bytes, since: self.now, runs: true };
         self.attempts.insert(held.attempt, attempt);
         self.load(id, job_id, 1, held.bytes);
         true
@@ -318,7 +317,7 @@ fn fits(lease: &Lease, (slots_max, slot): (u32, Room)) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use distwasm_proto::time::Time;
+    use distwasm_proto::{ids::AttemptId, time::Time};
 
     use super::*;
     use crate::scheduler::{Event, Outcome};

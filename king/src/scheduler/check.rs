@@ -2,17 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use distwasm_proto::{
-    ids::{DukeId, JobId, UnitNo},
-    limits::{FETCHED_BYTES, LATE_BYTES},
-};
+use distwasm_proto::ids::{JobId, UnitNo};
 
-use super::{
-    Attempt, Scheduler, Stage,
-    duke::{Lease, Room},
-    job::Job,
-    units::UnitState,
-};
+use super::{Scheduler, duke::Room, job::Job, units::UnitState};
 
 impl Scheduler {
     /// Asserts every invariant.
@@ -52,11 +44,7 @@ impl Scheduler {
     fn check_leases(&self) {
         for (duke_id, duke) in &self.dukes {
             for (job_id, lease) in &duke.leases {
-                let attempts = || {
-                    self.attempts
-                        .values()
-                        .filter(|a| a.duke == *duke_id && a.job == *job_id && a.stage == Stage::Running)
-                };
+                let attempts = || self.attempts.values().filter(|a| a.duke == *duke_id && a.job == *job_id && a.runs);
                 assert_eq!(
                     lease.running as usize,
                     attempts().count(),
@@ -64,7 +52,6 @@ impl Scheduler {
                 );
                 let bytes: u64 = attempts().map(|attempt| attempt.input_bytes).sum();
                 assert_eq!(lease.running_bytes, bytes, "lease_counts_its_bytes: {duke_id}, {job_id}");
-                self.check_results_of_lease(*duke_id, *job_id, lease);
                 let Some(job) = self.jobs.get(job_id).filter(|_| !lease.is_closed()) else {
                     assert_eq!(lease.slots, 0, "ended_job_has_no_slots: {duke_id}, {job_id}");
                     assert!(lease.releasing > 0, "ended_lease_is_forgotten: {duke_id}, {job_id}");
@@ -80,20 +67,6 @@ impl Scheduler {
                 assert!(slot_bytes >= job.spec.min_ram_bytes, "slot_has_the_memory_it_needs: {duke_id}, {job_id}");
             }
         }
-    }
-
-    fn check_results_of_lease(&self, duke: DukeId, job: JobId, lease: &Lease) {
-        let attempts = || self.attempts.values().filter(|attempt| attempt.duke == duke && attempt.job == job);
-        let under_way = |attempt: &Attempt| match attempt.stage {
-            Stage::Fetched { bytes, .. } => Some(bytes),
-            Stage::Running | Stage::Offered(_) => None,
-        };
-        let fetched: Vec<u64> = attempts().filter_map(under_way).collect();
-        let bytes: u64 = fetched.iter().sum();
-        assert_eq!(lease.fetched_bytes, bytes, "lease_counts_what_is_under_way: {duke}, {job}");
-        let is_within = bytes <= FETCHED_BYTES || fetched.len() == 1;
-        assert!(is_within, "no_duke_takes_all_the_room: {duke}, {job}");
-        assert!(!lease.is_stuck() || bytes > 0, "what_is_held_back_is_looked_at_again: {duke}, {job}");
     }
 
     fn check_jobs(&self) {
@@ -167,27 +140,17 @@ impl Scheduler {
 
     fn check_results(&self) {
         for (id, job) in &self.jobs {
-            let stages = self.attempts.values().filter(|attempt| attempt.job == *id).map(|attempt| attempt.stage);
-            let (mut offered, mut fetched, mut late_ones) = (0, 0, Vec::new());
-            for stage in stages {
-                match stage {
-                    Stage::Running => {}
-                    Stage::Offered(_) => offered += 1,
-                    Stage::Fetched { bytes, late: false } => fetched += bytes,
-                    Stage::Fetched { bytes, late: true } => late_ones.push(bytes),
-                }
+            job.results.check(*id);
+        }
+        for (id, attempt) in &self.attempts {
+            let has_result = self.jobs.get(&attempt.job).is_some_and(|job| job.results.get(*id).is_some());
+            assert_ne!(attempt.runs, has_result, "attempt_runs_or_has_a_result: {id}");
+        }
+        for (duke_id, duke) in &self.dukes {
+            for (job_id, lease) in &duke.leases {
+                let is_blocked = self.jobs.get(job_id).is_some_and(|job| job.results.is_blocked(*duke_id));
+                assert_eq!(lease.blocked, is_blocked, "lease_knows_whether_its_duke_is_blocked: {duke_id}, {job_id}");
             }
-            let leases = self.dukes.values().filter_map(|duke| duke.leases.get(id));
-            let held_back: usize = leases.map(|lease| lease.held_back.len()).sum();
-            assert_eq!(job.offers.len() + held_back, offered, "offer_is_queued: {id}");
-            assert!(job.results_bytes >= fetched, "fetched_results_are_counted: {id}");
-            assert_eq!(job.late_bytes, late_ones.iter().sum::<u64>(), "late_results_are_counted: {id}");
-            let is_within = job.late_bytes <= LATE_BYTES || late_ones.len() == 1;
-            assert!(is_within, "late_results_are_bounded: {id}");
-            assert!(!job.is_full() || job.fullness.is_some(), "full_job_is_looked_at: {id}");
-            let is_waiting = job.offers.is_empty() || job.waits_for_room;
-            assert!(is_waiting, "offer_waits_for_room_alone: {id}");
-            assert!(!job.waits_for_room || job.results_bytes > 0, "something_is_here_while_something_waits: {id}");
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use distwasm_proto::{
-    ids::{AttemptId, JobId},
-    limits::{FETCHED_AHEAD, FETCHED_BYTES, FETCHED_BYTES_MIN, SLOT_BYTES, SLOT_UNITS_MIN},
-    time::{Time, UnitTime},
+    ids::JobId,
+    limits::{SLOT_BYTES, SLOT_UNITS_MIN},
+    time::Time,
 };
 
 use super::events::JobSpec;
@@ -63,11 +63,8 @@ pub(super) struct Lease {
     /// Attempts that are queued or running, and the bytes of their inputs.
     pub(super) running: u32,
     pub(super) running_bytes: u64,
-    /// The bytes of results in transit from the duke, and the attempts whose results wait there until fewer are.
-    pub(super) fetched_bytes: u64,
-    pub(super) held_back: VecDeque<AttemptId>,
-    /// How long a mebibyte of results takes from when it is fetched until it is here.
-    pub(super) mebibyte_time: UnitTime,
+    /// Results of the job are made here faster than the link carries them away: it gets no more units.
+    pub(super) blocked: bool,
     /// The duke cannot start peasants for this job, and gets no slots for it until then.
     pub(super) broken_until: Option<Time>,
     /// The job is over.
@@ -83,36 +80,22 @@ impl Lease {
             since: Time::default(),
             running: 0,
             running_bytes: 0,
-            fetched_bytes: 0,
-            held_back: VecDeque::new(),
-            mebibyte_time: UnitTime::default(),
+            blocked: false,
             broken_until: None,
             closed: false,
         }
     }
 
-    /// Units queued for each slot; the highest number when no more bytes should be queued, or when results are made
-    /// faster than they are fetched.
+    /// Units queued for each slot; the highest number when no more bytes should be queued, or the duke is blocked.
     pub(super) fn load(&self) -> u32 {
         let Some(units) = self.running.checked_div(self.slots) else { return u32::MAX };
         let is_full = self.running_bytes >= u64::from(self.slots) * SLOT_BYTES && units >= SLOT_UNITS_MIN;
-        if is_full || self.is_stuck() { u32::MAX } else { units }
+        if is_full || self.blocked { u32::MAX } else { units }
     }
 
-    /// Bytes of results that may be in transit.
-    pub(super) fn fetched_bytes_max(&self) -> u64 {
-        let carried = self.mebibyte_time.units_in(FETCHED_AHEAD).map(|mebibytes| mebibytes.saturating_mul(1 << 20));
-        carried.map_or(FETCHED_BYTES, |bytes| bytes.clamp(FETCHED_BYTES_MIN, FETCHED_BYTES))
-    }
-
-    /// Whether results are made here faster than the link carries them away.
-    pub(super) fn is_stuck(&self) -> bool {
-        !self.held_back.is_empty()
-    }
-
-    /// Whether slots are idle because of that, when the lease is counted with `less` fewer slots.
-    pub(super) fn has_stuck_slots(&self, less: u32) -> bool {
-        self.is_stuck() && self.running.saturating_add(less) < self.slots
+    /// Whether slots are idle because the duke is blocked, when the lease is counted with `less` fewer slots.
+    pub(super) fn has_blocked_slots(&self, less: u32) -> bool {
+        self.blocked && self.running.saturating_add(less) < self.slots
     }
 
     /// Whether the lease is over: its slots count for no job any more.
@@ -131,8 +114,7 @@ impl Lease {
         self.closed = true;
         self.releasing += self.slots;
         self.slots = 0;
-        (self.running, self.running_bytes, self.fetched_bytes) = (0, 0, 0);
-        self.held_back.clear();
+        (self.running, self.running_bytes, self.blocked) = (0, 0, false);
     }
 }
 

@@ -28,8 +28,8 @@ struct Holder<'a> {
     lease: &'a Lease,
     project: Project,
     slots: u32,
-    /// Some of its slots here are idle because the duke's link is full.
-    is_stuck: bool,
+    /// Some of its slots here are idle because the duke is blocked.
+    has_blocked: bool,
     /// Its queen is away, and the queen of the asking job is not.
     yields_to_asker: bool,
     /// The queen of the asking job is away, and its own is not.
@@ -95,9 +95,17 @@ impl Scheduler {
             let own = count(&|asked| asked == id);
             let of_project = count(&|asked| self.jobs.get(asked).is_some_and(|other| other.project == job.project));
             let project = Project { share: project.share.saturating_sub(of_project), ..project };
-            let (slots, is_stuck) = (job.slots.saturating_sub(own), lease.has_stuck_slots(own));
-            let holder =
-                Holder { id: *id, job, lease, project, slots, is_stuck, yields_to_asker: false, precedes_asker: false };
+            let (slots, has_blocked) = (job.slots.saturating_sub(own), lease.has_blocked_slots(own));
+            let holder = Holder {
+                id: *id,
+                job,
+                lease,
+                project,
+                slots,
+                has_blocked,
+                yields_to_asker: false,
+                precedes_asker: false,
+            };
             (lease.slots > own).then_some(holder)
         })
     }
@@ -136,7 +144,7 @@ impl Holder<'_> {
     }
 
     fn is_spare(&self) -> bool {
-        self.is_stuck || self.yields_to_asker || self.slots > self.job.need()
+        self.has_blocked || self.yields_to_asker || self.slots > self.job.need()
     }
 
     /// Spare slots come first, then those of the project that has most.

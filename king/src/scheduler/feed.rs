@@ -1,13 +1,11 @@
 //! Keeps a job's slots supplied with units, and fetches results as there is room for them.
 
-use std::collections::VecDeque;
-
 use distwasm_proto::{
-    ids::{DukeId, JobId, UnitNo},
-    limits::RESULTS_BYTES,
+    ids::{AttemptId, DukeId, JobId, UnitNo},
+    limits::FULL_LOOK,
 };
 
-use super::{Action, Alarm, Attempt, Scheduler, Stage, units::UnitState};
+use super::{Action, Alarm, Attempt, Scheduler, results::LargeResult, units::UnitState};
 
 impl Scheduler {
     /// Hands out units of all jobs whose slots may want some, and fetches results that there is room for.
@@ -16,7 +14,7 @@ impl Scheduler {
             self.fetch_results(job, actions);
             self.feed(job, actions);
             self.watch(job);
-            self.watch_fullness(job);
+            self.watch_results(job);
         }
     }
 
@@ -25,7 +23,7 @@ impl Scheduler {
     fn feed(&mut self, id: JobId, actions: &mut Vec<Action>) {
         let Some(job) = self.jobs.get(&id) else { return };
         // Back-pressure: a queen that does not take its results gets no more of them.
-        if job.is_full() || (job.waiting.is_empty() && job.suspects.is_empty()) {
+        if job.results.is_full() || (job.waiting.is_empty() && job.suspects.is_empty()) {
             return;
         }
         let depth = job.depth();
@@ -58,7 +56,7 @@ impl Scheduler {
         let job = self.jobs.get_mut(&job_id)?;
         let runs_elsewhere = |(_, duke): &(u32, DukeId)| {
             let lease = self.dukes.get(duke).and_then(|duke| duke.leases.get(&job_id));
-            *duke != duke_id && lease.is_some_and(|lease| !lease.is_stuck())
+            *duke != duke_id && lease.is_some_and(|lease| !lease.blocked)
         };
         let only_duke = !job.suspects.is_empty() && !job.by_load.iter().any(runs_elsewhere);
         let units = &mut job.units;
@@ -82,74 +80,70 @@ impl Scheduler {
         unit.attempts = unit.attempts.saturating_add(1);
         let (input_bytes, number) = (unit.bytes, unit.attempts);
         let id = self.heritage.next_attempt();
-        let attempt =
-            Attempt { duke: duke_id, job: job_id, unit: unit_no, input_bytes, since: self.now, stage: Stage::Running };
+        let attempt = Attempt { duke: duke_id, job: job_id, unit: unit_no, input_bytes, since: self.now, runs: true };
         self.attempts.insert(id, attempt);
         actions.push(Action::StartAttempt { duke: duke_id, job: job_id, unit: unit_no, attempt: id, number, alone });
         input_bytes
     }
 
-    /// Fetches offered results while the job may hold more. One result may always be held, whatever its size. A duke
-    /// that already has enough in transit keeps its other offers; they block no other duke.
-    fn fetch_results(&mut self, job_id: JobId, actions: &mut Vec<Action>) {
-        loop {
-            let Some(job) = self.jobs.get_mut(&job_id) else { return };
-            job.waits_for_room = false;
-            let Some(id) = job.offers.front().copied() else { return };
-            let Some(attempt) = self.attempts.get_mut(&id) else { return };
-            let Stage::Offered(bytes) = attempt.stage else { return };
-            let duke = attempt.duke;
-            let lease = self.dukes.get_mut(&duke).and_then(|duke| duke.leases.get_mut(&job_id));
-            let Some(lease) = lease else { return };
-            if !has_room(lease.fetched_bytes, bytes, lease.fetched_bytes_max()) {
-                job.offers.pop_front();
-                self.change_load(duke, job_id, |lease| lease.held_back.push_back(id));
-                // Another job may have use for the slots of this lease.
-                self.timers.set(Alarm::Deal, self.now);
-                continue;
-            }
-            if !has_room(job.results_bytes, bytes, RESULTS_BYTES) {
-                job.waits_for_room = true;
-                return;
-            }
-            job.offers.pop_front();
-            job.results_bytes += bytes;
-            lease.fetched_bytes += bytes;
-            (attempt.stage, attempt.since) = (Stage::Fetched { bytes, late: false }, self.now);
-            actions.push(Action::FetchResult { duke, attempt: id });
+    /// Fetches offered results as far as there is room for them.
+    fn fetch_results(&mut self, id: JobId, actions: &mut Vec<Action>) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let fetching = job.results.fetch(self.now);
+        actions.extend(fetching.wanted.into_iter().map(|(duke, attempt)| Action::FetchResult { duke, attempt }));
+        for duke in fetching.blocked {
+            self.change_load(duke, id, |lease| lease.blocked = true);
+            // Another job may have use for the slots of this lease.
+            self.timers.set(Alarm::Deal, self.now);
         }
     }
 
-    /// Takes `bytes` off the results in transit from a duke. Offers that were held back there are looked at again when
-    /// at most half of the limit is in transit.
-    pub(super) fn unfetch(&mut self, duke: DukeId, job_id: JobId, bytes: u64) {
-        let mut offers = VecDeque::new();
-        self.change_load(duke, job_id, |lease| {
-            lease.fetched_bytes -= bytes;
-            if lease.fetched_bytes <= lease.fetched_bytes_max() / 2 {
-                offers = std::mem::take(&mut lease.held_back);
-            }
-        });
-        self.deal |= !offers.is_empty();
-        if let Some(job) = self.jobs.get_mut(&job_id) {
-            job.offers.extend(offers);
-        }
-        // There is room for another offer now.
+    /// Takes out a result that was offered or in transit.
+    pub(super) fn remove_result(&mut self, id: AttemptId, duke: DukeId, job_id: JobId) {
+        let Some(job) = self.jobs.get_mut(&job_id) else { return };
+        let is_offered = job.results.get(id).is_some_and(LargeResult::is_offered);
+        let was_blocked = job.results.is_blocked(duke);
+        job.results.remove(id);
+        let is_blocked = job.results.is_blocked(duke);
+        self.deal |= is_offered || was_blocked != is_blocked;
+        self.change_load(duke, job_id, |lease| lease.blocked = is_blocked);
+        // There may be room for another offer now.
         self.hungry.insert(job_id);
     }
 
-    /// Counts a result that arrived and waits for the queen to take it.
-    pub(super) fn hold_result(&mut self, job_id: JobId, bytes: u64) {
-        if let Some(job) = self.jobs.get_mut(&job_id) {
-            job.results_bytes += bytes;
-            self.hungry.insert(job_id);
+    /// Schedules a look at a job that can hold no more results.
+    fn watch_results(&mut self, id: JobId) {
+        if self.jobs.get_mut(&id).is_some_and(|job| job.results.observe()) {
+            self.timers.set(Alarm::Results(id), self.now.after(FULL_LOOK));
         }
     }
-}
 
-/// Whether `bytes` fit beside those already taken. A result that is larger than all the room gets all of it.
-pub(super) fn has_room(taken: u64, bytes: u64, room: u64) -> bool {
-    taken == 0 || taken.saturating_add(bytes) <= room
+    /// Looks at a job whose room for results was full: which of them are overdue, and how many slots it can use.
+    pub(super) fn look_at_results(&mut self, id: JobId) {
+        let long_at_work = self.long_at_work(id);
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if job.results.set_overdue(self.now) {
+            self.hungry.insert(id);
+        }
+        let slots_wanted = job.slots_wanted();
+        if job.results.look(long_at_work, slots_wanted) {
+            self.timers.set(Alarm::Results(id), self.now.after(FULL_LOOK));
+        }
+        self.deal = true;
+    }
+
+    /// Slots whose units have been running for at least the time from one look to the next, and not longer than
+    /// finished units explain: a unit that runs longer waits for room for its result.
+    fn long_at_work(&self, id: JobId) -> u32 {
+        let Some(job) = self.jobs.get(&id) else { return 0 };
+        let is_long = |attempt: &&Attempt| {
+            attempt.job == id
+                && attempt.runs
+                && attempt.since.after(FULL_LOOK) <= self.now
+                && job.is_explained_until(attempt.since).is_none_or(|until| until > self.now)
+        };
+        u32::try_from(self.attempts.values().filter(is_long).count()).unwrap_or(u32::MAX).min(job.slots)
+    }
 }
 
 #[cfg(test)]

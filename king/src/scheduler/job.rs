@@ -3,15 +3,15 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use distwasm_proto::{
-    ids::{AttemptId, DukeId, UnitNo},
+    ids::{DukeId, UnitNo},
     limits::{SLOT_QUEUE, SLOT_UNITS_MAX, SLOT_UNITS_MIN},
     time::{Time, UnitTime},
 };
 
 use super::{
     events::{JobSpec, JobStatus, LongestAttempt},
-    fullness::Fullness,
     projects::ProjectNo,
+    results::Results,
     units::Units,
 };
 
@@ -48,24 +48,14 @@ pub(super) struct Job {
     pub(super) passed_over: bool,
     /// Its leases with slots, the least loaded first.
     pub(super) by_load: BTreeSet<(u32, DukeId)>,
-    /// Attempts whose results wait at their dukes.
-    pub(super) offers: VecDeque<AttemptId>,
-    /// The king has no room for one of them.
-    pub(super) waits_for_room: bool,
-    /// Bytes of results that are in transit to the king, or that the king holds until the queen has them.
-    pub(super) results_bytes: u64,
-    /// Bytes of overdue results: in transit for so long that `results_bytes` does not count them.
-    pub(super) late_bytes: u64,
-    /// Observations of it, if its room for results was full lately.
-    pub(super) fullness: Option<Fullness>,
+    /// Its results, from when they are offered until its queen has them.
+    pub(super) results: Results,
     /// The unit that was running longest when that was last looked for.
     pub(super) longest: Option<LongestAttempt>,
     /// The status that the queen was told last.
     pub(super) told: Option<JobStatus>,
     /// How long a unit takes in a slot.
     pub(super) unit_time: UnitTime,
-    /// How long a mebibyte of results takes from when it is fetched until it is here, without overdue results.
-    pub(super) mebibyte_time: UnitTime,
 }
 
 impl Job {
@@ -87,29 +77,34 @@ impl Job {
             releasing: 0,
             passed_over: false,
             by_load: BTreeSet::new(),
-            offers: VecDeque::new(),
-            waits_for_room: false,
-            results_bytes: 0,
-            late_bytes: 0,
-            fullness: None,
+            results: Results::default(),
             longest: None,
             told: None,
             unit_time: UnitTime::default(),
-            mebibyte_time: UnitTime::default(),
         }
     }
 
-    /// How many slots it could use. An open job that had no units yet could use one, to have its program compiled
-    /// meanwhile.
+    /// How many slots it could use.
     pub(super) fn need(&self) -> u32 {
+        let usable = self.results.slots_max().filter(|_| !self.unclaimed);
+        usable.into_iter().fold(self.slots_wanted(), u32::min)
+    }
+
+    /// How many slots it could use if its queen took all results at once. An open job that had no units yet could use
+    /// one, to have its program compiled meanwhile.
+    pub(super) fn slots_wanted(&self) -> u32 {
         if self.unclaimed {
             return self.slots;
         }
         let units = u32::try_from(self.units.open()).unwrap_or(u32::MAX);
-        let usable = self.fullness.and_then(|fullness| fullness.usable);
-        let bounds = self.spec.max_parallel.into_iter().chain(usable);
         let is_new = !self.closed && self.unit_time.average_us().is_none();
-        bounds.fold(units.max(u32::from(is_new)), u32::min)
+        self.spec.max_parallel.into_iter().fold(units.max(u32::from(is_new)), u32::min)
+    }
+
+    /// Records the run time of an attempt.
+    pub(super) fn record_work(&mut self, run_us: u64) {
+        self.unit_time.measure(run_us);
+        self.results.record_work(run_us);
     }
 
     /// Whether jobs with connected queens come first: the queen of this one may have been killed.

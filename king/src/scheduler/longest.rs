@@ -5,7 +5,7 @@
 
 use distwasm_proto::limits::{LONG_UNIT, LONGEST_ATTEMPTS_MAX, LONGEST_LOOK_EVERY};
 
-use super::{Alarm, Attempt, LongestAttempt, Scheduler, Stage};
+use super::{Alarm, Attempt, LongestAttempt, Scheduler};
 
 impl Scheduler {
     /// Schedules the next look while anything runs.
@@ -21,12 +21,12 @@ impl Scheduler {
         }
         let is_long = |attempt: &Attempt| attempt.since.after(LONG_UNIT) <= self.now;
         for (id, attempt) in self.attempts.iter().take(LONGEST_ATTEMPTS_MAX) {
-            let Attempt { duke, job, unit, since, stage, .. } = *attempt;
-            if stage == Stage::Running && !is_long(attempt) {
+            let Attempt { duke, job, unit, since, runs, .. } = *attempt;
+            if runs && !is_long(attempt) {
                 // All later attempts started later.
                 return;
             }
-            if let Some(job) = self.jobs.get_mut(&job).filter(|_| stage == Stage::Running) {
+            if let Some(job) = self.jobs.get_mut(&job).filter(|_| runs) {
                 job.longest.get_or_insert(LongestAttempt { attempt: *id, unit, duke, since });
             }
         }

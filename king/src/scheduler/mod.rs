@@ -16,14 +16,13 @@ mod duke;
 mod events;
 mod evictions;
 mod feed;
-mod fullness;
 mod heritage;
 mod job;
-mod late;
 mod longest;
 mod overview;
 mod projects;
 mod ranking;
+mod results;
 mod slots;
 mod stragglers;
 mod timers;
@@ -79,20 +78,10 @@ struct Attempt {
     job: JobId,
     unit: UnitNo,
     input_bytes: u64,
-    /// When it was handed to its duke, or its result was offered, fetched, or recalled.
+    /// When it was handed to its duke, or its result was recalled.
     since: Time,
-    stage: Stage,
-}
-
-/// How far an attempt is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// At its duke: queued or running.
-    Running,
-    /// Done; its result of this size waits at the duke until there is room.
-    Offered(u64),
-    /// Its result of this size is in transit. A late (overdue) one is not counted with its job's results.
-    Fetched { bytes: u64, late: bool },
+    /// Queued or running at its duke. Otherwise its result is offered or in transit.
+    runs: bool,
 }
 
 impl Default for Scheduler {
@@ -146,7 +135,7 @@ impl Scheduler {
                 Alarm::QueenAway(job) => self.on_queen_overdue(job, actions),
                 Alarm::Unpark(job) => self.unpark(job),
                 Alarm::Stragglers(job) => self.look_for_stragglers(job, actions),
-                Alarm::Full(job) => self.look_at_fullness(job),
+                Alarm::Results(job) => self.look_at_results(job),
                 Alarm::Deal => self.deal = true,
                 Alarm::Longest => self.find_longest(),
             }
@@ -200,6 +189,11 @@ impl Scheduler {
         for Attempt { job, unit, .. } in self.take_attempts(|_, attempt| attempt.duke == id).into_values().rev() {
             self.put_back(job, unit);
         }
+        for job_id in duke.leases.keys() {
+            if let Some(job) = self.jobs.get_mut(job_id) {
+                job.results.forget_duke(id);
+            }
+        }
         self.deal = true;
     }
 
@@ -242,8 +236,8 @@ impl Scheduler {
     fn on_verdicts_heard(&mut self, id: JobId, verdicts: u64, bytes: u64, actions: &mut Vec<Action>) {
         // A job that failed as a whole is over before its last verdicts are heard.
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        debug_assert!(job.results_bytes >= bytes && job.unheard >= verdicts, "more was heard than was said");
-        job.results_bytes = job.results_bytes.saturating_sub(bytes);
+        debug_assert!(job.unheard >= verdicts, "more was heard than was said");
+        job.results.let_go(bytes);
         job.unheard = job.unheard.saturating_sub(verdicts);
         self.hungry.insert(id);
         self.end_if_complete(id, actions);
@@ -308,6 +302,14 @@ impl Scheduler {
 
     // ---- Shared by the above --------------------------------------------------------------------------------------
 
+    /// Counts a result that arrived and waits for the queen to take it.
+    fn hold_result(&mut self, id: JobId, bytes: u64) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.results.hold(bytes);
+            self.hungry.insert(id);
+        }
+    }
+
     fn report(&mut self, id: JobId, unit: UnitNo, verdict: Verdict, actions: &mut Vec<Action>) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let attempts = job.units.close(unit);
@@ -330,7 +332,7 @@ impl Scheduler {
         let Some(Job { project, .. }) = self.jobs.remove(&id) else { return };
         self.projects.leave(project, self.jobs.values());
         self.heritage.job_ended(id);
-        for alarm in [Alarm::QueenAway(id), Alarm::Unpark(id), Alarm::Stragglers(id), Alarm::Full(id)] {
+        for alarm in [Alarm::QueenAway(id), Alarm::Unpark(id), Alarm::Stragglers(id), Alarm::Results(id)] {
             self.timers.stop(alarm);
         }
         self.attempts.retain(|_, attempt| attempt.job != id);

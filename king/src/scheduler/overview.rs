@@ -56,7 +56,7 @@ impl Scheduler {
             slots_granted: self.jobs.values().map(|job| u64::from(job.slots)).sum(),
             units_waiting: self.jobs.values().map(|job| (job.waiting.len() + job.suspects.len()) as u64).sum(),
             units_running: self.attempts.len() as u64,
-            results_bytes: self.jobs.values().map(|job| job.results_bytes).sum(),
+            results_bytes: self.jobs.values().map(|job| job.results.bytes()).sum(),
         }
     }
 
@@ -79,7 +79,7 @@ impl Job {
     /// Its slots, and why it has none. `staying` is the number of dukes that do not drain, which is equal for every
     /// job.
     pub(super) fn status(&self, dukes: &BTreeMap<DukeId, Duke>, staying: u32) -> JobStatus {
-        let no_use = self.fullness.is_some_and(|fullness| fullness.usable == Some(0));
+        let no_use = self.results.slots_max() == Some(0);
         let waits_for = match (self.slots, self.need()) {
             (0, 0) if no_use => Some(WaitsFor::Queen),
             (0, 1..) => Some(self.waits_for(dukes)),

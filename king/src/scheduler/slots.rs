@@ -174,8 +174,8 @@ impl Duke {
     /// The room that one more slot for this job would take; `None` if the job may not have one more here.
     pub(super) fn slot_for(&self, id: JobId, job: &Job) -> Option<Room> {
         let (slots_max, slot) = self.capacity(&job.spec)?;
-        // A duke that gave the job up gives its slots back first; one whose link is full needs no more.
-        let is_unfit = |lease: &Lease| lease.broken_until.is_some() || !lease.takes_slots() || lease.is_stuck();
+        // A duke that gave the job up gives its slots back first; one that is blocked needs no more.
+        let is_unfit = |lease: &Lease| lease.broken_until.is_some() || !lease.takes_slots() || lease.blocked;
         let takes_none = self.leases.get(&id).is_some_and(is_unfit);
         (!takes_none && !self.draining && self.slots_of(id) < slots_max).then_some(slot)
     }

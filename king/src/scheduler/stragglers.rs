@@ -9,7 +9,7 @@ use distwasm_proto::{
     time::Time,
 };
 
-use super::{Action, Alarm, Attempt, Scheduler, Stage, job::Job};
+use super::{Action, Alarm, Attempt, Scheduler, job::Job};
 
 impl Scheduler {
     /// Schedules a look at a job if all its remaining units are running.
@@ -31,8 +31,10 @@ impl Scheduler {
         let mut stragglers: Vec<(Time, AttemptId)> = self
             .attempts
             .iter()
-            .filter(|(_, attempt)| attempt.job == id && self.straggles(attempt))
-            .map(|(attempt, Attempt { since, .. })| (*since, *attempt))
+            .filter(|(attempt_id, attempt)| attempt.job == id && self.straggles(**attempt_id, attempt))
+            .map(|(attempt, Attempt { since, .. })| {
+                (job.results.get(*attempt).map_or(*since, |result| result.since), *attempt)
+            })
             .collect();
         let is_busy = self.attempts.values().any(|attempt| attempt.job == id);
         stragglers.sort_unstable();
@@ -47,7 +49,7 @@ impl Scheduler {
         }
     }
 
-    fn straggles(&self, attempt: &Attempt) -> bool {
+    fn straggles(&self, id: AttemptId, attempt: &Attempt) -> bool {
         let Some(job) = self.jobs.get(&attempt.job) else { return false };
         let is_single = job.units.get(attempt.unit).is_some_and(|unit| unit.trying == 1 && unit.has_input);
         if !is_single {
@@ -55,11 +57,9 @@ impl Scheduler {
         }
         let away_since = self.dukes.get(&attempt.duke).and_then(|duke| duke.away_since);
         let is_cut_off = away_since.is_some_and(|since| since.after(AWAY_PATIENCE) <= self.now);
-        let takes_long = match attempt.stage {
-            Stage::Running => job.is_explained_until(attempt.since).is_some_and(|until| until <= self.now),
-            // If there is no room for this result, there is no room for that of another attempt either.
-            Stage::Offered(bytes) => !job.waits_for_room && self.is_late(attempt, bytes),
-            Stage::Fetched { bytes, .. } => self.is_late(attempt, bytes),
+        let takes_long = match job.results.get(id) {
+            None => job.is_explained_until(attempt.since).is_some_and(|until| until <= self.now),
+            Some(result) => job.results.is_hopeless(result, self.now),
         };
         is_cut_off || takes_long
     }
@@ -69,7 +69,7 @@ impl Scheduler {
         let job = self.jobs.get(&id)?;
         let has_idle = |duke: &DukeId| {
             let lease = self.dukes.get(duke).and_then(|duke| duke.leases.get(&id));
-            lease.is_some_and(|lease| lease.running < lease.slots && lease.fetched_bytes == 0)
+            lease.is_some_and(|lease| lease.running < lease.slots && job.results.in_transit_from(*duke) == 0)
         };
         job.by_load.iter().map(|(_, duke)| *duke).find(|duke| *duke != not_here && has_idle(duke))
     }

@@ -19,7 +19,7 @@ pub(super) enum Alarm {
     /// Something may have been running for too long.
     Stragglers(JobId),
     /// A job whose room for results was full may have idle slots, or want more slots again.
-    Full(JobId),
+    Results(JobId),
     /// Slots may have to be dealt out again, even without an event.
     Deal,
     /// The units that run longest may have changed.
@@ -80,8 +80,8 @@ mod tests {
         timers.set(Alarm::Deal, Time(9));
         timers.set_by(Alarm::Longest, Time(7));
         timers.set_by(Alarm::Longest, Time(8));
-        timers.set(Alarm::Full(JobId(1)), Time(1));
-        timers.stop(Alarm::Full(JobId(1)));
+        timers.set(Alarm::Results(JobId(1)), Time(1));
+        timers.stop(Alarm::Results(JobId(1)));
         assert_eq!((timers.next(), timers.ring(Time(6))), (Some(Time(7)), None));
         assert_eq!((timers.ring(Time(9)), timers.ring(Time(9))), (Some(Alarm::Longest), Some(Alarm::Deal)));
         assert_eq!((timers.next(), timers.is_set(Alarm::Deal)), (None, false));
