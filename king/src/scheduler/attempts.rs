@@ -1,40 +1,20 @@
-//! Handles the ends of attempts: their units get a verdict, or run again.
+//! How attempts end: their units get a verdict, or run again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use distwasm_proto::{
-    ids::{AttemptId, DukeId, JobId, UnitNo},
-    limits::{KILLS_MAX, RESULT_UNASKED_BYTES_MAX},
+    ids::{AttemptId, JobId, UnitNo},
+    limits::KILLS_MAX,
 };
 
-use super::{Action, Attempt, Outcome, Scheduler, Verdict, results::LargeResult, units::UnitState};
+use super::{Action, Outcome, Scheduler, Verdict, ledger::Attempt, units::UnitState};
 
 impl Scheduler {
-    pub(super) fn on_attempt_ended(
-        &mut self,
-        duke: DukeId,
-        id: AttemptId,
-        outcome: Outcome,
-        run_us: u64,
-        actions: &mut Vec<Action>,
-    ) {
-        // The job may have ended while the answer was in transit, or the duke been given up.
-        let Some(attempt) = self.attempts.get(&id).copied().filter(|attempt| attempt.duke == duke) else { return };
-        let Attempt { job: job_id, unit: unit_no, .. } = attempt;
-        let Some(job) = self.jobs.get_mut(&job_id) else { return };
-        job.results.measure(id, self.now);
-        let is_offered = job.results.get(id).is_some_and(LargeResult::is_offered);
-        let is_large = matches!(outcome, Outcome::Done { bytes } if bytes > RESULT_UNASKED_BYTES_MAX);
-        if is_offered || (is_large && attempt.runs) {
-            actions.push(Action::ExpelDuke { duke, why: "it sent a result that was to wait until it is fetched" });
-            return;
-        }
-        self.heritage.attempt_ended(id);
-        if attempt.runs && matches!(outcome, Outcome::Done { .. } | Outcome::Failed { .. }) {
-            job.record_work(run_us);
-        }
+    /// Decides what the outcome of an attempt means for its unit.
+    pub(super) fn judge(&mut self, id: AttemptId, attempt: Attempt, outcome: Outcome, actions: &mut Vec<Action>) {
+        let Some(job) = self.jobs.get_mut(&attempt.job) else { return };
         let (retries, is_unclaimed) = (job.spec.retries, job.unclaimed);
-        let Some(unit) = job.units.get_mut(unit_no) else { return };
+        let Some(unit) = job.units.get_mut(attempt.unit) else { return };
         match outcome {
             Outcome::Done { bytes } => self.conclude(id, attempt, Verdict::Done(id), bytes, actions),
             Outcome::Failed { bytes } => {
@@ -48,7 +28,7 @@ impl Scheduler {
             }
             Outcome::Killed { bytes } => {
                 unit.kills += 1;
-                unit.avoid = Some(duke);
+                unit.avoid = Some(attempt.duke);
                 if unit.kills < KILLS_MAX {
                     self.again(id);
                 } else {
@@ -62,38 +42,58 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn on_result_offered(
-        &mut self,
-        duke: DukeId,
-        id: AttemptId,
-        bytes: u64,
-        run_us: u64,
-        actions: &mut Vec<Action>,
-    ) {
-        // The job may have ended while the offer was in transit, or the duke been given up.
-        let Some(attempt) = self.attempts.get_mut(&id).filter(|attempt| attempt.duke == duke) else { return };
-        if !attempt.runs {
-            actions.push(Action::ExpelDuke { duke, why: "it offered a result twice" });
-            return;
-        }
-        attempt.runs = false;
-        let Attempt { job: job_id, input_bytes, .. } = *attempt;
-        self.unload(duke, job_id, input_bytes);
-        if let Some(job) = self.jobs.get_mut(&job_id) {
-            job.record_work(run_us);
-            job.results.offer(id, duke, bytes, self.now);
-        }
-    }
-
-    /// Forgets an attempt, and puts its unit back to the front of its job.
+    /// Ends an attempt, and puts its unit back to the front of its job.
     fn again(&mut self, id: AttemptId) {
-        if let Some(Attempt { job, unit, .. }) = self.release_attempt(id) {
+        if let Some(Attempt { job, unit, .. }) = self.end_attempt(id) {
             self.put_back(job, unit);
         }
     }
 
+    /// Ends an attempt that gave its unit a verdict, and another of the same unit if there is one.
+    fn conclude(
+        &mut self,
+        id: AttemptId,
+        Attempt { job, unit, .. }: Attempt,
+        verdict: Verdict,
+        bytes: u64,
+        actions: &mut Vec<Action>,
+    ) {
+        self.forget_twin(id, job, unit, actions);
+        self.end_attempt(id);
+        self.report(job, unit, verdict, bytes, actions);
+    }
+
+    /// Forgets the other attempt of a unit that is about to have its verdict, if it has two.
+    fn forget_twin(&mut self, id: AttemptId, job: JobId, no: UnitNo, actions: &mut Vec<Action>) {
+        if self.jobs.get(&job).and_then(|job| job.units.get(no)).is_some_and(|unit| unit.trying > 1) {
+            let mut twins = self.ledger.attempts_of_units(job, |unit| unit == no);
+            twins.remove(&id);
+            self.forget_attempts(twins, actions);
+        }
+    }
+
+    /// Gives a unit its verdict. The result or the evidence has `bytes` bytes, which the king holds for the queen.
+    pub(super) fn report(&mut self, id: JobId, unit: UnitNo, verdict: Verdict, bytes: u64, actions: &mut Vec<Action>) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let attempts = job.units.close(unit);
+        job.results.hold(bytes);
+        job.unheard += 1;
+        actions.push(Action::Report { job: id, unit, verdict, attempts });
+        self.hungry.insert(id);
+        // A job with fewer units than slots has slots to spare.
+        let account = self.ledger.account(id);
+        self.deal |= account.slots > job.need(account);
+    }
+
+    /// Puts units back to the fronts of their jobs, in the order in which they were tried.
+    pub(super) fn put_all_back(&mut self, attempts: BTreeMap<AttemptId, Attempt>) {
+        for attempt in attempts.into_values().rev() {
+            self.put_back(attempt.job, attempt.unit);
+        }
+    }
+
     /// Puts a unit back to the front of its job, unless another attempt of it is still running.
-    pub(super) fn put_back(&mut self, job_id: JobId, no: UnitNo) {
+    fn put_back(&mut self, job_id: JobId, no: UnitNo) {
         let Some(job) = self.jobs.get_mut(&job_id) else { return };
         let Some(unit) = job.units.get_mut(no).filter(|unit| unit.state == UnitState::Trying && unit.trying == 0)
         else {
@@ -111,53 +111,29 @@ impl Scheduler {
         self.hungry.insert(job_id);
     }
 
-    /// Forgets an attempt that gave its unit a verdict, and another of the same unit if there is one.
-    fn conclude(
-        &mut self,
-        id: AttemptId,
-        Attempt { job, unit, .. }: Attempt,
-        verdict: Verdict,
-        bytes: u64,
-        actions: &mut Vec<Action>,
-    ) {
-        self.forget_twin(id, job, unit, actions);
-        self.release_attempt(id);
-        self.hold_result(job, bytes);
-        self.report(job, unit, verdict, actions);
-    }
-
-    /// Takes an attempt out of every table that knows it.
-    pub(super) fn release_attempt(&mut self, id: AttemptId) -> Option<Attempt> {
-        let attempt = self.attempts.remove(&id)?;
-        if let Some(unit) = self.jobs.get_mut(&attempt.job).and_then(|job| job.units.get_mut(attempt.unit)) {
-            unit.trying -= 1;
-        }
-        if attempt.runs {
-            self.unload(attempt.duke, attempt.job, attempt.input_bytes);
-        } else {
-            self.remove_result(id, attempt.duke, attempt.job);
-        }
-        Some(attempt)
-    }
-
     /// Has dukes forget these attempts.
-    pub(super) fn forget_attempts(
-        &mut self,
-        is_unwanted: impl Fn(AttemptId, &Attempt) -> bool,
-        actions: &mut Vec<Action>,
-    ) {
-        for (attempt, Attempt { duke, .. }) in self.take_attempts(is_unwanted) {
+    pub(super) fn forget_attempts(&mut self, unwanted: BTreeSet<AttemptId>, actions: &mut Vec<Action>) {
+        for (attempt, Attempt { duke, .. }) in self.take_attempts(unwanted) {
             actions.push(Action::ForgetAttempt { duke, attempt });
         }
     }
 
-    /// Takes these attempts out of every table that knows them.
-    pub(super) fn take_attempts(
-        &mut self,
-        is_taken: impl Fn(AttemptId, &Attempt) -> bool,
-    ) -> BTreeMap<AttemptId, Attempt> {
-        let taken = self.attempts.iter().filter(|(id, attempt)| is_taken(**id, attempt));
-        let ids: Vec<AttemptId> = taken.map(|(id, _)| *id).collect();
-        ids.into_iter().filter_map(|id| Some((id, self.release_attempt(id)?))).collect()
+    /// Ends these attempts.
+    pub(super) fn take_attempts(&mut self, ids: BTreeSet<AttemptId>) -> BTreeMap<AttemptId, Attempt> {
+        ids.into_iter().filter_map(|id| Some((id, self.end_attempt(id)?))).collect()
+    }
+
+    /// Strikes an attempt out of the ledger, the results, and its unit.
+    fn end_attempt(&mut self, id: AttemptId) -> Option<Attempt> {
+        let attempt = self.ledger.end(id)?;
+        let job = self.jobs.get_mut(&attempt.job)?;
+        if let Some(unit) = job.units.get_mut(attempt.unit) {
+            unit.trying -= 1;
+        }
+        if !attempt.runs {
+            self.remove_result(id, attempt.duke, attempt.job);
+        }
+        self.hungry.insert(attempt.job);
+        Some(attempt)
     }
 }

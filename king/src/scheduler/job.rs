@@ -1,15 +1,16 @@
 //! The scheduler's view of a job.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use distwasm_proto::{
-    ids::{DukeId, UnitNo},
+    ids::UnitNo,
     limits::{SLOT_QUEUE, SLOT_UNITS_MAX, SLOT_UNITS_MIN},
     time::{Time, UnitTime},
 };
 
 use super::{
     events::{JobSpec, JobStatus, LongestAttempt},
+    ledger::Account,
     projects::ProjectNo,
     results::Results,
     units::Units,
@@ -38,16 +39,8 @@ pub(super) struct Job {
     pub(super) suspects: VecDeque<UnitNo>,
     /// The queen will add no more units.
     pub(super) closed: bool,
-    /// Slots that serve this job and were not asked back.
-    pub(super) slots: u32,
-    /// Slots that will be granted as soon as they are free.
-    pub(super) reserved: u32,
-    /// Slots that were asked back and are not free yet.
-    pub(super) releasing: u32,
     /// No slot could be found for it when slots were last dealt out.
-    pub(super) passed_over: bool,
-    /// Its leases with slots, the least loaded first.
-    pub(super) by_load: BTreeSet<(u32, DukeId)>,
+    pub(super) fits_nowhere: bool,
     /// Its results, from when they are offered until its queen has them.
     pub(super) results: Results,
     /// The unit that was running longest when that was last looked for.
@@ -72,11 +65,7 @@ impl Job {
             waiting: VecDeque::new(),
             suspects: VecDeque::new(),
             closed: false,
-            slots: 0,
-            reserved: 0,
-            releasing: 0,
-            passed_over: false,
-            by_load: BTreeSet::new(),
+            fits_nowhere: false,
             results: Results::default(),
             longest: None,
             told: None,
@@ -85,20 +74,25 @@ impl Job {
     }
 
     /// How many slots it could use.
-    pub(super) fn need(&self) -> u32 {
+    pub(super) fn need(&self, account: &Account) -> u32 {
         let usable = self.results.slots_max().filter(|_| !self.unclaimed);
-        usable.into_iter().fold(self.slots_wanted(), u32::min)
+        usable.into_iter().fold(self.slots_wanted(account), u32::min)
     }
 
     /// How many slots it could use if its queen took all results at once. An open job that had no units yet could use
     /// one, to have its program compiled meanwhile.
-    pub(super) fn slots_wanted(&self) -> u32 {
+    pub(super) fn slots_wanted(&self, account: &Account) -> u32 {
         if self.unclaimed {
-            return self.slots;
+            return account.slots;
         }
         let units = u32::try_from(self.units.open()).unwrap_or(u32::MAX);
         let is_new = !self.closed && self.unit_time.average_us().is_none();
         self.spec.max_parallel.into_iter().fold(units.max(u32::from(is_new)), u32::min)
+    }
+
+    /// Units that wait for a slot.
+    pub(super) fn units_waiting(&self) -> usize {
+        self.waiting.len() + self.suspects.len()
     }
 
     /// Records the run time of an attempt.
@@ -113,20 +107,20 @@ impl Job {
     }
 
     /// Whether it could use one slot more. With a bound, slots that were asked back count until they are free.
-    pub(super) fn wants_slot(&self) -> bool {
-        let held = self.slots + self.reserved;
-        self.need() > held && self.spec.max_parallel.is_none_or(|max| held + self.releasing < max)
+    pub(super) fn wants_slot(&self, account: &Account) -> bool {
+        let promised = account.promised();
+        self.need(account) > promised && self.spec.max_parallel.is_none_or(|max| promised + account.releasing < max)
     }
 
     /// How many units each slot should have queued: enough work to hide the link's latency, but not more than its
     /// share of what is left, so that all slots end at about the same time.
-    pub(super) fn depth(&self) -> u32 {
+    pub(super) fn depth(&self, slots: u32) -> u32 {
         let by_time = self
             .unit_time
             .units_in(SLOT_QUEUE)
             .map_or(SLOT_UNITS_MIN, |units| u32::try_from(units).unwrap_or(u32::MAX));
         let waiting = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
-        let by_share = waiting / (2 * self.slots.max(1));
+        let by_share = waiting / (2 * slots.max(1));
         by_time.min(by_share).clamp(SLOT_UNITS_MIN, SLOT_UNITS_MAX)
     }
 }
@@ -138,11 +132,10 @@ mod tests {
     #[test]
     fn whatever_a_duke_claims_of_time_gives_a_depth() {
         let mut job = Job::new(0, JobSpec::default(), ProjectNo::default());
-        job.slots = 1;
         job.waiting.extend((0..100_000).map(UnitNo));
         for claims in [[0, 0, 0], [u64::MAX, u64::MAX, 0], [0, u64::MAX, u64::MAX]] {
             claims.into_iter().for_each(|run_us| job.unit_time.measure(run_us));
-            assert!((SLOT_UNITS_MIN..=SLOT_UNITS_MAX).contains(&job.depth()));
+            assert!((SLOT_UNITS_MIN..=SLOT_UNITS_MAX).contains(&job.depth(1)));
         }
     }
 }
