@@ -79,7 +79,6 @@ impl Scheduler {
         job.results.hold(bytes);
         job.unheard += 1;
         actions.push(Action::Report { job: id, unit, verdict, attempts });
-        self.hungry.insert(id);
         // A job with fewer units than slots has slots to spare.
         let account = self.ledger.account(id);
         self.deal |= account.slots > job.need(account);

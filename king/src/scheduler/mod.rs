@@ -348,6 +348,7 @@ impl Scheduler {
             self.forget_attempts(self.ledger.attempts_of_units(id, |unit| unit == no), actions);
         }
         self.report(id, no, Verdict::Broken, bytes, actions);
+        self.hungry.insert(id);
     }
 
     fn on_job_closed(&mut self, id: JobId, actions: &mut Vec<Action>) {

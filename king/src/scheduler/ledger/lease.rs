@@ -114,15 +114,23 @@ impl Lease {
     }
 
     pub(super) fn start(&mut self, id: AttemptId, input_bytes: u64) {
-        // Attempts that a duke brings back are not in the order of their numbers.
-        let place = self.attempts.partition_point(|earlier| *earlier < id);
-        self.attempts.insert(place, id);
+        match self.attempts.back() {
+            // Attempts that a duke brings back may come in any order.
+            Some(last) if *last > id => {
+                let place = self.attempts.partition_point(|earlier| *earlier < id);
+                self.attempts.insert(place, id);
+            }
+            _ => self.attempts.push_back(id),
+        }
         self.load_with(input_bytes);
     }
 
     /// `running_bytes` are those of its input if it is running.
     pub(super) fn end(&mut self, id: AttemptId, running_bytes: Option<u64>) {
-        if let Ok(place) = self.attempts.binary_search(&id) {
+        // Attempts end about in the order in which they began.
+        if self.attempts.front() == Some(&id) {
+            self.attempts.pop_front();
+        } else if let Ok(place) = self.attempts.binary_search(&id) {
             self.attempts.remove(place);
         }
         if let Some(bytes) = running_bytes {
