@@ -7,11 +7,33 @@
 //! slot that is being asked back is reserved for the job that it is meant for, so that a job which needs much of a
 //! machine is not overtaken forever by jobs which need little.
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use distwasm_proto::ids::{DukeId, JobId};
 
-use super::{Action, Alarm, Scheduler, job::Job, ledger::Granted, ranking::Ranking};
+use super::{
+    Action, Alarm, JobSpec, Scheduler,
+    job::Job,
+    ledger::Granted,
+    projects::{Project, ProjectNo},
+    ranking::Ranking,
+};
+
+/// All that decides whether a job without leases may have a slot. If none can be found for one job, none is looked for
+/// for others of its kind until something has changed: many jobs may wait for few slots.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Kind {
+    size: (u64, bool),
+    requires: BTreeMap<String, String>,
+    yields: bool,
+    has_slots: bool,
+    /// With the priority within it. Without slots, one project is like another of these figures.
+    project: Option<(ProjectNo, i32)>,
+    figures: (u32, u32, u128),
+}
 
 impl Scheduler {
     /// Deals out slots until no job that wants one can have one.
@@ -30,19 +52,27 @@ impl Scheduler {
         let dukes: Vec<DukeId> = self.ledger.dukes().map(|(id, _)| id).collect();
         dukes.into_iter().for_each(|duke| self.serve_reservations(duke, actions));
         let mut ranking = Ranking::new(self.now, &self.jobs, &self.ledger, &self.projects);
+        let mut hopeless: BTreeSet<Kind> = BTreeSet::new();
         while let Some(id) = ranking.first(&self.projects) {
             let mut changed = vec![id];
-            if let Some(duke) = self.roomiest(id) {
+            let kind = self.kind_of(id);
+            if kind.as_ref().is_some_and(|kind| hopeless.contains(kind)) {
+                self.set_fits_nowhere(id);
+            } else if let Some(duke) = self.roomiest(id) {
+                hopeless.clear();
                 self.reserve(id, duke);
                 self.serve_reservations(duke, actions);
             } else if let Some(eviction) = self.best_eviction(id) {
+                hopeless.clear();
                 for victim in eviction.victims {
                     self.ask_back(victim, eviction.duke, actions);
                     changed.push(victim);
                 }
                 self.reserve(id, eviction.duke);
-            } else if let Some(job) = self.jobs.get_mut(&id) {
-                job.fits_nowhere = true;
+            } else {
+                self.set_fits_nowhere(id);
+                // A lease may be what keeps this job from more slots.
+                hopeless.extend(kind.filter(|_| self.ledger.leases_of(id).next().is_none()));
             }
             for id in changed {
                 if let Some(job) = self.jobs.get(&id) {
@@ -71,6 +101,26 @@ impl Scheduler {
             let is_needed = |job: &Job| job.need(account) >= account.promised() && !(others_want && job.yields(*now));
             jobs.get(&id).is_some_and(is_needed)
         });
+    }
+
+    fn set_fits_nowhere(&mut self, id: JobId) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.fits_nowhere = true;
+        }
+    }
+
+    fn kind_of(&self, id: JobId) -> Option<Kind> {
+        let job = self.jobs.get(&id)?;
+        let Project { weight, share, pass } = *self.projects.get(job.project)?;
+        let JobSpec { min_ram_bytes, one_per_machine, priority, .. } = job.spec;
+        Some(Kind {
+            size: (min_ram_bytes, one_per_machine),
+            requires: job.spec.requires.clone(),
+            yields: job.yields(self.now),
+            has_slots: self.ledger.account(id).promised() > 0,
+            project: (share > 0).then_some((job.project, priority)),
+            figures: (weight, share, pass),
+        })
     }
 
     /// The duke with the most processors left among those that have room for one more slot of this job.

@@ -42,8 +42,9 @@ impl Timers {
 
     /// Has the alarm ring at `at`, or earlier if it is set so.
     pub(super) fn set_by(&mut self, alarm: Alarm, at: Time) {
-        let earliest = self.by_alarm.get(&alarm).map_or(at, |set| at.min(*set));
-        self.set(alarm, earliest);
+        if self.by_alarm.get(&alarm).is_none_or(|set| at < *set) {
+            self.set(alarm, at);
+        }
     }
 
     pub(super) fn stop(&mut self, alarm: Alarm) {
