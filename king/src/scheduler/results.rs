@@ -71,6 +71,8 @@ struct Link {
     blocked: VecDeque<AttemptId>,
     /// How long a mebibyte takes from when it is fetched until it is here.
     mebibyte_time: UnitTime,
+    /// A result on it was hopeless, and none has come in time since then.
+    is_slow: bool,
 }
 
 /// How fast a job works whose queen takes results more slowly than its slots make them.
@@ -128,7 +130,9 @@ impl Results {
     /// Records how long a result that just arrived was in transit, together with the others from its duke.
     pub(super) fn measure(&mut self, id: AttemptId, now: Time) {
         let Some(result) = self.large.get(&id).filter(|result| result.stage != Stage::Offered) else { return };
+        let is_slow = self.takes_long(result, now);
         let Some(link) = self.links.get_mut(&result.duke) else { return };
+        link.is_slow = is_slow;
         let took_us = u128::from(now.micros_since(result.since)) << 20;
         let mebibyte_us = u64::try_from(took_us / u128::from(link.bytes.max(1))).unwrap_or(u64::MAX);
         link.mebibyte_time.measure(mebibyte_us);
@@ -199,6 +203,17 @@ impl Results {
             }
         }
         were_any
+    }
+
+    /// Remembers that a result behind this duke's link was hopeless. Others would be, too, even if the hopeless one is
+    /// not wanted any more: the king does not see what the link still carries.
+    pub(super) fn distrust(&mut self, duke: DukeId) {
+        self.links.entry(duke).or_default().is_slow = true;
+    }
+
+    /// Whether a result from this duke would have to wait for others, as far as can be known.
+    pub(super) fn would_wait(&self, duke: DukeId) -> bool {
+        self.links.get(&duke).is_some_and(|link| link.bytes > 0 || link.is_slow)
     }
 
     /// Whether another attempt may have its result here earlier than this one.

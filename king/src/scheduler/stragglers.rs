@@ -29,6 +29,7 @@ impl Scheduler {
         let straggler = |id: &AttemptId| Some((self.straggles_since(job, *id)?, *id));
         let mut stragglers: Vec<(Time, AttemptId)> = attempts.iter().filter_map(straggler).collect();
         stragglers.sort_unstable();
+        self.distrust_links(id, &stragglers);
         for (_, attempt) in stragglers {
             let Some(Attempt { duke, unit, .. }) = self.ledger.attempt(attempt).copied() else { continue };
             if let Some(elsewhere) = self.idle_elsewhere(id, duke) {
@@ -55,12 +56,24 @@ impl Scheduler {
         (is_cut_off || takes_long).then_some(since)
     }
 
+    /// The next results from the dukes of these attempts would be late, too, if theirs are.
+    fn distrust_links(&mut self, id: JobId, stragglers: &[(Time, AttemptId)]) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        for (_, attempt) in stragglers {
+            if job.results.get(*attempt).is_some()
+                && let Some(attempt) = self.ledger.attempt(*attempt)
+            {
+                job.results.distrust(attempt.duke);
+            }
+        }
+    }
+
     /// A duke where a slot of the job is idle, and no result is in transit that the next one would wait for.
     fn idle_elsewhere(&self, id: JobId, not_here: DukeId) -> Option<DukeId> {
         let job = self.jobs.get(&id)?;
         let has_idle = |duke| {
             let lease = self.ledger.lease(duke, id);
-            lease.is_some_and(|lease| lease.running < lease.slots && job.results.in_transit_from(duke) == 0)
+            lease.is_some_and(|lease| lease.running < lease.slots && !job.results.would_wait(duke))
         };
         self.ledger.account(id).least_loaded().find(|duke| *duke != not_here && has_idle(*duke))
     }
