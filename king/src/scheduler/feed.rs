@@ -1,4 +1,8 @@
 //! Keeps a job's slots supplied with units, and fetches results as there is room for them.
+//!
+//! Each slot has about `SLOT_QUEUE` of work, within `SLOT_UNITS_MIN` to `SLOT_UNITS_MAX` units, and less near the end of
+//! a job, so that all slots end at about the same time. Slots are refilled, many units at a time, when no more than half
+//! is left: short units cost messages and wake-ups once for each batch.
 
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},

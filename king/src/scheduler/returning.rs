@@ -4,6 +4,9 @@
 //! replace the king's view of the duke: an attempt that the king started there and the duke does not name was lost in
 //! transit, and its unit runs again. A new king accepts attempts of the king before it, for jobs whose queens are about
 //! to come back. A king never accepts an attempt that it has given up itself.
+//!
+//! A queen is authoritative about what is wanted. It names the units that have no verdict; those that may be at a duke
+//! that has yet to come back wait for it, `SETTLE_WITHIN` at most.
 
 use std::collections::{BTreeMap, BTreeSet};
 

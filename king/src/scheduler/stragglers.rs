@@ -1,5 +1,9 @@
 //! Tries units again elsewhere that have been running for longer than finished units explain (backup tasks, as in J.
 //! Dean and S. Ghemawat, "MapReduce", 2004, section 3.6): the first answer wins, and the other attempt is ended.
+//!
+//! This happens when a job has no waiting units and a slot of another duke is idle: to a unit that has run for
+//! `STRAGGLER_FACTOR` times as long as finished units and `STRAGGLER_PATIENCE` on top, whose duke has been away for
+//! `AWAY_PATIENCE`, or whose result is overdue.
 
 use std::time::Duration;
 
