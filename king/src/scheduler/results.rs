@@ -1,8 +1,9 @@
 //! Results that are too large to be sent unasked, and the room for all results of a job: back-pressure from its queen
 //! and from slow dukes.
 //!
-//! Such a result is first *offered*: it waits at its duke. When there is room for it, the king fetches it, and it is *in
-//! transit*. It is *overdue* if it is in transit for far longer than others. Then it is *held* until the queen has it.
+//! Such a result is first *offered*: it waits at its duke. When there is room for it, the king fetches it, and it is
+//! *in transit*. It is *overdue* if it is in transit for far longer than others. Then it is *held* until the queen has
+//! it.
 //!
 //! - At most `RESULTS_BYTES` of a job are in transit or held, overdue results not counted, so a queen that takes none
 //!   gets no more. While that room is full, its slots are counted that are busy nevertheless: the others may serve
@@ -189,10 +190,11 @@ impl Results {
 
     /// Counts overdue results separately, as far as there is room for them; returns whether there were any.
     pub(super) fn set_overdue(&mut self, now: Time) -> bool {
-        let is_late = |result: &LargeResult| result.stage == Stage::InTransit && self.takes_long(result, now);
-        let late: Vec<AttemptId> = self.large.iter().filter(|(_, result)| is_late(result)).map(|(id, _)| *id).collect();
+        let is_overdue = |result: &LargeResult| result.stage == Stage::InTransit && self.takes_long(result, now);
+        let overdue: Vec<AttemptId> =
+            self.large.iter().filter(|(_, result)| is_overdue(result)).map(|(id, _)| *id).collect();
         let mut were_any = false;
-        for id in late {
+        for id in overdue {
             if let Some(result) = self.large.get_mut(&id)
                 && has_room(self.overdue_bytes, result.bytes, LATE_BYTES)
             {
