@@ -143,6 +143,16 @@ impl<R: Reporter> Reactor<R> {
         &self.counts
     }
 
+    /// The reporter.
+    pub fn reporter(&self) -> &R {
+        &self.reporter
+    }
+
+    /// The reporter, for what it is to know from others than this reactor.
+    pub fn reporter_mut(&mut self) -> &mut R {
+        &mut self.reporter
+    }
+
     /// What decides.
     pub fn submission(&self) -> &Submission {
         &self.submission

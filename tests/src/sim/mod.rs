@@ -1,4 +1,4 @@
-//! The whole kingdom in one thread, from one seed: the real king, and real rosters and submissions, in a made-up world.
+//! The whole kingdom in one thread, from one seed: the real king, real queens and real rosters, in a made-up world.
 
 mod duke;
 mod duke_says;
@@ -7,11 +7,13 @@ mod king;
 mod liars;
 mod links;
 mod lying_queens;
+mod oracle;
 mod peasants;
 mod queen;
 mod readers;
 mod room;
 mod tally;
+mod threads;
 mod weather;
 mod wires;
 mod world;
