@@ -359,3 +359,21 @@ fn a_peasant_that_ends_when_its_program_is_found_spoiled_is_replaced_later() {
     duke.handle(Happening::SupplyTried { supply: supply.clone(), result: Ok(made()) });
     assert_eq!(duke.deeds(), [Deed::Making(supply), Deed::Hired(BARON), Deed::Hired(other)]);
 }
+
+#[test]
+fn what_is_opened_or_started_twice_ends_the_link_and_changes_nothing() {
+    for twice in [opened(), started(5), started(6)] {
+        let mut duke = Duke::serving(1);
+        duke.hears([started(5)]);
+        duke.answers(3);
+        duke.hears([started(6)]);
+        duke.said();
+        duke.deeds();
+        duke.hears([twice]);
+        let (said, is_closed) = duke.messages();
+        assert!(matches!(said.as_slice(), [Word::End(end)] if end.reason.contains("twice")), "{said:?}");
+        assert!(is_closed && duke.deeds().is_empty());
+        let said = duke.connects();
+        assert_eq!((named(&said), ended(&said)), (vec![5, 6], vec![(5, wire::Outcome::Done)]));
+    }
+}
