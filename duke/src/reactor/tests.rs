@@ -295,6 +295,23 @@ fn jobs_are_given_up_when_no_king_comes_back_in_time() {
 }
 
 #[test]
+fn jobs_that_were_named_to_a_king_are_not_given_up_before_it_answers() {
+    let mut duke = Duke::serving(1);
+    duke.hears([started(5)]);
+    duke.deeds();
+    duke.is_cut_off();
+    let (outbox, _stream) = Outbox::new();
+    duke.handle(Happening::Connected(outbox));
+    duke.now = duke.now.after(GRACE);
+    duke.handle(Happening::Tick);
+    assert_eq!((duke.deeds(), duke.reactor.next_deadline()), (vec![], None));
+    duke.is_cut_off();
+    assert_eq!(duke.reactor.next_deadline(), Some(duke.now));
+    duke.handle(Happening::Tick);
+    assert_eq!(duke.deeds(), [Deed::Killed(BARON)]);
+}
+
+#[test]
 fn a_blob_with_another_digest_ends_the_link() {
     let mut duke = Duke::new();
     duke.reactor.hands().finds_nothing = true;
@@ -343,6 +360,20 @@ fn a_duke_that_is_told_to_leave_does_not_wait_longer_than_it_may() {
     duke.handle(Happening::Tick);
     assert_eq!(duke.reactor.ending(), Some(Ending::OutOfTime));
     assert_eq!(duke.reactor.leave(duke.now), GOODBYE_WITHIN);
+}
+
+#[test]
+fn a_duke_that_is_told_to_leave_while_its_link_is_broken_says_its_results_first() {
+    let mut duke = Duke::serving(1);
+    duke.hears([started(5)]);
+    duke.is_cut_off();
+    duke.handle(Happening::Draining { patience: GRACE });
+    duke.answers(3);
+    duke.hears([KingOrder::SlotsAskedBack { job: JOB, slots: 1 }]);
+    duke.peasant(BARON, PeasantEvent::Gone("ended".to_owned()));
+    assert_eq!(duke.reactor.ending(), None);
+    let said = duke.connects();
+    assert_eq!((ended(&said), duke.reactor.ending()), (vec![(5, wire::Outcome::Done)], Some(Ending::Drained)));
 }
 
 #[test]
