@@ -334,6 +334,15 @@ fn a_blob_with_another_digest_ends_the_link() {
 }
 
 #[test]
+fn a_job_that_is_over_at_once_needs_no_program() {
+    let mut duke = Duke::new();
+    duke.reactor.hands().finds_nothing = true;
+    duke.connects();
+    duke.hears([opened(), KingOrder::LeaseClosed { job: JOB }]);
+    assert_eq!((duke.said(), duke.reactor.is_at_rest()), (vec![], true));
+}
+
+#[test]
 fn a_duke_that_is_told_to_leave_finishes_its_units_first() {
     let mut duke = Duke::serving(1);
     duke.hears([started(5)]);
