@@ -26,9 +26,6 @@ use super::{
     world::{Due, Sender, World},
 };
 
-/// The program of all jobs.
-const PROGRAM: &[u8] = b"a program";
-
 /// One queen.
 #[derive(Debug)]
 pub(super) struct Queen {
@@ -125,7 +122,7 @@ impl Queen {
             protocol: PROTOCOL,
             version: VERSION.to_owned(),
             project: spec.project,
-            program_digest: Digest::of([PROGRAM]).to_wire(),
+            program_digest: Digest::of([self.plan.program()]).to_wire(),
             program: None,
             min_ram_bytes: spec.min_ram_bytes,
             one_per_machine: spec.one_per_machine,
@@ -240,6 +237,7 @@ impl World {
     pub(super) fn open_job(&mut self, job: JobId) {
         let Some(queen) = self.queens.get(&job) else { return };
         let (mut opening, lies) = (queen.opening(job), queen.plan.lies);
+        let program = Bytes::from_static(queen.plan.program());
         let sender = Sender::Queen(job, queen.link);
         if lies {
             self.claim_falsely(job, &mut opening);
@@ -247,7 +245,7 @@ impl World {
         let outbox = self.wire_queen(sender);
         let Some(queen) = self.queens.get_mut(&job) else { return };
         (queen.outbox, queen.assembler) = (Some(outbox), Assembler::new(u64::MAX));
-        self.tell_king_with(job, Word::OpenJob(Box::new(opening)), Bytes::from_static(PROGRAM).into());
+        self.tell_king_with(job, Word::OpenJob(Box::new(opening)), program.into());
     }
 
     pub(super) fn queen_leaves(&mut self, job: JobId) {
