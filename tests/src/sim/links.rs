@@ -152,7 +152,7 @@ impl World {
         queen.linked = false;
         self.cut(Sender::Queen(job, link));
         self.queen_handles(job, vec![submission::Event::LinkLost]);
-        let back_in = self.dice.pick(&[1_000, 100_000, 1_000_000, 5_000_000, 40_000_000]);
+        let back_in = self.dice.pick(&[1_000, 100_000, 1_000_000, 5_000_000, 120_000_000]);
         let back_in = 1 + self.dice.below(back_in);
         self.later(back_in, Due::QueenReturns(job));
     }
