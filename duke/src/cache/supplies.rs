@@ -191,6 +191,11 @@ impl Supplies {
         }
     }
 
+    /// Whether it has no supply and waits for none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.states.is_empty() && self.wanted.is_empty()
+    }
+
     /// Drops supplies that are not needed any more.
     pub(crate) fn keep(&mut self, is_needed: impl Fn(&Supply) -> bool) {
         self.states.retain(|supply, state| matches!(state, Progress::Coming(_)) || is_needed(supply));

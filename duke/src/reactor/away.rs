@@ -26,7 +26,7 @@ use crate::{
 pub(super) struct Left {
     pub(super) job: JobId,
     /// The attempt, as the king knows it.
-    held: wire::HeldAttempt,
+    pub(super) held: wire::HeldAttempt,
     run_us: u64,
     remains: Remains,
     /// The end of the attempt, with its result, was said over the current link.
@@ -72,7 +72,7 @@ impl Left {
         let mut ended = wire::AttemptEnded { attempt, run_us, failure, ..Default::default() };
         ended.set_outcome(outcome);
         link.say_with(Word::AttemptEnded(ended), result);
-        self.said = true;
+        self.said = link.is_up();
     }
 }
 
@@ -83,9 +83,10 @@ fn name(attempt: AttemptId, input: &UnitInput) -> wire::HeldAttempt {
 }
 
 impl<H: Hands> Reactor<H> {
-    /// When the jobs are given up, if no king welcomes the duke before.
+    /// When the jobs are given up, if no king is found before. What was named to a king is not given up until it
+    /// answers.
     pub(super) fn given_up_at(&self) -> Option<Time> {
-        self.away_since.map(|since| since.after(self.settings.grace))
+        self.away_since.filter(|_| !self.link.is_up()).map(|since| since.after(self.settings.grace))
     }
 
     pub(super) fn on_connected(&mut self, outbox: Outbox<DukeWord>) {

@@ -1,4 +1,6 @@
-//! The reactor's invariants, by name. The simulation checks them after each call of `handle`.
+//! The reactor's invariants, and what a test may ask it. The simulation checks them after each call of `handle`.
+
+use distwasm_proto::ids::{AttemptId, JobId, UnitNo};
 
 use super::Reactor;
 
@@ -25,5 +27,32 @@ impl<H> Reactor<H> {
             assert!(is_open(left.job), "only_open_jobs_have_results: {attempt}");
         }
         assert!(self.link.is_up() || self.left.values().all(|left| !left.said), "results_are_said_over_a_link");
+    }
+
+    /// The key of a job that it has.
+    pub fn key_of(&self, job: JobId) -> Option<u64> {
+        self.jobs.get(&job).map(|job| job.key)
+    }
+
+    /// The attempts that have not ended, in no order.
+    pub fn running(&self) -> impl Iterator<Item = AttemptId> {
+        self.inputs.keys().copied()
+    }
+
+    /// The attempts whose end, with the result, was said over the current link, in no order.
+    pub fn said(&self) -> impl Iterator<Item = AttemptId> {
+        self.left.iter().filter(|(_, left)| left.said).map(|(attempt, _)| *attempt)
+    }
+
+    /// The job and the unit of an attempt, until the king says that it is not needed any more.
+    pub fn unit_of(&self, attempt: AttemptId) -> Option<(JobId, UnitNo)> {
+        let running = self.inputs.get(&attempt).map(|(job, input)| (*job, input.unit));
+        running.or_else(|| self.left.get(&attempt).map(|left| (left.job, UnitNo(left.held.unit))))
+    }
+
+    /// Whether nothing is left of any job.
+    pub fn is_at_rest(&self) -> bool {
+        let holds_nothing = self.inputs.is_empty() && self.left.is_empty();
+        self.jobs.is_empty() && self.roster.is_idle() && holds_nothing && self.supplies.is_empty()
     }
 }

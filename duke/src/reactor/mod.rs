@@ -273,7 +273,9 @@ impl<H: Hands> Reactor<H> {
         match order {
             KingOrder::Welcome => self.on_welcome(),
             KingOrder::LeaseOpened { job, key, digest, slot_bytes, timeout, guest } => {
-                let unknown = !self.jobs.contains_key(&job);
+                if self.jobs.contains_key(&job) {
+                    return Err(LinkError::Nonsense("a job was opened twice"));
+                }
                 let state = Job {
                     key,
                     needs: Supply::of_job(digest, &guest),
@@ -289,7 +291,6 @@ impl<H: Hands> Reactor<H> {
                 self.jobs.insert(job, state);
                 info!(job = job.0, slot_mb = slot_bytes >> 20, "working for a job");
                 self.events.push(Event::LeaseOpened { job, timeout });
-                return if unknown { Ok(()) } else { Err(LinkError::Nonsense("a job was opened twice")) };
             }
             KingOrder::LeaseClosed { job } => self.close_job(job),
             KingOrder::SlotsGranted { job, slots } => {
@@ -302,10 +303,11 @@ impl<H: Hands> Reactor<H> {
             }
             KingOrder::AttemptArrived { job, attempt, alone, input } => {
                 self.open_job(job)?;
-                let bytes = input.bytes();
-                if self.inputs.insert(attempt, (job, input)).is_some() {
+                if self.inputs.contains_key(&attempt) || self.left.contains_key(&attempt) {
                     return Err(LinkError::Nonsense("an attempt was started twice"));
                 }
+                let bytes = input.bytes();
+                self.inputs.insert(attempt, (job, input));
                 self.events.push(Event::AttemptArrived { job, attempt, bytes, alone });
             }
             KingOrder::ResultWanted { attempt } => {

@@ -22,7 +22,8 @@ use crate::{
 impl<H: Hands> Reactor<H> {
     /// Finds the supplies of a job, or asks the king for their blobs.
     pub(super) fn provide(&mut self, id: JobId) {
-        let Some(job) = self.jobs.get(&id) else { return };
+        // The king may have closed the job since the roster asked for this.
+        let Some(job) = self.jobs.get(&id).filter(|job| job.open) else { return };
         for supply in &job.needs {
             if let Some(digest) = self.supplies.need(id, supply, || self.hands.find(supply)) {
                 self.link.say(Word::BlobWanted(wire::BlobWanted { digest: digest.to_wire() }));

@@ -295,6 +295,23 @@ fn jobs_are_given_up_when_no_king_comes_back_in_time() {
 }
 
 #[test]
+fn jobs_that_were_named_to_a_king_are_not_given_up_before_it_answers() {
+    let mut duke = Duke::serving(1);
+    duke.hears([started(5)]);
+    duke.deeds();
+    duke.is_cut_off();
+    let (outbox, _stream) = Outbox::new();
+    duke.handle(Happening::Connected(outbox));
+    duke.now = duke.now.after(GRACE);
+    duke.handle(Happening::Tick);
+    assert_eq!((duke.deeds(), duke.reactor.next_deadline()), (vec![], None));
+    duke.is_cut_off();
+    assert_eq!(duke.reactor.next_deadline(), Some(duke.now));
+    duke.handle(Happening::Tick);
+    assert_eq!(duke.deeds(), [Deed::Killed(BARON)]);
+}
+
+#[test]
 fn a_blob_with_another_digest_ends_the_link() {
     let mut duke = Duke::new();
     duke.reactor.hands().finds_nothing = true;
@@ -314,6 +331,15 @@ fn a_blob_with_another_digest_ends_the_link() {
     duke.hears([KingOrder::SlotsGranted { job: JOB, slots: 1 }]);
     duke.handle(Happening::SupplyTried { supply, result: Ok(made()) });
     assert_eq!(duke.deeds(), [Deed::Hired(BARON)]);
+}
+
+#[test]
+fn a_job_that_is_over_at_once_needs_no_program() {
+    let mut duke = Duke::new();
+    duke.reactor.hands().finds_nothing = true;
+    duke.connects();
+    duke.hears([opened(), KingOrder::LeaseClosed { job: JOB }]);
+    assert_eq!((duke.said(), duke.reactor.is_at_rest()), (vec![], true));
 }
 
 #[test]
@@ -346,6 +372,20 @@ fn a_duke_that_is_told_to_leave_does_not_wait_longer_than_it_may() {
 }
 
 #[test]
+fn a_duke_that_is_told_to_leave_while_its_link_is_broken_says_its_results_first() {
+    let mut duke = Duke::serving(1);
+    duke.hears([started(5)]);
+    duke.is_cut_off();
+    duke.handle(Happening::Draining { patience: GRACE });
+    duke.answers(3);
+    duke.hears([KingOrder::SlotsAskedBack { job: JOB, slots: 1 }]);
+    duke.peasant(BARON, PeasantEvent::Gone("ended".to_owned()));
+    assert_eq!(duke.reactor.ending(), None);
+    let said = duke.connects();
+    assert_eq!((ended(&said), duke.reactor.ending()), (vec![(5, wire::Outcome::Done)], Some(Ending::Drained)));
+}
+
+#[test]
 fn a_peasant_that_ends_when_its_program_is_found_spoiled_is_replaced_later() {
     let mut duke = Duke::serving(2);
     let (other, ended) = (BaronId(2), || PeasantEvent::Gone("ended".to_owned()));
@@ -358,4 +398,22 @@ fn a_peasant_that_ends_when_its_program_is_found_spoiled_is_replaced_later() {
     duke.hears([KingOrder::BlobArrived { digest: digest(), blob: b"program".to_vec().into() }]);
     duke.handle(Happening::SupplyTried { supply: supply.clone(), result: Ok(made()) });
     assert_eq!(duke.deeds(), [Deed::Making(supply), Deed::Hired(BARON), Deed::Hired(other)]);
+}
+
+#[test]
+fn what_is_opened_or_started_twice_ends_the_link_and_changes_nothing() {
+    for twice in [opened(), started(5), started(6)] {
+        let mut duke = Duke::serving(1);
+        duke.hears([started(5)]);
+        duke.answers(3);
+        duke.hears([started(6)]);
+        duke.said();
+        duke.deeds();
+        duke.hears([twice]);
+        let (said, is_closed) = duke.messages();
+        assert!(matches!(said.as_slice(), [Word::End(end)] if end.reason.contains("twice")), "{said:?}");
+        assert!(is_closed && duke.deeds().is_empty());
+        let said = duke.connects();
+        assert_eq!((named(&said), ended(&said)), (vec![5, 6], vec![(5, wire::Outcome::Done)]));
+    }
 }

@@ -10,6 +10,7 @@ use distwasm_proto::{
 };
 
 use super::{
+    duke::Duke,
     links::SILENCE_US,
     queen::Queen,
     world::{Due, PeasantDue, QueenDue, Sender, World},
@@ -71,7 +72,7 @@ impl World {
         if for_us > SILENCE_US {
             let link = match process {
                 Process::King => None,
-                Process::Duke(duke) => self.dukes.get(&duke).and_then(|duke| duke.link).map(Sender::Duke),
+                Process::Duke(duke) => self.dukes.get(&duke).and_then(Duke::link).map(Sender::Duke),
                 Process::Queen(job) => {
                     self.queens.get(&job).and_then(Queen::standing_link).map(|link| Sender::Queen(job, link))
                 }
@@ -171,9 +172,8 @@ fn is_for(machines: &BTreeMap<DukeId, DukeId>, due: &Due, process: Process) -> b
         | Due::DukeDrains(duke)
         | Due::DukeCutOff(duke)
         | Due::DukeReturns(duke)
-        | Due::DukeGivesUp(duke, _)
         | Due::Peasant(duke, ..)
-        | Due::Compiled(duke, _) => process == Process::Duke(duke),
+        | Due::Made(duke, _) => process == Process::Duke(duke),
         Due::ToQueen(job, ..) | Due::Queen(job, _) => process == Process::Queen(job),
     }
 }

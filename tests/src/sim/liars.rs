@@ -7,15 +7,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use distwasm_king::scheduler::JobSpec;
 use distwasm_proto::{
+    failure::{Failure, FailureKind},
     ids::{AttemptId, DukeId, JobId},
     limits::{DUKE_CPUS_MAX, UNIT_BYTES_MAX},
     time::Time,
-    wire::{self, HeldAttempt, HeldLease, duke_word::Word},
+    wire::{self, DukeWord, HeldAttempt, HeldLease, duke_word::Word},
 };
+use distwasm_transport::payload::Payload;
 
 use super::{
-    duke::{AttemptEnd, Duke},
+    duke::Duke,
     queen::Queen,
+    wires::payload,
     world::{Due, Sender, World},
 };
 
@@ -49,8 +52,9 @@ impl World {
             5..8 => self.lies_of_slots(machine),
             8 => self.duke_says(machine, Word::Draining(wire::Draining {})),
             9 if self.dice.permille(300) => {
-                let (job, _) = self.any_job();
-                self.say_unfit(machine, job);
+                let (JobId(job), _) = self.any_job();
+                let failure = Some(Failure::new(FailureKind::Program, "it is unfit").into());
+                self.duke_says(machine, Word::ProgramUnfit(wire::ProgramUnfit { job, failure }));
             }
             // It comes back with a false hello.
             _ => self.duke_cut_off(machine),
@@ -62,15 +66,13 @@ impl World {
         let Some(attempt) = self.foreign_attempt(machine) else { return };
         let small = self.dice.below(1000);
         let bytes = self.dice.pick(&[small, small, 100_000, 1 << 20]);
-        let ends =
-            [AttemptEnd::Done(bytes), AttemptEnd::Failed, AttemptEnd::Killed, AttemptEnd::Returned { suspect: true }];
-        let end = self.dice.pick(&ends);
+        let outcome = self.any_outcome();
         let run_us = self.dice.pick(&[0, u64::MAX]);
         if self.dice.permille(300) {
             self.say_offered(machine, attempt, bytes, run_us);
         }
         if self.dice.permille(700) {
-            self.say_ended(machine, attempt, end, run_us);
+            self.say_ended(machine, attempt, (outcome, bytes), run_us);
         }
     }
 
@@ -81,21 +83,30 @@ impl World {
         let run_us = self.dice.pick(&[0, 1_000, u64::MAX]);
         let bytes = self.dice.pick(&[100_000, UNIT_BYTES_MAX, 1]);
         let offers = self.dice.permille(400);
-        let Some(Duke { attempts, left, .. }) = self.dukes.get(&machine) else { return };
-        let said: Vec<(AttemptId, AttemptEnd)> =
-            left.iter().filter(|(_, left)| left.said).map(|(attempt, left)| (*attempt, left.end)).collect();
-        let again = said.get(place as usize % said.len().max(1)).copied();
-        let running = attempts.keys().nth(place as usize % attempts.len().max(1)).copied();
+        let outcome = self.any_outcome();
+        let Some(Duke { reactor, .. }) = self.dukes.get(&machine) else { return };
+        let any_of =
+            |attempts: BTreeSet<AttemptId>| attempts.iter().nth(place as usize % attempts.len().max(1)).copied();
+        let (again, running) = (any_of(reactor.said().collect()), any_of(reactor.running().collect()));
         match (again, running) {
-            (Some((attempt, end)), _) if suspect => self.say_ended(machine, attempt, end, run_us),
+            // The king has heard how it ended before.
+            (Some(attempt), _) if suspect => self.say_ended(machine, attempt, (outcome, 100), run_us),
             (_, Some(attempt)) if offers => self.say_offered(machine, attempt, bytes, run_us),
             // Nobody has offered a result of this size.
             (_, Some(attempt)) if suspect && run_us == 0 => {
-                self.say_ended(machine, attempt, AttemptEnd::Done(70_000), run_us);
+                self.say_ended(machine, attempt, (wire::Outcome::Done, 70_000), run_us);
             }
-            (_, Some(attempt)) => self.say_ended(machine, attempt, AttemptEnd::Returned { suspect }, run_us),
+            (_, Some(attempt)) => {
+                let outcome = if suspect { wire::Outcome::Suspected } else { wire::Outcome::Returned };
+                self.say_ended(machine, attempt, (outcome, 0), run_us);
+            }
             _ => {}
         }
+    }
+
+    fn any_outcome(&mut self) -> wire::Outcome {
+        use wire::Outcome::{Done, Failed, Killed, Suspected};
+        self.dice.pick(&[Done, Failed, Killed, Suspected])
     }
 
     /// Gives back slots that it keeps or never had.
@@ -109,13 +120,29 @@ impl World {
         }
     }
 
-    /// Falsifies a hello: claims leases that it does not have, or leaves out some that it has.
-    pub(super) fn embellish(&mut self, machine: DukeId, holds: &mut Vec<HeldLease>) {
-        if self.dice.permille(300) {
-            return;
+    /// Falsifies a hello, if there is one among these words: claims leases that the duke does not have, or leaves out
+    /// some that it has.
+    pub(super) fn embellish(&mut self, machine: DukeId, words: Vec<DukeWord>) -> Vec<DukeWord> {
+        let (mut hello, mut holds, mut rest) = (None, Vec::new(), Vec::new());
+        for word in words {
+            match word.word {
+                Some(Word::Hello(said)) => hello = Some(said),
+                Some(Word::HeldLease(held)) => holds.push(*held),
+                _ => rest.push(word),
+            }
         }
+        let Some(mut hello) = hello else { return rest };
+        if self.dice.permille(700) {
+            holds = self.made_up_leases(machine, holds);
+        }
+        hello.held_leases = holds.len() as u32;
+        let named = holds.into_iter().map(|held| Word::HeldLease(Box::new(held)));
+        std::iter::once(Word::Hello(hello)).chain(named).map(DukeWord::from).chain(rest).collect()
+    }
+
+    fn made_up_leases(&mut self, machine: DukeId, holds: Vec<HeldLease>) -> Vec<HeldLease> {
         // The border merges all leases of one job.
-        let mut leases: BTreeMap<u64, HeldLease> = holds.drain(..).map(|lease| (lease.job, lease)).collect();
+        let mut leases: BTreeMap<u64, HeldLease> = holds.into_iter().map(|lease| (lease.job, lease)).collect();
         if self.dice.permille(200) {
             leases.pop_first();
         }
@@ -131,7 +158,7 @@ impl World {
                 None => drop(leases.insert(job.0, lease)),
             }
         }
-        holds.extend(leases.into_values());
+        leases.into_values().collect()
     }
 
     fn made_up_lease(&mut self, machine: DukeId, job: JobId, queen: JobId) -> HeldLease {
@@ -178,15 +205,47 @@ impl World {
         let attempt =
             of_queen.and_then(|attempts| attempts.iter().nth(place % (count + 1)).copied()).unwrap_or(nobodys);
         let duke = self.dukes.get(&machine)?;
-        let is_own = duke.attempts.contains_key(&attempt) || duke.left.contains_key(&attempt);
+        let is_own = duke.reactor.unit_of(attempt).is_some();
         // The attempt may be in transit to this duke.
-        let is_given = duke.link.is_some_and(|link| self.king.reactor.scheduler().expects(link, attempt));
+        let is_given = duke.link().is_some_and(|link| self.king.reactor.scheduler().expects(link, attempt));
         (!is_own && !is_given && !duke.claims.contains(&attempt)).then_some(attempt)
+    }
+
+    /// Says something that its reactor knows nothing of.
+    fn duke_says(&mut self, machine: DukeId, word: Word) {
+        self.duke_says_with(machine, word, Payload::default());
+    }
+
+    fn duke_says_with(&mut self, machine: DukeId, word: Word, payload: Payload) {
+        let Some(link) = self.dukes.get(&machine).and_then(|duke| duke.link.as_ref()) else { return };
+        let number = link.number;
+        link.outbox.push_with(word, payload);
+        self.carry_to_king(0, Sender::Duke(number));
+    }
+
+    /// Says that an attempt ended in this way, with a result of this size if it is done.
+    fn say_ended(
+        &mut self,
+        machine: DukeId,
+        AttemptId(attempt): AttemptId,
+        (outcome, bytes): (wire::Outcome, u64),
+        run_us: u64,
+    ) {
+        let is_failure = matches!(outcome, wire::Outcome::Failed | wire::Outcome::Killed);
+        let failure = is_failure.then(|| Box::new(Failure::new(FailureKind::Exit, "it lies").into()));
+        let mut ended = wire::AttemptEnded { attempt, run_us, failure, ..Default::default() };
+        ended.set_outcome(outcome);
+        let result = if outcome == wire::Outcome::Done { bytes } else { 0 };
+        self.duke_says_with(machine, Word::AttemptEnded(ended), payload(result));
+    }
+
+    fn say_offered(&mut self, machine: DukeId, AttemptId(attempt): AttemptId, result_bytes: u64, run_us: u64) {
+        self.duke_says(machine, Word::ResultOffered(wire::ResultOffered { attempt, result_bytes, run_us }));
     }
 
     /// The king has detected its lies, and ends its link for good.
     pub(super) fn liar_is_sent_away(&mut self, machine: DukeId) {
-        if let Some(link) = self.remove_duke(machine).and_then(|duke| duke.link) {
+        if let Some(link) = self.remove_duke(machine).and_then(|duke| duke.link()) {
             self.cut(Sender::Duke(link));
             let back_in = self.dice.below(5_000_000);
             self.later(back_in, Due::DukeComes(None));

@@ -1,10 +1,10 @@
 //! Links of simulated dukes and queens: how they begin, break, and begin again.
 
+use distwasm_duke::{border::LinkError as DukeLinkError, reactor::Happening as DukeHappening};
 use distwasm_jobs::{king_link::LinkError, reactor::Happening};
 use distwasm_proto::{
     ids::{DukeId, JobId},
     limits::{GRACE, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT},
-    time::Time,
 };
 
 use super::{
@@ -38,19 +38,21 @@ impl World {
         let is_slow = self.weather.slow_links != Slowness::default() && self.dice.permille(300);
         let slowness = is_slow.then_some(self.weather.slow_links);
         let seat = after.unwrap_or(machine);
-        self.dukes.insert(machine, Duke::new(machine, seat, cpus, ram_bytes, zone, slowness));
+        // Some dukes wait longer than the king does, and some give up before they are back.
+        let grace_us = self.dice.pick(&[GRACE.as_micros() as u64, 100_000_000]);
+        let mut duke = Duke::new(machine, seat, (cpus, ram_bytes), zone, grace_us);
+        duke.slowness = slowness;
+        self.dukes.insert(machine, duke);
         self.link_duke(machine);
     }
 
     fn link_duke(&mut self, machine: DukeId) {
         let link = DukeId(self.next_link());
-        let Some(duke) = self.dukes.get_mut(&machine) else { return };
-        duke.link = Some(link);
-        if let Some(slowness) = duke.slowness {
+        if let Some(slowness) = self.dukes.get(&machine).and_then(|duke| duke.slowness) {
             self.slow_links.insert(link, slowness);
         }
         self.machines.insert(link, machine);
-        self.greet_king(machine);
+        self.duke_connects(machine, link);
     }
 
     /// Removes a duke, and all that it had yet to do.
@@ -63,7 +65,7 @@ impl World {
     pub(super) fn duke_dies(&mut self, machine: DukeId) {
         let Some(duke) = self.remove_duke(machine) else { return };
         self.tally.dukes_lost += 1;
-        if let Some(link) = duke.link {
+        if let Some(link) = duke.link() {
             self.cut(Sender::Duke(link));
             let seen_in = self.weather.delay_us_max;
             self.later(seen_in, Due::KingMisses(Sender::Duke(link)));
@@ -77,7 +79,7 @@ impl World {
     pub(super) fn duke_falls_silent(&mut self, machine: DukeId) {
         let Some(duke) = self.remove_duke(machine) else { return };
         self.tally.dukes_lost += 1;
-        if let Some(link) = duke.link {
+        if let Some(link) = duke.link() {
             self.cut(Sender::Duke(link));
             self.later(SILENCE_US, Due::KingMisses(Sender::Duke(link)));
         }
@@ -86,33 +88,32 @@ impl World {
 
     /// The link breaks: the duke notices it now, the king perhaps much later.
     pub(super) fn duke_cut_off(&mut self, machine: DukeId) {
-        let Some(link) = self.dukes.get(&machine).and_then(|duke| duke.link) else { return };
+        let Some(link) = self.dukes.get(&machine).and_then(Duke::link) else { return };
         self.tally.dukes_cut_off += 1;
         self.cut(Sender::Duke(link));
         let seen_in = self.dice.pick(&[self.weather.delay_us_max, 1_000_000, SILENCE_US]);
         self.later(seen_in, Due::KingMisses(Sender::Duke(link)));
-        self.duke_is_alone(machine);
+        self.duke_is_alone(machine, DukeLinkError::Silent);
     }
 
     /// The king is gone. A duke that is halted notices it when it continues.
     pub(super) fn duke_loses_king(&mut self, machine: DukeId) {
         if self.put_off(Due::DukeCutOff(machine)).is_some() {
-            self.duke_is_alone(machine);
-        } else if let Some(link) = self.dukes.get(&machine).and_then(|duke| duke.link) {
+            self.duke_is_alone(machine, DukeLinkError::Silent);
+        } else if let Some(link) = self.dukes.get(&machine).and_then(Duke::link) {
             self.cut(Sender::Duke(link));
         }
     }
 
     /// The duke has no link any more, and will get another one some time.
-    pub(super) fn duke_is_alone(&mut self, machine: DukeId) {
-        let now = self.now;
-        let Some(duke) = self.dukes.get_mut(&machine) else { return };
-        let Some(link) = duke.link.take() else { return };
-        let since = duke.is_away(now);
-        self.cut(Sender::Duke(link));
-        // Some dukes wait longer than the king does, and some give up before they are back.
-        let gives_up_in = self.dice.pick(&[GRACE.as_micros() as u64, 100_000_000]);
-        self.later(gives_up_in, Due::DukeGivesUp(machine, since));
+    pub(super) fn duke_is_alone(&mut self, machine: DukeId, error: DukeLinkError) {
+        let Some(link) = self.dukes.get_mut(&machine).and_then(|duke| duke.link.take()) else { return };
+        self.cut(Sender::Duke(link.number));
+        self.duke_returns_later(machine);
+        self.duke_handles(machine, DukeHappening::Disconnected(error));
+    }
+
+    pub(super) fn duke_returns_later(&mut self, machine: DukeId) {
         let back_in = self.dice.pick(&[1_000, 100_000, 1_000_000, 5_000_000, 40_000_000]);
         let back_in = 1 + self.dice.below(back_in);
         self.later(back_in, Due::DukeReturns(machine));
@@ -173,7 +174,7 @@ impl World {
 
     /// A queen without a link gets another one some time, or gives up.
     pub(super) fn queen_returns_later(&mut self, job: JobId) {
-        let back_in = self.dice.pick(&[1_000, 100_000, 1_000_000, 5_000_000, 40_000_000]);
+        let back_in = self.dice.pick(&[1_000, 100_000, 1_000_000, 5_000_000, 120_000_000]);
         let back_in = 1 + self.dice.below(back_in);
         let gives_up = back_in > GRACE.as_micros() as u64 && self.dice.permille(500);
         self.later(back_in, Due::Queen(job, if gives_up { QueenDue::GivesUp } else { QueenDue::Returns }));
@@ -185,12 +186,5 @@ impl World {
         self.tally.queens_gave_up += 1;
         let (address, why) = ("nowhere".to_owned(), "it is gone".to_owned());
         self.queen_happens(job, Happening::NoLink(LinkError::Gone { address, tried: GRACE, why }));
-    }
-}
-
-impl Duke {
-    /// Records when the last link broke, if that is not recorded yet.
-    fn is_away(&mut self, now: Time) -> Time {
-        *self.away_since.get_or_insert(now)
     }
 }

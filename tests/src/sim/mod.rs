@@ -1,8 +1,8 @@
-//! The whole kingdom in one thread, from one seed: the real king, real queens and real rosters, in a made-up world.
+//! The whole kingdom in one thread, from one seed: the real king, real dukes and real queens in a made-up world.
 
 mod duke;
-mod duke_says;
 mod halts;
+mod hands;
 mod king;
 mod liars;
 mod links;

@@ -2,32 +2,90 @@
 
 use std::collections::VecDeque;
 
-use distwasm_duke::roster::{AnswerId, Event};
+use distwasm_duke::{
+    peasant::{Answer, HeldResult, HeldRoom, PeasantEvent, PeasantNews},
+    reactor::Happening,
+};
 use distwasm_proto::{
-    ids::{AttemptId, BaronId, DukeId, JobId, UnitNo},
+    failure::{Failure, FailureKind},
+    ids::{BaronId, DukeId, JobId, UnitNo},
+    limits::REACTOR_BATCH,
     time::Time,
     wire::is_offered,
 };
 
 use super::{
-    duke::{Held, Peasant},
-    weather::Nature,
+    weather::{EVIDENCE_BYTES, Nature},
+    wires::payload,
     world::{Due, PeasantDue, World},
 };
 
+/// One peasant.
+pub(super) struct Peasant {
+    pub(super) number: u64,
+    pub(super) job: JobId,
+    /// Whose job it is.
+    pub(super) queen: JobId,
+    pub(super) slot_bytes: u64,
+    pub(super) room: HeldRoom,
+    /// Units that it has not begun.
+    pub(super) pipe: VecDeque<UnitNo>,
+    busy: bool,
+    /// The earliest time for its next answer, so that answers leave in order.
+    pub(super) answers_after: Time,
+    life: Life,
+    /// A large answer that is being read.
+    pub(super) reading: Option<HeldResult>,
+    /// The size of a large answer that waits for room. Later answers wait behind it, in `behind`.
+    pub(super) waits_for: Option<u64>,
+    behind: VecDeque<PeasantDue>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Lives,
+    Dead,
+    /// Dead, and its duke knows it.
+    Gone,
+}
+
+impl Peasant {
+    /// Whether it is the peasant with this number, and lives.
+    pub(super) fn lives_as(&self, number: u64) -> bool {
+        self.number == number && self.life == Life::Lives
+    }
+}
+
 impl World {
-    pub(super) fn spawn(&mut self, id: DukeId, baron: BaronId, job: JobId) {
+    /// Starts a peasant for a job of a queen.
+    pub(super) fn hire(
+        &mut self,
+        id: DukeId,
+        baron: BaronId,
+        (job, queen): (JobId, JobId),
+        slot_bytes: u64,
+        room: HeldRoom,
+    ) {
         let fails = self.faults_go_on() && self.dice.permille(self.weather.start_fails);
         let now = self.now;
-        let Some(duke) = self.dukes.get_mut(&id) else { return };
-        let Some(queen) = duke.leases.get(&job).map(|lease| lease.queen) else {
-            panic!("peasants_are_of_open_leases: {job}")
-        };
         let unfit = self.queens[&queen].plan().unfit;
+        let Some(duke) = self.dukes.get_mut(&id) else { return };
         duke.peasants_made += 1;
         let number = duke.peasants_made;
-        let (pipe, behind) = (VecDeque::new(), VecDeque::new());
-        let peasant = Peasant { number, job, pipe, busy: false, answers_after: now, dead: false, waits: false, behind };
+        let peasant = Peasant {
+            number,
+            job,
+            queen,
+            slot_bytes,
+            room,
+            pipe: VecDeque::new(),
+            busy: false,
+            answers_after: now,
+            life: Life::Lives,
+            reading: None,
+            waits_for: None,
+            behind: VecDeque::new(),
+        };
         assert!(duke.peasants.insert(baron, peasant).is_none(), "baron_has_one_peasant: {baron}");
         let spoiled = fails && self.dice.permille(300);
         let due = match (fails, unfit) {
@@ -40,40 +98,82 @@ impl World {
         self.later(in_us, Due::Peasant(id, baron, number, due));
     }
 
+    /// Something happens to a peasant, and perhaps to others of its duke at this very moment: the duke hears of it at
+    /// once.
     pub(super) fn peasant_due(&mut self, id: DukeId, baron: BaronId, number: u64, due: PeasantDue) {
-        let Some(duke) = self.dukes.get_mut(&id) else { return };
-        let Some(peasant) = duke.peasants.get_mut(&baron).filter(|peasant| peasant.number == number) else { return };
-        if peasant.dead && due != PeasantDue::Gone {
+        let mut news = Vec::new();
+        self.peasant_acts(id, baron, number, due, &mut news);
+        while !news.is_empty() && news.len() < REACTOR_BATCH && self.dice.permille(900) {
+            let is_here = |due: &Due| matches!(due, Due::Peasant(of, ..) if *of == id);
+            let Some(Due::Peasant(_, baron, number, due)) = self.take_due_now(is_here) else { break };
+            self.peasant_acts(id, baron, number, due, &mut news);
+        }
+        if !news.is_empty() {
+            self.duke_handles(id, Happening::Peasants(news));
+        }
+    }
+
+    /// Appends what the duke hears of it.
+    fn peasant_acts(&mut self, id: DukeId, baron: BaronId, number: u64, due: PeasantDue, news: &mut Vec<PeasantNews>) {
+        let peasant = self.dukes.get_mut(&id).and_then(|duke| duke.peasants.get_mut(&baron));
+        let Some(peasant) = peasant.filter(|peasant| peasant.number == number) else { return };
+        if peasant.life == Life::Gone || (peasant.life == Life::Dead && due != PeasantDue::Gone) {
             return;
         }
-        match due {
-            PeasantDue::Ready => self.duke_handles(id, vec![Event::PeasantReady { baron }]),
+        let job = peasant.job;
+        let event = match due {
+            PeasantDue::Ready => PeasantEvent::Ready,
             PeasantDue::Unfit => {
-                let job = peasant.job;
-                self.duke_handles(id, vec![Event::ProgramUnfit { job }]);
                 self.later(100, Due::Peasant(id, baron, number, PeasantDue::Dies));
+                PeasantEvent::Unfit(Failure::new(FailureKind::Program, "it is unfit"))
             }
             PeasantDue::Spoiled => {
-                let job = peasant.job;
-                self.duke_handles(id, vec![Event::ProgramSpoiled { job }]);
                 self.later(100, Due::Peasant(id, baron, number, PeasantDue::Dies));
+                PeasantEvent::Unloadable("it is spoiled".to_owned())
             }
             PeasantDue::Next => {
                 peasant.busy = false;
-                self.peasant_goes_on(id, baron);
+                return self.peasant_goes_on(id, baron);
             }
-            PeasantDue::Answers { attempt, begun } if peasant.waits => peasant.behind.push_back((attempt, begun)),
-            PeasantDue::Answers { attempt, begun } => self.peasant_answers(id, baron, attempt, begun),
-            PeasantDue::Room => self.peasant_has_room(id, baron),
+            PeasantDue::AnswerBegins(_) | PeasantDue::Answers { .. } if peasant.waits_for.is_some() => {
+                return peasant.behind.push_back(due);
+            }
+            PeasantDue::AnswerBegins(unit) => {
+                let bytes = self.queens[&peasant.queen].result_bytes(unit);
+                PeasantEvent::AnswerBegun { waits: self.begin_to_read(id, baron, bytes) }
+            }
+            PeasantDue::Answers { unit, is_done: true } => {
+                let small = || payload(self.queens[&peasant.queen].result_bytes(unit)).into();
+                PeasantEvent::Answered(vec![Answer::Result(peasant.reading.take().unwrap_or_else(small))])
+            }
+            PeasantDue::Answers { is_done: false, .. } => {
+                let message = "x".repeat(EVIDENCE_BYTES as usize);
+                PeasantEvent::Answered(vec![Answer::Failure(Failure::new(FailureKind::Exit, message))])
+            }
+            PeasantDue::Room => {
+                peasant.waits_for = None;
+                return self.peasant_goes_on_answering(id, baron, number, news);
+            }
             PeasantDue::Dies => {
-                peasant.dead = true;
+                peasant.life = Life::Dead;
                 self.tally.peasants_died += 1;
-                self.later(200, Due::Peasant(id, baron, number, PeasantDue::Gone));
+                return self.later(200, Due::Peasant(id, baron, number, PeasantDue::Gone));
             }
             PeasantDue::Gone => {
-                duke.peasants.remove(&baron);
-                self.duke_handles(id, vec![Event::PeasantGone { baron }]);
+                peasant.life = Life::Gone;
+                PeasantEvent::Gone("it ended".to_owned())
             }
+        };
+        news.push(PeasantNews { baron, job, event });
+    }
+
+    /// The answers behind one that waited are read, until one of them must wait.
+    fn peasant_goes_on_answering(&mut self, id: DukeId, baron: BaronId, number: u64, news: &mut Vec<PeasantNews>) {
+        loop {
+            let peasant = self.dukes.get_mut(&id).and_then(|duke| duke.peasants.get_mut(&baron));
+            let Some(peasant) = peasant.filter(|peasant| peasant.waits_for.is_none()) else { return };
+            let Some(due) = peasant.behind.pop_front() else { return };
+            self.peasant_acts(id, baron, number, due, news);
         }
     }
 
@@ -81,24 +181,14 @@ impl World {
     pub(super) fn peasant_goes_on(&mut self, id: DukeId, baron: BaronId) {
         let dies_by_chance = self.faults_go_on() && self.dice.permille(self.weather.peasant_dies);
         let holds_back = self.dice.pick(&[0, 0, 1_000, 20_000]);
-        let now = self.now;
         let Some(duke) = self.dukes.get_mut(&id) else { return };
-        let Some(peasant) = duke.peasants.get_mut(&baron).filter(|peasant| !peasant.busy && !peasant.dead) else {
-            return;
-        };
-        let Some(attempt) = peasant.pipe.pop_front() else { return };
+        let is_free = |peasant: &&mut Peasant| !peasant.busy && peasant.life == Life::Lives;
+        let Some(peasant) = duke.peasants.get_mut(&baron).filter(is_free) else { return };
+        let Some(unit) = peasant.pipe.pop_front() else { return };
         peasant.busy = true;
-        let number = peasant.number;
-        // The job may be over, and its attempts forgotten, while its peasants still run.
-        let Some(Held { queen, unit, .. }) = duke.attempts.get(&attempt).copied() else {
-            // The attempt is not wanted any more; the units behind it continue.
-            peasant.answers_after = peasant.answers_after.max(Time(now.0 + 1));
-            let leaves = peasant.answers_after;
-            self.at(leaves, Due::Peasant(id, baron, number, PeasantDue::Answers { attempt, begun: false }));
-            return self.later(1, Due::Peasant(id, baron, number, PeasantDue::Next));
-        };
+        let (number, queen) = (peasant.number, peasant.queen);
         let plan = self.queens[&queen].unit(unit);
-        let ends = Time(now.0 + plan.run_us);
+        let ends = Time(self.now.0 + plan.run_us);
         let due = |due| Due::Peasant(id, baron, number, due);
         match plan.nature {
             Nature::Hangs => {}
@@ -106,18 +196,19 @@ impl World {
             Nature::Kills => self.at(ends, due(PeasantDue::Dies)),
             // A unit that three peasants died with is blamed in any case, so bad luck strikes a unit twice at most.
             _ if dies_by_chance && self.strikes(queen, unit) => self.at(ends, due(PeasantDue::Dies)),
-            _ => {
+            nature => {
+                let fails = nature == Nature::Fails || (nature == Nature::FailsOnce && self.fails_now(queen, unit));
+                let is_large = !fails && is_offered(plan.result_bytes);
                 let Some(peasant) = self.dukes.get_mut(&id).and_then(|duke| duke.peasants.get_mut(&baron)) else {
                     return;
                 };
                 let leaves = peasant.answers_after.max(Time(ends.0 + holds_back));
-                let large = is_offered(plan.result_bytes);
-                let arrives = Time(leaves.0 + if large { 300 } else { 0 });
+                let arrives = Time(leaves.0 + if is_large { 300 } else { 0 });
                 peasant.answers_after = arrives;
-                if large {
-                    self.at(leaves, due(PeasantDue::Answers { attempt, begun: true }));
+                if is_large {
+                    self.at(leaves, due(PeasantDue::AnswerBegins(unit)));
                 }
-                self.at(arrives, due(PeasantDue::Answers { attempt, begun: false }));
+                self.at(arrives, due(PeasantDue::Answers { unit, is_done: !fails }));
                 self.at(ends, due(PeasantDue::Next));
             }
         }
@@ -131,39 +222,13 @@ impl World {
         *struck <= 2
     }
 
-    /// Whether this is the first attempt of the unit.
+    /// Whether this is the first attempt of a unit that hangs once.
     fn hangs_now(&mut self, queen: JobId, unit: UnitNo) -> bool {
         self.queens.get_mut(&queen).is_some_and(|queen| queen.hung_once.insert(unit))
     }
 
-    pub(super) fn peasant_answers(&mut self, id: DukeId, baron: BaronId, attempt: AttemptId, begun: bool) {
-        let Some(duke) = self.dukes.get_mut(&id) else { return };
-        if !begun {
-            duke.read(attempt);
-        }
-        let Some(Held { queen, unit, .. }) = duke.attempts.get(&attempt).copied() else {
-            // The attempt is not wanted any more, or its job is over.
-            if begun {
-                return;
-            }
-            duke.answers_made += 1;
-            let answer = AnswerId(duke.answers_made);
-            return self.duke_handles(id, vec![Event::Answered { baron, answer }]);
-        };
-        if begun {
-            let waits = self.take_room(id, baron, attempt);
-            return self.duke_handles(id, vec![Event::AnswerBegun { baron, waits }]);
-        }
-        let Some(queen) = self.queens.get_mut(&queen) else { return };
-        let plan = queen.unit(unit);
-        let done = match plan.nature {
-            Nature::Fails => false,
-            Nature::FailsOnce => !queen.failed_once.insert(unit),
-            Nature::Ordinary | Nature::Kills | Nature::Hangs | Nature::HangsOnce | Nature::Broken => true,
-        };
-        duke.answers_made += 1;
-        let answer = AnswerId(duke.answers_made);
-        duke.answers.insert(answer, done);
-        self.duke_handles(id, vec![Event::Answered { baron, answer }]);
+    /// Whether this is the first attempt of a unit that fails once.
+    fn fails_now(&mut self, queen: JobId, unit: UnitNo) -> bool {
+        self.queens.get_mut(&queen).is_some_and(|queen| queen.failed_once.insert(unit))
     }
 }

@@ -34,9 +34,6 @@ use super::{
     world::{Due, QueenDue, Sender, World},
 };
 
-/// The program of all jobs.
-const PROGRAM: &[u8] = b"a program";
-
 /// One queen.
 #[derive(Debug)]
 pub(super) struct Queen {
@@ -203,7 +200,7 @@ impl Queen {
 fn request(plan: &QueenPlan, JobId(key): JobId) -> JobRequest {
     JobRequest {
         project: plan.project.clone(),
-        program: Bytes::from_static(PROGRAM).into(),
+        program: Bytes::from_static(plan.program()).into(),
         min_ram_bytes: plan.min_ram_bytes,
         one_per_machine: plan.one_per_machine,
         scheduling: Scheduling {

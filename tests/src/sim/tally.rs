@@ -30,6 +30,7 @@ tally! {
     failed,
     dukes_lost,
     dukes_drained,
+    dukes_out_of_time,
     queens_left,
     queens_killed,
     queens_gave_up,

@@ -189,7 +189,18 @@ pub const EVIDENCE_BYTES: u64 = 1000;
 /// The least memory of a simulated duke.
 pub const DUKE_BYTES_MIN: u64 = 1 << 30;
 
+/// The program of most jobs.
+const PROGRAM: &[u8] = b"a program";
+
+/// The program of jobs whose program is unfit.
+pub const UNFIT_PROGRAM: &[u8] = b"an unfit program";
+
 impl QueenPlan {
+    /// The job's program.
+    pub fn program(&self) -> &'static [u8] {
+        if self.unfit { UNFIT_PROGRAM } else { PROGRAM }
+    }
+
     /// An ordinary job with `units` units that all run equally long.
     pub fn steady(project: &str, units: usize, run_us: u64) -> QueenPlan {
         let unit = UnitPlan { nature: Nature::Ordinary, run_us, input_bytes: 1, result_bytes: 1 };

@@ -127,6 +127,7 @@ impl World {
         match sender {
             Sender::Duke(link) => {
                 let Some((words, _)) = self.duke_wires.get_mut(&link).map(drain) else { return };
+                let words = self.watch_duke(link, words);
                 for parcel in self.parcels(words) {
                     self.send_later(in_us, sender, true, Due::ToKing(sender, Said::Duke(parcel)));
                 }

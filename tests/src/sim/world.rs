@@ -1,13 +1,14 @@
 //! The simulated world: one king, dukes, peasants and queens in one thread, and a queue of events by time.
 //!
-//! The real king and real queens run here, behind their real borders, and real rosters. Everything between them is
-//! simulated: links that delay messages, keep their order, lose them and break; peasants that run, fail, hang and die; dukes and queens that leave,
-//! fall silent and come back; kings that fall and restart with nothing; processes that are halted for a while.
+//! The real king, dukes and queens run here, behind their real borders. Everything between them is simulated: links that
+//! delay messages, keep their order, lose them and break; peasants that run, fail, hang and die; dukes and queens that
+//! leave, fall silent and come back; kings that fall and restart with nothing; processes that are halted for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use distwasm_duke::cache::Supply;
 use distwasm_proto::{
-    ids::{AttemptId, BaronId, DukeId, JobId},
+    ids::{BaronId, DukeId, JobId, UnitNo},
     time::Time,
     wire::{DukeOrder, DukeWord, QueenNews, QueenWord},
 };
@@ -48,8 +49,6 @@ pub(super) enum Due {
     DukeCutOff(DukeId),
     /// A duke without a link finds the king again.
     DukeReturns(DukeId),
-    /// A duke without a king gives up its jobs, after its grace time.
-    DukeGivesUp(DukeId, Time),
     QueenComes(usize),
     Queen(JobId, QueenDue),
     /// A process is halted for this many microseconds.
@@ -57,7 +56,8 @@ pub(super) enum Due {
     GoesOn(Process),
     /// Something happens to the peasant with this number, if this baron still has it.
     Peasant(DukeId, BaronId, u64, PeasantDue),
-    Compiled(DukeId, JobId),
+    /// A duke has tried to make a supply.
+    Made(DukeId, Supply),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,10 +98,12 @@ pub(super) enum PeasantDue {
     Unfit,
     /// It cannot load the compiled program.
     Spoiled,
-    /// Its first unit has ended, and the answer is in transit.
+    /// A large answer begins to arrive.
+    AnswerBegins(UnitNo),
+    /// An answer has arrived.
     Answers {
-        attempt: AttemptId,
-        begun: bool,
+        unit: UnitNo,
+        is_done: bool,
     },
     /// The current unit has ended; the next one begins.
     Next,
@@ -291,7 +293,6 @@ impl World {
             Due::GoesOn(process) => self.goes_on(process),
             Due::DukeCutOff(duke) => self.duke_cut_off(duke),
             Due::DukeReturns(duke) => self.duke_returns(duke),
-            Due::DukeGivesUp(duke, since) => self.duke_gives_up(duke, since),
             Due::KingTick => self.king_ticks(),
             Due::DukeTick(duke) => self.duke_ticks(duke),
             Due::DukeComes(after) => self.duke_comes(after),
@@ -302,7 +303,7 @@ impl World {
             Due::QueenComes(number) => self.queen_comes(number),
             Due::Queen(job, due) => self.queen_due(job, due),
             Due::Peasant(duke, baron, peasant, due) => self.peasant_due(duke, baron, peasant, due),
-            Due::Compiled(duke, job) => self.compiled(duke, job),
+            Due::Made(duke, supply) => self.supply_made(duke, supply),
         }
     }
 
