@@ -1,4 +1,5 @@
-//! An oracle: it knows how each input of a queen must end, and hears how it does, as the reporter of the queen's reactor.
+//! An oracle: it knows how each input of a queen must end, and hears how it does, as the reporter of the queen's
+//! reactor.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
