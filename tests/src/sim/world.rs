@@ -1,9 +1,9 @@
 //! The simulated world: one king, dukes, peasants and queens in one thread, and a queue of events by time.
 //!
-//! The real king, dukes and queens run here, behind their real borders. Everything between them is simulated: links that
-//! delay messages, keep their order, lose them and break; peasants that run, fail, hang and die; disks that are slow or
-//! full; dukes and queens that leave, fall silent and come back; kings that fall and restart with nothing; processes
-//! that are halted for a while.
+//! The real king, dukes and queens run here, behind their real borders. Everything between them is simulated: links
+//! that delay messages, keep their order, lose them and break; peasants that run, fail, hang and die; disks that are
+//! slow or full; dukes and queens that leave, fall silent and come back; kings that fall and restart with nothing;
+//! processes that are halted for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 
