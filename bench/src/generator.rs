@@ -10,7 +10,14 @@ use distwasm_proto::{
     digest::Digest,
     wire::{self, QueenNews, QueenWord, queen_news::News, queen_word::Word},
 };
-use distwasm_transport::{link::KingAddress, payload::Payload, stream::Incoming, transfer::Outbox};
+use distwasm_transport::{
+    address::Address,
+    link::{self, King, KingAddress},
+    payload::Payload,
+    stream::Incoming,
+    transfer::Outbox,
+};
+use tokio::task::JoinSet;
 
 use crate::inputs;
 
@@ -49,10 +56,56 @@ pub fn submit(job: &Job) -> Result<Outcome> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(job))
 }
 
+/// Has queens open jobs of a project each, and keeps them open until the last is. Each queen has a connection, and
+/// opens one job after the other. Returns how long each job waited for the king's answer.
+///
+/// # Errors
+///
+/// When a job is refused, or a link breaks.
+pub fn crowd(king: &str, queens: usize, jobs_each: usize) -> Result<Vec<Duration>> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let mut opening = JoinSet::new();
+        for queen in 0..queens {
+            let address = king.parse().map_err(anyhow::Error::msg)?;
+            opening.spawn(open_jobs(address, format!("queen {queen}"), jobs_each));
+        }
+        let mut answers = Vec::new();
+        let mut links = Vec::new();
+        while let Some(opened) = opening.join_next().await {
+            for (answered, link) in opened?? {
+                answers.push(answered);
+                links.push(link);
+            }
+        }
+        Ok(answers)
+    })
+}
+
+/// The two ends of a queen's link.
+type Ends = (Outbox<QueenWord>, Incoming<wire::ToQueen>);
+
+async fn open_jobs(address: Address, name: String, jobs: usize) -> Result<Vec<(Duration, Ends)>> {
+    let channel = link::connect(&address).await?;
+    let mut opened = Vec::new();
+    for number in 0..jobs {
+        let (project, program) = (format!("{name}, job {number}"), Bytes::from_static(b"any"));
+        let request = wire::OpenJob { project, ..opening(&program) };
+        let (outbox, words) = Outbox::<QueenWord>::new();
+        outbox.push_with(Word::OpenJob(Box::new(request)), Payload::from(program));
+        outbox.push(Word::Unit(wire::Unit::default()));
+        let clock = Clock::start();
+        let mut news = King::Remote(channel.clone()).submit_job(words).await?;
+        let first = next(&mut news).await?.into_iter().next().and_then(|word| word.news);
+        ensure!(matches!(first, Some(News::Welcome(_))), "no welcome: {first:?}");
+        opened.push((Duration::from_micros(clock.now().0), (outbox, news)));
+    }
+    Ok(opened)
+}
+
 async fn run(job: &Job) -> Result<Outcome> {
     let king = KingAddress::Tcp(job.king.parse().map_err(anyhow::Error::msg)?).connect().await?;
     let (outbox, words) = Outbox::<QueenWord>::new();
-    outbox.push_with(Word::OpenJob(Box::new(open(job))), Payload::from(job.program.clone()));
+    outbox.push_with(Word::OpenJob(Box::new(opening(&job.program))), Payload::from(job.program.clone()));
     let mut news = king.submit_job(words).await?;
     let mut first = next(&mut news).await?.into_iter();
     let Some(News::Welcome(welcome)) = first.next().and_then(|word| word.news) else { bail!("no welcome") };
@@ -89,12 +142,12 @@ async fn next(news: &mut Incoming<wire::ToQueen>) -> Result<Vec<QueenNews>> {
     Ok(news.message().await?.context("the link ended without a word")?.news)
 }
 
-fn open(job: &Job) -> wire::OpenJob {
+fn opening(program: &Bytes) -> wire::OpenJob {
     wire::OpenJob {
         protocol: PROTOCOL,
         version: VERSION.to_owned(),
         project: "bench".to_owned(),
-        program_digest: Digest::of([job.program.as_ref()]).to_wire(),
+        program_digest: Digest::of([program.as_ref()]).to_wire(),
         guest: Some(wire::GuestSettings::default()),
         key: fastrand::u64(..),
         ..wire::OpenJob::default()

@@ -58,7 +58,7 @@ impl JobNote {
     }
 
     /// Writes down the king's number for the job.
-    pub fn write(&self, job: u64) {
+    pub(crate) fn write(&self, job: u64) {
         if !self.may_change() {
             return;
         }
@@ -72,7 +72,7 @@ impl JobNote {
     }
 
     /// Removes the note, if it is about this run's job: the job is over.
-    pub fn remove(&self) {
+    pub(crate) fn remove(&self) {
         if self.read().is_none_or(|note| note.key != self.key) {
             return;
         }

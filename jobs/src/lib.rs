@@ -2,25 +2,29 @@
 //!
 //! [`run()`] lists inputs, submits the job to a king, sends what the king has room for, and writes each result as it
 //! arrives. It tells a [`Reporter`](report::Reporter) what happens. The pure [`submission`] decides how much may be open
-//! at a time, and how the run ends.
+//! at a time, and how the run ends; the [`reactor`] around it holds inputs and outputs.
+//!
+//! A simulation runs the [`reactor`] without [`run()`]: it turns the king's messages into news with
+//! [`king_link::Border`], gives units their numbers with [`inputs::numbers::Numbers`], and says the words of
+//! [`king_link::words`].
 
 mod descriptors;
-mod inputs;
+pub mod inputs;
 pub mod job_note;
-mod king_link;
-mod outputs;
-mod reactor;
+pub mod king_link;
+pub mod outputs;
+pub mod reactor;
 pub mod report;
 pub mod request;
+mod run;
 pub mod run_limits;
 pub mod shares;
 pub mod submission;
 mod work_queue;
 
 pub use descriptors::when_there_are;
-pub use king_link::LinkError;
 pub use outputs::rename::rename_new;
-pub use reactor::{CutShort, Ending, Folders, Terms, describe, run};
+pub use run::{Folders, Terms, run};
 
 use distwasm_proto::limits::{READERS, WRITERS};
 

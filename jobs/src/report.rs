@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use distwasm_proto::{failure::Failure, time::Time};
@@ -44,8 +44,6 @@ pub struct FailedUnit {
     pub failure: Failure,
     /// How it was tried, if it was.
     pub tried: Tried,
-    /// When the queen learned that it failed.
-    pub failed_at: SystemTime,
 }
 
 /// The input that has been running longest.
@@ -82,4 +80,26 @@ pub trait Reporter: Send {
     fn longest(&mut self, longest: Option<LongestInput>);
     /// Called about every [`PROGRESS_DRAWN_EVERY`].
     fn progress(&mut self, counts: &Counts);
+}
+
+impl<R: Reporter + ?Sized> Reporter for &mut R {
+    fn skipped(&mut self, path: &Path, why: &str) {
+        (**self).skipped(path, why);
+    }
+
+    fn failed(&mut self, unit: FailedUnit) {
+        (**self).failed(unit);
+    }
+
+    fn waits(&mut self, waits_for: &str) {
+        (**self).waits(waits_for);
+    }
+
+    fn longest(&mut self, longest: Option<LongestInput>) {
+        (**self).longest(longest);
+    }
+
+    fn progress(&mut self, counts: &Counts) {
+        (**self).progress(counts);
+    }
 }

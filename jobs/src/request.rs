@@ -6,7 +6,7 @@ use distwasm_proto::{digest::Digest, guest::GuestSettings};
 use distwasm_transport::payload::Payload;
 
 /// The job that the queen submits, without its units.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct JobRequest {
     /// The key of fair sharing.
     pub project: String,
@@ -45,4 +45,11 @@ pub struct Scheduling {
     pub requires: BTreeMap<String, String>,
     /// Whether a unit may be tried on a second duke while the first is still running it.
     pub speculate: bool,
+}
+
+/// As a queen without flags schedules its job.
+impl Default for Scheduling {
+    fn default() -> Scheduling {
+        Scheduling { weight: 1, priority: 0, max_parallel: None, requires: BTreeMap::new(), speculate: true }
+    }
 }

@@ -57,7 +57,7 @@ fn too_few_slots_are_shared_by_taking_turns() {
         expect_shares(dukes, &[1, 2, 3], 50);
     }
     // A turn takes a second: thirty turns, plus or minus one for each project.
-    expect_shares(&[1], &[1, 2, 3], 100);
+    expect_shares(&[1], &[1, 2, 3], 200);
     expect_shares(&[1], &[1, 1, 1], 100);
 }
 

@@ -3,6 +3,7 @@
 mod bulk;
 mod command_line;
 mod cpu;
+mod crowd;
 mod first;
 mod growth;
 mod links;
@@ -45,6 +46,8 @@ pub enum Name {
     First,
     /// Many simulated dukes
     Wide,
+    /// As many jobs as there may be
+    Crowd,
     /// More units, and larger ones
     Growth,
 }
@@ -87,6 +90,7 @@ fn measure(name: Name, options: &Run, place: &Place) -> Result<Chapter> {
         Name::Million => million::measure(options, place),
         Name::First => first::measure(options, place),
         Name::Wide => wide::measure(options, place),
+        Name::Crowd => crowd::measure(options, place),
         Name::Growth => growth::measure(options, place),
     }
 }

@@ -5,7 +5,10 @@
 //! in one queue for all barons of that job. A peasant's pipe holds only enough of them to hide the cost of waking it.
 //!
 //! If a peasant dies or exceeds a timeout with several units in its pipe, all of them are *suspects*: they run again
-//! one at a time, so that only the unit that is to blame is blamed.
+//! one at a time, so that only the unit that is to blame is blamed. The king sends a unit that killed a peasant to another
+//! duke if there is one, always alone, and gives it up after `KILLS_MAX`.
+//!
+//! A pipe holds about `PIPE_QUEUE` of work, and is refilled when no more than half is left.
 
 mod baron;
 mod check;

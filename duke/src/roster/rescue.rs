@@ -1,5 +1,8 @@
 //! Gives units that wait behind a slow one to an idle peasant of the job. They also stay in the pipe that they were in,
 //! since nothing comes back out of a pipe; later answers of the first peasant to them are ignored.
+//!
+//! A unit is slow when it has run for `RESCUE_AFTER`. A thread of the peasant writes held answers within
+//! `ANSWERS_WATCHED`, so that the duke knows which unit the peasant is at.
 
 use std::collections::BTreeSet;
 

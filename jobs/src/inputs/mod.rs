@@ -1,15 +1,19 @@
 //! Inputs: found in their folder by the lister, read and sent by the readers.
 
 pub(crate) mod listing;
+pub mod numbers;
 mod places;
 mod plan;
+pub(crate) mod post;
 pub(crate) mod readers;
 
 pub(crate) use plan::unfinished_name;
 
 use std::{os::unix::ffi::OsStrExt, path::PathBuf};
 
-use distwasm_proto::failure::Failure;
+use distwasm_proto::{failure::Failure, ids::UnitNo};
+
+use numbers::LinkNo;
 
 /// An input that has no output yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +39,7 @@ impl Input {
 /// A finding of the lister.
 #[derive(Debug)]
 pub enum Finding {
-    /// Inputs to send, at most [`BATCH`] at a time.
+    /// Inputs to send, at most 64 at a time.
     Inputs(Vec<Input>),
     /// Inputs that are done already.
     Done {
@@ -60,6 +64,26 @@ pub enum Finding {
         /// The fault.
         failure: Failure,
     },
+}
+
+/// An order for a reader.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ReadOrder {
+    /// Read and send this input.
+    Input(Input),
+    /// Read and send these inputs again over this link, with the numbers that they have.
+    Again(LinkNo, Vec<(UnitNo, Input)>),
+    /// Tell the king over this link that there are no more than this many units.
+    Close(LinkNo, u64),
+}
+
+/// A reader's report to the reactor.
+#[derive(Debug)]
+pub enum Sent {
+    /// These inputs are on their way as these units.
+    Units(Vec<(UnitNo, Input)>),
+    /// This input could not be read, for this reason.
+    Unreadable(Input, String),
 }
 
 /// Inputs in one [`Finding::Inputs`], and orders that a reader takes at once.

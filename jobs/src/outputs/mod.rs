@@ -16,9 +16,9 @@ use distwasm_process::files;
 use distwasm_proto::{ids::UnitNo, limits::ENTRIES_SEARCHED_MAX};
 use distwasm_transport::payload::Payload;
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
-use crate::{descriptors::when_there_are, inputs::unfinished_name, work_queue::Taker};
+use crate::{descriptors::when_there_are, inputs::unfinished_name, king_link::Room, work_queue::Taker};
 
 use rename::rename_new;
 
@@ -32,7 +32,7 @@ pub struct Output {
     /// Its content.
     pub result: Payload,
     /// The room that the result takes while it is unwritten.
-    pub room: Option<OwnedSemaphorePermit>,
+    pub room: Room,
 }
 
 /// How writing an output went.
@@ -62,7 +62,7 @@ static UNFINISHED: AtomicU64 = AtomicU64::new(0);
 const BATCH: usize = 64;
 
 /// Works until there are no more outputs, or the receiver of `written` is gone.
-pub fn write(folder: &Path, sync: bool, outputs: &Taker<Output>, written: &mpsc::Sender<Vec<Written>>) {
+pub(crate) fn write(folder: &Path, sync: bool, outputs: &Taker<Output>, written: &mpsc::Sender<Vec<Written>>) {
     let mut writer = Writer { folder, sync, pid: std::process::id(), last: None };
     while let Some(outputs) = outputs.take(BATCH) {
         let mut done = Vec::with_capacity(outputs.len());

@@ -1,42 +1,20 @@
-//! Handles the ends of attempts: their units get a verdict, or run again.
+//! How attempts end: their units get a verdict, or run again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use distwasm_proto::{
-    ids::{AttemptId, DukeId, JobId, UnitNo},
-    limits::{KILLS_MAX, RESULT_UNASKED_BYTES_MAX},
+    ids::{AttemptId, JobId, UnitNo},
+    limits::KILLS_MAX,
 };
 
-use super::{Action, Attempt, Outcome, Scheduler, Stage, Verdict, units::UnitState};
+use super::{Action, Outcome, Scheduler, Verdict, ledger::Attempt, units::UnitState};
 
 impl Scheduler {
-    pub(super) fn on_attempt_ended(
-        &mut self,
-        duke: DukeId,
-        id: AttemptId,
-        outcome: Outcome,
-        run_us: u64,
-        actions: &mut Vec<Action>,
-    ) {
-        // The job may have ended while the answer was in transit, or the duke been given up.
-        let Some(attempt) = self.attempts.get(&id).copied().filter(|attempt| attempt.duke == duke) else { return };
-        let Attempt { job: job_id, unit: unit_no, .. } = attempt;
-        self.measure_fetch(&attempt);
-        let Some(job) = self.jobs.get_mut(&job_id) else { return };
-        let fetched = matches!(attempt.stage, Stage::Fetched { .. });
-        let unasked_too_large = matches!(outcome, Outcome::Done { bytes } if bytes > RESULT_UNASKED_BYTES_MAX);
-        if matches!(attempt.stage, Stage::Offered(_)) || (unasked_too_large && !fetched) {
-            actions.push(Action::ExpelDuke { duke, why: "it sent a result that was to wait until it is fetched" });
-            return;
-        }
-        if id.0 <= self.first_attempt && self.now < self.learning_until {
-            self.judged.insert(id);
-        }
-        if !fetched && matches!(outcome, Outcome::Done { .. } | Outcome::Failed { .. }) {
-            job.measure(run_us);
-        }
+    /// Decides what the outcome of an attempt means for its unit.
+    pub(super) fn judge(&mut self, id: AttemptId, attempt: Attempt, outcome: Outcome, actions: &mut Vec<Action>) {
+        let Some(job) = self.jobs.get_mut(&attempt.job) else { return };
         let (retries, is_unclaimed) = (job.spec.retries, job.unclaimed);
-        let Some(unit) = job.units.get_mut(unit_no) else { return };
+        let Some(unit) = job.units.get_mut(attempt.unit) else { return };
         match outcome {
             Outcome::Done { bytes } => self.conclude(id, attempt, Verdict::Done(id), bytes, actions),
             Outcome::Failed { bytes } => {
@@ -50,7 +28,7 @@ impl Scheduler {
             }
             Outcome::Killed { bytes } => {
                 unit.kills += 1;
-                unit.avoid = Some(duke);
+                unit.avoid = Some(attempt.duke);
                 if unit.kills < KILLS_MAX {
                     self.again(id);
                 } else {
@@ -64,38 +42,57 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn on_result_offered(
-        &mut self,
-        duke: DukeId,
-        id: AttemptId,
-        bytes: u64,
-        run_us: u64,
-        actions: &mut Vec<Action>,
-    ) {
-        // The job may have ended while the offer was in transit, or the duke been given up.
-        let Some(attempt) = self.attempts.get_mut(&id).filter(|attempt| attempt.duke == duke) else { return };
-        if attempt.stage != Stage::Running {
-            actions.push(Action::ExpelDuke { duke, why: "it offered a result twice" });
-            return;
-        }
-        (attempt.stage, attempt.since) = (Stage::Offered(bytes), self.now);
-        let Attempt { job: job_id, input_bytes, .. } = *attempt;
-        self.unload(duke, job_id, input_bytes);
-        if let Some(job) = self.jobs.get_mut(&job_id) {
-            job.measure(run_us);
-            job.offers.push_back(id);
-        }
-    }
-
-    /// Forgets an attempt, and puts its unit back to the front of its job.
+    /// Ends an attempt, and puts its unit back to the front of its job.
     fn again(&mut self, id: AttemptId) {
-        if let Some(Attempt { job, unit, .. }) = self.release_attempt(id) {
+        if let Some(Attempt { job, unit, .. }) = self.end_attempt(id) {
             self.put_back(job, unit);
         }
     }
 
+    /// Ends an attempt that gave its unit a verdict, and another of the same unit if there is one.
+    fn conclude(
+        &mut self,
+        id: AttemptId,
+        Attempt { job, unit, .. }: Attempt,
+        verdict: Verdict,
+        bytes: u64,
+        actions: &mut Vec<Action>,
+    ) {
+        self.forget_twin(id, job, unit, actions);
+        self.end_attempt(id);
+        self.report(job, unit, verdict, bytes, actions);
+    }
+
+    /// Forgets the other attempt of a unit that is about to have its verdict, if it has two.
+    fn forget_twin(&mut self, id: AttemptId, job: JobId, no: UnitNo, actions: &mut Vec<Action>) {
+        if self.jobs.get(&job).and_then(|job| job.units.get(no)).is_some_and(|unit| unit.trying > 1) {
+            let mut twins = self.ledger.attempts_of_units(job, |unit| unit == no);
+            twins.remove(&id);
+            self.forget_attempts(twins, actions);
+        }
+    }
+
+    /// Gives a unit its verdict. The result or the evidence has `bytes` bytes, which the king holds for the queen.
+    pub(super) fn report(&mut self, id: JobId, unit: UnitNo, verdict: Verdict, bytes: u64, actions: &mut Vec<Action>) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let attempts = job.units.close(unit);
+        job.results.hold(bytes);
+        job.unheard += 1;
+        actions.push(Action::Report { job: id, unit, verdict, attempts });
+        // A job with fewer units than slots has slots to spare.
+        let account = self.ledger.account(id);
+        self.deal |= account.slots > job.need(account);
+    }
+
+    /// Puts units back to the fronts of their jobs, in the order in which they were tried.
+    pub(super) fn put_all_back(&mut self, attempts: BTreeMap<AttemptId, Attempt>) {
+        for attempt in attempts.into_values().rev() {
+            self.put_back(attempt.job, attempt.unit);
+        }
+    }
+
     /// Puts a unit back to the front of its job, unless another attempt of it is still running.
-    pub(super) fn put_back(&mut self, job_id: JobId, no: UnitNo) {
+    fn put_back(&mut self, job_id: JobId, no: UnitNo) {
         let Some(job) = self.jobs.get_mut(&job_id) else { return };
         let Some(unit) = job.units.get_mut(no).filter(|unit| unit.state == UnitState::Trying && unit.trying == 0)
         else {
@@ -113,71 +110,29 @@ impl Scheduler {
         self.hungry.insert(job_id);
     }
 
-    /// Forgets an attempt that gave its unit a verdict, and another of the same unit if there is one.
-    fn conclude(
-        &mut self,
-        id: AttemptId,
-        Attempt { job, unit, .. }: Attempt,
-        verdict: Verdict,
-        bytes: u64,
-        actions: &mut Vec<Action>,
-    ) {
-        self.forget_twin(id, job, unit, actions);
-        self.release_attempt(id);
-        self.hold_result(job, bytes);
-        self.report(job, unit, verdict, actions);
-    }
-
-    /// Takes an attempt out of every table that knows it.
-    pub(super) fn release_attempt(&mut self, id: AttemptId) -> Option<Attempt> {
-        let attempt = self.attempts.remove(&id)?;
-        if let Some(unit) = self.jobs.get_mut(&attempt.job).and_then(|job| job.units.get_mut(attempt.unit)) {
-            unit.trying -= 1;
-        }
-        self.uncount(id, &attempt);
-        Some(attempt)
-    }
-
-    /// Takes an attempt out of the counters of its stage.
-    pub(super) fn uncount(&mut self, id: AttemptId, attempt: &Attempt) {
-        match attempt.stage {
-            Stage::Running => self.unload(attempt.duke, attempt.job, attempt.input_bytes),
-            Stage::Offered(_) => {
-                self.change_load(attempt.duke, attempt.job, |lease| lease.held_back.retain(|offer| *offer != id));
-                if let Some(job) = self.jobs.get_mut(&attempt.job) {
-                    job.offers.retain(|offer| *offer != id);
-                }
-                self.hungry.insert(attempt.job);
-                self.deal = true;
-            }
-            Stage::Fetched { bytes, late } => {
-                if let Some(job) = self.jobs.get_mut(&attempt.job) {
-                    let counted = if late { &mut job.late_bytes } else { &mut job.results_bytes };
-                    *counted = counted.saturating_sub(bytes);
-                }
-                self.unfetch(attempt.duke, attempt.job, bytes);
-            }
-        }
-    }
-
     /// Has dukes forget these attempts.
-    pub(super) fn forget_attempts(
-        &mut self,
-        is_unwanted: impl Fn(AttemptId, &Attempt) -> bool,
-        actions: &mut Vec<Action>,
-    ) {
-        for (attempt, Attempt { duke, .. }) in self.take_attempts(is_unwanted) {
+    pub(super) fn forget_attempts(&mut self, unwanted: BTreeSet<AttemptId>, actions: &mut Vec<Action>) {
+        for (attempt, Attempt { duke, .. }) in self.take_attempts(unwanted) {
             actions.push(Action::ForgetAttempt { duke, attempt });
         }
     }
 
-    /// Takes these attempts out of every table that knows them.
-    pub(super) fn take_attempts(
-        &mut self,
-        is_taken: impl Fn(AttemptId, &Attempt) -> bool,
-    ) -> BTreeMap<AttemptId, Attempt> {
-        let taken = self.attempts.iter().filter(|(id, attempt)| is_taken(**id, attempt));
-        let ids: Vec<AttemptId> = taken.map(|(id, _)| *id).collect();
-        ids.into_iter().filter_map(|id| Some((id, self.release_attempt(id)?))).collect()
+    /// Ends these attempts.
+    pub(super) fn take_attempts(&mut self, ids: BTreeSet<AttemptId>) -> BTreeMap<AttemptId, Attempt> {
+        ids.into_iter().filter_map(|id| Some((id, self.end_attempt(id)?))).collect()
+    }
+
+    /// Strikes an attempt out of the ledger, the results, and its unit.
+    fn end_attempt(&mut self, id: AttemptId) -> Option<Attempt> {
+        let attempt = self.ledger.end(id)?;
+        let job = self.jobs.get_mut(&attempt.job)?;
+        if let Some(unit) = job.units.get_mut(attempt.unit) {
+            unit.trying -= 1;
+        }
+        if !attempt.runs {
+            self.remove_result(id, attempt.duke, attempt.job);
+        }
+        self.hungry.insert(attempt.job);
+        Some(attempt)
     }
 }

@@ -2,17 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use distwasm_proto::{
-    ids::{DukeId, JobId, UnitNo},
-    limits::{FETCHED_BYTES, LATE_BYTES},
-};
+use distwasm_proto::ids::{JobId, UnitNo};
 
-use super::{
-    Attempt, Scheduler, Stage,
-    duke::{Lease, Room},
-    job::Job,
-    units::UnitState,
-};
+use super::{Scheduler, job::Job, units::UnitState};
 
 impl Scheduler {
     /// Asserts every invariant.
@@ -21,104 +13,41 @@ impl Scheduler {
     ///
     /// When one does not hold; the message names it.
     pub fn check(&self) {
-        self.check_dukes();
+        self.ledger.check();
         self.check_leases();
         self.check_jobs();
         self.check_projects();
+        self.check_attempts();
         self.check_units();
-        self.check_results();
-    }
-
-    fn check_dukes(&self) {
-        for (id, duke) in &self.dukes {
-            let held = duke.leases.values().map(|lease| lease.slot.times(lease.slots + lease.releasing));
-            let all = held.fold(duke.free, Room::plus);
-            let machine = Room { cpus: duke.cpus, bytes: duke.ram_bytes };
-            assert_eq!(all, machine, "machine_is_dealt_out_once: {id}");
-            let coming = duke.leases.values().map(|lease| lease.slot.times(lease.releasing));
-            let promised = duke.reserved.iter().filter_map(|job| Some(duke.capacity(&self.jobs.get(job)?.spec)?.1));
-            let promised = promised.fold(Room::default(), Room::plus);
-            let available = coming.fold(duke.free, Room::plus);
-            assert!(available.minus(promised).is_some(), "reservations_can_be_kept: {id}");
-            let slots: u32 = duke.leases.values().map(|lease| lease.slots).sum();
-            assert!(duke.away_since.is_none() || duke.draining, "absent_duke_gets_nothing: {id}");
-            assert!(!duke.draining || slots == 0, "draining_duke_serves_nobody: {id}");
-            for job in &duke.reserved {
-                assert!(self.jobs.contains_key(job), "reservation_is_for_a_job: {id}, {job}");
-            }
-        }
     }
 
     fn check_leases(&self) {
-        for (duke_id, duke) in &self.dukes {
-            for (job_id, lease) in &duke.leases {
-                let attempts = || {
-                    self.attempts
-                        .values()
-                        .filter(|a| a.duke == *duke_id && a.job == *job_id && a.stage == Stage::Running)
-                };
-                assert_eq!(
-                    lease.running as usize,
-                    attempts().count(),
-                    "lease_counts_its_attempts: {duke_id}, {job_id}"
-                );
-                let bytes: u64 = attempts().map(|attempt| attempt.input_bytes).sum();
-                assert_eq!(lease.running_bytes, bytes, "lease_counts_its_bytes: {duke_id}, {job_id}");
-                self.check_results_of_lease(*duke_id, *job_id, lease);
-                let Some(job) = self.jobs.get(job_id).filter(|_| !lease.is_closed()) else {
-                    assert_eq!(lease.slots, 0, "ended_job_has_no_slots: {duke_id}, {job_id}");
-                    assert!(lease.releasing > 0, "ended_lease_is_forgotten: {duke_id}, {job_id}");
-                    continue;
-                };
-                let listed = job.by_load.contains(&(lease.load(), *duke_id));
-                assert_eq!(listed, lease.slots > 0, "lease_is_found_by_its_load: {duke_id}, {job_id}");
-                assert!(duke.has_labels(&job.spec.requires), "duke_has_the_labels_it_needs: {duke_id}, {job_id}");
-                if job.spec.one_per_machine {
-                    assert!(lease.slots <= 1, "one_per_machine: {duke_id}, {job_id}");
-                }
+        for (duke_id, duke) in self.ledger.dukes() {
+            for (job_id, lease) in duke.leases.iter().filter(|(_, lease)| !lease.is_closed()) {
+                let job = self.jobs.get(job_id);
+                assert!(job.is_some(), "open_lease_is_for_a_job: {duke_id}, {job_id}");
+                let Some(Job { spec, results, .. }) = job else { continue };
+                assert!(duke.has_labels(&spec.requires), "duke_has_the_labels_it_needs: {duke_id}, {job_id}");
+                assert!(!spec.one_per_machine || lease.slots <= 1, "one_per_machine: {duke_id}, {job_id}");
                 let slot_bytes = lease.slot.bytes;
-                assert!(slot_bytes >= job.spec.min_ram_bytes, "slot_has_the_memory_it_needs: {duke_id}, {job_id}");
+                assert!(slot_bytes >= spec.min_ram_bytes, "slot_has_the_memory_it_needs: {duke_id}, {job_id}");
+                let is_blocked = results.is_blocked(duke_id);
+                assert_eq!(lease.blocked, is_blocked, "lease_knows_whether_its_duke_is_blocked: {duke_id}, {job_id}");
             }
         }
-    }
-
-    fn check_results_of_lease(&self, duke: DukeId, job: JobId, lease: &Lease) {
-        let attempts = || self.attempts.values().filter(|attempt| attempt.duke == duke && attempt.job == job);
-        let under_way = |attempt: &Attempt| match attempt.stage {
-            Stage::Fetched { bytes, .. } => Some(bytes),
-            Stage::Running | Stage::Offered(_) => None,
-        };
-        let fetched: Vec<u64> = attempts().filter_map(under_way).collect();
-        let bytes: u64 = fetched.iter().sum();
-        assert_eq!(lease.fetched_bytes, bytes, "lease_counts_what_is_under_way: {duke}, {job}");
-        let is_within = bytes <= FETCHED_BYTES || fetched.len() == 1;
-        assert!(is_within, "no_duke_takes_all_the_room: {duke}, {job}");
-        assert!(!lease.is_stuck() || bytes > 0, "what_is_held_back_is_looked_at_again: {duke}, {job}");
     }
 
     fn check_jobs(&self) {
-        let mut slots: BTreeMap<JobId, u32> = BTreeMap::new();
-        let mut releasing: BTreeMap<JobId, u32> = BTreeMap::new();
-        let mut reserved: BTreeMap<JobId, u32> = BTreeMap::new();
-        for duke in self.dukes.values() {
-            for (job, lease) in duke.leases.iter().filter(|(_, lease)| !lease.is_closed()) {
-                *slots.entry(*job).or_default() += lease.slots;
-                *releasing.entry(*job).or_default() += lease.releasing;
-            }
-            for job in &duke.reserved {
-                *reserved.entry(*job).or_default() += 1;
-            }
+        for (id, _) in self.ledger.accounts() {
+            assert!(self.has_job(id), "account_is_that_of_a_job: {id}");
         }
         for (id, job) in &self.jobs {
-            assert_eq!(job.slots, slots.get(id).copied().unwrap_or(0), "job_counts_its_slots: {id}");
-            assert_eq!(job.reserved, reserved.get(id).copied().unwrap_or(0), "job_counts_its_reservations: {id}");
-            let counted = releasing.get(id).copied().unwrap_or(0);
-            assert_eq!(job.releasing, counted, "job_counts_what_it_gives_back: {id}");
+            job.results.check(*id);
             let has_more = job.units.open() > 0 || job.unheard > 0;
             assert!(!job.closed || has_more, "complete_job_is_ended: {id}");
             // Slots that came back with dukes may be too many; then some of them are being given back.
-            let taken = job.slots + job.reserved;
-            assert!(job.spec.max_parallel.is_none_or(|max| taken <= max), "max_parallel_is_kept: {id}");
+            let promised = self.ledger.account(*id).promised();
+            assert!(job.spec.max_parallel.is_none_or(|max| promised <= max), "max_parallel_is_kept: {id}");
         }
     }
 
@@ -132,11 +61,18 @@ impl Scheduler {
         assert!(known.eq(weights), "project_weighs_what_its_heaviest_job_does");
     }
 
+    fn check_attempts(&self) {
+        for (id, attempt) in self.ledger.attempts() {
+            let job = self.jobs.get(&attempt.job);
+            assert!(job.is_some(), "attempt_is_for_a_known_job: {id}");
+            let has_result = job.is_some_and(|job| job.results.get(id).is_some());
+            assert_ne!(attempt.runs, has_result, "attempt_runs_or_has_a_result: {id}");
+        }
+    }
+
     fn check_units(&self) {
         let mut tried: BTreeMap<(JobId, UnitNo), u8> = BTreeMap::new();
-        for (id, attempt) in &self.attempts {
-            assert!(self.dukes.contains_key(&attempt.duke), "attempt_is_at_a_known_duke: {id}");
-            assert!(self.jobs.contains_key(&attempt.job), "attempt_is_for_a_known_job: {id}");
+        for (id, attempt) in self.ledger.attempts() {
             let attempts = tried.entry((attempt.job, attempt.unit)).or_default();
             *attempts += 1;
             assert!(*attempts <= 2, "unit_has_two_attempts_at_most: {id}");
@@ -158,36 +94,10 @@ impl Scheduler {
                 let is_runnable = matches!(state.state, UnitState::Waiting | UnitState::Parked);
                 assert!(!is_runnable || state.has_input, "what_waits_is_here: {id}, {unit}");
                 let is_parked = state.state == UnitState::Parked;
-                assert!(!is_parked || job.settling.is_some(), "parked_unit_is_let_go: {id}, {unit}");
+                assert!(!is_parked || job.awaits_dukes.is_some(), "parked_unit_is_let_go: {id}, {unit}");
                 open += u64::from(state.state != UnitState::Reported);
             }
             assert_eq!(job.units.open(), open, "job_counts_its_open_units: {id}");
-        }
-    }
-
-    fn check_results(&self) {
-        for (id, job) in &self.jobs {
-            let stages = self.attempts.values().filter(|attempt| attempt.job == *id).map(|attempt| attempt.stage);
-            let (mut offered, mut fetched, mut late_ones) = (0, 0, Vec::new());
-            for stage in stages {
-                match stage {
-                    Stage::Running => {}
-                    Stage::Offered(_) => offered += 1,
-                    Stage::Fetched { bytes, late: false } => fetched += bytes,
-                    Stage::Fetched { bytes, late: true } => late_ones.push(bytes),
-                }
-            }
-            let leases = self.dukes.values().filter_map(|duke| duke.leases.get(id));
-            let held_back: usize = leases.map(|lease| lease.held_back.len()).sum();
-            assert_eq!(job.offers.len() + held_back, offered, "offer_is_queued: {id}");
-            assert!(job.results_bytes >= fetched, "fetched_results_are_counted: {id}");
-            assert_eq!(job.late_bytes, late_ones.iter().sum::<u64>(), "late_results_are_counted: {id}");
-            let is_within = job.late_bytes <= LATE_BYTES || late_ones.len() == 1;
-            assert!(is_within, "late_results_are_bounded: {id}");
-            assert!(!job.is_full() || job.fullness.is_some(), "full_job_is_looked_at: {id}");
-            let is_waiting = job.offers.is_empty() || job.waits_for_room;
-            assert!(is_waiting, "offer_waits_for_room_alone: {id}");
-            assert!(!job.waits_for_room || job.results_bytes > 0, "something_is_here_while_something_waits: {id}");
         }
     }
 }

@@ -1,94 +1,78 @@
 //! Keeps a job's slots supplied with units, and fetches results as there is room for them.
-
-use std::collections::VecDeque;
+//!
+//! Each slot has about `SLOT_QUEUE` of work, within `SLOT_UNITS_MIN` to `SLOT_UNITS_MAX` units, and less near the end of
+//! a job, so that all slots end at about the same time. Slots are refilled, many units at a time, when no more than half
+//! is left: short units cost messages and wake-ups once for each batch.
 
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
-    limits::RESULTS_BYTES,
-    time::Time,
+    limits::FULL_LOOK,
 };
 
-use super::{Action, Attempt, Scheduler, Stage, units::UnitState};
+use super::{Action, Alarm, Scheduler, ledger::Attempt, results::LargeResult, units::UnitState};
 
 impl Scheduler {
     /// Hands out units of all jobs whose slots may want some, and fetches results that there is room for.
-    pub(super) fn feed_jobs(&mut self, now: Time, actions: &mut Vec<Action>) {
+    pub(super) fn feed_jobs(&mut self, actions: &mut Vec<Action>) {
         for job in std::mem::take(&mut self.hungry) {
-            self.fetch_results(now, job, actions);
-            self.feed(now, job, actions);
-            self.watch(now, job);
-            self.watch_fullness(now, job);
+            self.fetch_results(job, actions);
+            self.feed(job, actions);
+            self.watch(job);
+            self.watch_results(job);
         }
     }
 
+    // ---- Units ----------------------------------------------------------------------------------------------------
+
     /// Fills the slots of every lease that is at most half full: many units travel in one message, and the slots have
     /// enough work meanwhile. All slots get one unit before any slot gets a second.
-    fn feed(&mut self, now: Time, id: JobId, actions: &mut Vec<Action>) {
+    fn feed(&mut self, id: JobId, actions: &mut Vec<Action>) {
         let Some(job) = self.jobs.get(&id) else { return };
         // Back-pressure: a queen that does not take its results gets no more of them.
-        if job.is_full() || (job.waiting.is_empty() && job.suspects.is_empty()) {
+        if job.results.is_full() || job.units_waiting() == 0 {
             return;
         }
-        let depth = job.depth();
+        let account = self.ledger.account(id);
+        let depth = job.depth(account.slots);
         let is_low = |(load, _): &&(u32, DukeId)| *load <= depth / 2;
-        let mut low: Vec<DukeId> = job.by_load.iter().take_while(is_low).map(|(_, duke)| *duke).collect();
+        let mut low: Vec<DukeId> = account.by_load.iter().take_while(is_low).map(|(_, duke)| *duke).collect();
         while !low.is_empty() {
-            low.retain(|duke| self.start_round(now, id, *duke, depth, actions));
+            low.retain(|duke| self.start_round(id, *duke, depth, actions));
         }
     }
 
     /// Starts one unit for each slot of a lease; returns whether the lease may want more.
-    fn start_round(
-        &mut self,
-        now: Time,
-        job_id: JobId,
-        duke_id: DukeId,
-        depth: u32,
-        actions: &mut Vec<Action>,
-    ) -> bool {
-        let Some(lease) = self.dukes.get(&duke_id).and_then(|duke| duke.leases.get(&job_id)) else { return false };
-        if lease.load() >= depth {
+    fn start_round(&mut self, job: JobId, duke: DukeId, depth: u32, actions: &mut Vec<Action>) -> bool {
+        let Some(lease) = self.ledger.lease(duke, job) else { return false };
+        if lease.load().is_none_or(|load| load >= depth) {
             return false;
         }
-        let slots = lease.slots;
-        let (mut started, mut bytes) = (0, 0);
-        while started < slots {
-            let Some(unit) = self.take_unit(job_id, duke_id) else { break };
-            bytes += self.start(now, job_id, duke_id, unit, actions);
-            started += 1;
+        for _ in 0..lease.slots {
+            let Some(unit) = self.take_unit(job, duke) else { return false };
+            self.start(job, duke, unit, actions);
         }
-        self.load(duke_id, job_id, started, bytes);
-        started == slots
+        true
     }
 
     /// The next unit for this duke. A unit that killed a peasant here goes to another duke, if there is one.
     fn take_unit(&mut self, job_id: JobId, duke_id: DukeId) -> Option<UnitNo> {
         let job = self.jobs.get_mut(&job_id)?;
-        let runs_elsewhere = |(_, duke): &(u32, DukeId)| {
-            let lease = self.dukes.get(duke).and_then(|duke| duke.leases.get(&job_id));
-            *duke != duke_id && lease.is_some_and(|lease| !lease.is_stuck())
-        };
-        let only_duke = !job.suspects.is_empty() && !job.by_load.iter().any(runs_elsewhere);
-        let units = &mut job.units;
-        let may_run_here =
-            |unit: &UnitNo| only_duke || units.get_mut(*unit).is_some_and(|unit| unit.avoid != Some(duke_id));
-        if let Some(place) = job.suspects.iter().position(may_run_here) {
-            return job.suspects.remove(place);
+        if job.suspects.is_empty() {
+            return job.waiting.pop_front();
         }
-        job.waiting.pop_front()
+        let is_open = |duke| self.ledger.lease(duke, job_id).is_some_and(|lease| !lease.blocked);
+        let only_duke = !self.ledger.account(job_id).least_loaded().any(|duke| duke != duke_id && is_open(duke));
+        let may_run_here =
+            |unit: &UnitNo| only_duke || job.units.get(*unit).is_some_and(|unit| unit.avoid != Some(duke_id));
+        match job.suspects.iter().position(may_run_here) {
+            Some(place) => job.suspects.remove(place),
+            None => job.waiting.pop_front(),
+        }
     }
 
-    /// Starts an attempt of a unit: the first, or a second beside one that takes long. The caller must add the attempt,
-    /// with the bytes that this returns, to the load of the lease.
-    pub(super) fn start(
-        &mut self,
-        now: Time,
-        job_id: JobId,
-        duke_id: DukeId,
-        unit_no: UnitNo,
-        actions: &mut Vec<Action>,
-    ) -> u64 {
-        let Some(unit) = self.jobs.get_mut(&job_id).and_then(|job| job.units.get_mut(unit_no)) else { return 0 };
+    /// Starts an attempt of a unit: the first, or a second beside one that takes long.
+    pub(super) fn start(&mut self, job: JobId, duke: DukeId, no: UnitNo, actions: &mut Vec<Action>) {
+        let Some(unit) = self.jobs.get_mut(&job).and_then(|job| job.units.get_mut(no)) else { return };
         debug_assert!(unit.has_input && unit.trying < 2, "a unit that runs has its input, and runs twice at most");
         // Other units must not wait behind one that may take long.
         let alone = unit.is_suspect() || unit.trying > 0;
@@ -96,122 +80,113 @@ impl Scheduler {
         unit.trying += 1;
         unit.attempts = unit.attempts.saturating_add(1);
         let (input_bytes, number) = (unit.bytes, unit.attempts);
-        self.attempts_made += 1;
-        let id = AttemptId(self.first_attempt + self.attempts_made);
-        let attempt =
-            Attempt { duke: duke_id, job: job_id, unit: unit_no, input_bytes, since: now, stage: Stage::Running };
-        self.attempts.insert(id, attempt);
-        actions.push(Action::StartAttempt { duke: duke_id, job: job_id, unit: unit_no, attempt: id, number, alone });
-        input_bytes
+        let id = self.heritage.next_attempt();
+        self.ledger.start(id, Attempt { duke, job, unit: no, input_bytes, since: self.now, runs: true });
+        actions.push(Action::StartAttempt { duke, job, unit: no, attempt: id, number, alone });
     }
 
-    /// Fetches offered results while the job may hold more. One result may always be held, whatever its size. A duke
-    /// that already has enough in transit keeps its other offers; they block no other duke.
-    fn fetch_results(&mut self, now: Time, job_id: JobId, actions: &mut Vec<Action>) {
-        loop {
-            let Some(job) = self.jobs.get_mut(&job_id) else { return };
-            job.waits_for_room = false;
-            let Some(id) = job.offers.front().copied() else { return };
-            let Some(attempt) = self.attempts.get_mut(&id) else { return };
-            let Stage::Offered(bytes) = attempt.stage else { return };
-            let duke = attempt.duke;
-            let lease = self.dukes.get_mut(&duke).and_then(|duke| duke.leases.get_mut(&job_id));
-            let Some(lease) = lease else { return };
-            if !has_room(lease.fetched_bytes, bytes, lease.fetched_bytes_max()) {
-                job.offers.pop_front();
-                self.change_load(duke, job_id, |lease| lease.held_back.push_back(id));
-                // Another job may have use for the slots of this lease.
-                self.deal_at = Some(now);
-                continue;
-            }
-            if !has_room(job.results_bytes, bytes, RESULTS_BYTES) {
-                job.waits_for_room = true;
-                return;
-            }
-            job.offers.pop_front();
-            job.results_bytes += bytes;
-            lease.fetched_bytes += bytes;
-            (attempt.stage, attempt.since) = (Stage::Fetched { bytes, late: false }, now);
-            actions.push(Action::FetchResult { duke, attempt: id });
+    // ---- Results --------------------------------------------------------------------------------------------------
+
+    /// Fetches offered results as far as there is room for them.
+    fn fetch_results(&mut self, id: JobId, actions: &mut Vec<Action>) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let fetching = job.results.fetch(self.now);
+        actions.extend(fetching.wanted.into_iter().map(|(duke, attempt)| Action::FetchResult { duke, attempt }));
+        for duke in fetching.blocked {
+            self.ledger.set_blocked(duke, id, true);
+            // Another job may have use for the slots of this lease.
+            self.timers.set(Alarm::Deal, self.now);
         }
     }
 
-    /// Takes `bytes` off the results in transit from a duke. Offers that were held back there are looked at again when
-    /// at most half of the limit is in transit.
-    pub(super) fn unfetch(&mut self, duke: DukeId, job_id: JobId, bytes: u64) {
-        let mut offers = VecDeque::new();
-        self.change_load(duke, job_id, |lease| {
-            lease.fetched_bytes -= bytes;
-            if lease.fetched_bytes <= lease.fetched_bytes_max() / 2 {
-                offers = std::mem::take(&mut lease.held_back);
+    /// Takes out a result that was offered or in transit.
+    pub(super) fn remove_result(&mut self, id: AttemptId, duke: DukeId, job_id: JobId) {
+        let Some(job) = self.jobs.get_mut(&job_id) else { return };
+        let is_offered = job.results.get(id).is_some_and(LargeResult::is_offered);
+        let was_blocked = job.results.is_blocked(duke);
+        job.results.remove(id);
+        let is_blocked = job.results.is_blocked(duke);
+        self.deal |= is_offered || was_blocked != is_blocked;
+        self.ledger.set_blocked(duke, job_id, is_blocked);
+    }
+
+    /// Results that wait at a duke, or are in transit from it, take no room while it is away: it will offer them again.
+    pub(super) fn recall_results(&mut self, id: DukeId) {
+        let Some(duke) = self.ledger.duke(id) else { return };
+        let jobs: Vec<JobId> = duke.leases.keys().copied().collect();
+        for job_id in jobs {
+            let Some(job) = self.jobs.get_mut(&job_id) else { continue };
+            for attempt in job.results.recall(id) {
+                self.ledger.set_undone(attempt, self.now);
             }
-        });
-        self.deal |= !offers.is_empty();
-        if let Some(job) = self.jobs.get_mut(&job_id) {
-            job.offers.extend(offers);
-        }
-        // There is room for another offer now.
-        self.hungry.insert(job_id);
-    }
-
-    /// Counts a result that arrived and waits for the queen to take it.
-    pub(super) fn hold_result(&mut self, job_id: JobId, bytes: u64) {
-        if let Some(job) = self.jobs.get_mut(&job_id) {
-            job.results_bytes += bytes;
-            self.hungry.insert(job_id);
+            self.ledger.set_blocked(id, job_id, false);
         }
     }
-}
 
-/// Whether `bytes` fit beside those already taken. A result that is larger than all the room gets all of it.
-pub(super) fn has_room(taken: u64, bytes: u64, room: u64) -> bool {
-    taken == 0 || taken.saturating_add(bytes) <= room
+    /// Forgets what is known of the link of a duke that works for these jobs no more.
+    pub(super) fn forget_links(&mut self, duke: DukeId, jobs: Vec<JobId>) {
+        for job in jobs {
+            if let Some(job) = self.jobs.get_mut(&job) {
+                job.results.forget_duke(duke);
+            }
+        }
+    }
+
+    /// Schedules a look at a job that can hold no more results.
+    fn watch_results(&mut self, id: JobId) {
+        if self.jobs.get_mut(&id).is_some_and(|job| job.results.observe()) {
+            self.timers.set(Alarm::Results(id), self.now.after(FULL_LOOK));
+        }
+    }
+
+    /// Looks at a job whose room for results was full: which of them are overdue, and how many slots it can use.
+    pub(super) fn look_at_results(&mut self, id: JobId) {
+        let long_at_work = self.long_at_work(id);
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if job.results.set_overdue(self.now) {
+            self.hungry.insert(id);
+        }
+        let slots_wanted = job.slots_wanted(self.ledger.account(id));
+        if job.results.look(long_at_work, slots_wanted) {
+            self.timers.set(Alarm::Results(id), self.now.after(FULL_LOOK));
+        }
+        self.deal = true;
+    }
+
+    /// Slots whose units have been running for at least the time from one look to the next, and not longer than
+    /// finished units explain: a unit that runs longer waits for room for its result.
+    fn long_at_work(&self, id: JobId) -> u32 {
+        let Some(job) = self.jobs.get(&id) else { return 0 };
+        let is_long = |attempt: &&Attempt| {
+            attempt.runs
+                && attempt.since.after(FULL_LOOK) <= self.now
+                && job.is_explained_until(attempt.since).is_none_or(|until| until > self.now)
+        };
+        let attempts = self.ledger.attempts_of_job(id);
+        let long = attempts.into_iter().filter_map(|id| self.ledger.attempt(id)).filter(is_long).count();
+        u32::try_from(long).unwrap_or(u32::MAX).min(self.ledger.account(id).slots)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::scheduler::{Event, JobSpec, Outcome, Resumption};
+    use crate::scheduler::{
+        Event, JobSpec, Outcome,
+        testing::{Kingdom, ended, returned, started},
+    };
 
     #[test]
-    fn a_suspect_does_not_wait_for_a_duke_whose_link_is_full() {
-        let (job, full, other) = (JobId(1), DukeId(1), DukeId(2));
-        let mut scheduler = Scheduler::default();
-        let mut handle = |events: Vec<Event>| {
-            let mut actions = Vec::new();
-            scheduler.handle(Time(1), events, &mut actions);
-            scheduler.check();
-            let start = |action: &Action| match action {
-                Action::StartAttempt { duke, unit, attempt, .. } => Some((*duke, *unit, *attempt)),
-                _ => None,
-            };
-            actions.iter().filter_map(start).collect::<Vec<_>>()
-        };
-        let labels = BTreeMap::new;
-        let joined = |duke| Event::DukeJoined {
-            duke,
-            cpus: 1,
-            ram_bytes: 1 << 30,
-            labels: labels(),
-            was: None,
-            holds: Vec::new(),
-        };
-        let opened = Event::JobOpened { job, key: 1, spec: JobSpec::default(), resumes: Resumption::default() };
-        let unit = |unit| Event::UnitAdded { job, unit: UnitNo(unit), bytes: 1 };
-        let begun = handle([joined(full), joined(other), opened].into_iter().chain((0..4).map(unit)).collect());
-        let at = |duke: DukeId| begun.iter().filter(move |(at, ..)| *at == duke).copied();
-        let offered =
-            at(full).map(|(duke, _, attempt)| Event::ResultOffered { duke, attempt, bytes: 20 << 20, run_us: 1 });
-        handle(offered.collect());
-        let (duke, killer, attempt) = at(other).next().unwrap();
-        let killed = Event::AttemptEnded { duke, attempt, outcome: Outcome::Killed { bytes: 1 }, run_us: 1 };
-        let (_, behind, second) = at(other).nth(1).unwrap();
-        let returned = Outcome::Returned { suspect: false };
-        let returned = Event::AttemptEnded { duke, attempt: second, outcome: returned, run_us: 0 };
-        let again = handle(vec![killed, returned]);
-        let again: Vec<(DukeId, UnitNo)> = again.into_iter().map(|(duke, unit, _)| (duke, unit)).collect();
-        assert!(again.contains(&(other, killer)), "{again:?} instead of {killer} and {behind}");
+    fn a_suspect_does_not_wait_for_a_blocked_duke() {
+        let (job, slow, other) = (JobId(1), DukeId(1), DukeId(2));
+        let mut kingdom = Kingdom::new().duke(slow, 1).duke(other, 1).job(job, JobSpec::default(), 4);
+        let offered = |(_, attempt)| Event::ResultOffered { duke: slow, attempt, bytes: 20 << 20, run_us: 1 };
+        let offers: Vec<Event> = kingdom.started_on(slow).into_iter().map(offered).collect();
+        kingdom.tell(offers);
+        let on_other = kingdom.started_on(other);
+        let ((killer, first), (_, second)) = (on_other[0], on_other[1]);
+        let again = kingdom.tell([ended(other, first, Outcome::Killed { bytes: 1 }), returned(other, second)]);
+        let is_tried_again = started(&again).into_iter().any(|(duke, unit, _)| (duke, unit) == (other, killer));
+        assert!(is_tried_again, "{again:?}");
     }
 }

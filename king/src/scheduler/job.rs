@@ -1,82 +1,20 @@
 //! The scheduler's view of a job.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use distwasm_proto::{
-    ids::{AttemptId, DukeId, UnitNo},
+    ids::UnitNo,
     limits::{SLOT_QUEUE, SLOT_UNITS_MAX, SLOT_UNITS_MIN},
     time::{Time, UnitTime},
 };
 
-use super::{LongestAttempt, duke::Duke, fullness::Fullness, projects::ProjectNo, units::Units};
-
-/// A queen's wishes for the scheduling of a job.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JobSpec {
-    /// The key of fair sharing.
-    pub project: String,
-    /// Memory that each slot must have, in bytes; 0 for any amount.
-    pub min_ram_bytes: u64,
-    /// At most one slot on each duke, with all its memory.
-    pub one_per_machine: bool,
-    /// How often a unit that failed is tried again.
-    pub retries: u32,
-    /// The weight of its project beside others; the heaviest job of a project counts. At least 1.
-    pub weight: u32,
-    /// A job of a higher priority comes before others of its project.
-    pub priority: i32,
-    /// The most slots that it may have at a time; `None` for no limit.
-    pub max_parallel: Option<u32>,
-    /// Labels that a duke must have.
-    pub requires: BTreeMap<String, String>,
-    /// Whether a unit that takes far longer than others may be tried on a second duke meanwhile.
-    pub speculate: bool,
-}
-
-impl Default for JobSpec {
-    fn default() -> JobSpec {
-        JobSpec {
-            project: String::new(),
-            min_ram_bytes: 0,
-            one_per_machine: false,
-            retries: 0,
-            weight: 1,
-            priority: 0,
-            max_parallel: None,
-            requires: BTreeMap::new(),
-            speculate: true,
-        }
-    }
-}
-
-/// The slots of a job, and the reason why it waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct JobStatus {
-    /// Slots that serve it.
-    pub slots: u32,
-    /// Dukes of the whole kingdom.
-    pub dukes: u32,
-    /// Why it has no slot, if it has none.
-    pub waits_for: Option<WaitsFor>,
-    /// The unit that has been running longest, if any runs for long.
-    pub longest: Option<LongestAttempt>,
-}
-
-/// Why a job has no slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are named for what they are")]
-pub enum WaitsFor {
-    /// There is no duke.
-    Duke,
-    /// No duke has the labels that the job requires.
-    Labels,
-    /// No duke with these labels has the memory that a slot must have; the largest has this many bytes.
-    Memory { largest_bytes: u64 },
-    /// Its queen takes no results.
-    Queen,
-    /// All slots serve other jobs, or their dukes cannot start peasants for this one at present.
-    Slot,
-}
+use super::{
+    events::{JobSpec, JobStatus, LongestAttempt},
+    ledger::Account,
+    projects::ProjectNo,
+    results::Results,
+    units::Units,
+};
 
 /// One job.
 #[derive(Debug)]
@@ -87,17 +25,13 @@ pub(super) struct Job {
     pub(super) key: u64,
     /// Known only from dukes that came back. Its queen has not come back yet, so its spec is still unknown.
     pub(super) unclaimed: bool,
-    /// Its queen's link broke: until when the queen may come back.
-    pub(super) away_until: Option<Time>,
     /// From this time on, its slots serve jobs whose queens are connected.
     pub(super) yields_from: Option<Time>,
     /// Its queen came back to a new king: until this many dukes have come back too, units that may run at one of them
     /// are not started elsewhere.
-    pub(super) settling: Option<u32>,
+    pub(super) awaits_dukes: Option<u32>,
     /// Verdicts that the queen has not heard.
     pub(super) unheard: u64,
-    /// When to look for stragglers.
-    pub(super) look_at: Option<Time>,
     pub(super) units: Units,
     /// Units without an attempt, in the order in which they are to run.
     pub(super) waiting: VecDeque<UnitNo>,
@@ -105,34 +39,16 @@ pub(super) struct Job {
     pub(super) suspects: VecDeque<UnitNo>,
     /// The queen will add no more units.
     pub(super) closed: bool,
-    /// Slots that serve this job and were not asked back.
-    pub(super) slots: u32,
-    /// Slots that will be granted as soon as they are free.
-    pub(super) reserved: u32,
-    /// Slots that were asked back and are not free yet.
-    pub(super) releasing: u32,
     /// No slot could be found for it when slots were last dealt out.
-    pub(super) passed_over: bool,
-    /// Its leases with slots, the least loaded first.
-    pub(super) by_load: BTreeSet<(u32, DukeId)>,
-    /// Attempts whose results wait at their dukes.
-    pub(super) offers: VecDeque<AttemptId>,
-    /// The king has no room for one of them.
-    pub(super) waits_for_room: bool,
-    /// Bytes of results that are in transit to the king, or that the king holds until the queen has them.
-    pub(super) results_bytes: u64,
-    /// Bytes of overdue results: in transit for so long that `results_bytes` does not count them.
-    pub(super) late_bytes: u64,
-    /// Observations of it, if its room for results was full lately.
-    pub(super) fullness: Option<Fullness>,
+    pub(super) fits_nowhere: bool,
+    /// Its results, from when they are offered until its queen has them.
+    pub(super) results: Results,
     /// The unit that was running longest when that was last looked for.
     pub(super) longest: Option<LongestAttempt>,
     /// The status that the queen was told last.
     pub(super) told: Option<JobStatus>,
     /// How long a unit takes in a slot.
     pub(super) unit_time: UnitTime,
-    /// How long a mebibyte of results takes from when it is fetched until it is here, without overdue results.
-    pub(super) mebibyte_time: UnitTime,
 }
 
 impl Job {
@@ -142,43 +58,47 @@ impl Job {
             project,
             key,
             unclaimed: false,
-            away_until: None,
             yields_from: None,
-            settling: None,
+            awaits_dukes: None,
             unheard: 0,
-            look_at: None,
             units: Units::default(),
             waiting: VecDeque::new(),
             suspects: VecDeque::new(),
             closed: false,
-            slots: 0,
-            reserved: 0,
-            releasing: 0,
-            passed_over: false,
-            by_load: BTreeSet::new(),
-            offers: VecDeque::new(),
-            waits_for_room: false,
-            results_bytes: 0,
-            late_bytes: 0,
-            fullness: None,
+            fits_nowhere: false,
+            results: Results::default(),
             longest: None,
             told: None,
             unit_time: UnitTime::default(),
-            mebibyte_time: UnitTime::default(),
         }
     }
 
-    /// How many slots it could use. An open job that had no units yet could use one, to have its program compiled
-    /// meanwhile.
-    pub(super) fn need(&self) -> u32 {
+    /// How many slots it could use.
+    pub(super) fn need(&self, account: &Account) -> u32 {
+        let usable = self.results.slots_max().filter(|_| !self.unclaimed);
+        usable.into_iter().fold(self.slots_wanted(account), u32::min)
+    }
+
+    /// How many slots it could use if its queen took all results at once. An open job that had no units yet could use
+    /// one, to have its program compiled meanwhile.
+    pub(super) fn slots_wanted(&self, account: &Account) -> u32 {
         if self.unclaimed {
-            return self.slots;
+            return account.slots;
         }
         let units = u32::try_from(self.units.open()).unwrap_or(u32::MAX);
-        let usable = self.fullness.and_then(|fullness| fullness.usable);
-        let bounds = self.spec.max_parallel.into_iter().chain(usable);
         let is_new = !self.closed && self.unit_time.average_us().is_none();
-        bounds.fold(units.max(u32::from(is_new)), u32::min)
+        self.spec.max_parallel.into_iter().fold(units.max(u32::from(is_new)), u32::min)
+    }
+
+    /// Units that wait for a slot.
+    pub(super) fn units_waiting(&self) -> usize {
+        self.waiting.len() + self.suspects.len()
+    }
+
+    /// Records the run time of an attempt.
+    pub(super) fn record_work(&mut self, run_us: u64) {
+        self.unit_time.measure(run_us);
+        self.results.record_work(run_us);
     }
 
     /// Whether jobs with connected queens come first: the queen of this one may have been killed.
@@ -187,44 +107,21 @@ impl Job {
     }
 
     /// Whether it could use one slot more. With a bound, slots that were asked back count until they are free.
-    pub(super) fn wants_slot(&self) -> bool {
-        let held = self.slots + self.reserved;
-        self.need() > held && self.spec.max_parallel.is_none_or(|max| held + self.releasing < max)
+    pub(super) fn wants_slot(&self, account: &Account) -> bool {
+        let promised = account.promised();
+        self.need(account) > promised && self.spec.max_parallel.is_none_or(|max| promised + account.releasing < max)
     }
 
     /// How many units each slot should have queued: enough work to hide the link's latency, but not more than its
     /// share of what is left, so that all slots end at about the same time.
-    pub(super) fn depth(&self) -> u32 {
+    pub(super) fn depth(&self, slots: u32) -> u32 {
         let by_time = self
             .unit_time
             .units_in(SLOT_QUEUE)
             .map_or(SLOT_UNITS_MIN, |units| u32::try_from(units).unwrap_or(u32::MAX));
         let waiting = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
-        let by_share = waiting / (2 * self.slots.max(1));
+        let by_share = waiting / (2 * slots.max(1));
         by_time.min(by_share).clamp(SLOT_UNITS_MIN, SLOT_UNITS_MAX)
-    }
-
-    /// Its slots, and why it has none. `staying` is the number of dukes that do not drain, which is equal for every
-    /// job.
-    pub(super) fn status(&self, dukes: &BTreeMap<DukeId, Duke>, staying: u32) -> JobStatus {
-        let no_use = self.fullness.is_some_and(|fullness| fullness.usable == Some(0));
-        let waits_for = match (self.slots, self.need()) {
-            (0, 0) if no_use => Some(WaitsFor::Queen),
-            (0, 1..) => Some(self.waits_for(dukes)),
-            _ => None,
-        };
-        JobStatus { slots: self.slots, dukes: staying, waits_for, longest: self.longest }
-    }
-
-    fn waits_for(&self, dukes: &BTreeMap<DukeId, Duke>) -> WaitsFor {
-        let staying = || dukes.values().filter(|duke| !duke.draining);
-        let fitting = staying().filter(|duke| duke.has_labels(&self.spec.requires));
-        match fitting.map(|duke| duke.ram_bytes).max() {
-            None if staying().next().is_none() => WaitsFor::Duke,
-            None => WaitsFor::Labels,
-            Some(largest_bytes) if largest_bytes < self.spec.min_ram_bytes => WaitsFor::Memory { largest_bytes },
-            Some(_) => WaitsFor::Slot,
-        }
     }
 }
 
@@ -235,11 +132,10 @@ mod tests {
     #[test]
     fn whatever_a_duke_claims_of_time_gives_a_depth() {
         let mut job = Job::new(0, JobSpec::default(), ProjectNo::default());
-        job.slots = 1;
         job.waiting.extend((0..100_000).map(UnitNo));
         for claims in [[0, 0, 0], [u64::MAX, u64::MAX, 0], [0, u64::MAX, u64::MAX]] {
             claims.into_iter().for_each(|run_us| job.unit_time.measure(run_us));
-            assert!((SLOT_UNITS_MIN..=SLOT_UNITS_MAX).contains(&job.depth()));
+            assert!((SLOT_UNITS_MIN..=SLOT_UNITS_MAX).contains(&job.depth(1)));
         }
     }
 }

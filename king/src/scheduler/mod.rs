@@ -4,28 +4,31 @@
 //! goes out as an [`Action`]. There is no clock in here, no randomness, no lock and no I/O, and payload bytes live
 //! elsewhere: the scheduler moves ids and sizes. The same events give the same actions.
 //!
-//! Deciding has two levels. `slots` deals out the slots of dukes to jobs, seldom, by fair sharing. `feed` keeps a job's
+//! Deciding has two levels. `deal` deals out the slots of dukes to jobs, seldom, by fair sharing. `feed` keeps a job's
 //! slots supplied with units, all the time. Reading order: [`Event`], [`Action`], [`Scheduler::handle`], then one
-//! `on_…` function for each event; the state is in `job` and `duke`.
+//! `on_…` function for each event. The state is in machines of its own: `ledger` (dukes, slots, attempts), `job` with
+//! its `units` and `results`, `projects`, `heritage`, `timers`.
 
 mod attempts;
-mod away;
 mod check;
-mod drain;
-mod duke;
+mod deal;
+mod events;
 mod evictions;
 mod feed;
-mod fullness;
+mod heritage;
 mod job;
-mod late;
+mod ledger;
 mod longest;
 mod overview;
 mod projects;
 mod ranking;
-mod slots;
+mod results;
+mod returning;
 mod stragglers;
+#[cfg(test)]
+mod testing;
+mod timers;
 mod units;
-mod words;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,90 +37,40 @@ use std::{
 
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
-    limits::{BROKEN_SLOTS_REST, GRACE},
+    limits::{AWAY_PATIENCE, BROKEN_SLOTS_REST, GRACE, RESULT_UNASKED_BYTES_MAX},
     time::Time,
 };
 
-use away::Joining;
-use duke::{Duke, Lease};
+use heritage::Heritage;
 use job::Job;
+use ledger::{Account, Attempt, Duke, Ledger, Overdrawn};
 use projects::Projects;
+use results::LargeResult;
+use timers::{Alarm, Timers};
 use units::UnitState;
 
-pub use job::{JobSpec, JobStatus, WaitsFor};
-pub use longest::LongestAttempt;
+pub use events::{
+    Action, Census, Event, HeldAttempt, HeldLease, JobEnd, JobSpec, JobStatus, LongestAttempt, Outcome, Resumption,
+    Verdict, WaitsFor,
+};
 pub use overview::Overview;
-pub use words::{Action, Census, Event, HeldAttempt, HeldLease, JobEnd, Outcome, Resumption, Verdict};
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Scheduler {
     /// How long a peer whose link broke may take to come back.
     grace: Duration,
-    /// Until then, attempts that dukes bring may be from an earlier king.
-    learning_until: Time,
-    /// Jobs that ended since this king began: it learns nothing more of them from dukes.
-    ended: BTreeSet<JobId>,
-    /// Attempts of earlier kings that ended since this king began.
-    judged: BTreeSet<AttemptId>,
-    /// Jobs of earlier kings have numbers up to this, and those of this king have higher ones.
-    began: u64,
-    /// Attempts of earlier kings have numbers up to this, and those of this king have higher ones.
-    first_attempt: u64,
     /// When the last batch of events came.
     now: Time,
-    dukes: BTreeMap<DukeId, Duke>,
+    ledger: Ledger,
     jobs: BTreeMap<JobId, Job>,
     projects: Projects,
-    attempts: BTreeMap<AttemptId, Attempt>,
-    attempts_made: u64,
+    heritage: Heritage,
+    timers: Timers,
     /// Jobs whose slots may want units, or whose results may be fetched.
     hungry: BTreeSet<JobId>,
     /// Whether slots may have to be dealt out again.
     deal: bool,
-    /// When slots may have to be dealt out again, even without an event.
-    deal_at: Option<Time>,
-    /// When to look for the units that run longest, if any run.
-    longest_at: Option<Time>,
-    /// All other timers. Some have become obsolete when they ring.
-    alarms: BTreeSet<(Time, Alarm)>,
-}
-
-/// The purpose of a timer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Alarm {
-    /// A duke has been away for as long as it may.
-    DukeAway(DukeId),
-    /// A queen has been away for as long as it may, or no queen has claimed a job that dukes brought.
-    QueenAway(JobId),
-    /// Units that no duke has claimed may run.
-    Settle(JobId),
-    /// Something may have been running for too long.
-    Look(JobId),
-    /// A job whose room for results was full may have idle slots, or want more slots again.
-    Full(JobId),
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Attempt {
-    duke: DukeId,
-    job: JobId,
-    unit: UnitNo,
-    input_bytes: u64,
-    /// When it was handed to its duke, or its result was offered, fetched, or recalled.
-    since: Time,
-    stage: Stage,
-}
-
-/// How far an attempt is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// At its duke: queued or running.
-    Running,
-    /// Done; its result of this size waits at the duke until there is room.
-    Offered(u64),
-    /// Its result of this size is in transit. A late (overdue) one is not counted with its job's results.
-    Fetched { bytes: u64, late: bool },
 }
 
 impl Default for Scheduler {
@@ -132,76 +85,71 @@ impl Scheduler {
     pub fn new(now: Time, grace: Duration, began: u64) -> Scheduler {
         Scheduler {
             grace,
-            learning_until: now.after(grace),
-            ended: BTreeSet::new(),
-            judged: BTreeSet::new(),
-            began,
-            first_attempt: began << 20,
             now,
-            dukes: BTreeMap::new(),
+            ledger: Ledger::default(),
             jobs: BTreeMap::new(),
             projects: Projects::default(),
-            attempts: BTreeMap::new(),
-            attempts_made: 0,
+            heritage: Heritage::new(now, grace, began),
+            timers: Timers::default(),
             hungry: BTreeSet::new(),
             deal: false,
-            deal_at: None,
-            longest_at: None,
-            alarms: BTreeSet::new(),
         }
     }
 
     /// Handles a batch of events, and appends the actions that follow from them to `actions`.
     pub fn handle(&mut self, now: Time, events: impl IntoIterator<Item = Event>, actions: &mut Vec<Action>) {
         self.now = now;
-        if now >= self.learning_until {
-            self.ended.clear();
-            self.judged.clear();
-        }
-        self.projects.charge(now, self.jobs.values());
+        self.heritage.expire(now);
+        let taken = |(id, account): (JobId, &Account)| Some((self.jobs.get(&id)?.project, account.taken()));
+        self.projects.charge(now, self.ledger.accounts().filter_map(taken));
         for event in events {
-            self.on_event(now, event, actions);
+            self.on_event(event, actions);
         }
-        self.ring(now, actions);
-        self.deal_slots(now, actions);
-        self.feed_jobs(now, actions);
-        self.look_for_longest(now);
+        self.ring(actions);
+        self.deal_slots(actions);
+        self.feed_jobs(actions);
+        self.watch_longest();
         self.tell_states(actions);
     }
 
     /// When [`Event::Tick`] is due next.
     pub fn next_deadline(&self) -> Option<Time> {
-        let alarm = self.alarms.first().map(|(at, _)| *at);
-        alarm.into_iter().chain(self.deal_at).chain(self.longest_at).min()
+        self.timers.next()
     }
 
-    fn ring(&mut self, now: Time, actions: &mut Vec<Action>) {
-        while let Some((at, alarm)) = self.alarms.first().copied().filter(|(at, _)| *at <= now) {
-            self.alarms.remove(&(at, alarm));
-            match alarm {
-                Alarm::DukeAway(duke) => self.on_duke_overdue(duke, actions),
-                Alarm::QueenAway(job) => self.on_queen_overdue(now, job, actions),
-                Alarm::Settle(job) => self.settle(job),
-                Alarm::Look(job) => self.look_for_stragglers(now, job, actions),
-                Alarm::Full(job) => self.look_at_fullness(now, job),
-            }
+    /// Whether this duke may say how this attempt ended.
+    pub fn expects(&self, duke: DukeId, attempt: AttemptId) -> bool {
+        self.attempt_at(duke, attempt).is_some()
+    }
+
+    /// Whether a job may keep its number: this king knows it by this key, or may still learn of it as a job of an
+    /// earlier king.
+    pub fn may_resume(&self, id: JobId, key: u64) -> bool {
+        match self.jobs.get(&id) {
+            Some(job) => job.key == key,
+            None => self.heritage.may_bring_job(id).is_some(),
         }
     }
 
-    fn on_event(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {
+    /// Whether there is a job of this number.
+    pub fn has_job(&self, id: JobId) -> bool {
+        self.jobs.contains_key(&id)
+    }
+
+    fn on_event(&mut self, event: Event, actions: &mut Vec<Action>) {
         match event {
             Event::DukeJoined { duke: id, cpus, ram_bytes, labels, was, holds } => {
-                self.on_duke_joined(now, Joining { id, cpus, ram_bytes, labels, was, holds }, actions);
+                self.on_duke_joined(id, Duke::new(cpus, ram_bytes, labels), was, holds, actions);
             }
             Event::DukeDraining { duke } => self.on_duke_draining(duke, actions),
-            Event::DukeAway { duke } => self.on_duke_away(now, duke),
+            Event::DukeAway { duke } => self.on_duke_away(duke),
             Event::DukeLost { duke } => self.on_duke_lost(duke),
-            Event::JobOpened { job, key, spec, resumes } => self.on_job_opened(now, job, key, spec, &resumes, actions),
+            Event::JobOpened { job, key, spec, resumes } => self.on_job_opened(job, key, spec, &resumes, actions),
             Event::UnitAdded { job, unit, bytes } => self.on_unit_added(job, unit, bytes),
             Event::UnitBroken { job, unit, bytes } => self.on_unit_broken(job, unit, bytes, actions),
             Event::JobClosed { job } => self.on_job_closed(job, actions),
-            Event::QueenAway { job } => self.on_queen_away(now, job),
-            Event::QueenLost { job } => self.remove_job(job, actions),
+            Event::QueenAway { job } => self.on_queen_away(job),
+            Event::QueenLost { job } => self.on_queen_lost(job, actions),
             Event::AttemptEnded { duke, attempt, outcome, run_us } => {
                 self.on_attempt_ended(duke, attempt, outcome, run_us, actions);
             }
@@ -211,36 +159,173 @@ impl Scheduler {
             Event::VerdictsHeard { job, verdicts, bytes } => self.on_verdicts_heard(job, verdicts, bytes, actions),
             Event::ProgramUnfit { duke, job } => self.on_program_unfit(duke, job, actions),
             Event::SlotsReleased { duke, job, slots } => self.on_slots_released(duke, job, slots, actions),
-            Event::SlotsBroken { duke, job, slots } => self.on_slots_broken(now, duke, job, slots, actions),
+            Event::SlotsBroken { duke, job, slots } => self.on_slots_broken(duke, job, slots, actions),
             Event::Tick => self.deal = true,
         }
     }
 
+    fn ring(&mut self, actions: &mut Vec<Action>) {
+        while let Some(alarm) = self.timers.ring(self.now) {
+            match alarm {
+                Alarm::DukeAway(duke) => self.on_duke_overdue(duke, actions),
+                Alarm::QueenAway(job) => self.on_queen_overdue(job, actions),
+                Alarm::Unpark(job) => self.unpark(job),
+                Alarm::Stragglers(job) => self.look_for_stragglers(job, actions),
+                Alarm::Results(job) => self.look_at_results(job),
+                Alarm::Deal => self.deal = true,
+                Alarm::Longest => self.find_longest(),
+            }
+        }
+    }
+
+    // ---- Dukes ----------------------------------------------------------------------------------------------------
+
+    fn on_duke_joined(
+        &mut self,
+        id: DukeId,
+        duke: Duke,
+        was: Option<DukeId>,
+        holds: Vec<HeldLease>,
+        actions: &mut Vec<Action>,
+    ) {
+        let mut before = BTreeMap::new();
+        if let Some(was) = was {
+            before = self.take_attempts(self.ledger.attempts_of_duke(was));
+            self.on_duke_lost(was);
+        }
+        self.ledger.join(id, duke);
+        self.take_back(id, holds, before, actions);
+        self.unpark_if_all_are_here();
+        self.deal = true;
+    }
+
+    /// Asks back all slots of a duke that is going to leave: it finishes the units that it runs, and those that it has
+    /// not begun come back, and go elsewhere.
+    fn on_duke_draining(&mut self, duke: DukeId, actions: &mut Vec<Action>) {
+        for (job, slots) in self.ledger.withdraw(duke) {
+            actions.push(Action::ReleaseSlots { duke, job, slots });
+        }
+        self.deal = true;
+    }
+
+    /// Gives nothing new to a duke whose link broke; the duke keeps its units while it may come back.
+    fn on_duke_away(&mut self, id: DukeId) {
+        // The duke may have been expelled before its link broke.
+        let Some(duke) = self.ledger.duke(id).filter(|duke| duke.away_since.is_none()) else { return };
+        self.hungry.extend(duke.leases.keys());
+        self.timers.set(Alarm::DukeAway(id), self.now.after(self.grace));
+        // The slots that this asks back are free when the duke is back, or gone.
+        self.ledger.set_away(id, self.now);
+        self.recall_results(id);
+        self.deal = true;
+    }
+
+    fn on_duke_overdue(&mut self, id: DukeId, actions: &mut Vec<Action>) {
+        self.on_duke_lost(id);
+        actions.push(Action::ForgetDuke { duke: id });
+    }
+
     fn on_duke_lost(&mut self, id: DukeId) {
+        let attempts = self.take_attempts(self.ledger.attempts_of_duke(id));
         // A duke that was expelled is lost again when its link has ended.
-        let Some(duke) = self.dukes.remove(&id) else { return };
-        for (job_id, lease) in duke.leases.iter().filter(|(_, lease)| !lease.is_closed()) {
-            if let Some(job) = self.jobs.get_mut(job_id) {
-                job.slots -= lease.slots;
-                job.releasing -= lease.releasing;
-                job.by_load.remove(&(lease.load(), id));
+        let Some(jobs) = self.ledger.lose(id) else { return };
+        self.timers.stop(Alarm::DukeAway(id));
+        self.forget_links(id, jobs);
+        self.put_all_back(attempts);
+        self.deal = true;
+    }
+
+    fn on_slots_released(&mut self, duke: DukeId, job: JobId, slots: u32, actions: &mut Vec<Action>) {
+        match self.ledger.release(duke, job, slots) {
+            Ok(is_known) => self.deal |= is_known,
+            Err(Overdrawn) => {
+                actions.push(Action::ExpelDuke { duke, why: "it released more slots than were asked back" });
             }
         }
-        for job_id in &duke.reserved {
-            if let Some(job) = self.jobs.get_mut(job_id) {
-                job.reserved -= 1;
+    }
+
+    fn on_slots_broken(&mut self, duke: DukeId, job: JobId, slots: u32, actions: &mut Vec<Action>) {
+        match self.ledger.break_slots(duke, job, slots, self.now.after(BROKEN_SLOTS_REST)) {
+            Ok(is_known) => self.deal |= is_known,
+            Err(Overdrawn) => {
+                actions.push(Action::ExpelDuke { duke, why: "it gave back more slots than it was granted" });
             }
         }
-        for Attempt { job, unit, .. } in self.take_attempts(|_, attempt| attempt.duke == id).into_values().rev() {
-            self.put_back(job, unit);
+    }
+
+    fn on_program_unfit(&mut self, duke: DukeId, id: JobId, actions: &mut Vec<Action>) {
+        // Another duke may have said so before.
+        if !self.has_job(id) {
+            return;
         }
+        if self.ledger.lease(duke, id).is_none() {
+            actions.push(Action::ExpelDuke { duke, why: "it judged the program of a job that it was never given" });
+            return;
+        }
+        self.end_job(id, JobEnd::Unfit, actions);
+    }
+
+    // ---- Attempts -------------------------------------------------------------------------------------------------
+
+    fn on_attempt_ended(
+        &mut self,
+        duke: DukeId,
+        id: AttemptId,
+        outcome: Outcome,
+        run_us: u64,
+        actions: &mut Vec<Action>,
+    ) {
+        // The job may have ended while the answer was in transit, or the duke been given up.
+        let Some(attempt) = self.attempt_at(duke, id).copied() else { return };
+        let Some(job) = self.jobs.get_mut(&attempt.job) else { return };
+        job.results.measure(id, self.now);
+        let is_offered = job.results.get(id).is_some_and(LargeResult::is_offered);
+        let is_large = matches!(outcome, Outcome::Done { bytes } if bytes > RESULT_UNASKED_BYTES_MAX);
+        if is_offered || (is_large && attempt.runs) {
+            actions.push(Action::ExpelDuke { duke, why: "it sent a result that was to wait until it is fetched" });
+            return;
+        }
+        if attempt.runs && matches!(outcome, Outcome::Done { .. } | Outcome::Failed { .. }) {
+            job.record_work(run_us);
+        }
+        self.heritage.attempt_ended(id);
+        self.judge(id, attempt, outcome, actions);
+    }
+
+    fn on_result_offered(&mut self, duke: DukeId, id: AttemptId, bytes: u64, run_us: u64, actions: &mut Vec<Action>) {
+        // The job may have ended while the offer was in transit, or the duke been given up.
+        let Some(attempt) = self.attempt_at(duke, id).copied() else { return };
+        if !attempt.runs {
+            actions.push(Action::ExpelDuke { duke, why: "it offered a result twice" });
+            return;
+        }
+        let Some(job) = self.jobs.get_mut(&attempt.job) else { return };
+        job.record_work(run_us);
+        job.results.offer(id, duke, bytes, self.now);
+        self.ledger.set_done(id);
+        self.hungry.insert(attempt.job);
+    }
+
+    fn attempt_at(&self, duke: DukeId, id: AttemptId) -> Option<&Attempt> {
+        self.ledger.attempt(id).filter(|attempt| attempt.duke == duke)
+    }
+
+    // ---- Queens ---------------------------------------------------------------------------------------------------
+
+    fn on_job_opened(&mut self, id: JobId, key: u64, spec: JobSpec, resumes: &Resumption, actions: &mut Vec<Action>) {
+        let is_new = self.claim_job(id, key, spec);
+        self.timers.stop(Alarm::QueenAway(id));
+        self.resume_job(id, resumes, is_new, actions);
+        self.close_misfits(id, actions);
+        self.keep_to_bound(id, actions);
+        self.unpark_if_all_are_here();
         self.deal = true;
     }
 
     fn on_unit_added(&mut self, id: JobId, no: UnitNo, bytes: u64) {
         // The queen may send units while it is being told that its job failed.
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        let may_be_at_a_duke = job.settling.is_some() && job.units.is_earlier(no);
+        let may_be_at_a_duke = job.awaits_dukes.is_some() && job.units.is_earlier(no);
         // A unit that is sent again may have arrived the first time, too.
         let Some(unit) = job.units.arrive(no, bytes) else { return };
         if unit.state == UnitState::Waiting {
@@ -250,20 +335,20 @@ impl Scheduler {
                 job.waiting.push_back(no);
             }
         }
-        self.deal |= job.wants_slot() && !job.passed_over;
+        self.deal |= job.wants_slot(self.ledger.account(id)) && !job.fits_nowhere;
         self.hungry.insert(id);
     }
 
-    fn on_unit_broken(&mut self, id: JobId, unit: UnitNo, bytes: u64, actions: &mut Vec<Action>) {
+    fn on_unit_broken(&mut self, id: JobId, no: UnitNo, bytes: u64, actions: &mut Vec<Action>) {
         // The queen may send units while it is being told that its job failed.
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        let Some(arrived) = job.units.arrive(unit, 0) else { return };
+        let Some(arrived) = job.units.arrive(no, 0) else { return };
         if arrived.trying > 0 {
             // A duke that came back runs the unit. Without its input the unit cannot be tried again.
-            self.forget_attempts(|_, attempt| attempt.job == id && attempt.unit == unit, actions);
+            self.forget_attempts(self.ledger.attempts_of_units(id, |unit| unit == no), actions);
         }
-        self.hold_result(id, bytes);
-        self.report(id, unit, Verdict::Broken, actions);
+        self.report(id, no, Verdict::Broken, bytes, actions);
+        self.hungry.insert(id);
     }
 
     fn on_job_closed(&mut self, id: JobId, actions: &mut Vec<Action>) {
@@ -276,86 +361,40 @@ impl Scheduler {
     fn on_verdicts_heard(&mut self, id: JobId, verdicts: u64, bytes: u64, actions: &mut Vec<Action>) {
         // A job that failed as a whole is over before its last verdicts are heard.
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        debug_assert!(job.results_bytes >= bytes && job.unheard >= verdicts, "more was heard than was said");
-        job.results_bytes = job.results_bytes.saturating_sub(bytes);
+        debug_assert!(job.unheard >= verdicts, "more was heard than was said");
+        job.results.let_go(bytes);
         job.unheard = job.unheard.saturating_sub(verdicts);
         self.hungry.insert(id);
         self.end_if_complete(id, actions);
     }
 
-    fn on_program_unfit(&mut self, duke: DukeId, id: JobId, actions: &mut Vec<Action>) {
-        // Another duke may have said so before.
-        if !self.jobs.contains_key(&id) {
-            return;
-        }
-        if !self.dukes.get(&duke).is_some_and(|duke| duke.leases.contains_key(&id)) {
-            actions.push(Action::ExpelDuke { duke, why: "it judged the program of a job that it was never given" });
-            return;
-        }
-        self.remove_job(id, actions);
-        actions.push(Action::EndJob { job: id, end: JobEnd::Unfit });
-    }
-
-    fn on_slots_released(&mut self, id: DukeId, job: JobId, slots: u32, actions: &mut Vec<Action>) {
-        let Some(duke) = self.dukes.get_mut(&id) else { return };
-        // The duke may have given the slots back as broken before it heard that they are wanted back.
-        let Some(lease) = duke.leases.get_mut(&job) else { return };
-        if slots > lease.releasing {
-            actions.push(Action::ExpelDuke { duke: id, why: "it released more slots than were asked back" });
-            return;
-        }
-        lease.releasing -= slots;
-        let is_counted = !lease.is_closed();
-        duke.free_slots(job, slots);
-        if let Some(job) = self.jobs.get_mut(&job).filter(|_| is_counted) {
-            job.releasing -= slots;
-        }
-        self.deal = true;
-    }
-
-    fn on_slots_broken(&mut self, now: Time, id: DukeId, job_id: JobId, slots: u32, actions: &mut Vec<Action>) {
-        let Some(duke) = self.dukes.get_mut(&id) else { return };
-        // The job may have ended, and its lease with it.
-        let Some(lease) = duke.leases.get_mut(&job_id) else { return };
-        if slots > lease.slots + lease.releasing {
-            actions.push(Action::ExpelDuke { duke: id, why: "it gave back more slots than it was granted" });
-            return;
-        }
-        let load = lease.load();
-        // The duke takes the slots that were asked back meanwhile from the remaining ones, and releases them as usual.
-        let staying = slots.min(lease.slots);
-        lease.slots -= staying;
-        lease.releasing -= slots - staying;
-        lease.broken_until = Some(now.after(BROKEN_SLOTS_REST));
-        let (slots_left, load_now, is_counted) = (lease.slots, lease.load(), !lease.is_closed());
-        duke.free_slots(job_id, slots);
-        if let Some(job) = self.jobs.get_mut(&job_id).filter(|_| is_counted) {
-            job.slots -= staying;
-            job.releasing -= slots - staying;
-            job.by_load.remove(&(load, id));
-            if slots_left > 0 {
-                job.by_load.insert((load_now, id));
-            }
-        }
-        self.deal = true;
-    }
-
-    // ---- Shared by the above --------------------------------------------------------------------------------------
-
-    fn report(&mut self, id: JobId, unit: UnitNo, verdict: Verdict, actions: &mut Vec<Action>) {
+    fn on_queen_away(&mut self, id: JobId) {
+        // The queen's job may have ended.
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        let attempts = job.units.close(unit);
-        job.unheard += 1;
-        actions.push(Action::Report { job: id, unit, verdict, attempts });
-        // A job with fewer units than slots has slots to spare.
-        self.deal |= job.slots > job.need();
+        job.yields_from = Some(self.now.after(AWAY_PATIENCE));
+        self.timers.set(Alarm::QueenAway(id), self.now.after(self.grace));
+        self.deal = true;
     }
+
+    fn on_queen_overdue(&mut self, id: JobId, actions: &mut Vec<Action>) {
+        self.end_job(id, JobEnd::Abandoned, actions);
+    }
+
+    fn on_queen_lost(&mut self, id: JobId, actions: &mut Vec<Action>) {
+        self.remove_job(id, actions);
+    }
+
+    // ---- The end of a job -----------------------------------------------------------------------------------------
 
     fn end_if_complete(&mut self, id: JobId, actions: &mut Vec<Action>) {
         if self.jobs.get(&id).is_some_and(|job| job.closed && job.units.open() == 0 && job.unheard == 0) {
-            self.remove_job(id, actions);
-            actions.push(Action::EndJob { job: id, end: JobEnd::Complete });
+            self.end_job(id, JobEnd::Complete, actions);
         }
+    }
+
+    fn end_job(&mut self, id: JobId, end: JobEnd, actions: &mut Vec<Action>) {
+        self.remove_job(id, actions);
+        actions.push(Action::EndJob { job: id, end });
     }
 
     /// Forgets a job, and has its dukes end their work for it.
@@ -363,67 +402,57 @@ impl Scheduler {
         // The queen of a job that has ended goes away, too.
         let Some(Job { project, .. }) = self.jobs.remove(&id) else { return };
         self.projects.leave(project, self.jobs.values());
-        if self.now < self.learning_until {
-            self.ended.insert(id);
+        self.heritage.job_ended(id);
+        for alarm in [Alarm::QueenAway(id), Alarm::Unpark(id), Alarm::Stragglers(id), Alarm::Results(id)] {
+            self.timers.stop(alarm);
         }
-        self.attempts.retain(|_, attempt| attempt.job != id);
         self.hungry.remove(&id);
-        for (duke_id, duke) in &mut self.dukes {
-            duke.reserved.retain(|job| *job != id);
-            if let Some(lease) = duke.leases.get_mut(&id) {
-                lease.close();
-                actions.push(Action::CloseLease { duke: *duke_id, job: id });
-                duke.forget_lease_if_over(id);
-            }
+        for duke in self.ledger.close_job(id) {
+            actions.push(Action::CloseLease { duke, job: id });
         }
         self.deal = true;
     }
+}
 
-    /// Adds `attempts` attempts to a duke's load for a job.
-    fn load(&mut self, duke_id: DukeId, job_id: JobId, attempts: u32, input_bytes: u64) {
-        self.change_load(duke_id, job_id, |lease| {
-            lease.running += attempts;
-            lease.running_bytes += input_bytes;
-        });
+#[cfg(test)]
+mod tests {
+    use super::{
+        testing::{Kingdom, done, joined, returned, started},
+        *,
+    };
+
+    const JOB: JobId = JobId(1);
+    const DUKE: DukeId = DukeId(2);
+    const OTHER: DukeId = DukeId(3);
+
+    /// A duke with both its slots at work for a job of two units.
+    fn at_work() -> Kingdom {
+        let kingdom = Kingdom::new().duke(DUKE, 2).job(JOB, JobSpec::default(), 2);
+        assert_eq!(kingdom.started_on(DUKE), [(UnitNo(0), AttemptId(1)), (UnitNo(1), AttemptId(2))]);
+        kingdom
     }
 
-    /// Takes one attempt off a duke's load for a job.
-    fn unload(&mut self, duke_id: DukeId, job_id: JobId, input_bytes: u64) {
-        self.change_load(duke_id, job_id, |lease| {
-            lease.running -= 1;
-            lease.running_bytes -= input_bytes;
-        });
-        self.hungry.insert(job_id);
+    #[test]
+    fn a_draining_duke_is_asked_for_its_slots_and_gets_no_new_ones() {
+        let mut kingdom = at_work();
+        let released = Event::SlotsReleased { duke: DUKE, job: JOB, slots: 2 };
+        let asked_back = Action::ReleaseSlots { duke: DUKE, job: JOB, slots: 2 };
+        assert!(kingdom.tell([Event::DukeDraining { duke: DUKE }]).contains(&asked_back));
+        // It finishes one unit, gives the other back, and its slots are free: it gets no new unit.
+        let actions = kingdom.tell([done(DUKE, AttemptId(1)), returned(DUKE, AttemptId(2)), released]);
+        let verdict = Verdict::Done(AttemptId(1));
+        assert!(actions.contains(&Action::Report { job: JOB, unit: UnitNo(0), verdict, attempts: 1 }));
+        assert_eq!(started(&actions), []);
+        assert_eq!(kingdom.scheduler.census().slots_granted, 0);
+        let actions = kingdom.tell([joined(OTHER, 2, None, Vec::new()), Event::DukeLost { duke: DUKE }]);
+        assert_eq!(started(&actions), [(OTHER, UnitNo(1), AttemptId(3))]);
     }
 
-    /// Changes a lease, and its place in its job's order of loads.
-    fn change_load(&mut self, duke_id: DukeId, job_id: JobId, change: impl FnOnce(&mut Lease)) {
-        let Some(lease) = self.dukes.get_mut(&duke_id).and_then(|duke| duke.leases.get_mut(&job_id)) else { return };
-        let before = lease.load();
-        change(lease);
-        let (after, slots) = (lease.load(), lease.slots);
-        let Some(job) = self.jobs.get_mut(&job_id) else { return };
-        job.by_load.remove(&(before, duke_id));
-        if slots > 0 {
-            job.by_load.insert((after, duke_id));
-        }
-    }
-
-    fn tell_states(&mut self, actions: &mut Vec<Action>) {
-        let staying = self.staying();
-        for (id, job) in &mut self.jobs {
-            let status = job.status(&self.dukes, staying);
-            if job.told != Some(status) {
-                job.told = Some(status);
-                actions.push(Action::TellStatus { job: *id, status });
-            }
-        }
-    }
-
-    // ---- Queries --------------------------------------------------------------------------------------------------
-
-    /// Whether this duke may say how this attempt ended.
-    pub fn expects(&self, duke: DukeId, attempt: AttemptId) -> bool {
-        self.attempts.get(&attempt).is_some_and(|attempt| attempt.duke == duke)
+    #[test]
+    fn a_duke_that_drains_twice_or_is_not_known_changes_nothing() {
+        let mut kingdom = at_work();
+        kingdom.tell([Event::DukeDraining { duke: DUKE }]);
+        let again = kingdom.tell([Event::DukeDraining { duke: DUKE }, Event::DukeDraining { duke: OTHER }]);
+        assert_eq!(again, []);
     }
 }

@@ -1,12 +1,13 @@
-//! Lists the jobs and counts what the kingdom has, for requests.
+//! Lists the jobs and counts what the kingdom has, for requests; tells queens how their jobs are.
 
 use std::collections::BTreeMap;
 
 use distwasm_proto::ids::JobId;
 
 use super::{
-    Census, Scheduler,
-    job::{Job, JobStatus},
+    Action, Census, JobStatus, Scheduler, WaitsFor,
+    job::Job,
+    ledger::{Duke, Ledger},
 };
 
 /// One job at one moment.
@@ -29,20 +30,20 @@ impl Scheduler {
     pub fn overview(&self) -> BTreeMap<JobId, Overview> {
         let staying = self.staying();
         let mut running: BTreeMap<JobId, usize> = BTreeMap::new();
-        for attempt in self.attempts.values() {
+        for (_, attempt) in self.ledger.attempts() {
             *running.entry(attempt.job).or_default() += 1;
         }
         let claimed = self.jobs.iter().filter(|(_, job)| !job.unclaimed);
         let describe = |(id, job): (&JobId, &Job)| {
             let overview = Overview {
                 status: JobStatus {
-                    longest: job.longest.filter(|longest| self.attempts.contains_key(&longest.attempt)),
-                    ..job.status(&self.dukes, staying)
+                    longest: job.longest.filter(|longest| self.ledger.attempt(longest.attempt).is_some()),
+                    ..status(*id, job, &self.ledger, staying)
                 },
                 priority: job.spec.priority,
-                units_waiting: job.waiting.len() + job.suspects.len(),
+                units_waiting: job.units_waiting(),
                 units_running: running.get(id).copied().unwrap_or(0),
-                jobs_ahead: self.jobs.iter().filter(|(other, ahead)| ahead.comes_before(**other, job, *id)).count(),
+                jobs_ahead: self.jobs.iter().filter(|(other, ahead)| self.is_ahead(**other, ahead, *id, job)).count(),
             };
             (*id, overview)
         };
@@ -51,37 +52,75 @@ impl Scheduler {
 
     /// Counts of jobs, dukes, slots and units.
     pub fn census(&self) -> Census {
-        let here = || self.dukes.values().filter(|duke| duke.away_since.is_none());
+        let here = || self.ledger.dukes().map(|(_, duke)| duke).filter(|duke| duke.away_since.is_none());
         Census {
             jobs: self.jobs.len(),
             dukes: here().count(),
             slots: here().map(|duke| u64::from(duke.cpus)).sum(),
-            slots_granted: self.jobs.values().map(|job| u64::from(job.slots)).sum(),
-            units_waiting: self.jobs.values().map(|job| (job.waiting.len() + job.suspects.len()) as u64).sum(),
-            units_running: self.attempts.len() as u64,
-            results_bytes: self.jobs.values().map(|job| job.results_bytes).sum(),
+            slots_granted: self.ledger.accounts().map(|(_, account)| u64::from(account.slots)).sum(),
+            units_waiting: self.jobs.values().map(|job| job.units_waiting() as u64).sum(),
+            units_running: self.ledger.attempts().len() as u64,
+            results_bytes: self.jobs.values().map(|job| job.results.bytes()).sum(),
         }
     }
 
     /// The slots that each project has, including those that are being given back.
     pub fn slots_of_projects(&self) -> BTreeMap<&str, u32> {
         let mut slots = BTreeMap::new();
-        for job in self.jobs.values() {
-            *slots.entry(job.spec.project.as_str()).or_insert(0) += job.slots + job.releasing;
+        for (id, job) in &self.jobs {
+            *slots.entry(job.spec.project.as_str()).or_insert(0) += self.ledger.account(*id).taken();
         }
         slots
     }
 
+    /// Tells each queen the status of its job, if it has changed.
+    pub(super) fn tell_states(&mut self, actions: &mut Vec<Action>) {
+        let staying = self.staying();
+        for (id, job) in &mut self.jobs {
+            let status = status(*id, job, &self.ledger, staying);
+            if job.told != Some(status) {
+                job.told = Some(status);
+                actions.push(Action::TellStatus { job: *id, status });
+            }
+        }
+    }
+
     /// Dukes that take work.
-    pub(super) fn staying(&self) -> u32 {
-        u32::try_from(self.dukes.values().filter(|duke| !duke.draining).count()).unwrap_or(u32::MAX)
+    fn staying(&self) -> u32 {
+        u32::try_from(staying(&self.ledger).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether the job `other` comes before the job `id` of the same project, and wants slots, too.
+    fn is_ahead(&self, other_id: JobId, other: &Job, id: JobId, job: &Job) -> bool {
+        let rank = |id: JobId, job: &Job| (std::cmp::Reverse(job.spec.priority), id);
+        let wants_slots = || other.need(self.ledger.account(other_id)) > 0;
+        other.project == job.project && rank(other_id, other) < rank(id, job) && wants_slots()
     }
 }
 
-impl Job {
-    fn comes_before(&self, id: JobId, other: &Job, other_id: JobId) -> bool {
-        let rank = |job: &Job, id: JobId| (std::cmp::Reverse(job.spec.priority), id);
-        let of_project = self.project == other.project && self.need() > 0;
-        of_project && rank(self, id) < rank(other, other_id)
+/// The slots of a job, and why it has none. `staying` is the number of dukes that take work, which is equal for every
+/// job.
+fn status(id: JobId, job: &Job, ledger: &Ledger, staying: u32) -> JobStatus {
+    let account = ledger.account(id);
+    let waits_for = match (account.slots, job.need(account)) {
+        (0, 0) if job.results.slots_max() == Some(0) => Some(WaitsFor::Queen),
+        (0, 1..) => Some(waits_for(job, ledger)),
+        _ => None,
+    };
+    JobStatus { slots: account.slots, dukes: staying, waits_for, longest: job.longest }
+}
+
+fn waits_for(job: &Job, ledger: &Ledger) -> WaitsFor {
+    let fitting = staying(ledger).filter(|duke| duke.has_labels(&job.spec.requires));
+    match fitting.map(|duke| duke.ram_bytes).max() {
+        None if staying(ledger).next().is_none() => WaitsFor::Duke,
+        None => WaitsFor::Labels,
+        Some(largest_bytes) if largest_bytes < job.spec.min_ram_bytes => WaitsFor::Memory { largest_bytes },
+        Some(_) => WaitsFor::Slot,
     }
+}
+
+/// Dukes that take work.
+fn staying(ledger: &Ledger) -> impl Iterator<Item = &Duke> {
+    ledger.dukes().map(|(_, duke)| duke).filter(|duke| !duke.draining)
 }

@@ -13,7 +13,7 @@ use distwasm_proto::{
     time::Time,
 };
 
-use super::job::{Job, JobSpec};
+use super::{events::JobSpec, job::Job};
 
 /// The parts of a slot-microsecond of weight 1 that are counted, so that dividing by a weight loses nothing that
 /// matters.
@@ -96,30 +96,32 @@ impl Projects {
         }
     }
 
-    /// Charges each project for its slot time since the last charge. A slot counts until it is given back.
-    pub(super) fn charge<'a>(&mut self, now: Time, jobs: impl Iterator<Item = &'a Job>) {
+    /// Charges each project for its slot time since the last charge. `taken` are the slots of its jobs; a slot counts
+    /// until it is given back.
+    pub(super) fn charge(&mut self, now: Time, taken: impl Iterator<Item = (ProjectNo, u32)>) {
         let micros = u128::from(now.micros_since(self.charged_at));
         self.charged_at = now;
         // A single project is compared with no other.
         if micros == 0 || self.by_number.len() < 2 {
             return;
         }
-        for job in jobs.filter(|job| job.slots + job.releasing > 0) {
-            let Some(project) = self.by_number.get_mut(&job.project) else { continue };
-            project.pass += micros * u128::from(job.slots + job.releasing) * PARTS / u128::from(project.weight);
+        for (number, slots) in taken {
+            let Some(project) = self.by_number.get_mut(&number) else { continue };
+            project.pass += micros * u128::from(slots) * PARTS / u128::from(project.weight);
         }
     }
 
     /// Counts the slots of each project again, and forgets old credit: that of projects that want no more than they
-    /// have, and any that goes beyond some turns.
-    pub(super) fn recount<'a>(&mut self, jobs: impl Iterator<Item = &'a Job>) {
+    /// have, and any that goes beyond some turns. `jobs` are the jobs with the slots that they have or will have, and
+    /// whether they want more.
+    pub(super) fn recount(&mut self, jobs: impl Iterator<Item = (ProjectNo, u32, bool)>) {
         let mut wanting: BTreeSet<ProjectNo> = BTreeSet::new();
         self.by_number.values_mut().for_each(|project| project.share = 0);
-        for job in jobs {
-            let Some(project) = self.by_number.get_mut(&job.project) else { continue };
-            project.share += job.slots + job.reserved;
-            if job.wants_slot() {
-                wanting.insert(job.project);
+        for (number, slots, wants_more) in jobs {
+            let Some(project) = self.by_number.get_mut(&number) else { continue };
+            project.share += slots;
+            if wants_more {
+                wanting.insert(number);
             }
         }
         let passes = |number: &ProjectNo| self.by_number.get(number).map(|project| project.pass);
@@ -177,11 +179,7 @@ mod tests {
         let spec = |project: &str, weight| JobSpec { project: project.to_owned(), weight, ..JobSpec::default() };
         let mut projects = Projects::default();
         let (a, b) = (projects.enter(&spec("a", 1)), projects.enter(&spec("b", 2)));
-        let mut busy = Job::new(0, spec("a", 1), a);
-        busy.slots = 4;
-        let mut lazy = Job::new(0, spec("b", 2), b);
-        lazy.slots = 2;
-        projects.charge(Time(10), [&busy, &lazy].into_iter());
+        projects.charge(Time(10), [(a, 4), (b, 2)].into_iter());
         assert_eq!(projects.get(a).map(|a| a.pass), Some(40 * PARTS));
         assert_eq!(projects.get(b).map(|b| b.pass), Some(10 * PARTS));
         let c = projects.enter(&spec("c", 7));

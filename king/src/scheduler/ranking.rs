@@ -15,6 +15,7 @@ use distwasm_proto::{ids::JobId, time::Time};
 
 use super::{
     job::Job,
+    ledger::{Account, Ledger},
     projects::{Project, ProjectNo, Projects},
 };
 
@@ -46,10 +47,10 @@ struct Entry {
 
 impl Ranking {
     /// Ranks all jobs that want a slot.
-    pub(super) fn new(now: Time, jobs: &BTreeMap<JobId, Job>, projects: &Projects) -> Ranking {
+    pub(super) fn new(now: Time, jobs: &BTreeMap<JobId, Job>, ledger: &Ledger, projects: &Projects) -> Ranking {
         let mut ranking = Ranking::default();
         for (id, job) in jobs {
-            ranking.place(now, *id, job);
+            ranking.place(now, *id, job, ledger.account(*id));
         }
         let groups: Vec<Group> = ranking.groups.keys().copied().collect();
         groups.iter().for_each(|group| ranking.enter(group, projects));
@@ -70,21 +71,21 @@ impl Ranking {
         }
     }
 
-    /// Updates the place of a job that has more or fewer slots than before, or was passed over.
-    pub(super) fn update(&mut self, now: Time, id: JobId, job: &Job, projects: &Projects) {
+    /// Updates the place of a job that has more or fewer slots than before, or fits nowhere.
+    pub(super) fn update(&mut self, now: Time, id: JobId, job: &Job, account: &Account, projects: &Projects) {
         if let Some((group, rank)) = self.places.remove(&id)
             && let Some(ranks) = self.groups.get_mut(&group)
         {
             ranks.remove(&rank);
         }
-        self.place(now, id, job);
+        self.place(now, id, job, account);
         // With fewer slots its project may come earlier than the heap knows.
         self.enter(&Group::of(now, job), projects);
     }
 
-    fn place(&mut self, now: Time, id: JobId, job: &Job) {
-        if job.wants_slot() && !job.passed_over {
-            let (group, rank) = (Group::of(now, job), (Reverse(job.spec.priority), job.slots + job.reserved > 0, id));
+    fn place(&mut self, now: Time, id: JobId, job: &Job, account: &Account) {
+        if job.wants_slot(account) && !job.fits_nowhere {
+            let (group, rank) = (Group::of(now, job), (Reverse(job.spec.priority), account.promised() > 0, id));
             self.groups.entry(group).or_default().insert(rank);
             self.places.insert(id, (group, rank));
         }

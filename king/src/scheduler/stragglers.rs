@@ -1,88 +1,85 @@
 //! Tries units again elsewhere that have been running for longer than finished units explain (backup tasks, as in J.
 //! Dean and S. Ghemawat, "MapReduce", 2004, section 3.6): the first answer wins, and the other attempt is ended.
+//!
+//! This happens when a job has no waiting units and a slot of another duke is idle: to a unit that has run for
+//! `STRAGGLER_FACTOR` times as long as finished units and `STRAGGLER_PATIENCE` on top, whose duke has been away for
+//! `AWAY_PATIENCE`, or whose result is overdue.
 
 use std::time::Duration;
 
 use distwasm_proto::{
-    ids::{AttemptId, DukeId, JobId, UnitNo},
+    ids::{AttemptId, DukeId, JobId},
     limits::{AWAY_PATIENCE, STRAGGLER_FACTOR, STRAGGLER_LOOK, STRAGGLER_PATIENCE},
     time::Time,
 };
 
-use super::{Action, Alarm, Attempt, Scheduler, Stage, job::Job};
+use super::{Action, Alarm, Scheduler, job::Job, ledger::Attempt};
 
 impl Scheduler {
     /// Schedules a look at a job if all its remaining units are running.
-    pub(super) fn watch(&mut self, now: Time, id: JobId) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        let may_straggle = job.spec.speculate && job.waiting.is_empty() && job.suspects.is_empty();
-        if may_straggle && job.look_at.is_none() && job.units.open() > 0 {
-            let at = now.after(STRAGGLER_LOOK);
-            job.look_at = Some(at);
-            self.alarms.insert((at, Alarm::Look(id)));
+    pub(super) fn watch(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let may_straggle = job.spec.speculate && job.units_waiting() == 0 && job.units.open() > 0;
+        if may_straggle && !self.timers.is_set(Alarm::Stragglers(id)) {
+            self.timers.set(Alarm::Stragglers(id), self.now.after(STRAGGLER_LOOK));
         }
     }
 
     /// Starts a second attempt for each straggler, as far as there are slots with nothing to do.
-    pub(super) fn look_for_stragglers(&mut self, now: Time, id: JobId, actions: &mut Vec<Action>) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        job.look_at = None;
-        if !job.waiting.is_empty() || !job.suspects.is_empty() {
-            // It is watched again when nothing waits any more.
-            return;
-        }
-        let mut stragglers: Vec<(Time, AttemptId)> = self
-            .attempts
-            .iter()
-            .filter(|(_, attempt)| attempt.job == id && self.straggles(now, attempt))
-            .map(|(attempt, Attempt { since, .. })| (*since, *attempt))
-            .collect();
-        let is_busy = self.attempts.values().any(|attempt| attempt.job == id);
+    pub(super) fn look_for_stragglers(&mut self, id: JobId, actions: &mut Vec<Action>) {
+        // It is watched again when nothing waits any more.
+        let Some(job) = self.jobs.get(&id).filter(|job| job.units_waiting() == 0) else { return };
+        let attempts = self.ledger.attempts_of_job(id);
+        let straggler = |id: &AttemptId| Some((self.straggles_since(job, *id)?, *id));
+        let mut stragglers: Vec<(Time, AttemptId)> = attempts.iter().filter_map(straggler).collect();
         stragglers.sort_unstable();
+        self.distrust_links(id, &stragglers);
         for (_, attempt) in stragglers {
-            let Some(Attempt { duke, unit, .. }) = self.attempts.get(&attempt).copied() else { continue };
-            let Some(elsewhere) = self.idle_elsewhere(id, duke) else { continue };
-            let bytes = self.start(now, id, elsewhere, unit, actions);
-            self.load(elsewhere, id, 1, bytes);
+            let Some(Attempt { duke, unit, .. }) = self.ledger.attempt(attempt).copied() else { continue };
+            if let Some(elsewhere) = self.idle_elsewhere(id, duke) {
+                self.start(id, elsewhere, unit, actions);
+            }
         }
-        if is_busy {
-            self.watch(now, id);
+        if !attempts.is_empty() {
+            self.watch(id);
         }
     }
 
-    fn straggles(&self, now: Time, attempt: &Attempt) -> bool {
-        let Some(job) = self.jobs.get(&attempt.job) else { return false };
-        let is_single = job.units.get(attempt.unit).is_some_and(|unit| unit.trying == 1 && unit.has_input);
-        if !is_single {
-            return false;
+    /// Since when an attempt runs, or its result is on its way, if that is too long.
+    fn straggles_since(&self, job: &Job, id: AttemptId) -> Option<Time> {
+        let attempt = self.ledger.attempt(id)?;
+        if !job.units.get(attempt.unit).is_some_and(|unit| unit.trying == 1 && unit.has_input) {
+            return None;
         }
-        let away_since = self.dukes.get(&attempt.duke).and_then(|duke| duke.away_since);
-        let is_cut_off = away_since.is_some_and(|since| since.after(AWAY_PATIENCE) <= now);
-        let takes_long = match attempt.stage {
-            Stage::Running => job.is_explained_until(attempt.since).is_some_and(|until| until <= now),
-            // If there is no room for this result, there is no room for that of another attempt either.
-            Stage::Offered(bytes) => !job.waits_for_room && self.is_late(now, attempt, bytes),
-            Stage::Fetched { bytes, .. } => self.is_late(now, attempt, bytes),
+        let away_since = self.ledger.duke(attempt.duke).and_then(|duke| duke.away_since);
+        let is_cut_off = away_since.is_some_and(|since| since.after(AWAY_PATIENCE) <= self.now);
+        let (since, takes_long) = match job.results.get(id) {
+            None => (attempt.since, job.is_explained_until(attempt.since).is_some_and(|until| until <= self.now)),
+            Some(result) => (result.since, job.results.is_hopeless(result, self.now)),
         };
-        is_cut_off || takes_long
+        (is_cut_off || takes_long).then_some(since)
+    }
+
+    /// The next results from the dukes of these attempts would be late, too, if theirs are.
+    fn distrust_links(&mut self, id: JobId, stragglers: &[(Time, AttemptId)]) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        for (_, attempt) in stragglers {
+            if job.results.get(*attempt).is_some()
+                && let Some(attempt) = self.ledger.attempt(*attempt)
+            {
+                job.results.distrust(attempt.duke);
+            }
+        }
     }
 
     /// A duke where a slot of the job is idle, and no result is in transit that the next one would wait for.
     fn idle_elsewhere(&self, id: JobId, not_here: DukeId) -> Option<DukeId> {
         let job = self.jobs.get(&id)?;
-        let has_idle = |duke: &DukeId| {
-            let lease = self.dukes.get(duke).and_then(|duke| duke.leases.get(&id));
-            lease.is_some_and(|lease| lease.running < lease.slots && lease.fetched_bytes == 0)
+        let has_idle = |duke| {
+            let lease = self.ledger.lease(duke, id);
+            lease.is_some_and(|lease| lease.running < lease.slots && !job.results.would_wait(duke))
         };
-        job.by_load.iter().map(|(_, duke)| *duke).find(|duke| *duke != not_here && has_idle(duke))
-    }
-
-    /// Ends the other attempt of a unit that is about to have its verdict, if it has two.
-    pub(super) fn forget_twin(&mut self, id: AttemptId, job: JobId, unit: UnitNo, actions: &mut Vec<Action>) {
-        let unit_of_job = self.jobs.get(&job).and_then(|job| job.units.get(unit));
-        if unit_of_job.is_some_and(|unit| unit.trying > 1) {
-            self.forget_attempts(|other, attempt| other != id && attempt.job == job && attempt.unit == unit, actions);
-        }
+        self.ledger.account(id).least_loaded().find(|duke| *duke != not_here && has_idle(*duke))
     }
 }
 

@@ -72,7 +72,7 @@ pub(super) struct Units {
     /// Units without a verdict that were numbered before the queen came back.
     earlier: BTreeMap<UnitNo, Unit>,
     /// Those of them that have got their verdict since, so that no duke claims them.
-    settled: BTreeSet<UnitNo>,
+    closed: BTreeSet<UnitNo>,
     open: u64,
 }
 
@@ -96,7 +96,7 @@ impl Units {
     /// Adds a unit that a returning queen or duke names, if this king has not heard of it. Returns the unit, unless it
     /// has its verdict.
     pub(super) fn claim(&mut self, no: UnitNo) -> Option<&mut Unit> {
-        if self.settled.contains(&no) {
+        if self.closed.contains(&no) {
             return None;
         }
         let open = &mut self.open;
@@ -149,7 +149,7 @@ impl Units {
     pub(super) fn close(&mut self, no: UnitNo) -> u32 {
         if let Some(unit) = self.earlier.remove(&no) {
             self.open -= 1;
-            self.settled.insert(no);
+            self.closed.insert(no);
             return unit.attempts;
         }
         let Some(closed) = self.get_mut(no) else { return 0 };

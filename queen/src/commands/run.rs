@@ -1,6 +1,10 @@
 //! A job: runs a program over a folder of inputs, on this machine or a kingdom.
 
-use distwasm_jobs::{CutShort, Ending, Terms, describe, report::FailedUnit};
+use distwasm_jobs::{
+    Terms,
+    reactor::{CutShort, Ending},
+    report::FailedUnit,
+};
 use distwasm_process::clock::Clock;
 use distwasm_proto::{error_text::chain, exit::Exit};
 use distwasm_transport::link::KingAddress;
@@ -55,13 +59,9 @@ pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Re
         let rehearsed = interrupted.run_until_cancelled(local::rehearse(options, request)).await;
         cut_short = match rehearsed {
             Some(Ok(())) => None,
-            Some(Err(failure)) => Some(CutShort::Unfit(describe(&failure))),
+            Some(Err(failure)) => Some(CutShort::unfit(&failure)),
             None => Some(CutShort::Interrupted),
         };
-    }
-    // A king that was lost may still have the job.
-    if let Some(note) = note.filter(|_| !matches!(cut_short, Some(CutShort::King(_)))) {
-        tokio::task::block_in_place(|| note.remove());
     }
     let mut exit = match &cut_short {
         Some(CutShort::Interrupted) => Exit::Interrupted,

@@ -11,6 +11,7 @@ use std::{
     io::{self, BufWriter, ErrorKind, IntoInnerError, Read, Seek, SeekFrom, Write},
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use distwasm_jobs::{report::FailedUnit, when_there_are};
@@ -125,9 +126,9 @@ impl FailureFile {
         self.error.as_ref()
     }
 
-    /// Appends one failure; returns whether it is kept.
-    pub fn record(&mut self, unit: &FailedUnit) -> bool {
-        match self.append(unit) {
+    /// Appends one failure, of which the queen learned at this time; returns whether it is kept.
+    pub fn record(&mut self, unit: &FailedUnit, failed_at: SystemTime) -> bool {
+        match self.append(unit, failed_at) {
             Ok(()) => true,
             Err(error) => {
                 self.lost += 1;
@@ -137,8 +138,8 @@ impl FailureFile {
         }
     }
 
-    fn append(&mut self, unit: &FailedUnit) -> io::Result<()> {
-        let line = line(unit, self.output.as_deref())?;
+    fn append(&mut self, unit: &FailedUnit, failed_at: SystemTime) -> io::Result<()> {
+        let line = line(unit, failed_at, self.output.as_deref())?;
         let opened = match &mut self.opened {
             Some(opened) => opened,
             none => none.insert(Opened::at_end(&self.path, self.output.as_deref())?),
@@ -187,7 +188,7 @@ impl FailureFile {
     }
 }
 
-fn line(unit: &FailedUnit, output: Option<&str>) -> io::Result<Vec<u8>> {
+fn line(unit: &FailedUnit, failed_at: SystemTime, output: Option<&str>) -> io::Result<Vec<u8>> {
     let hex = || unit.path.as_os_str().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     let record = Record {
         input: unit.path.to_string_lossy().into_owned(),
@@ -199,7 +200,7 @@ fn line(unit: &FailedUnit, output: Option<&str>) -> io::Result<Vec<u8>> {
         attempts: unit.tried.attempts,
         duke: &unit.tried.duke,
         run_us: unit.tried.run_us,
-        failed_at: humantime::format_rfc3339_millis(unit.failed_at).to_string(),
+        failed_at: humantime::format_rfc3339_millis(failed_at).to_string(),
     };
     let mut line = serde_json::to_vec(&record)?;
     line.push(b'\n');
@@ -337,7 +338,7 @@ impl Scope<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::{ffi::OsStr, time::SystemTime};
+    use std::ffi::OsStr;
 
     use distwasm_jobs::report::Tried;
     use distwasm_proto::failure::{Failure, FailureKind};
@@ -347,7 +348,7 @@ mod tests {
     fn failed(name: impl AsRef<OsStr>, run_us: Option<u64>) -> FailedUnit {
         let failure = Failure::new(FailureKind::Trap, "unreachable").with_stderr(b"x\xfey");
         let tried = Tried { attempts: 2, duke: "d".to_owned(), run_us };
-        FailedUnit { path: PathBuf::from(name.as_ref()), failure, tried, failed_at: SystemTime::UNIX_EPOCH }
+        FailedUnit { path: PathBuf::from(name.as_ref()), failure, tried }
     }
 
     /// A folder with these inputs and these outputs.
@@ -363,7 +364,7 @@ mod tests {
     fn run(folder: &Path, listed_all: bool, names: &[&str]) -> Option<PathBuf> {
         let (input, output) = (folder.join("in"), folder.join("out"));
         let mut failures = FailureFile::open(default_failures_path(&output), None);
-        names.iter().for_each(|name| assert!(failures.record(&failed(name, None))));
+        names.iter().for_each(|name| assert!(failures.record(&failed(name, None), SystemTime::UNIX_EPOCH)));
         failures.finish(&Scope { input: &input, output: &output, listed_all }).unwrap()
     }
 
@@ -377,8 +378,8 @@ mod tests {
         let folder = folder(&[], &[]);
         let (input, output) = (folder.path().join("in"), folder.path().join("out"));
         let mut failures = FailureFile::open(default_failures_path(&output), None);
-        assert!(failures.record(&failed(OsStr::from_bytes(b"a \n\"b"), Some(1500))));
-        assert!(failures.record(&failed(OsStr::from_bytes(b"\xff"), None)));
+        assert!(failures.record(&failed(OsStr::from_bytes(b"a \n\"b"), Some(1500)), SystemTime::UNIX_EPOCH));
+        assert!(failures.record(&failed(OsStr::from_bytes(b"\xff"), None), SystemTime::UNIX_EPOCH));
         let path = failures.finish(&Scope { input: &input, output: &output, listed_all: true }).unwrap().unwrap();
         let expected = concat!(
             r#"{"input":"a \n\"b","kind":"trap","reason":"unreachable","stderr":"x�y","attempts":2,"duke":"d","#,

@@ -3,7 +3,10 @@
 use std::{path::Path, time::Duration};
 
 use distwasm_jobs::report::{Counts, FailedUnit, LongestInput, Reporter};
-use distwasm_process::{clock::Clock, stderr};
+use distwasm_process::{
+    clock::{Clock, time_of_day},
+    stderr,
+};
 use distwasm_proto::{exit::Exit, limits::FAILURES_SHOWN, time::Time};
 
 use super::{Summary, progress::Progress};
@@ -119,7 +122,7 @@ impl Reporter for Human {
     }
 
     fn failed(&mut self, unit: FailedUnit) {
-        let is_kept = self.failures.record(&unit);
+        let is_kept = self.failures.record(&unit, time_of_day());
         // A failure that is not in the file is printed.
         if self.verbose || !is_kept {
             let reason = unit.failure.message.lines().next().unwrap_or_default();

@@ -247,7 +247,7 @@ impl World {
             Deed::Feed(baron, input) => {
                 let Some(peasant) = duke.peasants.get_mut(&baron) else { panic!("fed_peasant_lives: {baron}") };
                 let queen = &self.queens[&peasant.queen];
-                let is_whole = input.bytes() == queen.unit(input.unit).input_bytes;
+                let is_whole = input.content.bytes() == queen.unit(input.unit).input_bytes;
                 assert!(is_whole || queen.plan().lies, "attempt_comes_with_its_input: {}", input.unit);
                 peasant.pipe.push_back(input.unit);
                 self.peasant_goes_on(id, baron);

@@ -13,7 +13,7 @@ use super::{
     duke::Duke,
     links::SILENCE_US,
     queen::Queen,
-    world::{Due, PeasantDue, Sender, World},
+    world::{Due, PeasantDue, QueenDue, Sender, World},
 };
 
 /// A process that may be halted.
@@ -101,7 +101,7 @@ impl World {
         let dukes: Vec<DukeId> = self.dukes.keys().copied().collect();
         dukes.into_iter().for_each(|duke| self.later(SILENCE_US, Due::DukeCutOff(duke)));
         let queens: Vec<JobId> = self.queens.keys().copied().collect();
-        queens.into_iter().for_each(|queen| self.later(SILENCE_US, Due::QueenCutOff(queen)));
+        queens.into_iter().for_each(|queen| self.later(SILENCE_US, Due::Queen(queen, QueenDue::CutOff)));
     }
 
     pub(super) fn goes_on(&mut self, process: Process) {
@@ -116,13 +116,15 @@ impl World {
         self.machines = machines;
         if self.dice.permille(500) {
             // The process may read its clock before it handles messages.
-            late.sort_by_key(|due| !matches!(due, Due::KingTick | Due::DukeTick(_) | Due::QueenTick(_)));
+            late.sort_by_key(|due| {
+                !matches!(due, Due::KingTick | Due::DukeTick(_) | Due::Queen(_, QueenDue::Deadline))
+            });
         }
         late.into_iter().for_each(|due| self.at(now, due));
         self.peasants_go_on(process, peasants, now.micros_since(since));
         match process {
             Process::Duke(duke) if missed => self.later(0, Due::DukeCutOff(duke)),
-            Process::Queen(job) if missed => self.later(0, Due::QueenCutOff(job)),
+            Process::Queen(job) if missed => self.later(0, Due::Queen(job, QueenDue::CutOff)),
             Process::King | Process::Duke(_) | Process::Queen(_) => {}
         }
     }
@@ -172,12 +174,6 @@ fn is_for(machines: &BTreeMap<DukeId, DukeId>, due: &Due, process: Process) -> b
         | Due::DukeReturns(duke)
         | Due::Peasant(duke, ..)
         | Due::Made(duke, _) => process == Process::Duke(duke),
-        Due::ToQueen(job, ..)
-        | Due::QueenCutOff(job)
-        | Due::QueenReturns(job)
-        | Due::QueenLeaves(job)
-        | Due::QueenLies(job)
-        | Due::QueenReads(job)
-        | Due::QueenTick(job) => process == Process::Queen(job),
+        Due::ToQueen(job, ..) | Due::Queen(job, _) => process == Process::Queen(job),
     }
 }

@@ -35,6 +35,8 @@ pub(super) struct King {
     batch: Vec<Happening>,
     /// Which dukes have a part in which jobs of which queens, as the king gave it or as the dukes claimed.
     pub(super) leases: BTreeMap<(DukeId, JobId), JobId>,
+    /// Jobs that are replaced with the next batch.
+    replaced: BTreeSet<JobId>,
     /// Jobs that are open, and whether their queens have a link; and jobs that are over.
     open: BTreeMap<JobId, bool>,
     over: BTreeSet<JobId>,
@@ -72,6 +74,7 @@ impl King {
             gone: BTreeSet::new(),
             batch: Vec::new(),
             leases: BTreeMap::new(),
+            replaced: BTreeSet::new(),
             open: BTreeMap::new(),
             over: BTreeSet::new(),
             fetched: BTreeMap::new(),
@@ -81,6 +84,8 @@ impl King {
 
     /// Checks that no job that is over comes back, though a duke may still name it.
     fn check_over(&self) {
+        let is_left = self.replaced.iter().find(|job| self.reactor.scheduler().has_job(**job));
+        assert!(is_left.is_none(), "job_that_was_replaced_is_over: {is_left:?}");
         let comes_again = self.over.iter().find(|job| self.reactor.scheduler().has_job(**job));
         assert!(comes_again.is_none(), "job_that_ended_is_over: {comes_again:?}");
     }
@@ -207,6 +212,9 @@ impl World {
                     let leases = holds.iter().map(|lease| ((*duke, lease.job), JobId(lease.key)));
                     self.king.leases.extend(leases);
                 }
+                Happening::QueenJoined { request, .. } if !self.lies(sender) => {
+                    self.king.replaced.extend(request.replaces.map(|(job, _)| job));
+                }
                 Happening::DukeSaid { duke, words } => {
                     for word in words {
                         match word {
@@ -258,6 +266,7 @@ impl World {
             self.count_jobs();
             self.carry_from_king();
             self.king.check_over();
+            self.king.replaced.clear();
             self.king.check_results();
             // The tasks of links that the king has ended say so.
             let links = self.king.links.iter();
@@ -365,7 +374,7 @@ impl World {
     fn check_end(&mut self, sender: Sender, end: &wire::End) {
         let reason = end.reason.as_str();
         let is_broken = reason.starts_with("the connection broke") || reason == "the king ended the link";
-        let is_fair = reason.is_empty() || end.come_back || reason.ends_with("has a newer link") || is_broken;
+        let is_fair = reason.is_empty() || end.come_back || is_replaced(reason) || is_broken;
         assert!(is_fair || self.lies(sender), "honest_peer_is_not_turned_away: {sender:?}: {}", end.reason);
         match sender {
             Sender::Duke(_) if !is_fair => self.tally.dukes_expelled += 1,
@@ -381,4 +390,9 @@ impl World {
             Sender::Queen(queen, _) => self.queens.get(&queen).is_some_and(|queen| queen.plan().lies),
         }
     }
+}
+
+/// Whether the peer has another link.
+fn is_replaced(reason: &str) -> bool {
+    reason.ends_with("has a newer link") || reason == "the queen was started again"
 }

@@ -1,7 +1,7 @@
 //! Links of simulated dukes and queens: how they begin, break, and begin again.
 
-use distwasm_duke::{border::LinkError, reactor::Happening};
-use distwasm_jobs::submission;
+use distwasm_duke::{border::LinkError as DukeLinkError, reactor::Happening as DukeHappening};
+use distwasm_jobs::{king_link::LinkError, reactor::Happening};
 use distwasm_proto::{
     ids::{DukeId, JobId},
     limits::{GRACE, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT},
@@ -12,7 +12,7 @@ use super::{
     halts::Process,
     queen::Queen,
     weather::{DUKE_BYTES_MIN, Slowness},
-    world::{Due, Sender, World},
+    world::{Due, QueenDue, Sender, World},
 };
 
 /// The time after which a silent link is given up.
@@ -93,24 +93,24 @@ impl World {
         self.cut(Sender::Duke(link));
         let seen_in = self.dice.pick(&[self.weather.delay_us_max, 1_000_000, SILENCE_US]);
         self.later(seen_in, Due::KingMisses(Sender::Duke(link)));
-        self.duke_is_alone(machine, LinkError::Silent);
+        self.duke_is_alone(machine, DukeLinkError::Silent);
     }
 
     /// The king is gone. A duke that is halted notices it when it continues.
     pub(super) fn duke_loses_king(&mut self, machine: DukeId) {
         if self.put_off(Due::DukeCutOff(machine)).is_some() {
-            self.duke_is_alone(machine, LinkError::Silent);
+            self.duke_is_alone(machine, DukeLinkError::Silent);
         } else if let Some(link) = self.dukes.get(&machine).and_then(Duke::link) {
             self.cut(Sender::Duke(link));
         }
     }
 
     /// The duke has no link any more, and will get another one some time.
-    pub(super) fn duke_is_alone(&mut self, machine: DukeId, error: LinkError) {
+    pub(super) fn duke_is_alone(&mut self, machine: DukeId, error: DukeLinkError) {
         let Some(link) = self.dukes.get_mut(&machine).and_then(|duke| duke.link.take()) else { return };
         self.cut(Sender::Duke(link.number));
         self.duke_returns_later(machine);
-        self.duke_handles(machine, Happening::Disconnected(error));
+        self.duke_handles(machine, DukeHappening::Disconnected(error));
     }
 
     pub(super) fn duke_returns_later(&mut self, machine: DukeId) {
@@ -127,40 +127,64 @@ impl World {
 
     // ---- Queens ---------------------------------------------------------------------------------------------------
 
+    /// The link breaks: the queen notices it now, the king perhaps much later.
     pub(super) fn queen_cut_off(&mut self, job: JobId) {
-        let Some(link) = self.queens.get(&job).and_then(Queen::standing_link) else { return };
-        self.tally.queens_cut_off += 1;
-        self.cut(Sender::Queen(job, link));
-        let seen_in = self.dice.pick(&[self.weather.delay_us_max, 1_000_000, SILENCE_US]);
-        self.later(seen_in, Due::KingMisses(Sender::Queen(job, link)));
-        self.queen_is_alone(job);
+        if self.queens.get(&job).and_then(Queen::standing_link).is_some() {
+            self.tally.queens_cut_off += 1;
+            self.queen_loses_link(job, LinkError::Silent);
+        }
     }
 
     /// The king is gone. A queen that is halted notices it when it continues.
     pub(super) fn queen_loses_king(&mut self, job: JobId) {
-        if self.put_off(Due::QueenCutOff(job)).is_some() {
-            self.queen_is_alone(job);
-        } else if let Some(link) = self.queens.get(&job).and_then(Queen::standing_link) {
+        if self.put_off(Due::Queen(job, QueenDue::CutOff)).is_some() {
+            self.queen_loses_link(job, LinkError::Silent);
+        }
+        // Nothing that it said or says over the link arrives, whether it has noticed or not.
+        if let Some(link) = self.queens.get(&job).map(|queen| queen.link.number) {
             self.cut(Sender::Queen(job, link));
         }
     }
 
-    /// The queen has no link any more, and will get another one some time.
-    pub(super) fn queen_is_alone(&mut self, job: JobId) {
-        let Some(queen) = self.queens.get_mut(&job) else { return };
-        let Some(link) = queen.standing_link() else { return };
-        queen.linked = false;
-        self.cut(Sender::Queen(job, link));
-        self.queen_handles(job, vec![submission::Event::LinkLost]);
-        let back_in = self.dice.pick(&[1_000, 100_000, 1_000_000, 5_000_000, 120_000_000]);
-        let back_in = 1 + self.dice.below(back_in);
-        self.later(back_in, Due::QueenReturns(job));
+    /// The queen's link has ended. A queen that has not been welcomed tries again, if that may help.
+    pub(super) fn queen_loses_link(&mut self, job: JobId, error: LinkError) {
+        let Some(queen) = self.queens.get(&job).filter(|queen| queen.standing_link().is_some()) else { return };
+        match &queen.link.seeks {
+            // Nobody listens any more.
+            None if queen.link.border.is_over() => self.drop_queens_link(job),
+            None => self.queen_happens(job, Happening::LinkLost(error)),
+            Some(resumes) if error.may_pass(resumes.is_some()) => {
+                self.drop_queens_link(job);
+                self.queen_returns_later(job);
+            }
+            Some(_) => self.queen_happens(job, Happening::NoLink(error)),
+        }
     }
 
-    pub(super) fn queen_returns(&mut self, job: JobId) {
-        let Some(queen) = self.queens.get_mut(&job).filter(|queen| !queen.linked && !queen.is_over()) else { return };
-        queen.linked = true;
-        queen.link += 1;
-        self.open_job(job);
+    /// The queen gives up its link. The king notices it some time, if it did not end the link itself.
+    pub(super) fn drop_queens_link(&mut self, job: JobId) {
+        let Some(link) = self.queens.get_mut(&job).map(|queen| &mut queen.link) else { return };
+        if link.outbox.take().is_some() {
+            let sender = Sender::Queen(job, link.number);
+            self.cut(sender);
+            let seen_in = self.dice.pick(&[self.weather.delay_us_max, 1_000_000, SILENCE_US]);
+            self.later(seen_in, Due::KingMisses(sender));
+        }
+    }
+
+    /// A queen without a link gets another one some time, or gives up.
+    pub(super) fn queen_returns_later(&mut self, job: JobId) {
+        let back_in = self.dice.pick(&[1_000, 100_000, 1_000_000, 5_000_000, 120_000_000]);
+        let back_in = 1 + self.dice.below(back_in);
+        let gives_up = back_in > GRACE.as_micros() as u64 && self.dice.permille(500);
+        self.later(back_in, Due::Queen(job, if gives_up { QueenDue::GivesUp } else { QueenDue::Returns }));
+    }
+
+    pub(super) fn queen_gives_up(&mut self, job: JobId) {
+        let Some(queen) = self.queens.get_mut(&job).filter(|queen| !queen.is_over()) else { return };
+        queen.gave_up = true;
+        self.tally.queens_gave_up += 1;
+        let (address, why) = ("nowhere".to_owned(), "it is gone".to_owned());
+        self.queen_happens(job, Happening::NoLink(LinkError::Gone { address, tried: GRACE, why }));
     }
 }

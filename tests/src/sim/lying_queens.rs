@@ -8,14 +8,14 @@ use distwasm_proto::{
     wire::{self, queen_word::Word},
 };
 
-use super::world::{Due, World};
+use super::world::{Due, QueenDue, World};
 
 impl World {
     /// Makes this queen lie from now on, until the faults end.
     pub(super) fn queen_begins_to_lie(&mut self, job: JobId) {
         let in_us = self.dice.below(1_000_000);
-        self.later(in_us, Due::QueenLies(job));
-        self.at(Time(self.weather.faults_end_us), Due::QueenLies(job));
+        self.later(in_us, Due::Queen(job, QueenDue::Lies));
+        self.at(Time(self.weather.faults_end_us), Due::Queen(job, QueenDue::Lies));
     }
 
     pub(super) fn queen_lies(&mut self, job: JobId) {
@@ -26,20 +26,20 @@ impl World {
         let sent = queen.units.len() as u64;
         let next = queen.lied_to.max(sent);
         let in_us = self.dice.below(2_000_000);
-        self.later(in_us, Due::QueenLies(job));
+        self.later(in_us, Due::Queen(job, QueenDue::Lies));
         self.tally.lies += 1;
         let small = self.dice.below(1000);
         let (unit, bytes) = match self.dice.below(8) {
             0 => {
                 let verdicts = self.dice.pick(&[1, 2, 1000, u64::MAX]);
-                return self.tell_king(job, Word::VerdictsHeard(wire::VerdictsHeard { verdicts }));
+                return self.queen_says(0, job, Word::VerdictsHeard(wire::VerdictsHeard { verdicts }));
             }
             1 => (self.dice.below(sent + 1), Some(small)),
             2 => (next, Some(2 * WINDOW_BYTES)),
             3 | 4 => (next, self.dice.pick(&[Some(small), None])),
             5 => {
                 let units = self.dice.pick(&[next, sent, u64::MAX]);
-                return self.tell_king(job, Word::CloseJob(wire::CloseJob { units }));
+                return self.queen_says(0, job, Word::CloseJob(wire::CloseJob { units }));
             }
             // It comes back with false claims.
             _ => return self.queen_cut_off(job),
@@ -47,7 +47,7 @@ impl World {
         if let Some(queen) = self.queens.get_mut(&job) {
             queen.lied_to = queen.lied_to.max(unit + 1);
         }
-        self.tell_king_unit(job, UnitNo(unit), bytes);
+        self.tell_king_unit(job, UnitNo(unit), b"", bytes);
     }
 
     /// Makes up the state of its job, or names another queen's job.

@@ -1,4 +1,4 @@
-//! The whole kingdom in one thread, from one seed: the real king, real dukes and submissions, in a made-up world.
+//! The whole kingdom in one thread, from one seed: the real king, real dukes and real queens in a made-up world.
 
 mod duke;
 mod halts;
@@ -7,11 +7,13 @@ mod king;
 mod liars;
 mod links;
 mod lying_queens;
+mod oracle;
 mod peasants;
 mod queen;
 mod readers;
 mod room;
 mod tally;
+mod threads;
 mod weather;
 mod wires;
 mod world;

@@ -1,12 +1,13 @@
-//! How queens read news: at their own speed, and at times not at all.
+//! How queens read news: at their own speed, and not at all at times, or while too many results are unwritten.
 
 use std::collections::VecDeque;
 
-use distwasm_proto::{ids::JobId, time::Time, wire::QueenNews};
+use distwasm_proto::{ids::JobId, limits::UNWRITTEN_BYTES, time::Time, wire::QueenNews};
 
 use super::{
+    queen::Queen,
     wires::Parcel,
-    world::{Due, World},
+    world::{Due, QueenDue, World},
 };
 
 /// News that a queen has yet to read, with the links over which they came.
@@ -15,32 +16,46 @@ pub(super) struct Inbox {
     waiting: VecDeque<(u64, Parcel<QueenNews>)>,
     /// The queen reads nothing before this.
     reads_at: Time,
+    /// It is about to read.
+    is_due: bool,
+}
+
+impl Queen {
+    /// Whether results that are not written yet leave room for others.
+    fn has_room(&self) -> bool {
+        self.unwritten.iter().map(|(bytes, _)| bytes).sum::<u64>() < u64::from(UNWRITTEN_BYTES)
+    }
 }
 
 impl World {
     /// News arrives at a queen, which reads it at once if it is quick.
     pub(super) fn queen_gets(&mut self, job: JobId, link: u64, news: Parcel<QueenNews>) {
         let Some(queen) = self.queens.get_mut(&job) else { return };
-        if queen.inbox.waiting.is_empty() && queen.inbox.reads_at <= self.now {
+        if queen.inbox.waiting.is_empty() && queen.inbox.reads_at <= self.now && queen.has_room() {
             return self.queen_takes(job, link, news);
         }
         queen.inbox.waiting.push_back((link, news));
-        if queen.inbox.waiting.len() == 1 {
+        self.queen_reads_later(job);
+    }
+
+    /// The queen reads its oldest news when it can.
+    pub(super) fn queen_reads_later(&mut self, job: JobId) {
+        let Some(queen) = self.queens.get_mut(&job) else { return };
+        let is_due = queen.inbox.is_due || queen.inbox.waiting.is_empty() || !queen.has_room();
+        if !is_due {
+            queen.inbox.is_due = true;
             let reads_at = queen.inbox.reads_at;
-            self.at(reads_at, Due::QueenReads(job));
+            self.at(reads_at, Due::Queen(job, QueenDue::Hears));
         }
     }
 
     /// The queen reads its oldest news.
     pub(super) fn queen_reads(&mut self, job: JobId) {
-        let Some((link, news)) = self.queens.get_mut(&job).and_then(|queen| queen.inbox.waiting.pop_front()) else {
-            return;
-        };
-        self.queen_takes(job, link, news);
-        let Some(inbox) = self.queens.get(&job).map(|queen| &queen.inbox) else { return };
-        if !inbox.waiting.is_empty() {
-            let reads_at = inbox.reads_at;
-            self.at(reads_at, Due::QueenReads(job));
+        let Some(inbox) = self.queens.get_mut(&job).map(|queen| &mut queen.inbox) else { return };
+        inbox.is_due = false;
+        if let Some((link, news)) = inbox.waiting.pop_front() {
+            self.queen_takes(job, link, news);
+            self.queen_reads_later(job);
         }
     }
 

@@ -83,6 +83,10 @@ pub struct Weather {
     pub king_falls_us: u64,
     /// Chance that a queen leaves with a verdict that it gets.
     pub queen_leaves: u64,
+    /// Chance that a queen is killed with a verdict that it gets.
+    pub queen_dies: u64,
+    /// Chance that an output cannot be written.
+    pub outputs_fail: u64,
     /// Chance that a peasant dies for no fault of its unit.
     pub peasant_dies: u64,
     /// Chance that a peasant cannot be started.
@@ -167,6 +171,10 @@ pub struct QueenPlan {
     pub time_limit_us: Option<u64>,
     /// How long it takes to read each piece of news.
     pub reads_every_us: u64,
+    /// How long its disk takes at most to list, read or write something.
+    pub disk_us: u64,
+    /// The job of an earlier run that was killed, and its key.
+    pub replaces: Option<(u64, u64)>,
     /// Whether it lies.
     pub lies: bool,
     /// Its inputs.
@@ -211,6 +219,8 @@ impl QueenPlan {
             failures_max: None,
             time_limit_us: None,
             reads_every_us: 0,
+            disk_us: 0,
+            replaces: None,
             lies: false,
             units: vec![unit; units],
             comes_us: 0,
@@ -243,6 +253,8 @@ impl Weather {
             king_halts_us: 0,
             king_falls_us: 0,
             queen_leaves: 0,
+            queen_dies: 0,
+            outputs_fail: 0,
             peasant_dies: 0,
             start_fails: 0,
             odd_units: 0,
@@ -278,6 +290,8 @@ impl Weather {
             king_halts_us: dice.pick(&[0, 0, 0, 0, 3_000_000]),
             king_falls_us: dice.pick(&[0, 0, 0, 1_000_000, 10_000_000]),
             queen_leaves: dice.pick(&[0, 0, 10]),
+            queen_dies: dice.pick(&[0, 0, 0, 10]),
+            outputs_fail: dice.pick(&[0, 0, 0, 20]),
             peasant_dies: dice.pick(&[0, 0, 5]),
             start_fails: dice.pick(&[0, 0, 0, 300]),
             odd_units: dice.pick(&[0, 50, 400]),
@@ -314,6 +328,8 @@ impl Weather {
             ]),
             time_limit_us: dice.pick(&[None, None, None, Some(200_000), Some(3_000_000)]),
             reads_every_us: dice.pick(&[0, 0, 0, 0, 20_000, 300_000]),
+            disk_us: dice.pick(&[0, 0, 1_000, 200_000]),
+            replaces: None,
             lies: dice.permille(self.queen_lies),
             units,
             comes_us: dice.below(2_000_000),

@@ -1,9 +1,9 @@
 //! The simulated world: one king, dukes, peasants and queens in one thread, and a queue of events by time.
 //!
-//! The real king and real dukes run here, behind their real borders, and real submissions. Everything between them is
-//! simulated: links that delay messages, keep their order, lose them and break; peasants that run, fail, hang and die;
-//! dukes and queens that leave, fall silent and come back; kings that fall and restart with nothing; processes that are
-//! halted for a while.
+//! The real king, dukes and queens run here, behind their real borders. Everything between them is simulated: links that
+//! delay messages, keep their order, lose them and break; peasants that run, fail, hang and die; disks that are slow or
+//! full; dukes and queens that leave, fall silent and come back; kings that fall and restart with nothing; processes
+//! that are halted for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,15 +50,8 @@ pub(super) enum Due {
     DukeCutOff(DukeId),
     /// A duke without a link finds the king again.
     DukeReturns(DukeId),
-    QueenCutOff(JobId),
-    QueenReturns(JobId),
     QueenComes(usize),
-    QueenLeaves(JobId),
-    /// A lying queen lies, or leaves if the time of faults is over.
-    QueenLies(JobId),
-    /// A queen reads the next piece of its waiting news.
-    QueenReads(JobId),
-    QueenTick(JobId),
+    Queen(JobId, QueenDue),
     /// A process is halted for this many microseconds.
     Halts(Process, u64),
     GoesOn(Process),
@@ -74,6 +67,30 @@ pub(super) enum Sender {
     Duke(DukeId),
     /// A queen's link to a job, by number: the first, the second, …
     Queen(JobId, u64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum QueenDue {
+    /// Its link breaks.
+    CutOff,
+    /// It finds the king, or finds it again.
+    Returns,
+    /// It has looked for the king for too long.
+    GivesUp,
+    Leaves,
+    /// It is killed.
+    Dies,
+    /// If it lies: it lies, or leaves if the time of faults is over.
+    Lies,
+    /// It reads the next piece of its waiting news.
+    Hears,
+    Deadline,
+    /// It finds inputs.
+    Lists,
+    ReadersWork,
+    ReadersStop,
+    /// Outputs are written.
+    Writes,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,7 +230,7 @@ impl World {
 
     /// How many units of each queen are done, in the order in which the queens started.
     pub fn units_done(&self) -> Vec<usize> {
-        self.queens.values().map(Queen::verdicts).collect()
+        self.queens.values().map(Queen::ended).collect()
     }
 
     /// Runs all events, checks every invariant after each, and checks at the end that every job has ended.
@@ -277,8 +294,6 @@ impl World {
             Due::GoesOn(process) => self.goes_on(process),
             Due::DukeCutOff(duke) => self.duke_cut_off(duke),
             Due::DukeReturns(duke) => self.duke_returns(duke),
-            Due::QueenCutOff(job) => self.queen_cut_off(job),
-            Due::QueenReturns(job) => self.queen_returns(job),
             Due::KingTick => self.king_ticks(),
             Due::DukeTick(duke) => self.duke_ticks(duke),
             Due::DukeComes(after) => self.duke_comes(after),
@@ -287,10 +302,7 @@ impl World {
             Due::DukeDrains(duke) => self.duke_drains(duke),
             Due::DukeFallsSilent(duke) => self.duke_falls_silent(duke),
             Due::QueenComes(number) => self.queen_comes(number),
-            Due::QueenLeaves(job) => self.queen_leaves(job),
-            Due::QueenLies(job) => self.queen_lies(job),
-            Due::QueenReads(job) => self.queen_reads(job),
-            Due::QueenTick(job) => self.queen_handles(job, vec![distwasm_jobs::submission::Event::Tick]),
+            Due::Queen(job, due) => self.queen_due(job, due),
             Due::Peasant(duke, baron, peasant, due) => self.peasant_due(duke, baron, peasant, due),
             Due::Made(duke, supply) => self.supply_made(duke, supply),
         }

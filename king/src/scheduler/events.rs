@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use distwasm_proto::ids::{AttemptId, DukeId, JobId, UnitNo};
-
-use super::job::{JobSpec, JobStatus};
+use distwasm_proto::{
+    ids::{AttemptId, DukeId, JobId, UnitNo},
+    time::Time,
+};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +96,45 @@ pub struct Resumption {
     pub dukes: u32,
 }
 
+/// A queen's wishes for the scheduling of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobSpec {
+    /// The key of fair sharing.
+    pub project: String,
+    /// Memory that each slot must have, in bytes; 0 for any amount.
+    pub min_ram_bytes: u64,
+    /// At most one slot on each duke, with all its memory.
+    pub one_per_machine: bool,
+    /// How often a unit that failed is tried again.
+    pub retries: u32,
+    /// The weight of its project beside others; the heaviest job of a project counts. At least 1.
+    pub weight: u32,
+    /// A job of a higher priority comes before others of its project.
+    pub priority: i32,
+    /// The most slots that it may have at a time; `None` for no limit.
+    pub max_parallel: Option<u32>,
+    /// Labels that a duke must have.
+    pub requires: BTreeMap<String, String>,
+    /// Whether a unit that takes far longer than others may be tried on a second duke meanwhile.
+    pub speculate: bool,
+}
+
+impl Default for JobSpec {
+    fn default() -> JobSpec {
+        JobSpec {
+            project: String::new(),
+            min_ram_bytes: 0,
+            one_per_machine: false,
+            retries: 0,
+            weight: 1,
+            priority: 0,
+            max_parallel: None,
+            requires: BTreeMap::new(),
+            speculate: true,
+        }
+    }
+}
+
 /// How an attempt ended, as its duke tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are named for what they are")]
@@ -148,6 +188,48 @@ pub enum Verdict {
     Failed(AttemptId),
     /// Its input never arrived whole.
     Broken,
+}
+
+/// The slots of a job, and the reason why it waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JobStatus {
+    /// Slots that serve it.
+    pub slots: u32,
+    /// Dukes of the whole kingdom.
+    pub dukes: u32,
+    /// Why it has no slot, if it has none.
+    pub waits_for: Option<WaitsFor>,
+    /// The unit that has been running longest, if any runs for long.
+    pub longest: Option<LongestAttempt>,
+}
+
+/// Why a job has no slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are named for what they are")]
+pub enum WaitsFor {
+    /// There is no duke.
+    Duke,
+    /// No duke has the labels that the job requires.
+    Labels,
+    /// No duke with these labels has the memory that a slot must have; the largest has this many bytes.
+    Memory { largest_bytes: u64 },
+    /// Its queen takes no results.
+    Queen,
+    /// All slots serve other jobs, or their dukes cannot start peasants for this one at present.
+    Slot,
+}
+
+/// A unit that has been running for long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LongestAttempt {
+    /// The attempt at it.
+    pub attempt: AttemptId,
+    /// Which unit of its job.
+    pub unit: UnitNo,
+    /// The duke that runs it.
+    pub duke: DukeId,
+    /// When it was handed to that duke.
+    pub since: Time,
 }
 
 /// How a job ended.

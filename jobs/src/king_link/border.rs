@@ -1,0 +1,212 @@
+//! The border of a queen: turns the king's messages into news that cannot be wrong, without waiting.
+
+use std::time::Duration;
+
+use distwasm_proto::{
+    failure::Failure,
+    ids::UnitNo,
+    limits::UNIT_BYTES_MAX,
+    wire::{self, QueenNews, queen_news::News},
+};
+use distwasm_transport::{
+    payload::Payload,
+    transfer::{Arrived, Assembler},
+};
+
+use super::{error::LinkError, room::Room};
+
+/// The king's first word on a link.
+#[derive(Debug)]
+pub struct Welcome {
+    /// The king's number for the job.
+    pub job: u64,
+    /// How many units may be without a verdict at a time.
+    pub window_units: u32,
+    /// How many bytes of inputs may be without a verdict at a time.
+    pub window_bytes: u64,
+    /// After a reconnect: units without a verdict that the king has.
+    pub known: Vec<UnitNo>,
+}
+
+/// News from the king.
+#[derive(Debug)]
+pub enum KingNews {
+    /// The king took the job, or took it back.
+    Welcome(Welcome),
+    /// How a unit ended.
+    Verdict(Verdict),
+    /// How the job goes.
+    JobState(JobState),
+    /// The job is over; with a failure if its program cannot run.
+    JobEnded(Option<Failure>),
+}
+
+/// How a job goes.
+#[derive(Debug)]
+pub struct JobState {
+    /// Slots that serve it.
+    pub slots: u32,
+    /// Dukes that the king has.
+    pub dukes: u32,
+    /// Why it waits; empty if it does not.
+    pub waits_for: String,
+    /// The unit that has been running longest, if one has been running for long.
+    pub longest: Option<LongestUnit>,
+}
+
+/// The unit that has been running longest.
+#[derive(Debug)]
+pub struct LongestUnit {
+    /// Which.
+    pub unit: UnitNo,
+    /// The host that it runs on.
+    pub duke: String,
+    /// How long it had been running when the king named it.
+    pub running: Duration,
+}
+
+/// How a unit ended.
+#[derive(Debug)]
+pub struct Verdict {
+    /// Which.
+    pub unit: UnitNo,
+    /// Its result, or why it has none.
+    pub outcome: Result<Payload, Failure>,
+    /// The room that the result takes until it is written.
+    pub room: Room,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// The host on which it was tried last.
+    pub duke: String,
+    /// How long that took, in microseconds, if it is known.
+    pub run_us: Option<u64>,
+}
+
+/// Checks what arrives over one link. See the module's documentation.
+#[derive(Debug)]
+pub struct Border {
+    assembler: Assembler<QueenNews>,
+    welcomed: bool,
+    /// The king has said that the job is over; only the end of the link follows.
+    over: bool,
+}
+
+impl Default for Border {
+    fn default() -> Border {
+        Border { assembler: Assembler::new(UNIT_BYTES_MAX), welcomed: false, over: false }
+    }
+}
+
+impl Border {
+    /// The news of a message. The first news of a link is a welcome. A result whose pieces have not all arrived is
+    /// news of a later message.
+    ///
+    /// # Errors
+    ///
+    /// When the king ends the link before the job, or its words are impossible. Nothing more is to be taken then.
+    pub fn take(&mut self, message: wire::ToQueen) -> Result<Vec<KingNews>, LinkError> {
+        let mut news = Vec::with_capacity(message.news.len());
+        for word in message.news {
+            if let Some(arrived) = self.assembler.accept(word)? {
+                news.extend(self.check_news(arrived)?);
+            }
+        }
+        Ok(news)
+    }
+
+    /// Whether the job is over, so that no more news follows.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// The word as the reactor knows it; `None` for the last word.
+    fn check_news(&mut self, (word, payload): Arrived<QueenNews>) -> Result<Option<KingNews>, LinkError> {
+        let payload = payload.map_err(|_| LinkError::Nonsense("it broke off in a result"))?;
+        match word.news {
+            Some(News::Welcome(_)) if self.welcomed => Err(LinkError::Nonsense("a second welcome")),
+            Some(News::Welcome(wire::QueenWelcome { job, window_units, window_bytes, known, .. })) => {
+                self.welcomed = true;
+                let known = known.into_iter().map(UnitNo).collect();
+                Ok(Some(KingNews::Welcome(Welcome { job, window_units, window_bytes, known })))
+            }
+            Some(News::End(_)) if self.over => Ok(None),
+            Some(News::End(end)) => Err(LinkError::Ended { reason: end.reason, come_back: end.come_back }),
+            _ if !self.welcomed => Err(LinkError::Nonsense("its first word is not a welcome")),
+            Some(News::Verdict(verdict)) => {
+                let outcome = match (verdict.done, verdict.failure) {
+                    (true, _) => Ok(payload),
+                    (false, Some(failure)) => Err((*failure).into()),
+                    (false, None) => return Err(LinkError::Nonsense("a failure without a reason")),
+                };
+                let (unit, room) = (UnitNo(verdict.unit), Room::default());
+                let (attempts, duke, run_us) = (verdict.attempts, verdict.duke, verdict.run_us);
+                Ok(Some(KingNews::Verdict(Verdict { unit, outcome, room, attempts, duke, run_us })))
+            }
+            Some(News::JobState(wire::JobState { slots, dukes, waits_for, longest })) => {
+                let longest = longest.map(|longest| LongestUnit {
+                    unit: UnitNo(longest.unit),
+                    duke: longest.duke,
+                    running: Duration::from_millis(longest.running_ms),
+                });
+                Ok(Some(KingNews::JobState(JobState { slots, dukes, waits_for, longest })))
+            }
+            Some(News::JobEnded(ended)) => {
+                self.over = true;
+                Ok(Some(KingNews::JobEnded(ended.failure.map(Failure::from))))
+            }
+            Some(News::Piece(_)) | None => Err(LinkError::Nonsense("a word of a kind that is not known")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(news: impl IntoIterator<Item = News>) -> wire::ToQueen {
+        wire::ToQueen { news: news.into_iter().map(|news| QueenNews { news: Some(news) }).collect() }
+    }
+
+    fn welcome() -> News {
+        News::Welcome(wire::QueenWelcome::default())
+    }
+
+    fn end() -> News {
+        News::End(wire::End { reason: "because".to_owned(), come_back: true })
+    }
+
+    #[test]
+    fn news_begins_with_one_welcome() {
+        let state = || News::JobState(wire::JobState::default());
+        assert!(matches!(Border::default().take(message([state()])), Err(LinkError::Nonsense(_))));
+        let mut border = Border::default();
+        let news = border.take(message([welcome(), state()])).unwrap();
+        assert!(matches!(news[..], [KingNews::Welcome(_), KingNews::JobState(_)]), "{news:?}");
+        assert!(matches!(border.take(message([welcome()])), Err(LinkError::Nonsense(_))));
+    }
+
+    #[test]
+    fn a_king_may_end_the_link_once_the_job_is_over() {
+        assert!(matches!(Border::default().take(message([end()])), Err(LinkError::Ended { come_back: true, .. })));
+        let mut border = Border::default();
+        border.take(message([welcome()])).unwrap();
+        assert!(matches!(border.take(message([end()])), Err(LinkError::Ended { .. })));
+        assert!(!border.is_over());
+        let ended = News::JobEnded(wire::JobEnded::default());
+        assert!(matches!(border.take(message([ended, end()])).unwrap()[..], [KingNews::JobEnded(None)]));
+        assert!(border.is_over());
+    }
+
+    #[test]
+    fn a_failure_has_a_reason_and_a_result_is_whole() {
+        let verdict = |done| News::Verdict(wire::Verdict { done, ..wire::Verdict::default() });
+        let mut border = Border::default();
+        assert_eq!(border.take(message([welcome(), verdict(true)])).unwrap().len(), 2);
+        assert!(matches!(border.take(message([verdict(false)])), Err(LinkError::Nonsense(_))));
+        let result = Some(wire::Payload { bytes_total: 2, data: "a".into() });
+        let begun = News::Verdict(wire::Verdict { done: true, result, ..wire::Verdict::default() });
+        let broken = News::Piece(wire::Piece { broken: "gone".to_owned(), ..wire::Piece::default() });
+        assert!(border.take(message([begun])).unwrap().is_empty());
+        assert!(matches!(border.take(message([broken])), Err(LinkError::Nonsense("it broke off in a result"))));
+    }
+}

@@ -1,0 +1,87 @@
+//! The words of a queen, made from what it decided: no other file builds them.
+
+use bytes::Bytes;
+use distwasm_proto::{
+    PROTOCOL, VERSION,
+    digest::Digest,
+    ids::UnitNo,
+    wire::{self, queen_word::Word},
+};
+use distwasm_transport::payload::Payload;
+
+use crate::request::JobRequest;
+
+/// The first words of a link, with their payloads: the job and its shares, and, if the queen comes back to its job,
+/// which verdicts it lacks.
+pub fn hello(request: &JobRequest, resumes: Option<wire::Resumption>) -> Vec<(Word, Payload)> {
+    let scheduling = &request.scheduling;
+    let open = wire::OpenJob {
+        protocol: PROTOCOL,
+        version: VERSION.to_owned(),
+        project: request.project.clone(),
+        program_digest: Digest::of(request.program.chunks().map(AsRef::as_ref)).to_wire(),
+        program: None,
+        min_ram_bytes: request.min_ram_bytes,
+        one_per_machine: request.one_per_machine,
+        timeout_ms: request.timeout.map_or(0, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1)),
+        retries: request.retries,
+        guest: Some(request.guest.to_wire()),
+        key: request.key,
+        replaces: request.replaces.map(|(job, key)| wire::EarlierJob { job, key }),
+        resumes,
+        weight: scheduling.weight,
+        priority: scheduling.priority,
+        speculate: scheduling.speculate,
+        max_parallel: scheduling.max_parallel.unwrap_or(0),
+        requires: scheduling.requires.clone().into_iter().collect(),
+    };
+    let shares = request.archives.iter().map(|(digest, archive)| {
+        let share = wire::ShareData { digest: digest.to_wire(), archive: None };
+        (Word::ShareData(share), archive.clone())
+    });
+    std::iter::once((Word::OpenJob(Box::new(open)), request.program.clone())).chain(shares).collect()
+}
+
+/// A unit whose input is in this one word.
+pub fn unit(unit: UnitNo, name: Bytes, data: Bytes) -> Word {
+    unit_of(unit, name, data.len() as u64, data)
+}
+
+/// A unit whose input of this many bytes follows in pieces.
+pub fn begin_unit(unit: UnitNo, name: Bytes, bytes_total: u64) -> Word {
+    unit_of(unit, name, bytes_total, Bytes::new())
+}
+
+/// A unit that the king waits for, and whose input cannot be read any more.
+pub fn broken_unit(unit: UnitNo, name: Bytes, why: String) -> [Word; 2] {
+    [begin_unit(unit, name, 1), broken_piece(why)]
+}
+
+/// The next piece of an input.
+pub fn piece(data: Bytes) -> Word {
+    Word::Piece(wire::Piece { data, broken: String::new() })
+}
+
+/// Says why the rest of an input cannot be read.
+pub fn broken_piece(why: String) -> Word {
+    Word::Piece(wire::Piece { data: Bytes::new(), broken: why })
+}
+
+/// There are no more than this many units.
+pub fn close_job(units: u64) -> Word {
+    Word::CloseJob(wire::CloseJob { units })
+}
+
+/// The king may forget this many verdicts more.
+pub fn verdicts_heard(verdicts: u64) -> Word {
+    Word::VerdictsHeard(wire::VerdictsHeard { verdicts })
+}
+
+/// The last word: the queen does not come back.
+pub fn leaving() -> Word {
+    Word::End(wire::End { reason: "the queen is leaving".to_owned(), come_back: false })
+}
+
+fn unit_of(unit: UnitNo, name: Bytes, bytes_total: u64, data: Bytes) -> Word {
+    Word::Unit(wire::Unit { unit: unit.0, input: Some(wire::Payload { bytes_total, data }), name })
+}

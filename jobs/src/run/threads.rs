@@ -1,0 +1,52 @@
+//! The threads that list, read and write, and the channels between them and the loop.
+
+use std::sync::Arc;
+
+use distwasm_proto::limits::{MESSAGES_WAITING, REACTOR_QUEUE, READERS, WRITERS};
+use tokio::{sync::mpsc, task::JoinSet};
+
+use super::Folders;
+use crate::{
+    inputs::{Finding, ReadOrder, Sent, listing, post::Post, readers},
+    king_link::Heard,
+    outputs::{self, Output, Written},
+    work_queue::{Giver, queue},
+};
+
+/// What the threads and the link tell the loop.
+pub(super) struct Channels {
+    pub(super) found: mpsc::Receiver<Finding>,
+    pub(super) sent: mpsc::Receiver<Sent>,
+    pub(super) written: mpsc::Receiver<Vec<Written>>,
+    pub(super) heard: mpsc::Receiver<Heard>,
+}
+
+/// What the loop tells the threads, and where the link puts its news.
+pub(super) struct Orders {
+    pub(super) readers: Giver<ReadOrder>,
+    pub(super) post: Arc<Post>,
+    pub(super) writers: Giver<Output>,
+    pub(super) news: mpsc::Sender<Heard>,
+}
+
+/// Starts all threads of a run.
+pub(super) fn start(threads: &mut JoinSet<()>, folders: &Folders) -> (Orders, Channels) {
+    let (readers, orders) = queue(READERS);
+    let (sender, sent) = mpsc::channel(REACTOR_QUEUE);
+    let post = Arc::new(Post::default());
+    for orders in orders {
+        let (input, post, sender) = (folders.input.clone(), Arc::clone(&post), sender.clone());
+        threads.spawn_blocking(move || readers::read(&input, &orders, &post, &sender));
+    }
+    let (writers, outputs) = queue(WRITERS);
+    let (sender, written) = mpsc::channel(REACTOR_QUEUE);
+    for outputs in outputs {
+        let (folders, sender) = (folders.clone(), sender.clone());
+        threads.spawn_blocking(move || outputs::write(&folders.output, folders.sync, &outputs, &sender));
+    }
+    let (sender, found) = mpsc::channel(REACTOR_QUEUE);
+    let folders = folders.clone();
+    threads.spawn_blocking(move || listing::list(&folders.input, &folders.output, folders.only.as_deref(), &sender));
+    let (news, heard) = mpsc::channel(MESSAGES_WAITING);
+    (Orders { readers, post, writers, news }, Channels { found, sent, written, heard })
+}

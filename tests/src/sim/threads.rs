@@ -1,0 +1,199 @@
+//! A queen's lister, readers and writers: threads that are as slow as its disk.
+
+use distwasm_jobs::{
+    inputs::{Finding, Input, ReadOrder, Sent, numbers::Gate},
+    king_link::words,
+    outputs::{Output, WriteError, Written},
+    reactor::Happening,
+};
+use distwasm_proto::{
+    failure::{Failure, FailureKind},
+    ids::{JobId, UnitNo},
+    limits::READERS,
+};
+use distwasm_transport::payload::Payload;
+
+use super::{
+    oracle::{input_of, place_of},
+    weather::{EVIDENCE_BYTES, Nature},
+    wires::{Said, payload},
+    world::{Due, QueenDue, Sender, World},
+};
+
+/// Inputs that the lister finds at once.
+const FOUND_TOGETHER: usize = 64;
+
+impl World {
+    /// How long a queen's disk takes this time.
+    pub(super) fn disk_us(&mut self, job: JobId) -> u64 {
+        let disk_us = self.queens.get(&job).map_or(0, |queen| queen.plan().disk_us);
+        self.dice.below(disk_us + 1)
+    }
+
+    // ---- The lister -----------------------------------------------------------------------------------------------
+
+    pub(super) fn queen_lists_later(&mut self, job: JobId) {
+        let Some(queen) = self.queens.get_mut(&job) else { return };
+        if !queen.listing_ended && queen.reactor.wants_inputs() && !std::mem::replace(&mut queen.lists, true) {
+            let in_us = self.disk_us(job);
+            self.later(in_us, Due::Queen(job, QueenDue::Lists));
+        }
+    }
+
+    /// Lists a few inputs, or finds that there are no more.
+    pub(super) fn queen_lists(&mut self, job: JobId) {
+        let Some(queen) = self.queens.get_mut(&job) else { return };
+        queen.lists = false;
+        let units = &queen.plan().units;
+        let places = queen.listed..units.len().min(queen.listed + FOUND_TOGETHER);
+        let is_unusable = |place: &usize| units[*place].nature == Nature::Broken && place % 3 == 1;
+        let (unusable, usable): (Vec<usize>, Vec<usize>) = places.clone().partition(is_unusable);
+        let inputs = usable.into_iter().map(|place| input_of(queen.plan(), place)).collect();
+        let failed = unusable.into_iter().map(|place| Finding::Unusable {
+            path: input_of(queen.plan(), place).path,
+            failure: Failure::new(FailureKind::Input, "it is a link"),
+        });
+        let found: Vec<Finding> = failed.chain([Finding::Inputs(inputs)]).collect();
+        queen.listing_ended = places.is_empty();
+        queen.listed = places.end;
+        if queen.listing_ended {
+            queen.happens.push_back(Happening::ListingEnded);
+        } else {
+            queen.happens.extend(found.into_iter().map(Happening::Found));
+        }
+        self.queen_goes_on(job);
+    }
+
+    // ---- The readers ----------------------------------------------------------------------------------------------
+
+    pub(super) fn readers_work_later(&mut self, job: JobId) {
+        let Some(queen) = self.queens.get_mut(&job) else { return };
+        let is_open = matches!(queen.numbers.gate(), Gate::Open(_));
+        let is_needed = !queen.sent.is_empty() || (is_open && !queen.orders.is_empty());
+        if is_needed && !std::mem::replace(&mut queen.reads, true) {
+            let in_us = self.disk_us(job);
+            self.later(in_us, Due::Queen(job, QueenDue::ReadersWork));
+        }
+    }
+
+    /// The reactor hears what the readers have done before, and the readers go on while there is a link.
+    pub(super) fn readers_work(&mut self, job: JobId) {
+        let Some(queen) = self.queens.get_mut(&job) else { return };
+        queen.reads = false;
+        let (sent, is_slow) = (std::mem::take(&mut queen.sent), queen.plan().disk_us > 0);
+        queen.happens.extend(sent.into_iter().map(Happening::Sent));
+        self.queen_goes_on(job);
+        let mut orders = if is_slow { 1 + self.dice.below(20) } else { u64::MAX };
+        let mut inputs = Vec::new();
+        while let Some(queen) = self.queens.get_mut(&job)
+            && matches!(queen.numbers.gate(), Gate::Open(_))
+            && !queen.orders.is_empty()
+            && orders > 0
+        {
+            orders -= 1;
+            // Each reader takes orders from the queue, and may be faster than another.
+            let place = if is_slow { self.dice.below(READERS.min(queen.orders.len()) as u64) as usize } else { 0 };
+            match queen.orders.remove(place) {
+                Some(ReadOrder::Input(input)) => {
+                    let place = place_of(&input.path);
+                    if queen.plan().units[place].nature == Nature::Broken && place.is_multiple_of(3) {
+                        queen.sent.push_back(Sent::Unreadable(input, "it is gone".to_owned()));
+                    } else {
+                        inputs.push(input);
+                    }
+                }
+                Some(ReadOrder::Again(link, units)) if queen.numbers.carries(link) => {
+                    units.iter().for_each(|(unit, input)| self.send_unit(job, *unit, input));
+                }
+                Some(ReadOrder::Close(link, units)) if queen.numbers.carries(link) => {
+                    self.queen_says(0, job, words::close_job(units));
+                }
+                Some(ReadOrder::Again(..) | ReadOrder::Close(..)) | None => {}
+            }
+        }
+        self.send_inputs(job, inputs);
+        let Some(queen) = self.queens.get_mut(&job) else { return };
+        if !is_slow {
+            let sent = std::mem::take(&mut queen.sent);
+            queen.happens.extend(sent.into_iter().map(Happening::Sent));
+            self.queen_goes_on(job);
+        }
+        self.readers_work_later(job);
+    }
+
+    /// Gives inputs their numbers, and sends them.
+    fn send_inputs(&mut self, job: JobId, inputs: Vec<Input>) {
+        let Some(queen) = self.queens.get_mut(&job).filter(|_| !inputs.is_empty()) else { return };
+        let units = queen.numbers.number(inputs);
+        for (unit, input) in &units {
+            let place = place_of(&input.path);
+            if unit.0 == queen.units.len() as u64 {
+                queen.units.push(place);
+            }
+            assert_eq!(queen.units.get(unit.0 as usize), Some(&place), "units_are_numbered_once: {job}, {unit}");
+        }
+        queen.sent.push_back(Sent::Units(units.clone()));
+        units.iter().for_each(|(unit, input)| self.send_unit(job, *unit, input));
+    }
+
+    fn send_unit(&mut self, job: JobId, unit: UnitNo, input: &Input) {
+        let Some(queen) = self.queens.get(&job) else { return };
+        let is_broken = queen.plan().units[place_of(&input.path)].nature == Nature::Broken;
+        self.tell_king_unit(job, unit, input.name(), (!is_broken).then_some(input.bytes));
+    }
+
+    /// Sends a unit with an input of this size; without one, an input that does not come whole.
+    pub(super) fn tell_king_unit(&mut self, job: JobId, unit: UnitNo, name: &[u8], bytes: Option<u64>) {
+        let Some(queen) = self.queens.get(&job) else { return };
+        let Some(outbox) = &queen.link.outbox else { return };
+        let (sender, name) = (Sender::Queen(job, queen.link.number), name.to_vec().into());
+        if let Some(bytes) = bytes {
+            outbox.push_with(words::begin_unit(unit, name, bytes), payload(bytes));
+            return self.carry_to_king(0, sender);
+        }
+        // Outboxes have only whole payloads.
+        let words = words::broken_unit(unit, name, "x".repeat(EVIDENCE_BYTES as usize));
+        for parcel in self.parcels(words.into_iter().map(Into::into).collect()) {
+            self.send(sender, true, Due::ToKing(sender, Said::Queen(parcel)));
+        }
+    }
+
+    // ---- The writers ----------------------------------------------------------------------------------------------
+
+    pub(super) fn queen_writes(&mut self, job: JobId, outputs: Vec<Output>) {
+        let is_idle = self.queens.get(&job).is_some_and(|queen| queen.unwritten.is_empty());
+        for Output { unit, path, result, .. } in outputs {
+            let fails = self.faults_go_on() && self.dice.permille(self.weather.outputs_fail);
+            let hopeless = self.dice.permille(300);
+            let Some(queen) = self.queens.get_mut(&job) else { return };
+            let (bytes, place) = (Payload::bytes(&result), place_of(&path));
+            assert_eq!(queen.units.get(unit.0 as usize), Some(&place), "results_are_of_their_inputs: {job}, {unit}");
+            queen.reactor.reporter_mut().writes(place, bytes);
+            let why = || WriteError { why: "the disk is broken".to_owned(), hopeless };
+            let outcome = if fails { Err(why()) } else { Ok(bytes) };
+            self.tally.outputs_failed += u64::from(fails);
+            queen.unwritten.push_back((bytes, Written { unit, path, outcome }));
+        }
+        if is_idle {
+            self.writers_work_later(job);
+        }
+    }
+
+    fn writers_work_later(&mut self, job: JobId) {
+        if self.queens.get(&job).is_some_and(|queen| !queen.unwritten.is_empty()) {
+            let in_us = self.disk_us(job);
+            self.later(in_us, Due::Queen(job, QueenDue::Writes));
+        }
+    }
+
+    /// Some outputs are in their places.
+    pub(super) fn writers_work(&mut self, job: JobId) {
+        let count = 1 + self.dice.below(20) as usize;
+        let Some(queen) = self.queens.get_mut(&job) else { return };
+        let count = count.min(queen.unwritten.len());
+        let written = queen.unwritten.drain(..count).map(|(_, written)| written).collect();
+        self.writers_work_later(job);
+        self.queen_happens(job, Happening::Written(written));
+        self.queen_reads_later(job);
+    }
+}

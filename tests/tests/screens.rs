@@ -1,0 +1,271 @@
+//! What people read: whole screens, compared with those written here. `UPDATE_EXPECT=1 cargo test -p distwasm-tests
+//! --test screens` writes them anew; the change is then reviewed as text.
+#![allow(clippy::unwrap_used, reason = "a test ends where its expectation does")]
+
+use std::path::Path;
+
+use distwasm_tests::real::{Finished, Place, guest, root};
+use expect_test::{Expect, expect};
+
+/// The screen of a run, without what differs from machine to machine and from run to run.
+fn screen(place: &Place, finished: &Finished) -> String {
+    let Finished { status, stdout, stderr } = finished;
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let folders = [("examples/summer", "EXAMPLES"), ("tests/guests", "GUESTS")];
+    let mut text = format!("{stdout}{stderr}status {}\n", status.unwrap())
+        .replace(&format!("{}/", place.path().display()), "")
+        .replace(&format!("(on {host})"), "(on HOST)");
+    for (folder, name) in folders {
+        text = text.replace(&root().join(folder).display().to_string(), name);
+    }
+    text.split_inclusive('\n').map(without_times).collect()
+}
+
+/// A line with `N` in place of each number that is followed by a unit of time.
+fn without_times(line: &str) -> String {
+    let words: Vec<&str> = line.split(' ').collect();
+    let is_time = |word: Option<&&str>| {
+        word.is_some_and(|word| ["s", "ms", "units/s)"].contains(&word.trim_end_matches(['\n', ',', ';', ':'])))
+    };
+    let shown = words.iter().enumerate().map(|(place, word)| {
+        let number = word.trim_start_matches('(');
+        let is_number = number.parse::<f64>().is_ok() && is_time(words.get(place + 1));
+        if is_number { word.replace(number, "N") } else { (*word).to_owned() }
+    });
+    shown.collect::<Vec<String>>().join(" ")
+}
+
+fn expect_run(place: &Place, program: impl AsRef<Path>, args: &[&str], expected: &Expect) {
+    expected.assert_eq(&screen(place, &place.queen(program, args)));
+}
+
+fn expect_queen(place: &Place, args: &[&str], expected: &Expect) {
+    expected.assert_eq(&screen(place, &Finished::of(place.command("queen").args(args))));
+}
+
+#[test]
+fn a_run_ends_with_a_summary() {
+    let place = Place::default();
+    place.write_sums(3);
+    expect_run(
+        &place,
+        guest("summer.wasm"),
+        &[],
+        &expect![[r#"
+        3 done, 0 skipped (done before), 0 failed in N s (N units/s)
+        status 0
+    "#]],
+    );
+    expect_run(
+        &place,
+        guest("summer.wasm"),
+        &[],
+        &expect![[r#"
+        0 done, 3 skipped (done before), 0 failed in N s (N units/s)
+        status 0
+    "#]],
+    );
+    place.write("bad", "20 + two");
+    expect_run(
+        &place,
+        guest("summer.wasm"),
+        &[],
+        &expect![[r#"
+        failed: bad: exited with status 1: `two` is not an integer: invalid digit found in string (on HOST)
+            stderr: `two` is not an integer: invalid digit found in string
+        all failures: output.failures.jsonl
+        0 done, 3 skipped (done before), 1 failed in N s (N units/s)
+        run the same command again to retry the failed units
+        status 1
+    "#]],
+    );
+    expect_run(
+        &place,
+        guest("summer.wasm"),
+        &["--max-failures", "0"],
+        &expect![[r#"
+        error: stopped: 1 of 1 finished units failed, which is more than --max-failures 0 allows
+        failed: bad: exited with status 1: `two` is not an integer: invalid digit found in string (on HOST)
+            stderr: `two` is not an integer: invalid digit found in string
+        all failures: output.failures.jsonl
+        0 done, 3 skipped (done before), 1 failed in N s (N units/s)
+        finished outputs are kept; run the same command again to go on, with --retry-failed to try only the
+        failed units, or with a higher --max-failures to let more fail
+        status 1
+    "#]],
+    );
+}
+
+#[test]
+fn a_wrong_program_or_folder_is_refused() {
+    let place = Place::default();
+    place.write_sums(1);
+    place.write("picture", b"\x89PNG\r\n\x1a\n");
+    expect_run(
+        &place,
+        place.input().join("picture"),
+        &[],
+        &expect![[r#"
+        error: input/picture: not a WebAssembly program: it is a PNG picture
+        status 2
+    "#]],
+    );
+    expect_run(
+        &place,
+        place.path().join("nothing.wasm"),
+        &[],
+        &expect![[r#"
+        error: failed to read the program nothing.wasm: No such file or directory (os error 2)
+        status 2
+    "#]],
+    );
+    expect_queen(
+        &place,
+        &["--binary", "x.wasm", "--input", "nowhere", "--output", "o"],
+        &expect![[r#"
+        error: failed to read the program x.wasm: No such file or directory (os error 2)
+        status 2
+    "#]],
+    );
+    let folder = place.input().display().to_string();
+    let program = guest("summer.wasm").display().to_string();
+    expect_queen(
+        &place,
+        &["--binary", &program, "--input", &folder, "--output", &folder],
+        &expect![[r#"
+        error: the folders overlap: input input and output input; outputs would be taken for inputs
+        status 2
+    "#]],
+    );
+}
+
+#[test]
+fn wrong_flags_are_refused() {
+    let place = Place::default();
+    expect_queen(
+        &place,
+        &["--bnary", "x.wasm"],
+        &expect![[r#"
+        error: unexpected argument '--bnary' found
+
+          tip: a similar argument exists: '--binary'
+          tip: to pass '--bnary' as a value, use '-- --bnary'
+
+        Usage: queen --binary <PROGRAM> [-- <ARGS>...]
+
+        For more information, try '--help'.
+        status 2
+    "#]],
+    );
+    expect_queen(
+        &place,
+        &["jobs"],
+        &expect![[r#"
+        error: the following required arguments were not provided:
+          --king-address <HOST:PORT>
+
+        Usage: queen jobs --king-address <HOST:PORT>
+
+        For more information, try '--help'.
+        status 2
+    "#]],
+    );
+    expect_queen(
+        &place,
+        &["--binary", "x.wasm", "--timeout", "soon"],
+        &expect![[r#"
+        error: invalid value 'soon' for '--timeout <DURATION>': it must be a number with a unit (ms, s, min, h, days), such as 30s, 5min or 2h 30min
+
+        For more information, try '--help'.
+        status 2
+    "#]],
+    );
+    expect_queen(
+        &place,
+        &["--binary", "x.wasm", "--weight", "0"],
+        &expect![[r#"
+        error: invalid value '0' for '--weight <N>': it must be a whole number from 1 to 1000
+
+        For more information, try '--help'.
+        status 2
+    "#]],
+    );
+}
+
+#[test]
+fn a_check_describes_a_program() {
+    let place = Place::default();
+    place.write("input", "20 + 22");
+    let input = place.input().join("input").display().to_string();
+    let check = |name: &str, args: &[&str], expected: &Expect| {
+        let mut command = place.command("queen");
+        command.arg("check").arg(guest(name)).args(args);
+        expected.assert_eq(&screen(&place, &Finished::of(&mut command)));
+    };
+    check(
+        "summer.wasm",
+        &["--input", &input],
+        &expect![[r#"
+        EXAMPLES/summer.wasm: ProcessStdio, one instance for many units
+          exports   memory, ProcessStdio, _initialize
+          imports   wasi_snapshot_preview1: environ_get, environ_sizes_get, fd_read, fd_write, proc_exit (all there)
+          memory    1088 KiB at the start; may grow to 1 GiB, which is what it is given
+          compiled  in N ms
+          ready     in N ms
+          answered  7 bytes with 3 bytes in N ms:
+        42
+        status 0
+    "#]],
+    );
+    check(
+        "trouble.wat",
+        &[],
+        &expect![[r#"
+        GUESTS/trouble.wat: Command, a fresh instance for each unit
+          exports   memory, _start
+          imports   wasi_snapshot_preview1: fd_read, fd_write, path_open, proc_exit (all there)
+          memory    128 KiB at the start; may grow to 1 GiB, which is what it is given
+          compiled  in N ms
+          ready     in N ms
+        status 0
+    "#]],
+    );
+    check(
+        "loop.wat",
+        &["--timeout", "200ms", "--input", &input],
+        &expect![[r#"
+        GUESTS/loop.wat: Command, a fresh instance for each unit
+          exports   memory, _start
+          imports   wasi_snapshot_preview1: fd_read, fd_write (all there)
+          memory    64 KiB at the start; may grow to 1 GiB, which is what it is given
+          compiled  in N ms
+          ready     in N ms
+          answered  7 bytes with 7 bytes in N ms:
+        20 + 22
+        status 0
+    "#]],
+    );
+}
+
+#[test]
+fn a_king_lists_its_jobs() {
+    let place = Place::default();
+    let king = place.king();
+    let jobs = |expected: &Expect| expect_queen(&place, &["jobs", "--king-address", &king.address], expected);
+    jobs(&expect![[r#"
+        no jobs, 0 dukes
+        status 0
+    "#]]);
+    place.write_sums(3);
+    let queen = place.start_queen(&king, guest("summer.wasm"), &["--project", "sums"]);
+    queen.expect_log("there is no duke");
+    king.expect_metric("distwasm_units{state=\"waiting\"}", |units| units == 3);
+    let listed = Finished::of(place.command("queen").args(["jobs", "--king-address", &king.address]));
+    let job = listed.stdout.lines().nth(1).and_then(|line| line.split(' ').next()).unwrap().to_owned();
+    let expected = expect![[r#"
+        JOB            PROJECT              SLOTS  WAITING  RUNNING     DONE   FAILED  WAITS FOR
+        JOB    sums                     0        3        0        0        0  there is no duke; start one with `duke --king-address ...`
+        status 0
+    "#]];
+    expected.assert_eq(&screen(&place, &listed).replace(&job, "JOB"));
+}
