@@ -213,7 +213,10 @@ impl World {
                     self.king.leases.extend(leases);
                 }
                 Happening::QueenJoined { request, .. } if !self.lies(sender) => {
-                    self.king.replaced.extend(request.replaces.map(|(job, _)| job));
+                    // A job that dukes have yet to bring to this king is kept for the grace time.
+                    let scheduler = self.king.reactor.scheduler();
+                    let replaced = request.replaces.map(|(job, _)| job).filter(|job| scheduler.has_job(*job));
+                    self.king.replaced.extend(replaced);
                 }
                 Happening::DukeSaid { duke, words } => {
                     for word in words {
