@@ -2,7 +2,7 @@
 //! decide, and performs its actions. Holds the payload bytes; the roster knows only their sizes.
 //!
 //! It reads no clock and waits for nothing. Words to the king go to the link's outbox, and what it does to its machine
-//! goes through [`Hands`]. The loop that drives it is [`run`]; the simulation drives it with a clock and hands of its
+//! goes through [`Hands`]. The loop that drives it is `run`; the simulation drives it with a clock and hands of its
 //! own.
 
 mod away;

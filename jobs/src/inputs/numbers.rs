@@ -1,5 +1,5 @@
 //! The numbers of units, and the link over which they go: what is decided when inputs are sent. It is pure; the readers
-//! share it behind a lock ([`super::post`]).
+//! share it behind a lock (`post.rs`).
 
 use distwasm_proto::ids::UnitNo;
 

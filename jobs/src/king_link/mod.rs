@@ -1,4 +1,4 @@
-//! The queen's link to the king: how it is opened, and how messages go over it. [`border`] checks what arrives, and
+//! The queen's link to the king: how it is opened, and how messages go over it. `border.rs` checks what arrives, and
 //! [`words`] makes what is said.
 
 mod border;

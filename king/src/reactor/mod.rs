@@ -2,7 +2,7 @@
 //!
 //! It reads no clock and waits for nothing: words to peers go to outboxes, which the connections empty at their own
 //! speed. The scheduler bounds the contents of an outbox: it stops handing out units when their results are not taken.
-//! The loop that drives it is [`run`].
+//! The loop that drives it is `run`.
 
 mod check;
 mod dukes;
