@@ -205,7 +205,7 @@ pub const FETCHED_AHEAD: Duration = Duration::from_secs(1);
 pub const RESULT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Bytes of overdue results of a job that may be in transit. A single larger one may be, alone.
-pub const LATE_BYTES: u64 = 2 * RESULTS_BYTES;
+pub const OVERDUE_BYTES: u64 = 2 * RESULTS_BYTES;
 
 /// How long a mebibyte of results may take before any has arrived: the time of a link of 80 megabits a second.
 pub const MEBIBYTE_WITHIN: Duration = Duration::from_millis(100);
@@ -252,7 +252,7 @@ pub const BROKEN_SLOTS_REST: Duration = Duration::from_secs(3);
 
 /// How long a new king keeps units that a queen sends again from other dukes, if fewer dukes have come back than there
 /// were: twice the longest wait between their retries, and time for the rest.
-pub const SETTLE_WITHIN: Duration = Duration::from_secs(3);
+pub const DUKES_AWAITED: Duration = Duration::from_secs(3);
 
 /// How often a job that has nothing waiting is searched for stragglers.
 pub const STRAGGLER_LOOK: Duration = Duration::from_millis(100);

@@ -10,7 +10,7 @@
 //!   other jobs.
 //! - At most `FETCHED_BYTES` are in transit from one duke, or as many as its link carries in `FETCHED_AHEAD`. If a duke
 //!   offers more, it is *blocked*: its further offers wait, it gets no more units, and its idle slots may serve others.
-//! - Overdue results are counted separately, up to `LATE_BYTES`, so that they take no room from the others: they are
+//! - Overdue results are counted separately, up to `OVERDUE_BYTES`, so that they take no room from the others: they are
 //!   behind a slow link, or will never come. Their units may be tried elsewhere.
 
 use std::{
@@ -21,7 +21,7 @@ use std::{
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId},
     limits::{
-        FETCHED_AHEAD, FETCHED_BYTES, FETCHED_BYTES_MIN, FULL_LOOK, LATE_BYTES, MEBIBYTE_WITHIN, RESULT_PATIENCE,
+        FETCHED_AHEAD, FETCHED_BYTES, FETCHED_BYTES_MIN, FULL_LOOK, MEBIBYTE_WITHIN, OVERDUE_BYTES, RESULT_PATIENCE,
         RESULTS_BYTES, STRAGGLER_FACTOR,
     },
     time::{Time, UnitTime},
@@ -196,7 +196,7 @@ impl Results {
         let mut were_any = false;
         for id in overdue {
             if let Some(result) = self.large.get_mut(&id)
-                && has_room(self.overdue_bytes, result.bytes, LATE_BYTES)
+                && has_room(self.overdue_bytes, result.bytes, OVERDUE_BYTES)
             {
                 result.stage = Stage::Overdue;
                 self.overdue_bytes += result.bytes;
@@ -311,7 +311,7 @@ impl Results {
         assert_eq!(self.offers.len() + blocked, bytes_of(Stage::Offered).count(), "offer_is_queued: {id}");
         assert!(self.bytes >= bytes_of(Stage::InTransit).sum::<u64>(), "results_in_transit_are_counted: {id}");
         assert_eq!(self.overdue_bytes, bytes_of(Stage::Overdue).sum::<u64>(), "overdue_results_are_counted: {id}");
-        let is_within = self.overdue_bytes <= LATE_BYTES || bytes_of(Stage::Overdue).count() == 1;
+        let is_within = self.overdue_bytes <= OVERDUE_BYTES || bytes_of(Stage::Overdue).count() == 1;
         assert!(is_within, "overdue_results_are_bounded: {id}");
         assert!(!self.is_full() || self.pace.is_some(), "full_job_is_looked_at: {id}");
         assert!(self.offers.is_empty() || self.waits_for_room, "offer_waits_for_room_alone: {id}");

@@ -6,13 +6,13 @@
 //! to come back. A king never accepts an attempt that it has given up itself.
 //!
 //! A queen is authoritative about what is wanted. It names the units that have no verdict; those that may be at a duke
-//! that has yet to come back wait for it, `SETTLE_WITHIN` at most.
+//! that has yet to come back wait for it, `DUKES_AWAITED` at most.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
-    limits::SETTLE_WITHIN,
+    limits::DUKES_AWAITED,
 };
 
 use super::{
@@ -178,7 +178,7 @@ impl Scheduler {
         let unwanted: BTreeSet<UnitNo> = job.units.resume(resumes.sent, &resumes.lacking).into_iter().collect();
         if is_new && job.units.open() > unwanted.len() as u64 {
             job.awaits_dukes = Some(resumes.dukes);
-            self.timers.set(Alarm::Unpark(id), self.now.after(SETTLE_WITHIN));
+            self.timers.set(Alarm::Unpark(id), self.now.after(DUKES_AWAITED));
         }
         self.drop_claims(id, &unwanted, actions);
     }
