@@ -13,7 +13,7 @@ use distwasm_proto::{
 use distwasm_transport::{
     payload::Payload,
     stream::StreamError,
-    transfer::{Outbox, TransferError},
+    transfer::{Outbox, OutboxStream, TransferError, Word},
 };
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -89,12 +89,20 @@ pub enum Happening {
 }
 
 /// The king's side of a link.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Peer<W> {
     /// Words to the peer.
     pub outbox: Outbox<W>,
     /// Cancelled to end the link.
     pub ended: CancellationToken,
+}
+
+impl<W: Word> Peer<W> {
+    /// The king's side of a new link, and the stream that empties its outbox.
+    pub fn new() -> (Peer<W>, OutboxStream<W>) {
+        let (outbox, stream) = Outbox::new();
+        (Peer { outbox, ended: CancellationToken::new() }, stream)
+    }
 }
 
 /// A duke's machine, as its first word describes it.

@@ -20,7 +20,7 @@ use distwasm_transport::{
     link::{SUBMIT_JOB, VOLUNTEER, Visitor},
     service::king_server::{King, KingServer},
     stream::{self, Incoming},
-    transfer::{Outbox, OutboxStream},
+    transfer::OutboxStream,
 };
 use http::{Request, Response};
 use prost::Message;
@@ -31,7 +31,7 @@ use tracing::{debug, warn};
 
 use crate::{
     border::{Border, duke::DukeBorder, queen::QueenBorder},
-    inbox::{Happening, Leaving, LinkError, LinkId},
+    inbox::{Happening, Leaving, LinkError, LinkId, Peer},
     view::Viewer,
 };
 
@@ -46,23 +46,17 @@ pub(crate) struct Service {
 
 /// The address of a peer, if the peer is not in this process.
 #[derive(Clone, Copy, Debug)]
-struct Peer(Option<SocketAddr>);
+struct PeerAddress(Option<SocketAddr>);
 
-impl Peer {
+impl PeerAddress {
     /// Logs why a link ended, if the peer is to blame. The reactor logs the consequences for a duke or a job.
     fn tell(self, leaving: &Leaving) {
         let Err(error) = leaving else { return };
         let address = self.0.map(|address| address.to_string()).unwrap_or_default();
-        match error {
-            LinkError::Broken(_) | LinkError::Silent | LinkError::Ended => {
-                debug!(peer = address, %error, "a link ended");
-            }
-            LinkError::NoHello(_)
-            | LinkError::Protocol(_)
-            | LinkError::Garbled(_)
-            | LinkError::Transfer(_)
-            | LinkError::Guest(_)
-            | LinkError::Nonsense(_) => warn!(peer = address, %error, "a peer is refused"),
+        if error.may_come_back() {
+            debug!(peer = address, %error, "a link ended");
+        } else {
+            warn!(peer = address, %error, "a peer is refused");
         }
     }
 }
@@ -78,32 +72,36 @@ impl Service {
     }
 
     /// Listens to a duke; returns the king's orders to it.
-    fn volunteer(&self, words: Incoming<wire::FromDuke>, peer: Peer) -> OutboxStream<DukeOrder> {
-        let (outbox, orders) = Outbox::new();
+    fn volunteer(&self, words: Incoming<wire::FromDuke>, address: PeerAddress) -> OutboxStream<DukeOrder> {
+        let (peer, orders) = Peer::new();
         let duke = DukeId(self.next_link());
-        self.listen(words, peer, |ended| DukeBorder::new(duke, outbox, ended));
+        self.listen(words, address, peer.ended.clone(), DukeBorder::new(duke, peer));
         orders
     }
 
     /// Listens to a queen; returns the king's news to it.
-    fn submit_job(&self, words: Incoming<wire::FromQueen>, peer: Peer) -> OutboxStream<QueenNews> {
-        let (outbox, news) = Outbox::new();
+    fn submit_job(&self, words: Incoming<wire::FromQueen>, address: PeerAddress) -> OutboxStream<QueenNews> {
+        let (peer, news) = Peer::new();
         let link = LinkId(self.next_link());
-        self.listen(words, peer, |ended| QueenBorder::new(link, outbox, ended));
+        self.listen(words, address, peer.ended.clone(), QueenBorder::new(link, peer));
         news
     }
 
-    /// Reads until the peer leaves or is told to, and tells the reactor all that happens on the link.
-    fn listen<B>(&self, mut messages: Incoming<B::Message>, peer: Peer, border: impl FnOnce(CancellationToken) -> B)
-    where
+    /// Reads until the peer leaves or its link is ended, and tells the reactor all that happens on the link.
+    fn listen<B>(
+        &self,
+        mut messages: Incoming<B::Message>,
+        address: PeerAddress,
+        ended: CancellationToken,
+        mut border: B,
+    ) where
         B: Border<Message: Message + Default + 'static> + Send + 'static,
     {
-        let ended = CancellationToken::new();
-        let (mut border, reactor) = (border(ended.clone()), self.reactor.clone());
+        let reactor = self.reactor.clone();
         self.tasks.spawn(async move {
             let _cancel_with_task = ended.clone().drop_guard();
             let leaving = listen(&mut messages, &mut border, &reactor, &ended).await;
-            peer.tell(&leaving);
+            address.tell(&leaving);
             // The reactor is gone only when the king ends.
             let _sent = reactor.send(border.end(leaving)).await;
         });
@@ -115,10 +113,10 @@ impl Service {
             // The visitor may have gone again.
             match visitor {
                 Visitor::Duke(words, answer) => {
-                    let _there = answer.send(Incoming::local(self.volunteer(words, Peer(None))));
+                    let _there = answer.send(Incoming::local(self.volunteer(words, PeerAddress(None))));
                 }
                 Visitor::Queen(words, answer) => {
-                    let _there = answer.send(Incoming::local(self.submit_job(words, Peer(None))));
+                    let _there = answer.send(Incoming::local(self.submit_job(words, PeerAddress(None))));
                 }
             }
         }
@@ -164,7 +162,7 @@ impl tower_service::Service<Request<Body>> for Methods {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let connection = request.extensions().get::<TcpConnectInfo>();
-        let peer = Peer(connection.and_then(TcpConnectInfo::remote_addr));
+        let peer = PeerAddress(connection.and_then(TcpConnectInfo::remote_addr));
         let response = match request.uri().path() {
             VOLUNTEER => stream::response(self.service.volunteer(Incoming::of_request(request), peer)),
             SUBMIT_JOB => stream::response(self.service.submit_job(Incoming::of_request(request), peer)),

@@ -14,9 +14,8 @@ use distwasm_proto::{
 };
 use distwasm_transport::{
     payload::Payload,
-    transfer::{Arrived, Assembler, Outbox},
+    transfer::{Arrived, Assembler},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{Border, Heard, are_labels, check_protocol, is_name};
 use crate::{
@@ -27,8 +26,7 @@ use crate::{
 /// The border of a duke's link.
 pub struct DukeBorder {
     duke: DukeId,
-    outbox: Outbox<DukeOrder>,
-    ended: CancellationToken,
+    peer: Peer<DukeOrder>,
     stage: Stage,
     assembler: Assembler<wire::DukeWord>,
     offers: Offers,
@@ -44,13 +42,13 @@ enum Stage {
 }
 
 impl DukeBorder {
-    /// A link on which nothing was said. The reactor puts its orders into `outbox`, and cancels `ended` to end the link.
-    pub fn new(duke: DukeId, outbox: Outbox<DukeOrder>, ended: CancellationToken) -> DukeBorder {
+    /// A link on which nothing was said.
+    pub fn new(duke: DukeId, peer: Peer<DukeOrder>) -> DukeBorder {
         let (assembler, offers) = (Assembler::new(UNIT_BYTES_MAX), Offers::default());
-        DukeBorder { duke, outbox, ended, stage: Stage::Silent, assembler, offers }
+        DukeBorder { duke, peer, stage: Stage::Silent, assembler, offers }
     }
 
-    /// Takes in a word with which the duke introduces itself. Returns whether it was the last one.
+    /// Takes in a word with which the duke introduces itself; returns the duke when it was the last one.
     fn introduce(&mut self, word: Option<Word>) -> Result<Option<Happening>, LinkError> {
         let stage = std::mem::replace(&mut self.stage, Stage::Joined);
         let (machine, holdings, missing) = match (stage, word) {
@@ -71,8 +69,7 @@ impl DukeBorder {
             self.stage = Stage::Naming(machine, holdings, missing);
             return Ok(None);
         }
-        let peer = Peer { outbox: self.outbox.clone(), ended: self.ended.clone() };
-        let holds = holdings.leases.into_values().collect();
+        let (peer, holds) = (self.peer.clone(), holdings.leases.into_values().collect());
         Ok(Some(Happening::DukeJoined { duke: self.duke, machine, holds, peer }))
     }
 }
@@ -109,7 +106,7 @@ impl Border for DukeBorder {
     }
 
     fn end(self, leaving: Leaving) -> Happening {
-        Happening::DukeGone { duke: self.duke, outbox: self.outbox, leaving }
+        Happening::DukeGone { duke: self.duke, outbox: self.peer.outbox, leaving }
     }
 }
 

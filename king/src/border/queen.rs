@@ -14,9 +14,8 @@ use distwasm_proto::{
 };
 use distwasm_transport::{
     payload::{Payload, Shelf},
-    transfer::{Arrived, Assembler, Outbox},
+    transfer::{Arrived, Assembler},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{Border, Heard, check_protocol, job_spec::check_job_spec};
 use crate::{
@@ -28,8 +27,7 @@ use crate::{
 /// The border of a queen's link.
 pub struct QueenBorder {
     link: LinkId,
-    outbox: Outbox<QueenNews>,
-    ended: CancellationToken,
+    peer: Peer<QueenNews>,
     assembler: Assembler<wire::QueenWord>,
     /// The job that is being opened, until it is open.
     opening: Option<Opening>,
@@ -47,10 +45,10 @@ struct Progress {
 }
 
 impl QueenBorder {
-    /// A link on which nothing was said. The reactor puts its news into `outbox`, and cancels `ended` to end the link.
-    pub fn new(link: LinkId, outbox: Outbox<QueenNews>, ended: CancellationToken) -> QueenBorder {
+    /// A link on which nothing was said.
+    pub fn new(link: LinkId, peer: Peer<QueenNews>) -> QueenBorder {
         let (assembler, opening) = (Assembler::new(PROGRAM_BYTES_MAX), Some(Opening::default()));
-        QueenBorder { link, outbox, ended, assembler, opening, progress: Progress::default() }
+        QueenBorder { link, peer, assembler, opening, progress: Progress::default() }
     }
 
     /// Takes in a word of the opening; returns the queen with its job when it was the last one.
@@ -66,8 +64,7 @@ impl QueenBorder {
             self.progress.units = resumption.sent;
             self.progress.again = resumption.lacking.iter().map(|unit| unit.0).collect();
         }
-        let peer = Peer { outbox: self.outbox.clone(), ended: self.ended.clone() };
-        Ok(Some(Happening::QueenJoined { link: self.link, request: Box::new(request), peer }))
+        Ok(Some(Happening::QueenJoined { link: self.link, request: Box::new(request), peer: self.peer.clone() }))
     }
 }
 
@@ -109,7 +106,7 @@ impl Border for QueenBorder {
     }
 
     fn end(self, leaving: Leaving) -> Happening {
-        Happening::QueenGone { link: self.link, outbox: self.outbox, leaving }
+        Happening::QueenGone { link: self.link, outbox: self.peer.outbox, leaving }
     }
 }
 

@@ -3,7 +3,7 @@
 use distwasm_proto::ids::{AttemptId, JobId};
 
 use super::{Reactor, Unheard};
-use crate::{inbox::LinkId, scheduler::Scheduler};
+use crate::scheduler::Scheduler;
 
 impl Reactor {
     /// Checks every invariant, also those of the scheduler.
@@ -42,11 +42,6 @@ impl Reactor {
     /// The jobs that queens have opened, and whether their queens have a link.
     pub fn jobs(&self) -> impl Iterator<Item = (JobId, bool)> {
         self.queens.iter().map(|(id, queen)| (*id, queen.link.is_some()))
-    }
-
-    /// The job of a queen's link.
-    pub fn job_of(&self, link: LinkId) -> Option<JobId> {
-        self.links.get(&link).copied()
     }
 
     /// The verdicts of a job that its queen has not heard: the attempts that led to them, and their bytes.

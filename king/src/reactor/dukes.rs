@@ -27,7 +27,7 @@ impl Reactor {
     ) {
         self.run_core();
         // The previous holder of the seat is this duke on an earlier link, or a process that has ended.
-        let before = self.seats.get(&machine.seat).copied().filter(|before| self.dukes.contains_key(before));
+        let before = self.seats.get(&machine.seat).copied();
         if before.is_none() && self.dukes.len() >= DUKES_MAX {
             let reason = format!("the king has {DUKES_MAX} dukes already, which is as many as it takes");
             return peer.send_away(refusal(reason));

@@ -37,8 +37,9 @@ use std::{
 
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
-    limits::{AWAY_PATIENCE, BROKEN_SLOTS_REST, GRACE, RESULT_UNASKED_BYTES_MAX},
+    limits::{AWAY_PATIENCE, BROKEN_SLOTS_REST, GRACE},
     time::Time,
+    wire::is_offered,
 };
 
 use heritage::Heritage;
@@ -279,9 +280,9 @@ impl Scheduler {
         let Some(attempt) = self.attempt_at(duke, id).copied() else { return };
         let Some(job) = self.jobs.get_mut(&attempt.job) else { return };
         job.results.measure(id, self.now);
-        let is_offered = job.results.get(id).is_some_and(LargeResult::is_offered);
-        let is_large = matches!(outcome, Outcome::Done { bytes } if bytes > RESULT_UNASKED_BYTES_MAX);
-        if is_offered || (is_large && attempt.runs) {
+        let waits = job.results.get(id).is_some_and(LargeResult::is_offered);
+        let is_large = matches!(outcome, Outcome::Done { bytes } if is_offered(bytes));
+        if waits || (is_large && attempt.runs) {
             actions.push(Action::ExpelDuke { duke, why: "it sent a result that was to wait until it is fetched" });
             return;
         }

@@ -1,6 +1,6 @@
 //! Lists the jobs and counts what the kingdom has, for requests; tells queens how their jobs are.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use distwasm_proto::ids::JobId;
 
@@ -33,6 +33,7 @@ impl Scheduler {
         for (_, attempt) in self.ledger.attempts() {
             *running.entry(attempt.job).or_default() += 1;
         }
+        let ahead = self.jobs_ahead();
         let claimed = self.jobs.iter().filter(|(_, job)| !job.unclaimed);
         let describe = |(id, job): (&JobId, &Job)| {
             let overview = Overview {
@@ -43,7 +44,7 @@ impl Scheduler {
                 priority: job.spec.priority,
                 units_waiting: job.units_waiting(),
                 units_running: running.get(id).copied().unwrap_or(0),
-                jobs_ahead: self.jobs.iter().filter(|(other, ahead)| self.is_ahead(**other, ahead, *id, job)).count(),
+                jobs_ahead: ahead.get(id).copied().unwrap_or(0),
             };
             (*id, overview)
         };
@@ -90,11 +91,21 @@ impl Scheduler {
         u32::try_from(staying(&self.ledger).count()).unwrap_or(u32::MAX)
     }
 
-    /// Whether the job `other` comes before the job `id` of the same project, and wants slots, too.
-    fn is_ahead(&self, other_id: JobId, other: &Job, id: JobId, job: &Job) -> bool {
-        let rank = |id: JobId, job: &Job| (std::cmp::Reverse(job.spec.priority), id);
-        let wants_slots = || other.need(self.ledger.account(other_id)) > 0;
-        other.project == job.project && rank(other_id, other) < rank(id, job) && wants_slots()
+    /// For each job, how many jobs of its project come before it and want slots.
+    fn jobs_ahead(&self) -> BTreeMap<JobId, usize> {
+        let rank = |(id, job): (&JobId, &Job)| (job.project, Reverse(job.spec.priority), *id);
+        let mut ranked: Vec<_> = self.jobs.iter().map(rank).collect();
+        ranked.sort_unstable();
+        let (mut ahead, mut of_project) = (BTreeMap::new(), (None, 0));
+        for (project, _, id) in ranked {
+            if of_project.0 != Some(project) {
+                of_project = (Some(project), 0);
+            }
+            ahead.insert(id, of_project.1);
+            let wants_slots = self.jobs.get(&id).is_some_and(|job| job.need(self.ledger.account(id)) > 0);
+            of_project.1 += usize::from(wants_slots);
+        }
+        ahead
     }
 }
 

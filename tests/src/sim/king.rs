@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use distwasm_king::{
     Reign,
     border::{Border, duke::DukeBorder, queen::QueenBorder},
-    inbox::{DukeWord, Happening, LinkError, LinkId},
+    inbox::{DukeWord, Happening, LinkError, LinkId, Peer},
     reactor::Reactor,
 };
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId},
-    limits::{GRACE, REACTOR_BATCH, RESULT_PATIENCE, RESULT_UNASKED_BYTES_MAX, RESULTS_BYTES},
+    limits::{GRACE, REACTOR_BATCH, RESULT_PATIENCE, RESULTS_BYTES},
     time::Time,
     wire::{self, DukeOrder, QueenNews, duke_order::Order, queen_news::News},
 };
-use distwasm_transport::transfer::{Outbox, OutboxStream};
+use distwasm_transport::transfer::OutboxStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -96,7 +96,7 @@ impl King {
         for (job, _) in self.reactor.jobs() {
             let in_time = |by: Option<AttemptId>| by.is_none_or(|attempt| !self.overdue.contains(&attempt));
             let large = || {
-                let large = self.reactor.unheard(job).filter(|(_, bytes)| *bytes > RESULT_UNASKED_BYTES_MAX);
+                let large = self.reactor.unheard(job).filter(|(_, bytes)| wire::is_offered(*bytes));
                 large.filter(|(by, _)| in_time(*by)).map(|(_, bytes)| bytes)
             };
             let is_within = large().sum::<u64>() <= RESULTS_BYTES || large().count() == 1;
@@ -115,20 +115,18 @@ impl King {
 
 impl KingLink {
     fn new(sender: Sender, number: u64) -> KingLink {
-        let ended = CancellationToken::new();
-        let (border, words) = match sender {
+        match sender {
             Sender::Duke(link) => {
-                let (outbox, orders) = Outbox::new();
-                let border = DukeBorder::new(link, outbox, ended.clone());
-                (PeerBorder::Duke(Box::new(border)), Words::Duke(orders))
+                let (peer, orders) = Peer::new();
+                let (ended, border) = (peer.ended.clone(), Box::new(DukeBorder::new(link, peer)));
+                KingLink { border: Some(PeerBorder::Duke(border)), ended, words: Words::Duke(orders) }
             }
             Sender::Queen(..) => {
-                let (outbox, news) = Outbox::new();
-                let border = QueenBorder::new(LinkId(number), outbox, ended.clone());
-                (PeerBorder::Queen(Box::new(border)), Words::Queen(news))
+                let (peer, news) = Peer::new();
+                let (ended, border) = (peer.ended.clone(), Box::new(QueenBorder::new(LinkId(number), peer)));
+                KingLink { border: Some(PeerBorder::Queen(border)), ended, words: Words::Queen(news) }
             }
-        };
-        KingLink { border: Some(border), ended, words }
+        }
     }
 }
 
@@ -179,8 +177,11 @@ impl World {
         if self.king.gone.contains(&sender) {
             return;
         }
-        let number = self.next_link();
-        let link = self.king.links.entry(sender).or_insert_with(|| KingLink::new(sender, number));
+        if !self.king.links.contains_key(&sender) {
+            let number = self.next_link();
+            self.king.links.insert(sender, KingLink::new(sender, number));
+        }
+        let Some(link) = self.king.links.get_mut(&sender) else { return };
         let heard = match (&mut link.border, said) {
             (Some(PeerBorder::Duke(border)), Said::Duke(Parcel(words))) => border.take(wire::FromDuke { words }),
             (Some(PeerBorder::Queen(border)), Said::Queen(Parcel(words))) => border.take(wire::FromQueen { words }),
