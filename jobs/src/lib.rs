@@ -9,15 +9,18 @@
 //! [`king_link::words`].
 
 mod descriptors;
+pub mod history;
 pub mod inputs;
 pub mod job_note;
 pub mod king_link;
+pub mod output_name;
 pub mod outputs;
 pub mod reactor;
 pub mod report;
 pub mod request;
 mod run;
 pub mod run_limits;
+pub mod selection;
 pub mod shares;
 pub mod submission;
 mod work_queue;

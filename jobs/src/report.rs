@@ -7,6 +7,8 @@ use std::{
 
 use distwasm_proto::{failure::Failure, time::Time};
 
+use crate::selection::LeftOut;
+
 /// How often progress is shown on a terminal: a tenth of a second looks alive.
 pub const PROGRESS_DRAWN_EVERY: Duration = Duration::from_millis(100);
 
@@ -21,6 +23,10 @@ pub struct Counts {
     pub done_before: u64,
     /// Inputs among those that were changed after their outputs were written.
     pub newer: u64,
+    /// Other inputs among those whose outputs were made by another program, or with other arguments or settings.
+    pub outdated: u64,
+    /// Inputs that were left out, by what.
+    pub left_out: LeftOut,
     /// Inputs that were to be tried again, and are not inputs any more.
     pub gone: u64,
     /// Outputs that are in their place.
@@ -78,6 +84,8 @@ pub trait Reporter: Send {
     fn waits(&mut self, waits_for: &str);
     /// The input that has been running longest, if one has been running for long.
     fn longest(&mut self, longest: Option<LongestInput>);
+    /// All inputs were found.
+    fn listed(&mut self, counts: &Counts);
     /// Called about every [`PROGRESS_DRAWN_EVERY`].
     fn progress(&mut self, counts: &Counts);
 }
@@ -97,6 +105,10 @@ impl<R: Reporter + ?Sized> Reporter for &mut R {
 
     fn longest(&mut self, longest: Option<LongestInput>) {
         (**self).longest(longest);
+    }
+
+    fn listed(&mut self, counts: &Counts) {
+        (**self).listed(counts);
     }
 
     fn progress(&mut self, counts: &Counts) {

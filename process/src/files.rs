@@ -43,8 +43,19 @@ pub fn close_stdout() -> io::Result<()> {
 ///
 /// As for [`close`].
 pub fn write_stdout(text: &[u8]) -> io::Result<()> {
+    write_stdout_in([text])
+}
+
+/// Writes all chunks to stdout, as [`write_stdout`] does.
+///
+/// # Errors
+///
+/// As for [`close`].
+pub fn write_stdout_in(chunks: impl IntoIterator<Item = impl AsRef<[u8]>>) -> io::Result<()> {
     let mut stdout = io::stdout();
-    let written = stdout.write_all(text).and_then(|()| stdout.flush()).and_then(|()| close_stdout());
+    let mut chunks = chunks.into_iter();
+    let written = chunks.try_for_each(|chunk| stdout.write_all(chunk.as_ref()));
+    let written = written.and_then(|()| stdout.flush()).and_then(|()| close_stdout());
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written,

@@ -23,6 +23,12 @@ impl Digest {
         bytes.try_into().ok().map(Digest)
     }
 
+    /// The first 8 bytes, as a big-endian number.
+    pub fn prefix(self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+
     /// The 32 bytes, for a message.
     pub fn to_wire(self) -> bytes::Bytes {
         bytes::Bytes::copy_from_slice(&self.0)

@@ -14,12 +14,14 @@ use distwasm_proto::{
 use distwasm_transport::link::{KingAddress, local_door};
 use tokio::time::timeout;
 
-use crate::options::{Options, OptionsError};
+use crate::{options::Options, prepare::PrepareError};
 
 /// A king and a duke in this process.
 pub struct Kingdom {
     /// The address of the king.
     pub address: KingAddress,
+    /// How many units of the job run at a time.
+    pub slots: u64,
     stop: Stop,
     members: tokio::task::JoinSet<Result<(), String>>,
 }
@@ -58,22 +60,29 @@ pub async fn rehearse(options: &Options, request: &JobRequest) -> Result<(), Fai
 
 /// The memory of a slot of this machine, as the scheduler deals it out.
 fn slot_bytes(settings: &Settings, request: &JobRequest) -> u64 {
+    settings.ram_bytes / slots(settings, request)
+}
+
+/// The slots that this machine has for a job.
+fn slots(settings: &Settings, request: &JobRequest) -> u64 {
     let by_ram = settings.ram_bytes.checked_div(request.min_ram_bytes).unwrap_or(u64::MAX);
     let slots = if request.one_per_machine { 1 } else { by_ram.min(u64::from(settings.cpus)) };
-    settings.ram_bytes / slots.max(1)
+    slots.max(1)
 }
 
 impl Kingdom {
     /// Starts both, if the job can run here at all. Nothing listens on the network.
-    pub fn start(options: &Options) -> Result<Kingdom, OptionsError> {
+    pub fn start(options: &Options, request: &JobRequest) -> Result<Kingdom, PrepareError> {
         let (door, visitors) = local_door();
         let address = KingAddress::Local(door);
         let settings = settings(options, address.clone());
         let (wanted_mb, limit_mb) = (options.min_ram, settings.ram_bytes >> 20);
         if wanted_mb > limit_mb {
             // No other duke can join.
-            return Err(OptionsError::MinRam { wanted_mb, limit_mb });
+            return Err(PrepareError::MinRam { wanted_mb, limit_mb });
         }
+        let most = request.scheduling.max_parallel.map_or(u64::MAX, u64::from);
+        let slots = slots(&settings, request).min(most);
         // King and duke end without a grace time: the queen has everything by then.
         let stop = Stop::new(Duration::ZERO);
         let mut members = tokio::task::JoinSet::new();
@@ -84,7 +93,7 @@ impl Kingdom {
         });
         let duke = distwasm_duke::run(settings, stop.clone());
         members.spawn(async move { duke.await.map_err(|error| chain(&error)) });
-        Ok(Kingdom { address, stop, members })
+        Ok(Kingdom { address, slots, stop, members })
     }
 
     /// Waits until the king or the duke ends, and returns the reason.

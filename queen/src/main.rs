@@ -10,7 +10,7 @@ use distwasm_queen::{
         check::check,
         jobs,
         new::{self, Made},
-        run,
+        plan, run,
     },
     options::Options,
     report::{print_json, print_summary},
@@ -91,6 +91,12 @@ async fn run(command_line: CommandLine, interrupted: CancellationToken) -> ExitC
 }
 
 async fn run_job(options: &Options, interrupted: CancellationToken) -> ExitCode {
+    if options.dry_run {
+        return match plan::dry_run(options, &interrupted).await {
+            Ok(exit) => exit.into(),
+            Err(error) => fail(&error),
+        };
+    }
     let report = match run::run(options, interrupted).await {
         Ok(report) => report,
         Err(error) => return fail(&error),

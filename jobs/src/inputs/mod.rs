@@ -1,30 +1,117 @@
 //! Inputs: found in their folder by the lister, read and sent by the readers.
 
-pub(crate) mod listing;
+mod decision;
+mod listing;
 pub mod numbers;
+mod old_outputs;
 mod places;
-mod plan;
 pub(crate) mod post;
 pub(crate) mod readers;
+pub mod survey;
+mod walk;
 
-pub(crate) use plan::unfinished_name;
+pub(crate) use decision::Kind;
+pub use decision::{Again, Reason};
+pub use listing::list;
+pub use walk::changed_at;
+pub(crate) use walk::read_folder;
 
-use std::{os::unix::ffi::OsStrExt, path::PathBuf};
+use std::{
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use distwasm_proto::{failure::Failure, ids::UnitNo};
 
+use crate::{
+    history::History,
+    output_name::OutputName,
+    selection::{LeftOut, Selection},
+};
 use numbers::LinkNo;
 
-/// An input that has no output yet.
+/// Which inputs a run has, what their outputs are called, and which of them run again.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    /// Where names come from.
+    pub names: Names,
+    /// What is left out.
+    pub selection: Selection,
+    /// What outputs are called, if not as their inputs.
+    pub output_name: Option<OutputName>,
+    /// Which inputs run although they are done.
+    pub again: Again,
+    /// The earlier runs into the output folder.
+    pub history: History,
+    /// Whether unfinished outputs of earlier runs are removed. They are not when another queen may be writing them.
+    pub sweeps: bool,
+    /// Whether inputs that are done are named, and not only counted.
+    pub names_done: bool,
+}
+
+/// As a queen without flags lists its inputs.
+impl Default for Listing {
+    fn default() -> Listing {
+        Listing {
+            names: Names::All,
+            selection: Selection::default(),
+            output_name: None,
+            again: Again::Never,
+            history: History::default(),
+            sweeps: true,
+            names_done: false,
+        }
+    }
+}
+
+/// Where the names of inputs come from. All are paths below the input folder.
+#[derive(Clone, Debug)]
+pub enum Names {
+    /// Every file below the input folder is an input.
+    All,
+    /// Failures of earlier runs: inputs, and folders that could not be read.
+    Failed(Arc<[PathBuf]>),
+    /// Inputs that the user named, each once, in this order.
+    Listed(Arc<[PathBuf]>),
+    /// One input, which was read from stdin into this file.
+    Stdin(PathBuf),
+}
+
+/// An input that is to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Input {
-    /// Its path below the input folder, and its output's below the output folder.
+    /// Its path below the input folder.
     pub path: PathBuf,
     /// Its size when it was listed.
     pub bytes: u64,
+    /// The path of its output below the output folder, if it is another one.
+    pub output: Option<Box<Path>>,
+    /// The file that it is read from, if that is another one.
+    pub source: Option<Box<Path>>,
+    /// Whether its output takes the place of an earlier one.
+    pub replaces: bool,
+    /// Why it runs.
+    pub reason: Reason,
 }
 
 impl Input {
+    /// An input of this size that has no output yet, and whose output is called as it is.
+    pub fn new(path: impl Into<PathBuf>, bytes: u64) -> Input {
+        let reason = Reason::New;
+        Input { path: path.into(), bytes, output: None, source: None, replaces: false, reason }
+    }
+
+    /// The path of its output below the output folder.
+    pub fn output(&self) -> &Path {
+        self.output.as_deref().unwrap_or(&self.path)
+    }
+
+    /// The path of its file: absolute, or below the input folder.
+    pub fn source(&self) -> &Path {
+        self.source.as_deref().unwrap_or(&self.path)
+    }
+
     /// Its name as a unit.
     pub fn name(&self) -> &[u8] {
         self.path.as_os_str().as_bytes()
@@ -41,13 +128,8 @@ impl Input {
 pub enum Finding {
     /// Inputs to send, at most 64 at a time.
     Inputs(Vec<Input>),
-    /// Inputs that are done already.
-    Done {
-        /// How many.
-        count: u64,
-        /// How many of them were changed after their outputs were written.
-        newer: u64,
-    },
+    /// Inputs that are done already, or left out.
+    Tally(Tally),
     /// An input that was asked for by name is not an input any more.
     Gone,
     /// Something that is not an input.
@@ -64,6 +146,21 @@ pub enum Finding {
         /// The fault.
         failure: Failure,
     },
+}
+
+/// Inputs that do not run.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// How many are done.
+    pub done: u64,
+    /// How many of those were changed after their outputs were written.
+    pub newer: u64,
+    /// How many others of those have outputs that another program made, or other arguments or settings.
+    pub outdated: u64,
+    /// The names of those that are done, if [`Listing::names_done`] asks for them, and all that is known of them.
+    pub names: Vec<(PathBuf, Reason)>,
+    /// What is left out.
+    pub left_out: LeftOut,
 }
 
 /// An order for a reader.

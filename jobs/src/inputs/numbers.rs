@@ -75,7 +75,7 @@ mod tests {
     fn numbers_have_no_gaps_from_link_to_link() {
         let mut numbers = Numbers::default();
         let number = |numbers: &mut Numbers, count| -> Vec<u64> {
-            let inputs = vec![Input { path: "a".into(), bytes: 1 }; count];
+            let inputs = vec![Input::new("a", 1); count];
             numbers.number(inputs).into_iter().map(|(unit, _)| unit.0).collect()
         };
         numbers.open(1);

@@ -20,16 +20,18 @@ pub struct Places<'a> {
     /// Real folders, and the folder of inputs whose outputs belong there: the output folder, and the targets of the
     /// links that were followed.
     claims: BTreeMap<PathBuf, PathBuf>,
+    /// Whether outputs are called otherwise than their inputs, so that any folder may have outputs.
+    is_renamed: bool,
 }
 
 impl<'a> Places<'a> {
     /// Starts without any link that was followed.
-    pub fn new(input: &'a Path, output: &'a Path) -> Places<'a> {
+    pub fn new(input: &'a Path, output: &'a Path, is_renamed: bool) -> Places<'a> {
         let claims = BTreeMap::from([(output.to_owned(), PathBuf::new())]);
-        Places { input, output, opened: when_there_are(|| File::open(output)).ok(), claims }
+        Places { input, output, opened: when_there_are(|| File::open(output)).ok(), claims, is_renamed }
     }
 
-    /// Why the outputs of a folder of inputs would lie among those of another one, if they would.
+    /// Why the outputs of a folder would lie among those of another one, if they would.
     pub fn collision(&mut self, folder: &Path) -> Option<String> {
         if !self.may_be_linked(folder) {
             return None;
@@ -43,7 +45,7 @@ impl<'a> Places<'a> {
             if owner == folder {
                 return None;
             }
-            if self.input.join(&owner).is_dir() {
+            if self.is_renamed || self.input.join(&owner).is_dir() {
                 let (real, owner) = (real.display(), name(&owner));
                 return Some(format!(
                     "its outputs would lie in {real}, where those of {owner} belong: a folder is a link"
@@ -109,7 +111,7 @@ mod tests {
         ] {
             symlink(target, output.join(link)).unwrap();
         }
-        let mut places = Places::new(&input, &output);
+        let mut places = Places::new(&input, &output, false);
         let mut collides = |folder: &str| places.collision(Path::new(folder));
         // A link that leads away from all other outputs is as good as a folder, and so are the folders below it.
         for fine in ["", "a", "c", "c/d", "c/d/g", "plain", "plain/deep", "h", "moved", "new"] {
@@ -120,9 +122,11 @@ mod tests {
             let why = collides(folder).unwrap();
             assert!(why.contains(owner), "{folder}: {why}");
         }
-        let mut the_other_way_round = Places::new(&input, &output);
+        let mut the_other_way_round = Places::new(&input, &output, false);
         assert_eq!(the_other_way_round.collision(Path::new("f/g")), None);
         assert_eq!(the_other_way_round.collision(Path::new("f")), None);
+        let mut renamed = Places::new(&input, &output, true);
+        assert!(renamed.collision(Path::new("moved")).unwrap().contains("archive/moved"));
         fs::create_dir(input.join("e/g")).unwrap();
         assert!(the_other_way_round.collision(Path::new("e/g")).unwrap().contains("f/g"));
     }

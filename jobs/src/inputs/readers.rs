@@ -57,7 +57,7 @@ struct Batch {
 
 impl Batch {
     fn read(&mut self, folder: &Path, input: Input, post: &Post, sent: &mpsc::Sender<Sent>) -> Result<(), Over> {
-        let path = folder.join(&input.path);
+        let path = folder.join(input.source());
         let unreadable = |input, why| sent.blocking_send(Sent::Unreadable(input, why)).map_err(|_| Over);
         if input.name().len() > UNIT_NAME_BYTES_MAX {
             let why = format!("its path below the input folder has more than {UNIT_NAME_BYTES_MAX} bytes");
@@ -172,7 +172,7 @@ fn send_again(folder: &Path, link: LinkNo, units: Vec<(UnitNo, Input)>, post: &P
     let mut message = Vec::new();
     let mut bytes = 0;
     for (no, input) in units {
-        let (name, path, listed) = (name_of(&input), folder.join(&input.path), input.bytes);
+        let (name, path, listed) = (name_of(&input), folder.join(input.source()), input.bytes);
         let small = (listed <= GATHERED_INPUT_BYTES_MAX).then(|| read_small(&path, listed));
         let mut large = None;
         match small.unwrap_or_else(|| open_listed(&path, listed).map(|file| large.insert(file)).map(|_| Bytes::new())) {

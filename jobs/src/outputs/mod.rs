@@ -1,7 +1,11 @@
 //! Writes outputs, on threads of their own: each to a file with another name in the same folder, which gets the
 //! output's name when it is whole. So an output exists whole or not at all, and never replaces another.
 
+pub mod prune;
 pub(crate) mod rename;
+mod unfinished;
+
+pub(crate) use unfinished::is_unfinished;
 
 use std::{
     ffi::OsStr,
@@ -15,20 +19,30 @@ use std::{
 use distwasm_process::files;
 use distwasm_proto::{ids::UnitNo, limits::ENTRIES_SEARCHED_MAX};
 use distwasm_transport::payload::Payload;
-use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 use tokio::sync::mpsc;
 
-use crate::{descriptors::when_there_are, inputs::unfinished_name, king_link::Room, work_queue::Taker};
+use crate::{descriptors::when_there_are, inputs::Input, king_link::Room, work_queue::Taker};
 
 use rename::rename_new;
+use unfinished::unfinished_name;
+
+/// Where outputs are written.
+#[derive(Clone, Debug)]
+pub enum OutputPlace {
+    /// Below this folder, in whose path there are no links.
+    Folder(PathBuf),
+    /// To stdout: there is one input.
+    Stdout,
+}
 
 /// An output that is to be written.
 #[derive(Debug)]
 pub struct Output {
     /// Whose result it is.
     pub unit: UnitNo,
-    /// Its path below the output folder.
-    pub path: PathBuf,
+    /// The input that it comes from.
+    pub input: Input,
     /// Its content.
     pub result: Payload,
     /// The room that the result takes while it is unwritten.
@@ -40,7 +54,7 @@ pub struct Output {
 pub struct Written {
     /// Whose result it is.
     pub unit: UnitNo,
-    /// Its path below the output folder.
+    /// The path of the input that it comes from, below the input folder.
     pub path: PathBuf,
     /// Its size, or why it was not written.
     pub outcome: Result<u64, WriteError>,
@@ -62,15 +76,23 @@ static UNFINISHED: AtomicU64 = AtomicU64::new(0);
 const BATCH: usize = 64;
 
 /// Works until there are no more outputs, or the receiver of `written` is gone.
-pub(crate) fn write(folder: &Path, sync: bool, outputs: &Taker<Output>, written: &mpsc::Sender<Vec<Written>>) {
-    let mut writer = Writer { folder, sync, pid: std::process::id(), last: None };
+pub(crate) fn write(place: &OutputPlace, sync: bool, outputs: &Taker<Output>, written: &mpsc::Sender<Vec<Written>>) {
+    let mut writer = match place {
+        OutputPlace::Folder(folder) => Some(Writer { folder, sync, pid: std::process::id(), last: None }),
+        OutputPlace::Stdout => None,
+    };
     while let Some(outputs) = outputs.take(BATCH) {
         let mut done = Vec::with_capacity(outputs.len());
-        for Output { unit, path, result, room } in outputs {
-            let outcome = writer.put(&path, &result).map(|()| result.bytes());
+        for Output { unit, input, result, room } in outputs {
+            let outcome = match &mut writer {
+                Some(writer) => writer.put(&input, &result).map_err(|error| writer.explain(input.output(), &error)),
+                None => files::write_stdout_in(result.chunks()).map_err(|error| WriteError {
+                    why: format!("it cannot be written to stdout: {error}"),
+                    hopeless: true,
+                }),
+            };
             drop(room);
-            let outcome = outcome.map_err(|error| writer.explain(&path, &error));
-            done.push(Written { unit, path, outcome });
+            done.push(Written { unit, path: input.path, outcome: outcome.map(|()| result.bytes()) });
         }
         if written.blocking_send(done).is_err() {
             return;
@@ -89,14 +111,17 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn put(&mut self, path: &Path, result: &Payload) -> io::Result<()> {
+    fn put(&mut self, input: &Input, result: &Payload) -> io::Result<()> {
+        let path = input.output();
         let name = path.file_name().ok_or(ErrorKind::InvalidFilename)?;
         let sync = self.sync;
         let unfinished = unfinished_name(self.pid, UNFINISHED.fetch_add(1, Ordering::Relaxed));
         let opened = when_there_are(|| self.open_folder(path.parent().unwrap_or(Path::new(""))))?;
         let (_, folder) = &opened;
-        let placed = fill(folder, &unfinished, result, sync)
-            .and_then(|()| rename_new(folder, unfinished.as_ref(), folder, name));
+        let placed = fill(folder, &unfinished, result, sync).and_then(|()| match input.replaces {
+            true => Ok(renameat(folder, &unfinished, folder, name)?),
+            false => rename_new(folder, unfinished.as_ref(), folder, name),
+        });
         if let Err(error) = placed {
             // If it cannot be removed now, the next run removes it.
             let _removed = unlinkat(folder, &unfinished, AtFlags::empty());
@@ -181,8 +206,20 @@ mod tests {
 
     fn put(folder: &Path, path: &str, text: &str) -> Result<(), WriteError> {
         let mut writer = Writer { folder, sync: true, pid: 1, last: None };
-        let path = Path::new(path);
-        writer.put(path, &Payload::from(text.as_bytes().to_vec())).map_err(|error| writer.explain(path, &error))
+        let input = Input::new(path, 0);
+        let result = Payload::from(text.as_bytes().to_vec());
+        writer.put(&input, &result).map_err(|error| writer.explain(input.output(), &error))
+    }
+
+    #[test]
+    fn an_output_takes_the_place_of_an_earlier_one_if_that_is_wanted() {
+        let place = tempfile::tempdir().unwrap();
+        put(place.path(), "x", "old").unwrap();
+        let mut writer = Writer { folder: place.path(), sync: true, pid: 1, last: None };
+        let input = Input { output: Some(Path::new("x").into()), replaces: true, ..Input::new("y", 0) };
+        writer.put(&input, &Payload::from(b"new".to_vec())).unwrap();
+        assert_eq!(fs::read_to_string(place.path().join("x")).unwrap(), "new");
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
     }
 
     #[test]

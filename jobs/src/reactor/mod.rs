@@ -28,7 +28,7 @@ use distwasm_proto::{
 use distwasm_transport::payload::Payload;
 
 use crate::{
-    inputs::{Finding, Input, ReadOrder, Sent, numbers::LinkNo},
+    inputs::{Finding, Input, ReadOrder, Sent, Tally, numbers::LinkNo},
     king_link::{self, JobState, KingNews, LinkError, LongestUnit, Verdict, Welcome},
     outputs::{Output, Written},
     report::{Counts, FailedUnit, LongestInput, Reporter, Tried},
@@ -194,6 +194,7 @@ impl<R: Reporter> Reactor<R> {
             Happening::Found(finding) => self.on_found(finding),
             Happening::ListingEnded => {
                 self.counts.all_found = true;
+                self.reporter.listed(&self.counts);
                 self.events.push(Event::ListingEnded);
             }
             Happening::Sent(sent) => self.on_sent(sent),
@@ -289,9 +290,11 @@ impl<R: Reporter> Reactor<R> {
                 self.events.extend(inputs.iter().map(|input| Event::InputListed { bytes: input.window_bytes() }));
                 self.listed.extend(inputs);
             }
-            Finding::Done { count, newer } => {
-                self.counts.done_before += count;
+            Finding::Tally(Tally { done, newer, outdated, left_out, .. }) => {
+                self.counts.done_before += done;
                 self.counts.newer += newer;
+                self.counts.outdated += outdated;
+                self.counts.left_out.add(left_out);
             }
             Finding::Gone => self.counts.gone += 1,
             Finding::Skipped { path, why } => self.reporter.skipped(&path, &why),
@@ -364,7 +367,7 @@ impl<R: Reporter> Reactor<R> {
         self.job.heard += 1;
         self.job.heard_bytes += outcome.as_ref().map_or(0, Payload::bytes);
         match outcome {
-            Ok(result) => self.outputs.push(Output { unit, path: input.path, result, room }),
+            Ok(result) => self.outputs.push(Output { unit, input, result, room }),
             Err(failure) => self.fail(input.path, failure, Tried { attempts, duke, run_us }),
         }
     }

@@ -27,6 +27,8 @@ impl Reporter for Told {
 
     fn longest(&mut self, _: Option<LongestInput>) {}
 
+    fn listed(&mut self, _: &Counts) {}
+
     fn progress(&mut self, _: &Counts) {}
 }
 
@@ -58,7 +60,7 @@ impl Queen {
             closed: Vec::new(),
             left: false,
         };
-        let input = |number: usize| Input { path: number.to_string().into(), bytes: 1 };
+        let input = |number: usize| Input::new(number.to_string(), 1);
         queen.happens([Happening::Found(Finding::Inputs((0..count).map(input).collect())), Happening::ListingEnded]);
         queen
     }

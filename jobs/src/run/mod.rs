@@ -17,8 +17,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    inputs::Listing,
     job_note::JobNote,
-    outputs::Written,
+    outputs::{OutputPlace, Written},
     reactor::{CutShort, Ending, Happening, Reactor},
     report::{PROGRESS_DRAWN_EVERY, Reporter},
     request::JobRequest,
@@ -34,11 +35,11 @@ pub struct Folders {
     /// The inputs.
     pub input: PathBuf,
     /// The outputs.
-    pub output: PathBuf,
+    pub output: OutputPlace,
     /// Whether fsync is called for each output before it counts as done.
     pub sync: bool,
-    /// Only these inputs, and inputs below these folders; `None` means all inputs.
-    pub only: Option<Arc<[PathBuf]>>,
+    /// Which inputs there are, and what their outputs are called.
+    pub listing: Arc<Listing>,
 }
 
 /// The terms of a run, which may end it early.

@@ -7,7 +7,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use super::Folders;
 use crate::{
-    inputs::{Finding, ReadOrder, Sent, listing, post::Post, readers},
+    inputs::{self, Finding, ReadOrder, Sent, post::Post, readers},
     king_link::Heard,
     outputs::{self, Output, Written},
     work_queue::{Giver, queue},
@@ -46,7 +46,7 @@ pub(super) fn start(threads: &mut JoinSet<()>, folders: &Folders) -> (Orders, Ch
     }
     let (sender, found) = mpsc::channel(REACTOR_QUEUE);
     let folders = folders.clone();
-    threads.spawn_blocking(move || listing::list(&folders.input, &folders.output, folders.only.as_deref(), &sender));
+    threads.spawn_blocking(move || inputs::list(&folders, &sender));
     let (news, heard) = mpsc::channel(MESSAGES_WAITING);
     (Orders { readers, post, writers, news }, Channels { found, sent, written, heard })
 }

@@ -11,7 +11,11 @@ use std::{
 
 use clap::Args;
 use distwasm_duke::options::find_peasant;
-use distwasm_process::{flags, guest_flags::GuestFlags};
+use distwasm_jobs::inputs::{
+    Listing, Names,
+    survey::{Survey, SurveyError},
+};
+use distwasm_process::{flags, guest_flags::GuestFlags, stderr};
 use distwasm_proto::{
     exit::Exit,
     limits::{CHECK_WITHIN, COMPILE_WITHIN, UNIT_BYTES_MAX},
@@ -26,7 +30,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     guest_options::{self, GuestOptionsError},
+    input_place::{self, InputError, InputPlace},
     program::{ProgramError, project_of, read_program},
+    report::harmless_path,
+    selection_options::{SelectionError, SelectionOptions},
 };
 
 /// Describes a program, and tells whether it would run on this machine.
@@ -41,9 +48,14 @@ pub struct CheckOptions {
     #[arg(value_name = "PROGRAM")]
     pub program: PathBuf,
 
-    /// Run the program on this input, and show its answer
-    #[arg(long, value_name = "FILE")]
+    /// Run the program on this input, and show its answer; `-` is stdin. Of a folder, the first input is taken that the
+    /// flags below leave
+    #[arg(long, value_name = "FILE|DIR|-")]
     pub input: Option<PathBuf>,
+
+    /// Which input of a folder is taken.
+    #[command(flatten)]
+    pub selection: SelectionOptions,
 
     /// The settings of the guest program
     #[command(flatten)]
@@ -70,10 +82,16 @@ pub enum CheckError {
     Program(#[from] ProgramError),
     #[error(transparent)]
     Guest(#[from] GuestOptionsError),
+    #[error(transparent)]
+    Inputs(#[from] InputError),
+    #[error(transparent)]
+    Selection(#[from] SelectionError),
+    #[error(transparent)]
+    Survey(#[from] SurveyError),
+    #[error("there is no input in {}, or none that the flags leave", .path.display())]
+    NoInput { path: PathBuf },
     #[error("failed to read the input {} (--input names another)", .path.display())]
     Input { path: PathBuf, source: io::Error },
-    #[error("the input {} is a folder; --input names one file", .path.display())]
-    InputFolder { path: PathBuf },
     #[error("the input {} is not a regular file", .path.display())]
     InputNoFile { path: PathBuf },
     #[error("the input {} has {bytes} bytes, and an input may have {UNIT_BYTES_MAX}", .path.display())]
@@ -108,7 +126,10 @@ async fn check_within(
     interrupted: &CancellationToken,
 ) -> Result<Exit, CheckError> {
     let program = read_program(&options.program)?;
-    let args = options.peasant_args()?;
+    let input =
+        options.input.as_deref().map(|input| tokio::task::block_in_place(|| choose(options, input, interrupted)));
+    let input = input.transpose()?;
+    let args = options.peasant_args(input.as_ref().map(|chosen| &*chosen.path))?;
     // A job without a king uses this peasant, too.
     let peasant = options.peasant.clone().unwrap_or_else(find_peasant);
     let mut command = Command::new(&peasant);
@@ -160,7 +181,7 @@ fn exit_of(status: ExitStatus, had_input: bool) -> Result<Exit, CheckError> {
 
 impl CheckOptions {
     /// The arguments of the peasant.
-    fn peasant_args(&self) -> Result<Vec<OsString>, CheckError> {
+    fn peasant_args(&self, input: Option<&Path>) -> Result<Vec<OsString>, CheckError> {
         // The archives are not used: packing them shows whether it works.
         let (guest, _archives) = guest_options::prepare(&self.guest, &project_of(&self.program))?;
         let flag = |name: &str, value: &OsStr| {
@@ -171,7 +192,7 @@ impl CheckOptions {
         };
         // A name that is not UTF-8 is shown with replacement characters.
         let mut args = vec!["check".into(), flag("--name", self.program.to_string_lossy().as_ref().as_ref())];
-        if let Some(input) = &self.input {
+        if let Some(input) = input {
             check_input(input)?;
             args.push(flag("--input", input.as_os_str()));
         }
@@ -206,12 +227,38 @@ impl CheckOptions {
     }
 }
 
+/// The input of a check.
+struct Chosen {
+    path: PathBuf,
+    /// Keeps what was read from stdin.
+    _place: InputPlace,
+}
+
+/// Chooses an input: the file that was named, or the first one in a folder that the flags leave.
+fn choose(options: &CheckOptions, input: &Path, interrupted: &CancellationToken) -> Result<Chosen, CheckError> {
+    let flags = &options.selection;
+    let place = input_place::open(input, flags.input_list.as_deref(), flags.null)?;
+    let path = match &place.names {
+        Names::Stdin(path) => path.clone(),
+        Names::Listed(_) if flags.input_list.is_none() => input.to_owned(),
+        names => {
+            let mut listing = Listing { names: names.clone(), selection: flags.selection()?, ..Listing::default() };
+            if let Some(size) = flags.sample {
+                let survey = Survey { input: &place.folder, listing: &listing, interrupted };
+                listing.selection.sample = Some(survey.sample(size, flags.sample_seed)?);
+            }
+            let first = Survey { input: &place.folder, listing: &listing, interrupted }.first()?;
+            let first = first.ok_or_else(|| CheckError::NoInput { path: input.to_owned() })?;
+            stderr::say(&format!("the input is {}", harmless_path(&first)));
+            place.folder.join(first)
+        }
+    };
+    Ok(Chosen { path, _place: place })
+}
+
 fn check_input(path: &Path) -> Result<(), CheckError> {
     let cannot_read = |source| CheckError::Input { path: path.to_owned(), source };
     let metadata = fs::metadata(path).map_err(cannot_read)?;
-    if metadata.is_dir() {
-        return Err(CheckError::InputFolder { path: path.to_owned() });
-    }
     if !metadata.is_file() {
         return Err(CheckError::InputNoFile { path: path.to_owned() });
     }
@@ -307,7 +354,7 @@ mod tests {
     fn options_of_a_check_go_to_the_peasant() {
         let (_folder, told) =
             options(&["--deterministic", "--env=A=1", "--env=A=2", "--timeout=1us", "--min-ram=2", "--", "--x"]);
-        let args = told.peasant_args().unwrap();
+        let args = told.peasant_args(None).unwrap();
         let args: Vec<&str> = args.iter().filter_map(|arg| arg.to_str()).collect();
         let after_name = [
             "--within-ms=1",
@@ -325,14 +372,25 @@ mod tests {
 
     #[test]
     fn files_and_directories_that_cannot_be_are_refused() {
-        let (_folder, nowhere) = options(&["--input", "/nowhere"]);
-        assert!(matches!(nowhere.peasant_args(), Err(CheckError::Input { .. })));
-        let (_folder, folder) = options(&["--input", "/"]);
-        assert!(matches!(folder.peasant_args(), Err(CheckError::InputFolder { .. })));
+        let place = tempfile::tempdir().unwrap();
+        let chosen = |path: &Path, args: &[&str]| {
+            let (_folder, options) = options(args);
+            choose(&options, path, &CancellationToken::new()).map(|chosen| chosen.path)
+        };
+        assert!(matches!(chosen(Path::new("/nowhere"), &[]), Err(CheckError::Inputs(_))));
+        assert!(matches!(chosen(place.path(), &[]), Err(CheckError::NoInput { .. })));
+        for name in ["a.x", "b.y", "c.y"] {
+            fs::write(place.path().join(name), "").unwrap();
+        }
+        let found = chosen(place.path(), &["--include=*.y"]).unwrap();
+        assert_eq!(found.file_name().unwrap(), "b.y");
+        assert!(matches!(chosen(place.path(), &["--exclude=*"]), Err(CheckError::NoInput { .. })));
+        let file = place.path().join("c.y");
+        assert_eq!(chosen(&file, &["--exclude=*"]).unwrap(), file);
         let told = |dirs: &[&str]| {
             let (_folder, mut options) = options(&[]);
             options.guest.dirs = dirs.iter().map(OsString::from).collect();
-            options.peasant_args()
+            options.peasant_args(None)
         };
         for dirs in [&["/"][..], &["::/x"], &["/nowhere::/x"], &["/dev/null::/x"]] {
             assert!(matches!(told(dirs), Err(CheckError::Guest(_))), "{dirs:?}");

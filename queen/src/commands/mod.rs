@@ -3,4 +3,5 @@
 pub mod check;
 pub mod jobs;
 pub mod new;
+pub mod plan;
 pub mod run;

@@ -1,7 +1,10 @@
 //! A job: runs a program over a folder of inputs, on this machine or a kingdom.
 
+use std::path::Path;
+
 use distwasm_jobs::{
-    Terms,
+    Folders, Terms,
+    inputs::Names,
     reactor::{CutShort, Ending},
     report::FailedUnit,
 };
@@ -13,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     failures_file::Scope,
     local::{self, Kingdom},
-    options::{Options, OptionsError, Prepared},
-    report::{Human, Summary},
+    options::Options,
+    prepare::{PrepareError, Prepared, prepare},
+    report::{Human, Overture, Summary, shown},
 };
 
 /// A run that is over.
@@ -31,28 +35,33 @@ pub struct Report {
 /// # Errors
 ///
 /// When the run cannot begin: wrong files or folders. All other errors are in the report.
-pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Report, OptionsError> {
+pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Report, PrepareError> {
     let clock = Clock::start();
-    let prepared = tokio::task::block_in_place(|| options.prepare())?;
-    let Prepared { request, folders, failures, note, _output_lock } = prepared;
+    let prepared = tokio::task::block_in_place(|| prepare(options, &interrupted))?;
+    let Prepared { folders, request, failures, note, pruned, warnings, _held } = prepared;
     let (folders, request) = (&folders, &request);
-    let mut human = Human::new(clock, options.quiet, options.verbose > 0, failures);
-    options.idle_flags.iter().for_each(|flag| human.warn(flag));
-    let note = note.as_ref();
-    let terms = Terms { clock, limits: options.limits(), grace: options.grace, note, interrupted: &interrupted };
-    let ending = match &options.king_address {
-        Some(address) => {
-            let address = KingAddress::Tcp(address.clone());
-            distwasm_jobs::run(folders, &address, request, &mut human, &terms, std::future::pending()).await
-        }
+    let (address, mut kingdom) = match &options.king_address {
+        Some(king) => (KingAddress::Tcp(king.clone()), None),
         None => {
-            let mut kingdom = Kingdom::start(options)?;
-            let address = kingdom.address.clone();
-            let ending = distwasm_jobs::run(folders, &address, request, &mut human, &terms, kingdom.trouble()).await;
-            kingdom.end().await;
-            ending
+            let kingdom = Kingdom::start(options, request)?;
+            (kingdom.address.clone(), Some(kingdom))
         }
     };
+    let overture = overture(options, folders, kingdom.as_ref());
+    let mut human = Human::new(clock, (options.quiet, options.verbose > 0), failures, overture);
+    warnings.iter().for_each(|warning| human.warn(warning));
+    let note = note.as_ref();
+    let terms = Terms { clock, limits: options.limits(), grace: options.grace, note, interrupted: &interrupted };
+    let trouble = async {
+        match &mut kingdom {
+            Some(kingdom) => kingdom.trouble().await,
+            None => std::future::pending().await,
+        }
+    };
+    let ending = distwasm_jobs::run(folders, &address, request, &mut human, &terms, trouble).await;
+    if let Some(kingdom) = kingdom {
+        kingdom.end().await;
+    }
     let Ending { counts, mut cut_short } = ending;
     if counts.found == 0 && cut_short.is_none() {
         // It is unknown whether this program made the outputs; check at least that it can run.
@@ -71,18 +80,39 @@ pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Re
         None => Exit::Done,
     };
     let (first_failures, failures) = human.finish();
-    let retry = folders.only.is_some();
+    let retry = matches!(folders.listing.names, Names::Failed(_));
     let stopped = matches!(cut_short, Some(CutShort::TooManyFailed { .. }));
     let mut cut_short = cut_short.map(|why| why.to_string());
-    let scope = Scope { input: &folders.input, output: &folders.output, listed_all: counts.all_found };
-    let failures = tokio::task::block_in_place(|| failures.finish(&scope)).unwrap_or_else(|error| {
+    let scope = Scope { folders, listed_all: counts.all_found };
+    let finish = || failures.map_or(Ok(None), |failures| failures.finish(&scope));
+    let failures = tokio::task::block_in_place(finish).unwrap_or_else(|error| {
         // The file is incomplete, and the exit status must say so.
         exit = if exit == Exit::Interrupted { exit } else { Exit::CouldNotRun };
         cut_short.get_or_insert(chain(&error));
         None
     });
     let elapsed = std::time::Duration::from_micros(clock.now().0);
-    let summary =
-        Summary { project: request.project.clone(), counts, elapsed, failures, cut_short, stopped, retry, exit };
+    let (project, pruned) = (request.project.clone(), pruned as u64);
+    let summary = Summary { project, counts, elapsed, pruned, failures, cut_short, stopped, retry, exit };
     Ok(Report { summary, first_failures })
+}
+
+/// The words at the start of the run.
+fn overture(options: &Options, folders: &Folders, kingdom: Option<&Kingdom>) -> Overture {
+    let program = options.binary.file_name().map_or(options.binary.as_path(), Path::new);
+    let inputs = match &folders.listing.names {
+        Names::Stdin(_) => "inputs from stdin".to_owned(),
+        Names::All => format!("inputs of {}", shown(&options.input)),
+        Names::Failed(_) => format!("inputs of {} that failed before", shown(&options.input)),
+        Names::Listed(_) => match &options.selection.input_list {
+            Some(list) => format!("inputs of {} that {} lists", shown(&options.input), shown(list)),
+            None => format!("inputs: {}", shown(&options.input)),
+        },
+    };
+    let place = match (&options.king_address, kingdom.map_or(0, |kingdom| kingdom.slots)) {
+        (Some(king), _) => format!("at {king}"),
+        (None, 1) => "1 slot on this machine".to_owned(),
+        (None, slots) => format!("{slots} slots on this machine"),
+    };
+    Overture { program: shown(program), inputs, place }
 }

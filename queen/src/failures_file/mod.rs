@@ -14,7 +14,7 @@ use std::{
     time::SystemTime,
 };
 
-use distwasm_jobs::{report::FailedUnit, when_there_are};
+use distwasm_jobs::{Folders, outputs::OutputPlace, report::FailedUnit, when_there_are};
 use distwasm_process::files;
 use distwasm_proto::limits::FAILURES_READ_MAX;
 use serde::{Deserialize, Serialize};
@@ -64,10 +64,8 @@ pub enum FailuresLost {
 /// The folders of a run and how far it listed them: this decides which failures of earlier runs are settled.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope<'a> {
-    /// The folder of inputs.
-    pub input: &'a Path,
-    /// The folder of outputs.
-    pub output: &'a Path,
+    /// The folders.
+    pub folders: &'a Folders,
     /// Whether the listing was completed.
     pub listed_all: bool,
 }
@@ -325,10 +323,19 @@ fn keep_open(
 impl Scope<'_> {
     /// Whether an input that failed in an earlier run, and not in this one, may still be without an output.
     fn is_open(&self, name: &Path) -> bool {
-        match fs::metadata(self.input.join(name)) {
+        let Folders { input, output, listing, .. } = self.folders;
+        match fs::metadata(input.join(name)) {
             // The folder could not be read then. If this run listed everything, its inputs are done or have failed.
             Ok(metadata) if metadata.is_dir() => !self.listed_all,
-            Ok(metadata) => metadata.is_file() && !self.output.join(name).is_file(),
+            Ok(metadata) => match (output, &listing.output_name) {
+                (OutputPlace::Stdout, _) => false,
+                (OutputPlace::Folder(output), None) => metadata.is_file() && !output.join(name).is_file(),
+                // Nobody knows which number the input had.
+                (_, Some(template)) if template.has_number() => !self.listed_all,
+                (OutputPlace::Folder(output), Some(template)) => {
+                    metadata.is_file() && template.fill_in(name, 0).is_ok_and(|name| !output.join(name).is_file())
+                }
+            },
             Err(error) => {
                 !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidInput)
             }
@@ -338,7 +345,7 @@ impl Scope<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsStr;
+    use std::{ffi::OsStr, sync::Arc};
 
     use distwasm_jobs::report::Tried;
     use distwasm_proto::failure::{Failure, FailureKind};
@@ -361,11 +368,16 @@ mod tests {
         folder
     }
 
+    fn folders(folder: &Path) -> Folders {
+        let output = OutputPlace::Folder(folder.join("out"));
+        Folders { input: folder.join("in"), output, sync: false, listing: Arc::default() }
+    }
+
     fn run(folder: &Path, listed_all: bool, names: &[&str]) -> Option<PathBuf> {
-        let (input, output) = (folder.join("in"), folder.join("out"));
+        let output = folder.join("out");
         let mut failures = FailureFile::open(default_failures_path(&output), None);
         names.iter().for_each(|name| assert!(failures.record(&failed(name, None), SystemTime::UNIX_EPOCH)));
-        failures.finish(&Scope { input: &input, output: &output, listed_all }).unwrap()
+        failures.finish(&Scope { folders: &folders(folder), listed_all }).unwrap()
     }
 
     fn named(path: &Path) -> Vec<String> {
@@ -376,11 +388,12 @@ mod tests {
     #[test]
     fn each_failure_is_a_line_of_json_whatever_the_name() {
         let folder = folder(&[], &[]);
-        let (input, output) = (folder.path().join("in"), folder.path().join("out"));
+        let output = folder.path().join("out");
         let mut failures = FailureFile::open(default_failures_path(&output), None);
         assert!(failures.record(&failed(OsStr::from_bytes(b"a \n\"b"), Some(1500)), SystemTime::UNIX_EPOCH));
         assert!(failures.record(&failed(OsStr::from_bytes(b"\xff"), None), SystemTime::UNIX_EPOCH));
-        let path = failures.finish(&Scope { input: &input, output: &output, listed_all: true }).unwrap().unwrap();
+        let scope = Scope { folders: &folders(folder.path()), listed_all: true };
+        let path = failures.finish(&scope).unwrap().unwrap();
         let expected = concat!(
             r#"{"input":"a \n\"b","kind":"trap","reason":"unreachable","stderr":"x�y","attempts":2,"duke":"d","#,
             r#""run_us":1500,"failed_at":"1970-01-01T00:00:00.000Z"}"#,

@@ -1,15 +1,27 @@
 //! Talk for people, on stderr.
 
-use std::{path::Path, time::Duration};
+use std::{
+    io::{self, IsTerminal},
+    path::Path,
+    time::Duration,
+};
 
 use distwasm_jobs::report::{Counts, FailedUnit, LongestInput, Reporter};
 use distwasm_process::{
     clock::{Clock, time_of_day},
     stderr,
 };
-use distwasm_proto::{exit::Exit, limits::FAILURES_SHOWN, time::Time};
+use distwasm_proto::{
+    exit::Exit,
+    limits::{FAILURES_SHOWN, OVERTURE_WITHIN},
+    time::Time,
+};
 
-use super::{Summary, progress::Progress};
+use super::{
+    Overture, Summary,
+    overture::{grouped, left_out},
+    progress::Progress,
+};
 use crate::failures_file::FailureFile;
 
 /// Lines of a failed unit's stderr, and of a longer reason, that the summary shows.
@@ -26,7 +38,9 @@ pub struct Human {
     waits_since: Option<Time>,
     longest: Option<LongestInput>,
     first_failures: Vec<FailedUnit>,
-    failures: FailureFile,
+    failures: Option<FailureFile>,
+    /// The words at the start, until they are printed.
+    overture: Option<Overture>,
 }
 
 /// Characters of one line of a guest's words that are shown.
@@ -64,7 +78,7 @@ fn harmless_up_to(chars: usize, text: &str) -> String {
 }
 
 /// A path as one line that is safe for a terminal. It is shown in full, because users will look for it.
-pub(super) fn harmless_path(path: &Path) -> String {
+pub(crate) fn harmless_path(path: &Path) -> String {
     escape_controls(&path.to_string_lossy())
 }
 
@@ -80,8 +94,13 @@ pub(super) fn megabytes(bytes: f64) -> String {
 }
 
 impl Human {
-    /// A reporter of a run that begins now.
-    pub fn new(clock: Clock, quiet: bool, verbose: bool, failures: FailureFile) -> Human {
+    /// A reporter of a run that begins now. Only a terminal gets the words at its start.
+    pub fn new(
+        clock: Clock,
+        (quiet, verbose): (bool, bool),
+        failures: Option<FailureFile>,
+        overture: Overture,
+    ) -> Human {
         let human = Human {
             clock,
             progress: Progress::new(quiet),
@@ -92,9 +111,10 @@ impl Human {
             longest: None,
             first_failures: Vec::new(),
             failures,
+            overture: (!quiet && io::stderr().is_terminal()).then_some(overture),
         };
-        if let Some(error) = human.failures.error() {
-            let path = human.failures.path().display();
+        if let Some((file, error)) = human.failures.as_ref().and_then(|file| Some((file, file.error()?))) {
+            let path = file.path().display();
             human.warn(&format!("failures cannot be kept in {path}: {error} (--failures names another file)"));
         }
         human
@@ -108,7 +128,7 @@ impl Human {
     }
 
     /// Ends the progress, and returns the failures.
-    pub fn finish(self) -> (Vec<FailedUnit>, FailureFile) {
+    pub fn finish(self) -> (Vec<FailedUnit>, Option<FailureFile>) {
         self.progress.finish();
         (self.first_failures, self.failures)
     }
@@ -122,7 +142,8 @@ impl Reporter for Human {
     }
 
     fn failed(&mut self, unit: FailedUnit) {
-        let is_kept = self.failures.record(&unit, time_of_day());
+        // Without a file, the summary shows the failure.
+        let is_kept = self.failures.as_mut().is_none_or(|file| file.record(&unit, time_of_day()));
         // A failure that is not in the file is printed.
         if self.verbose || !is_kept {
             let reason = unit.failure.message.lines().next().unwrap_or_default();
@@ -144,7 +165,16 @@ impl Reporter for Human {
         self.longest = longest;
     }
 
+    fn listed(&mut self, counts: &Counts) {
+        if let Some(overture) = self.overture.take() {
+            self.progress.say(&overture.line(counts));
+        }
+    }
+
     fn progress(&mut self, counts: &Counts) {
+        if self.overture.is_some() && self.clock.now() >= Time::default().after(OVERTURE_WITHIN) {
+            self.listed(counts);
+        }
         if self.waits_since.is_some_and(|since| since.after(WAIT_TOLD_AFTER) <= self.clock.now()) {
             self.waits_since = None;
             self.progress.say(&format!("waiting: {}", self.waits_for));
@@ -172,22 +202,24 @@ pub fn print_summary(summary: &Summary, first_failures: &[FailedUnit], quiet: bo
     if quiet {
         return;
     }
-    if counts.newer > 0 {
-        let newer = match counts.newer {
-            1 => {
-                "1 of the skipped inputs is newer than its output; it runs again when that output is removed".to_owned()
-            }
-            newer => format!(
-                "{newer} of the skipped inputs are newer than their outputs; they run again when those outputs are removed"
-            ),
-        };
-        talk(&newer);
+    if let Some(line) = outdated(counts.newer, counts.outdated) {
+        talk(&line);
+    }
+    let left_out = left_out(&counts.left_out);
+    if !left_out.is_empty() {
+        talk(&left_out.join(", "));
+    }
+    match summary.pruned {
+        0 => {}
+        1 => talk("1 output was removed, because its input is gone"),
+        pruned => talk(&format!("{} outputs were removed, because their inputs are gone", grouped(pruned))),
     }
     if counts.gone > 0 {
         talk(&format!("{} of the earlier failures are skipped: they are not inputs any more", counts.gone));
     }
     if summary.exit == Exit::Done && counts.found + counts.done_before + counts.gone == 0 {
         talk(match summary.retry {
+            false if !left_out.is_empty() => "all files below the input folder are left out, so there is nothing to do",
             false => "there is no file below the input folder, so there is nothing to do",
             true => "no failures of earlier runs are known, so there is nothing to try again",
         });
@@ -210,6 +242,30 @@ pub fn print_summary(summary: &Summary, first_failures: &[FailedUnit], quiet: bo
         Exit::CouldNotRun if counts.done == 0 => {}
         Exit::CouldNotRun | Exit::Interrupted => talk("finished outputs are kept; run the same command again to go on"),
     }
+}
+
+/// A line about skipped inputs that another run would treat otherwise.
+fn outdated(newer: u64, outdated: u64) -> Option<String> {
+    let newer_words = match newer {
+        1 => "is newer than its output".to_owned(),
+        _ => "are newer than their outputs".to_owned(),
+    };
+    let outdated_words = match outdated {
+        1 => "has an output of another program, or of other arguments or settings",
+        _ => "have outputs of another program, or of other arguments or settings",
+    };
+    let them = if newer + outdated == 1 { "it" } else { "them" };
+    let told = match (newer, outdated) {
+        (0, 0) => return None,
+        (newer, 0) => format!("{} of the skipped inputs {newer_words}", grouped(newer)),
+        (0, outdated) => format!("{} of the skipped inputs {outdated_words}", grouped(outdated)),
+        (newer, outdated) => format!(
+            "{} of the skipped inputs {newer_words}, and {} {outdated_words}",
+            grouped(newer),
+            grouped(outdated)
+        ),
+    };
+    Some(format!("{told}; --update runs {them} again"))
 }
 
 fn print_failure(unit: &FailedUnit) {

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-use distwasm_jobs::report::Counts;
+use distwasm_jobs::{report::Counts, selection::LeftOut};
 use distwasm_process::files;
 use distwasm_proto::exit::Exit;
 use serde::Serialize;
@@ -16,6 +16,8 @@ pub struct Summary {
     pub counts: Counts,
     /// How long it took.
     pub elapsed: Duration,
+    /// How many outputs were removed because their inputs are gone.
+    pub pruned: u64,
     /// The file of all failures, if there were any.
     pub failures: Option<PathBuf>,
     /// Why it ended before everything was done, if it did.
@@ -38,6 +40,11 @@ struct Json<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     gone: Option<u64>,
     newer: u64,
+    outdated: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_out: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pruned: Option<u64>,
     seconds: f64,
     units_per_second: f64,
     bytes_sent: u64,
@@ -56,6 +63,14 @@ impl Summary {
     }
 }
 
+/// What was left out, by what; `None` if nothing was.
+pub(crate) fn left_out_json(left_out: &LeftOut) -> Option<serde_json::Value> {
+    let files = left_out.files().map(|(count, flag)| (flag.trim_start_matches('-').replace('-', "_"), count.into()));
+    let folders = (left_out.folders > 0).then(|| ("folders".to_owned(), left_out.folders.into()));
+    let all: serde_json::Map<String, serde_json::Value> = files.chain(folders).collect();
+    (!all.is_empty()).then_some(all.into())
+}
+
 /// Prints the summary as one line of JSON on stdout.
 ///
 /// # Errors
@@ -71,6 +86,9 @@ pub fn print_json(summary: &Summary) -> io::Result<()> {
         failed: counts.failed,
         gone: summary.retry.then_some(counts.gone),
         newer: counts.newer,
+        outdated: counts.outdated,
+        left_out: left_out_json(&counts.left_out),
+        pruned: (summary.pruned > 0).then_some(summary.pruned),
         seconds: summary.elapsed.as_secs_f64(),
         units_per_second: summary.units_per_second(),
         bytes_sent: counts.bytes_sent,

@@ -22,7 +22,7 @@ pub(super) struct Oracle {
 
 /// An input of a plan. Its path is its place there.
 pub(super) fn input_of(plan: &QueenPlan, place: usize) -> Input {
-    Input { path: place.to_string().into(), bytes: plan.units[place].input_bytes }
+    Input::new(place.to_string(), plan.units[place].input_bytes)
 }
 
 /// The place of an input in its plan.
@@ -92,6 +92,8 @@ impl Reporter for Oracle {
     fn waits(&mut self, _: &str) {}
 
     fn longest(&mut self, _: Option<LongestInput>) {}
+
+    fn listed(&mut self, _: &Counts) {}
 
     fn progress(&mut self, _: &Counts) {}
 }

@@ -162,7 +162,8 @@ impl World {
 
     pub(super) fn queen_writes(&mut self, job: JobId, outputs: Vec<Output>) {
         let is_idle = self.queens.get(&job).is_some_and(|queen| queen.unwritten.is_empty());
-        for Output { unit, path, result, .. } in outputs {
+        for Output { unit, input, result, .. } in outputs {
+            let path = input.path;
             let fails = self.faults_go_on() && self.dice.permille(self.weather.outputs_fail);
             let hopeless = self.dice.permille(300);
             let Some(queen) = self.queens.get_mut(&job) else { return };

@@ -1,0 +1,308 @@
+//! What an output is called: a template such as `{dir}/{stem}.png`, filled in for each input. It is pure.
+
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::{Component, Path, PathBuf},
+    str::FromStr,
+};
+
+use distwasm_proto::limits::{FILE_NAME_BYTES_MAX, OUTPUT_PATH_BYTES_MAX};
+use thiserror::Error;
+
+use crate::{history::RECORD_FOLDER, outputs::is_unfinished};
+
+/// See the module's documentation. The parts are filled in byte for byte, whatever the names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputName {
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Word(Word),
+}
+
+/// What stands in braces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    Path,
+    Dir,
+    Name,
+    Stem,
+    Ext,
+    Number,
+}
+
+const WORDS: [(&str, Word); 6] = [
+    ("path", Word::Path),
+    ("dir", Word::Dir),
+    ("name", Word::Name),
+    ("stem", Word::Stem),
+    ("ext", Word::Ext),
+    ("number", Word::Number),
+];
+
+/// Why a template cannot be used.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum TemplateError {
+    #[error(
+        "{{{word}}} is not known: did you mean {{{nearest}}}? There are {{path}}, {{dir}}, {{name}}, {{stem}}, {{ext}} and {{number}}"
+    )]
+    Unknown { word: String, nearest: &'static str },
+    #[error("a brace is not closed; write {{{{ for a brace in a name")]
+    Unclosed,
+    #[error("a brace is closed that was not opened; write }}}} for a brace in a name")]
+    Unopened,
+    #[error("it is empty")]
+    Empty,
+    #[error("it leads out of the output folder")]
+    LeadsOut,
+    #[error("it ends with a slash, and names a folder")]
+    Folder,
+    #[error("it has a NUL in it")]
+    Nul,
+}
+
+impl FromStr for OutputName {
+    type Err = TemplateError;
+
+    fn from_str(text: &str) -> Result<OutputName, TemplateError> {
+        let mut parts = Vec::new();
+        let mut literal = String::new();
+        let mut rest = text;
+        while let Some(place) = rest.find(['{', '}']) {
+            let (before, brace) = rest.split_at(place);
+            literal += before;
+            if let Some(after) = brace.strip_prefix("{{").or_else(|| brace.strip_prefix("}}")) {
+                literal.extend(brace.chars().next());
+                rest = after;
+                continue;
+            }
+            let inside = brace.strip_prefix('{').ok_or(TemplateError::Unopened)?;
+            let (word, after) = inside.split_once('}').ok_or(TemplateError::Unclosed)?;
+            let known = WORDS.iter().find(|(name, _)| *name == word);
+            let (_, known) =
+                known.ok_or_else(|| TemplateError::Unknown { word: word.to_owned(), nearest: nearest(word) })?;
+            if !literal.is_empty() {
+                parts.push(Part::Text(std::mem::take(&mut literal)));
+            }
+            parts.push(Part::Word(*known));
+            rest = after;
+        }
+        literal += rest;
+        if !literal.is_empty() {
+            parts.push(Part::Text(literal));
+        }
+        let template = OutputName { parts };
+        template.check().map(|()| template)
+    }
+}
+
+/// The word that differs in the fewest letters, counted roughly: letters in common, at the beginning first.
+fn nearest(word: &str) -> &'static str {
+    let likeness = |name: &str| {
+        let lower = word.to_lowercase();
+        let same = name.chars().zip(lower.chars()).take_while(|(one, other)| one == other).count();
+        let common = name.chars().filter(|letter| lower.contains(*letter)).count();
+        let unlike = name.len().abs_diff(word.len());
+        (2 * (same + common) + 10).saturating_sub(unlike)
+    };
+    // The first of the most alike: `max_by_key` takes the last.
+    WORDS.iter().rev().map(|(name, _)| *name).max_by_key(|name| likeness(name)).unwrap_or("name")
+}
+
+impl OutputName {
+    fn check(&self) -> Result<(), TemplateError> {
+        let texts = || self.parts.iter().filter_map(|part| if let Part::Text(text) = part { Some(text) } else { None });
+        if self.parts.is_empty() {
+            return Err(TemplateError::Empty);
+        }
+        if texts().any(|text| text.contains('\0')) {
+            return Err(TemplateError::Nul);
+        }
+        let first_is = |character| matches!(self.parts.first(), Some(Part::Text(text)) if text.starts_with(character));
+        if first_is('/') || texts().any(|text| text.split('/').any(|part| part == "..")) {
+            return Err(TemplateError::LeadsOut);
+        }
+        match self.parts.last() {
+            Some(Part::Text(text)) if text.ends_with('/') => Err(TemplateError::Folder),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether all inputs would have one output: nothing stands in braces.
+    pub fn is_constant(&self) -> bool {
+        self.parts.iter().all(|part| matches!(part, Part::Text(_)))
+    }
+
+    /// Whether the output of an input depends on the inputs before it.
+    pub fn has_number(&self) -> bool {
+        self.parts.contains(&Part::Word(Word::Number))
+    }
+
+    /// Whether two inputs can never have one output, whatever their names. If not, a survey of all names finds out.
+    pub fn is_one_to_one(&self) -> bool {
+        use Part::{Text, Word as In};
+        let mut words = self.parts.iter().filter(|part| matches!(part, In(_)));
+        match (words.next(), words.next(), words.next()) {
+            (Some(In(Word::Path | Word::Number)), None, _) => true,
+            (Some(In(Word::Dir)), Some(In(Word::Name)), None) => {
+                // The folder ends where the one slash between them is.
+                let between = self.parts.iter().skip_while(|part| **part != In(Word::Dir)).nth(1);
+                let last = self.parts.last();
+                let is_file = |text: &str| !text.contains('/');
+                matches!(between, Some(Text(text)) if text.strip_prefix('/').is_some_and(is_file))
+                    && !matches!(last, Some(Text(text)) if !is_file(text))
+            }
+            _ => false,
+        }
+    }
+
+    /// The path of an output below the output folder. `path` is that of the input below the input folder, and `number`
+    /// says which input of the run it is, from 1.
+    ///
+    /// # Errors
+    ///
+    /// When there can be no such file, with the reason: it leads out of the output folder, is too long, or belongs to
+    /// distwasm.
+    pub fn fill_in(&self, path: &Path, number: u64) -> Result<PathBuf, String> {
+        let mut filled = Vec::with_capacity(path.as_os_str().len() + 16);
+        for this in &self.parts {
+            match this {
+                Part::Text(text) => filled.extend(text.as_bytes()),
+                Part::Word(Word::Path) => filled.extend(bytes_of(Some(path.as_os_str()))),
+                Part::Word(Word::Dir) => filled.extend(bytes_of(path.parent().map(Path::as_os_str))),
+                Part::Word(Word::Name) => filled.extend(bytes_of(path.file_name())),
+                Part::Word(Word::Stem) => filled.extend(bytes_of(path.file_stem())),
+                Part::Word(Word::Ext) => filled.extend(bytes_of(path.extension())),
+                Part::Word(Word::Number) => filled.extend(number.to_string().as_bytes()),
+            }
+        }
+        // An input at the top has no folder: `{dir}/{name}` begins with a slash then.
+        let begin = filled.iter().position(|byte| *byte != b'/').unwrap_or(filled.len());
+        let filled = PathBuf::from(OsString::from_vec(filled.split_off(begin)));
+        let filled = filled.strip_prefix(".").map(Path::to_path_buf).unwrap_or(filled);
+        check_output(&filled).map_err(|why| format!("{why}: {filled:?}"))?;
+        Ok(filled.components().collect())
+    }
+}
+
+fn bytes_of(name: Option<&OsStr>) -> &[u8] {
+    name.map(OsStrExt::as_bytes).unwrap_or_default()
+}
+
+/// Whether a path below the output folder can be that of an output, and why not.
+pub(crate) fn check_output(path: &Path) -> Result<(), String> {
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.is_empty() || bytes.ends_with(b"/") {
+        return Err("its output would have no name".to_owned());
+    }
+    if path.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
+        return Err("its output would lead out of the output folder".to_owned());
+    }
+    if bytes.len() > OUTPUT_PATH_BYTES_MAX {
+        return Err(format!("its output would have a path of more than {OUTPUT_PATH_BYTES_MAX} bytes"));
+    }
+    if path.components().any(|part| part.as_os_str().len() > FILE_NAME_BYTES_MAX) {
+        return Err(format!("its output would have a name of more than {FILE_NAME_BYTES_MAX} bytes"));
+    }
+    if path.starts_with(RECORD_FOLDER) || path.file_name().is_some_and(is_unfinished) {
+        return Err("its output would have a name that distwasm uses itself".to_owned());
+    }
+    path.file_name().map(|_| ()).ok_or_else(|| "its output would have no name".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(template: &str, path: &str) -> Result<String, String> {
+        let name = template.parse::<OutputName>().unwrap().fill_in(Path::new(path), 7)?;
+        Ok(name.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn a_template_is_filled_in_for_each_input() {
+        for (template, path, expected) in [
+            ("{dir}/{stem}.png", "a/b/c.svg", "a/b/c.png"),
+            ("{dir}/{stem}.png", "c.svg", "c.png"),
+            ("{path}.out", "a/b.tar.gz", "a/b.tar.gz.out"),
+            ("{name}", "a/b.c", "b.c"),
+            ("{stem}-{ext}", "a/b.tar.gz", "b.tar-gz"),
+            ("{stem}{ext}", ".hidden", ".hidden"),
+            ("{number}", "a/b", "7"),
+            ("x{{{number}}}", "a", "x{7}"),
+            ("flat/{dir}-{name}", "a/b", "flat/a-b"),
+            ("./{dir}//{name}", "a/b", "a/b"),
+            ("one", "a/b", "one"),
+        ] {
+            assert_eq!(filled(template, path).as_deref(), Ok(expected), "{template}: {path}");
+        }
+        let name = "{stem}.x".parse::<OutputName>().unwrap();
+        let odd = Path::new(OsStr::from_bytes(b"d/\xff\xfe.y"));
+        assert_eq!(name.fill_in(odd, 1).unwrap().as_os_str().as_bytes(), b"\xff\xfe.x");
+    }
+
+    #[test]
+    fn a_template_that_cannot_be_used_is_refused() {
+        for (template, why) in [
+            ("{steam}", "did you mean {stem}?"),
+            ("{extension}", "did you mean {ext}?"),
+            ("{directory}", "did you mean {dir}?"),
+            ("{filename}", "did you mean {name}?"),
+            ("{n}", "did you mean {n"),
+            ("{}", "did you mean"),
+            ("{dir", "not closed"),
+            ("dir}", "not opened"),
+            ("", "empty"),
+            ("/{name}", "leads out"),
+            ("../{name}", "leads out"),
+            ("{dir}/../{name}", "leads out"),
+            ("{dir}/", "folder"),
+            ("a\0", "NUL"),
+        ] {
+            let error = template.parse::<OutputName>().unwrap_err().to_string();
+            assert!(error.contains(why), "{template}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_output_stays_in_its_folder_under_a_name_that_a_file_can_have() {
+        let long = "n".repeat(253);
+        for (template, path, why) in [
+            ("{stem}", "a/...", "lead out"),
+            ("{dir}/{ext}", "a/b", "no name"),
+            ("{ext}", "b", "no name"),
+            ("{stem}.png", &long, "more than 255"),
+            ("{name}/{path}", &format!("{}x", "d/".repeat(2100)), "more than 4095"),
+            (".distwasm/{name}", "a", "uses itself"),
+            (".distwasm-1-{number}.unfinished", "a", "uses itself"),
+        ] {
+            let error = filled(template, path).unwrap_err();
+            assert!(error.contains(why), "{template}: {error}");
+        }
+    }
+
+    #[test]
+    fn it_is_known_whether_two_inputs_may_have_one_output() {
+        for (template, is_one_to_one) in [
+            ("{path}", true),
+            ("{path}.png", true),
+            ("{number}.txt", true),
+            ("{dir}/{name}.png", true),
+            ("x/{dir}/y-{name}", true),
+            ("{dir}/{stem}.png", false),
+            ("{dir}{name}", false),
+            ("{dir}-{name}", false),
+            ("{dir}/{name}/x", false),
+            ("{name}", false),
+            ("{number}{path}", false),
+            ("x", false),
+        ] {
+            assert_eq!(template.parse::<OutputName>().unwrap().is_one_to_one(), is_one_to_one, "{template}");
+        }
+    }
+}

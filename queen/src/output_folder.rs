@@ -1,0 +1,145 @@
+//! The folder of outputs: found, created, and claimed for one queen, or for one queen of each shard.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+};
+
+use distwasm_jobs::{history::RECORD_FOLDER, selection::Shard};
+use thiserror::Error;
+
+/// Why there is no folder of outputs.
+#[derive(Debug, Error)]
+pub enum OutputFolderError {
+    #[error("failed to use {} as the output folder (--output names another)", .path.display())]
+    Unusable { path: PathBuf, source: io::Error },
+    #[error("the output {} is not a folder (--output names another)", .path.display())]
+    NoFolder { path: PathBuf },
+    #[error("the folders overlap: input {} and output {}; outputs would be taken for inputs", .input.display(), .output.display())]
+    Overlap { input: PathBuf, output: PathBuf },
+    #[error("another queen is writing to the output folder {}", .path.display())]
+    Busy { path: PathBuf },
+    #[error("another queen is writing the outputs of this shard to {}", .path.display())]
+    ShardBusy { path: PathBuf },
+}
+
+/// A folder that is claimed as long as this lives.
+#[derive(Debug)]
+pub struct Claim {
+    /// Without links in its path.
+    pub folder: PathBuf,
+    _locks: Vec<File>,
+}
+
+/// Where a folder of outputs is, or would be, without links in the existing part of its path. `input` is a folder that
+/// it must not overlap.
+///
+/// # Errors
+///
+/// When there can be no such folder.
+pub fn look(path: &Path, input: Option<&Path>) -> Result<PathBuf, OutputFolderError> {
+    let output = resolve(path).map_err(|source| OutputFolderError::Unusable { path: path.to_owned(), source })?;
+    if output.exists() && !output.is_dir() {
+        return Err(OutputFolderError::NoFolder { path: path.to_owned() });
+    }
+    match input {
+        Some(input) if output.starts_with(input) || input.starts_with(&output) => {
+            Err(OutputFolderError::Overlap { input: input.to_owned(), output: path.to_owned() })
+        }
+        _ => Ok(output),
+    }
+}
+
+/// Creates the folder if it is missing, and claims it for this shard, or for all inputs.
+///
+/// # Errors
+///
+/// When it cannot be used, or another queen has claimed it.
+pub fn claim(path: &Path, input: Option<&Path>, shard: Option<Shard>) -> Result<Claim, OutputFolderError> {
+    let cannot_use = |source| OutputFolderError::Unusable { path: path.to_owned(), source };
+    // Checked before the folder is created, so that an overlap leaves no new folder behind.
+    look(path, input)?;
+    fs::create_dir_all(path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => OutputFolderError::NoFolder { path: path.to_owned() },
+        _ => cannot_use(error),
+    })?;
+    let folder = look(path, input)?;
+    rustix::fs::access(&folder, rustix::fs::Access::WRITE_OK).map_err(|errno| cannot_use(errno.into()))?;
+    let whole = File::open(&folder).map_err(cannot_use)?;
+    let Some(shard) = shard else {
+        lock(whole.try_lock()).map_err(|()| OutputFolderError::Busy { path: path.to_owned() })?;
+        return Ok(Claim { folder, _locks: vec![whole] });
+    };
+    lock(whole.try_lock_shared()).map_err(|()| OutputFolderError::Busy { path: path.to_owned() })?;
+    let place = folder.join(RECORD_FOLDER);
+    fs::create_dir_all(&place).map_err(cannot_use)?;
+    let own = File::create(place.join(format!("{}.lock", shard.word()))).map_err(cannot_use)?;
+    lock(own.try_lock()).map_err(|()| OutputFolderError::ShardBusy { path: path.to_owned() })?;
+    Ok(Claim { folder, _locks: vec![whole, own] })
+}
+
+/// Whether a lock is held now; an error if another process holds it.
+fn lock(tried: Result<(), TryLockError>) -> Result<(), ()> {
+    match tried {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(()),
+        // Some network file systems do not support locks.
+        Err(TryLockError::Error(error)) => {
+            tracing::debug!(%error, "the output folder cannot be locked");
+            Ok(())
+        }
+    }
+}
+
+/// The path, with the links in its existing part resolved.
+///
+/// # Errors
+///
+/// When a part of it cannot be examined.
+pub fn resolve(path: &Path) -> io::Result<PathBuf> {
+    let absolute = std::path::absolute(path)?;
+    for ancestor in absolute.ancestors() {
+        match fs::canonicalize(ancestor) {
+            Ok(existing) => {
+                let rest = absolute.strip_prefix(ancestor).unwrap_or(Path::new(""));
+                return Ok(existing.components().chain(rest.components()).collect());
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(absolute)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_claimed_by_one_queen_or_by_one_for_each_shard() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("new/output");
+        let shard = |index| Some(Shard { index, of: 2 });
+        let whole = claim(&path, None, None).unwrap();
+        assert!(matches!(claim(&path, None, None), Err(OutputFolderError::Busy { .. })));
+        assert!(matches!(claim(&path, None, shard(1)), Err(OutputFolderError::Busy { .. })));
+        drop(whole);
+        let first = claim(&path, None, shard(1)).unwrap();
+        assert!(matches!(claim(&path, None, shard(1)), Err(OutputFolderError::ShardBusy { .. })));
+        assert!(matches!(claim(&path, None, None), Err(OutputFolderError::Busy { .. })));
+        assert_eq!(first.folder, claim(&path, None, shard(2)).unwrap().folder);
+    }
+
+    #[test]
+    fn an_overlap_leaves_no_new_folder_behind() {
+        let place = tempfile::tempdir().unwrap();
+        let (input, inside) = (fs::canonicalize(place.path()).unwrap(), place.path().join("a/b"));
+        for output in [inside.as_path(), place.path(), Path::new("/")] {
+            let claimed = claim(output, Some(&input), None);
+            assert!(matches!(claimed, Err(OutputFolderError::Overlap { .. })), "{claimed:?}");
+        }
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+        assert!(claim(&inside, None, None).is_ok());
+    }
+}
