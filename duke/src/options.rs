@@ -16,7 +16,7 @@ use crate::{Settings, machine};
 /// May be started before the king; it keeps trying. On Ctrl-C, SIGTERM or SIGHUP it takes no new units, and ends when
 /// its running units are done. A second one ends it at once.
 #[derive(Debug, Parser)]
-#[command(name = "duke", version, args_override_self = true)]
+#[command(name = "duke", version)]
 pub struct Options {
     /// Where the king is
     #[arg(short, long, value_name = "HOST:PORT", env = "DISTWASM_KING_ADDRESS")]

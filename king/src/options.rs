@@ -16,7 +16,7 @@ use distwasm_process::{files, flags, logging::LogFormat};
 /// Keeps no state on disk. After Ctrl-C, SIGTERM or SIGHUP it takes no new jobs, and ends when its jobs have ended; a
 /// second signal ends it at once.
 #[derive(Debug, Parser)]
-#[command(name = "king", version, args_override_self = true)]
+#[command(name = "king", version)]
 pub struct Options {
     /// Address and port for dukes and queens; port 0 takes any free port
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:1900", env = "DISTWASM_LISTEN", value_parser = flags::listen_address)]

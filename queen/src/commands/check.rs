@@ -35,7 +35,6 @@ use crate::{
 ///
 /// Exit status: 0 it would run, 1 it failed on the input, 2 it would not run, 130 interrupted.
 #[derive(Args, Debug)]
-#[command(args_override_self = true)]
 pub struct CheckOptions {
     /// The program: a WebAssembly module or component, binary or text
     #[arg(value_name = "PROGRAM")]

@@ -20,7 +20,6 @@ use crate::templates::{Lang, TemplateFile};
 ///
 /// The program counts the words of an input. The folder also holds the part of distwasm that it needs.
 #[derive(Args, Debug)]
-#[command(args_override_self = true)]
 pub struct NewOptions {
     /// The language
     #[arg(long, value_enum, value_name = "LANG")]
