@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, env, path::PathBuf, time::Duration};
 
 use clap::Parser;
-use distwasm_process::{flags, logging::LogFormat};
+use distwasm_process::{flags, logging::LogFormat, version::version};
 use distwasm_proto::limits::{DUKE_CPUS_MAX, GRACE, NAME_BYTES_MAX};
 use distwasm_transport::{address::Address, link::KingAddress};
 
@@ -16,7 +16,7 @@ use crate::{Settings, machine};
 /// May be started before the king; it keeps trying. On Ctrl-C, SIGTERM or SIGHUP it takes no new units, and ends when
 /// its running units are done. A second one ends it at once.
 #[derive(Debug, Parser)]
-#[command(name = "duke", version)]
+#[command(name = "duke", version = version())]
 pub struct Options {
     /// Where the king is
     #[arg(short, long, value_name = "HOST:PORT", env = "DISTWASM_KING_ADDRESS")]

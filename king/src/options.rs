@@ -9,14 +9,14 @@ use std::{
 };
 
 use clap::Parser;
-use distwasm_process::{files, flags, logging::LogFormat};
+use distwasm_process::{files, flags, logging::LogFormat, version::version};
 
 /// Coordinates a distwasm kingdom: takes jobs from queens and spreads their units over dukes.
 ///
 /// Keeps no state on disk. After Ctrl-C, SIGTERM or SIGHUP it takes no new jobs, and ends when its jobs have ended; a
 /// second signal ends it at once.
 #[derive(Debug, Parser)]
-#[command(name = "king", version)]
+#[command(name = "king", version = version())]
 pub struct Options {
     /// Address and port for dukes and queens; port 0 takes any free port
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:1900", env = "DISTWASM_LISTEN", value_parser = flags::listen_address)]

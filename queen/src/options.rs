@@ -13,7 +13,7 @@ use distwasm_jobs::{
     request::JobRequest,
     run_limits::{FailureLimit, RunLimits},
 };
-use distwasm_process::{flags, guest_flags::GuestFlags, logging::LogFormat};
+use distwasm_process::{flags, guest_flags::GuestFlags, logging::LogFormat, version::version};
 use distwasm_proto::{
     limits::{DUKE_CPUS_MAX, NAME_BYTES_MAX},
     time::Time,
@@ -35,7 +35,7 @@ use crate::{
 ///
 /// Exit status: 0 all done, 1 some units failed, 2 the job could not run, or not to its end, 130 interrupted.
 #[derive(Debug, Parser)]
-#[command(name = "queen", version)]
+#[command(name = "queen", version = version())]
 pub struct Options {
     /// The program: a WebAssembly module or component, binary or text
     #[arg(short, long, value_name = "PROGRAM", env = "DISTWASM_BINARY")]
