@@ -30,8 +30,9 @@ pub struct Options {
     #[arg(long, value_name = "N", env = "DISTWASM_NUM_CPUS", value_parser = flags::whole_number(1..=DUKE_CPUS_MAX))]
     pub num_cpus: Option<u32>,
 
-    /// Memory for all guests together, in MB (1 MB = 1,048,576 bytes) [default: half of this machine's]
-    #[arg(long, value_name = "MB", env = "DISTWASM_RAM_LIMIT", value_parser = flags::positive_megabytes)]
+    /// Memory for all guests together, such as 512MB or 8G; a plain number is MB (1 MB = 1,048,576 bytes) [default: half
+    /// of this machine's]
+    #[arg(long, value_name = "SIZE", env = "DISTWASM_RAM_LIMIT", value_parser = flags::positive_megabytes)]
     pub ram_limit: Option<u64>,
 
     /// A label of this machine, such as zone=eu; may be given several times

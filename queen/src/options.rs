@@ -57,8 +57,8 @@ pub struct Options {
     #[arg(long, value_name = "DIR", default_value = "output", env = "DISTWASM_OUTPUT")]
     pub output: PathBuf,
 
-    /// Memory that each slot must have, in MB (1 MB = 1,048,576 bytes)
-    #[arg(short, long, value_name = "MB", default_value_t = 0, env = "DISTWASM_MIN_RAM", value_parser = flags::megabytes)]
+    /// Memory that each slot must have, such as 512MB or 8G; a plain number is MB (1 MB = 1,048,576 bytes)
+    #[arg(short, long, value_name = "SIZE", default_value_t = 0, env = "DISTWASM_MIN_RAM", value_parser = flags::megabytes)]
     pub min_ram: u64,
 
     /// Run at most one unit at a time on each machine, with all its memory
@@ -122,8 +122,9 @@ pub struct Options {
     #[arg(long, value_name = "N", env = "DISTWASM_NUM_CPUS", value_parser = flags::whole_number(1..=DUKE_CPUS_MAX))]
     pub num_cpus: Option<u32>,
 
-    /// Without a king: memory for all guests together, in MB [default: half of this machine's memory]
-    #[arg(long, value_name = "MB", env = "DISTWASM_RAM_LIMIT", value_parser = flags::positive_megabytes)]
+    /// Without a king: memory for all guests together, such as 512MB or 8G; a plain number is MB (1 MB = 1,048,576
+    /// bytes) [default: half of this machine's memory]
+    #[arg(long, value_name = "SIZE", env = "DISTWASM_RAM_LIMIT", value_parser = flags::positive_megabytes)]
     pub ram_limit: Option<u64>,
 
     /// Without a king: the peasant program [default: `peasant` beside this program, else in PATH]

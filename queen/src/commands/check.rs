@@ -48,8 +48,9 @@ pub struct CheckOptions {
     #[command(flatten)]
     pub guest: GuestFlags,
 
-    /// Memory that the program may take, in MB (1 MB = 1,048,576 bytes) [default: 1024]
-    #[arg(long, value_name = "MB", default_value_t = 0, hide_default_value = true, env = "DISTWASM_MIN_RAM", value_parser = flags::megabytes)]
+    /// Memory that the program may take, such as 512MB or 8G; a plain number is MB (1 MB = 1,048,576 bytes)
+    /// [default: 1024]
+    #[arg(long, value_name = "SIZE", default_value_t = 0, hide_default_value = true, env = "DISTWASM_MIN_RAM", value_parser = flags::megabytes)]
     pub min_ram: u64,
 
     /// How long the program may take to initialise, and then to answer, such as 30s or 5min [default: 10s]
