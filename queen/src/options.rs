@@ -45,16 +45,20 @@ pub struct Options {
     #[arg(short, long, value_name = "HOST:PORT", env = "DISTWASM_KING_ADDRESS")]
     pub king_address: Option<Address>,
 
+    /// Run on this machine, even if DISTWASM_KING_ADDRESS names a king
+    #[arg(long, env = "DISTWASM_LOCAL", value_parser = BoolishValueParser::new())]
+    pub local: bool,
+
     /// A label for the job; slots are shared fairly between projects [default: the program's name without extension]
     #[arg(short, long, value_name = "NAME", env = "DISTWASM_PROJECT")]
     pub project: Option<String>,
 
     /// Folder of inputs; every file below it is an input
-    #[arg(long, value_name = "DIR", default_value = "input", env = "DISTWASM_INPUT")]
+    #[arg(short, long, value_name = "DIR", default_value = "input", env = "DISTWASM_INPUT")]
     pub input: PathBuf,
 
     /// Folder of outputs, which get the names of their inputs; created if missing
-    #[arg(long, value_name = "DIR", default_value = "output", env = "DISTWASM_OUTPUT")]
+    #[arg(short, long, value_name = "DIR", default_value = "output", env = "DISTWASM_OUTPUT")]
     pub output: PathBuf,
 
     /// Memory that each slot must have, such as 512MB or 8G; a plain number is MB (1 MB = 1,048,576 bytes)
@@ -119,7 +123,7 @@ pub struct Options {
     pub verbose: u8,
 
     /// Without a king: peasants to run at a time [default: the processors that this process may use]
-    #[arg(long, value_name = "N", env = "DISTWASM_NUM_CPUS", value_parser = flags::whole_number(1..=DUKE_CPUS_MAX))]
+    #[arg(visible_short_alias = 'j', long, visible_alias = "jobs", value_name = "N", env = "DISTWASM_NUM_CPUS", value_parser = flags::whole_number(1..=DUKE_CPUS_MAX))]
     pub num_cpus: Option<u32>,
 
     /// Without a king: memory for all guests together, such as 512MB or 8G; a plain number is MB (1 MB = 1,048,576

@@ -41,7 +41,7 @@ pub struct CheckOptions {
     pub program: PathBuf,
 
     /// Run the program on this input, and show its answer
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     pub input: Option<PathBuf>,
 
     /// The settings of the guest program
