@@ -13,6 +13,7 @@ use crate::{
         new::NewOptions,
     },
     options::Options,
+    refusal,
 };
 use distwasm_process::flags;
 
@@ -68,8 +69,10 @@ impl CommandLine {
     where
         Arg: Into<OsString> + Clone,
     {
+        let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
         let mut command = flags::without_empty_variables(CommandLine::command());
-        let matches = command.try_get_matches_from_mut(args)?;
+        let parsed = command.try_get_matches_from_mut(&args);
+        let matches = parsed.map_err(|error| refusal::explained(&mut command, error, &args))?;
         let Some(tool) = matches.subcommand_name() else {
             return Ok(CommandLine::Job(Box::new(job_options(&mut command, &matches)?)));
         };
@@ -240,6 +243,14 @@ mod tests {
             assert_eq!(parse(args).unwrap_err().kind(), ErrorKind::ArgumentConflict, "{args:?}");
         }
         assert_eq!(job(&["-vv", "-v"], &[]).unwrap().verbose, 3);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_tool_is_said_by_the_tool() {
+        let why = parse(&["check", "x.wasm", "y.wasm"]).unwrap_err().to_string();
+        assert!(why.contains("unexpected argument 'y.wasm'") && why.contains("queen check"), "{why}");
+        assert!(parse(&["x.wasm"]).unwrap_err().to_string().contains("queen --binary x.wasm"));
+        assert!(parse(&[]).unwrap_err().to_string().contains("no program is named"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod guest_options;
 mod local;
 pub mod options;
 mod program;
+mod refusal;
 pub mod report;
 mod scheduling_options;
 mod templates;

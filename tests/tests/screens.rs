@@ -193,6 +193,76 @@ fn wrong_flags_are_refused() {
 }
 
 #[test]
+fn a_program_is_named_with_its_flag() {
+    let place = Place::default();
+    expect_queen(
+        &place,
+        &[],
+        &expect![[r#"
+        error: no program is named; --binary names it: queen --binary prog.wasm --input input --output output
+
+        Usage: queen [OPTIONS] --binary <PROGRAM> [-- <ARGS>...]
+               queen [OPTIONS] <COMMAND>
+
+        For more information, try '--help'.
+        status 2
+    "#]],
+    );
+    expect_queen(
+        &place,
+        &["summer.wasm"],
+        &expect![[r#"
+        error: a program is named with --binary: queen --binary summer.wasm
+
+        Usage: queen [OPTIONS] --binary <PROGRAM> [-- <ARGS>...]
+               queen [OPTIONS] <COMMAND>
+
+        For more information, try '--help'.
+        status 2
+    "#]],
+    );
+    expect_queen(
+        &place,
+        &["run", "--local", "summer.wasm"],
+        &expect![[r#"
+        error: there is no `queen run`; a program is named with --binary: queen --binary summer.wasm
+
+        Usage: queen [OPTIONS] --binary <PROGRAM> [-- <ARGS>...]
+               queen [OPTIONS] <COMMAND>
+
+        For more information, try '--help'.
+        status 2
+    "#]],
+    );
+    expect_queen(
+        &place,
+        &["chek", "summer.wasm"],
+        &expect![[r#"
+        error: there is no `queen chek`; did you mean `queen check`?
+
+        Usage: queen [OPTIONS] --binary <PROGRAM> [-- <ARGS>...]
+               queen [OPTIONS] <COMMAND>
+
+        For more information, try '--help'.
+        status 2
+    "#]],
+    );
+    expect_queen(
+        &place,
+        &["something"],
+        &expect![[r#"
+        error: unexpected argument 'something' found
+
+        Usage: queen [OPTIONS] --binary <PROGRAM> [-- <ARGS>...]
+               queen [OPTIONS] <COMMAND>
+
+        For more information, try '--help'.
+        status 2
+    "#]],
+    );
+}
+
+#[test]
 fn a_flag_that_contradicts_another_is_refused() {
     let place = Place::default();
     expect_queen(

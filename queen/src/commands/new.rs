@@ -123,7 +123,7 @@ impl Display for Made {
 }
 
 /// The text, quoted so that a shell takes it for one word.
-fn quoted(text: &OsStr) -> String {
+pub fn quoted(text: &OsStr) -> String {
     let text = text.to_string_lossy();
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./+,:@%".contains(&byte);
     if text.bytes().all(is_plain) { text.into_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
