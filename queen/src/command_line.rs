@@ -9,6 +9,7 @@ use clap::{
 use crate::{
     commands::{
         check::CheckOptions,
+        help::{self, HelpOptions},
         jobs::{JobOptions, JobsOptions},
         new::NewOptions,
     },
@@ -30,6 +31,8 @@ pub enum CommandLine {
     Jobs(JobsOptions),
     /// `queen job`.
     OneJob(JobOptions),
+    /// `queen help` with the name of a page: its text.
+    Page(String),
 }
 
 #[derive(Debug, Subcommand)]
@@ -38,12 +41,13 @@ enum Tool {
     New(NewOptions),
     Jobs(JobsOptions),
     Job(JobOptions),
+    Help(HelpOptions),
 }
 
 impl CommandLine {
     /// The whole command line, as clap knows it.
     pub fn command() -> Command {
-        let job = Options::command().subcommand_negates_reqs(true);
+        let job = Options::command().disable_help_subcommand(true).subcommand_negates_reqs(true);
         Tool::augment_subcommands(job)
     }
 
@@ -87,6 +91,7 @@ impl CommandLine {
             Tool::New(options) => CommandLine::New(options),
             Tool::Jobs(options) => CommandLine::Jobs(options),
             Tool::Job(options) => CommandLine::OneJob(options),
+            Tool::Help(options) => return help(command, options),
         })
     }
 }
@@ -121,6 +126,22 @@ fn job_options(command: &mut Command, matches: &ArgMatches) -> Result<Options, c
     }
     options.idle_flags = idle_flags(command, matches, &options);
     Ok(options)
+}
+
+/// The page that was asked for. The help of the queen and of a tool is what `--help` prints, which is an error here.
+fn help(mut command: Command, HelpOptions { word }: HelpOptions) -> Result<CommandLine, clap::Error> {
+    let word = word.unwrap_or_default();
+    if let Some(text) = help::page(&word) {
+        return Ok(CommandLine::Page(text));
+    }
+    let tools: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
+    let tool = tools.iter().find(|tool| tool.eq_ignore_ascii_case(&word));
+    if tool.is_none() && !word.is_empty() {
+        let why = help::no_page(&word, &tools);
+        return Err(command.error(ErrorKind::InvalidValue, why));
+    }
+    let asked: Vec<&str> = ["queen"].into_iter().chain(tool.copied()).chain(["--help"]).collect();
+    CommandLine::try_parse_from(asked)
 }
 
 /// Flags that were typed and have no effect on this job, with the reason.
@@ -243,6 +264,20 @@ mod tests {
             assert_eq!(parse(args).unwrap_err().kind(), ErrorKind::ArgumentConflict, "{args:?}");
         }
         assert_eq!(job(&["-vv", "-v"], &[]).unwrap().verbose, 3);
+    }
+
+    #[test]
+    fn help_is_about_the_queen_or_a_tool_or_a_page() {
+        for args in [&["help"][..], &["help", "check"], &["help", "Jobs"], &["help", "help"], &["--help"]] {
+            assert_eq!(parse(args).unwrap_err().kind(), ErrorKind::DisplayHelp, "{args:?}");
+        }
+        let whole = parse(&["help"]).unwrap_err().to_string();
+        assert!(whole.contains("queen help kinds|outputs|failures") && whole.contains("--retry-failed"), "{whole}");
+        assert!(parse(&["help", "check"]).unwrap_err().to_string().contains("Usage: queen check"));
+        for page in ["kinds", "OUTPUTS", "Failures"] {
+            assert!(matches!(parse(&["help", page]), Ok(CommandLine::Page(text)) if text.len() > 100), "{page}");
+        }
+        assert!(parse(&["help", "chek"]).unwrap_err().to_string().contains("there is help on check, "));
     }
 
     #[test]

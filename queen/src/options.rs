@@ -35,7 +35,7 @@ use crate::{
 ///
 /// Exit status: 0 all done, 1 some units failed, 2 the job could not run, or not to its end, 130 interrupted.
 #[derive(Debug, Parser)]
-#[command(name = "queen", version = version())]
+#[command(name = "queen", version = version(), after_help = "More to read: queen help kinds|outputs|failures")]
 pub struct Options {
     /// The program: a WebAssembly module or component, binary or text
     #[arg(short, long, value_name = "PROGRAM", env = "DISTWASM_BINARY")]

@@ -338,13 +338,26 @@ fn labels_that_no_duke_can_have_are_refused() {
 }
 
 #[test]
-fn a_wrong_size_is_answered_by_right_ones() {
+fn a_wrong_size_and_an_unknown_page_are_answered_by_right_ones() {
     let place = Place::default();
     expect_queen(
         &place,
         &["--binary", "x.wasm", "--min-ram", "8 gigs"],
         &expect![[r#"
         error: invalid value '8 gigs' for '--min-ram <SIZE>': it must be a size of at most 256T, such as 512MB or 8G; a plain number is MB (1 MB = 1,048,576 bytes)
+
+        For more information, try '--help'.
+        status 2
+    "#]],
+    );
+    expect_queen(
+        &place,
+        &["help", "failure"],
+        &expect![[r#"
+        error: there is no help on `failure`; there is help on failures, kinds, outputs, check, new, jobs, job
+
+        Usage: queen [OPTIONS] --binary <PROGRAM> [-- <ARGS>...]
+               queen [OPTIONS] <COMMAND>
 
         For more information, try '--help'.
         status 2
