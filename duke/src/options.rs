@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, env, path::PathBuf, time::Duration};
 
 use clap::Parser;
-use distwasm_process::{flags, logging::LogFormat};
+use distwasm_process::{flags, logging::LogFormat, version::version};
 use distwasm_proto::limits::{DUKE_CPUS_MAX, GRACE, NAME_BYTES_MAX};
 use distwasm_transport::{address::Address, link::KingAddress};
 
@@ -16,7 +16,7 @@ use crate::{Settings, machine};
 /// May be started before the king; it keeps trying. On Ctrl-C, SIGTERM or SIGHUP it takes no new units, and ends when
 /// its running units are done. A second one ends it at once.
 #[derive(Debug, Parser)]
-#[command(name = "duke", version, args_override_self = true)]
+#[command(name = "duke", version = version())]
 pub struct Options {
     /// Where the king is
     #[arg(short, long, value_name = "HOST:PORT", env = "DISTWASM_KING_ADDRESS")]
@@ -30,8 +30,9 @@ pub struct Options {
     #[arg(long, value_name = "N", env = "DISTWASM_NUM_CPUS", value_parser = flags::whole_number(1..=DUKE_CPUS_MAX))]
     pub num_cpus: Option<u32>,
 
-    /// Memory for all guests together, in MB (1 MB = 1,048,576 bytes) [default: half of this machine's]
-    #[arg(long, value_name = "MB", env = "DISTWASM_RAM_LIMIT", value_parser = flags::positive_megabytes)]
+    /// Memory for all guests together, such as 512MB or 8G; a plain number is MB (1 MB = 1,048,576 bytes) [default: half
+    /// of this machine's]
+    #[arg(long, value_name = "SIZE", env = "DISTWASM_RAM_LIMIT", value_parser = flags::positive_megabytes)]
     pub ram_limit: Option<u64>,
 
     /// A label of this machine, such as zone=eu; may be given several times

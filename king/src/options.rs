@@ -9,25 +9,29 @@ use std::{
 };
 
 use clap::Parser;
-use distwasm_process::{files, flags, logging::LogFormat};
+use distwasm_process::{files, flags, logging::LogFormat, version::version};
+use distwasm_transport::address::KING_PORT;
+
+/// The port of the HTTP pages by default.
+const HTTP_PORT: u16 = 1901;
 
 /// Coordinates a distwasm kingdom: takes jobs from queens and spreads their units over dukes.
 ///
 /// Keeps no state on disk. After Ctrl-C, SIGTERM or SIGHUP it takes no new jobs, and ends when its jobs have ended; a
 /// second signal ends it at once.
 #[derive(Debug, Parser)]
-#[command(name = "king", version, args_override_self = true)]
+#[command(name = "king", version = version())]
 pub struct Options {
-    /// Address and port for dukes and queens; port 0 takes any free port
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:1900", env = "DISTWASM_LISTEN", value_parser = flags::listen_address)]
+    /// Address for dukes and queens, with a port unless it is 1900; port 0 takes any free port
+    #[arg(long, value_name = "ADDRESS[:PORT]", default_value = "127.0.0.1:1900", env = "DISTWASM_LISTEN", value_parser = flags::listen_address(KING_PORT))]
     pub listen: SocketAddr,
 
     /// Port for dukes and queens, instead of the one in --listen
     #[arg(short, long, value_name = "N", env = "DISTWASM_LISTEN_PORT", value_parser = flags::whole_number(0..=u16::MAX))]
     pub port: Option<u16>,
 
-    /// Address and port of the HTTP pages /healthz and /metrics, or `none`
-    #[arg(long, value_name = "ADDRESS:PORT|none", default_value = "127.0.0.1:1901", env = "DISTWASM_HTTP")]
+    /// Address of the HTTP pages /healthz and /metrics, with a port unless it is 1901, or `none`
+    #[arg(long, value_name = "ADDRESS[:PORT]|none", default_value = "127.0.0.1:1901", env = "DISTWASM_HTTP")]
     pub http: Http,
 
     /// Write the listening address and port to this file, once they are known; the file is removed when the king ends
@@ -63,7 +67,7 @@ impl FromStr for Http {
         if text == "none" {
             Ok(Http::None)
         } else {
-            flags::listen_address(text).map(Http::On).map_err(|why| why + ", or `none`")
+            flags::listen_address(HTTP_PORT)(text).map(Http::On).map_err(|why| why + ", or `none`")
         }
     }
 }
@@ -107,5 +111,19 @@ impl Drop for PortFile {
         {
             tracing::warn!(path = %self.path.display(), %error, "the port file cannot be removed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_a_port_has_the_usual_one() {
+        let options = Options::parse_from(["king", "--listen", "0.0.0.0", "--http", "::1"]);
+        assert_eq!(options.address().to_string(), "0.0.0.0:1900");
+        assert!(matches!(options.http, Http::On(address) if address.to_string() == "[::1]:1901"));
+        let options = Options::parse_from(["king", "--listen", "0.0.0.0", "--port", "7", "--http", "none"]);
+        assert_eq!((options.address().port(), options.http), (7, Http::None));
     }
 }

@@ -6,6 +6,7 @@ use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use distwasm_process::guest_flags::{CallFlags, GuestFlags};
+use distwasm_process::version::version;
 use distwasm_proto::limits::{CHECK_WITHIN, GUEST_MEMORY_BYTES, UNIT_BYTES_MAX};
 
 use crate::guest::{Grants, SharedDir};
@@ -17,7 +18,7 @@ use crate::guest::{Grants, SharedDir};
 /// is an input (with --described, each input is preceded by a message that describes its unit). Inputs are answered in
 /// order by one message each: the result, or, with the top bit of its length set, a failure.
 #[derive(Debug, Parser)]
-#[command(name = "peasant", version, subcommand_negates_reqs = true)]
+#[command(name = "peasant", version = version(), subcommand_negates_reqs = true)]
 pub struct Options {
     /// A subcommand, instead of serving.
     #[command(subcommand)]

@@ -1,12 +1,26 @@
 //! Flags of several programs: how values are read, and the messages for values that cannot be read.
 
-use std::{ffi::OsStr, fmt::Display, net::SocketAddr, ops::RangeInclusive, str::FromStr, time::Duration};
+use std::{
+    ffi::OsStr,
+    fmt::Display,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    ops::RangeInclusive,
+    str::FromStr,
+    time::Duration,
+};
 
 use clap::{Command, Parser};
 use distwasm_proto::limits::DUKE_RAM_BYTES_MAX;
+use parse_size::Config;
 
 /// The largest memory size that a flag takes, in MB: a king accepts no more from a duke.
 const MEGABYTES_MAX: u64 = DUKE_RAM_BYTES_MAX >> 20;
+
+/// The longest text of a memory size, in bytes: longer numbers would overflow in the parser.
+const SIZE_BYTES_MAX: usize = 18;
+
+/// Memory sizes as people write them. `MB` and `MiB` are both 1,048,576 bytes, and a plain number counts MB.
+const SIZES: Config = Config::new().with_binary().with_default_factor(1 << 20);
 
 /// Reads the command line of this process. Ends the process if it is wrong or asks for help.
 pub fn parse<T: Parser>() -> T {
@@ -32,25 +46,20 @@ where
     }
 }
 
-/// Reads a memory size in MB; 0 means no memory.
+/// Reads a memory size, such as 512MB, 1.5G or 4096 (MB), in MB, rounded up; 0 means no memory.
 ///
 /// # Errors
 ///
-/// When the text is not a number; if it has a unit, with the number that was meant.
+/// When the text is not a size, or one of more than [`DUKE_RAM_BYTES_MAX`], with an example.
 pub fn megabytes(text: &str) -> Result<u64, String> {
-    if let Some(megabytes) = text.parse().ok().filter(|megabytes| *megabytes <= MEGABYTES_MAX) {
-        return Ok(megabytes);
-    }
-    let form = format!("it must be a whole number of MB, up to {MEGABYTES_MAX}");
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match text.get(digits.len()..).unwrap_or_default().to_ascii_lowercase().as_str() {
-        "m" | "mb" | "mib" => 1,
-        "g" | "gb" | "gib" => 1 << 10,
-        "t" | "tb" | "tib" => 1 << 20,
-        _ => return Err(form),
-    };
-    let meant = digits.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
-    Err(meant.map_or(form.clone(), |meant| format!("{form}: for {text} write {meant}")))
+    let bytes = Some(text).filter(|text| text.len() <= SIZE_BYTES_MAX).and_then(|text| SIZES.parse_size(text).ok());
+    let megabytes = bytes.map(|bytes| bytes.div_ceil(1 << 20)).filter(|megabytes| *megabytes <= MEGABYTES_MAX);
+    megabytes.ok_or_else(|| {
+        let most = MEGABYTES_MAX >> 20;
+        format!(
+            "it must be a size of at most {most}T, such as 512MB or 8G; a plain number is MB (1 MB = 1,048,576 bytes)"
+        )
+    })
 }
 
 /// Reads a memory size of at least 1 MB.
@@ -87,20 +96,36 @@ pub fn positive_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads an address to listen on.
+/// Reads an address to listen on, which has this port unless the text names one.
 ///
 /// # Errors
 ///
 /// When the text is not an address, with an example of one.
-pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        let form = "it must be an IP address and a port, such as 127.0.0.1:1900 (this machine only) or \
-                    0.0.0.0:1900 (every machine that can reach this one)";
-        match text.strip_prefix(':').or_else(|| text.strip_prefix("*:")) {
-            Some(port) => format!("{form}: for {text} write 0.0.0.0:{port}"),
-            None => form.to_owned(),
+pub fn listen_address(port: u16) -> impl Fn(&str) -> Result<SocketAddr, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let inside = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let alone = match inside {
+            Some(inside) => inside.parse().map(IpAddr::V6).ok(),
+            None => text.parse().ok(),
+        };
+        match (alone, text.rsplit_once(':')) {
+            // `::1:1900` is an address as a whole, and most people who write it mean a port.
+            (Some(_), Some((before, last))) if inside.is_none() && before.parse::<Ipv6Addr>().is_ok() => Err(format!(
+                "{text} may be read in two ways: write [{before}]:{last} for port {last}, or [{text}] for the address"
+            )),
+            (Some(address), _) => Ok(SocketAddr::new(address, port)),
+            (None, _) => text.parse().map_err(|_| not_an_address(text)),
         }
-    })
+    }
+}
+
+fn not_an_address(text: &str) -> String {
+    let form = "it must be an IP address and a port, such as 127.0.0.1:1900 (this machine only) or 0.0.0.0:1900 \
+                (every machine that can reach this one)";
+    match text.strip_prefix(':').or_else(|| text.strip_prefix("*:")) {
+        Some(port) => format!("{form}: for {text} write 0.0.0.0:{port}"),
+        None => form.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -108,24 +133,102 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_read_is_told_with_what_would_do() {
-        assert_eq!(megabytes("4096"), Ok(4096));
-        for (text, hint) in [("4G", "write 4096"), ("512MiB", "write 512"), ("1 TB", "write 1048576"), ("x", "of MB")] {
-            assert!(megabytes(text).unwrap_err().contains(hint), "{text}");
+    fn a_size_is_read_as_people_write_it() {
+        for (text, read) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("512MB", 512),
+            ("512MiB", 512),
+            ("512m", 512),
+            ("8G", 8192),
+            ("2 GB", 2048),
+            ("1.5G", 1536),
+            ("1.5gib", 1536),
+            ("1T", 1 << 20),
+            ("256T", MEGABYTES_MAX),
+            ("1K", 1),
+            ("1024KiB", 1),
+            ("1025 KB", 2),
+            ("0.1", 1),
+            ("1B", 1),
+        ] {
+            assert_eq!(megabytes(text), Ok(read), "{text}");
         }
-        for text in ["-1", "1.5", "", "99999999999999999999G", "18446744073709551615T", "4X", "G"] {
-            assert!(!megabytes(text).unwrap_err().contains("write"), "{text}");
+        assert_eq!(positive_megabytes("8G"), Ok(8192));
+        assert!(positive_megabytes("0G").is_err());
+    }
+
+    #[test]
+    fn what_is_not_a_size_is_refused_with_examples() {
+        for text in [
+            "",
+            "-1",
+            "x",
+            "G",
+            "4X",
+            "4 GG",
+            "8G8",
+            "1,5G",
+            "0x10",
+            "257T",
+            "16E",
+            "1e30",
+            "268435457",
+            "99999999999999999999G",
+            "18446744073709551615T",
+            // The parser would add 1 to the largest number that it can hold.
+            "184467440737095516155",
+        ] {
+            assert!(megabytes(text).unwrap_err().contains("512MB or 8G"), "{text}");
         }
-        assert_eq!(duration("2h 30min"), Ok(Duration::from_secs(9000)));
-        assert!(duration("22x").unwrap_err().contains("30s"));
-        assert!(duration("22").unwrap_err().contains("30s"));
+    }
+
+    #[test]
+    fn a_duration_is_read_as_people_write_it() {
+        for (text, seconds) in
+            [("90s", 90), ("2h30m", 9000), ("2h 30min", 9000), ("5min", 300), ("1day", 86_400), ("0s", 0)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["22x", "22", "", "-1s", "soon"] {
+            assert!(duration(text).unwrap_err().contains("30s"), "{text}");
+        }
         assert!(positive_duration("0s").is_err());
+    }
+
+    #[test]
+    fn a_number_is_whole_and_in_its_range() {
         assert_eq!(whole_number(1..=5_u32)("5"), Ok(5));
         for text in ["0", "6", "abc", "", "1.0"] {
             assert_eq!(whole_number(1..=5_u32)(text).unwrap_err(), "it must be a whole number from 1 to 5");
         }
-        assert!(listen_address("[::1]:1900").is_ok());
-        assert!(listen_address(":1900").unwrap_err().contains("write 0.0.0.0:1900"));
-        assert!(listen_address("localhost").unwrap_err().contains("127.0.0.1:1900"));
+    }
+
+    #[test]
+    fn an_address_without_a_port_has_the_usual_one() {
+        for (text, shown) in [
+            ("0.0.0.0", "0.0.0.0:1900"),
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("127.0.0.1:7", "127.0.0.1:7"),
+            ("::1", "[::1]:1900"),
+            ("::", "[::]:1900"),
+            ("[::1]", "[::1]:1900"),
+            ("[::1]:7", "[::1]:7"),
+            ("[::1:7]", "[::1:7]:1900"),
+        ] {
+            assert_eq!(listen_address(1900)(text).map(|address| address.to_string()), Ok(shown.to_owned()), "{text}");
+        }
+        for (text, hint) in [
+            (":1900", "write 0.0.0.0:1900"),
+            ("*:7", "write 0.0.0.0:7"),
+            ("localhost", "127.0.0.1:1900"),
+            ("1900", "127.0.0.1:1900"),
+            ("", "127.0.0.1:1900"),
+            ("[127.0.0.1]", "127.0.0.1:1900"),
+            ("::1:1900", "write [::1]:1900"),
+            ("0.0.0.0:", "127.0.0.1:1900"),
+        ] {
+            assert!(listen_address(1900)(text).unwrap_err().contains(hint), "{text}");
+        }
     }
 }

@@ -12,3 +12,4 @@ pub mod repeats;
 pub mod shutdown;
 pub mod start;
 pub mod stderr;
+pub mod version;

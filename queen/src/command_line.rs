@@ -2,15 +2,19 @@
 
 use std::ffi::OsString;
 
-use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Subcommand, error::ErrorKind, parser::ValueSource};
+use clap::{
+    Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Subcommand, error::ErrorKind, parser::ValueSource,
+};
 
 use crate::{
     commands::{
         check::CheckOptions,
+        help::{self, HelpOptions},
         jobs::{JobOptions, JobsOptions},
         new::NewOptions,
     },
     options::Options,
+    refusal,
 };
 use distwasm_process::flags;
 
@@ -27,6 +31,8 @@ pub enum CommandLine {
     Jobs(JobsOptions),
     /// `queen job`.
     OneJob(JobOptions),
+    /// `queen help` with the name of a page: its text.
+    Page(String),
 }
 
 #[derive(Debug, Subcommand)]
@@ -35,12 +41,14 @@ enum Tool {
     New(NewOptions),
     Jobs(JobsOptions),
     Job(JobOptions),
+    Help(HelpOptions),
 }
 
 impl CommandLine {
     /// The whole command line, as clap knows it.
-    pub fn command() -> clap::Command {
-        Tool::augment_subcommands(Options::command()).subcommand_negates_reqs(true)
+    pub fn command() -> Command {
+        let job = Options::command().disable_help_subcommand(true).subcommand_negates_reqs(true);
+        Tool::augment_subcommands(job)
     }
 
     /// Threads that work for as long as the command does, besides those that handle events.
@@ -65,16 +73,15 @@ impl CommandLine {
     where
         Arg: Into<OsString> + Clone,
     {
+        let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
         let mut command = flags::without_empty_variables(CommandLine::command());
-        let matches = command.try_get_matches_from_mut(args)?;
+        let parsed = command.try_get_matches_from_mut(&args);
+        let matches = parsed.map_err(|error| refusal::explained(&mut command, error, &args))?;
         let Some(tool) = matches.subcommand_name() else {
-            let mut options = Options::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
-            options.idle_flags = idle_flags(&command, &matches);
-            return Ok(CommandLine::Job(Box::new(options)));
+            return Ok(CommandLine::Job(Box::new(job_options(&mut command, &matches)?)));
         };
         // A tool would ignore the flags of a job. Variables in the environment are for every command that knows them.
-        let is_typed = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
-        let for_job = command.get_arguments().find(|arg| is_typed(arg.get_id().as_str())).cloned();
+        let for_job = command.get_arguments().find(|arg| is_typed(&matches, arg.get_id().as_str())).cloned();
         if let Some(arg) = for_job {
             let why = format!("{arg} is for a job, and cannot stand before `{tool}`");
             return Err(command.error(ErrorKind::ArgumentConflict, why));
@@ -84,22 +91,72 @@ impl CommandLine {
             Tool::New(options) => CommandLine::New(options),
             Tool::Jobs(options) => CommandLine::Jobs(options),
             Tool::Job(options) => CommandLine::OneJob(options),
+            Tool::Help(options) => return help(command, options),
         })
     }
 }
 
+fn is_typed(matches: &ArgMatches, id: &str) -> bool {
+    matches.value_source(id) == Some(ValueSource::CommandLine)
+}
+
+/// The options of a job. What is typed wins over the environment.
+fn job_options(command: &mut Command, matches: &ArgMatches) -> Result<Options, clap::Error> {
+    let mut options = Options::from_arg_matches(matches).map_err(|error| error.format(command))?;
+    let names_king = is_typed(matches, "king_address");
+    if names_king && is_typed(matches, "local") {
+        let why = "--local runs the job on this machine, and cannot be used with --king-address";
+        return Err(command.error(ErrorKind::ArgumentConflict, why));
+    }
+    options.local &= !names_king;
+    if options.local {
+        options.king_address = None;
+        // The environment may hold all settings for a king. A flag that was typed is meant for this job.
+        if !is_typed(matches, "requires") {
+            options.scheduling.requires.clear();
+        }
+    }
+    if let Some((key, [one, other])) = options.scheduling.contradiction() {
+        let why = format!("--require {key}={one} and --require {key}={other}: no duke has both");
+        return Err(command.error(ErrorKind::ArgumentConflict, why));
+    }
+    if options.king_address.is_none() && !options.scheduling.requires.is_empty() {
+        let king = if options.local { ", and --local takes none" } else { "; --king-address names one" };
+        return Err(command.error(ErrorKind::MissingRequiredArgument, format!("--require needs a king{king}")));
+    }
+    options.idle_flags = idle_flags(command, matches, &options);
+    Ok(options)
+}
+
+/// The page that was asked for. The help of the queen and of a tool is what `--help` prints, which is an error here.
+fn help(mut command: Command, HelpOptions { word }: HelpOptions) -> Result<CommandLine, clap::Error> {
+    let word = word.unwrap_or_default();
+    if let Some(text) = help::page(&word) {
+        return Ok(CommandLine::Page(text));
+    }
+    let tools: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
+    let tool = tools.iter().find(|tool| tool.eq_ignore_ascii_case(&word));
+    if tool.is_none() && !word.is_empty() {
+        let why = help::no_page(&word, &tools);
+        return Err(command.error(ErrorKind::InvalidValue, why));
+    }
+    let asked: Vec<&str> = ["queen"].into_iter().chain(tool.copied()).chain(["--help"]).collect();
+    CommandLine::try_parse_from(asked)
+}
+
 /// Flags that were typed and have no effect on this job, with the reason.
-fn idle_flags(command: &clap::Command, matches: &ArgMatches) -> Vec<String> {
-    let (idle, why): (&[&str], _) = if matches.contains_id("king_address") {
+fn idle_flags(command: &Command, matches: &ArgMatches, options: &Options) -> Vec<String> {
+    let (idle, why): (&[&str], _) = if options.king_address.is_some() {
         (&["num_cpus", "ram_limit", "peasant", "cache"], "with --king-address: the dukes have such flags of their own")
     } else {
-        (
-            &["grace", "weight", "priority", "no_speculation"],
-            "without --king-address: this job is alone on this machine",
-        )
+        let idle = &["grace", "weight", "priority", "no_speculation"];
+        match options.local {
+            true => (idle, "with --local: this job is alone on this machine"),
+            false => (idle, "without --king-address: this job is alone on this machine"),
+        }
     };
-    let is_typed = |arg: &&Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
-    let args = command.get_arguments().filter(|arg| idle.contains(&arg.get_id().as_str())).filter(is_typed);
+    let is_idle = |arg: &&Arg| idle.contains(&arg.get_id().as_str()) && is_typed(matches, arg.get_id().as_str());
+    let args = command.get_arguments().filter(is_idle);
     args.filter_map(|arg| Some(format!("--{} has no effect {why}", arg.get_long()?))).collect()
 }
 
@@ -116,12 +173,16 @@ mod tests {
         for args in [
             &["--binary", "x", "--input", "y"][..],
             &["--input", "check", "--binary", "new"],
-            &["-b", "x", "-b", "y", "-q", "--", "check", "--binary"],
+            &["-b", "x", "-q", "--", "check", "--binary"],
         ] {
             assert!(matches!(parse(args), Ok(CommandLine::Job(_))), "{args:?}");
         }
-        let Ok(CommandLine::Job(job)) = parse(&["-b", "x", "-b", "y", "--", "check"]) else { panic!() };
-        assert_eq!((job.binary.to_str(), job.guest.args), (Some("y"), vec!["check".to_owned()]));
+        let Ok(CommandLine::Job(job)) = parse(&["-b", "x", "-i", "y", "-o", "z", "-j", "3", "--", "check"]) else {
+            panic!()
+        };
+        assert_eq!((job.binary.to_str(), job.guest.args), (Some("x"), vec!["check".to_owned()]));
+        assert_eq!((job.input.to_str(), job.output.to_str(), job.num_cpus), (Some("y"), Some("z"), Some(3)));
+        assert!(matches!(parse(&["-b", "x", "--jobs", "3"]), Ok(CommandLine::Job(job)) if job.num_cpus == Some(3)));
     }
 
     #[test]
@@ -150,6 +211,81 @@ mod tests {
         assert_eq!(idle(&["--num-cpus", "1", "--weight", "1"]).len(), 1);
         let with_king = idle(&["-k", "king", "--num-cpus", "1", "--weight", "1", "--cache", "c"]);
         assert!(matches!(&with_king[..], [one, two] if one.contains("--num-cpus has") && two.contains("--cache")));
+    }
+
+    fn job(args: &[&str], environment: &[(&str, &'static str)]) -> Result<Options, String> {
+        // Values from the environment, without touching the environment of this process.
+        let mut command = CommandLine::command();
+        for (id, value) in environment {
+            command = command.mut_arg(*id, |arg| arg.env(None::<&str>).default_value(*value));
+        }
+        let args: Vec<&str> = ["queen", "-b", "x"].iter().chain(args).copied().collect();
+        let matches = command.try_get_matches_from_mut(args).map_err(|error| error.to_string())?;
+        job_options(&mut command, &matches).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_local_job_ignores_the_king_of_the_environment() {
+        let king = ("king_address", "king");
+        let with_king = |job: Result<Options, String>| job.unwrap().king_address.is_some();
+        assert!(with_king(job(&[], &[king])));
+        assert!(!with_king(job(&["--local"], &[king])));
+        assert!(!with_king(job(&["--local"], &[])));
+        assert!(!with_king(job(&[], &[king, ("local", "true")])));
+        assert!(with_king(job(&[], &[king, ("local", "false")])));
+        assert!(with_king(job(&["-k", "other"], &[king, ("local", "true")])), "what is typed wins");
+        assert!(job(&["--local", "-k", "king"], &[]).unwrap_err().contains("cannot be used with --king-address"));
+        let idle = job(&["--local", "--grace", "1s", "--num-cpus", "1"], &[king]).unwrap().idle_flags;
+        assert!(matches!(&idle[..], [one] if one.contains("--grace has no effect with --local")), "{idle:?}");
+    }
+
+    #[test]
+    fn labels_are_required_of_the_dukes_of_a_king() {
+        let (king, zone) = (("king_address", "king"), ("requires", "zone=eu"));
+        assert_eq!(job(&["--require", "zone=eu"], &[king]).unwrap().scheduling.requires.len(), 1);
+        assert!(job(&["--require", "zone=eu"], &[]).unwrap_err().contains("--king-address names one"));
+        assert!(job(&["--require", "zone=eu", "--local"], &[king]).unwrap_err().contains("--local takes none"));
+        assert!(job(&[], &[zone]).is_err());
+        assert!(job(&["--local"], &[king, zone]).unwrap().scheduling.requires.is_empty());
+        for twice in [&["--require", "zone=eu", "--require", "zone=us"][..], &["--require", "zone=eu,a=b,zone=us"]] {
+            let why = job(twice, &[king]).unwrap_err();
+            assert!(why.contains("--require zone=eu and --require zone=us"), "{why}");
+        }
+        assert!(job(&["--require", "zone=eu,zone=eu"], &[king]).is_ok());
+    }
+
+    #[test]
+    fn a_flag_is_given_once() {
+        for twice in [&["-i", "a", "-i", "b"][..], &["--quiet", "-q"], &["-j", "1", "--num-cpus", "1"]] {
+            let why = job(twice, &[]).unwrap_err();
+            assert!(why.contains("cannot be used multiple times"), "{why}");
+        }
+        for args in [&["check", "x", "-i", "a", "-i", "b"][..], &["jobs", "-k", "a", "-k", "b"]] {
+            assert_eq!(parse(args).unwrap_err().kind(), ErrorKind::ArgumentConflict, "{args:?}");
+        }
+        assert_eq!(job(&["-vv", "-v"], &[]).unwrap().verbose, 3);
+    }
+
+    #[test]
+    fn help_is_about_the_queen_or_a_tool_or_a_page() {
+        for args in [&["help"][..], &["help", "check"], &["help", "Jobs"], &["help", "help"], &["--help"]] {
+            assert_eq!(parse(args).unwrap_err().kind(), ErrorKind::DisplayHelp, "{args:?}");
+        }
+        let whole = parse(&["help"]).unwrap_err().to_string();
+        assert!(whole.contains("queen help kinds|outputs|failures") && whole.contains("--retry-failed"), "{whole}");
+        assert!(parse(&["help", "check"]).unwrap_err().to_string().contains("Usage: queen check"));
+        for page in ["kinds", "OUTPUTS", "Failures"] {
+            assert!(matches!(parse(&["help", page]), Ok(CommandLine::Page(text)) if text.len() > 100), "{page}");
+        }
+        assert!(parse(&["help", "chek"]).unwrap_err().to_string().contains("there is help on check, "));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_tool_is_said_by_the_tool() {
+        let why = parse(&["check", "x.wasm", "y.wasm"]).unwrap_err().to_string();
+        assert!(why.contains("unexpected argument 'y.wasm'") && why.contains("queen check"), "{why}");
+        assert!(parse(&["x.wasm"]).unwrap_err().to_string().contains("queen --binary x.wasm"));
+        assert!(parse(&[]).unwrap_err().to_string().contains("no program is named"));
     }
 
     #[test]

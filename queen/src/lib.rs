@@ -13,6 +13,7 @@ pub mod options;
 mod output_folder;
 pub mod prepare;
 mod program;
+mod refusal;
 pub mod report;
 mod scheduling_options;
 pub mod selection_options;

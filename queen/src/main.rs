@@ -73,6 +73,7 @@ async fn run(command_line: CommandLine, interrupted: CancellationToken) -> ExitC
             Ok(exit) => exit.into(),
             Err(error) => fail(&error),
         },
+        CommandLine::Page(text) => say(text),
         CommandLine::New(options) => match new::write(options) {
             Ok(made) => tell(&made),
             Err(error) => fail(&error),

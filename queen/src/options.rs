@@ -7,7 +7,7 @@ use distwasm_jobs::{
     output_name::OutputName,
     run_limits::{FailureLimit, RunLimits},
 };
-use distwasm_process::{flags, guest_flags::GuestFlags, logging::LogFormat};
+use distwasm_process::{flags, guest_flags::GuestFlags, logging::LogFormat, version::version};
 use distwasm_proto::{limits::DUKE_CPUS_MAX, time::Time};
 use distwasm_transport::address::Address;
 
@@ -20,7 +20,7 @@ use crate::{scheduling_options::SchedulingOptions, selection_options::SelectionO
 ///
 /// Exit status: 0 all done, 1 some units failed, 2 the job could not run, or not to its end, 130 interrupted.
 #[derive(Debug, Parser)]
-#[command(name = "queen", version, args_override_self = true)]
+#[command(name = "queen", version = version(), after_help = "More to read: queen help kinds|outputs|failures")]
 pub struct Options {
     /// The program: a WebAssembly module or component, binary or text
     #[arg(short, long, value_name = "PROGRAM", env = "DISTWASM_BINARY")]
@@ -30,17 +30,21 @@ pub struct Options {
     #[arg(short, long, value_name = "HOST:PORT", env = "DISTWASM_KING_ADDRESS")]
     pub king_address: Option<Address>,
 
+    /// Run on this machine, even if DISTWASM_KING_ADDRESS names a king
+    #[arg(long, env = "DISTWASM_LOCAL", value_parser = BoolishValueParser::new())]
+    pub local: bool,
+
     /// A label for the job; slots are shared fairly between projects [default: the program's name without extension]
     #[arg(short, long, value_name = "NAME", env = "DISTWASM_PROJECT")]
     pub project: Option<String>,
 
     /// Folder of inputs, of which every file below it is one; or a single file; or `-`, which reads one input from stdin
-    #[arg(long, value_name = "DIR|FILE|-", default_value = "input", env = "DISTWASM_INPUT")]
+    #[arg(short, long, value_name = "DIR|FILE|-", default_value = "input", env = "DISTWASM_INPUT")]
     pub input: PathBuf,
 
     /// Folder of outputs, which get the names of their inputs; created if missing. With a single input, `-` writes its
     /// result to stdout
-    #[arg(long, value_name = "DIR|-", default_value = "output", env = "DISTWASM_OUTPUT")]
+    #[arg(short, long, value_name = "DIR|-", default_value = "output", env = "DISTWASM_OUTPUT")]
     pub output: PathBuf,
 
     /// What an output is called, such as {dir}/{stem}.png: {path} of the input, its {dir}, {name}, {stem} and {ext},
@@ -69,8 +73,8 @@ pub struct Options {
     #[arg(long, env = "DISTWASM_PRUNE", value_parser = BoolishValueParser::new())]
     pub prune: bool,
 
-    /// Memory that each slot must have, in MB (1 MB = 1,048,576 bytes)
-    #[arg(short, long, value_name = "MB", default_value_t = 0, env = "DISTWASM_MIN_RAM", value_parser = flags::megabytes)]
+    /// Memory that each slot must have, such as 512MB or 8G; a plain number is MB (1 MB = 1,048,576 bytes)
+    #[arg(short, long, value_name = "SIZE", default_value_t = 0, env = "DISTWASM_MIN_RAM", value_parser = flags::megabytes)]
     pub min_ram: u64,
 
     /// Run at most one unit at a time on each machine, with all its memory
@@ -131,11 +135,12 @@ pub struct Options {
     pub verbose: u8,
 
     /// Without a king: peasants to run at a time [default: the processors that this process may use]
-    #[arg(long, value_name = "N", env = "DISTWASM_NUM_CPUS", value_parser = flags::whole_number(1..=DUKE_CPUS_MAX))]
+    #[arg(visible_short_alias = 'j', long, visible_alias = "jobs", value_name = "N", env = "DISTWASM_NUM_CPUS", value_parser = flags::whole_number(1..=DUKE_CPUS_MAX))]
     pub num_cpus: Option<u32>,
 
-    /// Without a king: memory for all guests together, in MB [default: half of this machine's memory]
-    #[arg(long, value_name = "MB", env = "DISTWASM_RAM_LIMIT", value_parser = flags::positive_megabytes)]
+    /// Without a king: memory for all guests together, such as 512MB or 8G; a plain number is MB (1 MB = 1,048,576
+    /// bytes) [default: half of this machine's memory]
+    #[arg(long, value_name = "SIZE", env = "DISTWASM_RAM_LIMIT", value_parser = flags::positive_megabytes)]
     pub ram_limit: Option<u64>,
 
     /// Without a king: the peasant program [default: `peasant` beside this program, else in PATH]

@@ -1,5 +1,7 @@
 //! The flags that say how a job is scheduled among others.
 
+use std::collections::BTreeMap;
+
 use clap::{Args, builder::BoolishValueParser};
 use distwasm_jobs::request::Scheduling;
 use distwasm_process::flags;
@@ -21,8 +23,8 @@ pub struct SchedulingOptions {
     #[arg(long, value_name = "N", env = "DISTWASM_MAX_PARALLEL", value_parser = flags::whole_number(1..=u32::MAX))]
     pub max_parallel: Option<u32>,
 
-    /// Run only on dukes with this label; may be given several times
-    #[arg(long = "require", value_name = "K=V", env = "DISTWASM_REQUIRE", requires = "king_address", value_delimiter = ',', value_parser = parse_label)]
+    /// Run only on dukes with this label; needs a king; may be given several times
+    #[arg(long = "require", value_name = "K=V", env = "DISTWASM_REQUIRE", value_delimiter = ',', value_parser = parse_label)]
     pub requires: Vec<(String, String)>,
 
     /// Never try a unit on a second duke while the first is still running it, however long it takes
@@ -38,13 +40,21 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
 }
 
 impl SchedulingOptions {
+    /// A label that is required with two values, and both of them: no duke could have it.
+    pub fn contradiction(&self) -> Option<(&str, [&str; 2])> {
+        let mut required = BTreeMap::new();
+        self.requires.iter().find_map(|(key, value)| {
+            let other = required.insert(key, value).filter(|other| *other != value)?;
+            Some((key.as_str(), [other.as_str(), value]))
+        })
+    }
+
     /// What they say.
     pub fn scheduling(&self) -> Scheduling {
         Scheduling {
             weight: self.weight,
             priority: self.priority,
             max_parallel: self.max_parallel,
-            // If a label is given twice, its last value counts, as with other flags.
             requires: self.requires.iter().cloned().collect(),
             speculate: !self.no_speculation,
         }

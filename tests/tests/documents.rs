@@ -46,8 +46,9 @@ fn describe(command: clap::Command, parent: Option<&str>, reference: &mut String
     let help = command.render_long_help().to_string();
     let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
     write!(reference, "\n## {name}\n\n```text\n{}\n```\n", lines.join("\n").trim_end()).unwrap();
-    let subcommands: Vec<clap::Command> =
-        command.get_subcommands().filter(|sub| sub.get_name() != "help").cloned().collect();
+    // The `help` of the queen has pages of its own; that of others is the one that clap adds to all.
+    let is_documented = |sub: &&clap::Command| sub.get_name() != "help" || command.is_disable_help_subcommand_set();
+    let subcommands: Vec<clap::Command> = command.get_subcommands().filter(is_documented).cloned().collect();
     for subcommand in subcommands {
         describe(subcommand, Some(&name), reference);
     }

@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use distwasm_tests::real::{Place, Process, guest, peasants_of, until};
+use distwasm_tests::real::{Finished, Place, Process, guest, peasants_of, until};
 use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
@@ -201,7 +201,7 @@ fn unusable_folders_are_refused() {
     let run = |input: &Path, output: &Path| {
         let mut queen = place.command("queen");
         queen.arg("-b").arg(guest("summer.wasm")).arg("--input").arg(input).arg("--output").arg(output);
-        distwasm_tests::real::Finished::of(&mut queen)
+        Finished::of(&mut queen)
     };
     let (input, output) = (place.input(), place.output());
     run(&place.path().join("missing"), &output)
@@ -309,7 +309,7 @@ fn arguments_reach_the_guest_and_flags_come_from_the_environment() {
     let mut queen = place.command("queen");
     queen.env("DISTWASM_BINARY", guest("clocks.wat")).env("DISTWASM_INPUT", place.input());
     queen.env("DISTWASM_OUTPUT", place.output()).env("DISTWASM_JSON", "true").env("DISTWASM_PROJECT", "from the air");
-    let finished = distwasm_tests::real::Finished::of(queen.args(["--", "one", "--two"]));
+    let finished = Finished::of(queen.args(["--", "one", "--two"]));
     finished.expect(0, &["1 done"]);
     let summary: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
     assert_eq!(summary["project"], "from the air");
@@ -438,4 +438,14 @@ fn an_output_that_cannot_be_written_is_a_failure_of_that_kind() {
     place.queen(guest("echo.wat"), &[]).expect(1, &["failed: a: its output cannot be written"]);
     let failures = fs::read_to_string(place.path().join("output.failures.jsonl")).unwrap();
     assert!(failures.contains("\"kind\":\"output\""), "{failures}");
+}
+
+#[test]
+fn a_local_run_asks_no_king_that_the_environment_names() {
+    let place = Place::default();
+    place.write_sums(3);
+    let mut queen = place.queen_command(guest("summer.wasm"));
+    queen.env("DISTWASM_KING_ADDRESS", "127.0.0.1:1").env("DISTWASM_REQUIRE", "zone=eu").args(["--local", "-j", "1"]);
+    Finished::of(&mut queen).expect(0, &["3 done"]);
+    assert_eq!(place.outputs_count(), 3);
 }

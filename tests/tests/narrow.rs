@@ -219,7 +219,7 @@ fn invalid_flags_are_reported_with_a_valid_form() {
     let queen: [(&[&str], &str); 6] = [
         (&["-k", "::1:1900"], "write [::1]:1900"),
         (&["--timeout", "22x"], "such as 30s, 5min"),
-        (&["--ram-limit", "4G"], "for 4G write 4096"),
+        (&["--ram-limit", "4X"], "such as 512MB or 8G"),
         (&["--num-cpus", "0"], "a whole number from 1 to 4096"),
         (&["--retries", "many"], "a whole number from 0"),
         (&["--max-parallel", "0"], "a whole number from 1"),
@@ -241,7 +241,7 @@ fn invalid_flags_are_reported_with_a_valid_form() {
     let idle = ["--num-cpus", "1", "-k", "127.0.0.1:1"];
     place.queen(guest("summer.wasm"), &idle).expect(2, &["--num-cpus has no effect with --king-address"]);
     let mut queen = place.queen_command(guest("summer.wasm"));
-    queen.env("DISTWASM_KING_ADDRESS", "").env("DISTWASM_QUIET", "").args(["--ram-limit", "99999999"]);
+    queen.env("DISTWASM_KING_ADDRESS", "").env("DISTWASM_QUIET", "").args(["--ram-limit", "95T"]);
     let said = ["1 done", "guests may take more memory than this machine has"];
     Finished::of(&mut queen).expect(0, &said);
 }

@@ -193,6 +193,206 @@ fn wrong_flags_are_refused() {
 }
 
 #[test]
+fn a_program_is_named_with_its_flag() {
+    let place = Place::default();
+    expect_queen(
+        &place,
+        &[],
+        &expect![[r#"
+        error: no program is named; --binary names it: queen --binary prog.wasm --input input --output output
+
+        Usage: queen [OPTIONS] --binary <PROGRAM> [-- <ARGS>...]
+               queen [OPTIONS] <COMMAND>
+
+        For more information, try '--help'.
+        status 2
+    "#]],
+    );
+    expect_queen(
+        &place,
+        &["summer.wasm"],
+        &expect![[r#"
+        error: a program is named with --binary: queen --binary summer.wasm
+
+        Usage: queen [OPTIONS] --binary <PROGRAM> [-- <ARGS>...]
+               queen [OPTIONS] <COMMAND>
+
+        For more information, try '--help'.
+        status 2
+    "#]],
+    );
+    expect_queen(
+        &place,
+        &["run", "--local", "summer.wasm"],
+        &expect![[r#"
+        error: there is no `queen run`; a program is named with --binary: queen --binary summer.wasm
+
+        Usage: queen [OPTIONS] --binary <PROGRAM> [-- <ARGS>...]
+               queen [OPTIONS] <COMMAND>
+
+        For more information, try '--help'.
+        status 2
+    "#]],
+    );
+    expect_queen(
+        &place,
+        &["chek", "summer.wasm"],
+        &expect![[r#"
+        error: there is no `queen chek`; did you mean `queen check`?
+
+        Usage: queen [OPTIONS] --binary <PROGRAM> [-- <ARGS>...]
+               queen [OPTIONS] <COMMAND>
+
+        For more information, try '--help'.
+        status 2
+    "#]],
+    );
+    expect_queen(
+        &place,
+        &["something"],
+        &expect![[r#"
+        error: unexpected argument 'something' found
+
+        Usage: queen [OPTIONS] --binary <PROGRAM> [-- <ARGS>...]
+               queen [OPTIONS] <COMMAND>
+
+        For more information, try '--help'.
+        status 2
+    "#]],
+    );
+}
+
+#[test]
+fn a_flag_that_contradicts_another_is_refused() {
+    let place = Place::default();
+    expect_queen(
+        &place,
+        &["--binary", "x.wasm", "--input", "a", "--input", "b"],
+        &expect![[r#"
+        error: the argument '--input <DIR>' cannot be used multiple times
+
+        Usage: queen [OPTIONS] --binary <PROGRAM> [-- <ARGS>...]
+               queen [OPTIONS] <COMMAND>
+
+        For more information, try '--help'.
+        status 2
+    "#]],
+    );
+    expect_queen(
+        &place,
+        &["--binary", "x.wasm", "--local", "--king-address", "king"],
+        &expect![[r#"
+        error: --local runs the job on this machine, and cannot be used with --king-address
+
+        Usage: queen [OPTIONS] --binary <PROGRAM> [-- <ARGS>...]
+               queen [OPTIONS] <COMMAND>
+
+        For more information, try '--help'.
+        status 2
+    "#]],
+    );
+}
+
+#[test]
+fn labels_that_no_duke_can_have_are_refused() {
+    let place = Place::default();
+    expect_queen(
+        &place,
+        &["--binary", "x.wasm", "--require", "zone=eu"],
+        &expect![[r#"
+        error: --require needs a king; --king-address names one
+
+        Usage: queen [OPTIONS] --binary <PROGRAM> [-- <ARGS>...]
+               queen [OPTIONS] <COMMAND>
+
+        For more information, try '--help'.
+        status 2
+    "#]],
+    );
+    expect_queen(
+        &place,
+        &["--binary", "x.wasm", "--local", "--require", "zone=eu"],
+        &expect![[r#"
+        error: --require needs a king, and --local takes none
+
+        Usage: queen [OPTIONS] --binary <PROGRAM> [-- <ARGS>...]
+               queen [OPTIONS] <COMMAND>
+
+        For more information, try '--help'.
+        status 2
+    "#]],
+    );
+    expect_queen(
+        &place,
+        &["--binary", "x.wasm", "--king-address", "king", "--require", "zone=eu", "--require", "zone=us"],
+        &expect![[r#"
+        error: --require zone=eu and --require zone=us: no duke has both
+
+        Usage: queen [OPTIONS] --binary <PROGRAM> [-- <ARGS>...]
+               queen [OPTIONS] <COMMAND>
+
+        For more information, try '--help'.
+        status 2
+    "#]],
+    );
+}
+
+#[test]
+fn a_wrong_size_and_an_unknown_page_are_answered_by_right_ones() {
+    let place = Place::default();
+    expect_queen(
+        &place,
+        &["--binary", "x.wasm", "--min-ram", "8 gigs"],
+        &expect![[r#"
+        error: invalid value '8 gigs' for '--min-ram <SIZE>': it must be a size of at most 256T, such as 512MB or 8G; a plain number is MB (1 MB = 1,048,576 bytes)
+
+        For more information, try '--help'.
+        status 2
+    "#]],
+    );
+    expect_queen(
+        &place,
+        &["help", "failure"],
+        &expect![[r#"
+        error: there is no help on `failure`; there is help on failures, kinds, outputs, check, new, jobs, job
+
+        Usage: queen [OPTIONS] --binary <PROGRAM> [-- <ARGS>...]
+               queen [OPTIONS] <COMMAND>
+
+        For more information, try '--help'.
+        status 2
+    "#]],
+    );
+}
+
+#[test]
+fn a_king_is_told_what_an_address_is() {
+    let place = Place::default();
+    let king = |address: &str, expected: &Expect| {
+        let finished = Finished::of(place.command("king").args(["--listen", address]));
+        expected.assert_eq(&screen(&place, &finished));
+    };
+    king(
+        "localhost",
+        &expect![[r#"
+        error: invalid value 'localhost' for '--listen <ADDRESS[:PORT]>': it must be an IP address and a port, such as 127.0.0.1:1900 (this machine only) or 0.0.0.0:1900 (every machine that can reach this one)
+
+        For more information, try '--help'.
+        status 2
+    "#]],
+    );
+    king(
+        "::1:1900",
+        &expect![[r#"
+        error: invalid value '::1:1900' for '--listen <ADDRESS[:PORT]>': ::1:1900 may be read in two ways: write [::1]:1900 for port 1900, or [::1:1900] for the address
+
+        For more information, try '--help'.
+        status 2
+    "#]],
+    );
+}
+
+#[test]
 fn a_check_describes_a_program() {
     let place = Place::default();
     place.write("input", "20 + 22");

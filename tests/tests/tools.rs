@@ -8,7 +8,8 @@ use std::{
     process::Command,
 };
 
-use distwasm_tests::real::{Finished, Place, Process, guest, peasants_of, programs, runs, until};
+use distwasm_proto::{PROTOCOL, VERSION};
+use distwasm_tests::real::{Finished, Place, Process, guest, peasants_of, programs, root, runs, until};
 use rustix::process::Signal;
 
 const LANGS: [&str; 5] = ["rust", "c", "go", "assemblyscript", "python"];
@@ -285,4 +286,31 @@ fn a_king_says_what_its_jobs_wait_for() {
     ask(&["job", "12"]).expect(2, &["has no job 12", "queen jobs"]);
     let nobody = place.command("queen").args(["jobs", "-k", "127.0.0.1:1"]).output().unwrap();
     assert_eq!(nobody.status.code(), Some(2));
+}
+
+#[test]
+fn a_version_names_protocol_and_engine() {
+    let place = Place::default();
+    let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
+    let engine = lock.split("name = \"wasmtime\"\nversion = \"").nth(1).unwrap().split('"').next().unwrap();
+    for program in ["king", "duke", "queen", "peasant"] {
+        for flag in ["-V", "--version"] {
+            let said = Finished::of(place.command(program).arg(flag));
+            said.expect(0, &[]);
+            assert!(said.stdout.starts_with(&format!("{program} {VERSION} (")), "{said:?}");
+            assert!(said.stdout.ends_with(&format!("protocol {PROTOCOL}, wasmtime {engine})\n")), "{said:?}");
+        }
+    }
+}
+
+#[test]
+fn a_page_of_the_documents_is_data() {
+    let place = Place::default();
+    let help = |args: &[&str]| Finished::of(place.command("queen").arg("help").args(args));
+    let page = help(&["Failures"]);
+    assert!(page.stdout.starts_with("## Failures\n") && page.stderr.is_empty(), "{page:?}");
+    let tool = help(&["check"]);
+    assert_eq!(tool.stdout, Finished::of(place.command("queen").args(["check", "--help"])).stdout);
+    assert_eq!(help(&[]).stdout, Finished::of(place.command("queen").arg("--help")).stdout);
+    help(&["chek"]).expect(2, &["there is help on check, "]);
 }

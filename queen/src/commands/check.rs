@@ -42,7 +42,6 @@ use crate::{
 ///
 /// Exit status: 0 it would run, 1 it failed on the input, 2 it would not run, 130 interrupted.
 #[derive(Args, Debug)]
-#[command(args_override_self = true)]
 pub struct CheckOptions {
     /// The program: a WebAssembly module or component, binary or text
     #[arg(value_name = "PROGRAM")]
@@ -50,7 +49,7 @@ pub struct CheckOptions {
 
     /// Run the program on this input, and show its answer; `-` is stdin. Of a folder, the first input is taken that the
     /// flags below leave
-    #[arg(long, value_name = "FILE|DIR|-")]
+    #[arg(short, long, value_name = "FILE|DIR|-")]
     pub input: Option<PathBuf>,
 
     /// Which input of a folder is taken.
@@ -61,8 +60,9 @@ pub struct CheckOptions {
     #[command(flatten)]
     pub guest: GuestFlags,
 
-    /// Memory that the program may take, in MB (1 MB = 1,048,576 bytes) [default: 1024]
-    #[arg(long, value_name = "MB", default_value_t = 0, hide_default_value = true, env = "DISTWASM_MIN_RAM", value_parser = flags::megabytes)]
+    /// Memory that the program may take, such as 512MB or 8G; a plain number is MB (1 MB = 1,048,576 bytes)
+    /// [default: 1024]
+    #[arg(long, value_name = "SIZE", default_value_t = 0, hide_default_value = true, env = "DISTWASM_MIN_RAM", value_parser = flags::megabytes)]
     pub min_ram: u64,
 
     /// How long the program may take to initialise, and then to answer, such as 30s or 5min [default: 10s]

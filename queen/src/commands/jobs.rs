@@ -17,7 +17,6 @@ use crate::report::escape_controls;
 
 /// Lists the jobs of a king.
 #[derive(Args, Debug)]
-#[command(args_override_self = true)]
 pub struct JobsOptions {
     /// The king to ask
     #[arg(short, long, value_name = "HOST:PORT", env = "DISTWASM_KING_ADDRESS")]
@@ -30,7 +29,6 @@ pub struct JobsOptions {
 
 /// Shows one job of a king, and what the job waits for.
 #[derive(Args, Debug)]
-#[command(args_override_self = true)]
 pub struct JobOptions {
     /// The number of the job, as `queen jobs` shows it
     #[arg(value_name = "ID", value_parser = parse_job)]

@@ -20,7 +20,6 @@ use crate::templates::{Lang, TemplateFile};
 ///
 /// The program counts the words of an input. The folder also holds the part of distwasm that it needs.
 #[derive(Args, Debug)]
-#[command(args_override_self = true)]
 pub struct NewOptions {
     /// The language
     #[arg(long, value_enum, value_name = "LANG")]
@@ -124,7 +123,7 @@ impl Display for Made {
 }
 
 /// The text, quoted so that a shell takes it for one word.
-fn quoted(text: &OsStr) -> String {
+pub fn quoted(text: &OsStr) -> String {
     let text = text.to_string_lossy();
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./+,:@%".contains(&byte);
     if text.bytes().all(is_plain) { text.into_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }

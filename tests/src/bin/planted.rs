@@ -29,8 +29,9 @@ fn main() -> ExitCode {
     for name in ["Cargo.toml", "Cargo.lock", "clippy.toml", "rustfmt.toml"] {
         copy_file(&root.join(name), &copy.join(name));
     }
+    // The queen prints parts of the documents.
     for folder in
-        ["proto", "transport", "process", "king", "duke", "peasant", "jobs", "queen", "guest", "tests", "bench"]
+        ["docs", "proto", "transport", "process", "king", "duke", "peasant", "jobs", "queen", "guest", "tests", "bench"]
     {
         // Files that have been moved since the last time must not stay.
         let _there = fs::remove_dir_all(copy.join(folder));

@@ -237,10 +237,16 @@ impl Place {
         self.start(&mut self.duke_command_at(address, args), "duke")
     }
 
-    /// The command of a duke with two processors that connects to this address.
+    /// The command of a duke that connects to this address, with two processors unless the flags say otherwise.
     pub fn duke_command_at(&self, address: &str, args: &[&str]) -> Command {
         let mut command = self.command("duke");
-        command.args(["--king-address", address, "--num-cpus", "2", "--ram-limit", "2048"]).args(args);
+        command.args(["--king-address", address]).args(args);
+        for [flag, value] in [["--num-cpus", "2"], ["--ram-limit", "2048"]] {
+            // A flag may be given only once.
+            if !args.contains(&flag) {
+                command.args([flag, value]);
+            }
+        }
         command
     }
 }
