@@ -21,7 +21,7 @@ use distwasm_transport::transfer::Outbox;
 
 use super::{
     halts::Process,
-    hands::{Deed, SimHands, made},
+    hands::{Deed, SimHands},
     peasants::Peasant,
     weather::{Nature, Slowness, UNFIT_PROGRAM, Weather},
     wires::Parcel,
@@ -240,9 +240,9 @@ impl World {
     fn duke_does(&mut self, id: DukeId, deed: Deed) {
         let Some(duke) = self.dukes.get_mut(&id) else { return };
         match deed {
-            Deed::Hire { baron, job, slot_bytes, room } => {
+            Deed::Hire { baron, job, program, slot_bytes, room } => {
                 let Some(queen) = duke.queen_of(job) else { panic!("peasants_are_of_open_leases: {job}") };
-                self.hire(id, baron, (job, queen), slot_bytes, room);
+                self.hire(id, baron, (job, queen), program, slot_bytes, room);
             }
             Deed::Feed(baron, input) => {
                 let Some(peasant) = duke.peasants.get_mut(&baron) else { panic!("fed_peasant_lives: {baron}") };
@@ -276,15 +276,12 @@ impl World {
         let is_unfit = supply.digest() == Digest::of([UNFIT_PROGRAM]) && self.dice.permille(500);
         let is_kept = self.dice.permille(500);
         let is_broken = self.faults_go_on() && self.dice.permille(self.weather.start_fails);
+        let Some(duke) = self.dukes.get_mut(&id) else { return };
         let result = match (is_broken, is_unfit) {
             (true, _) => Err(MakeError::Trouble("the disk is full".to_owned())),
             (false, true) => Err(MakeError::Unfit(Failure::new(FailureKind::Program, "it is unfit"))),
-            (false, false) => Ok(made()),
+            (false, false) => Ok(duke.reactor.hands().compile(&supply, is_kept)),
         };
-        let Some(duke) = self.dukes.get_mut(&id) else { return };
-        if is_kept && result.is_ok() {
-            duke.reactor.hands().cache.insert(supply.clone());
-        }
         self.duke_handles(id, Happening::SupplyTried { supply, result });
     }
 
