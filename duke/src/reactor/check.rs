@@ -46,6 +46,11 @@ impl<H: Hands> Reactor<H> {
         self.left.iter().filter(|(_, left)| left.said).map(|(attempt, _)| *attempt)
     }
 
+    /// The attempts that have ended, and whose end has yet to be said over the current link, in no order.
+    pub fn unsaid(&self) -> impl Iterator<Item = AttemptId> {
+        self.left.iter().filter(|(_, left)| !left.said).map(|(attempt, _)| *attempt)
+    }
+
     /// The job and the unit of an attempt, until the king says that it is not needed any more.
     pub fn unit_of(&self, attempt: AttemptId) -> Option<(JobId, UnitNo)> {
         let running = self.inputs.get(&attempt).map(|(job, input)| (*job, input.unit));

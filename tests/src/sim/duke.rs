@@ -47,6 +47,8 @@ pub(super) struct Duke {
     pub(super) peasants_made: u64,
     /// Peasants, by their numbers, whose large answers wait for room.
     pub(super) waiting: VecDeque<(BaronId, u64)>,
+    /// The link over which it last said that it is leaving.
+    leaving_said: Option<DukeId>,
     /// Attempts that it claims but never had.
     pub(super) claims: BTreeSet<AttemptId>,
 }
@@ -83,6 +85,7 @@ impl Duke {
             peasants: BTreeMap::new(),
             peasants_made: 0,
             waiting: VecDeque::new(),
+            leaving_said: None,
             claims: BTreeSet::new(),
         }
     }
@@ -224,12 +227,16 @@ impl World {
         let now = self.now;
         let Some(duke) = self.dukes.get_mut(&id) else { return };
         duke.reactor.leave(now);
+        let unsaid = duke.reactor.unsaid().next();
         if let Some(link) = duke.link() {
             self.carry_to_king(0, Sender::Duke(link));
         }
         self.remove_duke(id);
         match ending {
-            Ending::Drained => self.tally.dukes_drained += 1,
+            Ending::Drained => {
+                assert!(unsaid.is_none(), "drained_duke_has_said_how_its_attempts_ended: {id}: {unsaid:?}");
+                self.tally.dukes_drained += 1;
+            }
             Ending::OutOfTime => self.tally.dukes_out_of_time += 1,
             Ending::Hopeless(why) => panic!("only_a_duke_that_is_alone_gives_up: {id}: {why}"),
         }
@@ -291,7 +298,11 @@ impl World {
     fn duke_speaks(&mut self, id: DukeId) {
         let Some(link) = self.dukes.get(&id).and_then(Duke::link) else { return };
         self.carry_to_king(0, Sender::Duke(link));
-        if let Some(duke) = self.dukes.get_mut(&id).filter(|duke| !duke.reactor.is_linked()) {
+        let Some(duke) = self.dukes.get_mut(&id) else { return };
+        // A link may have broken before the duke notices it.
+        let is_told = duke.leaving_said == Some(link) || !self.duke_wires.contains_key(&link);
+        assert!(is_told || !duke.reactor.is_draining(), "king_is_told_that_a_duke_is_leaving: {id}");
+        if !duke.reactor.is_linked() {
             duke.link = None;
             self.duke_wires.remove(&link);
             self.duke_returns_later(id);
@@ -305,6 +316,11 @@ impl World {
         for word in &words {
             match &word.word {
                 Some(Word::ResultOffered(_)) => self.tally.offers += 1,
+                Some(Word::Draining(_)) => {
+                    if let Some(duke) = self.dukes.get_mut(&id) {
+                        duke.leaving_said = Some(link);
+                    }
+                }
                 Some(Word::AttemptEnded(ended)) if ended.outcome() == wire::Outcome::Killed && !lies => {
                     self.check_blame(id, AttemptId(ended.attempt));
                 }
