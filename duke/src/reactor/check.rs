@@ -2,9 +2,9 @@
 
 use distwasm_proto::ids::{AttemptId, JobId, UnitNo};
 
-use super::Reactor;
+use super::{Hands, Reactor};
 
-impl<H> Reactor<H> {
+impl<H: Hands> Reactor<H> {
     /// Asserts every invariant, also those of the roster.
     ///
     /// # Panics
@@ -27,6 +27,8 @@ impl<H> Reactor<H> {
             assert!(is_open(left.job), "only_open_jobs_have_results: {attempt}");
         }
         assert!(self.link.is_up() || self.left.values().all(|left| !left.said), "results_are_said_over_a_link");
+        let is_waiting = self.link.is_up() || self.given_up_at().is_some();
+        assert!(is_waiting || self.jobs.values().all(|job| !job.open), "jobs_without_a_king_have_a_deadline");
     }
 
     /// The key of a job that it has.
@@ -42,6 +44,11 @@ impl<H> Reactor<H> {
     /// The attempts whose end, with the result, was said over the current link, in no order.
     pub fn said(&self) -> impl Iterator<Item = AttemptId> {
         self.left.iter().filter(|(_, left)| left.said).map(|(attempt, _)| *attempt)
+    }
+
+    /// The attempts that have ended, and whose end has yet to be said over the current link, in no order.
+    pub fn unsaid(&self) -> impl Iterator<Item = AttemptId> {
+        self.left.iter().filter(|(_, left)| !left.said).map(|(attempt, _)| *attempt)
     }
 
     /// The job and the unit of an attempt, until the king says that it is not needed any more.

@@ -21,7 +21,7 @@ use distwasm_transport::transfer::Outbox;
 
 use super::{
     halts::Process,
-    hands::{Deed, SimHands, made},
+    hands::{Deed, SimHands},
     peasants::Peasant,
     weather::{Nature, Slowness, UNFIT_PROGRAM, Weather},
     wires::Parcel,
@@ -47,6 +47,8 @@ pub(super) struct Duke {
     pub(super) peasants_made: u64,
     /// Peasants, by their numbers, whose large answers wait for room.
     pub(super) waiting: VecDeque<(BaronId, u64)>,
+    /// The link over which it last said that it is leaving.
+    leaving_said: Option<DukeId>,
     /// Attempts that it claims but never had.
     pub(super) claims: BTreeSet<AttemptId>,
 }
@@ -83,6 +85,7 @@ impl Duke {
             peasants: BTreeMap::new(),
             peasants_made: 0,
             waiting: VecDeque::new(),
+            leaving_said: None,
             claims: BTreeSet::new(),
         }
     }
@@ -224,12 +227,16 @@ impl World {
         let now = self.now;
         let Some(duke) = self.dukes.get_mut(&id) else { return };
         duke.reactor.leave(now);
+        let unsaid = duke.reactor.unsaid().next();
         if let Some(link) = duke.link() {
             self.carry_to_king(0, Sender::Duke(link));
         }
         self.remove_duke(id);
         match ending {
-            Ending::Drained => self.tally.dukes_drained += 1,
+            Ending::Drained => {
+                assert!(unsaid.is_none(), "drained_duke_has_said_how_its_attempts_ended: {id}: {unsaid:?}");
+                self.tally.dukes_drained += 1;
+            }
             Ending::OutOfTime => self.tally.dukes_out_of_time += 1,
             Ending::Hopeless(why) => panic!("only_a_duke_that_is_alone_gives_up: {id}: {why}"),
         }
@@ -240,9 +247,9 @@ impl World {
     fn duke_does(&mut self, id: DukeId, deed: Deed) {
         let Some(duke) = self.dukes.get_mut(&id) else { return };
         match deed {
-            Deed::Hire { baron, job, slot_bytes, room } => {
+            Deed::Hire { baron, job, program, slot_bytes, room } => {
                 let Some(queen) = duke.queen_of(job) else { panic!("peasants_are_of_open_leases: {job}") };
-                self.hire(id, baron, (job, queen), slot_bytes, room);
+                self.hire(id, baron, (job, queen), program, slot_bytes, room);
             }
             Deed::Feed(baron, input) => {
                 let Some(peasant) = duke.peasants.get_mut(&baron) else { panic!("fed_peasant_lives: {baron}") };
@@ -276,15 +283,12 @@ impl World {
         let is_unfit = supply.digest() == Digest::of([UNFIT_PROGRAM]) && self.dice.permille(500);
         let is_kept = self.dice.permille(500);
         let is_broken = self.faults_go_on() && self.dice.permille(self.weather.start_fails);
+        let Some(duke) = self.dukes.get_mut(&id) else { return };
         let result = match (is_broken, is_unfit) {
             (true, _) => Err(MakeError::Trouble("the disk is full".to_owned())),
             (false, true) => Err(MakeError::Unfit(Failure::new(FailureKind::Program, "it is unfit"))),
-            (false, false) => Ok(made()),
+            (false, false) => Ok(duke.reactor.hands().compile(&supply, is_kept)),
         };
-        let Some(duke) = self.dukes.get_mut(&id) else { return };
-        if is_kept && result.is_ok() {
-            duke.reactor.hands().cache.insert(supply.clone());
-        }
         self.duke_handles(id, Happening::SupplyTried { supply, result });
     }
 
@@ -294,7 +298,11 @@ impl World {
     fn duke_speaks(&mut self, id: DukeId) {
         let Some(link) = self.dukes.get(&id).and_then(Duke::link) else { return };
         self.carry_to_king(0, Sender::Duke(link));
-        if let Some(duke) = self.dukes.get_mut(&id).filter(|duke| !duke.reactor.is_linked()) {
+        let Some(duke) = self.dukes.get_mut(&id) else { return };
+        // A link may have broken before the duke notices it.
+        let is_told = duke.leaving_said == Some(link) || !self.duke_wires.contains_key(&link);
+        assert!(is_told || !duke.reactor.is_draining(), "king_is_told_that_a_duke_is_leaving: {id}");
+        if !duke.reactor.is_linked() {
             duke.link = None;
             self.duke_wires.remove(&link);
             self.duke_returns_later(id);
@@ -308,6 +316,11 @@ impl World {
         for word in &words {
             match &word.word {
                 Some(Word::ResultOffered(_)) => self.tally.offers += 1,
+                Some(Word::Draining(_)) => {
+                    if let Some(duke) = self.dukes.get_mut(&id) {
+                        duke.leaving_said = Some(link);
+                    }
+                }
                 Some(Word::AttemptEnded(ended)) if ended.outcome() == wire::Outcome::Killed && !lies => {
                     self.check_blame(id, AttemptId(ended.attempt));
                 }

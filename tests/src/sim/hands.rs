@@ -1,6 +1,9 @@
 //! The hands of a simulated duke: they only note what they are to do, for the world to do it.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use distwasm_duke::{
     cache::{Made, Recipe, Supply},
@@ -12,10 +15,11 @@ use distwasm_transport::payload::Payload;
 
 /// Something that hands are to do.
 pub(super) enum Deed {
-    /// Start a peasant with this memory, whose large results take this room.
+    /// Start a peasant for this compiled program with this memory, whose large results take this room.
     Hire {
         baron: BaronId,
         job: JobId,
+        program: PathBuf,
         slot_bytes: u64,
         room: HeldRoom,
     },
@@ -30,8 +34,12 @@ pub(super) enum Deed {
 #[derive(Default)]
 pub(super) struct SimHands {
     deeds: Vec<Deed>,
-    /// What was made before and kept.
-    pub(super) cache: BTreeSet<Supply>,
+    /// Programs that were compiled before and kept.
+    cache: BTreeMap<Supply, PathBuf>,
+    /// How many programs were compiled. Each has a file of its own.
+    compiled: u64,
+    /// Files that a peasant of this job could not load.
+    unloadable: BTreeSet<(JobId, PathBuf)>,
 }
 
 impl SimHands {
@@ -39,12 +47,32 @@ impl SimHands {
     pub(super) fn take(&mut self) -> Vec<Deed> {
         std::mem::take(&mut self.deeds)
     }
+
+    /// Compiles a program, and keeps it in the cache or not.
+    pub(super) fn compile(&mut self, supply: &Supply, is_kept: bool) -> Made {
+        self.compiled += 1;
+        let file = PathBuf::from(self.compiled.to_string());
+        if is_kept {
+            self.cache.insert(supply.clone(), file.clone());
+        }
+        Made::Program(file)
+    }
+
+    /// A peasant of this job cannot load this file.
+    pub(super) fn cannot_load(&mut self, job: JobId, file: PathBuf) {
+        self.unloadable.insert((job, file));
+    }
 }
 
 impl Hands for SimHands {
     fn hire(&mut self, baron: BaronId, job: JobId, settings: PeasantSettings, room: HeldRoom) {
-        assert_eq!(settings.supplies.len(), 1, "peasants_have_what_they_need: {job}");
-        self.deeds.push(Deed::Hire { baron, job, slot_bytes: settings.memory_bytes, room });
+        let [Made::Program(program)] = settings.supplies.as_slice() else {
+            panic!("peasants_have_what_they_need: {job}");
+        };
+        let file = (job, program.clone());
+        assert!(!self.unloadable.contains(&file), "program_that_cannot_be_loaded_is_compiled_again: {file:?}");
+        let (program, slot_bytes) = (file.1, settings.memory_bytes);
+        self.deeds.push(Deed::Hire { baron, job, program, slot_bytes, room });
     }
 
     fn feed(&mut self, baron: BaronId, input: UnitInput) {
@@ -64,7 +92,7 @@ impl Hands for SimHands {
     }
 
     fn find(&mut self, supply: &Supply) -> Option<Made> {
-        self.cache.contains(supply).then(made)
+        self.cache.get(supply).cloned().map(Made::Program)
     }
 
     fn make(&mut self, supply: Supply, _blob: Payload) {
@@ -76,9 +104,4 @@ impl Hands for SimHands {
     }
 
     fn give_memory_back(&mut self) {}
-}
-
-/// A compiled program.
-pub(super) fn made() -> Made {
-    Made::Program(PathBuf::new())
 }

@@ -380,10 +380,23 @@ impl World {
         let is_broken = reason.starts_with("the connection broke") || reason == "the king ended the link";
         let is_fair = reason.is_empty() || end.come_back || is_replaced(reason) || is_broken;
         assert!(is_fair || self.lies(sender), "honest_peer_is_not_turned_away: {sender:?}: {}", end.reason);
+        let is_heard_in_time = is_late(reason) && !self.has_newer_link(sender);
+        assert!(!is_heard_in_time || self.lies(sender), "only_a_late_link_is_refused_as_late: {sender:?}");
         match sender {
             Sender::Duke(_) if !is_fair => self.tally.dukes_expelled += 1,
             Sender::Queen(..) if !is_fair => self.tally.queens_expelled += 1,
             _ => {}
+        }
+    }
+
+    /// Whether the peer has opened another link since it opened this one.
+    fn has_newer_link(&self, sender: Sender) -> bool {
+        match sender {
+            Sender::Duke(link) => {
+                let machine = self.machines.get(&link);
+                self.machines.iter().any(|(other, of)| *other > link && Some(of) == machine)
+            }
+            Sender::Queen(job, link) => self.queens.get(&job).is_some_and(|queen| queen.link.number > link),
         }
     }
 
@@ -398,5 +411,10 @@ impl World {
 
 /// Whether the peer has another link.
 fn is_replaced(reason: &str) -> bool {
-    reason.ends_with("has a newer link") || reason == "the queen was started again"
+    is_late(reason) || reason == "the queen was started again"
+}
+
+/// Whether the hello of this link came after that of the peer's next one.
+fn is_late(reason: &str) -> bool {
+    reason.ends_with("has a newer link")
 }

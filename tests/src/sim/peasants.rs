@@ -1,6 +1,6 @@
 //! Simulated peasants: they behave as the nature of their units says.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, path::PathBuf};
 
 use distwasm_duke::{
     peasant::{Answer, HeldResult, HeldRoom, PeasantEvent, PeasantNews},
@@ -26,6 +26,8 @@ pub(super) struct Peasant {
     pub(super) job: JobId,
     /// Whose job it is.
     pub(super) queen: JobId,
+    /// The file of its compiled program.
+    program: PathBuf,
     pub(super) slot_bytes: u64,
     pub(super) room: HeldRoom,
     /// Units that it has not begun.
@@ -63,6 +65,7 @@ impl World {
         id: DukeId,
         baron: BaronId,
         (job, queen): (JobId, JobId),
+        program: PathBuf,
         slot_bytes: u64,
         room: HeldRoom,
     ) {
@@ -76,6 +79,7 @@ impl World {
             number,
             job,
             queen,
+            program,
             slot_bytes,
             room,
             pipe: VecDeque::new(),
@@ -128,6 +132,10 @@ impl World {
                 PeasantEvent::Unfit(Failure::new(FailureKind::Program, "it is unfit"))
             }
             PeasantDue::Spoiled => {
+                let program = peasant.program.clone();
+                if let Some(duke) = self.dukes.get_mut(&id) {
+                    duke.reactor.hands().cannot_load(job, program);
+                }
                 self.later(100, Due::Peasant(id, baron, number, PeasantDue::Dies));
                 PeasantEvent::Unloadable("it is spoiled".to_owned())
             }
