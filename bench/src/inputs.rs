@@ -90,6 +90,10 @@ impl Inputs {
         let mut outputs = 0;
         for entry in fs::read_dir(output).with_context(|| format!("no {}", output.display()))? {
             let name = entry?.file_name();
+            if name == ".distwasm" {
+                // The record of the run.
+                continue;
+            }
             ensure!(!name.as_encoded_bytes().starts_with(b"."), "an unfinished output was left: {}", name.display());
             outputs += 1;
         }

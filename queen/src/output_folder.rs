@@ -40,15 +40,11 @@ pub struct Claim {
 /// When there can be no such folder.
 pub fn look(path: &Path, input: Option<&Path>) -> Result<PathBuf, OutputFolderError> {
     let output = resolve(path).map_err(|source| OutputFolderError::Unusable { path: path.to_owned(), source })?;
-    if output.exists() && !output.is_dir() {
-        return Err(OutputFolderError::NoFolder { path: path.to_owned() });
+    if let Some(input) = input.filter(|input| output.starts_with(input) || input.starts_with(&output)) {
+        return Err(OutputFolderError::Overlap { input: input.to_owned(), output: path.to_owned() });
     }
-    match input {
-        Some(input) if output.starts_with(input) || input.starts_with(&output) => {
-            Err(OutputFolderError::Overlap { input: input.to_owned(), output: path.to_owned() })
-        }
-        _ => Ok(output),
-    }
+    let is_file = output.exists() && !output.is_dir();
+    if is_file { Err(OutputFolderError::NoFolder { path: path.to_owned() }) } else { Ok(output) }
 }
 
 /// Creates the folder if it is missing, and claims it for this shard, or for all inputs.

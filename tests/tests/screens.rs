@@ -269,14 +269,14 @@ fn a_flag_that_contradicts_another_is_refused() {
         &place,
         &["--binary", "x.wasm", "--input", "a", "--input", "b"],
         &expect![[r#"
-        error: the argument '--input <DIR>' cannot be used multiple times
+            error: the argument '--input <DIR|FILE|->' cannot be used multiple times
 
-        Usage: queen [OPTIONS] --binary <PROGRAM> [-- <ARGS>...]
-               queen [OPTIONS] <COMMAND>
+            Usage: queen [OPTIONS] --binary <PROGRAM> [-- <ARGS>...]
+                   queen [OPTIONS] <COMMAND>
 
-        For more information, try '--help'.
-        status 2
-    "#]],
+            For more information, try '--help'.
+            status 2
+        "#]],
     );
     expect_queen(
         &place,

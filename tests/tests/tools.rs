@@ -124,12 +124,13 @@ fn check_says_in_a_sentence_what_it_cannot_check() {
     let no_program = PathBuf::from(format!("{nowhere}/x.wasm"));
     let no_dir = format!("{nowhere}::/x");
     let said = |before: &str, after: &str| format!("error: failed to {before} {nowhere}{after}");
-    let cases: [(&Path, &[&str], &str); 12] = [
+    let cases: [(&Path, &[&str], &str); 13] = [
         (&no_program, &[], &said("read the program", "/x.wasm: No such file")),
         (place.path(), &[], "error: failed to read the program"),
         (&picture, &[], "not a WebAssembly program: it is a PNG picture"),
-        (&summer, &["--input", &nowhere], &said("read the input", "")),
-        (&summer, &["--input", &here], "is a folder; --input names one file"),
+        (&summer, &["--input", &nowhere], &said("find the input", "")),
+        (&summer, &["--input", "/dev/null"], "is neither a folder nor a file"),
+        (&summer, &["--input", &here, "--exclude", "*"], "or none that the flags leave"),
         (&summer, &["--env", "A"], "is not KEY=VALUE"),
         (&summer, &["--env", "DISTWASM_UNIT=1"], "are set by distwasm"),
         (&summer, &["--dir", &here], "is not HOST::GUEST"),

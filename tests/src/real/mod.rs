@@ -139,7 +139,7 @@ impl Place {
         assert_eq!(outputs, expected);
     }
 
-    /// All files below the output folder, with their contents.
+    /// All outputs, with their contents; the record of the runs is none.
     pub fn outputs(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut files = BTreeMap::new();
         let mut folders = vec![PathBuf::new()];
@@ -149,7 +149,7 @@ impl Place {
                 let entry = entry.unwrap();
                 let path = folder.join(entry.file_name());
                 if entry.file_type().unwrap().is_dir() {
-                    folders.push(path);
+                    folders.extend((path != Path::new(".distwasm")).then_some(path));
                 } else {
                     // An unfinished output may be renamed or removed between listing and reading.
                     files.extend(fs::read(entry.path()).ok().map(|content| (path, content)));
@@ -161,7 +161,7 @@ impl Place {
 
     /// The number of complete outputs.
     pub fn outputs_count(&self) -> usize {
-        let is_whole = |entry: &fs::DirEntry| !entry.file_name().to_string_lossy().starts_with(".distwasm-");
+        let is_whole = |entry: &fs::DirEntry| !entry.file_name().to_string_lossy().starts_with(".distwasm");
         fs::read_dir(self.output()).map_or(0, |entries| entries.flatten().filter(is_whole).count())
     }
 

@@ -1,0 +1,351 @@
+//! Which files are inputs, what their outputs are called, and which of them run again: in local mode and on a kingdom.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where its expectation does")]
+
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, SystemTime},
+};
+
+use distwasm_tests::real::{Finished, King, Place, Process, guest, until};
+
+/// Where a run happens.
+enum Where<'a> {
+    Here,
+    At(&'a King),
+}
+
+/// A queen that echoes inputs into this output folder.
+fn command(place: &Place, at: &Where, output: &str, args: &[&str]) -> Command {
+    command_of("echo.wat", place, at, output, args)
+}
+
+fn command_of(program: &str, place: &Place, at: &Where, output: &str, args: &[&str]) -> Command {
+    let mut command = place.command("queen");
+    command.arg("--binary").arg(guest(program)).arg("--output").arg(place.path().join(output));
+    if !args.iter().any(|arg| arg.starts_with("--input=") || *arg == "--input") {
+        command.arg("--input").arg(place.input());
+    }
+    if let Where::At(king) = at {
+        command.args(["--king-address", &king.address]);
+    }
+    command.args(args).current_dir(place.path());
+    command
+}
+
+fn run(place: &Place, at: &Where, output: &str, args: &[&str]) -> Finished {
+    Finished::of(&mut command(place, at, output, args))
+}
+
+/// The files below a folder, without the record, in the order of their names.
+fn files(place: &Place, folder: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(below) = folders.pop() {
+        let Ok(entries) = fs::read_dir(place.path().join(folder).join(&below)) else { continue };
+        for entry in entries.flatten() {
+            let path = below.join(entry.file_name());
+            match entry.file_type().unwrap().is_dir() {
+                true => folders.extend((path != Path::new(".distwasm")).then_some(path)),
+                false => found.push(path.display().to_string()),
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Some files of a small project; `old` is an hour older than the others.
+fn project() -> Place {
+    let place = Place::default();
+    for name in ["a.txt", "b.md", "old", ".hidden", ".git/config", "docs/a.txt", "docs/draft/c.txt"] {
+        place.write(name, name);
+    }
+    let old = fs::File::options().write(true).open(place.input().join("old")).unwrap();
+    old.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+    fs::write(place.path().join("globs"), "# not these\n*.md\n.*\n").unwrap();
+    fs::write(place.path().join("list"), "docs/a.txt\na.txt\n\n./b.md\n").unwrap();
+    fs::write(place.path().join("list0"), b"docs/a.txt\0old\0").unwrap();
+    let mark = fs::File::create(place.path().join("mark")).unwrap();
+    mark.set_modified(SystemTime::now() - Duration::from_secs(600)).unwrap();
+    place
+}
+
+#[test]
+fn filters_leave_the_same_inputs_here_and_on_a_kingdom() {
+    let place = project();
+    let king = place.king();
+    let _duke = place.duke(&king, &[]);
+    let all = [".git/config", ".hidden", "a.txt", "b.md", "docs/a.txt", "docs/draft/c.txt", "old"];
+    let cases: &[(&[&str], &[&str], &str)] = &[
+        (&[], &all, ""),
+        (&["--include", "*.txt"], &["a.txt", "docs/a.txt", "docs/draft/c.txt"], "4 left out by --include"),
+        (&["--include", "docs/**", "--exclude", "draft/"], &["docs/a.txt"], "1 folder left out by --exclude"),
+        (&["--exclude", "docs", "--include", "a.txt"], &["a.txt", "docs/a.txt"], "1 left out by --exclude"),
+        (&["--exclude-from", "globs"], &["a.txt", "docs/a.txt", "docs/draft/c.txt", "old"], "2 left out by --exclude"),
+        (&["--exclude", ".*", "--exclude", "/docs", "--newer-than", "mark"], &["a.txt", "b.md"], "by --newer-than"),
+        (&["--newer-than", "2999-01-01"], &[], "all files below the input folder are left out"),
+        (&["--limit", "2"], &[".hidden", "a.txt"], ""),
+        (&["--exclude", ".*", "--limit", "1"], &["a.txt"], ""),
+        (&["--input-list", "list"], &["a.txt", "b.md", "docs/a.txt"], ""),
+        (&["--input-list", "list", "--exclude", "*.md"], &["a.txt", "docs/a.txt"], "1 left out by --exclude"),
+        (&["--input-list", "list", "--limit", "1"], &["docs/a.txt"], ""),
+        (&["--input-list", "list0", "-0"], &["docs/a.txt", "old"], ""),
+        (&["--input", "input/docs/a.txt"], &["a.txt"], ""),
+    ];
+    for (number, (args, expected, said)) in cases.iter().enumerate() {
+        for (at, output) in [(Where::Here, format!("here-{number}")), (Where::At(&king), format!("at-{number}"))] {
+            run(&place, &at, &output, args).expect(0, &[said]);
+            assert_eq!(files(&place, &output), *expected, "{args:?}");
+            // Given again, the same command finds everything done.
+            let again = run(&place, &at, &output, args);
+            again.expect(0, &[&format!("0 done, {} skipped", expected.len())]);
+        }
+    }
+}
+
+#[test]
+fn shards_and_samples_are_parts_of_the_inputs() {
+    let place = Place::default();
+    place.write_sums(200);
+    let shards: Vec<Process> = ["1/3", "2/3", "3/3"]
+        .map(|shard| place.start(&mut command(&place, &Where::Here, "output", &["--shard", shard]), "queen"))
+        .into();
+    let mut done = 0;
+    for shard in shards {
+        let ended = shard.finish();
+        ended.expect(0, &["left out by --shard", "0 skipped"]);
+        done += ended.stderr.lines().find_map(|line| line.split_once(" done, ")?.0.parse::<u32>().ok()).unwrap();
+    }
+    assert_eq!((done, place.outputs_count()), (200, 200));
+    let sample = |output: &str, seed: &str| {
+        run(&place, &Where::Here, output, &["--sample", "20", "--sample-seed", seed]).expect(0, &["20 done"]);
+        files(&place, output)
+    };
+    let (one, same, other) = (sample("one", "0"), sample("same", "0"), sample("other", "1"));
+    assert!(one == same && one != other, "{one:?} {same:?} {other:?}");
+}
+
+#[test]
+fn outputs_are_called_as_the_template_says() {
+    let place = project();
+    place.write(OsStr::from_bytes(b"docs/\xff.txt"), "odd");
+    let king = place.king();
+    let _duke = place.duke(&king, &[]);
+    let txt = ["--include", "*.txt"];
+    let cases: &[(&[&str], &str, &[&str])] = &[
+        (&txt, "{dir}/{stem}.png", &["a.png", "docs/a.png", "docs/draft/c.png", "docs/\u{fffd}.png"]),
+        (&txt, "flat/{number}-{name}", &["flat/1-a.txt", "flat/2-a.txt", "flat/3-\u{fffd}.txt", "flat/4-c.txt"]),
+        (
+            &txt,
+            "{ext}/{path}.x",
+            &["txt/a.txt.x", "txt/docs/a.txt.x", "txt/docs/draft/c.txt.x", "txt/docs/\u{fffd}.txt.x"],
+        ),
+        (&["--input", "input/b.md"], "one", &["one"]),
+    ];
+    for (number, (args, template, expected)) in cases.iter().enumerate() {
+        for (at, output) in [(Where::Here, format!("here-{number}")), (Where::At(&king), format!("at-{number}"))] {
+            let args = [args, &["--output-name", template][..]].concat();
+            run(&place, &at, &output, &args).expect(0, &["0 skipped"]);
+            assert_eq!(files(&place, &output), *expected, "{template}");
+            let again = run(&place, &at, &output, &args);
+            again.expect(0, &[&format!("0 done, {} skipped", expected.len())]);
+        }
+    }
+}
+
+#[test]
+fn clashes_are_found_before_anything_runs() {
+    let place = project();
+    let clash = run(&place, &Where::Here, "output", &["--output-name", "{stem}"]);
+    clash.expect(2, &["a: the output of a.txt and of docs/a.txt"]);
+    assert!(!place.output().exists());
+    run(&place, &Where::Here, "output", &["--output-name", "{stem}", "--exclude", "docs"]).expect(0, &["5 done"]);
+    // An output that cannot be is one failure; all others are there.
+    place.write("...", "odd");
+    let odd = run(&place, &Where::Here, "output", &["--output-name", "{stem}", "--exclude", "docs"]);
+    odd.expect(1, &["failed: ...: its output would lead out of the output folder", "5 skipped", "1 failed"]);
+}
+
+#[test]
+fn one_input_goes_through_a_pipe() {
+    let place = Place::default();
+    place.write("x", "from a file");
+    let king = place.king();
+    let _duke = place.duke(&king, &[]);
+    for at in [Where::Here, Where::At(&king)] {
+        let piped = |args: &[&str], input: &[u8]| {
+            let mut command = place.command("queen");
+            command.arg("--binary").arg(guest("echo.wat")).args(args).current_dir(place.path());
+            if let Where::At(king) = &at {
+                command.args(["--king-address", &king.address]);
+            }
+            fs::write(place.path().join("stdin"), input).unwrap();
+            let output = command
+                .stdin(fs::File::open(place.path().join("stdin")).unwrap())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .output()
+                .unwrap();
+            (output.status.code(), output.stdout, String::from_utf8(output.stderr).unwrap())
+        };
+        let large = vec![b'x'; 3 << 20];
+        let (status, stdout, stderr) = piped(&["--input", "-", "--output", "-"], &large);
+        assert_eq!((status, stdout == large), (Some(0), true), "{stderr}");
+        let (status, stdout, _) = piped(&["--input", "input/x", "--output", "-"], b"");
+        assert_eq!((status, stdout), (Some(0), b"from a file".to_vec()));
+        let (status, stdout, _) = piped(&["--input", "-", "--output", "named", "--output-name", "y", "--force"], b"z");
+        assert_eq!((status, stdout, fs::read(place.path().join("named/y")).unwrap()), (Some(0), vec![], b"z".to_vec()));
+    }
+    assert_eq!(files(&place, "."), files(&place, "."), "nothing is left beside the outputs");
+    assert!(!files(&place, ".").iter().any(|name| name.contains("failures")));
+}
+
+#[test]
+fn a_list_is_run_as_far_as_it_can_be() {
+    let place = project();
+    let inside = place.input().join("b.md");
+    fs::write(place.path().join("list"), format!("a.txt\nnowhere\ndocs\na.txt\n{}\n", inside.display())).unwrap();
+    let ended = run(&place, &Where::Here, "output", &["--input-list", "list"]);
+    ended.expect(
+        1,
+        &["1 line of the list", "skipped docs: it is a folder", "failed: nowhere: it is not there", "2 done"],
+    );
+    assert_eq!(files(&place, "output"), ["a.txt", "b.md"]);
+    // Outputs may stand beside inputs that were named, but not take their places.
+    let beside = ["--input-list", "list", "--output-name", "{dir}/{stem}.out"];
+    run(&place, &Where::Here, "input", &beside).expect(1, &["2 done"]);
+    assert!(place.input().join("a.out").is_file());
+    run(&place, &Where::Here, "input", &["--input-list", "list"]).expect(2, &["would take the place of an input"]);
+    assert_eq!(fs::read_to_string(place.input().join("a.txt")).unwrap(), "a.txt");
+}
+
+fn touch(path: &Path) {
+    fs::File::options()
+        .append(true)
+        .open(path)
+        .unwrap()
+        .set_modified(SystemTime::now() + Duration::from_secs(5))
+        .unwrap();
+}
+
+#[test]
+fn what_changed_is_told_and_runs_again_if_that_is_wanted() {
+    let place = Place::default();
+    place.write_sums(4);
+    let king = place.king();
+    let _duke = place.duke(&king, &[]);
+    for (at, output) in [(Where::Here, "here"), (Where::At(&king), "there")] {
+        let queen = |args: &[&str]| run(&place, &at, output, args);
+        queen(&[]).expect(0, &["4 done"]);
+        touch(&place.input().join("1"));
+        queen(&[])
+            .expect(0, &["1 of the skipped inputs is newer than its output; --update runs it again", "4 skipped"]);
+        queen(&["--update"]).expect(0, &["1 done, 3 skipped"]);
+        let old = fs::metadata(place.path().join(output).join("1")).unwrap().modified().unwrap();
+        fs::File::open(place.input().join("1")).unwrap().set_modified(old).unwrap();
+        queen(&["--update"]).expect(0, &["0 done, 4 skipped"]);
+        let other = queen(&["--", "x"]);
+        other.expect(
+            0,
+            &["4 of the skipped inputs have outputs of another program, or of other arguments", "4 skipped"],
+        );
+        queen(&["--", "x"]).expect(0, &["--update runs them again"]);
+        queen(&["--update", "--env", "A=1"]).expect(0, &["4 done"]);
+        assert!(!queen(&["--env", "A=1"]).stderr.contains("--update"));
+        queen(&["--force", "--env", "A=1"]).expect(0, &["4 done, 0 skipped"]);
+        fs::write(place.path().join(output).join("5"), "of an input that is gone").unwrap();
+        fs::create_dir_all(place.path().join(output).join("6/7")).unwrap();
+        fs::write(place.path().join(output).join("6/7/8"), "too").unwrap();
+        queen(&["--limit", "1"]).expect(0, &["1 skipped"]);
+        let pruned = queen(&["--prune", "--limit", "1"]);
+        pruned.expect(0, &["2 outputs were removed, because their inputs are gone"]);
+        assert_eq!(files(&place, output), ["1", "2", "3", "4"]);
+        assert!(!place.path().join(output).join("6").exists());
+    }
+}
+
+#[test]
+fn outputs_are_pruned_under_the_names_that_they_have() {
+    let place = project();
+    let name = ["--output-name", "{dir}/{stem}.out", "--exclude", ".*"];
+    let prune = [&name[..], &["--prune"]].concat();
+    run(&place, &Where::Here, "output", &name).expect(0, &["5 done"]);
+    fs::remove_file(place.input().join("docs/a.txt")).unwrap();
+    run(&place, &Where::Here, "output", &prune).expect(0, &["1 output was removed"]);
+    assert_eq!(files(&place, "output"), ["a.out", "b.out", "docs/draft/c.out", "old.out"]);
+    // A folder that is no output folder, and one whose inputs are all gone, keep their files.
+    run(&place, &Where::Here, "list", &["--prune"]).expect(2, &["is not a folder"]);
+    fs::create_dir(place.path().join("strange")).unwrap();
+    fs::write(place.path().join("strange/file"), "").unwrap();
+    run(&place, &Where::Here, "strange", &["--prune"]).expect(2, &["has no record of a run"]);
+    fs::remove_dir_all(place.input()).unwrap();
+    fs::create_dir(place.input()).unwrap();
+    run(&place, &Where::Here, "output", &["--prune"]).expect(2, &["there is no input at all"]);
+    assert_eq!(files(&place, "output").len(), 4);
+    assert!(place.path().join("strange/file").exists());
+}
+
+#[test]
+fn a_run_that_was_killed_is_taken_up_under_all_flags() {
+    const UNITS: usize = 300;
+    let place = Place::default();
+    for number in 0..UNITS {
+        place.write(format!("{number}.in"), format!("{number}"));
+        place.write(format!("{number}.no"), "");
+    }
+    let king = place.king();
+    let _duke = place.duke(&king, &[]);
+    let flags = ["--include", "*.in", "--output-name", "{dir}/{stem}.out"];
+    for (at, output) in [(Where::Here, "here"), (Where::At(&king), "there")] {
+        let slow = |args: &[&str]| command_of("slow.wat", &place, &at, output, args);
+        for more in [&[][..], &["--update", "--", "other"]] {
+            let args = [&flags[..], more].concat();
+            let mark = SystemTime::now();
+            let queen = place.start(&mut slow(&args), "queen");
+            // Some outputs are new, and then the queen is killed.
+            let new = || {
+                let fresh = |name: &String| {
+                    let path = place.path().join(output).join(name);
+                    name.ends_with(".out") && fs::metadata(path).is_ok_and(|found| found.modified().unwrap() > mark)
+                };
+                files(&place, output).iter().filter(|name| fresh(name)).count()
+            };
+            until("a few outputs", || (new() > 5).then_some(()), || format!("{} outputs", new()));
+            drop(queen);
+            let ended = Finished::of(&mut slow(&args));
+            ended.expect(0, &["0 failed", &format!("{UNITS} left out by --include")]);
+            let outputs = files(&place, output);
+            assert_eq!(outputs.len(), UNITS, "{outputs:?}");
+            assert!(outputs.iter().all(|name| name.ends_with(".out")), "{outputs:?}");
+            Finished::of(&mut slow(&args)).expect(0, &[&format!("0 done, {UNITS} skipped")]);
+        }
+    }
+}
+
+#[test]
+fn a_record_that_cannot_be_used_is_told_and_is_not_in_the_way() {
+    let place = Place::default();
+    place.write_sums(2);
+    let record = place.output().join(".distwasm/run.json");
+    for (text, said) in [("{", "is damaged; it begins anew"), (r#"{"format":99}"#, "newer version of distwasm")] {
+        fs::create_dir_all(record.parent().unwrap()).unwrap();
+        fs::write(&record, text).unwrap();
+        run(&place, &Where::Here, "output", &["--force"])
+            .expect(0, &["warning: the record of earlier runs", said, "2 done"]);
+    }
+    fs::remove_dir_all(record.parent().unwrap()).unwrap();
+    fs::write(record.parent().unwrap(), "a file of the user").unwrap();
+    run(&place, &Where::Here, "output", &["--force"]).expect(0, &["failed to write the record of this run", "2 done"]);
+}
+
+#[test]
+fn the_outputs_of_one_run_are_the_inputs_of_the_next() {
+    let place = project();
+    run(&place, &Where::Here, "one", &["--exclude", ".*"]).expect(0, &["5 done"]);
+    run(&place, &Where::Here, "two", &["--input", "one"]).expect(0, &["5 done", "0 failed"]);
+    assert_eq!(files(&place, "one"), files(&place, "two"));
+}
