@@ -3,7 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     os::unix::ffi::{OsStrExt, OsStringExt},
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
     str::FromStr,
 };
 
@@ -170,49 +170,86 @@ impl OutputName {
     /// distwasm.
     pub fn fill_in(&self, path: &Path, number: u64) -> Result<PathBuf, String> {
         let mut filled = Vec::with_capacity(path.as_os_str().len() + 16);
-        for this in &self.parts {
-            match this {
+        let parts = PathParts::of(path);
+        for part in &self.parts {
+            match part {
                 Part::Text(text) => filled.extend(text.as_bytes()),
-                Part::Word(Word::Path) => filled.extend(bytes_of(Some(path.as_os_str()))),
-                Part::Word(Word::Dir) => filled.extend(bytes_of(path.parent().map(Path::as_os_str))),
-                Part::Word(Word::Name) => filled.extend(bytes_of(path.file_name())),
-                Part::Word(Word::Stem) => filled.extend(bytes_of(path.file_stem())),
-                Part::Word(Word::Ext) => filled.extend(bytes_of(path.extension())),
+                Part::Word(Word::Path) => filled.extend(parts.path),
+                Part::Word(Word::Dir) => filled.extend(parts.dir),
+                Part::Word(Word::Name) => filled.extend(parts.name),
+                Part::Word(Word::Stem) => filled.extend(parts.stem),
+                Part::Word(Word::Ext) => filled.extend(parts.ext),
                 Part::Word(Word::Number) => filled.extend(number.to_string().as_bytes()),
             }
         }
-        // An input at the top has no folder: `{dir}/{name}` begins with a slash then.
-        let begin = filled.iter().position(|byte| *byte != b'/').unwrap_or(filled.len());
-        let filled = PathBuf::from(OsString::from_vec(filled.split_off(begin)));
-        let filled = filled.strip_prefix(".").map(Path::to_path_buf).unwrap_or(filled);
-        check_output(&filled).map_err(|why| format!("{why}: {filled:?}"))?;
-        Ok(filled.components().collect())
+        let output = PathBuf::from(OsString::from_vec(tidy(filled)));
+        check_output(&output).map_err(|why| format!("{why}: {output:?}"))?;
+        Ok(output)
     }
 }
 
-fn bytes_of(name: Option<&OsStr>) -> &[u8] {
-    name.map(OsStrExt::as_bytes).unwrap_or_default()
+/// The parts of a path that has no needless slashes and dots. Finding them in the bytes takes a tenth of the time that
+/// [`Path::components`] takes, and they are found for each input.
+struct PathParts<'a> {
+    path: &'a [u8],
+    dir: &'a [u8],
+    name: &'a [u8],
+    stem: &'a [u8],
+    ext: &'a [u8],
 }
 
-/// Whether a path below the output folder can be that of an output, and why not.
+impl PathParts<'_> {
+    fn of(path: &Path) -> PathParts<'_> {
+        let path = path.as_os_str().as_bytes();
+        let (dir, name) = match split_last(path, b'/') {
+            Some((dir, name)) => (dir, name),
+            None => (&[][..], path),
+        };
+        // As `Path::file_stem` has it, a name that begins with its only dot has no extension.
+        let (stem, ext) = split_last(name, b'.').filter(|(stem, _)| !stem.is_empty()).unwrap_or((name, &[]));
+        PathParts { path, dir, name, stem, ext }
+    }
+}
+
+/// What stands before and after the last of these bytes.
+fn split_last(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+    let place = bytes.iter().rposition(|byte| *byte == at)?;
+    Some((bytes.get(..place)?, bytes.get(place + 1..)?))
+}
+
+/// A path without needless slashes and dots. An input at the top has no folder: `{dir}/{name}` begins with a slash then.
+fn tidy(path: Vec<u8>) -> Vec<u8> {
+    let is_needless = |part: &[u8]| part.is_empty() || part == b".";
+    // A path that ends with a slash is refused later, and keeps it.
+    let is_tidy = !path.split(|byte| *byte == b'/').any(is_needless);
+    if is_tidy || path.ends_with(b"/") {
+        return path;
+    }
+    let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|part| !is_needless(part)).collect();
+    parts.join(&b'/')
+}
+
+/// Whether a tidy path below the output folder can be that of an output, and why not.
 pub(crate) fn check_output(path: &Path) -> Result<(), String> {
     let bytes = path.as_os_str().as_bytes();
+    let parts = || bytes.split(|byte| *byte == b'/');
     if bytes.is_empty() || bytes.ends_with(b"/") {
         return Err("its output would have no name".to_owned());
     }
-    if path.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
+    if bytes.starts_with(b"/") || parts().any(|part| part == b"..") {
         return Err("its output would lead out of the output folder".to_owned());
     }
     if bytes.len() > OUTPUT_PATH_BYTES_MAX {
         return Err(format!("its output would have a path of more than {OUTPUT_PATH_BYTES_MAX} bytes"));
     }
-    if path.components().any(|part| part.as_os_str().len() > FILE_NAME_BYTES_MAX) {
+    if parts().any(|part| part.len() > FILE_NAME_BYTES_MAX) {
         return Err(format!("its output would have a name of more than {FILE_NAME_BYTES_MAX} bytes"));
     }
-    if path.starts_with(RECORD_FOLDER) || path.file_name().is_some_and(is_unfinished) {
+    let is_ours = |name: &[u8]| is_unfinished(OsStr::from_bytes(name));
+    if parts().next() == Some(RECORD_FOLDER.as_bytes()) || parts().next_back().is_some_and(is_ours) {
         return Err("its output would have a name that distwasm uses itself".to_owned());
     }
-    path.file_name().map(|_| ()).ok_or_else(|| "its output would have no name".to_owned())
+    Ok(())
 }
 
 #[cfg(test)]
@@ -231,6 +268,8 @@ mod tests {
             ("{dir}/{stem}.png", "c.svg", "c.png"),
             ("{path}.out", "a/b.tar.gz", "a/b.tar.gz.out"),
             ("{name}", "a/b.c", "b.c"),
+            ("{stem}", "a.b/c", "c"),
+            ("{stem}-{ext}", "a.", "a-"),
             ("{stem}-{ext}", "a/b.tar.gz", "b.tar-gz"),
             ("{stem}{ext}", ".hidden", ".hidden"),
             ("{number}", "a/b", "7"),

@@ -13,6 +13,7 @@ use crate::{
         jobs::{JobOptions, JobsOptions},
         new::NewOptions,
     },
+    headings,
     options::Options,
     refusal,
 };
@@ -48,7 +49,7 @@ impl CommandLine {
     /// The whole command line, as clap knows it.
     pub fn command() -> Command {
         let job = Options::command().disable_help_subcommand(true).subcommand_negates_reqs(true);
-        Tool::augment_subcommands(job)
+        Tool::augment_subcommands(headings::in_groups(job)).mut_subcommand("check", headings::in_groups)
     }
 
     /// Threads that work for as long as the command does, besides those that handle events.

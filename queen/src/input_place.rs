@@ -13,6 +13,8 @@ use distwasm_jobs::inputs::Names;
 use distwasm_proto::limits::{FILE_NAME_BYTES_MAX, INPUT_LIST_BYTES_MAX, OUTPUT_PATH_BYTES_MAX, UNIT_BYTES_MAX};
 use thiserror::Error;
 
+use crate::report::harmless;
+
 /// Where the inputs of a run are.
 #[derive(Debug)]
 pub struct InputPlace {
@@ -49,8 +51,8 @@ pub enum InputError {
     ListEmpty { path: PathBuf },
     #[error("the list of inputs {} (--input-list) has more than {} MB", .path.display(), INPUT_LIST_BYTES_MAX >> 20)]
     ListTooLong { path: PathBuf },
-    #[error("name {number} of the list of inputs {} (--input-list) {why}", .path.display())]
-    ListName { path: PathBuf, number: u64, why: String },
+    #[error("{what} {number} of the list of inputs {} (--input-list) {why}", .path.display())]
+    ListName { path: PathBuf, what: &'static str, number: u64, why: String },
     #[error("a list names inputs below a folder, and the input {} is not a folder", .path.display())]
     ListWithoutFolder { path: PathBuf },
 }
@@ -132,19 +134,21 @@ fn read_list(list: &Path, null: bool, input: &Path, folder: &Path) -> Result<(Ve
     let absolute = std::path::absolute(input).unwrap_or_else(|_| input.to_owned());
     names_in(&text, null, &[folder, &absolute]).map_err(|(number, why)| match number {
         0 => InputError::ListEmpty { path: list.to_owned() },
-        number => InputError::ListName { path: list.to_owned(), number, why },
+        number => {
+            let what = if null { "name" } else { "line" };
+            InputError::ListName { path: list.to_owned(), what, number, why }
+        }
     })
 }
 
-/// The names in a text, each once. The error is the number of a name, from 1, and what is wrong with it.
+/// The names in a text, each once. The error is the number of a line or a name, from 1, and what is wrong with it.
 fn names_in(text: &[u8], null: bool, folders: &[&Path]) -> Result<(Vec<PathBuf>, u64), (u64, String)> {
     let end = if null { b'\0' } else { b'\n' };
-    let (mut names, mut number) = (Vec::new(), 0);
-    for bytes in text.split(|byte| *byte == end) {
+    let mut names = Vec::new();
+    for (number, bytes) in (1..).zip(text.split(|byte| *byte == end)) {
         if bytes.is_empty() {
             continue;
         }
-        number += 1;
         if bytes.contains(&b'\0') {
             return Err((number, "has a NUL in it: if names end with NUL, -0 says so".to_owned()));
         }
@@ -168,7 +172,8 @@ fn each_once(names: Vec<PathBuf>) -> (Vec<PathBuf>, u64) {
 
 /// The path of a name below the input folder, as the lister writes it.
 fn name_below(name: &Path, folders: &[&Path]) -> Result<PathBuf, String> {
-    let shown = || name.display().to_string();
+    // It may be anything: the list may be another file than the user means.
+    let shown = || harmless(&name.to_string_lossy());
     let below = if name.is_absolute() {
         let below = folders.iter().find_map(|folder| name.strip_prefix(folder).ok());
         below.ok_or_else(|| format!("is not in the input folder: {}", shown()))?
@@ -216,7 +221,7 @@ mod tests {
         for (text, number, why) in [
             ("", 0, ""),
             ("\n\n", 0, ""),
-            ("a\n\nb\0c\0", 2, "-0 says so"),
+            ("a\n\nb\0c\0", 3, "-0 says so"),
             ("a\n../b", 2, "leads out"),
             ("a/../b", 1, "leads out"),
             ("/etc/passwd", 1, "is not in the input folder: /etc/passwd"),

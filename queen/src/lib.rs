@@ -7,6 +7,7 @@ pub mod command_line;
 pub mod commands;
 mod failures_file;
 mod guest_options;
+mod headings;
 mod input_place;
 mod local;
 pub mod options;

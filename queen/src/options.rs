@@ -66,11 +66,11 @@ pub struct Options {
     pub update: bool,
 
     /// Run all inputs again, whether they have outputs or not
-    #[arg(long, env = "DISTWASM_FORCE", value_parser = BoolishValueParser::new())]
+    #[arg(long)]
     pub force: bool,
 
     /// Before the run, remove outputs whose inputs are gone; --dry-run shows which
-    #[arg(long, env = "DISTWASM_PRUNE", value_parser = BoolishValueParser::new())]
+    #[arg(long)]
     pub prune: bool,
 
     /// Memory that each slot must have, such as 512MB or 8G; a plain number is MB (1 MB = 1,048,576 bytes)

@@ -23,7 +23,7 @@ pub struct SelectionOptions {
     pub input_list: Option<PathBuf>,
 
     /// The paths in the list end with NUL instead of a line break, as `find -print0` writes them
-    #[arg(short = '0', long, env = "DISTWASM_NULL", value_parser = BoolishValueParser::new())]
+    #[arg(short = '0', long, requires = "input_list", env = "DISTWASM_NULL", value_parser = BoolishValueParser::new())]
     pub null: bool,
 
     /// The globs, in their order.

@@ -7,9 +7,10 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
+use distwasm_process::clock::time_of_day;
 use distwasm_tests::real::{Finished, King, Place, Process, guest, until};
 
 /// Where a run happens.
@@ -65,12 +66,12 @@ fn project() -> Place {
         place.write(name, name);
     }
     let old = fs::File::options().write(true).open(place.input().join("old")).unwrap();
-    old.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+    old.set_modified(time_of_day() - Duration::from_secs(3600)).unwrap();
     fs::write(place.path().join("globs"), "# not these\n*.md\n.*\n").unwrap();
     fs::write(place.path().join("list"), "docs/a.txt\na.txt\n\n./b.md\n").unwrap();
     fs::write(place.path().join("list0"), b"docs/a.txt\0old\0").unwrap();
     let mark = fs::File::create(place.path().join("mark")).unwrap();
-    mark.set_modified(SystemTime::now() - Duration::from_secs(600)).unwrap();
+    mark.set_modified(time_of_day() - Duration::from_secs(600)).unwrap();
     place
 }
 
@@ -224,12 +225,7 @@ fn a_list_is_run_as_far_as_it_can_be() {
 }
 
 fn touch(path: &Path) {
-    fs::File::options()
-        .append(true)
-        .open(path)
-        .unwrap()
-        .set_modified(SystemTime::now() + Duration::from_secs(5))
-        .unwrap();
+    fs::File::options().append(true).open(path).unwrap().set_modified(time_of_day() + Duration::from_secs(5)).unwrap();
 }
 
 #[test]
@@ -304,7 +300,7 @@ fn a_run_that_was_killed_is_taken_up_under_all_flags() {
         let slow = |args: &[&str]| command_of("slow.wat", &place, &at, output, args);
         for more in [&[][..], &["--update", "--", "other"]] {
             let args = [&flags[..], more].concat();
-            let mark = SystemTime::now();
+            let mark = time_of_day();
             let queen = place.start(&mut slow(&args), "queen");
             // Some outputs are new, and then the queen is killed.
             let new = || {

@@ -204,8 +204,7 @@ fn unusable_folders_are_refused() {
         Finished::of(&mut queen)
     };
     let (input, output) = (place.input(), place.output());
-    run(&place.path().join("missing"), &output)
-        .expect(2, &["failed to find the input ", "--input names another"]);
+    run(&place.path().join("missing"), &output).expect(2, &["failed to find the input ", "--input names another"]);
     run(Path::new("/dev/null"), &output).expect(2, &["is neither a folder nor a file"]);
     run(&input, &input).expect(2, &["the folders overlap"]);
     run(&input, &input.join("deeper")).expect(2, &["the folders overlap"]);

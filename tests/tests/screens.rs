@@ -4,36 +4,8 @@
 
 use std::path::Path;
 
-use distwasm_tests::real::{Finished, Place, guest, root};
+use distwasm_tests::real::{Finished, Place, guest, screen};
 use expect_test::{Expect, expect};
-
-/// The screen of a run, without what differs from machine to machine and from run to run.
-fn screen(place: &Place, finished: &Finished) -> String {
-    let Finished { status, stdout, stderr } = finished;
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let folders = [("examples/summer", "EXAMPLES"), ("tests/guests", "GUESTS")];
-    let mut text = format!("{stdout}{stderr}status {}\n", status.unwrap())
-        .replace(&format!("{}/", place.path().display()), "")
-        .replace(&format!("(on {host})"), "(on HOST)");
-    for (folder, name) in folders {
-        text = text.replace(&root().join(folder).display().to_string(), name);
-    }
-    text.split_inclusive('\n').map(without_times).collect()
-}
-
-/// A line with `N` in place of each number that is followed by a unit of time.
-fn without_times(line: &str) -> String {
-    let words: Vec<&str> = line.split(' ').collect();
-    let is_time = |word: Option<&&str>| {
-        word.is_some_and(|word| ["s", "ms", "units/s)"].contains(&word.trim_end_matches(['\n', ',', ';', ':'])))
-    };
-    let shown = words.iter().enumerate().map(|(place, word)| {
-        let number = word.trim_start_matches('(');
-        let is_number = number.parse::<f64>().is_ok() && is_time(words.get(place + 1));
-        if is_number { word.replace(number, "N") } else { (*word).to_owned() }
-    });
-    shown.collect::<Vec<String>>().join(" ")
-}
 
 fn expect_run(place: &Place, program: impl AsRef<Path>, args: &[&str], expected: &Expect) {
     expected.assert_eq(&screen(place, &place.queen(program, args)));
@@ -354,14 +326,14 @@ fn a_wrong_size_and_an_unknown_page_are_answered_by_right_ones() {
         &place,
         &["help", "failure"],
         &expect![[r#"
-        error: there is no help on `failure`; there is help on failures, kinds, outputs, check, new, jobs, job
+            error: there is no help on `failure`; there is help on failures, kinds, outputs, new, jobs, job, check
 
-        Usage: queen [OPTIONS] --binary <PROGRAM> [-- <ARGS>...]
-               queen [OPTIONS] <COMMAND>
+            Usage: queen [OPTIONS] --binary <PROGRAM> [-- <ARGS>...]
+                   queen [OPTIONS] <COMMAND>
 
-        For more information, try '--help'.
-        status 2
-    "#]],
+            For more information, try '--help'.
+            status 2
+        "#]],
     );
 }
 

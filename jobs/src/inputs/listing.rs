@@ -78,7 +78,10 @@ impl Lister<'_> {
     /// The path of an input's output below the output folder, if it is another than that of the input.
     fn output_of(&self, path: &Path, number: u64) -> Result<Option<PathBuf>, String> {
         match &self.listing.output_name {
-            Some(name) => name.fill_in(path, number).map(|output| (output != path).then_some(output)),
+            Some(name) => {
+                let is_other = |output: &PathBuf| output.as_os_str() != path.as_os_str();
+                name.fill_in(path, number).map(|output| Some(output).filter(is_other))
+            }
             // A name that was given by the user may be that of the record.
             None if matches!(self.listing.names, Names::All) => Ok(None),
             None => check_output(path).map(|()| None),

@@ -1,10 +1,14 @@
 //! A job: runs a program over a folder of inputs, on this machine or a kingdom.
 
-use std::path::Path;
+use std::{
+    io::{self, IsTerminal},
+    path::Path,
+};
 
 use distwasm_jobs::{
     Folders, Terms,
     inputs::Names,
+    outputs::OutputPlace,
     reactor::{CutShort, Ending},
     report::FailedUnit,
 };
@@ -18,7 +22,7 @@ use crate::{
     local::{self, Kingdom},
     options::Options,
     prepare::{PrepareError, Prepared, prepare},
-    report::{Human, Overture, Summary, shown},
+    report::{Human, Manner, Overture, Summary, shown},
 };
 
 /// A run that is over.
@@ -48,7 +52,10 @@ pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Re
         }
     };
     let overture = overture(options, folders, kingdom.as_ref());
-    let mut human = Human::new(clock, (options.quiet, options.verbose > 0), failures, overture);
+    // A bar would stand in the middle of a result.
+    let is_disturbed = matches!(folders.output, OutputPlace::Stdout) && io::stdout().is_terminal();
+    let manner = Manner { quiet: options.quiet, verbose: options.verbose > 0, bar: !is_disturbed };
+    let mut human = Human::new(clock, manner, failures, overture);
     warnings.iter().for_each(|warning| human.warn(warning));
     let note = note.as_ref();
     let terms = Terms { clock, limits: options.limits(), grace: options.grace, note, interrupted: &interrupted };

@@ -27,6 +27,17 @@ use crate::failures_file::FailureFile;
 /// Lines of a failed unit's stderr, and of a longer reason, that the summary shows.
 const LINES_SHOWN: usize = 5;
 
+/// How people are told of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// Only of errors and failures.
+    pub quiet: bool,
+    /// Also of each failure as it happens.
+    pub verbose: bool,
+    /// With a bar that shows the progress, if there is a terminal.
+    pub bar: bool,
+}
+
 /// Tells people of a run, and keeps its failures.
 pub struct Human {
     clock: Clock,
@@ -58,7 +69,7 @@ pub(super) fn talk(line: &str) {
 }
 
 /// A name or a guest's words as one line that is safe for a terminal: control characters are written as escapes.
-pub(super) fn harmless(text: &str) -> String {
+pub(crate) fn harmless(text: &str) -> String {
     harmless_up_to(LINE_CHARS_SHOWN, text)
 }
 
@@ -97,13 +108,13 @@ impl Human {
     /// A reporter of a run that begins now. Only a terminal gets the words at its start.
     pub fn new(
         clock: Clock,
-        (quiet, verbose): (bool, bool),
+        Manner { quiet, verbose, bar }: Manner,
         failures: Option<FailureFile>,
         overture: Overture,
     ) -> Human {
         let human = Human {
             clock,
-            progress: Progress::new(quiet),
+            progress: Progress::new(quiet || !bar),
             quiet,
             verbose,
             waits_for: String::new(),

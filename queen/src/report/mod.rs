@@ -5,8 +5,8 @@ mod overture;
 mod progress;
 mod summary;
 
-pub(crate) use human::harmless_path;
-pub use human::{Human, escape_controls, print_summary};
+pub use human::{Human, Manner, escape_controls, print_summary};
+pub(crate) use human::{harmless, harmless_path};
 pub use overture::Overture;
 pub(crate) use overture::{left_out as left_out_words, shown};
 pub(crate) use summary::left_out_json;

@@ -6,6 +6,7 @@
 mod guests;
 mod hardship;
 mod process;
+mod screen;
 
 use std::{
     collections::BTreeMap,
@@ -25,6 +26,7 @@ use tempfile::TempDir;
 pub use guests::guest;
 pub use hardship::{behind_shell, fail_late, stranger};
 pub use process::{Finished, Process, memory_bytes, peak_memory_bytes, peak_memory_of_children, peasants_of, runs};
+pub use screen::screen;
 
 /// How long a test waits for a condition. Far longer than needed, so that no test fails on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(120);
