@@ -91,8 +91,7 @@ impl World {
     fn king_misses_later(&mut self, link: Sender) {
         let at = Time(self.now.0 + SILENCE_US);
         for to_king in [true, false] {
-            let cut = self.cuts.entry((link, to_king)).or_insert(at);
-            *cut = at.min(*cut);
+            self.cut_at(link, to_king, at);
         }
         self.at(at, Due::KingMisses(link));
     }

@@ -187,12 +187,18 @@ impl World {
     pub(super) fn cut(&mut self, link: Sender) {
         for to_king in [true, false] {
             let in_us = self.dice.below(self.weather.delay_us_max);
-            self.cuts.insert((link, to_king), Time(self.now.0 + in_us));
+            self.cut_at(link, to_king, Time(self.now.0 + in_us));
         }
         match link {
             Sender::Duke(link) => drop(self.duke_wires.remove(&link)),
             Sender::Queen(..) => drop(self.queen_wires.remove(&link)),
         }
+    }
+
+    /// Breaks a link in one direction at this time, unless it was broken before.
+    pub(super) fn cut_at(&mut self, link: Sender, to_king: bool, at: Time) {
+        let cut = self.cuts.entry((link, to_king)).or_insert(at);
+        *cut = at.min(*cut);
     }
 
     /// Loses all messages in transit over broken links.
