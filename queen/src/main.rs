@@ -13,6 +13,7 @@ use distwasm_queen::{
         plan, run,
     },
     options::Options,
+    prepare::PrepareError,
     report::{print_json, print_summary},
 };
 use tokio::task::JoinHandle;
@@ -95,12 +96,12 @@ async fn run_job(options: &Options, interrupted: CancellationToken) -> ExitCode 
     if options.dry_run {
         return match plan::dry_run(options, &interrupted).await {
             Ok(exit) => exit.into(),
-            Err(error) => fail(&error),
+            Err(error) => not_begun(&error),
         };
     }
     let report = match run::run(options, interrupted).await {
         Ok(report) => report,
-        Err(error) => return fail(&error),
+        Err(error) => return not_begun(&error),
     };
     // Messages of the run come before the summary.
     stderr::flush();
@@ -111,6 +112,11 @@ async fn run_job(options: &Options, interrupted: CancellationToken) -> ExitCode 
         return fail(&std::io::Error::other(format!("failed to print the summary: {error}")));
     }
     report.summary.exit.into()
+}
+
+fn not_begun(error: &PrepareError) -> ExitCode {
+    let failed = fail(error);
+    if error.is_interruption() { Exit::Interrupted.into() } else { failed }
 }
 
 fn say(what: impl std::fmt::Display) -> ExitCode {

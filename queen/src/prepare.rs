@@ -95,6 +95,17 @@ pub enum PrepareError {
     Print(#[source] io::Error),
 }
 
+impl PrepareError {
+    /// Whether the user stopped it.
+    pub fn is_interruption(&self) -> bool {
+        matches!(
+            self,
+            PrepareError::Survey(SurveyError::Interrupted)
+                | PrepareError::Prune(PruneError::Survey(SurveyError::Interrupted))
+        )
+    }
+}
+
 /// Clashes, one a line, safe for a terminal.
 fn show_clashes(clashes: &[Clash]) -> String {
     let line = |Clash { output, inputs: [one, other] }: &Clash| {
