@@ -3,9 +3,12 @@
 use std::{fs, num::NonZero};
 
 use distwasm_process::allowance;
-use distwasm_proto::limits::{
-    DUKE_CPUS_MAX, DUKE_DESCRIPTORS, DUKE_RAM_BYTES_MAX, DUKE_THREADS, NAME_BYTES_MAX, PEASANT_DESCRIPTORS,
-    PEASANT_THREADS, UNKNOWN_MEMORY_SLOT_BYTES,
+use distwasm_proto::{
+    limits::{
+        DUKE_CPUS_MAX, DUKE_DESCRIPTORS, DUKE_RAM_BYTES_MAX, DUKE_THREADS, PEASANT_DESCRIPTORS, PEASANT_THREADS,
+        UNKNOWN_MEMORY_SLOT_BYTES,
+    },
+    text,
 };
 use tracing::warn;
 
@@ -13,7 +16,7 @@ use tracing::warn;
 pub fn hostname() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     // The king refuses names with control characters.
-    let is_name = !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control);
+    let is_name = !name.is_empty() && text::is_name(&name);
     if is_name { name } else { "unnamed".to_owned() }
 }
 

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, env, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use distwasm_process::{flags, logging::LogFormat, version::version};
-use distwasm_proto::limits::{DUKE_CPUS_MAX, GRACE, NAME_BYTES_MAX};
+use distwasm_proto::{
+    limits::{DUKE_CPUS_MAX, GRACE, NAME_BYTES_MAX},
+    text::is_name,
+};
 use distwasm_transport::{address::Address, link::KingAddress};
 
 use tracing::info;
@@ -27,7 +30,7 @@ pub struct Options {
     pub hostname: Option<String>,
 
     /// Peasants to run at a time [default: the processors that this process may use]
-    #[arg(long, value_name = "N", env = "DISTWASM_NUM_CPUS", value_parser = flags::whole_number(1..=DUKE_CPUS_MAX))]
+    #[arg(short = 'j', long, visible_alias = "jobs", value_name = "N", env = "DISTWASM_NUM_CPUS", value_parser = flags::whole_number(1..=DUKE_CPUS_MAX))]
     pub num_cpus: Option<u32>,
 
     /// Memory for all guests together, such as 512MB or 8G; a plain number is MB (1 MB = 1,048,576 bytes) [default: half
@@ -61,7 +64,7 @@ pub struct Options {
 }
 
 fn parse_hostname(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > NAME_BYTES_MAX || text.chars().any(char::is_control) {
+    if text.is_empty() || !is_name(text) {
         return Err(format!("a name has 1 to {NAME_BYTES_MAX} bytes, and no control characters"));
     }
     Ok(text.to_owned())

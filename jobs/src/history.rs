@@ -7,9 +7,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use distwasm_process::files;
@@ -23,7 +21,7 @@ use distwasm_transport::payload::Payload;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::selection::ChangedAt;
+use crate::{file_time::FileTime, inputs::Outdated};
 
 /// The folder of the record, in the output folder. No input and no output is in it.
 pub const RECORD_FOLDER: &str = ".distwasm";
@@ -34,6 +32,8 @@ const FORMAT: u32 = 1;
 /// What makes the outputs of a run what they are, besides the inputs.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Making {
+    /// The folder of inputs; `-` for stdin.
+    pub input: String,
     /// The SHA-256 of the program, in hexadecimal.
     pub program: String,
     /// The program's arguments.
@@ -41,6 +41,9 @@ pub struct Making {
     /// The SHA-256 of all other settings of the guest: environment, directories, export, mode. The environment may hold
     /// secrets, so it is not written down.
     pub settings: String,
+    /// The SHA-256 of the names of all inputs in their order, if their numbers are in the names of outputs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numbered: Option<String>,
 }
 
 /// A run as the record has it.
@@ -57,22 +60,9 @@ struct Run {
 }
 
 #[derive(Deserialize, Serialize)]
-struct Record {
+struct RunRecord {
     format: u32,
     runs: Vec<Run>,
-}
-
-/// How an output was made, as far as the record tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Made {
-    /// In the same way as this run makes it, or nothing is known.
-    Alike,
-    /// By another program.
-    ByProgram,
-    /// With other arguments.
-    WithArguments,
-    /// With other settings.
-    WithSettings,
 }
 
 /// The runs into an output folder so far, and this one.
@@ -80,7 +70,7 @@ pub enum Made {
 pub struct History {
     now: Making,
     /// When each run began, the first one first.
-    runs: Vec<(ChangedAt, Making)>,
+    runs: Vec<(FileTime, Making)>,
 }
 
 /// Why there is no record, or why it does not tell everything.
@@ -98,17 +88,19 @@ pub enum RecordError {
 }
 
 impl Making {
-    /// How a program with these settings makes outputs.
-    pub fn new(program: &Payload, guest: &GuestSettings) -> Making {
+    /// How a program with these settings makes outputs from the inputs in a folder.
+    pub fn new(input: &Path, program: &Payload, guest: &GuestSettings) -> Making {
         let GuestSettings { args, env, call, fresh, deterministic, seed, shares } = guest;
         let shares: Vec<(String, &str)> =
             shares.iter().map(|share| (share.digest.to_string(), share.guest_path.as_str())).collect();
         // The debug format tells where each part ends.
         let settings = format!("{:?}", (env, call, fresh, deterministic, seed, shares));
         Making {
+            input: input.to_string_lossy().into_owned(),
             program: Digest::of(program.chunks().map(AsRef::as_ref)).to_string(),
             args: args.clone(),
             settings: Digest::of([settings.as_bytes()]).to_string(),
+            numbered: None,
         }
     }
 }
@@ -122,7 +114,7 @@ impl History {
             Err(RecordError::Unread { source, .. }) if source.kind() == io::ErrorKind::NotFound => (Vec::new(), None),
             Err(error) => (Vec::new(), Some(error)),
         };
-        let began = |run: Run| humantime::parse_rfc3339(&run.begun).ok().map(|time| (since_1970(time), run.making));
+        let began = |run: Run| humantime::parse_rfc3339(&run.begun).ok().map(|time| (time.into(), run.making));
         (History { now, runs: runs.into_iter().filter_map(began).collect() }, error)
     }
 
@@ -138,37 +130,63 @@ impl History {
         }
         let mut runs = match read(&path) {
             Ok(record) => record.runs,
-            // A record that this version cannot read whole is not replaced.
-            Err(RecordError::Newer { .. }) => return Ok(()),
-            Err(_) => Vec::new(),
+            Err(RecordError::Unread { source, .. }) if source.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(RecordError::Damaged { .. }) => Vec::new(),
+            // A record that may be whole is not replaced; the error was told before.
+            Err(_) => return Ok(()),
         };
         let unwritten = |source| RecordError::Unwritten { path: path.clone(), source };
-        let begun = begin(output).map_err(unwritten)?;
-        self.runs.push((since_1970(begun), self.now.clone()));
+        let begun = folder_time(output).map_err(unwritten)?;
+        self.runs.push((begun, self.now.clone()));
         runs.push(Run {
-            begun: humantime::format_rfc3339_nanos(begun).to_string(),
+            begun: humantime::format_rfc3339_nanos(begun.to_system()).to_string(),
             name: program.to_owned(),
             making: self.now.clone(),
             version: VERSION.to_owned(),
         });
-        let runs = runs.split_off(runs.len().saturating_sub(RUNS_RECORDED_MAX));
-        let text = serde_json::to_vec_pretty(&Record { format: FORMAT, runs }).map_err(io::Error::from);
-        text.and_then(|text| files::replace(&path, &text)).map_err(unwritten)
+        let mut record =
+            RunRecord { format: FORMAT, runs: runs.split_off(runs.len().saturating_sub(RUNS_RECORDED_MAX)) };
+        let mut text = serde_json::to_vec_pretty(&record).map_err(|error| unwritten(error.into()))?;
+        while text.len() as u64 > RECORD_BYTES_MAX && record.runs.len() > 1 {
+            // The oldest runs made the fewest of the outputs that are left.
+            record.runs.remove(0);
+            text = serde_json::to_vec_pretty(&record).map_err(|error| unwritten(error.into()))?;
+        }
+        files::replace(&path, &text).map_err(unwritten)
     }
 
-    /// How an output that was written at this time was made.
-    pub fn made(&self, written: ChangedAt) -> Made {
-        match self.runs.iter().rev().find(|(begun, _)| *begun <= written) {
-            Some((_, making)) if making.program != self.now.program => Made::ByProgram,
-            Some((_, making)) if making.args != self.now.args => Made::WithArguments,
-            Some((_, making)) if making.settings != self.now.settings => Made::WithSettings,
-            _ => Made::Alike,
-        }
+    /// How an output that was written at this time differs from the one that this run would write, if that is known.
+    pub fn outdated(&self, written: FileTime) -> Option<Outdated> {
+        let (_, making) = self.runs.iter().rev().find(|(begun, _)| *begun <= written)?;
+        let differences = [
+            (making.input != self.now.input, Outdated::Folder),
+            (making.program != self.now.program, Outdated::Program),
+            (making.args != self.now.args, Outdated::Arguments),
+            (making.settings != self.now.settings, Outdated::Settings),
+        ];
+        differences.into_iter().find(|(differs, _)| *differs).map(|(_, how)| how)
     }
 
     /// Whether any earlier run is known.
     pub fn is_empty(&self) -> bool {
         self.runs.is_empty()
+    }
+
+    /// The folder of inputs of the last run, if it was another one.
+    pub fn other_input(&self) -> Option<&str> {
+        let (_, last) = self.runs.last()?;
+        (last.input != self.now.input).then_some(last.input.as_str())
+    }
+
+    /// Whether numbers are in the names of outputs, and those of earlier runs had other inputs under them.
+    pub fn is_renumbered(&self) -> bool {
+        let earlier = self.runs.iter().rev().find_map(|(_, making)| making.numbered.as_ref());
+        self.now.numbered.is_some() && earlier.is_some_and(|earlier| self.now.numbered.as_ref() != Some(earlier))
+    }
+
+    /// Notes down which inputs have which numbers; the numbers are in the names of this run's outputs.
+    pub fn number(&mut self, names: Digest) {
+        self.now.numbered = Some(names.to_string());
     }
 }
 
@@ -177,7 +195,7 @@ fn path_in(output: &Path) -> PathBuf {
     output.join(RECORD_FOLDER).join("run.json")
 }
 
-fn read(path: &Path) -> Result<Record, RecordError> {
+fn read(path: &Path) -> Result<RunRecord, RecordError> {
     #[derive(Deserialize)]
     struct Format {
         format: u32,
@@ -196,7 +214,7 @@ fn read(path: &Path) -> Result<Record, RecordError> {
 }
 
 /// Creates the folder of the record, and returns the time by the clock of its file system.
-fn begin(output: &Path) -> io::Result<SystemTime> {
+fn folder_time(output: &Path) -> io::Result<FileTime> {
     let folder = output.join(RECORD_FOLDER);
     match fs::create_dir(&folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -207,16 +225,9 @@ fn begin(output: &Path) -> io::Result<SystemTime> {
     }
     let clock = files::unfinished_beside(&folder.join("clock"));
     files::write_new(&clock, b"")?;
-    let now = fs::metadata(&clock).map(|created| (created.mtime(), created.mtime_nsec()));
+    let now = fs::metadata(&clock).map(|created| FileTime::of(&created));
     fs::remove_file(&clock)?;
-    let (seconds, nanos) = now?;
-    let since = Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanos).unwrap_or(0));
-    Ok(UNIX_EPOCH + since)
-}
-
-fn since_1970(time: SystemTime) -> ChangedAt {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), i64::from(since.subsec_nanos()))
+    now
 }
 
 #[cfg(test)]
@@ -228,7 +239,12 @@ mod tests {
             program: program.to_owned(),
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             settings: settings.to_owned(),
+            ..Making::default()
         }
+    }
+
+    fn at(seconds: u64) -> FileTime {
+        (std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).into()
     }
 
     fn run(output: &Path, making: Making) -> History {
@@ -246,30 +262,58 @@ mod tests {
         let second = run(folder.path(), b.clone());
         let [(first_begun, _), (second_begun, _)] = second.runs[..] else { panic!("{second:?}") };
         assert!(second_begun >= first_begun);
-        assert_eq!(second.made((0, 0)), Made::Alike, "nothing is known of it");
-        assert_eq!(second.made((i64::MAX, 0)), Made::Alike);
+        assert_eq!(second.outdated(at(0)), None, "nothing is known of it");
+        assert_eq!(second.outdated(at(1 << 40)), None);
         let third = run(folder.path(), b);
         assert_eq!(third.runs.len(), 2, "a run like the last one adds nothing");
         let fourth = run(folder.path(), a);
         assert_eq!(fourth.runs.len(), 3);
-        let between =
-            History { now: fourth.now.clone(), runs: vec![((5, 0), making("b", &[], "")), ((7, 1), fourth.now)] };
-        let made = [(4, 9), (5, 0), (7, 0), (7, 1)].map(|at| between.made(at));
-        assert_eq!(made, [Made::Alike, Made::ByProgram, Made::ByProgram, Made::Alike]);
+        let now = fourth.now;
+        let between = History { runs: vec![(at(5), making("b", &[], "")), (at(8), now.clone())], now };
+        let made = [at(4), at(5), at(7), at(8)].map(|written| between.outdated(written));
+        assert_eq!(made, [None, Some(Outdated::Program), Some(Outdated::Program), None]);
     }
 
     #[test]
     fn arguments_and_settings_make_a_difference_too() {
-        let earlier =
-            |before: Making| History { now: making("a", &["x"], "s"), runs: vec![((1, 0), before)] }.made((2, 0));
-        assert_eq!(earlier(making("a", &["x"], "s")), Made::Alike);
-        assert_eq!(earlier(making("a", &[], "s")), Made::WithArguments);
-        assert_eq!(earlier(making("a", &["x"], "t")), Made::WithSettings);
+        let earlier = |before: Making| {
+            let history = History { now: making("a", &["x"], "s"), runs: vec![(at(1), before)] };
+            (history.outdated(at(2)), history.other_input().is_some())
+        };
+        assert_eq!(earlier(making("a", &["x"], "s")), (None, false));
+        assert_eq!(earlier(making("a", &[], "s")), (Some(Outdated::Arguments), false));
+        assert_eq!(earlier(making("a", &["x"], "t")), (Some(Outdated::Settings), false));
+        let elsewhere = Making { input: "/elsewhere".to_owned(), ..making("a", &["x"], "s") };
+        assert_eq!(earlier(elsewhere), (Some(Outdated::Folder), true));
         let guest =
             |env: &[&str]| GuestSettings { env: env.iter().map(|v| (*v).to_owned()).collect(), ..Default::default() };
-        let of = |env: &[&str]| Making::new(&Payload::from(b"program".to_vec()), &guest(env));
+        let of = |env: &[&str]| Making::new(Path::new("/in"), &Payload::from(b"program".to_vec()), &guest(env));
         assert_eq!(of(&["A=1", "B=2"]), of(&["A=1", "B=2"]));
         assert_ne!(of(&["A=1", "B=2"]), of(&["A=1\", \"B=2"]));
+    }
+
+    #[test]
+    fn inputs_that_have_other_numbers_than_before_are_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let numbered = |names: &[u8]| {
+            let (mut history, _) = History::read(folder.path(), making("a", &[], ""));
+            history.number(Digest::of([names]));
+            let is_renumbered = history.is_renumbered();
+            history.record(folder.path(), "x.wasm").unwrap();
+            is_renumbered
+        };
+        assert_eq!([&b"ab"[..], b"ab", b"abc", b"abc"].map(numbered), [false, false, true, false]);
+    }
+
+    #[test]
+    fn a_record_keeps_within_its_size_whatever_the_arguments() {
+        let folder = tempfile::tempdir().unwrap();
+        let large = "x".repeat(6 << 20);
+        for program in ["a", "b", "c", "d"] {
+            run(folder.path(), making(program, &[&large], ""));
+        }
+        let (history, error) = History::read(folder.path(), making("e", &[], ""));
+        assert!(error.is_none() && history.runs.len() == 2, "{error:?}");
     }
 
     #[test]
@@ -292,7 +336,9 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), newer);
         fs::remove_dir_all(folder.path().join(RECORD_FOLDER)).unwrap();
         fs::write(folder.path().join(RECORD_FOLDER), "a file of the user").unwrap();
-        let (mut history, _) = History::read(folder.path(), making("a", &[], ""));
-        assert!(matches!(history.record(folder.path(), "x.wasm"), Err(RecordError::Unwritten { .. })));
+        let (mut history, error) = History::read(folder.path(), making("a", &[], ""));
+        assert!(matches!(error, Some(RecordError::Unread { .. })), "{error:?}");
+        history.record(folder.path(), "x.wasm").unwrap();
+        assert!(folder.path().join(RECORD_FOLDER).is_file());
     }
 }

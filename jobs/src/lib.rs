@@ -9,6 +9,7 @@
 //! [`king_link::words`].
 
 mod descriptors;
+pub mod file_time;
 pub mod history;
 pub mod inputs;
 pub mod job_note;

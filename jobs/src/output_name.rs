@@ -21,12 +21,12 @@ pub struct OutputName {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
     Text(String),
-    Word(Word),
+    Word(Placeholder),
 }
 
 /// What stands in braces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Word {
+enum Placeholder {
     Path,
     Dir,
     Name,
@@ -35,23 +35,21 @@ enum Word {
     Number,
 }
 
-const WORDS: [(&str, Word); 6] = [
-    ("path", Word::Path),
-    ("dir", Word::Dir),
-    ("name", Word::Name),
-    ("stem", Word::Stem),
-    ("ext", Word::Ext),
-    ("number", Word::Number),
+const WORDS: [(&str, Placeholder); 6] = [
+    ("path", Placeholder::Path),
+    ("dir", Placeholder::Dir),
+    ("name", Placeholder::Name),
+    ("stem", Placeholder::Stem),
+    ("ext", Placeholder::Ext),
+    ("number", Placeholder::Number),
 ];
 
 /// Why a template cannot be used.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum TemplateError {
-    #[error(
-        "{{{word}}} is not known: did you mean {{{nearest}}}? There are {{path}}, {{dir}}, {{name}}, {{stem}}, {{ext}} and {{number}}"
-    )]
-    Unknown { word: String, nearest: &'static str },
+    #[error("{{{word}}} is not known{meant}; there are {{path}}, {{dir}}, {{name}}, {{stem}}, {{ext}} and {{number}}")]
+    Unknown { word: String, meant: String },
     #[error("a brace is not closed; write {{{{ for a brace in a name")]
     Unclosed,
     #[error("a brace is closed that was not opened; write }}}} for a brace in a name")]
@@ -85,7 +83,7 @@ impl FromStr for OutputName {
             let (word, after) = inside.split_once('}').ok_or(TemplateError::Unclosed)?;
             let known = WORDS.iter().find(|(name, _)| *name == word);
             let (_, known) =
-                known.ok_or_else(|| TemplateError::Unknown { word: word.to_owned(), nearest: nearest(word) })?;
+                known.ok_or_else(|| TemplateError::Unknown { word: word.to_owned(), meant: meant(word) })?;
             if !literal.is_empty() {
                 parts.push(Part::Text(std::mem::take(&mut literal)));
             }
@@ -101,17 +99,32 @@ impl FromStr for OutputName {
     }
 }
 
-/// The word that differs in the fewest letters, counted roughly: letters in common, at the beginning first.
-fn nearest(word: &str) -> &'static str {
-    let likeness = |name: &str| {
-        let lower = word.to_lowercase();
-        let same = name.chars().zip(lower.chars()).take_while(|(one, other)| one == other).count();
-        let common = name.chars().filter(|letter| lower.contains(*letter)).count();
-        let unlike = name.len().abs_diff(word.len());
-        (2 * (same + common) + 10).saturating_sub(unlike)
-    };
-    // The first of the most alike: `max_by_key` takes the last.
-    WORDS.iter().rev().map(|(name, _)| *name).max_by_key(|name| likeness(name)).unwrap_or("name")
+/// What GNU parallel, and others, call the words.
+const ELSEWHERE: [(&str, &str); 11] = [
+    ("", "{path}"),
+    (".", "{dir}/{stem}"),
+    ("/", "{name}"),
+    ("/.", "{stem}"),
+    ("//", "{dir}"),
+    ("#", "{number}"),
+    ("basename", "{name}"),
+    ("file", "{name}"),
+    ("filename", "{name}"),
+    ("parent", "{dir}"),
+    ("extension", "{ext}"),
+];
+
+/// How similar two words are, from 0 to 1, if one may be meant for the other.
+const SIMILAR: f64 = 0.7;
+
+/// A question for what may be meant by a word.
+fn meant(word: &str) -> String {
+    let elsewhere = ELSEWHERE.iter().find(|(name, _)| *name == word).map(|(_, words)| (*words).to_owned());
+    let similarity = |name: &str| strsim::jaro_winkler(name, &word.to_lowercase());
+    let nearest =
+        WORDS.iter().map(|(name, _)| *name).max_by(|one, other| similarity(one).total_cmp(&similarity(other)));
+    let nearest = nearest.filter(|name| similarity(name) > SIMILAR).map(|name| format!("{{{name}}}"));
+    elsewhere.or(nearest).map_or_else(String::new, |meant| format!(": did you mean {meant}?"))
 }
 
 impl OutputName {
@@ -140,22 +153,24 @@ impl OutputName {
 
     /// Whether the output of an input depends on the inputs before it.
     pub fn has_number(&self) -> bool {
-        self.parts.contains(&Part::Word(Word::Number))
+        self.parts.contains(&Part::Word(Placeholder::Number))
     }
 
     /// Whether two inputs can never have one output, whatever their names. If not, a survey of all names finds out.
     pub fn is_one_to_one(&self) -> bool {
         use Part::{Text, Word as In};
-        let mut words = self.parts.iter().filter(|part| matches!(part, In(_)));
-        match (words.next(), words.next(), words.next()) {
-            (Some(In(Word::Path | Word::Number)), None, _) => true,
-            (Some(In(Word::Dir)), Some(In(Word::Name)), None) => {
-                // The folder ends where the one slash between them is.
-                let between = self.parts.iter().skip_while(|part| **part != In(Word::Dir)).nth(1);
-                let last = self.parts.last();
-                let is_file = |text: &str| !text.contains('/');
-                matches!(between, Some(Text(text)) if text.strip_prefix('/').is_some_and(is_file))
-                    && !matches!(last, Some(Text(text)) if !is_file(text))
+        let parts = match &self.parts[..] {
+            [Text(_), rest @ ..] => rest,
+            all => all,
+        };
+        match parts {
+            [In(Placeholder::Path | Placeholder::Number)] | [In(Placeholder::Path | Placeholder::Number), Text(_)] => {
+                true
+            }
+            // The folder ends where the one slash between them is.
+            [In(Placeholder::Dir), Text(between), In(Placeholder::Name), after @ ..] => {
+                between.strip_prefix('/').is_some_and(|rest| !rest.contains('/'))
+                    && after.iter().all(|part| matches!(part, Text(text) if !text.contains('/')))
             }
             _ => false,
         }
@@ -174,12 +189,12 @@ impl OutputName {
         for part in &self.parts {
             match part {
                 Part::Text(text) => filled.extend(text.as_bytes()),
-                Part::Word(Word::Path) => filled.extend(parts.path),
-                Part::Word(Word::Dir) => filled.extend(parts.dir),
-                Part::Word(Word::Name) => filled.extend(parts.name),
-                Part::Word(Word::Stem) => filled.extend(parts.stem),
-                Part::Word(Word::Ext) => filled.extend(parts.ext),
-                Part::Word(Word::Number) => filled.extend(number.to_string().as_bytes()),
+                Part::Word(Placeholder::Path) => filled.extend(parts.path),
+                Part::Word(Placeholder::Dir) => filled.extend(parts.dir),
+                Part::Word(Placeholder::Name) => filled.extend(parts.name),
+                Part::Word(Placeholder::Stem) => filled.extend(parts.stem),
+                Part::Word(Placeholder::Ext) => filled.extend(parts.ext),
+                Part::Word(Placeholder::Number) => filled.extend(number.to_string().as_bytes()),
             }
         }
         let output = PathBuf::from(OsString::from_vec(tidy(filled)));
@@ -292,8 +307,10 @@ mod tests {
             ("{extension}", "did you mean {ext}?"),
             ("{directory}", "did you mean {dir}?"),
             ("{filename}", "did you mean {name}?"),
-            ("{n}", "did you mean {n"),
-            ("{}", "did you mean"),
+            ("{stm}", "did you mean {stem}?"),
+            ("{}", "did you mean {path}?"),
+            ("{/.}", "did you mean {stem}?"),
+            ("{size}", "{size} is not known; there are {path}, "),
             ("{dir", "not closed"),
             ("dir}", "not opened"),
             ("", "empty"),

@@ -16,6 +16,7 @@ use distwasm_proto::{
     ids::UnitNo,
     limits::{ANSWER_SHOWN_BYTES, UNIT_BYTES_MAX},
     pipe::{Description, HEADER_BYTES},
+    text,
 };
 use wasmtime::ExternType;
 
@@ -54,13 +55,13 @@ pub struct Failed(Failure);
 
 impl Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.0.message, self.0.kind.name())?;
+        write!(f, "{} ({})", text::lines(&self.0.message), self.0.kind.name())?;
         if self.0.stderr.is_empty() {
             return Ok(());
         }
         let stderr = String::from_utf8_lossy(&self.0.stderr);
         f.write_str("\nit wrote to stderr:")?;
-        stderr.trim_end().lines().try_for_each(|line| write!(f, "\n{}", line.escape_debug()))
+        stderr.trim_end().lines().try_for_each(|line| write!(f, "\n{}", text::line(line)))
     }
 }
 
@@ -174,7 +175,7 @@ fn by_module<'a>(imports: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<Strin
 }
 
 fn names(names: &[String]) -> String {
-    if names.is_empty() { "nothing".to_owned() } else { names.join(", ").escape_debug().to_string() }
+    if names.is_empty() { "nothing".to_owned() } else { text::line(&names.join(", ")).into_owned() }
 }
 
 /// `initial` in pages of 64 KiB, `most` in bytes.
@@ -224,7 +225,7 @@ impl Watch {
             }
             let (what, exit) = stage;
             // stderr may be closed; there is no other place to report to.
-            let _ = writeln!(io::stderr(), "{name}: did not {what} within {within:?} (--timeout)");
+            let _ = writeln!(io::stderr(), "{}: did not {what} within {within:?} (--timeout)", text::line(&name));
             #[allow(
                 clippy::exit,
                 clippy::disallowed_methods,

@@ -43,7 +43,7 @@ pub fn close_stdout() -> io::Result<()> {
 ///
 /// As for [`close`].
 pub fn write_stdout(text: &[u8]) -> io::Result<()> {
-    write_stdout_in([text])
+    write_stdout_chunks([text])
 }
 
 /// Writes all chunks to stdout, as [`write_stdout`] does.
@@ -51,7 +51,7 @@ pub fn write_stdout(text: &[u8]) -> io::Result<()> {
 /// # Errors
 ///
 /// As for [`close`].
-pub fn write_stdout_in(chunks: impl IntoIterator<Item = impl AsRef<[u8]>>) -> io::Result<()> {
+pub fn write_stdout_chunks(chunks: impl IntoIterator<Item = impl AsRef<[u8]>>) -> io::Result<()> {
     let mut stdout = io::stdout();
     let mut chunks = chunks.into_iter();
     let written = chunks.try_for_each(|chunk| stdout.write_all(chunk.as_ref()));

@@ -80,6 +80,9 @@ pub fn positive_megabytes(text: &str) -> Result<u64, String> {
 ///
 /// When the text is not a duration, with an example.
 pub fn duration(text: &str) -> Result<Duration, String> {
+    if text.contains('M') {
+        return Err(format!("M would be months: for minutes write {}", text.replace('M', "min")));
+    }
     humantime::parse_duration(text)
         .map_err(|_| "it must be a number with a unit (ms, s, min, h, days), such as 30s, 5min or 2h 30min".to_owned())
 }

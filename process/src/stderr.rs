@@ -15,6 +15,7 @@ use std::{
 };
 
 use distwasm_proto::limits::{STDERR_FLUSHES_MAX, STDERR_PATIENCE, STDERR_PAUSE, STDERR_WAITING_BYTES};
+use distwasm_proto::text;
 
 /// The queue of texts for the thread that writes them.
 #[derive(Clone)]
@@ -62,9 +63,9 @@ pub fn start() -> io::Result<()> {
     Ok(())
 }
 
-/// Says a line.
+/// Says a line, or several, that are safe for a terminal whatever is in them.
 pub fn say(line: &str) {
-    write(format!("{line}\n").into_bytes());
+    write((text::lines(line).into_owned() + "\n").into_bytes());
 }
 
 /// Writes some text as it is.

@@ -12,6 +12,7 @@ pub mod guest;
 pub mod ids;
 pub mod limits;
 pub mod pipe;
+pub mod text;
 pub mod time;
 pub mod wire;
 

@@ -76,6 +76,12 @@ impl CommandLine {
     {
         let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
         let mut command = flags::without_empty_variables(CommandLine::command());
+        // `-output=x` would be `-o` with the value `utput=x`.
+        let long = |arg: &&OsString| ["-input", "-output"].iter().any(|flag| arg.to_string_lossy().starts_with(flag));
+        if let Some(arg) = args.iter().take_while(|arg| *arg != "--").find(long) {
+            let why = format!("{} begins with one dash, and long flags have two: -{0}", arg.to_string_lossy());
+            return Err(command.error(ErrorKind::UnknownArgument, why));
+        }
         let parsed = command.try_get_matches_from_mut(&args);
         let matches = parsed.map_err(|error| refusal::explained(&mut command, error, &args))?;
         let Some(tool) = matches.subcommand_name() else {
@@ -88,13 +94,27 @@ impl CommandLine {
             return Err(command.error(ErrorKind::ArgumentConflict, why));
         }
         Ok(match Tool::from_arg_matches(&matches).map_err(|error| error.format(&mut command))? {
-            Tool::Check(options) => CommandLine::Check(options),
+            Tool::Check(options) => {
+                let check = matches.subcommand_matches("check");
+                let filter = check.filter(|_| options.input.is_none()).and_then(typed_filter);
+                if let Some(flag) = filter {
+                    let why = format!("--{flag} chooses one of the inputs in a folder, which --input names");
+                    return Err(command.error(ErrorKind::MissingRequiredArgument, why));
+                }
+                CommandLine::Check(options)
+            }
             Tool::New(options) => CommandLine::New(options),
             Tool::Jobs(options) => CommandLine::Jobs(options),
             Tool::Job(options) => CommandLine::OneJob(options),
             Tool::Help(options) => return help(command, options),
         })
     }
+}
+
+/// A typed flag that says which files are inputs.
+fn typed_filter(matches: &ArgMatches) -> Option<String> {
+    let typed = headings::INPUT_FLAGS.iter().find(|id| is_typed(matches, id));
+    typed.map(|id| id.replace('_', "-"))
 }
 
 fn is_typed(matches: &ArgMatches, id: &str) -> bool {
@@ -124,6 +144,17 @@ fn job_options(command: &mut Command, matches: &ArgMatches) -> Result<Options, c
     if options.king_address.is_none() && !options.scheduling.requires.is_empty() {
         let king = if options.local { ", and --local takes none" } else { "; --king-address names one" };
         return Err(command.error(ErrorKind::MissingRequiredArgument, format!("--require needs a king{king}")));
+    }
+    let is_both = options.update && options.force && is_typed(matches, "update");
+    if is_both {
+        let why = "the argument '--update' cannot be used with '--force'";
+        return Err(command.error(ErrorKind::ArgumentConflict, why));
+    }
+    // What is typed wins over the environment.
+    options.update &= !options.force;
+    if options.selection.input_list.is_none() && is_typed(matches, "null") {
+        let why = "--null is about the names in --input-list, and there is none";
+        return Err(command.error(ErrorKind::MissingRequiredArgument, why));
     }
     options.idle_flags = idle_flags(command, matches, &options);
     Ok(options)

@@ -2,23 +2,23 @@
 
 use clap::Command;
 
+/// Flags that say which files are inputs.
+pub const INPUT_FLAGS: [&str; 10] = [
+    "input_list",
+    "null",
+    "include",
+    "exclude",
+    "exclude_from",
+    "newer_than",
+    "shard",
+    "sample",
+    "sample_seed",
+    "limit",
+];
+
 /// The headings, and the flags below each. All other flags come first.
 const GROUPS: [(&str, &[&str]); 5] = [
-    (
-        "Which files are inputs",
-        &[
-            "input_list",
-            "null",
-            "include",
-            "exclude",
-            "exclude_from",
-            "newer_than",
-            "shard",
-            "sample",
-            "sample_seed",
-            "limit",
-        ],
-    ),
+    ("Which files are inputs", &INPUT_FLAGS),
     ("What is done before, and again", &["dry_run", "update", "force", "prune", "retry_failed"]),
     ("The guest program", &["call", "deterministic", "fresh", "env", "dirs"]),
     (

@@ -1,7 +1,7 @@
 //! Where the inputs of a run are: a folder, one file, stdin, or a list of names.
 
 use std::{
-    collections::BTreeSet,
+    collections::HashSet,
     ffi::OsStr,
     fs::{self, File},
     io::{self, IsTerminal, Read},
@@ -31,19 +31,19 @@ pub struct InputPlace {
 /// Why there are no inputs.
 #[derive(Debug, Error)]
 pub enum InputError {
-    #[error("failed to find the input {} (--input names another)", .path.display())]
-    Lost { path: PathBuf, source: io::Error },
+    #[error("failed to find the input {} (--input names another{})", .path.display(), if has_glob(.path) { "; --include takes globs" } else { "" })]
+    NotFound { path: PathBuf, source: io::Error },
     #[error("failed to read the input folder {}", .path.display())]
-    Hidden { path: PathBuf, source: io::Error },
-    #[error("the input {} is neither a folder nor a file", .path.display())]
-    Odd { path: PathBuf },
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("the input {} is neither a folder nor a file (--input - reads stdin)", .path.display())]
+    NotAFile { path: PathBuf },
     #[error("{flag} - reads from stdin, and stdin is a terminal: name a file, or use a pipe or `<`")]
     Terminal { flag: &'static str },
     #[error("--input - and --input-list - cannot both read stdin")]
     BothStdin,
     #[error("failed to read the input from stdin (--input -)")]
     Stdin { source: io::Error },
-    #[error("the input from stdin has more than {UNIT_BYTES_MAX} bytes, and an input may have as many")]
+    #[error("the input from stdin has more than {UNIT_BYTES_MAX} bytes, and an input may have at most that many")]
     StdinTooLarge,
     #[error("failed to read the list of inputs {} (--input-list)", .path.display())]
     List { path: PathBuf, source: io::Error },
@@ -53,6 +53,11 @@ pub enum InputError {
     ListTooLong { path: PathBuf },
     #[error("{what} {number} of the list of inputs {} (--input-list) {why}", .path.display())]
     ListName { path: PathBuf, what: &'static str, number: u64, why: String },
+    #[error(
+        "the paths in the list of inputs {} (--input-list) are not below the input folder {}: `find {} -printf '%P\\n'` writes them so, and --input . takes them as they are",
+        .path.display(), .input.display(), .input.display()
+    )]
+    ListElsewhere { path: PathBuf, input: PathBuf },
     #[error("a list names inputs below a folder, and the input {} is not a folder", .path.display())]
     ListWithoutFolder { path: PathBuf },
 }
@@ -73,13 +78,13 @@ pub fn open(input: &Path, list: Option<&Path>, null: bool) -> Result<InputPlace,
             Some(_) => Err(InputError::ListWithoutFolder { path: input.to_owned() }),
         };
     }
-    let lost = |source| InputError::Lost { path: input.to_owned(), source };
+    let lost = |source| InputError::NotFound { path: input.to_owned(), source };
     let found = fs::metadata(input).map_err(lost)?;
     let place = |folder, names| InputPlace { folder, names, repeated: 0, _stdin: None };
     if found.is_dir() {
         let folder = fs::canonicalize(input).map_err(lost)?;
         let Some(list) = list else {
-            drop(fs::read_dir(&folder).map_err(|source| InputError::Hidden { path: input.to_owned(), source })?);
+            drop(fs::read_dir(&folder).map_err(|source| InputError::Unreadable { path: input.to_owned(), source })?);
             return Ok(place(folder, Names::All));
         };
         let (names, repeated) = read_list(list, null, input, &folder)?;
@@ -89,7 +94,7 @@ pub fn open(input: &Path, list: Option<&Path>, null: bool) -> Result<InputPlace,
         return Err(InputError::ListWithoutFolder { path: input.to_owned() });
     }
     match input.file_name().filter(|_| found.is_file()) {
-        None => Err(InputError::Odd { path: input.to_owned() }),
+        None => Err(InputError::NotAFile { path: input.to_owned() }),
         Some(name) => {
             // A link to a file keeps its name.
             let parent = input.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -132,13 +137,22 @@ fn read_list(list: &Path, null: bool, input: &Path, folder: &Path) -> Result<(Ve
         return Err(InputError::ListTooLong { path: list.to_owned() });
     }
     let absolute = std::path::absolute(input).unwrap_or_else(|_| input.to_owned());
-    names_in(&text, null, &[folder, &absolute]).map_err(|(number, why)| match number {
-        0 => InputError::ListEmpty { path: list.to_owned() },
-        number => {
-            let what = if null { "name" } else { "line" };
-            InputError::ListName { path: list.to_owned(), what, number, why }
-        }
-    })
+    let (names, repeated) = names_in(&text, null, &[folder, &absolute]).map_err(|(number, why)| {
+        let what = if null { "name" } else { "line" };
+        InputError::ListName { path: list.to_owned(), what, number, why }
+    })?;
+    let Some(first) = names.first() else { return Err(InputError::ListEmpty { path: list.to_owned() }) };
+    // `find logs` writes paths below the current folder.
+    let is_here = fs::canonicalize(first).is_ok_and(|found| found.starts_with(folder));
+    if is_here && !names.iter().any(|name| folder.join(name).symlink_metadata().is_ok()) {
+        return Err(InputError::ListElsewhere { path: list.to_owned(), input: input.to_owned() });
+    }
+    Ok((names, repeated))
+}
+
+/// Whether the user may have meant a glob.
+fn has_glob(path: &Path) -> bool {
+    path.as_os_str().as_bytes().iter().any(|byte| b"*?[{".contains(byte))
 }
 
 /// The names in a text, each once. The error is the number of a line or a name, from 1, and what is wrong with it.
@@ -152,22 +166,26 @@ fn names_in(text: &[u8], null: bool, folders: &[&Path]) -> Result<(Vec<PathBuf>,
         if bytes.contains(&b'\0') {
             return Err((number, "has a NUL in it: if names end with NUL, -0 says so".to_owned()));
         }
+        if null && bytes.contains(&b'\n') && !text.contains(&b'\0') {
+            return Err((
+                number,
+                "has line breaks in it, and nothing in the list ends with NUL: leave out -0".to_owned(),
+            ));
+        }
         names.push(name_below(Path::new(OsStr::from_bytes(bytes)), folders).map_err(|why| (number, why))?);
     }
-    if names.is_empty() { Err((0, String::new())) } else { Ok(each_once(names)) }
+    Ok(each_once(names))
 }
 
 /// The names without those that come again, in their order, and how many those are.
 fn each_once(names: Vec<PathBuf>) -> (Vec<PathBuf>, u64) {
-    let mut places: Vec<usize> = (0..names.len()).collect();
-    places.sort_by(|one, other| names.get(*one).cmp(&names.get(*other)));
-    let again = places.windows(2).filter_map(|pair| match pair {
-        [one, other] if names.get(*one) == names.get(*other) => Some(*other),
-        _ => None,
-    });
-    let again: BTreeSet<usize> = again.collect();
-    let once = names.into_iter().enumerate().filter(|(place, _)| !again.contains(place)).map(|(_, name)| name);
-    (once.collect(), again.len() as u64)
+    let mut seen = HashSet::new();
+    let is_first: Vec<bool> = names.iter().map(|name| seen.insert(name)).collect();
+    let count = names.len();
+    let once: Vec<PathBuf> =
+        names.into_iter().zip(is_first).filter(|(_, is_first)| *is_first).map(|(name, _)| name).collect();
+    let repeated = count - once.len();
+    (once, repeated as u64)
 }
 
 /// The path of a name below the input folder, as the lister writes it.
@@ -188,7 +206,7 @@ fn name_below(name: &Path, folders: &[&Path]) -> Result<PathBuf, String> {
             }
             Component::Normal(part) => path.push(part),
             Component::CurDir => {}
-            _ => return Err(format!("leads out of the input folder with `..`: {}", shown())),
+            _ => return Err(format!("has `..` in it, and a path in the list must not: {}", shown())),
         }
     }
     if path.as_os_str().len() > OUTPUT_PATH_BYTES_MAX {
@@ -212,6 +230,8 @@ mod tests {
         let all = |names: &[&str], repeated| Ok((names.iter().map(|name| (*name).to_owned()).collect(), repeated));
         assert_eq!(names(b"b\na/c\n\nb\n./b\n/real/in/a/c\n/link/in/d", false), all(&["b", "a/c", "d"], 3));
         assert_eq!(names(b"b\0new\nline\0", true), all(&["b", "new\nline"], 0));
+        assert_eq!(names(b"\n\n", false), all(&[], 0));
+        assert!(names(b"a\nb\n", true).unwrap_err().1.contains("leave out -0"));
     }
 
     #[test]
@@ -219,11 +239,9 @@ mod tests {
         let long = format!("a\n{}", "n".repeat(256));
         let deep = format!("a\n{}", "d/".repeat(2100));
         for (text, number, why) in [
-            ("", 0, ""),
-            ("\n\n", 0, ""),
             ("a\n\nb\0c\0", 3, "-0 says so"),
-            ("a\n../b", 2, "leads out"),
-            ("a/../b", 1, "leads out"),
+            ("a\n../b", 2, "has `..` in it"),
+            ("a/../b", 1, "has `..` in it"),
             ("/etc/passwd", 1, "is not in the input folder: /etc/passwd"),
             ("/real/in", 1, "the input folder itself"),
             (".", 1, "the input folder itself"),
@@ -246,9 +264,9 @@ mod tests {
             assert!(matches!(&place.names, Names::Listed(names) if names[..] == [PathBuf::from(name)]), "{place:?}");
             assert_eq!(place.folder, fs::canonicalize(folder.path()).unwrap());
         }
-        assert!(matches!(open(Path::new("/dev/null"), None, false), Err(InputError::Odd { .. })));
+        assert!(matches!(open(Path::new("/dev/null"), None, false), Err(InputError::NotAFile { .. })));
         assert!(matches!(open(&file, Some(&file), false), Err(InputError::ListWithoutFolder { .. })));
         assert!(matches!(open(Path::new("-"), Some(Path::new("-")), false), Err(InputError::BothStdin)));
-        assert!(matches!(open(&folder.path().join("c"), None, false), Err(InputError::Lost { .. })));
+        assert!(matches!(open(&folder.path().join("c"), None, false), Err(InputError::NotFound { .. })));
     }
 }

@@ -3,6 +3,7 @@
 //! [`command_line`] parses the arguments, [`commands`] has one file for each command, and [`report`] shows people and
 //! programs what happens.
 
+mod combinations;
 pub mod command_line;
 pub mod commands;
 mod failures_file;

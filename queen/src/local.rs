@@ -63,6 +63,17 @@ fn slot_bytes(settings: &Settings, request: &JobRequest) -> u64 {
     settings.ram_bytes / slots(settings, request)
 }
 
+/// Whether the job can run here at all: no other duke can join.
+///
+/// # Errors
+///
+/// When this machine does not give its guests the memory that a slot must have.
+pub fn check_memory(options: &Options) -> Result<(), PrepareError> {
+    let (door, _) = local_door();
+    let (wanted_mb, limit_mb) = (options.min_ram, settings(options, KingAddress::Local(door)).ram_bytes >> 20);
+    if wanted_mb > limit_mb { Err(PrepareError::MinRam { wanted_mb, limit_mb }) } else { Ok(()) }
+}
+
 /// The slots that this machine has for a job.
 fn slots(settings: &Settings, request: &JobRequest) -> u64 {
     let by_ram = settings.ram_bytes.checked_div(request.min_ram_bytes).unwrap_or(u64::MAX);
@@ -71,16 +82,11 @@ fn slots(settings: &Settings, request: &JobRequest) -> u64 {
 }
 
 impl Kingdom {
-    /// Starts both, if the job can run here at all. Nothing listens on the network.
-    pub fn start(options: &Options, request: &JobRequest) -> Result<Kingdom, PrepareError> {
+    /// Starts both. Nothing listens on the network.
+    pub fn start(options: &Options, request: &JobRequest) -> Kingdom {
         let (door, visitors) = local_door();
         let address = KingAddress::Local(door);
         let settings = settings(options, address.clone());
-        let (wanted_mb, limit_mb) = (options.min_ram, settings.ram_bytes >> 20);
-        if wanted_mb > limit_mb {
-            // No other duke can join.
-            return Err(PrepareError::MinRam { wanted_mb, limit_mb });
-        }
         let most = request.scheduling.max_parallel.map_or(u64::MAX, u64::from);
         let slots = slots(&settings, request).min(most);
         // King and duke end without a grace time: the queen has everything by then.
@@ -93,7 +99,7 @@ impl Kingdom {
         });
         let duke = distwasm_duke::run(settings, stop.clone());
         members.spawn(async move { duke.await.map_err(|error| chain(&error)) });
-        Ok(Kingdom { address, slots, stop, members })
+        Kingdom { address, slots, stop, members }
     }
 
     /// Waits until the king or the duke ends, and returns the reason.

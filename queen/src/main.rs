@@ -8,9 +8,10 @@ use distwasm_queen::{
     command_line::CommandLine,
     commands::{
         check::check,
+        dry_run::{DryRunError, dry_run},
         jobs,
         new::{self, Made},
-        plan, run,
+        run,
     },
     options::Options,
     prepare::PrepareError,
@@ -94,9 +95,10 @@ async fn run(command_line: CommandLine, interrupted: CancellationToken) -> ExitC
 
 async fn run_job(options: &Options, interrupted: CancellationToken) -> ExitCode {
     if options.dry_run {
-        return match plan::dry_run(options, &interrupted).await {
+        return match dry_run(options, &interrupted).await {
             Ok(exit) => exit.into(),
-            Err(error) => not_begun(&error),
+            Err(DryRunError::Prepare(error)) => not_begun(&error),
+            Err(error) => fail(&error),
         };
     }
     let report = match run::run(options, interrupted).await {

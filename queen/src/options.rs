@@ -38,7 +38,7 @@ pub struct Options {
     #[arg(short, long, value_name = "NAME", env = "DISTWASM_PROJECT")]
     pub project: Option<String>,
 
-    /// Folder of inputs, of which every file below it is one; or a single file; or `-`, which reads one input from stdin
+    /// Folder of inputs (every file below it is one, hidden ones too), a single file, or `-` for one input from stdin
     #[arg(short, long, value_name = "DIR|FILE|-", default_value = "input", env = "DISTWASM_INPUT")]
     pub input: PathBuf,
 
@@ -48,7 +48,7 @@ pub struct Options {
     pub output: PathBuf,
 
     /// What an output is called, such as {dir}/{stem}.png: {path} of the input, its {dir}, {name}, {stem} and {ext},
-    /// and its {number} in the order of the inputs [default: {path}]
+    /// and its {number} in the order of the inputs, which must stay the same [default: {path}]
     #[arg(long, value_name = "TEMPLATE", env = "DISTWASM_OUTPUT_NAME")]
     pub output_name: Option<OutputName>,
 
@@ -57,19 +57,19 @@ pub struct Options {
     pub selection: SelectionOptions,
 
     /// Print what would be done with each input, and why, and run nothing
-    #[arg(long, env = "DISTWASM_DRY_RUN", value_parser = BoolishValueParser::new())]
+    #[arg(short = 'n', long, env = "DISTWASM_DRY_RUN", value_parser = BoolishValueParser::new())]
     pub dry_run: bool,
 
     /// Run inputs again that are newer than their outputs, or whose outputs were made by another program, or with other
     /// arguments or settings
-    #[arg(long, env = "DISTWASM_UPDATE", conflicts_with = "force", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "DISTWASM_UPDATE", value_parser = BoolishValueParser::new())]
     pub update: bool,
 
-    /// Run all inputs again, whether they have outputs or not
+    /// Run all inputs, also those that have outputs
     #[arg(long)]
     pub force: bool,
 
-    /// Before the run, remove outputs whose inputs are gone; --dry-run shows which
+    /// Before the run, remove files from the output folder that are outputs of no input; --dry-run shows which
     #[arg(long)]
     pub prune: bool,
 

@@ -14,9 +14,13 @@ use thiserror::Error;
 pub enum OutputFolderError {
     #[error("failed to use {} as the output folder (--output names another)", .path.display())]
     Unusable { path: PathBuf, source: io::Error },
-    #[error("the output {} is not a folder (--output names another)", .path.display())]
+    #[error("the output {} is not a folder (--output names another; `--output -` writes the result of one input to stdout)", .path.display())]
     NoFolder { path: PathBuf },
-    #[error("the folders overlap: input {} and output {}; outputs would be taken for inputs", .input.display(), .output.display())]
+    #[error(
+        "the folders overlap: input {} and output {}; outputs would be taken for inputs, unless --exclude leaves out the folder of outputs",
+        .input.display(),
+        .output.display()
+    )]
     Overlap { input: PathBuf, output: PathBuf },
     #[error("another queen is writing to the output folder {}", .path.display())]
     Busy { path: PathBuf },
@@ -26,21 +30,21 @@ pub enum OutputFolderError {
 
 /// A folder that is claimed as long as this lives.
 #[derive(Debug)]
-pub struct Claim {
+pub struct FolderLock {
     /// Without links in its path.
     pub folder: PathBuf,
     _locks: Vec<File>,
 }
 
-/// Where a folder of outputs is, or would be, without links in the existing part of its path. `input` is a folder that
-/// it must not overlap.
+/// Where a folder of outputs is, or would be, without links in the existing part of its path. `forbidden` tells
+/// which folder of inputs it must not overlap, if it does.
 ///
 /// # Errors
 ///
 /// When there can be no such folder.
-pub fn look(path: &Path, input: Option<&Path>) -> Result<PathBuf, OutputFolderError> {
+pub fn locate<'a>(path: &Path, forbidden: impl Fn(&Path) -> Option<&'a Path>) -> Result<PathBuf, OutputFolderError> {
     let output = resolve(path).map_err(|source| OutputFolderError::Unusable { path: path.to_owned(), source })?;
-    if let Some(input) = input.filter(|input| output.starts_with(input) || input.starts_with(&output)) {
+    if let Some(input) = forbidden(&output) {
         return Err(OutputFolderError::Overlap { input: input.to_owned(), output: path.to_owned() });
     }
     let is_file = output.exists() && !output.is_dir();
@@ -52,40 +56,60 @@ pub fn look(path: &Path, input: Option<&Path>) -> Result<PathBuf, OutputFolderEr
 /// # Errors
 ///
 /// When it cannot be used, or another queen has claimed it.
-pub fn claim(path: &Path, input: Option<&Path>, shard: Option<Shard>) -> Result<Claim, OutputFolderError> {
+pub fn claim<'a>(
+    path: &Path,
+    forbidden: impl Fn(&Path) -> Option<&'a Path>,
+    shard: Option<Shard>,
+) -> Result<FolderLock, OutputFolderError> {
     let cannot_use = |source| OutputFolderError::Unusable { path: path.to_owned(), source };
     // Checked before the folder is created, so that an overlap leaves no new folder behind.
-    look(path, input)?;
+    locate(path, &forbidden)?;
     fs::create_dir_all(path).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => OutputFolderError::NoFolder { path: path.to_owned() },
         _ => cannot_use(error),
     })?;
-    let folder = look(path, input)?;
+    let folder = locate(path, &forbidden)?;
     rustix::fs::access(&folder, rustix::fs::Access::WRITE_OK).map_err(|errno| cannot_use(errno.into()))?;
     let whole = File::open(&folder).map_err(cannot_use)?;
     let Some(shard) = shard else {
-        lock(whole.try_lock()).map_err(|()| OutputFolderError::Busy { path: path.to_owned() })?;
-        return Ok(Claim { folder, _locks: vec![whole] });
+        if is_taken(whole.try_lock()) {
+            return Err(OutputFolderError::Busy { path: path.to_owned() });
+        }
+        return Ok(FolderLock { folder, _locks: vec![whole] });
     };
-    lock(whole.try_lock_shared()).map_err(|()| OutputFolderError::Busy { path: path.to_owned() })?;
+    if is_taken(whole.try_lock_shared()) {
+        return Err(OutputFolderError::Busy { path: path.to_owned() });
+    }
     let place = folder.join(RECORD_FOLDER);
     fs::create_dir_all(&place).map_err(cannot_use)?;
     let own = File::create(place.join(format!("{}.lock", shard.word()))).map_err(cannot_use)?;
-    lock(own.try_lock()).map_err(|()| OutputFolderError::ShardBusy { path: path.to_owned() })?;
-    Ok(Claim { folder, _locks: vec![whole, own] })
+    if is_taken(own.try_lock()) {
+        return Err(OutputFolderError::ShardBusy { path: path.to_owned() });
+    }
+    Ok(FolderLock { folder, _locks: vec![whole, own] })
 }
 
-/// Whether a lock is held now; an error if another process holds it.
-fn lock(tried: Result<(), TryLockError>) -> Result<(), ()> {
+/// Whether another process holds a lock.
+fn is_taken(tried: Result<(), TryLockError>) -> bool {
     match tried {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(()),
+        Ok(()) => false,
+        Err(TryLockError::WouldBlock) => true,
         // Some network file systems do not support locks.
         Err(TryLockError::Error(error)) => {
             tracing::debug!(%error, "the output folder cannot be locked");
-            Ok(())
+            false
         }
     }
+}
+
+/// The path whose name begins the names of files beside the output folder: each of several queens has its own.
+pub fn beside(output: &Path, shard: Option<Shard>) -> PathBuf {
+    let mut path = output.as_os_str().to_owned();
+    if let Some(shard) = shard {
+        path.push(".");
+        path.push(shard.word());
+    }
+    path.into()
 }
 
 /// The path, with the links in its existing part resolved.
@@ -116,7 +140,8 @@ mod tests {
     fn a_folder_is_claimed_by_one_queen_or_by_one_for_each_shard() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("new/output");
-        let shard = |index| Some(Shard { index, of: 2 });
+        let shard = |index| Shard::new(index, 2);
+        let claim = |path: &Path, _: Option<&Path>, shard| claim(path, |_| None, shard);
         let whole = claim(&path, None, None).unwrap();
         assert!(matches!(claim(&path, None, None), Err(OutputFolderError::Busy { .. })));
         assert!(matches!(claim(&path, None, shard(1)), Err(OutputFolderError::Busy { .. })));
@@ -132,10 +157,10 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let (input, inside) = (fs::canonicalize(place.path()).unwrap(), place.path().join("a/b"));
         for output in [inside.as_path(), place.path(), Path::new("/")] {
-            let claimed = claim(output, Some(&input), None);
+            let claimed = claim(output, |_| Some(&input), None);
             assert!(matches!(claimed, Err(OutputFolderError::Overlap { .. })), "{claimed:?}");
         }
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
-        assert!(claim(&inside, None, None).is_ok());
+        assert!(claim(&inside, |_| None, None).is_ok());
     }
 }

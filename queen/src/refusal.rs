@@ -10,13 +10,17 @@ use crate::commands::new::quoted;
 const SIMILAR: f64 = 0.7;
 
 /// The error, in words that help more where there are such.
-pub fn explained(command: &mut clap::Command, error: clap::Error, args: &[OsString]) -> clap::Error {
+pub fn explained(command: &mut clap::Command, mut error: clap::Error, args: &[OsString]) -> clap::Error {
+    // The tip to pass a flag as an argument of the program would start the job.
+    error.remove(ContextKind::Suggested);
     let tools: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
     if is_about_tool(&error, &tools) {
         return error;
     }
     let why = match (error.kind(), error.get(ContextKind::InvalidArg)) {
-        (ErrorKind::UnknownArgument, Some(ContextValue::String(word))) => about_word(word, args, &tools),
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(word))) => {
+            about_flag(word).or_else(|| about_word(word, args, &tools))
+        }
         (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(missing))) => about_missing(missing),
         _ => None,
     };
@@ -32,14 +36,35 @@ fn is_about_tool(error: &clap::Error, tools: &[&str]) -> bool {
     usage.to_string().split_whitespace().nth(2).is_some_and(|word| tools.contains(&word))
 }
 
+/// Flags of other programs, and what does the same here.
+const ELSEWHERE: [(&str, &str); 7] = [
+    ("--delete", "--prune removes outputs of no input"),
+    ("-g", "--include and --exclude take globs"),
+    ("--glob", "--include and --exclude take globs"),
+    ("--files-from", "--input-list names a list of inputs"),
+    ("--jobs-from", "--input-list names a list of inputs"),
+    ("--shuf", "--sample N chooses N inputs at random"),
+    ("--no-king", "--local runs the job on this machine"),
+];
+
+/// What to say of a flag that another program has.
+fn about_flag(word: &str) -> Option<String> {
+    let known = ELSEWHERE.iter().find(|(flag, _)| *flag == word);
+    known.map(|(flag, here)| format!("there is no flag {flag}; {here}"))
+}
+
 /// What to say of a word that is neither a flag nor a tool.
 fn about_word(word: &str, args: &[OsString], tools: &[&str]) -> Option<String> {
     let names_program = |arg: &OsString| {
         let arg = arg.to_string_lossy();
         arg.starts_with("--binary") || (arg.starts_with("-b") && !arg.starts_with("--"))
     };
-    if word.starts_with('-') || args.iter().any(names_program) {
+    if word.starts_with('-') {
         return None;
+    }
+    if args.iter().any(names_program) {
+        let rest = "--input names the inputs, --output the outputs, and arguments for the program come after `--`";
+        return Some(format!("{word:?} stands alone: {rest}"));
     }
     let named = |program: &str| format!("a program is named with --binary: queen --binary {program}");
     if word == "run" {
@@ -88,8 +113,8 @@ mod tests {
             ("queen jbs", "jbs", Some("did you mean `queen jobs`?")),
             ("queen something", "something", None),
             ("queen --wasm.wasm", "--wasm.wasm", None),
-            ("queen -b a.wasm b.wasm", "b.wasm", None),
-            ("queen --binary=a.wasm run", "run", None),
+            ("queen -b a.wasm in out", "in", Some("arguments for the program come after `--`")),
+            ("queen --binary=a.wasm run", "run", Some("arguments for the program come after `--`")),
         ] {
             let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
             let why = about_word(word, &args, &tools);

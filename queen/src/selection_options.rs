@@ -2,17 +2,22 @@
 
 use std::{
     fs,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, builder::BoolishValueParser};
 use distwasm_jobs::{
-    inputs::changed_at,
-    selection::{ChangedAt, GlobError, GlobRule, Globs, Selection, Shard},
+    file_time::FileTime,
+    inputs::{
+        InputRules,
+        survey::{Survey, SurveyError},
+    },
+    selection::{GlobError, GlobRule, Globs, Selection, Shard},
 };
 use distwasm_process::flags;
 use thiserror::Error;
+use tokio_util::sync::CancellationToken;
 
 /// Which files are inputs.
 #[derive(Args, Clone, Debug)]
@@ -23,7 +28,7 @@ pub struct SelectionOptions {
     pub input_list: Option<PathBuf>,
 
     /// The paths in the list end with NUL instead of a line break, as `find -print0` writes them
-    #[arg(short = '0', long, requires = "input_list", env = "DISTWASM_NULL", value_parser = BoolishValueParser::new())]
+    #[arg(short = '0', long, env = "DISTWASM_NULL", value_parser = BoolishValueParser::new())]
     pub null: bool,
 
     /// The globs, in their order.
@@ -43,11 +48,11 @@ pub struct SelectionOptions {
     #[arg(long, value_name = "N", env = "DISTWASM_SAMPLE", value_parser = flags::whole_number(1..=u64::MAX))]
     pub sample: Option<u64>,
 
-    /// Choose another sample
+    /// Seed of --sample: another seed chooses other inputs
     #[arg(long, value_name = "N", default_value_t = 0, env = "DISTWASM_SAMPLE_SEED", value_parser = flags::whole_number(0..=u64::MAX))]
     pub sample_seed: u64,
 
-    /// Run only the first N inputs, of those that the other flags leave
+    /// Run only the first N of the inputs that the other flags leave, whether they are done or not
     #[arg(long, value_name = "N", env = "DISTWASM_LIMIT", value_parser = flags::whole_number(1..=u64::MAX))]
     pub limit: Option<u64>,
 }
@@ -70,11 +75,13 @@ pub enum SelectionError {
     #[error(transparent)]
     Glob(#[from] GlobError),
     #[error("failed to read the globs in {} (--exclude-from)", .path.display())]
-    ExcludeFrom { path: PathBuf, source: std::io::Error },
+    ExcludeFrom { path: PathBuf, source: io::Error },
     #[error("line {line} of {} (--exclude-from) {why}", .path.display())]
     ExcludeLine { path: PathBuf, line: usize, why: &'static str },
     #[error("--newer-than: there is no file {}, and it is not a time in UTC such as 2026-11-27 or 2026-11-27T08:30:00", .path.display())]
     NewerThan { path: PathBuf },
+    #[error("failed to examine {} (--newer-than)", .path.display())]
+    NewerThanFile { path: PathBuf, source: io::Error },
 }
 
 impl SelectionOptions {
@@ -87,21 +94,41 @@ impl SelectionOptions {
         let newer_than = self.newer_than.as_deref().map(bound).transpose()?;
         Ok(Selection { globs: self.globs.globs()?, newer_than, shard: self.shard, sample: None, limit: self.limit })
     }
+
+    /// Draws the sample, if there is to be one.
+    ///
+    /// # Errors
+    ///
+    /// When the survey of all names was interrupted.
+    pub fn draw_sample(
+        &self,
+        input: &Path,
+        rules: &mut InputRules,
+        interrupted: &CancellationToken,
+    ) -> Result<(), SurveyError> {
+        if let Some(size) = self.sample {
+            rules.selection.sample = Some(Survey { input, rules, interrupted }.sample(size, self.sample_seed)?);
+        }
+        Ok(())
+    }
 }
 
 /// The time of a file, or the time that a text names.
-fn bound(path: &Path) -> Result<ChangedAt, SelectionError> {
-    if let Ok(found) = fs::metadata(path) {
-        return Ok(changed_at(&found));
-    }
+fn bound(path: &Path) -> Result<FileTime, SelectionError> {
+    let unknown = match fs::metadata(path) {
+        Ok(found) => return Ok(FileTime::of(&found)),
+        Err(error) => error,
+    };
     let time = path.to_str().and_then(|text| {
-        let whole =
-            humantime::parse_rfc3339_weak(text).or_else(|_| humantime::parse_rfc3339_weak(&format!("{text} 00:00:00")));
-        whole.ok()
+        // A day, a minute or a second.
+        let forms = [text.to_owned(), format!("{text}:00"), format!("{text} 00:00:00")];
+        forms.iter().find_map(|text| humantime::parse_rfc3339_weak(text).ok())
     });
-    let time: SystemTime = time.ok_or_else(|| SelectionError::NewerThan { path: path.to_owned() })?;
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok((i64::try_from(since.as_secs()).unwrap_or(i64::MAX), i64::from(since.subsec_nanos())))
+    match time {
+        Some(time) => Ok(time.into()),
+        None if unknown.kind() == ErrorKind::NotFound => Err(SelectionError::NewerThan { path: path.to_owned() }),
+        None => Err(SelectionError::NewerThanFile { path: path.to_owned(), source: unknown }),
+    }
 }
 
 impl GlobFlags {
@@ -202,6 +229,8 @@ impl FromArgMatches for GlobFlags {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use clap::Parser;
 
     use super::*;
@@ -224,9 +253,8 @@ mod tests {
         let file = file.to_str().unwrap();
         let told =
             options(&["--exclude", "a", "--exclude-from", file, "--include=b", "--exclude", "c", "--include", "d"]);
-        let words: Vec<String> = told.globs.0.iter().map(|flag| format!("{flag:?}")).collect();
-        let kinds: Vec<&str> = words.iter().filter_map(|word| word.split('(').next()).collect();
-        assert_eq!(kinds, ["Exclude", "ExcludeFrom", "Include", "Exclude", "Include"]);
+        use GlobFlag::{Exclude, ExcludeFrom, Include};
+        assert!(matches!(&told.globs.0[..], [Exclude(_), ExcludeFrom(_), Include(_), Exclude(_), Include(_)]));
         assert!(told.selection().is_ok());
         let lines = excluded(Path::new(file)).unwrap();
         assert_eq!(lines, [(3, "*.tmp".to_owned()), (5, ".git".to_owned())]);
@@ -252,11 +280,13 @@ mod tests {
 
     #[test]
     fn a_bound_is_a_file_or_a_time() {
-        let time = |text| bound(Path::new(text)).unwrap();
-        assert_eq!(time("1970-01-02"), (86_400, 0));
-        assert_eq!(time("1970-01-01T00:00:01.5Z"), (1, 500_000_000));
-        assert_eq!(time("1970-01-01 00:01:00"), (60, 0));
+        let time = |text: &str| bound(Path::new(text)).unwrap();
+        let at = |millis| FileTime::from(SystemTime::UNIX_EPOCH + Duration::from_millis(millis));
+        assert_eq!(time("1970-01-02"), at(86_400_000));
+        assert_eq!(time("1970-01-01T00:00:01.5Z"), at(1500));
+        assert_eq!(time("1970-01-01 00:01:00"), at(60_000));
+        assert_eq!(time("1970-01-01T00:01"), at(60_000));
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert_eq!(bound(file.path()).unwrap(), changed_at(&file.as_file().metadata().unwrap()));
+        assert_eq!(bound(file.path()).unwrap(), FileTime::of(&file.as_file().metadata().unwrap()));
     }
 }

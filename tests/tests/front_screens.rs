@@ -67,13 +67,13 @@ fn a_dry_run_says_what_would_be_done_and_why() {
         &place,
         &prune,
         &expect![[r#"
-        fail  4: its output cannot be written: something that is not a file has that name
-        run   forced             2
-        run   new                3
-        prune input is gone      1
-        2 to run, 0 done, 1 to fail, 1 to prune, 2 left out by --include
-        status 0
-    "#]],
+            fail  4: its output cannot be written: something that is not a file has that name
+            run   forced             2
+            run   new                3
+            prune of no input        1
+            2 to run, 0 done, 1 to fail, 1 to prune, 2 left out by --include
+            status 0
+        "#]],
     );
 }
 

@@ -5,16 +5,18 @@
 
 use std::io;
 
-use crate::{
-    history::{History, Made},
-    selection::ChangedAt,
-};
+use crate::{file_time::FileTime, history::History};
 
 /// The kind of an entry in a folder, as far as the decision needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A regular file, or a link to one, of this size in bytes, and when it was changed last.
-    File(u64, ChangedAt),
+pub enum EntryKind {
+    /// A regular file, or a link to one.
+    File {
+        /// Its size.
+        bytes: u64,
+        /// When it was changed last.
+        changed: FileTime,
+    },
     /// A folder.
     Folder,
     /// Neither of these; its kind in words.
@@ -25,42 +27,49 @@ pub enum Kind {
 
 /// Which inputs that are done run again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Again {
+pub enum Rerun {
     /// None.
     #[default]
     Never,
-    /// Those that are newer than their outputs, and those whose outputs were made in another way (`--update`).
+    /// Those whose outputs are outdated (`--update`).
     Outdated,
     /// All (`--force`).
     All,
 }
 
-/// Why an input runs, or does not.
+/// How an output differs from the one that this run would write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outdated {
+    /// Its input was changed after it was written.
+    Input,
+    /// It comes from another folder of inputs.
+    Folder,
+    /// Another program wrote it.
+    Program,
+    /// It was written with other arguments.
+    Arguments,
+    /// It was written with other settings.
+    Settings,
+}
+
+/// Why an input runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// It has no output.
     New,
-    /// It was changed after its output was written.
-    Changed,
-    /// Its output was made by another program.
-    Program,
-    /// Its output was made with other arguments.
-    Arguments,
-    /// Its output was made with other settings.
-    Settings,
-    /// It is done, and the user wants it again.
+    /// Its output is outdated.
+    Outdated(Outdated),
+    /// The user wants it again.
     Forced,
-    /// It is done.
-    Done,
 }
 
 /// What is to be done with an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
-    /// Run it. It has this many bytes, and if it has an output, the new one takes its place.
-    Run { bytes: u64, reason: Reason, replaces: bool },
-    /// Nothing. Its output exists, for all that the reason says.
-    Done(Reason),
+    /// Run it; it has this many bytes.
+    Run { bytes: u64, reason: Reason },
+    /// Nothing: its output exists, and may be outdated.
+    Done(Option<Outdated>),
     /// It cannot have an output, because something that is not a file stands in its place.
     Blocked,
     /// It cannot be examined.
@@ -68,63 +77,55 @@ pub(super) enum Decision {
 }
 
 /// Decides on an input. `output` is what has the name of its output.
-pub(super) fn decide(input: Kind, output: Option<Kind>, again: Again, history: &History) -> Decision {
+pub(super) fn decide(input: EntryKind, output: Option<EntryKind>, rerun: Rerun, history: &History) -> Decision {
     match (input, output) {
-        (Kind::File(bytes, changed), Some(Kind::File(_, written))) => {
-            let reason = if changed > written { Reason::Changed } else { reason_of(history.made(written)) };
-            let run = |reason| Decision::Run { bytes, reason, replaces: true };
-            match (again, reason) {
-                (Again::All, Reason::Done) => run(Reason::Forced),
-                (Again::Never, reason) | (Again::Outdated, reason @ Reason::Done) => Decision::Done(reason),
-                (Again::All | Again::Outdated, reason) => run(reason),
+        (EntryKind::File { bytes, changed }, Some(EntryKind::File { changed: written, .. })) => {
+            let outdated = if changed > written { Some(Outdated::Input) } else { history.outdated(written) };
+            match (rerun, outdated) {
+                (Rerun::All, None) => Decision::Run { bytes, reason: Reason::Forced },
+                (Rerun::All | Rerun::Outdated, Some(how)) => Decision::Run { bytes, reason: Reason::Outdated(how) },
+                (Rerun::Never, _) | (Rerun::Outdated, None) => Decision::Done(outdated),
             }
         }
-        (Kind::Unseen(_), Some(Kind::File(..))) if again != Again::All => Decision::Done(Reason::Done),
-        (Kind::Unseen(why), _) => Decision::Unseen(why),
-        (Kind::File(bytes, _), None) => Decision::Run { bytes, reason: Reason::New, replaces: false },
+        (EntryKind::Unseen(_), Some(EntryKind::File { .. })) if rerun != Rerun::All => Decision::Done(None),
+        (EntryKind::Unseen(why), _) => Decision::Unseen(why),
+        (EntryKind::File { bytes, .. }, None) => Decision::Run { bytes, reason: Reason::New },
         // Folders and other things are never decided on.
-        (Kind::File(..) | Kind::Folder | Kind::Other(_), _) => Decision::Blocked,
-    }
-}
-
-fn reason_of(made: Made) -> Reason {
-    match made {
-        Made::Alike => Reason::Done,
-        Made::ByProgram => Reason::Program,
-        Made::WithArguments => Reason::Arguments,
-        Made::WithSettings => Reason::Settings,
+        (EntryKind::File { .. } | EntryKind::Folder | EntryKind::Other(_), _) => Decision::Blocked,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
 
-    fn file(changed: i64) -> Kind {
-        Kind::File(1, (changed, 0))
+    fn file(changed: u64) -> EntryKind {
+        EntryKind::File { bytes: 1, changed: (UNIX_EPOCH + Duration::from_secs(changed)).into() }
     }
 
     #[test]
     fn an_input_whose_output_exists_runs_only_if_the_user_wants_it() {
-        let run = |reason, replaces| Decision::Run { bytes: 1, reason, replaces };
+        let run = |reason| Decision::Run { bytes: 1, reason };
         let hidden = io::ErrorKind::PermissionDenied;
-        let done = Decision::Done(Reason::Done);
+        let (done, newer) = (Decision::Done(None), Outdated::Input);
         for (input, output, expected) in [
-            (file(5), None, [run(Reason::New, false); 3]),
-            (file(5), Some(file(5)), [done, done, run(Reason::Forced, true)]),
+            (file(5), None, [run(Reason::New); 3]),
+            (file(5), Some(file(5)), [done, done, run(Reason::Forced)]),
             (
                 file(6),
                 Some(file(5)),
-                [Decision::Done(Reason::Changed), run(Reason::Changed, true), run(Reason::Changed, true)],
+                [Decision::Done(Some(newer)), run(Reason::Outdated(newer)), run(Reason::Outdated(newer))],
             ),
-            (file(5), Some(Kind::Folder), [Decision::Blocked; 3]),
-            (file(5), Some(Kind::Other("a link to nothing")), [Decision::Blocked; 3]),
-            (Kind::Unseen(hidden), None, [Decision::Unseen(hidden); 3]),
-            (Kind::Unseen(hidden), Some(file(5)), [done, done, Decision::Unseen(hidden)]),
+            (file(5), Some(EntryKind::Folder), [Decision::Blocked; 3]),
+            (file(5), Some(EntryKind::Other("a link to nothing")), [Decision::Blocked; 3]),
+            (EntryKind::Unseen(hidden), None, [Decision::Unseen(hidden); 3]),
+            (EntryKind::Unseen(hidden), Some(file(5)), [done, done, Decision::Unseen(hidden)]),
         ] {
             let history = History::default();
             let decided =
-                [Again::Never, Again::Outdated, Again::All].map(|again| decide(input, output, again, &history));
+                [Rerun::Never, Rerun::Outdated, Rerun::All].map(|rerun| decide(input, output, rerun, &history));
             assert_eq!(decided, expected, "{input:?} {output:?}");
         }
     }

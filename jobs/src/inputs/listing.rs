@@ -5,6 +5,8 @@
 
 use std::{
     io,
+    ops::ControlFlow,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
@@ -12,31 +14,33 @@ use distwasm_proto::failure::{Failure, FailureKind};
 use tokio::sync::mpsc;
 
 use super::{
-    BATCH, Finding, Input, Listing, Names, Tally,
-    decision::{Decision, Kind, Reason, decide},
+    BATCH, EntryKind, Finding, Input, InputRules, Names, Outdated, Tally,
+    decision::{Decision, decide},
     old_outputs::OldOutputs,
-    walk::{Visitor, walk},
+    walk::{WalkHandler, walk},
 };
-use crate::{output_name::check_output, outputs::OutputPlace, run::Folders, selection::LeftOutBy};
+use crate::{
+    history::RECORD_FOLDER, output_name::check_output, outputs::OutputPlace, run::Folders, selection::LeftOutBy,
+};
 
 /// Why an input cannot have an output.
 const BLOCKED: &str = "its output cannot be written: something that is not a file has that name";
 
 /// Goes through all inputs of a run, and says what is to be done with each. Ends early when the receiver is gone.
 pub fn list(folders: &Folders, found: &mpsc::Sender<Finding>) {
-    let Folders { input, output, listing, .. } = folders;
+    let Folders { input, output, rules, .. } = folders;
     let old = match output {
-        OutputPlace::Folder(output) => Some(OldOutputs::new(input, output, listing)),
+        OutputPlace::Folder(output) => Some(OldOutputs::new(input, output, rules)),
         OutputPlace::Stdout => None,
     };
-    let mut lister = Lister { listing, old, found, batch: Vec::new(), tally: Tally::default() };
+    let mut lister = Lister { rules, old, found, batch: Vec::new(), tally: Tally::default() };
     // `None` says that the receiver is gone, or that the limit was reached: nothing is left to do then.
-    let _end = walk(input, listing, &mut lister);
+    let _end = walk(input, &rules.names, &rules.selection, &mut lister);
     let _end = lister.leave();
 }
 
 struct Lister<'a> {
-    listing: &'a Listing,
+    rules: &'a InputRules,
     /// The outputs of earlier runs; `None` if the output goes to stdout.
     old: Option<OldOutputs<'a>>,
     found: &'a mpsc::Sender<Finding>,
@@ -47,104 +51,109 @@ struct Lister<'a> {
 }
 
 impl Lister<'_> {
-    fn say(&self, finding: Finding) -> Option<()> {
-        self.found.blocking_send(finding).ok()
+    fn say(&self, finding: Finding) -> ControlFlow<()> {
+        match self.found.blocking_send(finding) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_gone) => ControlFlow::Break(()),
+        }
     }
 
-    fn say_batch(&mut self) -> Option<()> {
+    fn say_batch(&mut self) -> ControlFlow<()> {
         let batch = std::mem::take(&mut self.batch);
         self.say(Finding::Inputs(batch))
     }
 
-    fn say_tally(&mut self) -> Option<()> {
+    fn say_tally(&mut self) -> ControlFlow<()> {
         match std::mem::take(&mut self.tally) {
-            nothing if nothing == Tally::default() => Some(()),
+            nothing if nothing == Tally::default() => ControlFlow::Continue(()),
             tally => self.say(Finding::Tally(tally)),
         }
     }
 
-    fn bad_input(&self, path: &Path, why: impl Into<String>) -> Option<()> {
+    fn bad_input(&self, path: &Path, why: impl Into<String>) -> ControlFlow<()> {
         self.unusable(path, FailureKind::Input, why.into())
     }
 
-    fn bad_output(&self, path: &Path, why: impl Into<String>) -> Option<()> {
+    fn bad_output(&self, path: &Path, why: impl Into<String>) -> ControlFlow<()> {
         self.unusable(path, FailureKind::Output, why.into())
     }
 
-    fn unusable(&self, path: &Path, kind: FailureKind, why: String) -> Option<()> {
+    fn unusable(&self, path: &Path, kind: FailureKind, why: String) -> ControlFlow<()> {
         self.say(Finding::Unusable { path: path.to_owned(), failure: Failure::new(kind, why) })
     }
 
     /// The path of an input's output below the output folder, if it is another than that of the input.
     fn output_of(&self, path: &Path, number: u64) -> Result<Option<PathBuf>, String> {
-        match &self.listing.output_name {
+        match &self.rules.output_name {
             Some(name) => {
                 let is_other = |output: &PathBuf| output.as_os_str() != path.as_os_str();
                 name.fill_in(path, number).map(|output| Some(output).filter(is_other))
             }
-            // A name that was given by the user may be that of the record.
-            None if matches!(self.listing.names, Names::All) => Ok(None),
+            // The user may have named the record, and a file may have its name.
+            None if matches!(self.rules.names, Names::All) && path.as_os_str() != RECORD_FOLDER => Ok(None),
             None => check_output(path).map(|()| None),
         }
     }
 
-    fn done(&mut self, path: &Path, reason: Reason) -> Option<()> {
+    fn done(&mut self, path: &Path, outdated: Option<Outdated>) -> ControlFlow<()> {
+        self.tally.done += 1;
+        match outdated {
+            None => {}
+            Some(Outdated::Input) => self.tally.newer += 1,
+            Some(_) => self.tally.outdated += 1,
+        }
+        if !self.rules.reports_done {
+            return ControlFlow::Continue(());
+        }
         // Names come in their order.
-        if self.listing.names_done && !self.batch.is_empty() {
+        if !self.batch.is_empty() {
             self.say_batch()?;
         }
-        self.tally.done += 1;
-        match reason {
-            Reason::Changed => self.tally.newer += 1,
-            Reason::Program | Reason::Arguments | Reason::Settings => self.tally.outdated += 1,
-            Reason::Done | Reason::New | Reason::Forced => {}
-        }
-        if self.listing.names_done {
-            self.tally.names.push((path.to_owned(), reason));
-        }
-        if self.tally.names.len() < BATCH { Some(()) } else { self.say_tally() }
+        self.tally.names.push((path.to_owned(), outdated));
+        if self.tally.names.len() < BATCH { ControlFlow::Continue(()) } else { self.say_tally() }
     }
 }
 
-impl Visitor for Lister<'_> {
-    const LOOKS: bool = true;
+impl WalkHandler for Lister<'_> {
+    const WANTS_METADATA: bool = true;
 
-    fn enter(&mut self, folder: &Path) -> Option<bool> {
-        let Some(old) = self.old.as_mut().filter(|_| self.listing.output_name.is_none()) else { return Some(true) };
-        match old.enter(folder) {
-            Ok(()) => Some(true),
-            Err(why) => self.bad_output(folder, why).map(|()| false),
+    fn enter(&mut self, folder: &Path) -> ControlFlow<(), bool> {
+        let renames = self.rules.output_name.is_some();
+        let entered = self.old.as_mut().filter(|_| !renames).map_or(Ok(()), |old| old.enter(folder));
+        if let Err(why) = entered {
+            self.bad_output(folder, why)?;
+            return ControlFlow::Continue(false);
         }
+        ControlFlow::Continue(true)
     }
 
-    fn leave(&mut self) -> Option<()> {
+    fn leave(&mut self) -> ControlFlow<()> {
         self.say_tally()?;
-        if self.batch.is_empty() { Some(()) } else { self.say_batch() }
+        if self.batch.is_empty() { ControlFlow::Continue(()) } else { self.say_batch() }
     }
 
-    fn unreadable(&mut self, folder: &Path, error: &io::Error) -> Option<()> {
+    fn unreadable(&mut self, folder: &Path, error: &io::Error) -> ControlFlow<()> {
         self.bad_input(folder, format!("the folder cannot be read: {error}"))
     }
 
-    fn skipped(&mut self, path: &Path, why: &'static str) -> Option<()> {
+    fn skipped(&mut self, path: &Path, why: &'static str) -> ControlFlow<()> {
         self.say(Finding::Skipped { path: path.to_owned(), why: why.to_owned() })
     }
 
-    fn missing(&mut self, path: &Path, why: &'static str) -> Option<()> {
-        match self.listing.names {
+    fn missing(&mut self, path: &Path, why: &'static str) -> ControlFlow<()> {
+        match self.rules.names {
             Names::Failed(_) => self.say(Finding::Gone),
+            _ if path.as_os_str().as_bytes().ends_with(b"\r") => self
+                .bad_input(path, format!("it is {why}; its name ends with a carriage return, as lines of Windows do")),
             _ => self.bad_input(path, format!("it is {why}")),
         }
     }
 
-    fn left_out(&mut self, by: Option<LeftOutBy>) {
-        match by {
-            Some(by) => self.tally.left_out.count(by),
-            None => self.tally.left_out.folders += 1,
-        }
+    fn left_out(&mut self, by: LeftOutBy) {
+        self.tally.left_out.count(by);
     }
 
-    fn input(&mut self, path: &Path, kind: Kind, number: u64) -> Option<()> {
+    fn input(&mut self, path: &Path, kind: EntryKind, number: u64) -> ControlFlow<()> {
         let output = match self.output_of(path, number) {
             Ok(output) => output,
             Err(why) => return self.bad_output(path, why),
@@ -157,25 +166,25 @@ impl Visitor for Lister<'_> {
             Ok(old) => old,
             Err(why) => return self.bad_output(path, why),
         };
-        match decide(kind, old, self.listing.again, &self.listing.history) {
-            Decision::Run { bytes, reason, replaces } => {
+        match decide(kind, old, self.rules.rerun, &self.rules.history) {
+            Decision::Run { bytes, reason } => {
                 if !self.tally.names.is_empty() {
                     self.say_tally()?;
                 }
-                let source = match &self.listing.names {
+                let source = match &self.rules.names {
                     Names::Stdin(file) => Some(file.clone().into()),
                     _ => None,
                 };
                 let output = output.map(Into::into);
-                self.batch.push(Input { path: path.to_owned(), bytes, output, source, replaces, reason });
+                self.batch.push(Input { path: path.to_owned(), bytes, output, source, reason });
                 if self.batch.len() < BATCH {
-                    return Some(());
+                    return ControlFlow::Continue(());
                 }
                 self.say_batch()
             }
-            Decision::Done(reason) => self.done(path, reason),
+            Decision::Done(outdated) => self.done(path, outdated),
             Decision::Blocked => self.bad_output(path, BLOCKED),
-            Decision::Unseen(why) => self.bad_input(path, format!("it cannot be looked at: {why}")),
+            Decision::Unseen(why) => self.bad_input(path, format!("it cannot be examined: {why}")),
         }
     }
 }
@@ -195,9 +204,9 @@ mod tests {
         symlink("round", folder.path().join("round")).unwrap();
         for names in [Names::All, Names::Failed(["hidden", "lost", "round"].map(PathBuf::from).into())] {
             let (sender, mut found) = mpsc::channel(10);
-            let listing = Arc::new(Listing { names: names.clone(), ..Listing::default() });
+            let rules = Arc::new(InputRules { names: names.clone(), ..InputRules::default() });
             let output = OutputPlace::Folder(folder.path().join("nowhere"));
-            list(&Folders { input: folder.path().to_owned(), output, sync: false, listing }, &sender);
+            list(&Folders { input: folder.path().to_owned(), output, sync: false, rules }, &sender);
             drop(sender);
             let (mut unusable, mut others) = (Vec::new(), 0);
             while let Ok(found) = found.try_recv() {

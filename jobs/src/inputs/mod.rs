@@ -10,10 +10,9 @@ pub(crate) mod readers;
 pub mod survey;
 mod walk;
 
-pub(crate) use decision::Kind;
-pub use decision::{Again, Reason};
+pub(crate) use decision::EntryKind;
+pub use decision::{Outdated, Reason, Rerun};
 pub use listing::list;
-pub use walk::changed_at;
 pub(crate) use walk::read_folder;
 
 use std::{
@@ -33,7 +32,7 @@ use numbers::LinkNo;
 
 /// Which inputs a run has, what their outputs are called, and which of them run again.
 #[derive(Clone, Debug)]
-pub struct Listing {
+pub struct InputRules {
     /// Where names come from.
     pub names: Names,
     /// What is left out.
@@ -41,26 +40,26 @@ pub struct Listing {
     /// What outputs are called, if not as their inputs.
     pub output_name: Option<OutputName>,
     /// Which inputs run although they are done.
-    pub again: Again,
+    pub rerun: Rerun,
     /// The earlier runs into the output folder.
     pub history: History,
     /// Whether unfinished outputs of earlier runs are removed. They are not when another queen may be writing them.
     pub sweeps: bool,
     /// Whether inputs that are done are named, and not only counted.
-    pub names_done: bool,
+    pub reports_done: bool,
 }
 
 /// As a queen without flags lists its inputs.
-impl Default for Listing {
-    fn default() -> Listing {
-        Listing {
+impl Default for InputRules {
+    fn default() -> InputRules {
+        InputRules {
             names: Names::All,
             selection: Selection::default(),
             output_name: None,
-            again: Again::Never,
+            rerun: Rerun::Never,
             history: History::default(),
             sweeps: true,
-            names_done: false,
+            reports_done: false,
         }
     }
 }
@@ -89,8 +88,6 @@ pub struct Input {
     pub output: Option<Box<Path>>,
     /// The file that it is read from, if that is another one.
     pub source: Option<Box<Path>>,
-    /// Whether its output takes the place of an earlier one.
-    pub replaces: bool,
     /// Why it runs.
     pub reason: Reason,
 }
@@ -99,12 +96,17 @@ impl Input {
     /// An input of this size that has no output yet, and whose output is called as it is.
     pub fn new(path: impl Into<PathBuf>, bytes: u64) -> Input {
         let reason = Reason::New;
-        Input { path: path.into(), bytes, output: None, source: None, replaces: false, reason }
+        Input { path: path.into(), bytes, output: None, source: None, reason }
     }
 
     /// The path of its output below the output folder.
     pub fn output(&self) -> &Path {
         self.output.as_deref().unwrap_or(&self.path)
+    }
+
+    /// Whether its output takes the place of an earlier one.
+    pub fn replaces(&self) -> bool {
+        self.reason != Reason::New
     }
 
     /// The path of its file: absolute, or below the input folder.
@@ -155,10 +157,10 @@ pub struct Tally {
     pub done: u64,
     /// How many of those were changed after their outputs were written.
     pub newer: u64,
-    /// How many others of those have outputs that another program made, or other arguments or settings.
+    /// How many others of those have outdated outputs.
     pub outdated: u64,
-    /// The names of those that are done, if [`Listing::names_done`] asks for them, and all that is known of them.
-    pub names: Vec<(PathBuf, Reason)>,
+    /// The names of those that are done, if [`InputRules::reports_done`] asks for them, and how their outputs are outdated.
+    pub names: Vec<(PathBuf, Option<Outdated>)>,
     /// What is left out.
     pub left_out: LeftOut,
 }

@@ -9,8 +9,7 @@ use std::{
 };
 
 use super::{
-    Listing, Names,
-    decision::Kind,
+    EntryKind, InputRules, Names,
     places::Places,
     walk::{kind_at, read_folder},
 };
@@ -24,22 +23,20 @@ pub(super) struct OldOutputs<'a> {
     /// Whether unfinished outputs are removed: another queen may be writing them.
     sweeps: bool,
     /// The folder that was read last, and what is in it, in the order of names.
-    current: Option<(PathBuf, Vec<(OsString, Kind)>)>,
+    current: Option<(PathBuf, Vec<(OsString, EntryKind)>)>,
     /// Folders that were read before; only where outputs are called otherwise than their inputs.
     before: HashSet<PathBuf>,
-    is_renamed: bool,
 }
 
 impl<'a> OldOutputs<'a> {
-    pub(super) fn new(input: &'a Path, output: &'a Path, listing: &Listing) -> OldOutputs<'a> {
-        let is_renamed = listing.output_name.is_some();
+    pub(super) fn new(input: &'a Path, output: &'a Path, rules: &InputRules) -> OldOutputs<'a> {
+        let is_renamed = rules.output_name.is_some();
         OldOutputs {
             places: Places::new(input, output, is_renamed),
-            reads_folders: matches!(listing.names, Names::All),
-            sweeps: listing.sweeps,
+            reads_folders: matches!(rules.names, Names::All),
+            sweeps: rules.sweeps,
             current: None,
             before: HashSet::new(),
-            is_renamed,
         }
     }
 
@@ -52,33 +49,28 @@ impl<'a> OldOutputs<'a> {
             return Ok(());
         }
         let whole = self.places.output.join(folder);
-        let mut found = match read_folder(&whole, true) {
+        let found = match read_folder(&whole, true) {
             Ok(found) => found,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(format!("the folder for its outputs cannot be read: {error}")),
         };
-        found.retain(|(name, _)| !is_unfinished(name) || !self.is_swept(folder, name));
+        let (leftovers, found): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|(name, _)| self.is_leftover(folder, name));
+        if self.sweeps {
+            leftovers.iter().for_each(|(name, _)| sweep(&whole.join(name)));
+        }
         self.current = Some((folder.to_owned(), found));
         Ok(())
     }
 
-    /// Removes an unfinished output, unless that is the whole output of an input of this name.
-    fn is_swept(&self, folder: &Path, name: &OsString) -> bool {
-        if !self.is_renamed && self.places.input.join(folder).join(name).symlink_metadata().is_ok() {
-            return false;
-        }
-        if self.sweeps {
-            let path = self.places.output.join(folder).join(name);
-            // It does no harm; a later run may succeed.
-            if let Err(error) = fs::remove_file(&path) {
-                tracing::warn!(path = %path.display(), %error, "an unfinished output of an earlier run cannot be removed");
-            }
-        }
-        true
+    /// Whether this is an unfinished output, and not the whole output of an input of this name.
+    fn is_leftover(&self, folder: &Path, name: &OsStr) -> bool {
+        let is_named_so = || self.places.input.join(folder).join(name).symlink_metadata().is_ok();
+        is_unfinished(name) && (self.places.is_renamed || !is_named_so())
     }
 
     /// What has the name of this output, if anything has.
-    pub(super) fn kind_of(&mut self, output: &Path) -> Result<Option<Kind>, String> {
+    pub(super) fn kind_of(&mut self, output: &Path) -> Result<Option<EntryKind>, String> {
         // Comparing bytes is much faster than comparing the parts of paths.
         let bytes = output.as_os_str().as_bytes();
         let slash = bytes.iter().rposition(|byte| *byte == b'/');
@@ -86,9 +78,12 @@ impl<'a> OldOutputs<'a> {
         let name = OsStr::from_bytes(slash.and_then(|slash| bytes.get(slash + 1..)).unwrap_or(bytes));
         let is_in = |current: &Path| current.as_os_str() == folder.as_os_str();
         let is_current = self.current.as_ref().is_some_and(|(current, _)| is_in(current));
-        // A folder is read once. If outputs of one folder of inputs are in several, the others are asked one by one.
-        if !is_current && (!self.reads_folders || self.before.insert(folder.to_owned())) {
+        // Each folder is read at most once. Outputs in a folder that was read before are looked up one by one.
+        if !is_current && !self.before.contains(folder) {
             self.enter(folder)?;
+            if self.reads_folders {
+                self.before.insert(folder.to_owned());
+            }
         }
         match &self.current {
             Some((current, found)) if is_in(current) => {
@@ -96,6 +91,58 @@ impl<'a> OldOutputs<'a> {
                 Ok(place.ok().and_then(|place| found.get(place)).map(|(_, kind)| *kind))
             }
             _ => Ok(kind_at(&self.places.output.join(output))),
+        }
+    }
+}
+
+/// Removes an unfinished output.
+fn sweep(path: &Path) {
+    // It does no harm; a later run may succeed.
+    if let Err(error) = fs::remove_file(path) {
+        tracing::warn!(path = %path.display(), %error, "an unfinished output of an earlier run cannot be removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn no_input_has_an_output_in_a_folder_that_belongs_to_another() {
+        let place = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(place.path()).unwrap();
+        let (input, output) = (root.join("in"), root.join("out"));
+        for folder in ["in/a", "in/b", "out/b"] {
+            fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        symlink("b", output.join("a")).unwrap();
+        fs::write(output.join("b/2"), "").unwrap();
+        let rules = InputRules { output_name: Some("{dir}/{stem}".parse().unwrap()), ..InputRules::default() };
+        let mut old = OldOutputs::new(&input, &output, &rules);
+        for name in ["a/1", "a/2", "a/3"] {
+            assert!(old.kind_of(Path::new(name)).unwrap_err().contains("a folder is a link"), "{name}");
+        }
+        assert!(matches!(old.kind_of(Path::new("b/2")), Ok(Some(EntryKind::File { .. }))));
+    }
+
+    #[test]
+    fn leftovers_are_removed_unless_another_queen_may_be_writing_them() {
+        for sweeps in [true, false] {
+            let place = tempfile::tempdir().unwrap();
+            let (input, output) = (place.path().join("in"), place.path().join("out"));
+            fs::create_dir_all(&input).unwrap();
+            fs::create_dir_all(&output).unwrap();
+            let [ours, whole] = [".distwasm-1-1.unfinished", ".distwasm-2-2.unfinished"];
+            fs::write(input.join(whole), "").unwrap();
+            [ours, whole].iter().for_each(|name| fs::write(output.join(name), "").unwrap());
+            let rules = InputRules { sweeps, ..InputRules::default() };
+            let mut old = OldOutputs::new(&input, &output, &rules);
+            old.enter(Path::new("")).unwrap();
+            assert_eq!(output.join(ours).exists(), !sweeps);
+            assert!(matches!(old.kind_of(Path::new(ours)), Ok(None)));
+            assert!(matches!(old.kind_of(Path::new(whole)), Ok(Some(EntryKind::File { .. }))));
         }
     }
 }

@@ -21,7 +21,7 @@ pub struct Places<'a> {
     /// links that were followed.
     claims: BTreeMap<PathBuf, PathBuf>,
     /// Whether outputs are called otherwise than their inputs, so that any folder may have outputs.
-    is_renamed: bool,
+    pub(super) is_renamed: bool,
 }
 
 impl<'a> Places<'a> {

@@ -4,23 +4,25 @@
 //! It takes 8 bytes of memory for each input, or for each input in the sample.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     hash::{BuildHasher, RandomState},
     io,
+    ops::ControlFlow,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
+use distwasm_proto::digest::Digest;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Listing,
-    decision::Kind,
-    walk::{Visitor, walk},
+    EntryKind, InputRules, Names,
+    walk::{WalkHandler, walk},
 };
 use crate::{
     output_name::OutputName,
-    selection::{LeftOutBy, Sample, SampleSize, Selection},
+    selection::{Sample, SampleDraw, Selection},
 };
 
 /// Several inputs that would have one output.
@@ -47,8 +49,8 @@ pub enum SurveyError {
 pub struct Survey<'a> {
     /// The folder of inputs.
     pub input: &'a Path,
-    /// What is listed.
-    pub listing: &'a Listing,
+    /// Which inputs there are.
+    pub rules: &'a InputRules,
     /// Cancelled when the survey is to stop.
     pub interrupted: &'a CancellationToken,
 }
@@ -60,9 +62,9 @@ impl Survey<'_> {
     ///
     /// When the survey was interrupted.
     pub fn sample(&self, size: u64, seed: u64) -> Result<Sample, SurveyError> {
-        let mut sample = SampleSize::new(size, seed);
-        self.each_name(&self.listing.selection.without_sample(), |path, _| sample.add(path))?;
-        Ok(Sample::new(seed, sample.threshold()))
+        let mut draw = SampleDraw::new(size, seed);
+        self.each_name(&self.rules.selection.before_sample(), |path, _| draw.add(path))?;
+        Ok(draw.finish())
     }
 
     /// Inputs that would have the same outputs, at most `most`.
@@ -71,14 +73,8 @@ impl Survey<'_> {
     ///
     /// When the survey was interrupted.
     pub fn clashes(&self, name: &OutputName, most: usize) -> Result<Vec<Clash>, SurveyError> {
-        let hasher = RandomState::new();
-        let selection = &self.listing.selection;
-        let mut hashes = Vec::new();
-        self.each_name(selection, |path, number| {
-            // A name that cannot be used is told when its turn comes.
-            hashes.extend(name.fill_in(path, number).ok().map(|output| hasher.hash_one(output.as_os_str())));
-        })?;
-        hashes.sort_unstable();
+        let selection = &self.rules.selection;
+        let (OutputSet { hasher, hashes }, _) = self.outputs(selection, name)?;
         let twice: Vec<u64> = hashes.windows(2).filter(|pair| pair.first() == pair.last()).flatten().copied().collect();
         if twice.is_empty() {
             return Ok(Vec::new());
@@ -109,8 +105,7 @@ impl Survey<'_> {
     /// When the survey was interrupted.
     pub fn first(&self) -> Result<Option<PathBuf>, SurveyError> {
         let mut first = None;
-        let limit = Some(self.listing.selection.limit.unwrap_or(1).min(1));
-        let selection = Selection { limit, ..self.listing.selection.clone() };
+        let selection = Selection { limit: Some(1), ..self.rules.selection.clone() };
         self.each_name(&selection, |path, _| first = Some(path.to_owned()))?;
         Ok(first)
     }
@@ -132,16 +127,60 @@ impl Survey<'_> {
     ///
     /// When the survey was interrupted, or a folder cannot be read: an output whose input is there could be missing.
     pub(crate) fn all_outputs(&self, name: &OutputName) -> Result<OutputSet, SurveyError> {
+        match self.outputs(&Selection::default(), name)? {
+            (_, Some((path, source))) => Err(SurveyError::Unreadable { path, source }),
+            (outputs, None) => Ok(outputs),
+        }
+    }
+
+    /// The first output that would take the place of an input, as a path below the input folder.
+    ///
+    /// # Errors
+    ///
+    /// When the survey was interrupted.
+    pub fn output_over_input(&self, output: &Path) -> Result<Option<PathBuf>, SurveyError> {
+        let Names::Listed(names) = &self.rules.names else { return Ok(None) };
+        let known: HashSet<&Path> = names.iter().map(PathBuf::as_path).collect();
+        let mut found = None;
+        self.each_name(&self.rules.selection, |path, number| {
+            let renamed = self.rules.output_name.as_ref().map(|name| name.fill_in(path, number));
+            // An output whose name cannot be used is not written.
+            let Ok(renamed) = renamed.transpose() else { return };
+            let whole = output.join(renamed.as_deref().unwrap_or(path));
+            let below = whole.strip_prefix(self.input).ok().filter(|below| known.contains(below));
+            found = found.take().or_else(|| below.map(Path::to_path_buf));
+        })?;
+        Ok(found)
+    }
+
+    /// The digest of the names of all inputs, in their order.
+    ///
+    /// # Errors
+    ///
+    /// When the survey was interrupted.
+    pub fn digest(&self) -> Result<Digest, SurveyError> {
+        // Digests of digests: no name is kept.
+        let mut digest = Digest::of([]);
+        self.each_name(&self.rules.selection, |path, _| {
+            digest = Digest::of([&digest.to_wire()[..], path.as_os_str().as_bytes()]);
+        })?;
+        Ok(digest)
+    }
+
+    /// The outputs of the inputs that pass these filters, and a folder that cannot be read, if there is one.
+    fn outputs(
+        &self,
+        selection: &Selection,
+        name: &OutputName,
+    ) -> Result<(OutputSet, Option<(PathBuf, io::Error)>), SurveyError> {
         let hasher = RandomState::new();
         let mut hashes = Vec::new();
-        let unreadable = self.each_name(&Selection::default(), |path, number| {
+        let unreadable = self.each_name(selection, |path, number| {
+            // A name that cannot be used is told when its turn comes.
             hashes.extend(name.fill_in(path, number).ok().map(|output| hasher.hash_one(output.as_os_str())));
         })?;
-        if let Some((path, source)) = unreadable {
-            return Err(SurveyError::Unreadable { path, source });
-        }
         hashes.sort_unstable();
-        Ok(OutputSet { hasher, hashes })
+        Ok((OutputSet { hasher, hashes }, unreadable))
     }
 
     /// Calls `each` with each input and its number; returns a folder that cannot be read, if there is one.
@@ -150,11 +189,10 @@ impl Survey<'_> {
         selection: &Selection,
         each: impl FnMut(&Path, u64),
     ) -> Result<Option<(PathBuf, io::Error)>, SurveyError> {
-        let listing = Listing { selection: selection.clone(), names: self.listing.names.clone(), ..Listing::default() };
-        let mut visitor = EachName { each, unreadable: None, interrupted: self.interrupted };
+        let mut handler = EachName { each, unreadable: None, interrupted: self.interrupted };
         // It ends early at the limit, or when it is interrupted.
-        let _end = walk(self.input, &listing, &mut visitor);
-        if self.interrupted.is_cancelled() { Err(SurveyError::Interrupted) } else { Ok(visitor.unreadable) }
+        let _end = walk(self.input, &self.rules.names, selection, &mut handler);
+        if self.interrupted.is_cancelled() { Err(SurveyError::Interrupted) } else { Ok(handler.unreadable) }
     }
 }
 
@@ -181,35 +219,87 @@ struct EachName<'a, F> {
     interrupted: &'a CancellationToken,
 }
 
-impl<F: FnMut(&Path, u64)> Visitor for EachName<'_, F> {
-    const LOOKS: bool = false;
+impl<F: FnMut(&Path, u64)> WalkHandler for EachName<'_, F> {
+    const WANTS_METADATA: bool = false;
 
-    fn enter(&mut self, _: &Path) -> Option<bool> {
-        (!self.interrupted.is_cancelled()).then_some(true)
-    }
-
-    fn leave(&mut self) -> Option<()> {
-        Some(())
-    }
-
-    fn unreadable(&mut self, folder: &Path, error: &io::Error) -> Option<()> {
+    fn unreadable(&mut self, folder: &Path, error: &io::Error) -> ControlFlow<()> {
         // The lister tells of it again.
         self.unreadable.get_or_insert_with(|| (folder.to_owned(), io::Error::new(error.kind(), error.to_string())));
-        Some(())
+        ControlFlow::Continue(())
     }
 
-    fn skipped(&mut self, _: &Path, _: &'static str) -> Option<()> {
-        Some(())
-    }
-
-    fn missing(&mut self, _: &Path, _: &'static str) -> Option<()> {
-        Some(())
-    }
-
-    fn left_out(&mut self, _: Option<LeftOutBy>) {}
-
-    fn input(&mut self, path: &Path, _: Kind, number: u64) -> Option<()> {
+    fn input(&mut self, path: &Path, _: EntryKind, number: u64) -> ControlFlow<()> {
         (self.each)(path, number);
-        Some(())
+        if self.interrupted.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn folder(names: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for name in names {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        folder
+    }
+
+    fn survey<'a>(folder: &'a Path, rules: &'a InputRules, interrupted: &'a CancellationToken) -> Survey<'a> {
+        Survey { input: folder, rules, interrupted }
+    }
+
+    #[test]
+    fn each_clash_is_told_once_with_two_of_its_inputs() {
+        let folder = folder(&["a.x", "a.y", "a.z", "b.x", "d/b.x"]);
+        let name: OutputName = "{stem}".parse().unwrap();
+        let (rules, going_on) = (InputRules::default(), CancellationToken::new());
+        let clashes = survey(folder.path(), &rules, &going_on).clashes(&name, 5).unwrap();
+        let told: Vec<String> = clashes.iter().map(|clash| format!("{:?}", (&clash.output, &clash.inputs))).collect();
+        assert_eq!(told, [r#"("a", ["a.x", "a.y"])"#, r#"("b", ["b.x", "d/b.x"])"#]);
+        let few = survey(folder.path(), &rules, &going_on).clashes(&name, 1).unwrap();
+        assert_eq!(few.len(), 1);
+    }
+
+    #[test]
+    fn an_output_over_an_input_is_found_under_the_number_that_it_will_have() {
+        let folder = folder(&["z", "f", "f1"]);
+        let names = Names::Listed(["z", "f", "f1"].map(PathBuf::from).into());
+        let output_name = Some("{name}{number}".parse().unwrap());
+        let going_on = CancellationToken::new();
+        let mut rules = InputRules { names, output_name, ..InputRules::default() };
+        let over =
+            |rules: &InputRules| survey(folder.path(), rules, &going_on).output_over_input(folder.path()).unwrap();
+        assert_eq!(over(&rules), None);
+        rules.selection.globs = crate::selection::Globs::new(&[crate::selection::GlobRule {
+            is_include: false,
+            glob: "z".to_owned(),
+            place: String::new(),
+        }])
+        .unwrap();
+        assert_eq!(over(&rules), Some("f1".into()));
+    }
+
+    #[test]
+    fn a_survey_ends_at_the_limit_and_when_it_is_interrupted() {
+        let folder = folder(&["a", "b", "c"]);
+        let (all_rules, going_on) = (InputRules::default(), CancellationToken::new());
+        let rules =
+            InputRules { selection: Selection { limit: Some(2), ..Selection::default() }, ..InputRules::default() };
+        assert_eq!(survey(folder.path(), &rules, &going_on).first().unwrap(), Some("a".into()));
+        let all = survey(folder.path(), &all_rules, &going_on).digest().unwrap();
+        assert_ne!(survey(folder.path(), &rules, &going_on).digest().unwrap(), all);
+        let interrupted = CancellationToken::new();
+        interrupted.cancel();
+        for names in [Names::All, Names::Listed(["a"].map(PathBuf::from).into())] {
+            let rules = InputRules { names, ..InputRules::default() };
+            let ended = survey(folder.path(), &rules, &interrupted).digest();
+            assert!(matches!(ended, Err(SurveyError::Interrupted)));
+        }
     }
 }

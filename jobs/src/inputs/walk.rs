@@ -6,44 +6,65 @@ use std::{
     ffi::OsString,
     fs::{self, FileType},
     io,
-    os::unix::fs::{FileTypeExt, MetadataExt},
+    ops::ControlFlow,
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
 };
 
 use rustix::io::Errno;
 
-use super::{Listing, Names, decision::Kind};
+use super::{Names, decision::EntryKind};
 use crate::{
     descriptors::when_there_are,
+    file_time::FileTime,
     history::RECORD_FOLDER,
-    selection::{ChangedAt, Inherited, LeftOutBy, Selection},
+    selection::{FolderMatch, LeftOutBy, Selection},
 };
 
-/// What the walk comes by. Each answer is `None` when the walk is to end.
-pub(super) trait Visitor {
+/// Takes what the walk comes by. An answer of `Break` ends the walk.
+pub(super) trait WalkHandler {
     /// Whether sizes and times of files are wanted. Without them a walk is faster.
-    const LOOKS: bool;
+    const WANTS_METADATA: bool;
 
-    /// A folder, before the files in it; returns whether to look into it.
-    fn enter(&mut self, folder: &Path) -> Option<bool>;
-    /// A folder has been looked through.
-    fn leave(&mut self) -> Option<()>;
+    /// A folder, before the files in it; returns whether to go through it.
+    fn enter(&mut self, _folder: &Path) -> ControlFlow<(), bool> {
+        ControlFlow::Continue(true)
+    }
+
+    /// The end of a folder.
+    fn leave(&mut self) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
     /// A folder cannot be read.
-    fn unreadable(&mut self, folder: &Path, error: &io::Error) -> Option<()>;
+    fn unreadable(&mut self, folder: &Path, error: &io::Error) -> ControlFlow<()>;
+
     /// Something that is not an input.
-    fn skipped(&mut self, path: &Path, why: &'static str) -> Option<()>;
+    fn skipped(&mut self, _path: &Path, _why: &'static str) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
     /// Something that was named is not there, or not a file.
-    fn missing(&mut self, path: &Path, why: &'static str) -> Option<()>;
+    fn missing(&mut self, _path: &Path, _why: &'static str) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
     /// A file, or a folder as a whole, that the filters leave out.
-    fn left_out(&mut self, by: Option<LeftOutBy>);
+    fn left_out(&mut self, _by: LeftOutBy) {}
+
     /// An input: a file, or something that cannot be examined. `number` counts them from 1.
-    fn input(&mut self, path: &Path, kind: Kind, number: u64) -> Option<()>;
+    fn input(&mut self, path: &Path, kind: EntryKind, number: u64) -> ControlFlow<()>;
 }
 
-/// Walks. `None` says that the visitor, or the limit, has ended the walk.
-pub(super) fn walk(input: &Path, listing: &Listing, visitor: &mut impl Visitor) -> Option<()> {
-    let mut walker = Walker { input, selection: &listing.selection, visitor, number: 0 };
-    match &listing.names {
+/// Walks. `Break` says that the handler, or the limit, has ended the walk.
+pub(super) fn walk(
+    input: &Path,
+    names: &Names,
+    selection: &Selection,
+    handler: &mut impl WalkHandler,
+) -> ControlFlow<()> {
+    let mut walker = Walker { input, selection, handler, number: 0 };
+    match names {
         Names::All => walker.below(PathBuf::new()),
         Names::Failed(names) => walker.failed(names),
         Names::Listed(names) => walker.listed(names),
@@ -57,140 +78,142 @@ const STDIN: &str = "stdin";
 const FOLDER: &str = "a folder, and a list names files";
 const NOT_THERE: &str = "not there";
 
-struct Walker<'a, V> {
+struct Walker<'a, H> {
     input: &'a Path,
     selection: &'a Selection,
-    visitor: &'a mut V,
+    handler: &'a mut H,
     /// How many inputs there were.
     number: u64,
 }
 
-impl<V: Visitor> Walker<'_, V> {
+impl<H: WalkHandler> Walker<'_, H> {
     /// The failures of earlier runs. A folder among them could not be read then; all inputs below it are wanted.
-    fn failed(&mut self, names: &[PathBuf]) -> Option<()> {
+    fn failed(&mut self, names: &[PathBuf]) -> ControlFlow<()> {
         let mut folders: HashSet<&Path> = HashSet::new();
         for name in names {
             if name.ancestors().skip(1).any(|folder| folders.contains(folder)) {
                 continue;
             }
-            match self.look(name) {
-                Ok(Kind::Folder) => {
+            match self.examine(name) {
+                Ok(EntryKind::Folder) => {
                     folders.insert(name);
                     self.below(name.clone())?;
                 }
-                Ok(kind @ (Kind::File(..) | Kind::Unseen(_))) => self.file_of(name, kind)?,
-                Ok(Kind::Other(why)) | Err(why) => self.visitor.missing(name, why)?,
+                Ok(kind @ (EntryKind::File { .. } | EntryKind::Unseen(_))) => self.file_of(name, kind)?,
+                Ok(EntryKind::Other(why)) | Err(why) => self.handler.missing(name, why)?,
             }
         }
-        Some(())
+        ControlFlow::Continue(())
     }
 
     /// The inputs in a list of the user.
-    fn listed(&mut self, names: &[PathBuf]) -> Option<()> {
-        names.iter().try_for_each(|name| match self.look(name) {
-            Ok(kind @ (Kind::File(..) | Kind::Unseen(_))) => self.file_of(name, kind),
-            Ok(Kind::Folder) => self.visitor.skipped(name, FOLDER),
-            Ok(Kind::Other(why)) | Err(why) => self.visitor.missing(name, why),
+    fn listed(&mut self, names: &[PathBuf]) -> ControlFlow<()> {
+        names.iter().try_for_each(|name| match self.examine(name) {
+            Ok(kind @ (EntryKind::File { .. } | EntryKind::Unseen(_))) => self.file_of(name, kind),
+            Ok(EntryKind::Folder) => self.handler.skipped(name, FOLDER),
+            Ok(EntryKind::Other(why)) | Err(why) => self.handler.missing(name, why),
         })
     }
 
-    fn stdin(&mut self, file: &Path) -> Option<()> {
-        let kind = fs::metadata(file).map_or_else(|error| Kind::Unseen(error.kind()), |found| kind_of_file(&found));
-        self.file(Inherited::default(), Path::new(STDIN), kind)
+    fn stdin(&mut self, file: &Path) -> ControlFlow<()> {
+        let kind =
+            fs::metadata(file).map_or_else(|error| EntryKind::Unseen(error.kind()), |found| kind_of_file(&found));
+        self.file(FolderMatch::default(), Path::new(STDIN), kind)
     }
 
     /// The kind of what has this name, or that there is nothing.
-    fn look(&self, name: &Path) -> Result<Kind, &'static str> {
+    fn examine(&self, name: &Path) -> Result<EntryKind, &'static str> {
         match fs::metadata(self.input.join(name)) {
             Ok(found) if found.is_file() => Ok(kind_of_file(&found)),
-            Ok(found) if found.is_dir() => Ok(Kind::Folder),
-            Ok(found) => Ok(Kind::Other(name_of(found.file_type()))),
+            Ok(found) if found.is_dir() => Ok(EntryKind::Folder),
+            Ok(found) => Ok(EntryKind::Other(name_of(found.file_type()))),
             Err(error) if leads_nowhere(&error) => Err(NOT_THERE),
-            Err(error) => Ok(Kind::Unseen(error.kind())),
+            Err(error) => Ok(EntryKind::Unseen(error.kind())),
         }
     }
 
-    fn file_of(&mut self, name: &Path, kind: Kind) -> Option<()> {
+    fn file_of(&mut self, name: &Path, kind: EntryKind) -> ControlFlow<()> {
         let folder = self.selection.globs.folder_by_path(name.parent().unwrap_or(Path::new("")));
         self.file(folder, name, kind)
     }
 
     /// All inputs below a folder.
-    fn below(&mut self, folder: PathBuf) -> Option<()> {
-        let inherited = self.selection.globs.folder_by_path(&folder);
-        let mut folders = vec![(folder, inherited)];
-        while let Some((folder, inherited)) = folders.pop() {
-            let deeper = self.folder(folder, inherited)?;
+    fn below(&mut self, folder: PathBuf) -> ControlFlow<()> {
+        let matched = self.selection.globs.folder_by_path(&folder);
+        let mut folders = vec![(folder, matched)];
+        while let Some((folder, matched)) = folders.pop() {
+            let deeper = self.folder(folder, matched)?;
             // The last pushed comes next: keep the order of names.
             folders.extend(deeper.into_iter().rev());
         }
-        Some(())
+        ControlFlow::Continue(())
     }
 
     /// The inputs in one folder; returns the folders in it.
-    fn folder(&mut self, folder: PathBuf, inherited: Inherited) -> Option<Vec<(PathBuf, Inherited)>> {
-        let looks = V::LOOKS || self.selection.newer_than.is_some();
-        let entries = match read_folder(&self.input.join(&folder), looks) {
+    fn folder(&mut self, folder: PathBuf, matched: FolderMatch) -> ControlFlow<(), Vec<(PathBuf, FolderMatch)>> {
+        let wants_metadata = H::WANTS_METADATA || self.selection.newer_than.is_some();
+        let entries = match read_folder(&self.input.join(&folder), wants_metadata) {
             Ok(entries) => entries,
-            Err(error) => return self.visitor.unreadable(&folder, &error).map(|()| Vec::new()),
+            Err(error) => {
+                self.handler.unreadable(&folder, &error)?;
+                return ControlFlow::Continue(Vec::new());
+            }
         };
-        if !self.visitor.enter(&folder)? {
-            return Some(Vec::new());
+        if !self.handler.enter(&folder)? {
+            return ControlFlow::Continue(Vec::new());
         }
         let is_top = folder.as_os_str().is_empty();
         let mut deeper = Vec::new();
         let mut path = folder;
         for (name, kind) in entries {
-            if is_top && name == RECORD_FOLDER {
+            if is_top && name == RECORD_FOLDER && kind == EntryKind::Folder {
                 // Outputs of a run may be inputs of the next.
                 continue;
             }
             path.push(&name);
             match kind {
-                Kind::Folder => {
-                    let own = self.selection.globs.folder(inherited, &path);
+                EntryKind::Folder => {
+                    let own = self.selection.globs.folder(matched, &path);
                     if self.selection.globs.prunes(own) {
-                        self.visitor.left_out(None);
+                        self.handler.left_out(LeftOutBy::Folder);
                     } else {
                         deeper.push((path.clone(), own));
                     }
                 }
-                Kind::Other(why) => {
-                    if self.selection.leaves_out(inherited, &path, || None).is_none() {
-                        self.visitor.skipped(&path, why)?;
+                EntryKind::Other(why) => {
+                    if self.selection.leaves_out(matched, &path, || None).is_none() {
+                        self.handler.skipped(&path, why)?;
                     }
                 }
-                Kind::File(..) | Kind::Unseen(_) => self.file(inherited, &path, kind)?,
+                EntryKind::File { .. } | EntryKind::Unseen(_) => self.file(matched, &path, kind)?,
             }
             path.pop();
         }
-        self.visitor.leave()?;
-        Some(deeper)
+        self.handler.leave()?;
+        ControlFlow::Continue(deeper)
     }
 
     /// One file, unless the filters leave it out. Ends the walk at the limit.
-    fn file(&mut self, folder: Inherited, path: &Path, kind: Kind) -> Option<()> {
-        let changed = || if let Kind::File(_, changed) = kind { Some(changed) } else { None };
+    fn file(&mut self, folder: FolderMatch, path: &Path, kind: EntryKind) -> ControlFlow<()> {
+        let changed = || if let EntryKind::File { changed, .. } = kind { Some(changed) } else { None };
         if let Some(by) = self.selection.leaves_out(folder, path, changed) {
-            self.visitor.left_out(Some(by));
-            return Some(());
-        }
-        if self.selection.limit.is_some_and(|limit| self.number >= limit) {
-            return None;
+            self.handler.left_out(by);
+            return ControlFlow::Continue(());
         }
         self.number += 1;
-        self.visitor.input(path, kind, self.number)
+        self.handler.input(path, kind, self.number)?;
+        if self.selection.limit == Some(self.number) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }
 
-/// The entries of a folder, in the order of their names. Without `looks`, files have neither sizes nor times.
-pub(crate) fn read_folder(path: &Path, looks: bool) -> io::Result<Vec<(OsString, Kind)>> {
+/// The entries of a folder, in the order of their names. Without metadata, files have neither sizes nor times.
+pub(crate) fn read_folder(path: &Path, wants_metadata: bool) -> io::Result<Vec<(OsString, EntryKind)>> {
     let mut entries = Vec::new();
     for entry in when_there_are(|| fs::read_dir(path))? {
         let entry = entry?;
-        let kind = kind(&entry, looks).unwrap_or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => Kind::Other("no longer there"),
-            kind => Kind::Unseen(kind),
+        let kind = kind(&entry, wants_metadata).unwrap_or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => EntryKind::Other("no longer there"),
+            kind => EntryKind::Unseen(kind),
         });
         entries.push((entry.file_name(), kind));
     }
@@ -198,42 +221,41 @@ pub(crate) fn read_folder(path: &Path, looks: bool) -> io::Result<Vec<(OsString,
     Ok(entries)
 }
 
-fn kind(entry: &fs::DirEntry, looks: bool) -> io::Result<Kind> {
+fn kind(entry: &fs::DirEntry, wants_metadata: bool) -> io::Result<EntryKind> {
     let file_type = entry.file_type()?;
     if file_type.is_file() {
-        return if looks { Ok(kind_of_file(&entry.metadata()?)) } else { Ok(Kind::File(0, (0, 0))) };
+        return if wants_metadata {
+            Ok(kind_of_file(&entry.metadata()?))
+        } else {
+            Ok(EntryKind::File { bytes: 0, changed: FileTime::default() })
+        };
     }
     if file_type.is_dir() {
-        return Ok(Kind::Folder);
+        return Ok(EntryKind::Folder);
     }
     if !file_type.is_symlink() {
-        return Ok(Kind::Other(name_of(file_type)));
+        return Ok(EntryKind::Other(name_of(file_type)));
     }
     match fs::metadata(entry.path()) {
         Ok(target) if target.is_file() => Ok(kind_of_file(&target)),
-        Ok(target) if target.is_dir() => Ok(Kind::Other("a link to a folder")),
-        Ok(_) => Ok(Kind::Other("a link to something that is not a file")),
-        Err(error) if leads_nowhere(&error) => Ok(Kind::Other("a link to nothing")),
+        Ok(target) if target.is_dir() => Ok(EntryKind::Other("a link to a folder")),
+        Ok(_) => Ok(EntryKind::Other("a link to something that is not a file")),
+        Err(error) if leads_nowhere(&error) => Ok(EntryKind::Other("a link to nothing")),
         Err(error) => Err(error),
     }
 }
 
 /// What has this path, if anything has; a link to a file counts as that file.
-pub(super) fn kind_at(path: &Path) -> Option<Kind> {
+pub(super) fn kind_at(path: &Path) -> Option<EntryKind> {
     match fs::metadata(path) {
         Ok(found) if found.is_file() => Some(kind_of_file(&found)),
-        Ok(found) if found.is_dir() => Some(Kind::Folder),
-        _ => path.symlink_metadata().ok().map(|found| Kind::Other(name_of(found.file_type()))),
+        Ok(found) if found.is_dir() => Some(EntryKind::Folder),
+        _ => path.symlink_metadata().ok().map(|found| EntryKind::Other(name_of(found.file_type()))),
     }
 }
 
-fn kind_of_file(metadata: &fs::Metadata) -> Kind {
-    Kind::File(metadata.len(), changed_at(metadata))
-}
-
-/// When a file was changed last.
-pub fn changed_at(metadata: &fs::Metadata) -> ChangedAt {
-    (metadata.mtime(), metadata.mtime_nsec())
+fn kind_of_file(metadata: &fs::Metadata) -> EntryKind {
+    EntryKind::File { bytes: metadata.len(), changed: FileTime::of(metadata) }
 }
 
 /// Whether there is nothing at a path, or at the end of its links.

@@ -86,7 +86,7 @@ pub(crate) fn write(place: &OutputPlace, sync: bool, outputs: &Taker<Output>, wr
         for Output { unit, input, result, room } in outputs {
             let outcome = match &mut writer {
                 Some(writer) => writer.put(&input, &result).map_err(|error| writer.explain(input.output(), &error)),
-                None => files::write_stdout_in(result.chunks()).map_err(|error| WriteError {
+                None => files::write_stdout_chunks(result.chunks()).map_err(|error| WriteError {
                     why: format!("it cannot be written to stdout: {error}"),
                     hopeless: true,
                 }),
@@ -118,7 +118,7 @@ impl Writer<'_> {
         let unfinished = unfinished_name(self.pid, UNFINISHED.fetch_add(1, Ordering::Relaxed));
         let opened = when_there_are(|| self.open_folder(path.parent().unwrap_or(Path::new(""))))?;
         let (_, folder) = &opened;
-        let placed = fill(folder, &unfinished, result, sync).and_then(|()| match input.replaces {
+        let placed = fill(folder, &unfinished, result, sync).and_then(|()| match input.replaces() {
             true => Ok(renameat(folder, &unfinished, folder, name)?),
             false => rename_new(folder, unfinished.as_ref(), folder, name),
         });
@@ -203,6 +203,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::inputs::Reason;
 
     fn put(folder: &Path, path: &str, text: &str) -> Result<(), WriteError> {
         let mut writer = Writer { folder, sync: true, pid: 1, last: None };
@@ -216,7 +217,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         put(place.path(), "x", "old").unwrap();
         let mut writer = Writer { folder: place.path(), sync: true, pid: 1, last: None };
-        let input = Input { output: Some(Path::new("x").into()), replaces: true, ..Input::new("y", 0) };
+        let input = Input { output: Some(Path::new("x").into()), reason: Reason::Forced, ..Input::new("y", 0) };
         writer.put(&input, &Payload::from(b"new".to_vec())).unwrap();
         assert_eq!(fs::read_to_string(place.path().join("x")).unwrap(), "new");
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);

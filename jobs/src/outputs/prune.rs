@@ -1,4 +1,4 @@
-//! `--prune`: finds the outputs whose inputs are gone, and removes them.
+//! `--prune`: finds the files in a folder of outputs that no input has as its output, and removes them.
 //!
 //! An input that is there counts, whatever the filters of this run say about it. Only regular files are removed, and
 //! folders that become empty by that.
@@ -13,7 +13,7 @@ use thiserror::Error;
 use crate::{
     history::RECORD_FOLDER,
     inputs::{
-        Kind, read_folder,
+        EntryKind, read_folder,
         survey::{Survey, SurveyError},
     },
     outputs::is_unfinished,
@@ -35,13 +35,14 @@ pub enum PruneError {
     Remove { path: PathBuf, source: io::Error },
 }
 
-/// The outputs in a folder whose inputs are gone, as paths below it, in the order of their names.
+/// The files in a folder of outputs that no input has as its output, as paths below it, in the order of their names.
+/// Files that are `kept` are none.
 ///
 /// # Errors
 ///
 /// When it cannot be known whether an input is gone.
-pub fn orphans(survey: &Survey<'_>, output: &Path) -> Result<Vec<PathBuf>, PruneError> {
-    let renamed = match &survey.listing.output_name {
+pub fn orphans(survey: &Survey<'_>, output: &Path, kept: &[&Path]) -> Result<Vec<PathBuf>, PruneError> {
+    let renamed = match &survey.rules.output_name {
         Some(name) => Some(survey.all_outputs(name)?),
         None => None,
     };
@@ -63,16 +64,18 @@ pub fn orphans(survey: &Survey<'_>, output: &Path) -> Result<Vec<PathBuf>, Prune
         for (name, kind) in entries {
             let path = folder.join(&name);
             match kind {
-                Kind::Folder if path != Path::new(RECORD_FOLDER) => folders.push(path),
-                // Links are somebody else's: no output is one.
-                Kind::File(..) if !is_unfinished(&name) && !output.join(&path).is_symlink() => {
+                EntryKind::Folder if path != Path::new(RECORD_FOLDER) => folders.push(path),
+                EntryKind::File { .. } if !is_unfinished(&name) => {
                     let has_input = match &renamed {
                         Some(outputs) => outputs.has(&path),
                         None => may_be_there(&survey.input.join(&path)),
                     };
-                    orphans.extend((!has_input).then_some(path));
+                    let whole = output.join(&path);
+                    // Links are somebody else's: no output is one.
+                    let is_orphan = !has_input && !kept.contains(&whole.as_path()) && !whole.is_symlink();
+                    orphans.extend(is_orphan.then_some(path));
                 }
-                Kind::File(..) | Kind::Folder | Kind::Other(_) | Kind::Unseen(_) => {}
+                EntryKind::File { .. } | EntryKind::Folder | EntryKind::Other(_) | EntryKind::Unseen(_) => {}
             }
         }
     }

@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    inputs::Listing,
+    inputs::InputRules,
     job_note::JobNote,
     outputs::{OutputPlace, Written},
     reactor::{CutShort, Ending, Happening, Reactor},
@@ -39,7 +39,7 @@ pub struct Folders {
     /// Whether fsync is called for each output before it counts as done.
     pub sync: bool,
     /// Which inputs there are, and what their outputs are called.
-    pub listing: Arc<Listing>,
+    pub rules: Arc<InputRules>,
 }
 
 /// The terms of a run, which may end it early.

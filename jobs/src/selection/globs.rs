@@ -46,7 +46,7 @@ struct Compiled {
 
 /// The last rule that matches a folder, or one of the folders that it is in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Inherited(Option<usize>);
+pub struct FolderMatch(Option<usize>);
 
 impl Globs {
     /// Compiles globs.
@@ -89,34 +89,33 @@ impl Globs {
         Ok(Globs { set: set.build().map_err(error)?, rules: compiled, last_include })
     }
 
-    /// Whether there is no rule.
-    pub fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
 
     /// What a folder inside another one inherits; `above` is what that other one inherits.
-    pub fn folder(&self, above: Inherited, folder: &Path) -> Inherited {
+    pub fn folder(&self, above: FolderMatch, folder: &Path) -> FolderMatch {
         self.last_match(above, folder, true)
     }
 
     /// What a folder inherits, found from its path alone.
-    pub fn folder_by_path(&self, folder: &Path) -> Inherited {
+    pub fn folder_by_path(&self, folder: &Path) -> FolderMatch {
         if self.is_empty() {
-            return Inherited::default();
+            return FolderMatch::default();
         }
         let mut folders: Vec<&Path> = folder.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();
         folders.reverse();
-        folders.into_iter().fold(Inherited::default(), |above, folder| self.folder(above, folder))
+        folders.into_iter().fold(FolderMatch::default(), |above, folder| self.folder(above, folder))
     }
 
     /// Whether nothing below a folder can be an input.
-    pub fn prunes(&self, folder: Inherited) -> bool {
+    pub fn prunes(&self, folder: FolderMatch) -> bool {
         let is_excluded = |rule: usize| self.rules.get(rule).is_some_and(|rule| !rule.is_include);
         folder.0.is_some_and(|rule| is_excluded(rule) && self.last_include.is_none_or(|include| include < rule))
     }
 
     /// Whether a glob leaves this file out; `folder` is what its folder inherits.
-    pub(super) fn leave_out(&self, folder: Inherited, path: &Path) -> Option<LeftOutBy> {
+    pub(super) fn leave_out(&self, folder: FolderMatch, path: &Path) -> Option<LeftOutBy> {
         if self.is_empty() {
             return None;
         }
@@ -127,14 +126,14 @@ impl Globs {
         }
     }
 
-    fn last_match(&self, above: Inherited, path: &Path, is_folder: bool) -> Inherited {
+    fn last_match(&self, above: FolderMatch, path: &Path, is_folder: bool) -> FolderMatch {
         if self.is_empty() {
             return above;
         }
         let candidate = Candidate::new(path);
         let is_for = |rule: usize| is_folder || self.rules.get(rule).is_some_and(|rule| !rule.only_folders);
         let own = self.set.matches_candidate(&candidate).into_iter().filter(|rule| is_for(*rule)).max();
-        above.max(Inherited(own))
+        above.max(FolderMatch(own))
     }
 }
 
@@ -208,7 +207,7 @@ mod tests {
     #[test]
     fn names_of_any_bytes_are_matched() {
         let name = |bytes| OsStr::from_bytes(bytes);
-        let out = |words: &[&str], bytes| globs(words).leave_out(Inherited::default(), Path::new(name(bytes)));
+        let out = |words: &[&str], bytes| globs(words).leave_out(FolderMatch::default(), Path::new(name(bytes)));
         assert_eq!(out(&["-*.x"], b"\xff\n.x"), Some(LeftOutBy::Exclude));
         assert_eq!(out(&["-*.x"], b"\xff.y"), None);
         assert_eq!(out(&["-a*b"], b"a\xff\xfeb"), Some(LeftOutBy::Exclude));

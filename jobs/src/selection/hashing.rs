@@ -15,12 +15,17 @@ fn hash(chunks: &[&[u8]]) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
     /// Which one, from 1.
-    pub index: u64,
+    index: u64,
     /// How many there are.
-    pub of: u64,
+    of: u64,
 }
 
 impl Shard {
+    /// Shard `index` of `of`; `None` if there is no such shard.
+    pub fn new(index: u64, of: u64) -> Option<Shard> {
+        (index >= 1 && index <= of).then_some(Shard { index, of })
+    }
+
     /// Whether this input belongs to it.
     pub fn has(self, path: &Path) -> bool {
         hash(&[path.as_os_str().as_bytes()]) % self.of == self.index - 1
@@ -41,8 +46,9 @@ impl FromStr for Shard {
         let number =
             |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
         match (number(index), number(of)) {
-            (Some(index), Some(of)) if index >= 1 && index <= of => Ok(Shard { index, of }),
-            (Some(index), Some(of)) if of > 0 => Err(format!("there is no shard {index} of {of}: {form}")),
+            (Some(index), Some(of)) if of > 0 => {
+                Shard::new(index, of).ok_or_else(|| format!("there is no shard {index} of {of}: {form}"))
+            }
             _ => Err(form.to_owned()),
         }
     }
@@ -52,19 +58,11 @@ impl FromStr for Shard {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
     seed: u64,
-    /// The largest hash of an input in the sample.
-    largest: Threshold,
+    /// The largest hash of an input in the sample; `None` for a sample without inputs.
+    largest: Option<u64>,
 }
 
-/// The largest hash in a sample; `None` for a sample without inputs.
-pub type Threshold = Option<u64>;
-
 impl Sample {
-    /// A sample up to this hash, as [`SampleSize::threshold`] finds it.
-    pub fn new(seed: u64, largest: Threshold) -> Sample {
-        Sample { seed, largest }
-    }
-
     /// Whether this input belongs to it.
     pub fn has(self, path: &Path) -> bool {
         self.largest.is_some_and(|largest| sample_hash(self.seed, path) <= largest)
@@ -75,18 +73,18 @@ fn sample_hash(seed: u64, path: &Path) -> u64 {
     hash(&[&seed.to_be_bytes(), path.as_os_str().as_bytes()])
 }
 
-/// Finds the threshold of a sample of some size. Takes 8 bytes for each input in the sample.
+/// Draws a sample. Takes 8 bytes for each input in the sample.
 #[derive(Debug)]
-pub struct SampleSize {
+pub struct SampleDraw {
     size: usize,
     seed: u64,
     smallest: BinaryHeap<u64>,
 }
 
-impl SampleSize {
+impl SampleDraw {
     /// For a sample of this size.
-    pub fn new(size: u64, seed: u64) -> SampleSize {
-        SampleSize { size: usize::try_from(size).unwrap_or(usize::MAX), seed, smallest: BinaryHeap::new() }
+    pub fn new(size: u64, seed: u64) -> SampleDraw {
+        SampleDraw { size: usize::try_from(size).unwrap_or(usize::MAX), seed, smallest: BinaryHeap::new() }
     }
 
     /// There is this input.
@@ -101,9 +99,9 @@ impl SampleSize {
         }
     }
 
-    /// The largest hash in the sample.
-    pub fn threshold(&self) -> Threshold {
-        self.smallest.peek().copied()
+    /// The sample of the inputs that there are.
+    pub fn finish(self) -> Sample {
+        Sample { seed: self.seed, largest: self.smallest.peek().copied() }
     }
 }
 
@@ -141,9 +139,9 @@ mod tests {
     #[test]
     fn a_sample_has_its_size_and_is_the_same_in_each_run() {
         let sample = |names: &[String], size, seed| {
-            let mut wanted = SampleSize::new(size, seed);
-            names.iter().for_each(|name| wanted.add(Path::new(name)));
-            let sample = Sample::new(seed, wanted.threshold());
+            let mut draw = SampleDraw::new(size, seed);
+            names.iter().for_each(|name| draw.add(Path::new(name)));
+            let sample = draw.finish();
             names.iter().filter(|name| sample.has(Path::new(name))).cloned().collect::<Vec<String>>()
         };
         let names = names();

@@ -1,23 +1,26 @@
 //! Which of the files below the input folder are inputs of a run: pure decisions on names and times.
 //!
 //! A file passes the filters in this order: the globs, `--newer-than`, `--shard`, `--sample`. Those that pass are counted
-//! by `--limit`. What a filter decides about a file depends on that file alone (and, for a sample, on a [`Threshold`]
-//! that a survey of all names finds), so that the same command has the same inputs when it is run again.
+//! by `--limit`. What a filter decides about a file depends on that file alone (and, for a sample, on what a survey of
+//! all names finds), so that the same command has the same inputs when it is run again.
 
 mod globs;
 mod hashing;
 
 use std::path::Path;
 
-pub use globs::{GlobError, GlobRule, Globs, Inherited};
-pub use hashing::{Sample, SampleSize, Shard, Threshold};
+use serde::Serialize;
 
-/// When a file was changed last, as its file system says: seconds and nanoseconds since 1970.
-pub type ChangedAt = (i64, i64);
+use crate::file_time::FileTime;
+
+pub use globs::{FolderMatch, GlobError, GlobRule, Globs};
+pub use hashing::{Sample, SampleDraw, Shard};
 
 /// What leaves a file out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeftOutBy {
+    /// It is a folder, and nothing below it can be an input.
+    Folder,
     /// No `--include` matches it.
     Include,
     /// An `--exclude` matches it.
@@ -31,26 +34,42 @@ pub enum LeftOutBy {
 }
 
 /// The files that were left out, by what.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LeftOut {
     /// Files that no `--include` matches.
+    #[serde(skip_serializing_if = "is_zero")]
     pub include: u64,
     /// Files that an `--exclude` matches.
+    #[serde(skip_serializing_if = "is_zero")]
     pub exclude: u64,
     /// Folders that an `--exclude` matches, which were not looked into.
+    #[serde(skip_serializing_if = "is_zero")]
     pub folders: u64,
     /// Files that are too old for `--newer-than`.
+    #[serde(skip_serializing_if = "is_zero")]
     pub newer_than: u64,
     /// Files of other shards.
+    #[serde(skip_serializing_if = "is_zero")]
     pub shard: u64,
     /// Files that are not in the sample.
+    #[serde(skip_serializing_if = "is_zero")]
     pub sample: u64,
 }
 
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 impl LeftOut {
-    /// Counts one file.
+    /// Whether nothing was left out.
+    pub fn is_nothing(&self) -> bool {
+        *self == LeftOut::default()
+    }
+
+    /// Counts one file, or one folder.
     pub fn count(&mut self, by: LeftOutBy) {
         *match by {
+            LeftOutBy::Folder => &mut self.folders,
             LeftOutBy::Include => &mut self.include,
             LeftOutBy::Exclude => &mut self.exclude,
             LeftOutBy::NewerThan => &mut self.newer_than,
@@ -88,7 +107,7 @@ pub struct Selection {
     /// The globs of `--include` and `--exclude`.
     pub globs: Globs,
     /// Only files that were changed after this.
-    pub newer_than: Option<ChangedAt>,
+    pub newer_than: Option<FileTime>,
     /// Only files of this shard.
     pub shard: Option<Shard>,
     /// Only a sample of the files.
@@ -101,9 +120,9 @@ impl Selection {
     /// What leaves this file out, if anything does. `changed` is asked only when the answer depends on it.
     pub fn leaves_out(
         &self,
-        folder: Inherited,
+        folder: FolderMatch,
         path: &Path,
-        changed: impl FnOnce() -> Option<ChangedAt>,
+        changed: impl FnOnce() -> Option<FileTime>,
     ) -> Option<LeftOutBy> {
         if let Some(by) = self.globs.leave_out(folder, path) {
             return Some(by);
@@ -118,8 +137,8 @@ impl Selection {
         self.sample.is_some_and(|sample| !sample.has(path)).then_some(LeftOutBy::Sample)
     }
 
-    /// The filters without those that depend on other names: what a survey for a sample looks at.
-    pub fn without_sample(&self) -> Selection {
+    /// The filters that come before the sample.
+    pub(crate) fn before_sample(&self) -> Selection {
         Selection { sample: None, limit: None, ..self.clone() }
     }
 }

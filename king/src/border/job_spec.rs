@@ -1,7 +1,8 @@
 //! The part of a queen's request that is for the scheduler, checked.
 
 use distwasm_proto::{
-    limits::{NAME_BYTES_MAX, PRIORITY_MAX, WEIGHT_MAX},
+    limits::{PRIORITY_MAX, WEIGHT_MAX},
+    text::is_name,
     wire,
 };
 
@@ -10,8 +11,8 @@ use crate::{inbox::LinkError, scheduler::JobSpec};
 
 /// Takes it out of the request.
 pub(super) fn check_job_spec(request: &mut wire::OpenJob) -> Result<JobSpec, LinkError> {
-    if request.project.is_empty() || request.project.len() > NAME_BYTES_MAX {
-        return Err(LinkError::Nonsense("the name of its project is empty or too long"));
+    if request.project.is_empty() || !is_name(&request.project) {
+        return Err(LinkError::Nonsense("the name of its project is empty, too long, or has control characters"));
     }
     if request.weight > WEIGHT_MAX {
         return Err(LinkError::Nonsense("a job weighs 1 to 1000"));
@@ -62,6 +63,11 @@ mod tests {
         assert_eq!(told(|job| job.max_parallel = 7).map(|spec| spec.max_parallel), Ok(Some(7)));
         let label = |key: &str| (key.to_owned(), "x".repeat(256));
         assert!(told(|job| job.requires.extend([label("zone")])).unwrap_err().contains("no duke may have"));
-        assert!(told(|job| job.project = "x".repeat(256)).unwrap_err().contains("too long"));
+        for name in ["", "a\nb", "a\x1b[2J", &"x".repeat(256)] {
+            assert!(
+                told(|job| name.clone_into(&mut job.project)).unwrap_err().contains("name of its project"),
+                "{name}"
+            );
+        }
     }
 }

@@ -6,10 +6,7 @@ pub mod queen;
 
 use std::collections::HashMap;
 
-use distwasm_proto::{
-    PROTOCOL,
-    limits::{LABELS_MAX, NAME_BYTES_MAX},
-};
+use distwasm_proto::{PROTOCOL, limits::LABELS_MAX, text::is_name};
 
 use crate::inbox::{Happening, Leaving, LinkError};
 
@@ -43,10 +40,6 @@ pub struct Heard {
 
 fn check_protocol(protocol: u32) -> Result<(), LinkError> {
     if protocol == PROTOCOL { Ok(()) } else { Err(LinkError::Protocol(protocol)) }
-}
-
-fn is_name(name: &str) -> bool {
-    name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control)
 }
 
 /// Whether a duke may have these labels, and a job require them.

@@ -12,7 +12,7 @@ use std::{
 use clap::Args;
 use distwasm_duke::options::find_peasant;
 use distwasm_jobs::inputs::{
-    Listing, Names,
+    InputRules, Names,
     survey::{Survey, SurveyError},
 };
 use distwasm_process::{flags, guest_flags::GuestFlags, stderr};
@@ -128,7 +128,10 @@ async fn check_within(
     let program = read_program(&options.program)?;
     let input =
         options.input.as_deref().map(|input| tokio::task::block_in_place(|| choose(options, input, interrupted)));
-    let input = input.transpose()?;
+    let input = match input.transpose() {
+        Err(CheckError::Survey(SurveyError::Interrupted)) => return Ok(Exit::Interrupted),
+        input => input?,
+    };
     let args = options.peasant_args(input.as_ref().map(|chosen| &*chosen.path))?;
     // A job without a king uses this peasant, too.
     let peasant = options.peasant.clone().unwrap_or_else(find_peasant);
@@ -242,12 +245,9 @@ fn choose(options: &CheckOptions, input: &Path, interrupted: &CancellationToken)
         Names::Stdin(path) => path.clone(),
         Names::Listed(_) if flags.input_list.is_none() => input.to_owned(),
         names => {
-            let mut listing = Listing { names: names.clone(), selection: flags.selection()?, ..Listing::default() };
-            if let Some(size) = flags.sample {
-                let survey = Survey { input: &place.folder, listing: &listing, interrupted };
-                listing.selection.sample = Some(survey.sample(size, flags.sample_seed)?);
-            }
-            let first = Survey { input: &place.folder, listing: &listing, interrupted }.first()?;
+            let mut rules = InputRules { names: names.clone(), selection: flags.selection()?, ..InputRules::default() };
+            flags.draw_sample(&place.folder, &mut rules, interrupted)?;
+            let first = Survey { input: &place.folder, rules: &rules, interrupted }.first()?;
             let first = first.ok_or_else(|| CheckError::NoInput { path: input.to_owned() })?;
             stderr::say(&format!("the input is {}", harmless_path(&first)));
             place.folder.join(first)

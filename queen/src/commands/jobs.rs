@@ -7,13 +7,12 @@ use distwasm_process::flags;
 use distwasm_proto::{
     error_text::chain,
     limits::{KING_PATIENCE, MESSAGE_BYTES_MAX},
+    text,
     wire::{JobInfo, JobList, ListJobsRequest},
 };
 use distwasm_transport::{address::Address, link::connect, service::king_client::KingClient};
 use thiserror::Error;
 use tokio::time::timeout;
-
-use crate::report::escape_controls;
 
 /// Lists the jobs of a king.
 #[derive(Args, Debug)]
@@ -102,9 +101,10 @@ impl Display for Table<'_> {
             let JobInfo { project, slots, units_waiting, units_running, units_done, units_failed, .. } = job;
             writeln!(
                 f,
-                "{:<14} {project:<20} {slots:>5} {units_waiting:>8} {units_running:>8} {units_done:>8} {units_failed:>8}  {}",
+                "{:<14} {:<20} {slots:>5} {units_waiting:>8} {units_running:>8} {units_done:>8} {units_failed:>8}  {}",
                 job.job,
-                waits_for(job)
+                text::line(project),
+                text::line(&waits_for(job))
             )?;
         }
         Ok(())
@@ -118,18 +118,19 @@ impl Display for Sheet<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let JobInfo { job, project, priority, slots, units_waiting, units_running, units_done, units_failed, .. } =
             self.0;
+        let project = text::line(project);
         writeln!(f, "job       {job}\nproject   {project}\npriority  {priority}\nslots     {slots}")?;
         writeln!(
             f,
             "units     {units_waiting} waiting, {units_running} running, {units_done} done, {units_failed} failed"
         )?;
         if let Some(longest) = &self.0.longest {
-            let name = escape_controls(&String::from_utf8_lossy(&longest.name));
-            let (seconds, duke) = (longest.running_ms / 1000, escape_controls(&longest.duke));
-            writeln!(f, "longest   {name}, on {duke} for {seconds} s")?;
+            let name = String::from_utf8_lossy(&longest.name);
+            let (seconds, duke) = (longest.running_ms / 1000, text::line(&longest.duke));
+            writeln!(f, "longest   {}, on {duke} for {seconds} s", text::line(&name))?;
         }
         let waits_for = waits_for(self.0);
-        if waits_for.is_empty() { Ok(()) } else { writeln!(f, "waits     {waits_for}") }
+        if waits_for.is_empty() { Ok(()) } else { writeln!(f, "waits     {}", text::line(&waits_for)) }
     }
 }
 

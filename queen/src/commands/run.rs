@@ -10,7 +10,7 @@ use distwasm_jobs::{
     inputs::Names,
     outputs::OutputPlace,
     reactor::{CutShort, Ending},
-    report::FailedUnit,
+    report::{Counts, FailedUnit},
 };
 use distwasm_process::clock::Clock;
 use distwasm_proto::{error_text::chain, exit::Exit};
@@ -21,8 +21,8 @@ use crate::{
     failures_file::Scope,
     local::{self, Kingdom},
     options::Options,
-    prepare::{PrepareError, Prepared, prepare},
-    report::{Human, Manner, Overture, Summary, shown},
+    prepare::{Preparation, PrepareError, prepare},
+    report::{Human, Opening, Summary, Verbosity, harmless_path, shown},
 };
 
 /// A run that is over.
@@ -42,20 +42,20 @@ pub struct Report {
 pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Report, PrepareError> {
     let clock = Clock::start();
     let prepared = tokio::task::block_in_place(|| prepare(options, &interrupted))?;
-    let Prepared { folders, request, failures, note, pruned, warnings, _held } = prepared;
+    let Preparation { folders, request, failures, note, pruned, warnings, _input, _lock } = prepared;
     let (folders, request) = (&folders, &request);
     let (address, mut kingdom) = match &options.king_address {
         Some(king) => (KingAddress::Tcp(king.clone()), None),
         None => {
-            let kingdom = Kingdom::start(options, request)?;
+            let kingdom = Kingdom::start(options, request);
             (kingdom.address.clone(), Some(kingdom))
         }
     };
-    let overture = overture(options, folders, kingdom.as_ref());
+    let opening = opening(options, folders, kingdom.as_ref());
     // A bar would stand in the middle of a result.
     let is_disturbed = matches!(folders.output, OutputPlace::Stdout) && io::stdout().is_terminal();
-    let manner = Manner { quiet: options.quiet, verbose: options.verbose > 0, bar: !is_disturbed };
-    let mut human = Human::new(clock, manner, failures, overture);
+    let verbosity = Verbosity { quiet: options.quiet, verbose: options.verbose > 0, bar: !is_disturbed };
+    let mut human = Human::new(clock, verbosity, failures, opening);
     warnings.iter().for_each(|warning| human.warn(warning));
     let note = note.as_ref();
     let terms = Terms { clock, limits: options.limits(), grace: options.grace, note, interrupted: &interrupted };
@@ -87,10 +87,10 @@ pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Re
         None => Exit::Done,
     };
     let (first_failures, failures) = human.finish();
-    let retry = matches!(folders.listing.names, Names::Failed(_));
+    let retry = matches!(folders.rules.names, Names::Failed(_));
     let stopped = matches!(cut_short, Some(CutShort::TooManyFailed { .. }));
     let mut cut_short = cut_short.map(|why| why.to_string());
-    let scope = Scope { folders, listed_all: counts.all_found };
+    let scope = Scope { folders, listed_all: has_listed_all(folders, &counts) };
     let finish = || failures.map_or(Ok(None), |failures| failures.finish(&scope));
     let failures = tokio::task::block_in_place(finish).unwrap_or_else(|error| {
         // The file is incomplete, and the exit status must say so.
@@ -100,14 +100,21 @@ pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Re
     });
     let elapsed = std::time::Duration::from_micros(clock.now().0);
     let (project, pruned) = (request.project.clone(), pruned as u64);
-    let summary = Summary { project, counts, elapsed, pruned, failures, cut_short, stopped, retry, exit };
+    let forced = options.force;
+    let summary = Summary { project, counts, elapsed, pruned, failures, cut_short, stopped, forced, retry, exit };
     Ok(Report { summary, first_failures })
 }
 
+/// Whether all files below the input folder were looked at.
+fn has_listed_all(folders: &Folders, counts: &Counts) -> bool {
+    let is_whole = matches!(folders.rules.names, Names::All | Names::Failed(_));
+    counts.all_found && counts.left_out.is_nothing() && folders.rules.selection.limit.is_none() && is_whole
+}
+
 /// The words at the start of the run.
-fn overture(options: &Options, folders: &Folders, kingdom: Option<&Kingdom>) -> Overture {
+fn opening(options: &Options, folders: &Folders, kingdom: Option<&Kingdom>) -> Opening {
     let program = options.binary.file_name().map_or(options.binary.as_path(), Path::new);
-    let inputs = match &folders.listing.names {
+    let inputs = match &folders.rules.names {
         Names::Stdin(_) => "inputs from stdin".to_owned(),
         Names::All => format!("inputs of {}", shown(&options.input)),
         Names::Failed(_) => format!("inputs of {} that failed before", shown(&options.input)),
@@ -121,5 +128,5 @@ fn overture(options: &Options, folders: &Folders, kingdom: Option<&Kingdom>) -> 
         (None, 1) => "1 slot on this machine".to_owned(),
         (None, slots) => format!("{slots} slots on this machine"),
     };
-    Overture { program: shown(program), inputs, place }
+    Opening { program: harmless_path(program), inputs, place }
 }

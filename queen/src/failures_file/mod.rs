@@ -4,6 +4,7 @@
 //! its end, settled failures are removed from the file.
 
 mod lines;
+mod path;
 
 use std::{
     collections::HashMap,
@@ -22,9 +23,10 @@ use thiserror::Error;
 
 pub use lines::{FailuresUnread, names};
 use lines::{Lines, name_in};
+pub use path::{FailuresPathError, failures_path};
 
 /// The default file of failures: beside the output folder, so that it is not an output itself.
-pub fn default_failures_path(output: &Path) -> PathBuf {
+fn default_failures_path(output: &Path) -> PathBuf {
     let mut name = output.as_os_str().to_owned();
     name.push(".failures.jsonl");
     PathBuf::from(name)
@@ -186,11 +188,16 @@ impl FailureFile {
     }
 }
 
+/// The bytes of a name in hexadecimal, if it is not UTF-8.
+pub fn hex_of(name: &Path) -> Option<String> {
+    let hex = || name.as_os_str().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    name.to_str().is_none().then(hex)
+}
+
 fn line(unit: &FailedUnit, failed_at: SystemTime, output: Option<&str>) -> io::Result<Vec<u8>> {
-    let hex = || unit.path.as_os_str().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     let record = Record {
         input: unit.path.to_string_lossy().into_owned(),
-        input_hex: unit.path.to_str().is_none().then(hex),
+        input_hex: hex_of(&unit.path),
         output,
         kind: unit.failure.kind.name(),
         reason: &unit.failure.message,
@@ -323,11 +330,11 @@ fn keep_open(
 impl Scope<'_> {
     /// Whether an input that failed in an earlier run, and not in this one, may still be without an output.
     fn is_open(&self, name: &Path) -> bool {
-        let Folders { input, output, listing, .. } = self.folders;
+        let Folders { input, output, rules, .. } = self.folders;
         match fs::metadata(input.join(name)) {
             // The folder could not be read then. If this run listed everything, its inputs are done or have failed.
             Ok(metadata) if metadata.is_dir() => !self.listed_all,
-            Ok(metadata) => match (output, &listing.output_name) {
+            Ok(metadata) => match (output, &rules.output_name) {
                 (OutputPlace::Stdout, _) => false,
                 (OutputPlace::Folder(output), None) => metadata.is_file() && !output.join(name).is_file(),
                 // Nobody knows which number the input had.
@@ -370,7 +377,7 @@ mod tests {
 
     fn folders(folder: &Path) -> Folders {
         let output = OutputPlace::Folder(folder.join("out"));
-        Folders { input: folder.join("in"), output, sync: false, listing: Arc::default() }
+        Folders { input: folder.join("in"), output, sync: false, rules: Arc::default() }
     }
 
     fn run(folder: &Path, listed_all: bool, names: &[&str]) -> Option<PathBuf> {

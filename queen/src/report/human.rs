@@ -13,13 +13,14 @@ use distwasm_process::{
 };
 use distwasm_proto::{
     exit::Exit,
-    limits::{FAILURES_SHOWN, OVERTURE_WITHIN},
+    limits::{FAILURES_SHOWN, OPENING_WITHIN},
+    text,
     time::Time,
 };
 
 use super::{
-    Overture, Summary,
-    overture::{grouped, left_out},
+    Opening, Summary,
+    opening::{grouped, left_out},
     progress::Progress,
 };
 use crate::failures_file::FailureFile;
@@ -29,7 +30,7 @@ const LINES_SHOWN: usize = 5;
 
 /// How people are told of a run.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
+pub struct Verbosity {
     /// Only of errors and failures.
     pub quiet: bool,
     /// Also of each failure as it happens.
@@ -45,13 +46,15 @@ pub struct Human {
     quiet: bool,
     verbose: bool,
     waits_for: String,
-    /// When the job began to wait for that, until it is printed.
-    waits_since: Option<Time>,
+    /// When the job began to wait for that.
+    waits_since: Time,
+    /// Whether that was printed, or need not be.
+    wait_is_told: bool,
     longest: Option<LongestInput>,
     first_failures: Vec<FailedUnit>,
     failures: Option<FailureFile>,
     /// The words at the start, until they are printed.
-    overture: Option<Overture>,
+    opening: Option<Opening>,
 }
 
 /// Characters of one line of a guest's words that are shown.
@@ -74,29 +77,15 @@ pub(crate) fn harmless(text: &str) -> String {
 }
 
 fn harmless_up_to(chars: usize, text: &str) -> String {
-    let mut line = String::new();
-    for (count, character) in text.chars().enumerate() {
-        if count == chars {
-            return line + " ...";
-        }
-        if character.is_control() && character != '\t' {
-            line.extend(character.escape_default());
-        } else {
-            line.push(character);
-        }
+    match text.char_indices().nth(chars) {
+        Some((place, _)) => text::line(text.get(..place).unwrap_or_default()).into_owned() + " ...",
+        None => text::line(text).into_owned(),
     }
-    line
 }
 
 /// A path as one line that is safe for a terminal. It is shown in full, because users will look for it.
 pub(crate) fn harmless_path(path: &Path) -> String {
-    escape_controls(&path.to_string_lossy())
-}
-
-/// Some text with its control characters as escapes.
-pub fn escape_controls(text: &str) -> String {
-    let escaped = |c: char| if c.is_control() { c.escape_default().collect() } else { vec![c] };
-    text.chars().flat_map(escaped).collect()
+    text::line(&path.to_string_lossy()).into_owned()
 }
 
 /// A number of bytes for people.
@@ -108,9 +97,9 @@ impl Human {
     /// A reporter of a run that begins now. Only a terminal gets the words at its start.
     pub fn new(
         clock: Clock,
-        Manner { quiet, verbose, bar }: Manner,
+        Verbosity { quiet, verbose, bar }: Verbosity,
         failures: Option<FailureFile>,
-        overture: Overture,
+        opening: Opening,
     ) -> Human {
         let human = Human {
             clock,
@@ -118,11 +107,12 @@ impl Human {
             quiet,
             verbose,
             waits_for: String::new(),
-            waits_since: None,
+            waits_since: Time::default(),
+            wait_is_told: true,
             longest: None,
             first_failures: Vec::new(),
             failures,
-            overture: (!quiet && io::stderr().is_terminal()).then_some(overture),
+            opening: (!quiet && io::stderr().is_terminal()).then_some(opening),
         };
         if let Some((file, error)) = human.failures.as_ref().and_then(|file| Some((file, file.error()?))) {
             let path = file.path().display();
@@ -168,7 +158,8 @@ impl Reporter for Human {
     fn waits(&mut self, waits_for: &str) {
         if self.waits_for != waits_for {
             self.waits_for = harmless_up_to(WAIT_CHARS_SHOWN, waits_for);
-            self.waits_since = (!self.quiet && !waits_for.is_empty()).then(|| self.clock.now());
+            self.waits_since = self.clock.now();
+            self.wait_is_told = self.quiet || waits_for.is_empty();
         }
     }
 
@@ -177,20 +168,22 @@ impl Reporter for Human {
     }
 
     fn listed(&mut self, counts: &Counts) {
-        if let Some(overture) = self.overture.take() {
-            self.progress.say(&overture.line(counts));
+        if let Some(opening) = self.opening.take() {
+            self.progress.say(&opening.line(counts));
         }
     }
 
     fn progress(&mut self, counts: &Counts) {
-        if self.overture.is_some() && self.clock.now() >= Time::default().after(OVERTURE_WITHIN) {
+        if self.opening.is_some() && self.clock.now() >= Time::default().after(OPENING_WITHIN) {
             self.listed(counts);
         }
-        if self.waits_since.is_some_and(|since| since.after(WAIT_TOLD_AFTER) <= self.clock.now()) {
-            self.waits_since = None;
+        // Most waits are over before anybody could read of them.
+        let is_long = self.waits_since.after(WAIT_TOLD_AFTER) <= self.clock.now();
+        if is_long && !std::mem::replace(&mut self.wait_is_told, true) {
             self.progress.say(&format!("waiting: {}", self.waits_for));
         }
-        self.progress.update(&self.clock, counts, &self.waits_for, self.longest.as_ref());
+        let waits_for = if is_long { self.waits_for.as_str() } else { "" };
+        self.progress.update(&self.clock, counts, waits_for, self.longest.as_ref());
     }
 }
 
@@ -222,16 +215,18 @@ pub fn print_summary(summary: &Summary, first_failures: &[FailedUnit], quiet: bo
     }
     match summary.pruned {
         0 => {}
-        1 => talk("1 output was removed, because its input is gone"),
-        pruned => talk(&format!("{} outputs were removed, because their inputs are gone", grouped(pruned))),
+        1 => talk("1 file among the outputs was removed: it is the output of no input"),
+        pruned => {
+            talk(&format!("{} files among the outputs were removed: they are outputs of no input", grouped(pruned)));
+        }
     }
     if counts.gone > 0 {
         talk(&format!("{} of the earlier failures are skipped: they are not inputs any more", counts.gone));
     }
     if summary.exit == Exit::Done && counts.found + counts.done_before + counts.gone == 0 {
         talk(match summary.retry {
-            false if !left_out.is_empty() => "all files below the input folder are left out, so there is nothing to do",
-            false => "there is no file below the input folder, so there is nothing to do",
+            false if !left_out.is_empty() => "all files are left out, so there is nothing to do",
+            false => "there is no file among the inputs, so there is nothing to do",
             true => "no failures of earlier runs are known, so there is nothing to try again",
         });
     }
@@ -249,8 +244,12 @@ pub fn print_summary(summary: &Summary, first_failures: &[FailedUnit], quiet: bo
             talk("finished outputs are kept; run the same command again to go on, with --retry-failed to try only the");
             talk("failed units, or with a higher --max-failures to let more fail");
         }
+        Exit::SomeFailed if summary.forced => talk("run the same command without --force to retry the failed units"),
         Exit::SomeFailed => talk("run the same command again to retry the failed units"),
         Exit::CouldNotRun if counts.done == 0 => {}
+        Exit::CouldNotRun | Exit::Interrupted if summary.forced => {
+            talk("finished outputs are kept; the same command with --update in place of --force goes on");
+        }
         Exit::CouldNotRun | Exit::Interrupted => talk("finished outputs are kept; run the same command again to go on"),
     }
 }
@@ -262,8 +261,8 @@ fn outdated(newer: u64, outdated: u64) -> Option<String> {
         _ => "are newer than their outputs".to_owned(),
     };
     let outdated_words = match outdated {
-        1 => "has an output of another program, or of other arguments or settings",
-        _ => "have outputs of another program, or of other arguments or settings",
+        1 => "has an outdated output (of another program, folder, arguments or settings)",
+        _ => "have outdated outputs (of another program, folder, arguments or settings)",
     };
     let them = if newer + outdated == 1 { "it" } else { "them" };
     let told = match (newer, outdated) {
@@ -310,7 +309,6 @@ mod tests {
 
     #[test]
     fn words_of_guests_cannot_control_a_terminal() {
-        assert_eq!(harmless("a\tb\x1b[2J\0"), "a\tb\\u{1b}[2J\\u{0}");
         assert_eq!(harmless(&"ä".repeat(300)), "ä".repeat(LINE_CHARS_SHOWN) + " ...");
         assert_eq!(harmless_path(Path::new("new\nline")), "new\\nline");
     }

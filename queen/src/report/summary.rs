@@ -16,7 +16,7 @@ pub struct Summary {
     pub counts: Counts,
     /// How long it took.
     pub elapsed: Duration,
-    /// How many outputs were removed because their inputs are gone.
+    /// How many files among the outputs were removed, because no input has them as its output.
     pub pruned: u64,
     /// The file of all failures, if there were any.
     pub failures: Option<PathBuf>,
@@ -24,6 +24,8 @@ pub struct Summary {
     pub cut_short: Option<String>,
     /// Whether too many failures ended it.
     pub stopped: bool,
+    /// Whether all inputs ran, also those that had outputs.
+    pub forced: bool,
     /// Whether the run tried only failures of earlier runs.
     pub retry: bool,
     /// The exit status.
@@ -41,8 +43,8 @@ struct Json<'a> {
     gone: Option<u64>,
     newer: u64,
     outdated: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    left_out: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "LeftOut::is_nothing")]
+    left_out: LeftOut,
     #[serde(skip_serializing_if = "Option::is_none")]
     pruned: Option<u64>,
     seconds: f64,
@@ -63,14 +65,6 @@ impl Summary {
     }
 }
 
-/// What was left out, by what; `None` if nothing was.
-pub(crate) fn left_out_json(left_out: &LeftOut) -> Option<serde_json::Value> {
-    let files = left_out.files().map(|(count, flag)| (flag.trim_start_matches('-').replace('-', "_"), count.into()));
-    let folders = (left_out.folders > 0).then(|| ("folders".to_owned(), left_out.folders.into()));
-    let all: serde_json::Map<String, serde_json::Value> = files.chain(folders).collect();
-    (!all.is_empty()).then_some(all.into())
-}
-
 /// Prints the summary as one line of JSON on stdout.
 ///
 /// # Errors
@@ -87,7 +81,7 @@ pub fn print_json(summary: &Summary) -> io::Result<()> {
         gone: summary.retry.then_some(counts.gone),
         newer: counts.newer,
         outdated: counts.outdated,
-        left_out: left_out_json(&counts.left_out),
+        left_out: counts.left_out,
         pruned: (summary.pruned > 0).then_some(summary.pruned),
         seconds: summary.elapsed.as_secs_f64(),
         units_per_second: summary.units_per_second(),

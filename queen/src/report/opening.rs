@@ -8,7 +8,7 @@ use super::human::harmless_path;
 
 /// What is known of a run before it begins.
 #[derive(Clone, Debug)]
-pub struct Overture {
+pub struct Opening {
     /// The program.
     pub program: String,
     /// The inputs, such as `inputs of logs/`; without a number if there is one.
@@ -17,13 +17,13 @@ pub struct Overture {
     pub place: String,
 }
 
-impl Overture {
+impl Opening {
     /// The line at the start of a run.
     pub(super) fn line(&self, counts: &Counts) -> String {
-        let Overture { program, inputs, place } = self;
+        let Opening { program, inputs, place } = self;
         let total = counts.found + counts.done_before;
         let many = match (counts.all_found, total) {
-            (false, _) => format!("more than {} {inputs}", grouped(total)),
+            (false, _) => format!("at least {} {inputs}", grouped(total)),
             (true, 1) => format!("1 input{}", inputs.strip_prefix("inputs").unwrap_or(inputs)),
             (true, _) => format!("{} {inputs}", grouped(total)),
         };
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn the_line_tells_what_runs_over_what_and_where() {
-        let overture = Overture {
+        let opening = Opening {
             program: "summer.wasm".to_owned(),
             inputs: "inputs of logs/".to_owned(),
             place: "2 slots on this machine".to_owned(),
@@ -82,11 +82,11 @@ mod tests {
         counts.left_out.exclude = 3;
         let expected = "summer.wasm over 5,000 inputs of logs/ (3 left out by --exclude, 4,200 done before), \
                         2 slots on this machine";
-        assert_eq!(overture.line(&counts), expected);
+        assert_eq!(opening.line(&counts), expected);
         let one = Counts { found: 1, all_found: true, ..Counts::default() };
-        assert_eq!(overture.line(&one), "summer.wasm over 1 input of logs/, 2 slots on this machine");
+        assert_eq!(opening.line(&one), "summer.wasm over 1 input of logs/, 2 slots on this machine");
         let some = Counts { found: 1_234_567, ..Counts::default() };
-        assert!(overture.line(&some).starts_with("summer.wasm over more than 1,234,567 inputs of logs/, "));
+        assert!(opening.line(&some).starts_with("summer.wasm over at least 1,234,567 inputs of logs/, "));
     }
 
     #[test]
