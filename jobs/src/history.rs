@@ -157,7 +157,7 @@ impl History {
 
     /// How an output that was written at this time differs from the one that this run would write, if that is known.
     pub fn outdated(&self, written: FileTime) -> Option<Outdated> {
-        let (_, making) = self.runs.iter().rev().find(|(begun, _)| *begun <= written)?;
+        let making = self.making(written)?;
         let differences = [
             (making.input != self.now.input, Outdated::Folder),
             (making.program != self.now.program, Outdated::Program),
@@ -172,10 +172,14 @@ impl History {
         self.runs.is_empty()
     }
 
-    /// The folder of inputs of the last run, if it was another one.
-    pub fn other_input(&self) -> Option<&str> {
-        let (_, last) = self.runs.last()?;
-        (last.input != self.now.input).then_some(last.input.as_str())
+    /// Whether an output that was written at this time comes from another folder of inputs.
+    pub fn is_from_elsewhere(&self, written: FileTime) -> bool {
+        self.making(written).is_some_and(|making| making.input != self.now.input)
+    }
+
+    /// How the run made outputs that wrote at this time.
+    fn making(&self, written: FileTime) -> Option<&Making> {
+        self.runs.iter().rev().find(|(begun, _)| *begun <= written).map(|(_, making)| making)
     }
 
     /// Whether numbers are in the names of outputs, and those of earlier runs had other inputs under them.
@@ -278,7 +282,7 @@ mod tests {
     fn arguments_and_settings_make_a_difference_too() {
         let earlier = |before: Making| {
             let history = History { now: making("a", &["x"], "s"), runs: vec![(at(1), before)] };
-            (history.outdated(at(2)), history.other_input().is_some())
+            (history.outdated(at(2)), history.is_from_elsewhere(at(2)))
         };
         assert_eq!(earlier(making("a", &["x"], "s")), (None, false));
         assert_eq!(earlier(making("a", &[], "s")), (Some(Outdated::Arguments), false));

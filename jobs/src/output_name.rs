@@ -48,7 +48,7 @@ const WORDS: [(&str, Placeholder); 6] = [
 #[derive(Debug, Error, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum TemplateError {
-    #[error("{{{word}}} is not known{meant}; there are {{path}}, {{dir}}, {{name}}, {{stem}}, {{ext}} and {{number}}")]
+    #[error("{{{word}}} is not known{meant} (there are {{path}}, {{dir}}, {{name}}, {{stem}}, {{ext}} and {{number}})")]
     Unknown { word: String, meant: String },
     #[error("a brace is not closed; write {{{{ for a brace in a name")]
     Unclosed,
@@ -310,7 +310,7 @@ mod tests {
             ("{stm}", "did you mean {stem}?"),
             ("{}", "did you mean {path}?"),
             ("{/.}", "did you mean {stem}?"),
-            ("{size}", "{size} is not known; there are {path}, "),
+            ("{size}", "{size} is not known (there are {path}, "),
             ("{dir", "not closed"),
             ("dir}", "not opened"),
             ("", "empty"),

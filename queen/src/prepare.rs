@@ -61,17 +61,12 @@ pub enum PrepareError {
     Survey(#[from] SurveyError),
     #[error(transparent)]
     Prune(#[from] PruneError),
-    #[error("two inputs would have one output (--output-name):{}", show_clashes(.clashes))]
+    #[error("two inputs would have one output (--output-name; {{dir}} or {{path}} in the name keeps inputs of several folders apart):{}", show_clashes(.clashes))]
     Clash { clashes: Vec<Clash> },
     #[error("the output {} would take the place of an input: --output names another folder, or --output-name another name", .path.display())]
     OverInput { path: PathBuf },
     #[error("{} has no record of a run, so its files may not be outputs: nothing is removed (--prune)", .path.display())]
     PruneWithoutRecord { path: PathBuf },
-    #[error(
-        "the last run into {} had the inputs of {other}, and others now: nothing is removed (--prune)",
-        .path.display()
-    )]
-    PruneOther { path: PathBuf, other: String },
     #[error(
         "{} has no record of a run, and holds inputs, so its files may not be outputs: nothing is replaced (--update, --force)",
         .path.display()
@@ -326,9 +321,6 @@ fn orphans(
     }
     if rules.history.is_empty() {
         return Err(PrepareError::PruneWithoutRecord { path: output.clone() });
-    }
-    if let Some(other) = rules.history.other_input() {
-        return Err(PrepareError::PruneOther { path: output.clone(), other: other.to_owned() });
     }
     let survey = Survey { input, rules, interrupted };
     Ok(prune::orphans(&survey, output, failures.as_slice())?)

@@ -162,7 +162,7 @@ fn outputs_are_called_as_the_template_says() {
 fn clashes_are_found_before_anything_runs() {
     let place = project();
     let clash = run(&place, &Where::Here, "output", &["--output-name", "{stem}"]);
-    clash.expect(2, &["a: the output of a.txt and of docs/a.txt"]);
+    clash.expect(2, &["keeps inputs of several folders apart", "a: the output of a.txt and of docs/a.txt"]);
     assert!(!place.output().exists());
     run(&place, &Where::Here, "output", &["--output-name", "{stem}", "--exclude", "docs"]).expect(0, &["5 done"]);
     // An output that cannot be is one failure; all others are there.
@@ -347,4 +347,60 @@ fn the_outputs_of_one_run_are_the_inputs_of_the_next() {
     run(&place, &Where::Here, "one", &["--exclude", ".*"]).expect(0, &["5 done"]);
     run(&place, &Where::Here, "two", &["--input", "one"]).expect(0, &["5 done", "0 failed"]);
     assert_eq!(files(&place, "one"), files(&place, "two"));
+}
+
+#[test]
+fn no_input_gets_the_result_of_another() {
+    let place = project();
+    let number = ["--output-name", "{number}", "--exclude", ".*"];
+    run(&place, &Where::Here, "numbered", &number).expect(0, &["5 done"]);
+    run(&place, &Where::Here, "numbered", &number).expect(0, &["5 skipped"]);
+    place.write("0", "comes first");
+    run(&place, &Where::Here, "numbered", &number).expect(2, &["the inputs have other numbers than in the run before"]);
+    assert_eq!(fs::read_to_string(place.path().join("numbered/1")).unwrap(), "a.txt");
+    let again = [&number[..], &["--force"]].concat();
+    run(&place, &Where::Here, "numbered", &again).expect(0, &["6 done"]);
+    assert_eq!(fs::read_to_string(place.path().join("numbered/1")).unwrap(), "comes first");
+    // Another folder of inputs with the same names.
+    fs::create_dir(place.path().join("other")).unwrap();
+    fs::write(place.path().join("other/a.txt"), "another").unwrap();
+    run(&place, &Where::Here, "output", &[]).expect(0, &[]);
+    let other = ["--input", "other"];
+    run(&place, &Where::Here, "output", &other).expect(0, &["1 of the skipped inputs has an outdated output"]);
+    let pruned = run(&place, &Where::Here, "output", &["--input", "other", "--prune"]);
+    assert!(!pruned.stderr.contains("removed"), "{}", pruned.stderr);
+    run(&place, &Where::Here, "output", &["--input", "other", "--update"]).expect(0, &["1 done"]);
+    assert_eq!(fs::read_to_string(place.path().join("output/a.txt")).unwrap(), "another");
+}
+
+#[test]
+fn what_the_user_did_not_mean_is_noticed_before_anything_runs() {
+    let place = project();
+    let failures = place.output().join("failures");
+    let named = ["--failures", failures.to_str().unwrap()];
+    // Paths as `find` writes them.
+    fs::write(place.path().join("found"), "input/a.txt\ninput/b.md\n").unwrap();
+    run(&place, &Where::Here, "output", &["--input-list", "found"])
+        .expect(2, &["input -printf '%P\\n'` writes them so"]);
+    // A folder of outputs inside the folder of inputs, left out or not.
+    run(&place, &Where::Here, "input/out", &[]).expect(2, &["unless --exclude leaves out the folder of outputs"]);
+    run(&place, &Where::Here, "input/out", &["--exclude", "/out"]).expect(0, &["7 done"]);
+    run(&place, &Where::Here, "input/out", &["--exclude", "/out"]).expect(0, &["0 done, 7 skipped"]);
+    // The file of failures is no output.
+    fs::create_dir_all(place.output()).unwrap();
+    run(&place, &Where::Here, "output", &["--exclude", "out"]).expect(0, &["7 done"]);
+    fs::write(&failures, "{\"input\":\"a.txt\",\"output\":\"x\"}\n").unwrap();
+    let prune = [&named[..], &["--prune", "--dry-run", "--exclude", "out"]].concat();
+    let pruned = run(&place, &Where::Here, "output", &prune);
+    assert!(!pruned.stdout.contains("prune"), "{}", pruned.stdout);
+    // A flag of another program, and a word alone.
+    for (args, said) in [
+        (&["--delete"][..], "--prune removes outputs of no input"),
+        (&["logs"], "arguments for the program come after `--`"),
+        (&["-output=x"], "long flags have two"),
+    ] {
+        let refused = run(&place, &Where::Here, "output", args);
+        refused.expect(2, &[said]);
+        assert!(!refused.stderr.contains("tip:"), "{}", refused.stderr);
+    }
 }

@@ -11,6 +11,7 @@ use std::{
 use thiserror::Error;
 
 use crate::{
+    file_time::FileTime,
     history::RECORD_FOLDER,
     inputs::{
         EntryKind, read_folder,
@@ -71,9 +72,9 @@ pub fn orphans(survey: &Survey<'_>, output: &Path, kept: &[&Path]) -> Result<Vec
                         None => may_be_there(&survey.input.join(&path)),
                     };
                     let whole = output.join(&path);
-                    // Links are somebody else's: no output is one.
-                    let is_orphan = !has_input && !kept.contains(&whole.as_path()) && !whole.is_symlink();
-                    orphans.extend(is_orphan.then_some(path));
+                    if !has_input && !kept.contains(&whole.as_path()) && may_be_ours(survey, &whole) {
+                        orphans.push(path);
+                    }
                 }
                 EntryKind::File { .. } | EntryKind::Folder | EntryKind::Other(_) | EntryKind::Unseen(_) => {}
             }
@@ -81,6 +82,13 @@ pub fn orphans(survey: &Survey<'_>, output: &Path, kept: &[&Path]) -> Result<Vec
     }
     orphans.sort_unstable();
     Ok(orphans)
+}
+
+/// Whether this file may be an output from these inputs. No output is a link, and those from other folders of inputs are
+/// not outputs of these.
+fn may_be_ours(survey: &Survey<'_>, output: &Path) -> bool {
+    let found = output.symlink_metadata().ok().filter(fs::Metadata::is_file);
+    found.is_some_and(|found| !survey.rules.history.is_from_elsewhere(FileTime::of(&found)))
 }
 
 /// Whether an input is there, or nobody can say.
