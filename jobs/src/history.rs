@@ -118,6 +118,12 @@ impl History {
         (History { now, runs: runs.into_iter().filter_map(began).collect() }, error)
     }
 
+    /// A history of one run like this one.
+    #[cfg(test)]
+    pub(crate) fn since(begun: FileTime) -> History {
+        History { now: Making::default(), runs: vec![(begun, Making::default())] }
+    }
+
     /// Adds this run to the record of the folder, unless the last run was like it.
     ///
     /// # Errors
@@ -172,9 +178,14 @@ impl History {
         self.runs.is_empty()
     }
 
-    /// Whether an output that was written at this time comes from another folder of inputs.
-    pub fn is_from_elsewhere(&self, written: FileTime) -> bool {
-        self.making(written).is_some_and(|making| making.input != self.now.input)
+    /// Whether a file that was written at this time may be the output of a run that is known.
+    pub fn is_known(&self, written: FileTime) -> bool {
+        self.making(written).is_some()
+    }
+
+    /// Whether a file that was written at this time may be the output of a run over this folder of inputs.
+    pub fn is_from_here(&self, written: FileTime) -> bool {
+        self.making(written).is_some_and(|making| making.input == self.now.input)
     }
 
     /// How the run made outputs that wrote at this time.
@@ -282,7 +293,7 @@ mod tests {
     fn arguments_and_settings_make_a_difference_too() {
         let earlier = |before: Making| {
             let history = History { now: making("a", &["x"], "s"), runs: vec![(at(1), before)] };
-            (history.outdated(at(2)), history.is_from_elsewhere(at(2)))
+            (history.outdated(at(2)), !history.is_from_here(at(2)))
         };
         assert_eq!(earlier(making("a", &["x"], "s")), (None, false));
         assert_eq!(earlier(making("a", &[], "s")), (Some(Outdated::Arguments), false));

@@ -76,7 +76,7 @@ pub fn check(name: &str, input: Option<PathBuf>, within: Duration, grants: Grant
 
     let began = now();
     let program = Program::compile(&read_program()?, &grants)?.ready(&grants)?;
-    writeln!(report, "{name}: {}", describe(&program, &grants))?;
+    writeln!(report, "{}: {}", text::line(name), describe(&program, &grants))?;
     writeln!(report, "  compiled  in {}", Millis(began.elapsed()))?;
     report.flush()?;
 

@@ -76,7 +76,7 @@ impl CommandLine {
     {
         let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
         let mut command = flags::without_empty_variables(CommandLine::command());
-        // `-output=x` would be `-o` with the value `utput=x`.
+        // A long flag with one dash would be a short one with the rest of it as its value.
         let long = |arg: &&OsString| ["-input", "-output"].iter().any(|flag| arg.to_string_lossy().starts_with(flag));
         if let Some(arg) = args.iter().take_while(|arg| *arg != "--").find(long) {
             let why = format!("{} begins with one dash, and long flags have two: -{0}", arg.to_string_lossy());

@@ -81,12 +81,28 @@ pub fn claim<'a>(
         return Err(OutputFolderError::Busy { path: path.to_owned() });
     }
     let place = folder.join(RECORD_FOLDER);
-    fs::create_dir_all(&place).map_err(cannot_use)?;
-    let own = File::create(place.join(format!("{}.lock", shard.word()))).map_err(cannot_use)?;
+    match fs::create_dir(&place) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(cannot_use(error)),
+        _ => {}
+    }
+    let own = lock_file(&place, shard).map_err(cannot_use)?;
     if is_taken(own.try_lock()) {
         return Err(OutputFolderError::ShardBusy { path: path.to_owned() });
     }
     Ok(FolderLock { folder, _locks: vec![whole, own] })
+}
+
+/// Opens the file that a queen of this shard locks: a plain file in a plain folder, which is not changed.
+fn lock_file(place: &Path, shard: Shard) -> io::Result<File> {
+    use rustix::fs::{Mode, OFlags, open};
+    if !fs::symlink_metadata(place)?.is_dir() {
+        return Err(io::Error::other(format!("{} is not a folder", place.display())));
+    }
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let path = place.join(format!("{}.lock", shard.word()));
+    let file = File::from(open(&path, flags, Mode::from_raw_mode(0o666))?);
+    let is_file = file.metadata()?.is_file();
+    if is_file { Ok(file) } else { Err(io::Error::other(format!("{} is not a file", path.display()))) }
 }
 
 /// Whether another process holds a lock.

@@ -1,7 +1,8 @@
 //! Checks the options of a run before it begins, and turns them into all that it needs.
 
 use std::{
-    io,
+    fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -67,11 +68,6 @@ pub enum PrepareError {
     OverInput { path: PathBuf },
     #[error("{} has no record of a run, so its files may not be outputs: nothing is removed (--prune)", .path.display())]
     PruneWithoutRecord { path: PathBuf },
-    #[error(
-        "{} has no record of a run, and holds inputs, so its files may not be outputs: nothing is replaced (--update, --force)",
-        .path.display()
-    )]
-    OverStranger { path: PathBuf },
     #[error(
         "the inputs have other numbers than in the run before, so the outputs in {} would be taken for those of other inputs: \
          --output names another folder, and --force writes all outputs anew",
@@ -171,7 +167,9 @@ pub fn plan(options: &Options, interrupted: &CancellationToken) -> Result<Plan, 
             OutputPlace::Folder(output_folder::locate(&options.output, forbidden)?)
         }
     };
-    let failures = failures_path(options.failures.as_deref(), &input.folder, &output, options.selection.shard)?;
+    let renames = options.output_name.is_some();
+    let failures =
+        failures_path(options.failures.as_deref(), &input.folder, &output, options.selection.shard, renames)?;
     if options.king_address.is_none() {
         local::check_memory(options)?;
     }
@@ -189,10 +187,14 @@ pub fn plan(options: &Options, interrupted: &CancellationToken) -> Result<Plan, 
     if options.retry_failed {
         names = Names::Failed(failures.as_deref().map(failures_file::names).transpose()?.unwrap_or_default().into());
     }
-    let rerun = match (options.update, options.force) {
-        (_, true) => Rerun::All,
-        (true, false) => Rerun::Outdated,
-        (false, false) => Rerun::Never,
+    let rerun = if options.force || matches!(names, Names::Stdin(_)) {
+        // What comes from stdin is another input each time.
+        Rerun::All
+    } else if options.update || options.retry_failed {
+        // An input that failed may have the output that it had before it was changed.
+        Rerun::Outdated
+    } else {
+        Rerun::Never
     };
     let sweeps = options.selection.shard.is_none() && !options.dry_run;
     let output_name = options.output_name.clone();
@@ -259,7 +261,7 @@ pub fn prepare(options: &Options, interrupted: &CancellationToken) -> Result<Pre
         let recorded = Arc::make_mut(&mut folders.rules).history.record(&lock.folder, &program);
         warnings.extend(recorded.err().map(|error| chain(&error)));
         // Last of all: nothing can keep the run from its beginning now.
-        prune::remove(&lock.folder, &orphans)?;
+        prune::remove(&lock.folder, &orphans, interrupted)?;
     }
     Ok(Preparation { folders, request, failures, note, pruned: orphans.len(), warnings, _input: input, _lock: lock })
 }
@@ -268,12 +270,19 @@ pub fn prepare(options: &Options, interrupted: &CancellationToken) -> Result<Pre
 fn forbidden_overlap<'a>(input: &'a InputPlace, selection: &Selection, output: &Path) -> Option<&'a Path> {
     // Named inputs do not become more when outputs are written beside them.
     let is_whole = matches!(input.names, Names::All);
-    let overlaps = output.starts_with(&input.folder) || input.folder.starts_with(output);
+    let overlaps =
+        output.starts_with(&input.folder) || input.folder.starts_with(output) || is_same(output, &input.folder);
     let is_left_out = || match output.strip_prefix(&input.folder) {
         Ok(below) if !below.as_os_str().is_empty() => selection.globs.prunes(selection.globs.folder_by_path(below)),
         _ => false,
     };
     (is_whole && overlaps && !is_left_out()).then_some(&*input.folder)
+}
+
+/// Whether two paths lead to one folder, which may be mounted twice.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    place(one).is_some_and(|one| place(other) == Some(one))
 }
 
 /// Looks at all names, if a decision depends on all of them.
@@ -294,9 +303,6 @@ fn survey(options: &Options, folders: &mut Folders, interrupted: &CancellationTo
     let overlaps = output.starts_with(input) || input.starts_with(output);
     if overlaps && let Some(below) = survey(rules).output_over_input(output)? {
         return Err(PrepareError::OverInput { path: input.join(below) });
-    }
-    if overlaps && rules.rerun != Rerun::Never && rules.history.is_empty() && !matches!(rules.names, Names::All) {
-        return Err(PrepareError::OverStranger { path: output.clone() });
     }
     if rules.output_name.as_ref().is_some_and(OutputName::has_number) {
         let names = survey(rules).digest()?;

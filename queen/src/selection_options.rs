@@ -1,8 +1,8 @@
 //! The flags that say which files are inputs, for a job and for a check.
 
 use std::{
-    fs,
-    io::{self, ErrorKind},
+    fs::{self, File},
+    io::{self, ErrorKind, Read},
     path::{Path, PathBuf},
 };
 
@@ -16,6 +16,7 @@ use distwasm_jobs::{
     selection::{GlobError, GlobRule, Globs, Selection, Shard},
 };
 use distwasm_process::flags;
+use distwasm_proto::limits::GLOBS_BYTES_MAX;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
@@ -156,7 +157,12 @@ impl GlobFlags {
 
 /// The globs in a file: one a line, without empty lines and those that begin with `#`.
 fn excluded(path: &Path) -> Result<Vec<(usize, String)>, SelectionError> {
-    let text = fs::read(path).map_err(|source| SelectionError::ExcludeFrom { path: path.to_owned(), source })?;
+    let unread = |source| SelectionError::ExcludeFrom { path: path.to_owned(), source };
+    let mut text = Vec::new();
+    File::open(path).and_then(|file| file.take(GLOBS_BYTES_MAX + 1).read_to_end(&mut text)).map_err(unread)?;
+    if text.len() as u64 > GLOBS_BYTES_MAX {
+        return Err(unread(io::Error::other(format!("it has more than {} MB", GLOBS_BYTES_MAX >> 20))));
+    }
     let mut globs = Vec::new();
     for (line, bytes) in (1..).zip(text.split(|byte| *byte == b'\n')) {
         let broken = |why| SelectionError::ExcludeLine { path: path.to_owned(), line, why };

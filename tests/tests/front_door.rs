@@ -4,7 +4,7 @@
 use std::{
     ffi::OsStr,
     fs,
-    os::unix::ffi::OsStrExt,
+    os::unix::{ffi::OsStrExt, fs::symlink},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -131,6 +131,19 @@ fn shards_and_samples_are_parts_of_the_inputs() {
 }
 
 #[test]
+fn shards_share_outputs_without_clashes() {
+    let place = Place::default();
+    for name in ["b", "d"] {
+        place.write(format!("{name}.x"), name);
+        place.write(format!("{name}.y"), name);
+    }
+    for shard in ["1/2", "2/2"] {
+        let clash = run(&place, &Where::Here, "output", &["--output-name", "{stem}", "--shard", shard]);
+        clash.expect(2, &["b: the output of b.x and of b.y"]);
+    }
+}
+
+#[test]
 fn outputs_are_called_as_the_template_says() {
     let place = project();
     place.write(OsStr::from_bytes(b"docs/\xff.txt"), "odd");
@@ -198,8 +211,14 @@ fn one_input_goes_through_a_pipe() {
         assert_eq!((status, stdout == large), (Some(0), true), "{stderr}");
         let (status, stdout, _) = piped(&["--input", "input/x", "--output", "-"], b"");
         assert_eq!((status, stdout), (Some(0), b"from a file".to_vec()));
-        let (status, stdout, _) = piped(&["--input", "-", "--output", "named", "--output-name", "y", "--force"], b"z");
-        assert_eq!((status, stdout, fs::read(place.path().join("named/y")).unwrap()), (Some(0), vec![], b"z".to_vec()));
+        for input in [b"z", b"u"] {
+            // What comes from stdin is another input each time.
+            let (status, stdout, _) = piped(&["--input", "-", "--output", "named", "--output-name", "y"], input);
+            let output = fs::read(place.path().join("named/y")).unwrap();
+            assert_eq!((status, stdout, output), (Some(0), vec![], input.to_vec()));
+        }
+        let (status, stdout, stderr) = piped(&["--input", "input/x", "--output", "-", "--exclude", "*"], b"");
+        assert_eq!((status, stdout), (Some(2), b"".to_vec()), "{stderr}");
     }
     assert!(!files(&place, ".").iter().any(|name| name.contains("failures") || name.contains("unfinished")));
 }
@@ -329,16 +348,16 @@ fn a_record_that_cannot_be_used_is_told_and_is_not_in_the_way() {
     let place = Place::default();
     place.write_sums(2);
     let record = place.output().join(".distwasm/run.json");
-    for (text, said) in [("{", "is damaged; it begins anew"), (r#"{"format":99}"#, "newer version of distwasm")] {
+    for (text, said, done) in
+        [("{", "is damaged; it begins anew", "2 done"), (r#"{"format":99}"#, "newer version of distwasm", "2 skipped")]
+    {
         fs::create_dir_all(record.parent().unwrap()).unwrap();
         fs::write(&record, text).unwrap();
-        run(&place, &Where::Here, "output", &["--force"])
-            .expect(0, &["warning: the record of earlier runs", said, "2 done"]);
+        run(&place, &Where::Here, "output", &[]).expect(0, &["warning: the record of earlier runs", said, done]);
     }
     fs::remove_dir_all(record.parent().unwrap()).unwrap();
     fs::write(record.parent().unwrap(), "a file of the user").unwrap();
-    run(&place, &Where::Here, "output", &["--force"])
-        .expect(0, &["failed to read the record of earlier runs", "2 done"]);
+    run(&place, &Where::Here, "output", &[]).expect(0, &["failed to read the record of earlier runs", "2 skipped"]);
 }
 
 #[test]
@@ -403,4 +422,79 @@ fn what_the_user_did_not_mean_is_noticed_before_anything_runs() {
         refused.expect(2, &[said]);
         assert!(!refused.stderr.contains("tip:"), "{}", refused.stderr);
     }
+}
+
+#[test]
+fn nothing_is_removed_or_replaced_that_no_run_wrote() {
+    let place = Place::default();
+    for name in ["1.x", "2.x", "bad.x"] {
+        place.write(name, if name == "bad.x" { "one + two" } else { "1 + 1" });
+    }
+    let summer =
+        |output: &str, args: &[&str]| Finished::of(&mut command_of("summer.wasm", &place, &Where::Here, output, args));
+    let named = ["--output-name", "{stem}.sum"];
+    summer("output", &named).expect(1, &["2 done"]);
+    // All inputs are there, though only one failed before; a link that leads nowhere for now is an input, too.
+    summer("output", &[&named[..], &["--prune", "--retry-failed"]].concat()).expect(1, &["0 done", "1 failed"]);
+    fs::rename(place.input().join("1.x"), place.path().join("1.x")).unwrap();
+    symlink("../nowhere", place.input().join("1.x")).unwrap();
+    summer("output", &[&named[..], &["--prune"]].concat()).expect(1, &["skipped 1.x: it is a link to nothing"]);
+    assert_eq!(files(&place, "output"), ["1.sum", "2.sum"]);
+    // Files of a folder that outputs were once written beside, but not by these runs.
+    fs::create_dir(place.path().join("mine")).unwrap();
+    for name in ["thesis", "2.x", "2.sum"] {
+        fs::write(place.path().join("mine").join(name), "3 + 3").unwrap();
+    }
+    until("another tick of the clock", || is_later(&place).then_some(()), String::new);
+    let mine = ["--input", "mine/2.x", "--output-name", "{stem}.sum", "--force"];
+    summer("mine", &mine).expect(1, &["its output would replace a file that no run in the record wrote"]);
+    summer("mine", &["--prune"]).expect(1, &[]);
+    for name in ["thesis", "2.x", "2.sum"] {
+        assert_eq!(fs::read_to_string(place.path().join("mine").join(name)).unwrap(), "3 + 3", "{name}");
+    }
+}
+
+/// Whether the clock of files has gone on.
+fn is_later(place: &Place) -> bool {
+    let time = |name: &str| fs::metadata(place.path().join(name)).unwrap().modified().unwrap();
+    fs::write(place.path().join("now"), "").unwrap();
+    time("now") > time("mine/2.sum")
+}
+
+#[test]
+fn links_among_the_outputs_lead_to_no_input() {
+    let place = Place::default();
+    place.write("sub/x", "1 + 1");
+    fs::create_dir(place.output()).unwrap();
+    symlink("../input/sub", place.output().join("sub")).unwrap();
+    for args in [&[][..], &["--force"]] {
+        run(&place, &Where::Here, "output", args).expect(1, &["its outputs would lie among the inputs"]);
+    }
+    assert_eq!(fs::read_to_string(place.input().join("sub/x")).unwrap(), "1 + 1");
+    // A lock is not made through a link, either.
+    fs::create_dir_all(place.output().join(".distwasm")).unwrap();
+    fs::write(place.path().join("precious"), "precious").unwrap();
+    symlink("../../precious", place.output().join(".distwasm/shard-1-of-1.lock")).unwrap();
+    run(&place, &Where::Here, "output", &["--shard", "1/1"]).expect(2, &["failed to use"]);
+    assert_eq!(fs::read_to_string(place.path().join("precious")).unwrap(), "precious");
+}
+
+#[test]
+fn failures_stay_until_their_inputs_are_done() {
+    let place = Place::default();
+    place.write("a", "1 + 1");
+    place.write("bad", "one + two");
+    let summer = |args: &[&str]| Finished::of(&mut command_of("summer.wasm", &place, &Where::Here, "output", args));
+    let kept = || fs::read_to_string(place.path().join("output.failures.jsonl")).unwrap_or_default().lines().count();
+    summer(&[]).expect(1, &["1 failed"]);
+    fs::write(place.path().join("elsewhere"), "2 + 2").unwrap();
+    summer(&["--input", "elsewhere"]).expect(0, &["1 done"]);
+    summer(&["--limit", "1"]).expect(0, &["1 skipped"]);
+    assert_eq!(kept(), 1);
+    // An input that fails anew keeps its old output, and stays a failure.
+    place.write("a", "one + one");
+    touch(&place.input().join("a"));
+    summer(&["--update"]).expect(1, &["2 failed"]);
+    summer(&["--retry-failed"]).expect(1, &["2 failed"]);
+    assert_eq!(kept(), 2);
 }

@@ -211,7 +211,7 @@ fn unusable_folders_are_refused() {
     run(&input, place.path()).expect(2, &["the folders overlap"]);
     run(&input, &input.join("1")).expect(2, &["the folders overlap"]);
     fs::write(place.path().join("file"), "").unwrap();
-    run(&input, &place.path().join("file")).expect(2, &["is not a folder (--output names another)"]);
+    run(&input, &place.path().join("file")).expect(2, &["is not a folder (--output names another"]);
     assert!(!input.join("deeper").exists());
     fs::create_dir(place.path().join("none")).unwrap();
     run(&place.path().join("none"), &output).expect(0, &["there is no file below the input folder", "0 done"]);

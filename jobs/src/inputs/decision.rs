@@ -70,6 +70,8 @@ pub(super) enum Decision {
     Run { bytes: u64, reason: Reason },
     /// Nothing: its output exists, and may be outdated.
     Done(Option<Outdated>),
+    /// It would run again, but what has the name of its output is not known as an output.
+    Strange,
     /// It cannot have an output, because something that is not a file stands in its place.
     Blocked,
     /// It cannot be examined.
@@ -81,7 +83,9 @@ pub(super) fn decide(input: EntryKind, output: Option<EntryKind>, rerun: Rerun, 
     match (input, output) {
         (EntryKind::File { bytes, changed }, Some(EntryKind::File { changed: written, .. })) => {
             let outdated = if changed > written { Some(Outdated::Input) } else { history.outdated(written) };
+            let runs = rerun == Rerun::All || (rerun == Rerun::Outdated && outdated.is_some());
             match (rerun, outdated) {
+                _ if runs && !history.is_known(written) => Decision::Strange,
                 (Rerun::All, None) => Decision::Run { bytes, reason: Reason::Forced },
                 (Rerun::All | Rerun::Outdated, Some(how)) => Decision::Run { bytes, reason: Reason::Outdated(how) },
                 (Rerun::Never, _) | (Rerun::Outdated, None) => Decision::Done(outdated),
@@ -123,10 +127,16 @@ mod tests {
             (EntryKind::Unseen(hidden), None, [Decision::Unseen(hidden); 3]),
             (EntryKind::Unseen(hidden), Some(file(5)), [done, done, Decision::Unseen(hidden)]),
         ] {
-            let history = History::default();
-            let decided =
-                [Rerun::Never, Rerun::Outdated, Rerun::All].map(|rerun| decide(input, output, rerun, &history));
-            assert_eq!(decided, expected, "{input:?} {output:?}");
+            let decided = |history: &History| {
+                [Rerun::Never, Rerun::Outdated, Rerun::All].map(|rerun| decide(input, output, rerun, history))
+            };
+            assert_eq!(decided(&History::since(FileTime::default())), expected, "{input:?} {output:?}");
+            // A file that no run is known to have written is never replaced.
+            let strange = expected.map(|decision| match (decision, output) {
+                (Decision::Run { .. }, Some(_)) => Decision::Strange,
+                (decision, _) => decision,
+            });
+            assert_eq!(decided(&History::default()), strange, "{input:?} {output:?}");
         }
     }
 }

@@ -39,6 +39,10 @@ pub fn list(folders: &Folders, found: &mpsc::Sender<Finding>) {
     let _end = lister.leave();
 }
 
+/// Why an input does not run again.
+const STRANGE: &str = "its output would replace a file that no run in the record wrote; if the file is not needed, \
+                       remove it";
+
 struct Lister<'a> {
     rules: &'a InputRules,
     /// The outputs of earlier runs; `None` if the output goes to stdout.
@@ -183,6 +187,7 @@ impl WalkHandler for Lister<'_> {
                 self.say_batch()
             }
             Decision::Done(outdated) => self.done(path, outdated),
+            Decision::Strange => self.bad_output(path, STRANGE),
             Decision::Blocked => self.bad_output(path, BLOCKED),
             Decision::Unseen(why) => self.bad_input(path, format!("it cannot be examined: {why}")),
         }

@@ -38,6 +38,9 @@ impl<'a> Places<'a> {
         }
         // A folder that does not exist yet will be created, and not as a link.
         let real = fs::canonicalize(self.output.join(folder)).ok()?;
+        if real.starts_with(self.input) {
+            return Some(format!("its outputs would lie among the inputs, in {}: a folder is a link", real.display()));
+        }
         for above in real.ancestors() {
             let Some(claimed) = self.claims.get(above) else { continue };
             let below = real.strip_prefix(above).unwrap_or(Path::new(""));
@@ -94,7 +97,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let root = fs::canonicalize(place.path()).unwrap();
         let (input, output) = (root.join("in"), root.join("out"));
-        for folder in ["a", "b", "c/d", "e", "f/g", "h", "plain/deep", "up", "moved"] {
+        for folder in ["a", "b", "c/d", "e", "f/g", "h", "plain/deep", "up", "moved", "back"] {
             fs::create_dir_all(input.join(folder)).unwrap();
         }
         for folder in ["out/a", "out/archive/moved", "out/c", "out/plain/deep", "elsewhere/g"] {
@@ -107,6 +110,7 @@ mod tests {
             ("../elsewhere", "f"),
             ("../nowhere", "h"),
             (".", "up"),
+            ("../in/a", "back"),
             ("archive/moved", "moved"),
         ] {
             symlink(target, output.join(link)).unwrap();
@@ -122,6 +126,7 @@ mod tests {
             let why = collides(folder).unwrap();
             assert!(why.contains(owner), "{folder}: {why}");
         }
+        assert!(collides("back").unwrap().contains("among the inputs"));
         let mut the_other_way_round = Places::new(&input, &output, false);
         assert_eq!(the_other_way_round.collision(Path::new("f/g")), None);
         assert_eq!(the_other_way_round.collision(Path::new("f")), None);

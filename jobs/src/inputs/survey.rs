@@ -73,8 +73,9 @@ impl Survey<'_> {
     ///
     /// When the survey was interrupted.
     pub fn clashes(&self, name: &OutputName, most: usize) -> Result<Vec<Clash>, SurveyError> {
-        let selection = &self.rules.selection;
-        let (OutputSet { hasher, hashes }, _) = self.outputs(selection, name)?;
+        // Outputs are shared with other shards, and with runs of another sample or limit.
+        let selection = &Selection { globs: self.rules.selection.globs.clone(), ..Selection::default() };
+        let (OutputSet { hasher, hashes }, _) = self.outputs(selection, name, false)?;
         let twice: Vec<u64> = hashes.windows(2).filter(|pair| pair.first() == pair.last()).flatten().copied().collect();
         if twice.is_empty() {
             return Ok(Vec::new());
@@ -127,7 +128,10 @@ impl Survey<'_> {
     ///
     /// When the survey was interrupted, or a folder cannot be read: an output whose input is there could be missing.
     pub(crate) fn all_outputs(&self, name: &OutputName) -> Result<OutputSet, SurveyError> {
-        match self.outputs(&Selection::default(), name)? {
+        let everything = InputRules { names: Names::All, ..self.rules.clone() };
+        let survey = Survey { rules: &everything, ..*self };
+        // A link that leads nowhere now may be an input again.
+        match survey.outputs(&Selection::default(), name, true)? {
             (_, Some((path, source))) => Err(SurveyError::Unreadable { path, source }),
             (outputs, None) => Ok(outputs),
         }
@@ -172,10 +176,11 @@ impl Survey<'_> {
         &self,
         selection: &Selection,
         name: &OutputName,
+        with_skipped: bool,
     ) -> Result<(OutputSet, Option<(PathBuf, io::Error)>), SurveyError> {
         let hasher = RandomState::new();
         let mut hashes = Vec::new();
-        let unreadable = self.each_name(selection, |path, number| {
+        let unreadable = self.each_name_of(selection, with_skipped, |path, number| {
             // A name that cannot be used is told when its turn comes.
             hashes.extend(name.fill_in(path, number).ok().map(|output| hasher.hash_one(output.as_os_str())));
         })?;
@@ -189,7 +194,17 @@ impl Survey<'_> {
         selection: &Selection,
         each: impl FnMut(&Path, u64),
     ) -> Result<Option<(PathBuf, io::Error)>, SurveyError> {
-        let mut handler = EachName { each, unreadable: None, interrupted: self.interrupted };
+        self.each_name_of(selection, false, each)
+    }
+
+    /// As [`Survey::each_name`], also for what is skipped, if that is wanted.
+    fn each_name_of(
+        &self,
+        selection: &Selection,
+        with_skipped: bool,
+        each: impl FnMut(&Path, u64),
+    ) -> Result<Option<(PathBuf, io::Error)>, SurveyError> {
+        let mut handler = EachName { each, with_skipped, unreadable: None, interrupted: self.interrupted };
         // It ends early at the limit, or when it is interrupted.
         let _end = walk(self.input, &self.rules.names, selection, &mut handler);
         if self.interrupted.is_cancelled() { Err(SurveyError::Interrupted) } else { Ok(handler.unreadable) }
@@ -215,6 +230,7 @@ impl OutputSet {
 
 struct EachName<'a, F> {
     each: F,
+    with_skipped: bool,
     unreadable: Option<(PathBuf, io::Error)>,
     interrupted: &'a CancellationToken,
 }
@@ -225,6 +241,13 @@ impl<F: FnMut(&Path, u64)> WalkHandler for EachName<'_, F> {
     fn unreadable(&mut self, folder: &Path, error: &io::Error) -> ControlFlow<()> {
         // The lister tells of it again.
         self.unreadable.get_or_insert_with(|| (folder.to_owned(), io::Error::new(error.kind(), error.to_string())));
+        ControlFlow::Continue(())
+    }
+
+    fn skipped(&mut self, path: &Path, _: &'static str) -> ControlFlow<()> {
+        if self.with_skipped {
+            (self.each)(path, 0);
+        }
         ControlFlow::Continue(())
     }
 

@@ -111,7 +111,11 @@ impl<H: WalkHandler> Walker<'_, H> {
         names.iter().try_for_each(|name| match self.examine(name) {
             Ok(kind @ (EntryKind::File { .. } | EntryKind::Unseen(_))) => self.file_of(name, kind),
             Ok(EntryKind::Folder) => self.handler.skipped(name, FOLDER),
-            Ok(EntryKind::Other(why)) | Err(why) => self.handler.missing(name, why),
+            Ok(EntryKind::Other(why)) | Err(why) => {
+                self.number += 1;
+                self.handler.missing(name, why)?;
+                self.go_on()
+            }
         })
     }
 
@@ -202,6 +206,11 @@ impl<H: WalkHandler> Walker<'_, H> {
         }
         self.number += 1;
         self.handler.input(path, kind, self.number)?;
+        self.go_on()
+    }
+
+    /// Ends the walk at the limit.
+    fn go_on(&self) -> ControlFlow<()> {
         if self.selection.limit == Some(self.number) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }

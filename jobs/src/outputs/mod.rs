@@ -129,7 +129,8 @@ impl Writer<'_> {
         }
         if sync && let Err(error) = folder.sync_all() {
             // The next run must not take a name that may be lost for done. The error of the sync is the one to report.
-            let _removed = unlinkat(folder, name, AtFlags::empty());
+            // Where an earlier output was, one of the two is there whatever happens.
+            let _removed = (!input.replaces()).then(|| unlinkat(folder, name, AtFlags::empty()));
             return Err(error);
         }
         // After a failure the folder is opened again: it may have been replaced by another of this name.

@@ -5,10 +5,12 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use thiserror::Error;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     file_time::FileTime,
@@ -58,6 +60,12 @@ pub fn orphans(survey: &Survey<'_>, output: &Path, kept: &[&Path]) -> Result<Vec
     let mut folders = vec![PathBuf::new()];
     while let Some(folder) = folders.pop() {
         let whole = output.join(&folder);
+        if survey.interrupted.is_cancelled() {
+            return Err(SurveyError::Interrupted.into());
+        }
+        if !folder.as_os_str().is_empty() && is_apart(output, &whole) {
+            continue;
+        }
         let entries = match read_folder(&whole, false) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             entries => entries.map_err(|source| PruneError::Unreadable { path: whole, source })?,
@@ -84,11 +92,17 @@ pub fn orphans(survey: &Survey<'_>, output: &Path, kept: &[&Path]) -> Result<Vec
     Ok(orphans)
 }
 
-/// Whether this file may be an output from these inputs. No output is a link, and those from other folders of inputs are
-/// not outputs of these.
+/// Whether a folder is none of the run's: a file system of its own, the output folder of other runs, or a repository.
+fn is_apart(output: &Path, folder: &Path) -> bool {
+    let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
+    device(output) != device(folder) || folder.join(RECORD_FOLDER).exists() || folder.ends_with(".git")
+}
+
+/// Whether this file may be an output from these inputs: no output is a link, and each is as old as a run over this
+/// folder of inputs.
 fn may_be_ours(survey: &Survey<'_>, output: &Path) -> bool {
     let found = output.symlink_metadata().ok().filter(fs::Metadata::is_file);
-    found.is_some_and(|found| !survey.rules.history.is_from_elsewhere(FileTime::of(&found)))
+    found.is_some_and(|found| survey.rules.history.is_from_here(FileTime::of(&found)))
 }
 
 /// Whether an input is there, or nobody can say.
@@ -103,9 +117,12 @@ fn may_be_there(input: &Path) -> bool {
 ///
 /// # Errors
 ///
-/// When one cannot be removed; those after it stay.
-pub fn remove(output: &Path, orphans: &[PathBuf]) -> Result<(), PruneError> {
+/// When one cannot be removed, or the user interrupts it; those after it stay.
+pub fn remove(output: &Path, orphans: &[PathBuf], interrupted: &CancellationToken) -> Result<(), PruneError> {
     for orphan in orphans {
+        if interrupted.is_cancelled() {
+            return Err(SurveyError::Interrupted.into());
+        }
         let path = output.join(orphan);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -30,6 +30,8 @@ pub enum CutShort {
     King(#[from] LinkError),
     #[error("no more outputs can be written: {0}")]
     NoOutputs(String),
+    #[error("the input is left out (--include and the like), so there is no result")]
+    LeftOut,
     #[error("{0}")]
     LocalKingdom(String),
 }

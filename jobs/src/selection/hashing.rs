@@ -123,7 +123,7 @@ mod tests {
             sizes[shard as usize - 1] += 1;
         }
         assert!(sizes.iter().all(|size| (900..1100).contains(size)), "{sizes:?}");
-        // The rule is documented, so that others can follow it: printf abc | sha256sum begins with ba7816bf8f01cfea.
+        // The rule is documented, so that others can follow it: `printf abc | sha256sum` begins with this.
         assert_eq!(hash(&[b"a", b"bc"]), 0xba78_16bf_8f01_cfea);
     }
 

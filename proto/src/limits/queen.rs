@@ -82,6 +82,9 @@ pub const OUTPUT_PATH_BYTES_MAX: usize = 4095;
 /// A list of inputs: ten million names of 100 bytes. They are in memory while the run lasts, each as one more word.
 pub const INPUT_LIST_BYTES_MAX: u64 = 1 << 30;
 
+/// A file of globs: compiled, they take up to a hundred times as much.
+pub const GLOBS_BYTES_MAX: u64 = 1 << 20;
+
 /// Names that a message shows when several are at fault.
 pub const NAMES_SHOWN: usize = 5;
 

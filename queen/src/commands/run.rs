@@ -11,6 +11,7 @@ use distwasm_jobs::{
     outputs::OutputPlace,
     reactor::{CutShort, Ending},
     report::{Counts, FailedUnit},
+    selection::LeftOut,
 };
 use distwasm_process::clock::Clock;
 use distwasm_proto::{error_text::chain, exit::Exit};
@@ -78,6 +79,10 @@ pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Re
             Some(Err(failure)) => Some(CutShort::unfit(&failure)),
             None => Some(CutShort::Interrupted),
         };
+    }
+    if matches!(folders.output, OutputPlace::Stdout) && counts.left_out != LeftOut::default() {
+        // A program that reads stdout would take nothing for the result.
+        cut_short.get_or_insert(CutShort::LeftOut);
     }
     let mut exit = match &cut_short {
         Some(CutShort::Interrupted) => Exit::Interrupted,

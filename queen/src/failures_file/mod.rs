@@ -15,7 +15,9 @@ use std::{
     time::SystemTime,
 };
 
-use distwasm_jobs::{Folders, outputs::OutputPlace, report::FailedUnit, when_there_are};
+use distwasm_jobs::{
+    Folders, file_time::FileTime, inputs::Names, outputs::OutputPlace, report::FailedUnit, when_there_are,
+};
 use distwasm_process::files;
 use distwasm_proto::limits::FAILURES_READ_MAX;
 use serde::{Deserialize, Serialize};
@@ -331,17 +333,29 @@ impl Scope<'_> {
     /// Whether an input that failed in an earlier run, and not in this one, may still be without an output.
     fn is_open(&self, name: &Path) -> bool {
         let Folders { input, output, rules, .. } = self.folders;
+        let was_asked = match &rules.names {
+            Names::All | Names::Failed(_) => true,
+            Names::Listed(names) => names.iter().any(|listed| listed == name),
+            Names::Stdin(_) => false,
+        };
+        let OutputPlace::Folder(output) = output else { return true };
+        if !was_asked {
+            return true;
+        }
+        let output = match &rules.output_name {
+            None => Some(output.join(name)),
+            // Nobody knows which number the input had.
+            Some(template) if template.has_number() => None,
+            Some(template) => template.fill_in(name, 0).ok().map(|name| output.join(name)),
+        };
         match fs::metadata(input.join(name)) {
             // The folder could not be read then. If this run listed everything, its inputs are done or have failed.
-            Ok(metadata) if metadata.is_dir() => !self.listed_all,
-            Ok(metadata) => match (output, &rules.output_name) {
-                (OutputPlace::Stdout, _) => false,
-                (OutputPlace::Folder(output), None) => metadata.is_file() && !output.join(name).is_file(),
-                // Nobody knows which number the input had.
-                (_, Some(template)) if template.has_number() => !self.listed_all,
-                (OutputPlace::Folder(output), Some(template)) => {
-                    metadata.is_file() && template.fill_in(name, 0).is_ok_and(|name| !output.join(name).is_file())
-                }
+            Ok(found) if found.is_dir() => !self.listed_all,
+            Ok(found) => match output.map(fs::metadata) {
+                None => !self.listed_all,
+                // An output that is older than its input is from before the failure.
+                Some(Ok(output)) if output.is_file() => found.is_file() && FileTime::of(&found) > FileTime::of(&output),
+                Some(_) => found.is_file(),
             },
             Err(error) => {
                 !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidInput)

@@ -18,6 +18,8 @@ pub enum FailuresPathError {
     Unusable { path: PathBuf, source: io::Error },
     #[error("the file of failures {} (--failures) is in the input folder, and would be an input", .path.display())]
     AmongInputs { path: PathBuf },
+    #[error("the file of failures {} (--failures) is in the output folder, and with --output-name any name there may be one of an output", .path.display())]
+    InOutput { path: PathBuf },
     #[error("the file of failures {} (--failures) has the name of an output: that of the input {}", .path.display(), .input.display())]
     AmongOutputs { path: PathBuf, input: PathBuf },
 }
@@ -33,6 +35,7 @@ pub fn failures_path(
     input: &Path,
     output: &OutputPlace,
     shard: Option<Shard>,
+    renames: bool,
 ) -> Result<Option<PathBuf>, FailuresPathError> {
     let Some(path) = named else {
         return Ok(match output {
@@ -49,6 +52,9 @@ pub fn failures_path(
         return Err(FailuresPathError::AmongInputs { path: path.to_owned() });
     }
     let OutputPlace::Folder(output) = output else { return Ok(Some(resolved)) };
+    if renames && resolved.starts_with(output) {
+        return Err(FailuresPathError::InOutput { path: path.to_owned() });
+    }
     match resolved.strip_prefix(output).map(|below| input.join(below)) {
         Ok(input) if input.symlink_metadata().is_ok() => {
             Err(FailuresPathError::AmongOutputs { path: path.to_owned(), input })
