@@ -1,28 +1,34 @@
-//! Accepts connections, and retries when one cannot be accepted.
+//! Accepts connections within their bounds, retries when one cannot be accepted, and ends silent ones.
 //!
-//! Without a free descriptor, accepting fails at once each time; a pause keeps the king from spinning.
+//! Without a free descriptor, accepting fails at once each time; a pause keeps the king from spinning. Some descriptors
+//! are kept for the king itself, and no address takes all connections.
 
 use std::{
+    collections::HashMap,
     io::{self, ErrorKind},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
-    task::{Context, Poll, ready},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
-use distwasm_process::{clock::Clock, repeats::Repeats};
-use distwasm_proto::limits::{ACCEPT_PAUSE_FIRST, ACCEPT_PAUSE_MAX};
+use distwasm_process::{allowance::descriptors_left, clock::Clock, repeats::Repeats};
+use distwasm_proto::limits::{ACCEPT_PAUSE_FIRST, ACCEPT_PAUSE_MAX, DESCRIPTORS_KEPT, HTTP_CONNECTIONS_MAX};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     time::{Sleep, sleep},
 };
 use tokio_stream::Stream;
 use tracing::{debug, warn};
 
+use crate::connection::Connection;
+
 /// The connections of a listener. As a stream it never ends and never fails.
 #[derive(Debug)]
 pub struct Connections {
     listener: TcpListener,
+    places: Places,
     clock: Clock,
     repeats: Repeats,
     /// The pause after the next error.
@@ -31,37 +37,59 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Nothing has been accepted yet.
-    pub fn new(listener: TcpListener) -> Connections {
+    /// Nothing has been accepted yet. There are at most `connections_max` connections at a time.
+    pub fn new(listener: TcpListener, connections_max: usize) -> Connections {
         let (clock, repeats) = (Clock::start(), Repeats::default());
-        Connections { listener, clock, repeats, pause: ACCEPT_PAUSE_FIRST, pausing: None }
+        let places = Places { max: connections_max, taken: Arc::default() };
+        Connections { listener, places, clock, repeats, pause: ACCEPT_PAUSE_FIRST, pausing: None }
     }
 
-    fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<(TcpStream, SocketAddr)> {
+    /// How many dukes and queens may be connected at a time: as many as there are descriptors for, without those that
+    /// the king keeps for itself and for HTTP.
+    pub fn max_for_peers() -> usize {
+        let Some(left) = descriptors_left() else { return usize::MAX };
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        left.saturating_sub(HTTP_CONNECTIONS_MAX + DESCRIPTORS_KEPT).max(left / 2)
+    }
+
+    fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<(Connection, SocketAddr)> {
         loop {
             if let Some(pausing) = &mut self.pausing {
                 ready!(pausing.as_mut().poll(context));
                 self.pausing = None;
             }
+            if self.places.are_taken(context) {
+                self.tell("all connections that there are descriptors for (`ulimit -n`) are taken", None);
+                return Poll::Pending;
+            }
             match ready!(self.listener.poll_accept(context)) {
-                Ok(accepted) => {
+                Ok((stream, address)) => {
                     if self.pause > ACCEPT_PAUSE_FIRST {
                         self.pause = ACCEPT_PAUSE_FIRST;
                         self.repeats.forget();
                     }
-                    return Poll::Ready(accepted);
+                    let Some(place) = self.places.take(address.ip().to_canonical()) else {
+                        self.tell("one address may not have more of the connections", Some(address.ip()));
+                        continue;
+                    };
+                    return Poll::Ready((Connection::new(stream, address, place), address));
                 }
                 Err(error) if is_of_one_connection(&error) => {
                     debug!(%error, "a connection broke before it was accepted");
                 }
                 Err(error) => {
-                    if let Some(refusals) = self.repeats.count(self.clock.now(), &error.to_string()) {
-                        warn!(%error, refusals, "no connection can be accepted (`ulimit -n` bounds them); trying again");
-                    }
+                    self.tell(&format!("{error} (`ulimit -n` bounds them); trying again"), None);
                     self.pausing = Some(Box::pin(sleep(self.pause)));
                     self.pause = (self.pause * 2).min(ACCEPT_PAUSE_MAX);
                 }
             }
+        }
+    }
+
+    fn tell(&mut self, why: &str, address: Option<IpAddr>) {
+        if let Some(refusals) = self.repeats.count(self.clock.now(), why) {
+            let address = address.map(|address| address.to_string());
+            warn!(why, address, refusals, "no connection can be accepted");
         }
     }
 }
@@ -72,25 +100,109 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 impl Stream for Connections {
-    type Item = io::Result<TcpStream>;
+    type Item = io::Result<Connection>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let (connection, _) = ready!(self.poll_accept(context));
-        // Otherwise small messages wait until earlier ones are acknowledged. Fails if the connection has ended already.
-        let _set = connection.set_nodelay(true);
         Poll::Ready(Some(Ok(connection)))
     }
 }
 
 impl axum::serve::Listener for Connections {
-    type Io = TcpStream;
+    type Io = Connection;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
         std::future::poll_fn(|context| self.poll_accept(context)).await
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+}
+
+/// The connections that there may be at a time.
+#[derive(Debug)]
+struct Places {
+    max: usize,
+    taken: Arc<Mutex<Taken>>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    by: HashMap<IpAddr, usize>,
+    /// Waits for a place.
+    waker: Option<Waker>,
+}
+
+/// The place of one connection, free again when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    address: IpAddr,
+    taken: Arc<Mutex<Taken>>,
+}
+
+impl Places {
+    /// Whether none is free; then `context` is woken when one is.
+    fn are_taken(&self, context: &Context<'_>) -> bool {
+        let mut taken = lock(&self.taken);
+        let is_full = taken.all >= self.max;
+        if is_full {
+            taken.waker = Some(context.waker().clone());
+        }
+        is_full
+    }
+
+    /// Takes a place, unless the address has three quarters of them.
+    fn take(&self, address: IpAddr) -> Option<Place> {
+        let mut taken = lock(&self.taken);
+        let of_peer = taken.by.entry(address).or_default();
+        if *of_peer >= self.max - self.max / 4 {
+            return None;
+        }
+        *of_peer += 1;
+        taken.all += 1;
+        Some(Place { address, taken: Arc::clone(&self.taken) })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let taken = &mut *lock(&self.taken);
+        taken.all -= 1;
+        if let Some(of_peer) = taken.by.get_mut(&self.address) {
+            *of_peer -= 1;
+            if *of_peer == 0 {
+                taken.by.remove(&self.address);
+            }
+        }
+        if let Some(waker) = taken.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
+    // Nothing in here can panic half-way through a change.
+    taken.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_does_not_take_all_places() {
+        let places = Places { max: 8, taken: Arc::default() };
+        let context = Context::from_waker(Waker::noop());
+        let address = |last| IpAddr::from([10, 0, 0, last]);
+        let mut kept: Vec<Place> = (0..10).map_while(|_| places.take(address(1))).collect();
+        assert_eq!(kept.len(), 6);
+        assert!(!places.are_taken(&context));
+        kept.extend((0..2).map(|_| places.take(address(2)).unwrap()));
+        assert!(places.are_taken(&context));
+        kept.clear();
+        assert!(!places.are_taken(&context) && lock(&places.taken).by.is_empty());
     }
 }

@@ -1,12 +1,16 @@
 //! The king's HTTP port, for people and monitors: `/healthz` and `/metrics`.
+//!
+//! Each connection is for one request, and ends with the answer, or when the request does not come whole in time.
 
 use axum::{
     Router,
     extract::State,
-    http::{StatusCode, header},
-    response::IntoResponse,
+    http::{HeaderValue, StatusCode, header},
+    middleware::map_response,
+    response::{IntoResponse, Response},
     routing::get,
 };
+use distwasm_proto::limits::HTTP_CONNECTIONS_MAX;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -14,8 +18,17 @@ use crate::{accept::Connections, view::Viewer};
 
 /// Serves until `shutdown`.
 pub(crate) async fn serve(listener: TcpListener, viewer: Viewer, shutdown: CancellationToken) -> std::io::Result<()> {
-    let pages = Router::new().route("/healthz", get(healthz)).route("/metrics", get(metrics)).with_state(viewer);
-    axum::serve(Connections::new(listener), pages).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    let pages = Router::new().route("/healthz", get(healthz)).route("/metrics", get(metrics));
+    let pages = pages.layer(map_response(close)).with_state(viewer);
+    axum::serve(Connections::new(listener, HTTP_CONNECTIONS_MAX), pages)
+        .with_graceful_shutdown(shutdown.cancelled_owned())
+        .await
+}
+
+/// The connection ends with this answer.
+async fn close(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// The king is healthy if its reactor answers.

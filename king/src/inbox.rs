@@ -1,6 +1,6 @@
 //! What reaches the reactor: the checked words of peers, and how their links begin and end.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use distwasm_proto::{
     PROTOCOL,
@@ -19,6 +19,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    border::fetches::Fetches,
     payloads::UnitInput,
     scheduler::{HeldLease, JobSpec, Resumption},
 };
@@ -40,6 +41,8 @@ pub enum Happening {
         holds: Vec<HeldLease>,
         /// The king's side of its link.
         peer: Peer<DukeOrder>,
+        /// Results that the king asks for over this link.
+        fetches: Fetches,
     },
     /// A duke says something.
     DukeSaid {
@@ -95,13 +98,15 @@ pub struct Peer<W> {
     pub outbox: Outbox<W>,
     /// Cancelled to end the link.
     pub ended: CancellationToken,
+    /// The address of the peer, if the peer is not in this process.
+    pub address: Option<IpAddr>,
 }
 
 impl<W: Word> Peer<W> {
     /// The king's side of a new link, and the stream that empties its outbox.
-    pub fn new() -> (Peer<W>, OutboxStream<W>) {
+    pub fn new(address: Option<IpAddr>) -> (Peer<W>, OutboxStream<W>) {
         let (outbox, stream) = Outbox::new();
-        (Peer { outbox, ended: CancellationToken::new() }, stream)
+        (Peer { outbox, ended: CancellationToken::new(), address }, stream)
     }
 }
 
@@ -198,6 +203,10 @@ pub enum LinkError {
     Silent,
     #[error("it said nothing within {0:?} of connecting")]
     NoHello(Duration),
+    #[error("it took longer than {0:?} to introduce itself")]
+    SlowHello(Duration),
+    #[error("too many jobs are being opened at once{0}: try again later")]
+    Busy(&'static str),
     #[error("it speaks protocol {0}, and this king speaks {PROTOCOL}: use the same version of distwasm everywhere")]
     Protocol(u32),
     #[error(transparent)]
@@ -215,7 +224,7 @@ pub enum LinkError {
 impl LinkError {
     /// Whether the peer did nothing wrong, and may come back with what it has.
     pub fn may_come_back(&self) -> bool {
-        matches!(self, LinkError::Broken(_) | LinkError::Silent | LinkError::Ended)
+        matches!(self, LinkError::Broken(_) | LinkError::Silent | LinkError::Ended | LinkError::Busy(_))
     }
 }
 

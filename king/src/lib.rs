@@ -5,6 +5,7 @@
 
 pub mod accept;
 pub mod border;
+pub mod connection;
 mod http;
 pub mod inbox;
 mod metrics;
@@ -21,22 +22,18 @@ use distwasm_process::{clock::time_of_day, shutdown::Stop};
 use distwasm_proto::{
     limits::{
         CONNECTION_WINDOW_BYTES, FRAME_BYTES, GRACE, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, REACTOR_QUEUE,
-        SHUTDOWN_WITHIN, STREAM_WINDOW_BYTES, WINDOW_UNITS,
+        SHUTDOWN_WITHIN, STREAM_WINDOW_BYTES, STREAMS_MAX, WINDOW_UNITS,
     },
     wire::DESCRIPTORS,
 };
 use distwasm_transport::{link::Visitor, service::king_server::KingServer};
 use thiserror::Error;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
-    sync::mpsc,
-    time::timeout,
-};
-use tokio_stream::Stream;
+use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_util::task::TaskTracker;
-use tonic::transport::{Server, server::Connected};
+use tonic::transport::Server;
 use tracing::warn;
+
+use crate::{accept::Connections, connection::Counted};
 
 /// Why a king failed.
 #[derive(Debug, Error)]
@@ -86,16 +83,7 @@ const EPOCH_MS: u128 = 1_735_689_600_000;
 /// # Errors
 ///
 /// When a server fails; peers cannot cause that.
-pub async fn run<C, E>(
-    incoming: impl Stream<Item = Result<C, E>>,
-    http: Option<TcpListener>,
-    reign: Reign,
-    stop: Stop,
-) -> Result<(), KingError>
-where
-    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
-    E: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+pub async fn run(incoming: Connections, http: Option<TcpListener>, reign: Reign, stop: Stop) -> Result<(), KingError> {
     let (shutdown, drains) = (stop.ends().clone(), stop.drains().clone());
     let (sender, inputs) = mpsc::channel(REACTOR_QUEUE);
     let (publisher, viewer) = view::viewers();
@@ -115,6 +103,8 @@ where
         .max_frame_size(FRAME_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(STREAMS_MAX)
+        .layer(tower::layer::layer_fn(Counted))
         .add_service(service)
         .add_service(health)
         .add_service(reflection)

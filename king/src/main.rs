@@ -47,7 +47,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     }
     let stop = Stop::new(options.drain);
     let signals = stop.on_signals()?;
-    let incoming = Connections::new(listener);
+    let incoming = Connections::new(listener, Connections::max_for_peers());
     let (served, ()) = tokio::join!(distwasm_king::run(incoming, http, Reign::now(options.grace), stop), signals);
     drop(port_file);
     Ok(served?)

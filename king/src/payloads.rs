@@ -75,14 +75,15 @@ impl Blobs {
         self.blobs.get(&digest).map(|(blob, _)| blob)
     }
 
-    /// Counts one job fewer; the blob is dropped with the last.
-    pub(crate) fn release(&mut self, digest: Digest) {
-        if let Some((_, jobs)) = self.blobs.get_mut(&digest) {
-            *jobs -= 1;
-            if *jobs == 0 {
-                self.blobs.remove(&digest);
-            }
+    /// Counts one job fewer. Returns whether it was the last one; then the blob is dropped.
+    pub(crate) fn release(&mut self, digest: Digest) -> bool {
+        let Some((_, jobs)) = self.blobs.get_mut(&digest) else { return false };
+        *jobs -= 1;
+        let is_last = *jobs == 0;
+        if is_last {
+            self.blobs.remove(&digest);
         }
+        is_last
     }
 
     pub(crate) fn bytes(&self) -> u64 {

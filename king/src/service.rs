@@ -2,8 +2,8 @@
 
 use std::{
     convert::Infallible,
-    net::SocketAddr,
-    pin::Pin,
+    net::{IpAddr, SocketAddr},
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -24,13 +24,17 @@ use distwasm_transport::{
 };
 use http::{Request, Response};
 use prost::Message;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Status, body::Body, server::NamedService, transport::server::TcpConnectInfo};
+use tonic::{Status, body::Body, server::NamedService};
 use tracing::{debug, warn};
 
 use crate::{
-    border::{Border, duke::DukeBorder, queen::QueenBorder},
+    border::{Border, duke::DukeBorder, openings::Openings, queen::QueenBorder},
+    connection::Caller,
     inbox::{Happening, Leaving, LinkError, LinkId, Peer},
     view::Viewer,
 };
@@ -41,6 +45,7 @@ pub(crate) struct Service {
     reactor: mpsc::Sender<Happening>,
     viewer: Viewer,
     links: Arc<AtomicU64>,
+    openings: Openings,
     tasks: TaskTracker,
 }
 
@@ -49,11 +54,15 @@ pub(crate) struct Service {
 struct PeerAddress(Option<SocketAddr>);
 
 impl PeerAddress {
+    fn ip(self) -> Option<IpAddr> {
+        self.0.map(|address| address.ip().to_canonical())
+    }
+
     /// Logs why a link ended, if the peer is to blame. The reactor logs the consequences for a duke or a job.
     fn tell(self, leaving: &Leaving) {
         let Err(error) = leaving else { return };
         let address = self.0.map(|address| address.to_string()).unwrap_or_default();
-        if error.may_come_back() {
+        if error.may_come_back() && !matches!(error, LinkError::Busy(_)) {
             debug!(peer = address, %error, "a link ended");
         } else {
             warn!(peer = address, %error, "a peer is refused");
@@ -63,7 +72,7 @@ impl PeerAddress {
 
 impl Service {
     pub(crate) fn new(reactor: mpsc::Sender<Happening>, viewer: Viewer, tasks: TaskTracker) -> Service {
-        Service { reactor, viewer, links: Arc::default(), tasks }
+        Service { reactor, viewer, links: Arc::default(), openings: Openings::default(), tasks }
     }
 
     /// A number that no other link has.
@@ -73,7 +82,7 @@ impl Service {
 
     /// Listens to a duke; returns the king's orders to it.
     fn volunteer(&self, words: Incoming<wire::FromDuke>, address: PeerAddress) -> OutboxStream<DukeOrder> {
-        let (peer, orders) = Peer::new();
+        let (peer, orders) = Peer::new(address.ip());
         let duke = DukeId(self.next_link());
         self.listen(words, address, peer.ended.clone(), DukeBorder::new(duke, peer));
         orders
@@ -81,9 +90,9 @@ impl Service {
 
     /// Listens to a queen; returns the king's news to it.
     fn submit_job(&self, words: Incoming<wire::FromQueen>, address: PeerAddress) -> OutboxStream<QueenNews> {
-        let (peer, news) = Peer::new();
+        let (peer, news) = Peer::new(address.ip());
         let link = LinkId(self.next_link());
-        self.listen(words, address, peer.ended.clone(), QueenBorder::new(link, peer));
+        self.listen(words, address, peer.ended.clone(), QueenBorder::new(link, peer, &self.openings));
         news
     }
 
@@ -161,8 +170,7 @@ impl tower_service::Service<Request<Body>> for Methods {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let connection = request.extensions().get::<TcpConnectInfo>();
-        let peer = PeerAddress(connection.and_then(TcpConnectInfo::remote_addr));
+        let peer = PeerAddress(request.extensions().get::<Caller>().map(|caller| caller.address));
         let response = match request.uri().path() {
             VOLUNTEER => stream::response(self.service.volunteer(Incoming::of_request(request), peer)),
             SUBMIT_JOB => stream::response(self.service.submit_job(Incoming::of_request(request), peer)),
@@ -182,13 +190,17 @@ async fn listen<B>(
 where
     B: Border<Message: Message + Default + 'static>,
 {
+    let mut introduced = pin!(sleep(B::INTRODUCED_WITHIN));
     loop {
         let message = next_message(messages, ended);
         let message = if border.has_joined() {
             message.await?
         } else {
             // The timeout of one message: large payloads over a slow network may take longer, as long as they flow.
-            timeout(HELLO_WITHIN, message).await.map_err(|_| LinkError::NoHello(HELLO_WITHIN))??
+            tokio::select! {
+                message = timeout(HELLO_WITHIN, message) => message.map_err(|_| LinkError::NoHello(HELLO_WITHIN))??,
+                () = &mut introduced => return Err(LinkError::SlowHello(B::INTRODUCED_WITHIN)),
+            }
         };
         let heard = border.take(message)?;
         for happening in heard.happenings {

@@ -105,6 +105,13 @@ pub const MESSAGE_WORDS: usize = 4096;
 /// much again.
 pub const MESSAGE_BYTES_MAX: usize = 4 * MIB;
 
+/// Words that may wait for a peer, of those that no window counts: many times what gathers while a link is silent for as
+/// long as it may be. A peer that lets more gather does not read, and its link ends.
+pub const UNCOUNTED_BYTES_MAX: usize = 8 * MIB;
+
+/// Chunks of a message up to this size are copied together as they arrive: keeping one as it is costs 32 bytes and more.
+pub const COALESCED_BYTES_MAX: usize = 4 * KIB;
+
 /// A payload up to this size is copied out of the message that it came in, which may be a hundred times larger.
 pub const COPIED_BYTES_MAX: usize = 64 * KIB;
 
@@ -131,6 +138,13 @@ pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a peer may take for its first word.
 pub const HELLO_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a duke may take to name all leases that it has kept: as many as it may have, over a slow link.
+pub const INTRODUCTION_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long a queen may take to open its job: to send the largest program and the largest shared directories, at 8
+/// megabits a second.
+pub const OPENING_WITHIN: Duration = Duration::from_secs(600);
 
 /// How long one attempt to connect may take.
 pub const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -191,6 +205,19 @@ pub const JOBS_MAX: usize = 1024;
 
 /// Dukes at a time.
 pub const DUKES_MAX: usize = 10_000;
+
+/// Jobs and dukes of one address at a time. A login node may have many queens, and the dukes of a cluster may be behind
+/// one address; but no address takes all of a king.
+pub const PEER_JOBS_MAX: usize = JOBS_MAX / 2;
+#[expect(missing_docs, reason = "described with the limit above")]
+pub const PEER_DUKES_MAX: usize = DUKES_MAX / 2;
+
+/// Bytes of programs and shared directories of all jobs that are being opened, as their queens announce them. Beyond
+/// that, a queen is refused and may try again when other jobs are open.
+pub const OPENINGS_BYTES: u64 = 4 * (PROGRAM_BYTES_MAX + SHARES_BYTES_MAX);
+
+/// Bytes of them from one address: two of the largest jobs, or fifty with the largest program that is seen in practice.
+pub const PEER_OPENINGS_BYTES: u64 = OPENINGS_BYTES / 2;
 
 /// Units of a job that may be without a verdict at a time: enough for a thousand slots with 64 units each.
 pub const WINDOW_UNITS: u32 = 65_536;
@@ -283,7 +310,7 @@ pub const UNITS_MAX: u64 = 1 << 48;
 /// Memory of one duke: more than any machine has, and sums do not overflow.
 pub const DUKE_RAM_BYTES_MAX: u64 = 1 << 48;
 
-/// Attempts that a duke that comes back names in one word, so that a word fits a message.
+/// Attempts that a duke that comes back names in one word, or that it may forget, so that a word fits a message.
 pub const HELD_ATTEMPTS_NAMED: usize = 4096;
 
 /// Attempts that a duke may bring back: more than any duke has.
@@ -301,6 +328,19 @@ pub const OFFERS_MAX: usize = 1 << 20;
 pub const ACCEPT_PAUSE_FIRST: Duration = Duration::from_millis(10);
 #[expect(missing_docs, reason = "described with the limit above")]
 pub const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// How long a connection may stay open without a request, after its first one. For that, it has [`HELLO_WITHIN`].
+pub const IDLE_WITHIN: Duration = Duration::from_secs(60);
+
+/// Streams of one connection: a duke or a queen has one, and a monitor a few. Each may hold a message that has not come
+/// whole.
+pub const STREAMS_MAX: u32 = 16;
+
+/// Connections to the HTTP port: monitors ask once in some seconds, and each connection ends with its answer.
+pub const HTTP_CONNECTIONS_MAX: usize = 32;
+
+/// Descriptors that a king keeps for itself when peers take all others.
+pub const DESCRIPTORS_KEPT: usize = 16;
 
 /// A unit that runs for this long is worth naming to people who wait for its job. The next limits: how often such units
 /// are looked for, and among how many attempts, the oldest first.

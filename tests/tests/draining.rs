@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use distwasm_king::Reign;
+use distwasm_king::{Reign, accept::Connections};
 use distwasm_process::shutdown::Stop;
 use distwasm_proto::{
     PROTOCOL,
@@ -15,7 +15,7 @@ use distwasm_transport::{
     transfer::Outbox,
 };
 use tokio::{net::TcpListener, time::timeout};
-use tonic::transport::{Channel, server::TcpIncoming};
+use tonic::transport::Channel;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 async fn health(channel: &Channel) -> ServingStatus {
@@ -33,7 +33,7 @@ async fn a_king_that_drains_is_not_serving() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let stop = Stop::new(Duration::from_secs(60));
-    let king = distwasm_king::run(TcpIncoming::from(listener), None, Reign::first(), stop.clone());
+    let king = distwasm_king::run(Connections::new(listener, 8), None, Reign::first(), stop.clone());
     let queen = async {
         let channel = connect(&address.parse().unwrap()).await.unwrap();
         assert_eq!(health(&channel).await, ServingStatus::Serving);

@@ -1,5 +1,5 @@
 //! Hostile programs: mutated ones, and random ones. `queen check` and a peasant refuse each or run it, in bounded time
-//! and memory, and leave no process behind.
+//! and memory, and leave no process behind. And hostile peers, which flood a king: it keeps its bounds, and serves others.
 //!
 //! `DISTWASM_HOSTILE` is the number of programs of each sort; `scripts/fuzz` sets it to thousands.
 #![allow(
@@ -14,6 +14,7 @@
 use std::{
     fs,
     io::{Read, Seek, Write},
+    net::TcpStream,
     path::PathBuf,
     process::{Command, ExitStatus, Stdio},
     sync::{
@@ -23,8 +24,19 @@ use std::{
     thread,
 };
 
-use distwasm_tests::real::{Place, guest, peak_memory_of_children, programs, root, within_seconds};
+use distwasm_proto::{
+    PROTOCOL,
+    digest::Digest,
+    limits::{PEER_OPENINGS_BYTES, PROGRAM_BYTES_MAX},
+    wire::{self, duke_word, queen_news::News, queen_word},
+};
+use distwasm_tests::real::{
+    King, Place, guest, peak_memory_bytes, peak_memory_of_children, programs, root, within_seconds,
+};
+use distwasm_transport::{link, stream::Incoming, transfer::Outbox};
 use fastrand::Rng;
+use tokio_stream::StreamExt;
+use tonic::transport::Channel;
 
 /// The memory of guests here, in MB.
 const GUEST_MB: &str = "64";
@@ -191,4 +203,128 @@ fn mutated_programs() {
 #[test]
 fn generated_programs() {
     try_all(count(250).div_ceil(5), generated);
+}
+
+// ---- Floods --------------------------------------------------------------------------------------------------------
+
+async fn connect(king: &King) -> Channel {
+    link::connect(&king.address.parse().unwrap()).await.unwrap()
+}
+
+/// Sends these messages as a queen, and stays connected as long as the outbox is kept.
+async fn submit(
+    channel: &Channel,
+    messages: Vec<wire::FromQueen>,
+) -> (Outbox<wire::QueenWord>, Incoming<wire::ToQueen>) {
+    let (words, stream) = Outbox::new();
+    let messages = tokio_stream::iter(messages).chain(stream);
+    (words, link::King::Remote(channel.clone()).submit_job(messages).await.unwrap())
+}
+
+/// A word with a payload in pieces of one byte, as messages.
+fn bytewise(payload: &[u8], word: impl FnOnce(Option<wire::Payload>) -> queen_word::Word) -> Vec<wire::FromQueen> {
+    let begun = wire::Payload { bytes_total: payload.len() as u64, ..Default::default() };
+    let piece = |byte: &u8| {
+        let data = vec![*byte].into();
+        queen_word::Word::Piece(wire::Piece { data, broken: String::new() }).into()
+    };
+    let pieces = payload.chunks(10_000).map(|bytes| wire::FromQueen { words: bytes.iter().map(piece).collect() });
+    std::iter::once(wire::FromQueen { words: vec![word(Some(begun)).into()] }).chain(pieces).collect()
+}
+
+fn job(program: &[u8], payload: Option<wire::Payload>) -> queen_word::Word {
+    let program_digest = Digest::of([program]).to_wire();
+    let job = wire::OpenJob { protocol: PROTOCOL, program_digest, project: "p".to_owned(), ..Default::default() };
+    queen_word::Word::OpenJob(Box::new(wire::OpenJob { program: payload, ..job }))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn payloads_in_pieces_of_one_byte_take_no_more_memory_than_others() {
+    let place = Place::default();
+    let king = place.king();
+    let (program, input) = (vec![7; 1_000_000], vec![7; 2_000_000]);
+    let mut messages = bytewise(&program, |payload| job(&program, payload));
+    messages.extend(bytewise(&input, |input| queen_word::Word::Unit(wire::Unit { input, ..Default::default() })));
+    let _queen = submit(&connect(&king).await, messages).await;
+    king.expect_metric("distwasm_bytes_in_flight{kind=\"inputs\"}", |bytes| bytes == 2_000_000);
+    // A duke asks for the program again and again, and takes none of it.
+    let (duke, stream) = Outbox::<wire::DukeWord>::new();
+    let _orders = link::King::Remote(connect(&king).await).volunteer(stream).await.unwrap();
+    let hello = wire::DukeHello { protocol: PROTOCOL, cpus: 1, ram_bytes: 1 << 30, ..Default::default() };
+    duke.push(duke_word::Word::Hello(Box::new(hello)));
+    let digest = Digest::of([program.as_slice()]).to_wire();
+    for _ in 0..400 {
+        duke.push(duke_word::Word::BlobWanted(wire::BlobWanted { digest: digest.clone() }));
+    }
+    duke.push(duke_word::Word::Draining(wire::Draining {}));
+    king.process.expect_log("a duke is going to leave");
+    let peak = peak_memory_bytes(king.process.id()) >> 20;
+    assert!(peak < 80, "the king had {peak} MiB");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_that_are_never_opened_have_one_budget_of_memory() {
+    let place = Place::default();
+    let king = place.king();
+    let channel = connect(&king).await;
+    let mut refused = 0;
+    let mut begun = Vec::new();
+    for _ in 0..14 {
+        let (words, mut news) = submit(&channel, vec![begun_opening()]).await;
+        // The king says nothing to a queen that has room.
+        let said = tokio::time::timeout(std::time::Duration::from_millis(300), news.message()).await;
+        if let Ok(said) = said {
+            let end = said.unwrap().unwrap().news.remove(0);
+            let Some(News::End(end)) = end.news else { panic!("{end:?}") };
+            assert!(end.come_back && end.reason.contains("try again later"), "{end:?}");
+            refused += 1;
+        }
+        begun.push((words, news));
+    }
+    assert_eq!(14 - refused, PEER_OPENINGS_BYTES / PROGRAM_BYTES_MAX - 1);
+    // What was given up makes room.
+    begun.clear();
+    place.write_sums(1);
+    let _duke = place.duke(&king, &[]);
+    place.start_queen(&king, guest("summer.wasm"), &[]).finish().expect(0, &["1 done"]);
+    let peak = peak_memory_bytes(king.process.id()) >> 20;
+    assert!(peak < 80, "the king had {peak} MiB");
+}
+
+/// The first message of a queen with the largest program.
+fn begun_opening() -> wire::FromQueen {
+    let program = wire::Payload { bytes_total: PROGRAM_BYTES_MAX, data: vec![0; 1 << 20].into() };
+    wire::FromQueen { words: vec![job(b"", Some(program)).into()] }
+}
+
+/// Whether a page of the king's HTTP port can be read.
+fn is_healthy(king: &King) -> bool {
+    let ask = || {
+        let mut stream = TcpStream::connect(&king.http)?;
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: king\r\n\r\n")?;
+        let mut answer = String::new();
+        // The connection ends with the answer, though nothing asks for that.
+        stream.read_to_string(&mut answer).map(|_| answer)
+    };
+    ask().is_ok_and(|answer| answer.ends_with("ok\n"))
+}
+
+#[test]
+fn silent_connections_end_and_leave_room_for_others() {
+    let place = Place::default();
+    place.write_sums(1);
+    let king = place.king_behind_shell("ulimit -n 100", &[]);
+    let silent: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(&king.address).unwrap()).collect();
+    king.process.expect_log("no connection can be accepted");
+    assert!(is_healthy(&king), "{}", king.process.log());
+    let halves: Vec<TcpStream> = (0..60).map(|_| TcpStream::connect(&king.http).unwrap()).collect();
+    for mut half in &halves {
+        // The king may have refused it.
+        let _sent = half.write_all(b"GET /healthz HTTP/1.1\r\n");
+    }
+    assert!(within_seconds(60, || is_healthy(&king).then_some(())).is_some(), "{}", king.process.log());
+    let _duke = place.duke(&king, &[]);
+    place.start_queen(&king, guest("summer.wasm"), &[]).finish().expect(0, &["1 done"]);
+    assert!(king.process.log().matches("no connection can be accepted").count() <= 4, "{}", king.process.log());
+    drop((silent, halves));
 }

@@ -4,20 +4,40 @@
 use std::{collections::VecDeque, io::IoSlice};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use distwasm_proto::limits::COALESCED_BYTES_MAX;
 
 /// Bytes in transit, as a list of chunks; no chunk is empty.
 #[derive(Debug, Default)]
 pub struct Chunks {
     chunks: VecDeque<Bytes>,
     bytes: usize,
+    /// The last chunk was put together here, and has memory of its own.
+    last_is_own: bool,
 }
 
 impl Chunks {
+    /// Appends data that has arrived. Short chunks are copied together, so that the list takes no more memory than the
+    /// data, however a peer cuts it.
+    pub fn gather(&mut self, data: Bytes) {
+        let is_short = |data: &Bytes| data.len() <= COALESCED_BYTES_MAX;
+        let Some(last) = self.chunks.pop_back_if(|last| is_short(last) && is_short(&data)) else {
+            return self.push(data);
+        };
+        self.bytes += data.len();
+        // A chunk that came as it is may lie in a far larger buffer of the connection.
+        let own = if self.last_is_own { last.try_into_mut() } else { Err(last) };
+        let mut both = own.unwrap_or_else(|last| BytesMut::from(&last[..]));
+        both.extend_from_slice(&data);
+        self.chunks.push_back(both.freeze());
+        self.last_is_own = true;
+    }
+
     /// Appends a chunk. Empty ones are left out.
     pub fn push(&mut self, chunk: Bytes) {
         if !chunk.is_empty() {
             self.bytes += chunk.len();
             self.chunks.push_back(chunk);
+            self.last_is_own = false;
         }
     }
 
@@ -85,5 +105,26 @@ impl Buf for Chunks {
                 gathered.freeze()
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_chunks_that_arrive_are_put_together_and_long_ones_stay_where_they_are() {
+        let mut chunks = Chunks::default();
+        let bytes: Vec<u8> = (0..1 << 20).map(|number: u32| (number % 251) as u8).collect();
+        bytes.chunks(1).for_each(|byte| chunks.gather(Bytes::copy_from_slice(byte)));
+        assert!(chunks.chunks.len() <= bytes.len() / COALESCED_BYTES_MAX, "{}", chunks.chunks.len());
+        let long = Bytes::from(vec![7; COALESCED_BYTES_MAX + 1]);
+        chunks.gather(long.clone());
+        chunks.gather(Bytes::from_static(b"end"));
+        assert_eq!(chunks.remaining(), bytes.len() + long.len() + 3);
+        assert_eq!(chunks.copy_to_bytes(bytes.len()), bytes);
+        let kept = chunks.copy_to_bytes(long.len());
+        assert_eq!(kept.as_ptr(), long.as_ptr());
+        assert_eq!(chunks.copy_to_bytes(3), "end");
     }
 }

@@ -6,6 +6,7 @@ pub mod address;
 pub mod backoff;
 pub mod chunks;
 pub mod link;
+mod outbox;
 pub mod payload;
 pub mod stream;
 pub mod transfer;

@@ -1,15 +1,20 @@
 //! Bytes in transit: an input, a result, or a program, as the chunks in which they arrived.
 
-use std::io::{self, Read};
+use std::{
+    io::{self, Read},
+    sync::Arc,
+};
 
 use bytes::{Bytes, BytesMut};
 use distwasm_proto::limits::{COPIED_BYTES_MAX, SHELF_BYTES, SHELVED_BYTES_MAX};
 
-/// Bytes as a list of chunks, so that large ones are neither copied nor need one large allocation.
+/// Bytes as a list of chunks, so that large ones are neither copied nor need one large allocation. A clone shares the
+/// list.
 #[derive(Clone, Debug, Default)]
 pub struct Payload {
     first: Bytes,
-    rest: Vec<Bytes>,
+    /// The chunks after the first, if there are any.
+    rest: Option<Arc<Vec<Bytes>>>,
     bytes: u64,
 }
 
@@ -23,7 +28,7 @@ impl Payload {
         if self.first.is_empty() {
             self.first = chunk;
         } else {
-            self.rest.push(chunk);
+            Arc::make_mut(self.rest.get_or_insert_default()).push(chunk);
         }
     }
 
@@ -34,7 +39,16 @@ impl Payload {
 
     /// The chunks in their order; no chunk is empty.
     pub fn chunks(&self) -> impl Iterator<Item = &Bytes> {
-        std::iter::once(&self.first).chain(&self.rest).filter(|chunk| !chunk.is_empty())
+        let rest = self.rest.iter().flat_map(|rest| rest.iter());
+        std::iter::once(&self.first).chain(rest).filter(|chunk| !chunk.is_empty())
+    }
+
+    /// The chunk with this number, counted from 0.
+    pub(crate) fn chunk(&self, number: usize) -> Option<&Bytes> {
+        match number.checked_sub(1) {
+            None => Some(&self.first).filter(|first| !first.is_empty()),
+            Some(number) => self.rest.as_ref()?.get(number),
+        }
     }
 
     /// Reads the bytes in their order, without a copy of all of them.
@@ -44,12 +58,50 @@ impl Payload {
 
     /// All bytes in one piece; copies only if there are several chunks.
     pub fn contiguous(&self) -> Bytes {
-        if self.rest.is_empty() {
+        if self.rest.is_none() {
             return self.first.clone();
         }
         let mut whole = BytesMut::with_capacity(usize::try_from(self.bytes).unwrap_or(0));
         self.chunks().for_each(|chunk| whole.extend_from_slice(chunk));
         whole.freeze()
+    }
+}
+
+/// A payload that is arriving. Short pieces are copied together, so that neither the list of chunks nor the messages that
+/// the pieces came in take more memory than the payload.
+#[derive(Debug, Default)]
+pub struct Gathering {
+    whole: Payload,
+    /// Short pieces after the last chunk of `whole`.
+    short: BytesMut,
+}
+
+impl Gathering {
+    /// Appends a piece.
+    pub fn push(&mut self, piece: Bytes) {
+        if piece.len() > COPIED_BYTES_MAX {
+            self.cut();
+            return self.whole.push(piece);
+        }
+        self.short.extend_from_slice(&piece);
+        if self.short.len() >= COPIED_BYTES_MAX {
+            self.cut();
+        }
+    }
+
+    /// Bytes that have arrived.
+    pub fn bytes(&self) -> u64 {
+        self.whole.bytes + self.short.len() as u64
+    }
+
+    /// The payload, as far as it has arrived.
+    pub fn finish(mut self) -> Payload {
+        self.cut();
+        self.whole
+    }
+
+    fn cut(&mut self) {
+        self.whole.push(std::mem::take(&mut self.short).freeze());
     }
 }
 
@@ -65,10 +117,10 @@ impl Shelf {
         if payload.bytes > COPIED_BYTES_MAX as u64 {
             return payload;
         }
-        match payload.rest.as_slice() {
-            [] => self.keep_bytes(&payload.first).into(),
+        match payload.rest {
+            None => self.keep_bytes(&payload.first).into(),
             // Put together, it lies in memory of its own.
-            _ => payload.contiguous().into(),
+            Some(_) => payload.contiguous().into(),
         }
     }
 
@@ -102,7 +154,7 @@ impl<'a, I: Iterator<Item = &'a Bytes>> Read for Reader<'a, I> {
 
 impl From<Bytes> for Payload {
     fn from(bytes: Bytes) -> Payload {
-        Payload { bytes: bytes.len() as u64, first: bytes, rest: Vec::new() }
+        Payload { bytes: bytes.len() as u64, first: bytes, rest: None }
     }
 }
 
@@ -125,6 +177,26 @@ mod tests {
         let mut read = String::new();
         payload.reader().read_to_string(&mut read).unwrap();
         assert_eq!(read, "abcdefg");
+    }
+
+    #[test]
+    fn short_pieces_are_put_together_and_a_clone_shares_the_list() {
+        let mut gathering = Gathering::default();
+        let bytes: Vec<u8> = (0..1 << 20).map(|number: u32| (number % 251) as u8).collect();
+        bytes.chunks(1).for_each(|piece| gathering.push(Bytes::copy_from_slice(piece)));
+        let long = Bytes::from(vec![1; COPIED_BYTES_MAX + 1]);
+        gathering.push(long.clone());
+        assert_eq!(gathering.bytes(), (bytes.len() + long.len()) as u64);
+        gathering.push(Bytes::from_static(b"end"));
+        let payload = gathering.finish();
+        assert_eq!(payload.chunks().count(), (bytes.len() / COPIED_BYTES_MAX) + 2);
+        assert_eq!(payload.contiguous(), [&bytes[..], &long, b"end"].concat());
+        assert!(payload.chunks().any(|chunk| chunk.as_ptr() == long.as_ptr()), "a long piece is not copied");
+        let clone = payload.clone();
+        assert!(Arc::ptr_eq(clone.rest.as_ref().unwrap(), payload.rest.as_ref().unwrap()));
+        let numbered: Vec<&Bytes> = (0..).map_while(|number| payload.chunk(number)).collect();
+        assert_eq!(numbered, payload.chunks().collect::<Vec<_>>());
+        assert_eq!(Payload::default().chunk(0), None);
     }
 
     #[test]

@@ -127,7 +127,7 @@ impl<M: Message + Default> Remote<M> {
                 None => return Err(StreamError::CutOff),
                 Some(Err(status)) => return Err(StreamError::Broken(status.message().to_owned())),
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => self.arrived.push(data),
+                    Ok(data) => self.arrived.gather(data),
                     Err(frame) => frame.trailers_ref().map_or(Ok(()), check_status)?,
                 },
             }
@@ -331,7 +331,7 @@ mod tests {
             let mut chunks = Chunks::default();
             let mut found: Vec<FromQueen> = Vec::new();
             for piece in bytes.chunks(size) {
-                chunks.push(Bytes::copy_from_slice(piece));
+                chunks.gather(Bytes::copy_from_slice(piece));
                 while let Some(message) = next_message(&mut chunks).unwrap() {
                     found.push(message);
                 }

@@ -4,23 +4,11 @@
 //! has room, so that batches form by themselves under load and a lone word is not delayed. [`Assembler`] puts the
 //! pieces of large payloads together again. Neither blocks, and neither copies a payload.
 
-use std::{
-    collections::VecDeque,
-    fmt,
-    pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
-};
-
-use bytes::Bytes;
-use distwasm_proto::{
-    limits::{MESSAGE_FILL_BYTES, MESSAGE_WORDS, PIECE_BYTES},
-    wire,
-};
-use futures_core::Stream;
+use distwasm_proto::wire;
 use thiserror::Error;
 
-use crate::payload::{Payload, Shelf};
+pub use crate::outbox::{Outbox, OutboxStream, Overflow, Sending};
+use crate::payload::{Gathering, Payload, Shelf};
 
 /// One word of a stream, as far as carrying payloads goes.
 pub trait Word: prost::Message + Sized + Send + 'static {
@@ -74,148 +62,6 @@ words!(ToDuke { orders } of DukeOrder { order: wire::duke_order::Order } carryin
 words!(FromQueen { words } of QueenWord { word: wire::queen_word::Word } carrying OpenJob.program, ShareData.archive, Unit.input);
 words!(ToQueen { news } of QueenNews { news: wire::queen_news::News } carrying Verdict.result);
 
-// ---- Outgoing ------------------------------------------------------------------------------------------------------
-
-/// Outgoing words. The code that puts words in bounds them: the scheduler's windows count the words that wait here.
-pub struct Outbox<W> {
-    state: Arc<Mutex<State<W>>>,
-}
-
-struct State<W> {
-    words: VecDeque<Waiting<W>>,
-    /// The rest of the payload whose first part was sent.
-    pieces: VecDeque<Bytes>,
-    closed: bool,
-    waker: Option<Waker>,
-}
-
-struct Waiting<W> {
-    word: W,
-    payload: Payload,
-}
-
-impl<W> Clone for Outbox<W> {
-    fn clone(&self) -> Self {
-        Outbox { state: Arc::clone(&self.state) }
-    }
-}
-
-impl<W> fmt::Debug for Outbox<W> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outbox").finish_non_exhaustive()
-    }
-}
-
-fn lock<W>(state: &Mutex<State<W>>) -> MutexGuard<'_, State<W>> {
-    // Nothing in here can panic half-way through a change; a poisoned lock still guards a whole state.
-    state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl<W: Word> Outbox<W> {
-    /// An empty outbox and the stream that empties it.
-    pub fn new() -> (Outbox<W>, OutboxStream<W>) {
-        let state =
-            Arc::new(Mutex::new(State { words: VecDeque::new(), pieces: VecDeque::new(), closed: false, waker: None }));
-        (Outbox { state: Arc::clone(&state) }, OutboxStream { state })
-    }
-
-    /// Appends a word without a payload.
-    pub fn push(&self, word: impl Into<W>) {
-        self.push_with(word, Payload::default());
-    }
-
-    /// Appends a word with its payload. A word for a connection that is gone is dropped.
-    pub fn push_with(&self, word: impl Into<W>, payload: Payload) {
-        let mut state = lock(&self.state);
-        if state.closed {
-            return;
-        }
-        state.words.push_back(Waiting { word: word.into(), payload });
-        if let Some(waker) = state.waker.take() {
-            waker.wake();
-        }
-    }
-
-    /// Takes out the words that are not wanted any more, if no part of them was sent.
-    pub fn take_back(&self, is_unwanted: impl Fn(&W) -> bool) {
-        lock(&self.state).words.retain(|waiting| !is_unwanted(&waiting.word));
-    }
-
-    /// Ends the stream after the words that are in it.
-    pub fn close(&self) {
-        let mut state = lock(&self.state);
-        state.closed = true;
-        if let Some(waker) = state.waker.take() {
-            waker.wake();
-        }
-    }
-}
-
-/// The stream that empties an [`Outbox`].
-pub struct OutboxStream<W> {
-    state: Arc<Mutex<State<W>>>,
-}
-
-impl<W: Word> Stream for OutboxStream<W> {
-    type Item = W::Message;
-
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<W::Message>> {
-        let mut state = lock(&self.state);
-        let words = state.next_batch();
-        if words.is_empty() {
-            if state.closed {
-                return Poll::Ready(None);
-            }
-            state.waker = Some(context.waker().clone());
-            return Poll::Pending;
-        }
-        Poll::Ready(Some(W::message(words)))
-    }
-}
-
-impl<W> Drop for OutboxStream<W> {
-    fn drop(&mut self) {
-        let mut state = lock(&self.state);
-        state.closed = true;
-        state.words.clear();
-        state.pieces.clear();
-    }
-}
-
-impl<W: Word> State<W> {
-    /// Takes words and pieces until a message is full.
-    fn next_batch(&mut self) -> Vec<W> {
-        let mut words = Vec::new();
-        let mut room = MESSAGE_FILL_BYTES;
-        while room > 0 && words.len() < MESSAGE_WORDS {
-            let word = if let Some(data) = take_part(&mut self.pieces, PIECE_BYTES.min(room)) {
-                W::of_piece(wire::Piece { data, broken: String::new() })
-            } else if let Some(Waiting { mut word, payload }) = self.words.pop_front() {
-                if let Some(place) = word.payload() {
-                    self.pieces.extend(payload.chunks().cloned());
-                    let data = take_part(&mut self.pieces, PIECE_BYTES.min(room)).unwrap_or_default();
-                    *place = Some(wire::Payload { bytes_total: payload.bytes(), data });
-                }
-                word
-            } else {
-                break;
-            };
-            room = room.saturating_sub(word.encoded_len());
-            words.push(word);
-        }
-        words
-    }
-}
-
-/// The first chunk, or as much of it as there is room for.
-fn take_part(chunks: &mut VecDeque<Bytes>, room: usize) -> Option<Bytes> {
-    let chunk = chunks.front_mut()?;
-    if chunk.len() > room {
-        return Some(chunk.split_to(room));
-    }
-    chunks.pop_front()
-}
-
 // ---- Incoming ------------------------------------------------------------------------------------------------------
 
 /// A peer's stream does not follow the rules for payloads. Ends its link.
@@ -246,7 +92,7 @@ pub struct Assembler<W> {
 #[derive(Debug)]
 struct Pending<W> {
     word: W,
-    payload: Payload,
+    payload: Gathering,
     bytes_total: u64,
 }
 
@@ -274,7 +120,12 @@ impl<W: Word> Assembler<W> {
                 if bytes > max {
                     return Err(TransferError::TooLarge { bytes, max });
                 }
-                self.complete(Pending { word, payload: begun.data.into(), bytes_total: bytes })
+                if begun.data.len() as u64 == bytes {
+                    return Ok(Some((word, Ok(self.shelf.keep(begun.data.into())))));
+                }
+                let mut payload = Gathering::default();
+                payload.push(begun.data);
+                self.complete(Pending { word, payload, bytes_total: bytes })
             }
         }
     }
@@ -288,12 +139,21 @@ impl<W: Word> Assembler<W> {
             self.pending = Some(pending);
             return Ok(None);
         }
-        Ok(Some((pending.word, Ok(self.shelf.keep(pending.payload)))))
+        Ok(Some((pending.word, Ok(self.shelf.keep(pending.payload.finish())))))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        pin::Pin,
+        task::{Context, Poll, Waker},
+    };
+
+    use bytes::Bytes;
+    use distwasm_proto::limits::MESSAGE_FILL_BYTES;
+    use futures_core::Stream;
+
     use super::*;
     use wire::{Unit, queen_word::Word as Said};
 

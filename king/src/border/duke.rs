@@ -1,13 +1,13 @@
 //! A duke's link: its words, checked.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use distwasm_proto::{
     digest::Digest,
     failure::{Failure, FailureKind},
     ids::{AttemptId, DukeId, JobId, UnitNo},
     limits::{
-        DUKE_CPUS_MAX, DUKE_RAM_BYTES_MAX, HELD_ATTEMPTS_MAX, JOBS_MAX, OFFERS_MAX, UNIT_BYTES_MAX,
+        DUKE_CPUS_MAX, DUKE_RAM_BYTES_MAX, HELD_ATTEMPTS_MAX, INTRODUCTION_WITHIN, JOBS_MAX, UNIT_BYTES_MAX,
         UNIT_NAME_BYTES_MAX, UNITS_MAX,
     },
     wire::{self, DukeOrder, FromDuke, duke_word::Word, is_offered},
@@ -17,7 +17,7 @@ use distwasm_transport::{
     transfer::{Arrived, Assembler},
 };
 
-use super::{Border, Heard, are_labels, check_protocol, is_name};
+use super::{Border, Heard, are_labels, check_protocol, fetches::Fetches, is_name};
 use crate::{
     inbox::{DukeWord, Happening, Leaving, LinkError, Machine, Peer},
     scheduler::{HeldAttempt, HeldLease},
@@ -29,7 +29,7 @@ pub struct DukeBorder {
     peer: Peer<DukeOrder>,
     stage: Stage,
     assembler: Assembler<wire::DukeWord>,
-    offers: Offers,
+    fetches: Fetches,
 }
 
 /// How far the duke has introduced itself.
@@ -44,8 +44,8 @@ enum Stage {
 impl DukeBorder {
     /// A link on which nothing was said.
     pub fn new(duke: DukeId, peer: Peer<DukeOrder>) -> DukeBorder {
-        let (assembler, offers) = (Assembler::new(UNIT_BYTES_MAX), Offers::default());
-        DukeBorder { duke, peer, stage: Stage::Silent, assembler, offers }
+        let (assembler, fetches) = (Assembler::new(UNIT_BYTES_MAX), Fetches::default());
+        DukeBorder { duke, peer, stage: Stage::Silent, assembler, fetches }
     }
 
     /// Takes in a word with which the duke introduces itself; returns the duke when it was the last one.
@@ -69,13 +69,16 @@ impl DukeBorder {
             self.stage = Stage::Naming(machine, holdings, missing);
             return Ok(None);
         }
-        let (peer, holds) = (self.peer.clone(), holdings.leases.into_values().collect());
-        Ok(Some(Happening::DukeJoined { duke: self.duke, machine, holds, peer }))
+        let (peer, fetches) = (self.peer.clone(), self.fetches.clone());
+        let holds = holdings.leases.into_values().collect();
+        Ok(Some(Happening::DukeJoined { duke: self.duke, machine, holds, peer, fetches }))
     }
 }
 
 impl Border for DukeBorder {
     type Message = FromDuke;
+
+    const INTRODUCED_WITHIN: Duration = INTRODUCTION_WITHIN;
 
     fn take(&mut self, message: FromDuke) -> Result<Heard, LinkError> {
         let mut heard = Heard::default();
@@ -90,7 +93,7 @@ impl Border for DukeBorder {
                 heard.happenings.extend(self.introduce(word.word)?);
                 continue;
             }
-            self.offers.check(&word)?;
+            check_wanted(&word, &self.fetches)?;
             if let Some(arrived) = self.assembler.accept(word)? {
                 words.push(check_word(arrived)?);
             }
@@ -110,32 +113,14 @@ impl Border for DukeBorder {
     }
 }
 
-/// The sizes of results that were offered and have not arrived: no other large result may arrive.
-#[derive(Default)]
-struct Offers(BTreeMap<u64, u64>);
-
-impl Offers {
-    fn check(&mut self, word: &wire::DukeWord) -> Result<(), LinkError> {
-        match &word.word {
-            Some(Word::ResultOffered(offer)) => {
-                self.0.insert(offer.attempt, offer.result_bytes);
-                if self.0.len() > OFFERS_MAX {
-                    // Results that the duke was told to forget never arrive.
-                    self.0.pop_first();
-                }
-                Ok(())
-            }
-            Some(Word::AttemptEnded(ended)) => {
-                let bytes = ended.result.as_ref().map_or(0, |result| result.bytes_total);
-                let offered = self.0.remove(&ended.attempt);
-                if is_offered(bytes) && offered != Some(bytes) {
-                    return Err(LinkError::Nonsense("it sends a large result of another size than it offered"));
-                }
-                Ok(())
-            }
-            _ => Ok(()),
-        }
+/// A large result must be one that the king has asked for; nothing else of it is taken in.
+fn check_wanted(word: &wire::DukeWord, fetches: &Fetches) -> Result<(), LinkError> {
+    let Some(Word::AttemptEnded(ended)) = &word.word else { return Ok(()) };
+    let bytes = ended.result.as_ref().map_or(0, |result| result.bytes_total);
+    if is_offered(bytes) && fetches.take(AttemptId(ended.attempt)) != Some(bytes) {
+        return Err(LinkError::Nonsense("it sends a large result that the king did not ask for"));
     }
+    Ok(())
 }
 
 /// The leases that a duke brings from an earlier link.
@@ -243,12 +228,50 @@ fn check_failure(failure: Option<wire::Failure>) -> Result<Failure, LinkError> {
 
 #[cfg(test)]
 mod tests {
+    use distwasm_proto::{PROTOCOL, limits::RESULT_UNASKED_BYTES_MAX};
+
     use super::*;
 
     fn held(job: u64, attempts: &[u64], bytes: u64) -> wire::HeldLease {
         let attempts =
             attempts.iter().map(|attempt| wire::HeldAttempt { attempt: *attempt, bytes, ..Default::default() });
         wire::HeldLease { job, slots: 1, attempts: attempts.collect(), ..Default::default() }
+    }
+
+    fn border() -> (DukeBorder, Fetches) {
+        let mut border = DukeBorder::new(DukeId(1), Peer::new(None).0);
+        let hello = wire::DukeHello { protocol: PROTOCOL, cpus: 1, ..Default::default() };
+        border.take(FromDuke { words: vec![Word::Hello(Box::new(hello)).into()] }).unwrap();
+        let fetches = border.fetches.clone();
+        (border, fetches)
+    }
+
+    /// The first part of a result.
+    fn begun(attempt: u64, bytes_total: u64) -> FromDuke {
+        let result = Some(wire::Payload { bytes_total, data: vec![0; 10].into() });
+        let mut ended = wire::AttemptEnded { attempt, result, ..Default::default() };
+        ended.set_outcome(wire::Outcome::Done);
+        FromDuke { words: vec![Word::AttemptEnded(ended).into()] }
+    }
+
+    #[test]
+    fn a_large_result_is_taken_in_only_if_the_king_has_asked_for_it() {
+        let offer = |bytes| {
+            let offer = wire::ResultOffered { attempt: 7, result_bytes: bytes, run_us: 1 };
+            FromDuke { words: vec![Word::ResultOffered(offer).into()] }
+        };
+        let large = RESULT_UNASKED_BYTES_MAX + 1;
+        let (mut duke, _) = border();
+        duke.take(offer(large)).unwrap();
+        assert!(duke.take(begun(7, large)).unwrap_err().to_string().contains("did not ask for"));
+        let (mut duke, fetches) = border();
+        fetches.add(AttemptId(7), large);
+        assert!(duke.take(begun(7, large + 1)).is_err(), "it has another size");
+        let (mut duke, fetches) = border();
+        fetches.add(AttemptId(7), large);
+        duke.take(begun(7, large)).unwrap();
+        let (mut duke, _) = border();
+        duke.take(begun(8, 10)).unwrap();
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Checks the words of peers and turns them into types that cannot be wrong. Nothing here waits for anything.
 
 pub mod duke;
+pub mod fetches;
 mod job_spec;
+pub mod openings;
 pub mod queen;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use distwasm_proto::{PROTOCOL, limits::LABELS_MAX, text::is_name};
 
@@ -14,6 +16,9 @@ use crate::inbox::{Happening, Leaving, LinkError};
 pub trait Border {
     /// A message of the peer.
     type Message;
+
+    /// How long the peer may take to introduce itself, from its first message to its last.
+    const INTRODUCED_WITHIN: Duration;
 
     /// Takes in a message.
     ///

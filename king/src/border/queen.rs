@@ -9,15 +9,24 @@ use distwasm_proto::{
     digest::Digest,
     guest::GuestSettings,
     ids::{JobId, UnitNo},
-    limits::{PROGRAM_BYTES_MAX, SHARES_BYTES_MAX, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX, UNITS_MAX, WINDOW_UNITS},
+    limits::{
+        OPENING_WITHIN, PROGRAM_BYTES_MAX, SHARES_BYTES_MAX, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX, UNITS_MAX,
+        WINDOW_UNITS,
+    },
     wire::{self, FromQueen, QueenNews, queen_word::Word},
 };
 use distwasm_transport::{
     payload::{Payload, Shelf},
-    transfer::{Arrived, Assembler},
+    transfer::{Arrived, Assembler, Word as _},
 };
 
-use super::{Border, Heard, check_protocol, job_spec::check_job_spec};
+use prost::Message as _;
+
+use super::{
+    Border, Heard, check_protocol,
+    job_spec::check_job_spec,
+    openings::{Announcement, Openings},
+};
 use crate::{
     inbox::{Happening, JobRequest, Leaving, LinkError, LinkId, Peer, QueenWord},
     payloads::UnitInput,
@@ -46,8 +55,9 @@ struct Progress {
 
 impl QueenBorder {
     /// A link on which nothing was said.
-    pub fn new(link: LinkId, peer: Peer<QueenNews>) -> QueenBorder {
-        let (assembler, opening) = (Assembler::new(PROGRAM_BYTES_MAX), Some(Opening::default()));
+    pub fn new(link: LinkId, peer: Peer<QueenNews>, openings: &Openings) -> QueenBorder {
+        let opening = Some(Opening { announced: openings.begin(peer.address), ..Opening::default() });
+        let assembler = Assembler::new(PROGRAM_BYTES_MAX);
         QueenBorder { link, peer, assembler, opening, progress: Progress::default() }
     }
 
@@ -71,10 +81,12 @@ impl QueenBorder {
 impl Border for QueenBorder {
     type Message = FromQueen;
 
+    const INTRODUCED_WITHIN: Duration = OPENING_WITHIN;
+
     fn take(&mut self, message: FromQueen) -> Result<Heard, LinkError> {
         let mut heard = Heard::default();
         let mut words = Vec::with_capacity(message.words.len());
-        for word in message.words {
+        for mut word in message.words {
             match word.word {
                 // A queen may leave in the middle of a payload.
                 Some(Word::End(_)) => {
@@ -87,6 +99,9 @@ impl Border for QueenBorder {
                     continue;
                 }
                 _ => {}
+            }
+            if let Some(opening) = &mut self.opening {
+                opening.check_begun(&mut word)?;
             }
             let Some(arrived) = self.assembler.accept(word)? else { continue };
             if self.has_joined() {
@@ -116,9 +131,31 @@ struct Opening {
     request: Option<JobRequest>,
     /// Archives that have not come.
     missing: BTreeSet<Digest>,
+    /// Bytes that are in memory before it is known whether the king takes the job.
+    announced: Announcement,
 }
 
 impl Opening {
+    /// Checks the first part of a word, before the rest of the word's payload is taken in.
+    fn check_begun(&mut self, word: &mut wire::QueenWord) -> Result<(), LinkError> {
+        match (&word.word, &self.request) {
+            (Some(Word::Piece(_)), _) => return Ok(()),
+            (Some(Word::OpenJob(request)), None) => check_protocol(request.protocol)?,
+            (Some(Word::ShareData(share)), Some(_)) => {
+                let digest = Digest::from_wire(&share.digest);
+                if !digest.is_some_and(|digest| self.missing.contains(&digest)) {
+                    return Err(LinkError::Nonsense("a share that its job does not need"));
+                }
+            }
+            (_, None) => return Err(LinkError::Nonsense("its first word opens no job")),
+            (_, Some(_)) => return Err(LinkError::Nonsense("a share of its job is missing")),
+        }
+        // Sizes that are too large are refused for that.
+        let payload = word.payload().and_then(|payload| payload.as_ref());
+        let bytes = payload.map_or(0, |payload| payload.bytes_total.min(PROGRAM_BYTES_MAX));
+        self.announced.add(bytes + word.encoded_len() as u64)
+    }
+
     /// Takes in a word; returns the request when nothing is missing any more.
     fn check_word(&mut self, (word, payload): Arrived<wire::QueenWord>) -> Result<Option<JobRequest>, LinkError> {
         let payload = payload.map_err(|_| LinkError::Nonsense("it broke off in its program or in a share"))?;
@@ -230,7 +267,7 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
-    use distwasm_proto::PROTOCOL;
+    use distwasm_proto::{PROTOCOL, limits::PEER_OPENINGS_BYTES};
 
     use super::*;
 
@@ -260,6 +297,41 @@ mod tests {
 
     fn share(archive: &[u8]) -> Arrived<wire::QueenWord> {
         arrived(Word::ShareData(wire::ShareData { digest: digest(archive).to_wire(), archive: None }), archive)
+    }
+
+    #[test]
+    fn a_program_is_not_taken_in_without_room_for_it() {
+        let openings = Openings::default();
+        let address = Some([127, 0, 0, 1].into());
+        let begun = || {
+            let program = Some(wire::Payload { bytes_total: PROGRAM_BYTES_MAX, data: vec![1].into() });
+            let word = Word::OpenJob(wire::OpenJob { program, ..open(&[]) }.into()).into();
+            let mut border = QueenBorder::new(LinkId(1), Peer::new(address).0, &openings);
+            border.take(FromQueen { words: vec![word] }).map(|_| border)
+        };
+        let mut unfinished: Vec<QueenBorder> = (0..100).map_while(|_| begun().ok()).collect();
+        assert_eq!(unfinished.len() as u64, PEER_OPENINGS_BYTES / PROGRAM_BYTES_MAX - 1);
+        let refused = begun().err().unwrap();
+        assert!(refused.may_come_back() && refused.to_string().contains("try again later"), "{refused}");
+        unfinished.pop();
+        assert!(begun().is_ok());
+    }
+
+    #[test]
+    fn the_first_word_of_a_queen_is_checked_before_its_payload_is_taken_in() {
+        let refusal = |begun: &[Word]| {
+            let mut border = QueenBorder::new(LinkId(1), Peer::new(None).0, &Openings::default());
+            let words = begun.iter().cloned().map(Into::into).collect();
+            border.take(FromQueen { words }).err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        let payload = || Some(wire::Payload { bytes_total: 1000, data: vec![1].into() });
+        let old = wire::OpenJob { protocol: PROTOCOL - 1, program: payload(), ..open(&[]) };
+        assert!(refusal(&[Word::OpenJob(old.into())]).contains("it speaks protocol"));
+        assert!(refusal(&[Word::Unit(wire::Unit { input: payload(), ..Default::default() })]).contains("opens no job"));
+        let program = Some(wire::Payload { bytes_total: 7, data: b"program".to_vec().into() });
+        let job = Word::OpenJob(wire::OpenJob { program, ..open(&[b"a"]) }.into());
+        let share = wire::ShareData { digest: digest(b"b").to_wire(), archive: payload() };
+        assert!(refusal(&[job, Word::ShareData(share)]).contains("does not need"));
     }
 
     /// The outcome of these words: the number of the job's archives, nothing yet, or why its link ends.

@@ -1,11 +1,13 @@
 //! Handles the words of dukes, and dukes that join, leave or come back.
 
+use std::{collections::BTreeMap, net::IpAddr};
+
 use distwasm_proto::{
     VERSION,
     digest::Digest,
     failure::{Failure, FailureKind},
     ids::{DukeId, JobId},
-    limits::{DUKES_MAX, WANTS_MAX},
+    limits::{DUKES_MAX, PEER_DUKES_MAX, WANTS_MAX},
     wire::{self, DukeOrder, duke_order::Order},
 };
 use distwasm_transport::transfer::Outbox;
@@ -13,6 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::{Duke, Evidence, Reactor};
 use crate::{
+    border::fetches::Fetches,
     inbox::{DukeWord, Leaving, LinkError, Machine, Peer},
     scheduler::{Event, HeldLease, Outcome},
 };
@@ -24,12 +27,14 @@ impl Reactor {
         machine: Machine,
         holds: Vec<HeldLease>,
         peer: Peer<DukeOrder>,
+        fetches: Fetches,
     ) {
         self.run_core();
         // The previous holder of the seat is this duke on an earlier link, or a process that has ended.
         let before = self.seats.get(&machine.seat).copied();
-        if before.is_none() && self.dukes.len() >= DUKES_MAX {
-            let reason = format!("the king has {DUKES_MAX} dukes already, which is as many as it takes");
+        if before.is_none()
+            && let Some(reason) = self.why_no_duke(peer.address)
+        {
             return peer.send_away(refusal(reason));
         }
         let is_late = |duke: &Duke| duke.machine.boot == machine.boot && duke.machine.link >= machine.link;
@@ -40,8 +45,7 @@ impl Reactor {
         let mut was = None;
         if let Some((before, duke)) = before.and_then(|before| Some((before, self.dukes.remove(&before)?))) {
             // The duke saw its old link break; that link may not have ended here yet.
-            duke.peer.outbox.close();
-            duke.peer.ended.cancel();
+            duke.peer.drop_link();
             if duke.machine.boot == machine.boot {
                 was = Some(before);
             } else {
@@ -63,10 +67,20 @@ impl Reactor {
         peer.outbox.push(Order::Welcome(wire::DukeWelcome { version: VERSION.to_owned() }));
         let (cpus, ram_bytes, labels) = (machine.cpus, machine.ram_bytes, machine.labels.clone());
         self.seats.insert(machine.seat, id);
-        self.dukes.insert(id, Duke { machine, peer });
+        self.dukes.insert(id, Duke { machine, peer, fetches, sendings: BTreeMap::new() });
         self.events.push(Event::DukeJoined { duke: id, cpus, ram_bytes, labels, was, holds });
         // The duke's next words are about the leases that it brought.
         self.run_core();
+    }
+
+    fn why_no_duke(&self, address: Option<IpAddr>) -> Option<String> {
+        if self.dukes.len() >= DUKES_MAX {
+            return Some(format!("the king has {DUKES_MAX} dukes already, which is as many as it takes"));
+        }
+        let from_there = || self.dukes.values().filter(|duke| duke.peer.address == address).count();
+        (address.is_some() && from_there() >= PEER_DUKES_MAX).then(|| {
+            format!("the king has {PEER_DUKES_MAX} dukes from this address already, which is as many as it takes")
+        })
     }
 
     pub(super) fn on_duke_said(&mut self, duke: DukeId, word: DukeWord) {
@@ -127,7 +141,7 @@ impl Reactor {
 
     fn send_blob(&mut self, id: DukeId, digest: Digest) {
         let blob = self.programs.get(digest).or_else(|| self.shares.get(digest));
-        let (Some(duke), Some(blob)) = (self.dukes.get(&id), blob) else {
+        let (Some(duke), Some(blob)) = (self.dukes.get_mut(&id), blob) else {
             // The job may have ended meanwhile and its blobs been forgotten, or its queen has not come back yet.
             if self.wants.len() >= WANTS_MAX {
                 let dukes = &self.dukes;
@@ -138,8 +152,22 @@ impl Reactor {
             }
             return;
         };
-        let order = Order::Blob(wire::Blob { digest: digest.to_wire(), payload: None });
-        duke.peer.outbox.push_with(order, blob.clone());
+        duke.sendings.retain(|_, sending| !sending.is_over());
+        // A blob that is on its way answers every word that asked for it.
+        duke.sendings.entry(digest).or_insert_with(|| {
+            let order = Order::Blob(wire::Blob { digest: digest.to_wire(), payload: None });
+            duke.peer.outbox.push_watched(order, blob.clone())
+        });
+    }
+
+    /// Takes back a blob that no job needs any more, where it has not begun to be sent.
+    pub(super) fn recall_blob(&self, digest: Digest) {
+        let wire = digest.to_wire();
+        for duke in self.dukes.values().filter(|duke| duke.sendings.contains_key(&digest)) {
+            duke.peer
+                .outbox
+                .take_back(|word: &DukeOrder| matches!(&word.order, Some(Order::Blob(blob)) if blob.digest == wire));
+        }
     }
 
     /// Sends the blobs that dukes asked for before the queen was back.

@@ -9,6 +9,8 @@ mod dukes;
 mod perform;
 mod queens;
 mod run;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -18,15 +20,20 @@ use distwasm_proto::{
     failure::Failure,
     guest::GuestSettings,
     ids::{AttemptId, DukeId, JobId, UnitNo},
+    limits::HELD_ATTEMPTS_NAMED,
     time::Time,
     wire::{self, DukeOrder, QueenNews, duke_order::Order, queen_news::News},
 };
-use distwasm_transport::{payload::Payload, transfer::Word};
+use distwasm_transport::{
+    payload::Payload,
+    transfer::{Sending, Word},
+};
 use rustc_hash::FxHashMap;
 use tracing::info;
 
 use crate::{
     Reign,
+    border::fetches::Fetches,
     inbox::{Happening, LinkId, Machine, Peer},
     payloads::{Blobs, Inputs},
     scheduler::{Event, Scheduler},
@@ -73,6 +80,10 @@ pub struct Reactor {
 struct Duke {
     machine: Machine,
     peer: Peer<DukeOrder>,
+    /// Results that it was asked for over its link.
+    fetches: Fetches,
+    /// Blobs that are on their way over its link.
+    sendings: BTreeMap<Digest, Sending>,
 }
 
 struct Queen {
@@ -180,7 +191,9 @@ impl Reactor {
 
     fn on_happening(&mut self, happening: Happening) {
         match happening {
-            Happening::DukeJoined { duke, machine, holds, peer } => self.on_duke_joined(duke, machine, holds, peer),
+            Happening::DukeJoined { duke, machine, holds, peer, fetches } => {
+                self.on_duke_joined(duke, machine, holds, peer, fetches);
+            }
             Happening::DukeSaid { duke, words } => {
                 // Words that a duke sent before it was sent away may still arrive.
                 if self.dukes.contains_key(&duke) {
@@ -215,7 +228,9 @@ impl Reactor {
         }
         for (duke, mut attempts) in std::mem::take(&mut self.forgettable) {
             attempts.sort_unstable();
-            self.tell_duke(duke, Order::Forget(wire::Forget { attempts }));
+            for attempts in attempts.chunks(HELD_ATTEMPTS_NAMED) {
+                self.tell_duke(duke, Order::Forget(wire::Forget { attempts: attempts.to_vec() }));
+            }
         }
     }
 
@@ -247,6 +262,13 @@ impl<W: Word> Peer<W> {
     /// Says a last word, and ends the link.
     fn send_away(&self, word: impl Into<W>) {
         self.close(word);
+        self.ended.cancel();
+    }
+
+    /// Ends a link whose peer has another one: no word that still waits is needed.
+    fn drop_link(&self) {
+        self.outbox.clear();
+        self.outbox.close();
         self.ended.cancel();
     }
 }

@@ -9,7 +9,7 @@ use distwasm_proto::{
 use distwasm_transport::payload::Payload;
 use tracing::{info, warn};
 
-use super::{Evidence, Queen, Reactor, Unheard};
+use super::{Duke, Evidence, Queen, Reactor, Unheard};
 use crate::scheduler::{Action, JobEnd, JobStatus, LongestAttempt, Verdict, WaitsFor};
 
 impl Reactor {
@@ -34,6 +34,7 @@ impl Reactor {
                 self.tell_duke(duke, Order::ReleaseSlots(wire::ReleaseSlots { job: job.0, slots }));
             }
             Action::CloseLease { duke, job } => {
+                self.recall(duke, |start| start.job == job.0);
                 self.tell_duke(duke, Order::CloseLease(wire::CloseLease { job: job.0 }));
             }
             Action::StartAttempt { duke, job, unit, attempt, number, alone } => {
@@ -45,14 +46,20 @@ impl Reactor {
                 duke.peer.outbox.push_with(Order::StartAttempt(order), input.content.clone());
                 self.totals.attempts += 1;
             }
-            Action::ForgetAttempt { duke, attempt } => self.let_go(duke, attempt),
+            Action::ForgetAttempt { duke, attempt } => {
+                self.recall(duke, |start| start.attempt == attempt.0);
+                self.let_go(duke, attempt);
+            }
             Action::ForgetDuke { duke } => {
                 if let Some(forgotten) = self.forget_duke(duke) {
                     let host = forgotten.machine.hostname;
                     warn!(duke = duke.0, host, "a duke has not come back; its units run again elsewhere");
                 }
             }
-            Action::FetchResult { duke, attempt } => {
+            Action::FetchResult { duke, attempt, bytes } => {
+                if let Some(duke) = self.dukes.get(&duke) {
+                    duke.fetches.add(attempt, bytes);
+                }
                 self.tell_duke(duke, Order::SendResult(wire::SendResult { attempt: attempt.0 }));
             }
             Action::Report { job, unit, verdict, attempts } => self.report(job, unit, verdict, attempts),
@@ -62,11 +69,24 @@ impl Reactor {
         }
     }
 
-    pub(super) fn tell_duke(&self, duke: DukeId, order: Order) {
+    /// Gives an order that no window counts.
+    pub(super) fn tell_duke(&self, id: DukeId, order: Order) {
         // A duke that is already gone is about to be lost to the scheduler too.
-        if let Some(duke) = self.dukes.get(&duke) {
-            duke.peer.outbox.push(order);
+        let Some(Duke { peer, machine, .. }) = self.dukes.get(&id) else { return };
+        if peer.outbox.push_uncounted(order, merge_forgets).is_err() {
+            warn!(duke = id.0, host = machine.hostname, "a duke does not read its orders; its link ends");
+            peer.outbox.clear();
+            let reason = "it does not read its orders".to_owned();
+            peer.send_away(Order::End(wire::End { reason, come_back: true }));
         }
+    }
+
+    /// Takes back units that a duke has not read: nothing counts them any more.
+    fn recall(&self, duke: DukeId, is_unwanted: impl Fn(&wire::StartAttempt) -> bool) {
+        let Some(duke) = self.dukes.get(&duke) else { return };
+        duke.peer.outbox.take_back(
+            |word: &wire::DukeOrder| matches!(&word.order, Some(Order::StartAttempt(start)) if is_unwanted(start)),
+        );
     }
 
     fn report(&mut self, job: JobId, unit: UnitNo, verdict: Verdict, attempts: u32) {
@@ -125,7 +145,7 @@ impl Reactor {
         let waits_for = queen.waits_for(status.waits_for);
         let longest = status.longest.map(|longest| self.describe_longest(longest, Bytes::new()));
         let JobStatus { slots, dukes, .. } = status;
-        queen.peer.outbox.push(News::JobState(wire::JobState { slots, dukes, waits_for, longest }));
+        queen.peer.outbox.push_latest(News::JobState(wire::JobState { slots, dukes, waits_for, longest }));
     }
 
     /// Describes a unit that has been running for long, for people.
@@ -146,6 +166,17 @@ impl Reactor {
         };
         queen.peer.outbox.push(News::JobEnded(wire::JobEnded { failure: failure.map(wire::Failure::from) }));
         queen.peer.close(News::End(wire::End::default()));
+    }
+}
+
+/// Adds attempts that a duke may forget to those that it has not been told of yet.
+fn merge_forgets(last: &mut wire::DukeOrder, next: &wire::DukeOrder) -> bool {
+    match (&mut last.order, &next.order) {
+        (Some(Order::Forget(last)), Some(Order::Forget(next))) => {
+            last.attempts.extend_from_slice(&next.attempts);
+            true
+        }
+        _ => false,
     }
 }
 

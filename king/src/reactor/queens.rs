@@ -1,13 +1,16 @@
 //! Handles the words of queens, and queens that join, leave or come back.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    net::IpAddr,
+};
 
 use distwasm_proto::{
     VERSION,
     digest::Digest,
     failure::{Failure, FailureKind},
     ids::{JobId, UnitNo},
-    limits::{JOBS_MAX, WINDOW_BYTES},
+    limits::{JOBS_MAX, PEER_JOBS_MAX, WINDOW_BYTES},
     wire::{self, QueenNews, queen_news::News},
 };
 use distwasm_transport::transfer::Outbox;
@@ -37,7 +40,7 @@ impl Reactor {
             Some(queen) if queen.key == request.key && queen.ordinal < request.ordinal => None,
             // The first word of a broken connection may arrive after that of the next one.
             Some(_) => Some(("the queen has a newer link".to_owned(), false)),
-            None => self.why_no_job(),
+            None => self.why_no_job(peer.address),
         };
         self.links.insert(link, job);
         if let Some((reason, come_back)) = refused {
@@ -49,8 +52,7 @@ impl Reactor {
         if let Some(queen) = self.queens.get_mut(&job) {
             info!(job = job.0, project, lacking = lacking.len(), "a queen came back");
             // The queen saw its old link break; that link may not have ended here yet.
-            queen.peer.outbox.close();
-            queen.peer.ended.cancel();
+            queen.peer.drop_link();
             (queen.link, queen.peer) = (Some(link), peer);
             queen.ordinal = ordinal;
         } else {
@@ -126,13 +128,25 @@ impl Reactor {
         self.forget_heard(job, heard);
     }
 
-    fn why_no_job(&self) -> Option<(String, bool)> {
+    fn why_no_job(&self, address: Option<IpAddr>) -> Option<(String, bool)> {
         if self.draining {
             let reason = "the king is going to end, and takes no new jobs: try again when it is back";
             return Some((reason.to_owned(), true));
         }
-        let reason = || format!("the king has {JOBS_MAX} jobs already, which is as many as it takes: try again later");
-        (self.queens.len() >= JOBS_MAX).then(|| (reason(), false))
+        let full = |jobs, whose| {
+            Some((
+                format!("the king has {jobs} jobs{whose} already, which is as many as it takes: try again later"),
+                false,
+            ))
+        };
+        if self.queens.len() >= JOBS_MAX {
+            return full(JOBS_MAX, "");
+        }
+        let from_there = || self.queens.values().filter(|queen| queen.peer.address == address).count();
+        if address.is_some() && from_there() >= PEER_JOBS_MAX {
+            return full(PEER_JOBS_MAX, " from this address");
+        }
+        None
     }
 
     pub(super) fn on_queen_said(&mut self, link: LinkId, word: QueenWord) {
@@ -225,8 +239,14 @@ impl Reactor {
         self.unclaimed.remove(&job);
         let queen = self.queens.remove(&job)?;
         self.may_shrink = true;
-        self.programs.release(queen.digest);
-        queen.shares.iter().for_each(|digest| self.shares.release(*digest));
+        if self.programs.release(queen.digest) {
+            self.recall_blob(queen.digest);
+        }
+        for digest in &queen.shares {
+            if self.shares.release(*digest) {
+                self.recall_blob(*digest);
+            }
+        }
         Some(queen)
     }
 

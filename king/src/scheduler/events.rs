@@ -166,7 +166,7 @@ pub enum Action {
     /// Tell a duke that an attempt is not wanted any more, whatever its state.
     ForgetAttempt { duke: DukeId, attempt: AttemptId },
     /// Ask a duke for a result that it offered.
-    FetchResult { duke: DukeId, attempt: AttemptId },
+    FetchResult { duke: DukeId, attempt: AttemptId, bytes: u64 },
     /// Tell the queen how a unit ended. No later action is about this unit.
     Report { job: JobId, unit: UnitNo, verdict: Verdict, attempts: u32 },
     /// Tell the queen the slots of its job, and the reason why the job waits.

@@ -91,7 +91,8 @@ impl Scheduler {
     fn fetch_results(&mut self, id: JobId, actions: &mut Vec<Action>) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let fetching = job.results.fetch(self.now);
-        actions.extend(fetching.wanted.into_iter().map(|(duke, attempt)| Action::FetchResult { duke, attempt }));
+        let wanted = fetching.wanted.into_iter();
+        actions.extend(wanted.map(|(duke, attempt, bytes)| Action::FetchResult { duke, attempt, bytes }));
         for duke in fetching.blocked {
             self.ledger.set_blocked(duke, id, true);
             // Another job may have use for the slots of this lease.

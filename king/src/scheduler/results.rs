@@ -89,7 +89,7 @@ struct Pace {
 #[derive(Debug, Default)]
 pub(super) struct Fetching {
     /// Results that are to be fetched, in this order.
-    pub(super) wanted: Vec<(DukeId, AttemptId)>,
+    pub(super) wanted: Vec<(DukeId, AttemptId, u64)>,
     /// Dukes that are blocked from now on.
     pub(super) blocked: BTreeSet<DukeId>,
 }
@@ -123,7 +123,7 @@ impl Results {
             self.bytes += result.bytes;
             link.bytes += result.bytes;
             (result.stage, result.since) = (Stage::InTransit, now);
-            fetching.wanted.push((result.duke, id));
+            fetching.wanted.push((result.duke, id, result.bytes));
         }
         fetching
     }

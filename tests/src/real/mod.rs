@@ -259,7 +259,8 @@ pub struct King {
     pub process: Process,
     /// The address for dukes and queens.
     pub address: String,
-    http: String,
+    /// The address of its HTTP port.
+    pub http: String,
 }
 
 impl King {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use distwasm_king::{
     Reign,
-    border::{Border, duke::DukeBorder, queen::QueenBorder},
+    border::{Border, duke::DukeBorder, openings::Openings, queen::QueenBorder},
     inbox::{DukeWord, Happening, LinkError, LinkId, Peer},
     reactor::Reactor,
 };
@@ -31,6 +31,8 @@ pub(super) struct King {
     links: BTreeMap<Sender, KingLink>,
     /// Links that have ended.
     gone: BTreeSet<Sender>,
+    /// Jobs that are being opened.
+    openings: Openings,
     /// What happens with the next batch.
     batch: Vec<Happening>,
     /// Which dukes have a part in which jobs of which queens, as the king gave it or as the dukes claimed.
@@ -72,6 +74,7 @@ impl King {
             ticks_at: None,
             links: BTreeMap::new(),
             gone: BTreeSet::new(),
+            openings: Openings::default(),
             batch: Vec::new(),
             leases: BTreeMap::new(),
             replaced: BTreeSet::new(),
@@ -114,16 +117,16 @@ impl King {
 }
 
 impl KingLink {
-    fn new(sender: Sender, number: u64) -> KingLink {
+    fn new(sender: Sender, number: u64, openings: &Openings) -> KingLink {
         match sender {
             Sender::Duke(link) => {
-                let (peer, orders) = Peer::new();
+                let (peer, orders) = Peer::new(None);
                 let (ended, border) = (peer.ended.clone(), Box::new(DukeBorder::new(link, peer)));
                 KingLink { border: Some(PeerBorder::Duke(border)), ended, words: Words::Duke(orders) }
             }
             Sender::Queen(..) => {
-                let (peer, news) = Peer::new();
-                let (ended, border) = (peer.ended.clone(), Box::new(QueenBorder::new(LinkId(number), peer)));
+                let (peer, news) = Peer::new(None);
+                let (ended, border) = (peer.ended.clone(), Box::new(QueenBorder::new(LinkId(number), peer, openings)));
                 KingLink { border: Some(PeerBorder::Queen(border)), ended, words: Words::Queen(news) }
             }
         }
@@ -179,7 +182,7 @@ impl World {
         }
         if !self.king.links.contains_key(&sender) {
             let number = self.next_link();
-            self.king.links.insert(sender, KingLink::new(sender, number));
+            self.king.links.insert(sender, KingLink::new(sender, number, &self.king.openings));
         }
         let Some(link) = self.king.links.get_mut(&sender) else { return };
         let heard = match (&mut link.border, said) {
