@@ -214,7 +214,7 @@ fn unusable_folders_are_refused() {
     run(&input, &place.path().join("file")).expect(2, &["is not a folder (--output names another"]);
     assert!(!input.join("deeper").exists());
     fs::create_dir(place.path().join("none")).unwrap();
-    run(&place.path().join("none"), &output).expect(0, &["there is no file below the input folder", "0 done"]);
+    run(&place.path().join("none"), &output).expect(0, &["there is no file among the inputs", "0 done"]);
 }
 
 #[test]
