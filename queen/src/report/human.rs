@@ -13,14 +13,14 @@ use distwasm_process::{
 };
 use distwasm_proto::{
     exit::Exit,
-    limits::{FAILURES_SHOWN, OPENING_WITHIN},
+    limits::{ANNOUNCED_WITHIN, FAILURES_SHOWN},
     text,
     time::Time,
 };
 
 use super::{
-    Opening, Summary,
-    opening::{grouped, left_out},
+    Announcement, Summary,
+    announcement::{grouped, left_out},
     progress::Progress,
 };
 use crate::failures_file::FailureFile;
@@ -54,7 +54,7 @@ pub struct Human {
     first_failures: Vec<FailedUnit>,
     failures: Option<FailureFile>,
     /// The words at the start, until they are printed.
-    opening: Option<Opening>,
+    announcement: Option<Announcement>,
 }
 
 /// Characters of one line of a guest's words that are shown.
@@ -99,7 +99,7 @@ impl Human {
         clock: Clock,
         Verbosity { quiet, verbose, bar }: Verbosity,
         failures: Option<FailureFile>,
-        opening: Opening,
+        announcement: Announcement,
     ) -> Human {
         let human = Human {
             clock,
@@ -112,7 +112,7 @@ impl Human {
             longest: None,
             first_failures: Vec::new(),
             failures,
-            opening: (!quiet && io::stderr().is_terminal()).then_some(opening),
+            announcement: (!quiet && io::stderr().is_terminal()).then_some(announcement),
         };
         if let Some((file, error)) = human.failures.as_ref().and_then(|file| Some((file, file.error()?))) {
             let path = file.path().display();
@@ -168,13 +168,13 @@ impl Reporter for Human {
     }
 
     fn listed(&mut self, counts: &Counts) {
-        if let Some(opening) = self.opening.take() {
-            self.progress.say(&opening.line(counts));
+        if let Some(announcement) = self.announcement.take() {
+            self.progress.say(&announcement.line(counts));
         }
     }
 
     fn progress(&mut self, counts: &Counts) {
-        if self.opening.is_some() && self.clock.now() >= Time::default().after(OPENING_WITHIN) {
+        if self.announcement.is_some() && self.clock.now() >= Time::default().after(ANNOUNCED_WITHIN) {
             self.listed(counts);
         }
         // Most waits are over before anybody could read of them.

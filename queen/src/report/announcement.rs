@@ -8,7 +8,7 @@ use super::human::harmless_path;
 
 /// What is known of a run before it begins.
 #[derive(Clone, Debug)]
-pub struct Opening {
+pub struct Announcement {
     /// The program.
     pub program: String,
     /// The inputs, such as `inputs of logs/`; without a number if there is one.
@@ -17,10 +17,10 @@ pub struct Opening {
     pub place: String,
 }
 
-impl Opening {
+impl Announcement {
     /// The line at the start of a run.
     pub(super) fn line(&self, counts: &Counts) -> String {
-        let Opening { program, inputs, place } = self;
+        let Announcement { program, inputs, place } = self;
         let total = counts.found + counts.done_before;
         let many = match (counts.all_found, total) {
             (false, _) => format!("at least {} {inputs}", grouped(total)),
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn the_line_tells_what_runs_over_what_and_where() {
-        let opening = Opening {
+        let announcement = Announcement {
             program: "summer.wasm".to_owned(),
             inputs: "inputs of logs/".to_owned(),
             place: "2 slots on this machine".to_owned(),
@@ -82,11 +82,11 @@ mod tests {
         counts.left_out.exclude = 3;
         let expected = "summer.wasm over 5,000 inputs of logs/ (3 left out by --exclude, 4,200 done before), \
                         2 slots on this machine";
-        assert_eq!(opening.line(&counts), expected);
+        assert_eq!(announcement.line(&counts), expected);
         let one = Counts { found: 1, all_found: true, ..Counts::default() };
-        assert_eq!(opening.line(&one), "summer.wasm over 1 input of logs/, 2 slots on this machine");
+        assert_eq!(announcement.line(&one), "summer.wasm over 1 input of logs/, 2 slots on this machine");
         let some = Counts { found: 1_234_567, ..Counts::default() };
-        assert!(opening.line(&some).starts_with("summer.wasm over at least 1,234,567 inputs of logs/, "));
+        assert!(announcement.line(&some).starts_with("summer.wasm over at least 1,234,567 inputs of logs/, "));
     }
 
     #[test]
