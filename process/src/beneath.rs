@@ -17,7 +17,7 @@ use std::{
 
 use distwasm_proto::limits::LINKS_FOLLOWED_MAX;
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, mkdirat, open, openat, readlinkat, statat},
+    fs::{AtFlags, FileType, Mode, OFlags, fstat, mkdirat, open, openat, readlinkat, statat},
     io::Errno,
     process::geteuid,
 };
@@ -154,7 +154,7 @@ pub fn open_folder(root: impl AsFd, path: &Path, links: Links, missing: Missing)
     }
     // The parts that are left, the next one last, and whether they come from the path itself.
     let mut left: Vec<(OsString, bool)> = Vec::new();
-    let mut push = |left: &mut Vec<_>, path: &Path, is_own| left.extend(parts(path).rev().map(|part| (part, is_own)));
+    let push = |left: &mut Vec<_>, path: &Path, is_own| left.extend(parts(path).rev().map(|part| (part, is_own)));
     push(&mut left, path, true);
     let (mut at, mut followed) = (root.try_clone_to_owned()?, 0);
     while let Some((part, is_own)) = left.pop() {
@@ -239,6 +239,8 @@ mod tests {
         io::Read,
         os::unix::fs::{chown, lchown, symlink},
     };
+
+    use rustix::fs::CWD;
 
     use super::*;
 
