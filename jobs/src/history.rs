@@ -6,13 +6,16 @@
 //! folder's file system. The record helps people to decide; without one, everything goes on as it does with one.
 
 use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
+    fs::File,
+    io::{self, Read},
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use distwasm_process::files;
+use distwasm_process::{
+    beneath::{self, Links, Missing},
+    files,
+};
 use distwasm_proto::{
     VERSION,
     digest::Digest,
@@ -20,6 +23,7 @@ use distwasm_proto::{
     limits::{RECORD_BYTES_MAX, RUNS_RECORDED_MAX},
 };
 use distwasm_transport::payload::Payload;
+use rustix::fs::{AtFlags, OFlags, statat};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -27,6 +31,9 @@ use crate::selection::ChangedAt;
 
 /// The folder of the record, in the output folder. No input and no output is in it.
 pub const RECORD_FOLDER: &str = ".distwasm";
+
+/// The record's name in that folder.
+const RECORD_FILE: &str = "run.json";
 
 /// The format of the record that this version writes and reads.
 const FORMAT: u32 = 1;
@@ -117,7 +124,7 @@ impl History {
     /// The history of an output folder before a run that makes outputs like this. The error, if there is one, is to be
     /// told; the history is as good as it can be.
     pub fn read(output: &Path, now: Making) -> (History, Option<RecordError>) {
-        let (runs, error) = match read(&path_in(output)) {
+        let (runs, error) = match read(output) {
             Ok(record) => (record.runs, None),
             Err(RecordError::Unread { source, .. }) if source.kind() == io::ErrorKind::NotFound => (Vec::new(), None),
             Err(error) => (Vec::new(), Some(error)),
@@ -136,7 +143,7 @@ impl History {
         if self.runs.last().is_some_and(|(_, last)| *last == self.now) {
             return Ok(());
         }
-        let mut runs = match read(&path) {
+        let mut runs = match read(output) {
             Ok(record) => record.runs,
             // A record that this version cannot read whole is not replaced.
             Err(RecordError::Newer { .. }) => return Ok(()),
@@ -153,7 +160,8 @@ impl History {
         });
         let runs = runs.split_off(runs.len().saturating_sub(RUNS_RECORDED_MAX));
         let text = serde_json::to_vec_pretty(&Record { format: FORMAT, runs }).map_err(io::Error::from);
-        text.and_then(|text| files::replace(&path, &text)).map_err(unwritten)
+        let folder = open_record_folder(output, Missing::Stays).map_err(unwritten)?;
+        text.and_then(|text| files::replace_in(folder, Path::new(RECORD_FILE), &text)).map_err(unwritten)
     }
 
     /// How an output that was written at this time was made.
@@ -174,21 +182,31 @@ impl History {
 
 /// The path of the record.
 fn path_in(output: &Path) -> PathBuf {
-    output.join(RECORD_FOLDER).join("run.json")
+    output.join(RECORD_FOLDER).join(RECORD_FILE)
 }
 
-fn read(path: &Path) -> Result<Record, RecordError> {
+/// Opens the folder of the record. It is never a link.
+fn open_record_folder(output: &Path, missing: Missing) -> io::Result<File> {
+    beneath::open_folder(File::open(output)?, Path::new(RECORD_FOLDER), Links::Refused, missing)
+}
+
+fn read(output: &Path) -> Result<Record, RecordError> {
+    let path = &path_in(output);
     #[derive(Deserialize)]
     struct Format {
         format: u32,
     }
     let unread = |source| RecordError::Unread { path: path.to_owned(), source };
     let damaged = || RecordError::Damaged { path: path.to_owned() };
-    let found = fs::symlink_metadata(path).map_err(unread)?;
-    if !found.is_file() || found.len() > RECORD_BYTES_MAX {
+    let file = open_record_folder(output, Missing::Stays)
+        .and_then(|folder| beneath::file_in(folder, Path::new(RECORD_FILE), OFlags::empty()))
+        .map_err(unread)?;
+    let mut text = Vec::new();
+    // One byte more shows whether it is longer.
+    file.take(RECORD_BYTES_MAX + 1).read_to_end(&mut text).map_err(unread)?;
+    if text.len() as u64 > RECORD_BYTES_MAX {
         return Err(damaged());
     }
-    let text = fs::read(path).map_err(unread)?;
     match serde_json::from_slice::<Format>(&text) {
         Ok(Format { format }) if format > FORMAT => Err(RecordError::Newer { path: path.to_owned() }),
         _ => serde_json::from_slice(&text).map_err(|_| damaged()),
@@ -197,18 +215,12 @@ fn read(path: &Path) -> Result<Record, RecordError> {
 
 /// Creates the folder of the record, and returns the time by the clock of its file system.
 fn begin(output: &Path) -> io::Result<SystemTime> {
-    let folder = output.join(RECORD_FOLDER);
-    match fs::create_dir(&folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    if !fs::symlink_metadata(&folder)?.is_dir() {
-        return Err(io::Error::other(format!("{} is not a folder", folder.display())));
-    }
-    let clock = files::unfinished_beside(&folder.join("clock"));
-    files::write_new(&clock, b"")?;
-    let now = fs::metadata(&clock).map(|created| (created.mtime(), created.mtime_nsec()));
-    fs::remove_file(&clock)?;
+    let folder = open_record_folder(output, Missing::Made)?;
+    let clock = files::unfinished_beside(Path::new("clock"));
+    files::write_new_in(&folder, &clock, b"")?;
+    let now = statat(&folder, &clock, AtFlags::SYMLINK_NOFOLLOW);
+    files::remove_in(&folder, &clock)?;
+    let now = now.map(|created| (created.st_mtime, created.st_mtime_nsec));
     let (seconds, nanos) = now?;
     let since = Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanos).unwrap_or(0));
     Ok(UNIX_EPOCH + since)
@@ -221,6 +233,8 @@ fn since_1970(time: SystemTime) -> ChangedAt {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
     use super::*;
 
     fn making(program: &str, args: &[&str], settings: &str) -> Making {
@@ -270,6 +284,30 @@ mod tests {
         let of = |env: &[&str]| Making::new(&Payload::from(b"program".to_vec()), &guest(env));
         assert_eq!(of(&["A=1", "B=2"]), of(&["A=1", "B=2"]));
         assert_ne!(of(&["A=1", "B=2"]), of(&["A=1\", \"B=2"]));
+    }
+
+    #[test]
+    fn a_record_behind_a_link_is_neither_read_nor_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let (output, victim) = (folder.path().join("output"), folder.path().join("victim"));
+        fs::create_dir_all(&victim).unwrap();
+        fs::create_dir_all(&output).unwrap();
+        fs::write(victim.join("run.json"), "precious").unwrap();
+        symlink(&victim, output.join(RECORD_FOLDER)).unwrap();
+        for _ in 0..2 {
+            let (mut history, error) = History::read(&output, making("a", &[], ""));
+            assert!(matches!(error, Some(RecordError::Unread { .. })), "{error:?}");
+            let recorded = history.record(&output, "x.wasm");
+            let is_folder = !output.join(RECORD_FOLDER).is_symlink();
+            assert!(is_folder == recorded.is_ok(), "{recorded:?}");
+            assert_eq!(fs::read_to_string(victim.join("run.json")).unwrap(), "precious");
+            assert_eq!(fs::read_dir(&victim).unwrap().count(), 1);
+            // The second time the file alone is a link. It is replaced.
+            fs::remove_file(output.join(RECORD_FOLDER)).unwrap_or_default();
+            fs::create_dir_all(output.join(RECORD_FOLDER)).unwrap();
+            symlink(victim.join("run.json"), path_in(&output)).unwrap_or_default();
+        }
+        assert!(!path_in(&output).is_symlink());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
     io::{self, ErrorKind},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::ffi::OsStringExt,
+        unix::{ffi::OsStringExt, fs::MetadataExt},
     },
     path::{Component, Path, PathBuf},
 };
@@ -34,6 +34,35 @@ pub struct Root {
 #[derive(Debug, Error)]
 #[error("it is a link that leads out of its folder")]
 struct LeadsOut;
+
+/// A link that another user made.
+#[derive(Debug, Error)]
+#[error("{} is a link that belongs to another user (uid {uid}), and is not followed", .name.display())]
+struct Planted {
+    name: PathBuf,
+    uid: u32,
+}
+
+/// Whether an error says that there is a link that another user made.
+pub fn is_planted(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Planted>())
+}
+
+/// Refuses a path whose last part is a link of another user.
+///
+/// # Errors
+///
+/// When it is such a link ([`is_planted`]).
+pub fn check_own_link(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_symlink() && !is_trusted(found.uid()) => Err(planted(path, found.uid())),
+        _ => Ok(()),
+    }
+}
+
+fn planted(name: &Path, uid: u32) -> io::Error {
+    io::Error::new(ErrorKind::PermissionDenied, Planted { name: name.to_owned(), uid })
+}
 
 /// Whether an error says that a path leads out of its folder.
 pub fn leads_out(error: &io::Error) -> bool {
@@ -104,6 +133,15 @@ fn open_beneath(folder: &OwnedFd, path: &Path, flags: OFlags) -> Option<OwnedFd>
 #[cfg(not(target_os = "linux"))]
 fn open_beneath(_: &OwnedFd, _: &Path, _: OFlags) -> Option<OwnedFd> {
     None
+}
+
+/// Opens a regular file in a folder to read it, or, with `flags`, to write it or to create it. No link is followed.
+///
+/// # Errors
+///
+/// When it cannot be opened, or is not a regular file.
+pub fn file_in(folder: impl AsFd, name: &Path, flags: OFlags) -> io::Result<File> {
+    regular(openat(folder, name, READ | OFlags::NOFOLLOW | flags, Mode::from_raw_mode(0o666))?)
 }
 
 /// Opens a regular file to read it, wherever links lead.
@@ -214,9 +252,7 @@ fn target_of_own_link(folder: &OwnedFd, name: &OsString) -> io::Result<PathBuf> 
         return Err(Errno::NOTDIR.into());
     }
     if !is_trusted(found.st_uid) {
-        let (name, uid) = (Path::new(name).display(), found.st_uid);
-        let why = format!("{name} is a link that belongs to another user (uid {uid}), and is not followed");
-        return Err(io::Error::new(ErrorKind::PermissionDenied, why));
+        return Err(planted(Path::new(name), found.st_uid));
     }
     let target = readlinkat(folder, name, Vec::new())?;
     let again = look()?;
@@ -344,8 +380,10 @@ mod tests {
         let opened = File::open(root.join("in")).unwrap();
         for path in ["planted", "planted/x", "own/x"] {
             let error = open_folder(&opened, Path::new(path), Links::Own, Missing::Made).unwrap_err();
-            assert!(error.to_string().contains("belongs to another user (uid 4711)"), "{error}");
+            assert!(is_planted(&error) && error.to_string().contains("another user (uid 4711)"), "{error}");
         }
+        assert!(check_own_link(&root.join("in/planted")).is_err());
+        assert!(check_own_link(&root.join("in/own")).is_ok() && check_own_link(&root.join("secret")).is_ok());
         assert_eq!(fs::read_dir(root.join("elsewhere")).unwrap().count(), 0);
         // A folder of another user is not a link.
         chown(root.join("in/sub"), Some(4711), None).unwrap();

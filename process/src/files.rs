@@ -16,7 +16,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, Mode, OFlags, openat, renameat, unlinkat},
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, openat, renameat, statat, unlinkat},
     io::Errno,
     process::geteuid,
 };
@@ -131,7 +131,29 @@ pub fn create_private(path: &Path) -> io::Result<File> {
 ///
 /// When the name is taken, or the bytes could not be kept; in the second case no file of this name is left.
 pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write_new_in(CWD, path, bytes, EVERYBODY)
+    write_new_as(CWD, path, bytes, EVERYBODY)
+}
+
+/// Writes a new file in an open folder, and closes it.
+///
+/// # Errors
+///
+/// As for [`write_new`].
+pub fn write_new_in(folder: impl AsFd, name: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_new_as(folder, name, bytes, EVERYBODY)
+}
+
+/// Removes a regular file from an open folder.
+///
+/// # Errors
+///
+/// When it cannot be removed, or is something else, which stays.
+pub fn remove_in(folder: impl AsFd, name: &Path) -> io::Result<()> {
+    let found = statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    match FileType::from_raw_mode(found.st_mode) {
+        FileType::RegularFile => Ok(unlinkat(&folder, name, AtFlags::empty())?),
+        _ => Err(io::Error::other("it is not a regular file")),
+    }
 }
 
 /// The permissions of a file, as far as the user's mask allows.
@@ -139,7 +161,7 @@ const EVERYBODY: u32 = 0o666;
 const EVERYBODY_READS: u32 = 0o644;
 const USER_ALONE: u32 = 0o600;
 
-fn write_new_in(folder: impl AsFd, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+fn write_new_as(folder: impl AsFd, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let mut file = File::from(openat(&folder, path, flags, Mode::from_raw_mode(mode))?);
     let written = file.write_all(bytes);
@@ -186,7 +208,7 @@ pub fn replace_in(folder: impl AsFd, name: &Path, bytes: &[u8]) -> io::Result<()
 
 fn replace_as(folder: impl AsFd, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let unfinished = unfinished_beside(path);
-    write_new_in(&folder, &unfinished, bytes, mode)?;
+    write_new_as(&folder, &unfinished, bytes, mode)?;
     let renamed = renameat(&folder, &unfinished, &folder, path);
     if renamed.is_err() {
         // The error of the rename is the one to report.
@@ -231,7 +253,7 @@ mod tests {
         let path = |name: &str| folder.path().join(name);
         fs::write(path("own"), "own").unwrap();
         symlink("own", path("link")).unwrap();
-        rustix::fs::mknodat(CWD, path("pipe"), rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        rustix::fs::mknodat(CWD, path("pipe"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
         assert!(open_own(&path("own")).is_ok());
         let why = |name: &str| open_own(&path(name)).unwrap_err().to_string();
         assert!(why("link").contains("it is a link"), "{}", why("link"));

@@ -7,6 +7,8 @@ use std::{
 };
 
 use distwasm_jobs::{history::RECORD_FOLDER, selection::Shard};
+use distwasm_process::beneath::{self, Links, Missing};
+use rustix::fs::OFlags;
 use thiserror::Error;
 
 /// Why there is no folder of outputs.
@@ -68,9 +70,10 @@ pub fn claim(path: &Path, input: Option<&Path>, shard: Option<Shard>) -> Result<
         return Ok(Claim { folder, _locks: vec![whole] });
     };
     lock(whole.try_lock_shared()).map_err(|()| OutputFolderError::Busy { path: path.to_owned() })?;
-    let place = folder.join(RECORD_FOLDER);
-    fs::create_dir_all(&place).map_err(cannot_use)?;
-    let own = File::create(place.join(format!("{}.lock", shard.word()))).map_err(cannot_use)?;
+    let place = beneath::open_folder(&whole, Path::new(RECORD_FOLDER), Links::Refused, Missing::Made);
+    let name = format!("{}.lock", shard.word());
+    let own = place.and_then(|place| beneath::file_in(place, Path::new(&name), OFlags::RDWR | OFlags::CREATE));
+    let own = own.map_err(cannot_use)?;
     lock(own.try_lock()).map_err(|()| OutputFolderError::ShardBusy { path: path.to_owned() })?;
     Ok(Claim { folder, _locks: vec![whole, own] })
 }
@@ -125,6 +128,24 @@ mod tests {
         assert!(matches!(claim(&path, None, shard(1)), Err(OutputFolderError::ShardBusy { .. })));
         assert!(matches!(claim(&path, None, None), Err(OutputFolderError::Busy { .. })));
         assert_eq!(first.folder, claim(&path, None, shard(2)).unwrap().folder);
+    }
+
+    #[test]
+    fn a_lock_behind_a_link_is_not_taken() {
+        use std::os::unix::fs::symlink;
+        let place = tempfile::tempdir().unwrap();
+        let path = |name: &str| place.path().join(name);
+        let shard = Some(Shard { index: 1, of: 2 });
+        fs::create_dir_all(path("victim")).unwrap();
+        fs::create_dir_all(path("output")).unwrap();
+        fs::write(path("victim/shard-1-of-2.lock"), "precious").unwrap();
+        symlink("../victim", path("output/.distwasm")).unwrap();
+        assert!(matches!(claim(&path("output"), None, shard), Err(OutputFolderError::Unusable { .. })));
+        fs::remove_file(path("output/.distwasm")).unwrap();
+        fs::create_dir(path("output/.distwasm")).unwrap();
+        symlink(path("victim/shard-1-of-2.lock"), path("output/.distwasm/shard-1-of-2.lock")).unwrap();
+        assert!(matches!(claim(&path("output"), None, shard), Err(OutputFolderError::Unusable { .. })));
+        assert_eq!(fs::read_to_string(path("victim/shard-1-of-2.lock")).unwrap(), "precious");
     }
 
     #[test]

@@ -22,6 +22,7 @@ use distwasm_jobs::{
     request::JobRequest,
     selection::Shard,
 };
+use distwasm_process::beneath;
 use distwasm_proto::limits::{NAME_BYTES_MAX, NAMES_SHOWN};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -378,6 +379,7 @@ fn failures_path(options: &Options, input: &Path, output: &OutputPlace) -> Resul
     if path.is_symlink() && !path.exists() {
         return Err(cannot_open(io::Error::other("it is a link to nothing")));
     }
+    beneath::check_own_link(path).map_err(cannot_open)?;
     let resolved = output_folder::resolve(path).map_err(cannot_open)?;
     if resolved.starts_with(input) {
         return Err(PrepareError::FailuresAmongInputs { path: path.clone() });

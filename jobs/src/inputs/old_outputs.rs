@@ -3,9 +3,15 @@
 use std::{
     collections::HashSet,
     ffi::{OsStr, OsString},
-    fs, io,
+    fs::File,
+    io,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+};
+
+use distwasm_process::{
+    beneath::{self, Links, Missing},
+    files,
 };
 
 use super::{
@@ -69,8 +75,10 @@ impl<'a> OldOutputs<'a> {
         }
         if self.sweeps {
             let path = self.places.output.join(folder).join(name);
+            let opened = File::open(self.places.output)
+                .and_then(|output| beneath::open_folder(output, folder, Links::Own, Missing::Stays));
             // It does no harm; a later run may succeed.
-            if let Err(error) = fs::remove_file(&path) {
+            if let Err(error) = opened.and_then(|folder| files::remove_in(folder, Path::new(name))) {
                 tracing::warn!(path = %path.display(), %error, "an unfinished output of an earlier run cannot be removed");
             }
         }

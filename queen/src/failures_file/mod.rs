@@ -214,10 +214,6 @@ impl Opened {
     /// Opens the file to append to it, for this process alone. If its last line was cut short, that stays a line of
     /// its own.
     fn at_end(path: &Path, output: Option<&str>) -> io::Result<Opened> {
-        // A pipe or a terminal has no end, and a device must not be replaced by a file.
-        if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-            return Err(io::Error::other("it is not a regular file"));
-        }
         let mut file = open_alone(path)?;
         check_is_ours(path, output)?;
         let mut end = file.seek(SeekFrom::End(0))?;
@@ -237,12 +233,13 @@ impl Opened {
 /// Opens the file and locks it. Opens it again if a queen that ended has replaced it: new lines would be lost with it.
 fn open_alone(path: &Path) -> io::Result<File> {
     loop {
-        let file = when_there_are(|| OpenOptions::new().read(true).append(true).create(true).open(path))?;
+        let file =
+            when_there_are(|| files::open_own_with(OpenOptions::new().read(true).append(true).create(true), path))?;
         // Some network file systems do not support locks.
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
             return Err(io::Error::other("another queen is writing to it"));
         }
-        let (locked, there) = (file.metadata()?, fs::metadata(path));
+        let (locked, there) = (file.metadata()?, fs::symlink_metadata(path));
         if there.is_ok_and(|there| (there.dev(), there.ino()) == (locked.dev(), locked.ino())) {
             return Ok(file);
         }
@@ -297,7 +294,7 @@ fn keep_open(
     scope: &Scope<'_>,
     last_lines: &HashMap<PathBuf, u64>,
 ) -> io::Result<Tidied> {
-    let mut kept = BufWriter::new(File::create(unfinished)?);
+    let mut kept = BufWriter::new(OpenOptions::new().write(true).create_new(true).open(unfinished)?);
     let (mut count, mut lines) = (0_u64, Lines::open(path)?);
     loop {
         let of_this_run = lines.offset >= begin;
@@ -420,6 +417,26 @@ mod tests {
         assert_eq!(run(folder.path(), true, &[]), None);
         assert!(!path.exists());
         assert_eq!(run(folder.path(), true, &[]), None);
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_file_is_not_followed() {
+        use std::os::unix::fs::symlink;
+        let folder = folder(&["a"], &[]);
+        let (victim, path) = (folder.path().join("victim"), default_failures_path(&folder.path().join("out")));
+        for content in [Some(""), Some("{\"input\":\"a\"}\n"), None] {
+            match content {
+                Some(content) => fs::write(&victim, content).unwrap(),
+                None => fs::remove_file(&victim).unwrap(),
+            }
+            let _removed = fs::remove_file(&path);
+            symlink("victim", &path).unwrap();
+            let mut failures = FailureFile::open(path.clone(), None);
+            assert!(failures.error().unwrap().to_string().contains("it is a link"), "{:?}", failures.error());
+            assert!(!failures.record(&failed("a", None), SystemTime::UNIX_EPOCH));
+            assert!(path.is_symlink() && fs::read_to_string(&victim).ok().as_deref() == content);
+            assert!(names(&path).is_err());
+        }
     }
 
     #[test]
