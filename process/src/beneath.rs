@@ -23,6 +23,8 @@ use rustix::{
 };
 use thiserror::Error;
 
+use crate::files;
+
 /// A folder of files that are read.
 #[derive(Debug)]
 pub struct Root {
@@ -48,15 +50,17 @@ pub fn is_planted(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<Planted>())
 }
 
-/// Refuses a path whose last part is a link of another user.
+/// Refuses a path that the user named, if its last part is a link that anybody may have put there: as Linux does it with
+/// `fs.protected_symlinks`, which may be off.
 ///
 /// # Errors
 ///
 /// When it is such a link ([`is_planted`]).
-pub fn check_own_link(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.is_symlink() && !is_trusted(found.uid()) => Err(planted(path, found.uid())),
-        _ => Ok(()),
+pub fn check_link(path: &Path) -> io::Result<()> {
+    let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
+    match found.is_symlink() && files::may_be_planted(path, &found)? {
+        true => Err(planted(path, found.uid())),
+        false => Ok(()),
     }
 }
 
@@ -273,7 +277,7 @@ fn is_trusted(uid: u32) -> bool {
 mod tests {
     use std::{
         io::Read,
-        os::unix::fs::{chown, lchown, symlink},
+        os::unix::fs::{PermissionsExt, chown, lchown, symlink},
     };
 
     use rustix::fs::CWD;
@@ -382,8 +386,10 @@ mod tests {
             let error = open_folder(&opened, Path::new(path), Links::Own, Missing::Made).unwrap_err();
             assert!(is_planted(&error) && error.to_string().contains("another user (uid 4711)"), "{error}");
         }
-        assert!(check_own_link(&root.join("in/planted")).is_err());
-        assert!(check_own_link(&root.join("in/own")).is_ok() && check_own_link(&root.join("secret")).is_ok());
+        assert!(check_link(&root.join("in/planted")).is_ok(), "a colleague's link");
+        fs::set_permissions(root.join("in"), fs::Permissions::from_mode(0o1777)).unwrap();
+        assert!(is_planted(&check_link(&root.join("in/planted")).unwrap_err()));
+        assert!(["in/own", "in/none", "secret"].iter().all(|name| check_link(&root.join(name)).is_ok()));
         assert_eq!(fs::read_dir(root.join("elsewhere")).unwrap().count(), 0);
         // A folder of another user is not a link.
         chown(root.join("in/sub"), Some(4711), None).unwrap();

@@ -94,23 +94,34 @@ pub fn open_own_with(options: &mut OpenOptions, path: &Path) -> io::Result<File>
     if !found.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
-    if found.uid() != geteuid().as_raw() && found.uid() != 0 {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let folder = fs::metadata(folder)?;
-        // As Linux does it with fs.protected_regular, which may be off.
-        if folder.mode() & 0o1000 != 0 && folder.mode() & 0o022 != 0 && folder.uid() != found.uid() {
-            let why =
-                format!("it belongs to another user (uid {}), and anybody may put files into its folder", found.uid());
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
-        }
+    if may_be_planted(path, &found)? {
+        let why =
+            format!("it belongs to another user (uid {}), and anybody may put files into its folder", found.uid());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     }
     Ok(file)
+}
+
+/// Whether something with this path may have been put there by anybody: it belongs to neither this user nor root, and is
+/// in a sticky folder of somebody else, such as `/tmp`, to which others may write.
+pub(crate) fn may_be_planted(path: &Path, found: &Metadata) -> io::Result<bool> {
+    if found.uid() == geteuid().as_raw() || found.uid() == 0 {
+        return Ok(false);
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = fs::metadata(folder)?;
+    Ok(folder.mode() & 0o1000 != 0 && folder.mode() & 0o022 != 0 && folder.uid() != found.uid())
 }
 
 /// Whether a file can hold nothing but what this user wrote: it is a regular file of this user, and nobody else may
 /// write to it.
 pub fn is_private(found: &Metadata) -> bool {
-    found.is_file() && found.uid() == geteuid().as_raw() && found.mode() & 0o022 == 0
+    found.is_file() && is_ours_alone(found)
+}
+
+/// Whether a file or a folder belongs to this user, and nobody else may write to it.
+pub fn is_ours_alone(found: &Metadata) -> bool {
+    found.uid() == geteuid().as_raw() && found.mode() & 0o022 == 0
 }
 
 /// Creates a file that only this user may read and write, in the place of an earlier file of the same name.

@@ -9,6 +9,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
         &[
             "input_list",
             "null",
+            "follow_links",
             "include",
             "exclude",
             "exclude_from",

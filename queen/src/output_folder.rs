@@ -41,7 +41,9 @@ pub struct Claim {
 ///
 /// When there can be no such folder.
 pub fn look(path: &Path, input: Option<&Path>) -> Result<PathBuf, OutputFolderError> {
-    let output = resolve(path).map_err(|source| OutputFolderError::Unusable { path: path.to_owned(), source })?;
+    let cannot_use = |source| OutputFolderError::Unusable { path: path.to_owned(), source };
+    beneath::check_link(path).map_err(cannot_use)?;
+    let output = resolve(path).map_err(cannot_use)?;
     if let Some(input) = input.filter(|input| output.starts_with(input) || input.starts_with(&output)) {
         return Err(OutputFolderError::Overlap { input: input.to_owned(), output: path.to_owned() });
     }

@@ -185,7 +185,9 @@ pub fn plan(options: &Options, interrupted: &CancellationToken) -> Result<Planne
     };
     let sweeps = options.selection.shard.is_none() && !options.dry_run;
     let output_name = options.output_name.clone();
-    let mut listing = Listing { names, selection, output_name, again, history, sweeps, names_done: options.dry_run };
+    let follows_links = options.selection.follows_links(&input.names);
+    let mut listing =
+        Listing { names, follows_links, selection, output_name, again, history, sweeps, names_done: options.dry_run };
     survey(options, &input.folder, &mut listing, interrupted)?;
     let orphans = orphans(options, &input.folder, &output, &listing, interrupted)?;
     let folders = Folders { input: input.folder.clone(), output, sync: options.sync, listing: Arc::new(listing) };
@@ -379,7 +381,7 @@ fn failures_path(options: &Options, input: &Path, output: &OutputPlace) -> Resul
     if path.is_symlink() && !path.exists() {
         return Err(cannot_open(io::Error::other("it is a link to nothing")));
     }
-    beneath::check_own_link(path).map_err(cannot_open)?;
+    beneath::check_link(path).map_err(cannot_open)?;
     let resolved = output_folder::resolve(path).map_err(cannot_open)?;
     if resolved.starts_with(input) {
         return Err(PrepareError::FailuresAmongInputs { path: path.clone() });

@@ -45,20 +45,59 @@ fn any_file_name_and_any_depth_will_do() {
     place.write("empty", "");
     let elsewhere = place.path().join("elsewhere");
     fs::write(&elsewhere, "linked").unwrap();
-    symlink(&elsewhere, place.input().join("link")).unwrap();
+    symlink(&elsewhere, place.input().join("link out")).unwrap();
+    symlink("../a b", place.input().join("deep/link")).unwrap();
+    symlink(place.input().join("a b"), place.input().join("link")).unwrap();
     symlink(place.path(), place.input().join("folder link")).unwrap();
     symlink("nowhere", place.input().join("dangling")).unwrap();
     assert!(Command::new("mkfifo").arg(place.input().join("pipe")).status().unwrap().success());
     let said =
         ["skipped pipe: it is a named pipe", "skipped folder link: it is a link to a folder", "skipped dangling"];
-    place.queen(guest("echo.wat"), &[]).expect(0, &said);
+    let leads_out = "skipped link out: it is a link that leads out of the input folder (--follow-links follows it)";
+    place.queen(guest("echo.wat"), &[]).expect(0, &[&said[..], &[leads_out]].concat());
     let outputs = place.outputs();
-    assert_eq!(outputs.len(), names.len() + 2);
+    assert_eq!(outputs.len(), names.len() + 3);
     for name in names {
         assert_eq!(outputs[Path::new(OsStr::from_bytes(name))], name, "{name:?}");
     }
     assert_eq!(outputs[Path::new("empty")], b"");
-    assert_eq!(outputs[Path::new("link")], b"linked");
+    assert!(outputs[Path::new("link")] == b"a b" && outputs[Path::new("deep/link")] == b"a b");
+    place.queen(guest("echo.wat"), &["--follow-links"]).expect(0, &[&said[..], &["1 done"]].concat());
+    assert_eq!(place.outputs()[Path::new("link out")], b"linked");
+}
+
+#[test]
+fn a_link_out_of_the_input_folder_is_followed_only_if_the_user_says_so() {
+    let place = Place::default();
+    place.write("a", "a");
+    fs::create_dir(place.path().join("elsewhere")).unwrap();
+    fs::write(place.path().join("elsewhere/secret"), "secret").unwrap();
+    symlink("../elsewhere/secret", place.input().join("out")).unwrap();
+    symlink("/proc/self/environ", place.input().join("proc")).unwrap();
+    symlink("../elsewhere", place.input().join("folder")).unwrap();
+    let list = place.path().join("list");
+    fs::write(&list, "a\nout\nfolder/secret\n").unwrap();
+    let flags = ["--input-list", list.to_str().unwrap()];
+    let said = [
+        "failed: out: it is a link that leads out of the input folder (--follow-links follows it)",
+        "failed: folder/secret: it is a link that leads out",
+        "1 done",
+        "2 failed",
+    ];
+    place.queen(guest("echo.wat"), &flags).expect(1, &said);
+    assert_eq!(place.outputs_count(), 1);
+    // What is not an input is not a failure of one, and its output would stay.
+    place.queen(guest("echo.wat"), &["--retry-failed"]).expect(0, &["2 of the earlier failures are skipped"]);
+    place.queen(guest("echo.wat"), &[flags[0], flags[1], "--follow-links"]).expect(0, &["2 done"]);
+    assert_eq!(place.outputs()[Path::new("folder/secret")], b"secret");
+    place.queen(guest("echo.wat"), &["--prune"]).expect(0, &["skipped out: ", "skipped proc: "]);
+    assert_eq!(place.outputs()[Path::new("out")], b"secret");
+    // A file that is named may be a link.
+    let mut queen = place.command("queen");
+    queen.arg("-b").arg(guest("echo.wat")).arg("--input").arg(place.input().join("out")).args(["--output", "-"]);
+    let finished = Finished::of(&mut queen);
+    finished.expect(0, &["1 done"]);
+    assert_eq!(finished.stdout, "secret");
 }
 
 #[test]
@@ -225,7 +264,9 @@ fn an_input_that_cannot_be_read_is_a_failed_unit() {
     symlink("/proc/self/mem", place.input().join("unreadable")).unwrap();
     fs::create_dir_all(place.output().join("1")).unwrap();
     let said = ["failed: unreadable: ", "failed: 1: its output cannot be written", "2 done", "2 failed"];
-    place.queen(guest("summer.wasm"), &[]).expect(1, &said);
+    place.queen(guest("summer.wasm"), &["--follow-links"]).expect(1, &said);
+    fs::remove_dir_all(place.output().join("1")).unwrap();
+    place.queen(guest("summer.wasm"), &[]).expect(0, &["skipped unreadable: ", "1 done, 2 skipped"]);
 }
 
 #[test]

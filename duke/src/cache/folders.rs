@@ -70,17 +70,11 @@ pub(crate) struct Folders {
 impl Folders {
     /// Uses a folder, created if missing.
     pub(crate) fn open(folder: &Path, engine: String) -> Result<Folders, CacheError> {
-        use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+        use std::os::unix::fs::DirBuilderExt;
         let cannot_make = |source| CacheError::Make { path: folder.to_owned(), source };
         let make = |folder: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
         make(folder).map_err(cannot_make)?;
-        let found = fs::metadata(folder).map_err(cannot_make)?;
-        if found.uid() != rustix::process::geteuid().as_raw() {
-            return Err(CacheError::Stranger { path: folder.to_owned(), owner: found.uid() });
-        }
-        if found.mode() & 0o022 != 0 {
-            return Err(CacheError::Shared { path: folder.to_owned() });
-        }
+        check_rights(folder, &fs::metadata(folder).map_err(cannot_make)?)?;
         let folders = Folders { folder: folder.to_owned(), engine };
         folders.claim()?;
         let shares = folders.shares();
@@ -89,9 +83,11 @@ impl Folders {
             _ => {}
         }
         // Not a link: what lies elsewhere is not a duke's.
-        if !fs::symlink_metadata(&shares).map_err(cannot_make)?.is_dir() {
+        let found = fs::symlink_metadata(&shares).map_err(cannot_make)?;
+        if !found.is_dir() {
             return Err(CacheError::Shares { path: shares });
         }
+        check_rights(&shares, &found)?;
         Ok(folders)
     }
 
@@ -151,6 +147,19 @@ impl Folders {
     /// The folder of shared directories.
     pub(crate) fn shares(&self) -> PathBuf {
         self.folder.join(SHARES)
+    }
+}
+
+/// Refuses a folder to which other users may write.
+fn check_rights(folder: &Path, found: &fs::Metadata) -> Result<(), CacheError> {
+    use std::os::unix::fs::MetadataExt;
+    let path = folder.to_owned();
+    if files::is_ours_alone(found) {
+        Ok(())
+    } else if found.uid() == rustix::process::geteuid().as_raw() {
+        Err(CacheError::Shared { path })
+    } else {
+        Err(CacheError::Stranger { path, owner: found.uid() })
     }
 }
 
@@ -260,7 +269,10 @@ mod tests {
         let why = open(place.path()).unwrap_err().to_string();
         assert!(why.contains("`chmod go-w ") && why.contains("--cache"), "{why}");
         fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        open(place.path()).unwrap();
+        let shares = open(place.path()).unwrap().shares();
+        fs::set_permissions(&shares, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(open(place.path()), Err(CacheError::Shared { .. })));
+        fs::set_permissions(&shares, fs::Permissions::from_mode(0o700)).unwrap();
         if rustix::process::geteuid().is_root() {
             chown(place.path(), Some(4711), None).unwrap();
             let why = open(place.path()).unwrap_err().to_string();

@@ -52,7 +52,8 @@ impl SharedFolder {
         &self.path
     }
 
-    /// Locks a directory against removal. `None` if it does not exist or is about to be removed.
+    /// Locks a directory against removal. `None` if it does not exist or is about to be removed, or if others may write
+    /// to it.
     fn hold(path: PathBuf) -> Option<SharedFolder> {
         let file = open_folder(&path).ok()?;
         // On a file system without locks, nothing is ever removed.
@@ -62,7 +63,7 @@ impl SharedFolder {
         // It may have been removed between opening and locking.
         let (held, there) = (file.metadata().ok()?, fs::symlink_metadata(&path).ok()?);
         let is_there = (held.dev(), held.ino()) == (there.dev(), there.ino());
-        (is_there && there.is_dir()).then_some(SharedFolder { path, _lock: file })
+        (is_there && there.is_dir() && files::is_ours_alone(&held)).then_some(SharedFolder { path, _lock: file })
     }
 }
 

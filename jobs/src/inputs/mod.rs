@@ -1,6 +1,7 @@
 //! Inputs: found in their folder by the lister, read and sent by the readers.
 
 mod decision;
+mod folder;
 mod listing;
 pub mod numbers;
 mod old_outputs;
@@ -12,6 +13,7 @@ mod walk;
 
 pub(crate) use decision::Kind;
 pub use decision::{Again, Reason};
+pub use folder::InputFolder;
 pub use listing::list;
 pub use walk::changed_at;
 pub(crate) use walk::read_folder;
@@ -36,6 +38,8 @@ use numbers::LinkNo;
 pub struct Listing {
     /// Where names come from.
     pub names: Names,
+    /// Whether links among the inputs are followed out of their folder.
+    pub follows_links: bool,
     /// What is left out.
     pub selection: Selection,
     /// What outputs are called, if not as their inputs.
@@ -55,6 +59,7 @@ impl Default for Listing {
     fn default() -> Listing {
         Listing {
             names: Names::All,
+            follows_links: false,
             selection: Selection::default(),
             output_name: None,
             again: Again::Never,

@@ -122,7 +122,7 @@ impl Survey<'_> {
     /// When the survey was interrupted.
     pub(crate) fn has_inputs(&self) -> Result<bool, SurveyError> {
         let mut has_inputs = false;
-        self.each_name(&Selection { limit: Some(1), ..Selection::default() }, |_, _| has_inputs = true)?;
+        self.each_name_there(Some(1), |_, _| has_inputs = true)?;
         Ok(has_inputs)
     }
 
@@ -134,7 +134,7 @@ impl Survey<'_> {
     pub(crate) fn all_outputs(&self, name: &OutputName) -> Result<OutputSet, SurveyError> {
         let hasher = RandomState::new();
         let mut hashes = Vec::new();
-        let unreadable = self.each_name(&Selection::default(), |path, number| {
+        let unreadable = self.each_name_there(None, |path, number| {
             hashes.extend(name.fill_in(path, number).ok().map(|output| hasher.hash_one(output.as_os_str())));
         })?;
         if let Some((path, source)) = unreadable {
@@ -150,7 +150,29 @@ impl Survey<'_> {
         selection: &Selection,
         each: impl FnMut(&Path, u64),
     ) -> Result<Option<(PathBuf, io::Error)>, SurveyError> {
-        let listing = Listing { selection: selection.clone(), names: self.listing.names.clone(), ..Listing::default() };
+        self.each_name_of(Listing { selection: selection.clone(), ..self.what_is_named() }, each)
+    }
+
+    /// As [`Survey::each_name`], for all inputs, and also for links that are not followed: they are there.
+    fn each_name_there(
+        &self,
+        limit: Option<u64>,
+        each: impl FnMut(&Path, u64),
+    ) -> Result<Option<(PathBuf, io::Error)>, SurveyError> {
+        let selection = Selection { limit, ..Selection::default() };
+        self.each_name_of(Listing { selection, follows_links: true, ..self.what_is_named() }, each)
+    }
+
+    fn what_is_named(&self) -> Listing {
+        let Listing { names, follows_links, .. } = self.listing;
+        Listing { names: names.clone(), follows_links: *follows_links, ..Listing::default() }
+    }
+
+    fn each_name_of(
+        &self,
+        listing: Listing,
+        each: impl FnMut(&Path, u64),
+    ) -> Result<Option<(PathBuf, io::Error)>, SurveyError> {
         let mut visitor = EachName { each, unreadable: None, interrupted: self.interrupted };
         // It ends early at the limit, or when it is interrupted.
         let _end = walk(self.input, &listing, &mut visitor);

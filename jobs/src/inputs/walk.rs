@@ -3,16 +3,17 @@
 
 use std::{
     collections::HashSet,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::{self, FileType},
     io,
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
+use distwasm_process::beneath;
 use rustix::io::Errno;
 
-use super::{Listing, Names, decision::Kind};
+use super::{InputFolder, Listing, Names, decision::Kind};
 use crate::{
     descriptors::when_there_are,
     history::RECORD_FOLDER,
@@ -42,6 +43,7 @@ pub(super) trait Visitor {
 
 /// Walks. `None` says that the visitor, or the limit, has ended the walk.
 pub(super) fn walk(input: &Path, listing: &Listing, visitor: &mut impl Visitor) -> Option<()> {
+    let input = InputFolder::new(input, listing.follows_links);
     let mut walker = Walker { input, selection: &listing.selection, visitor, number: 0 };
     match &listing.names {
         Names::All => walker.below(PathBuf::new()),
@@ -55,10 +57,11 @@ pub(super) fn walk(input: &Path, listing: &Listing, visitor: &mut impl Visitor) 
 const STDIN: &str = "stdin";
 
 const FOLDER: &str = "a folder, and a list names files";
+const LEADS_OUT: &str = "a link that leads out of the input folder (--follow-links follows it)";
 const NOT_THERE: &str = "not there";
 
 struct Walker<'a, V> {
-    input: &'a Path,
+    input: InputFolder,
     selection: &'a Selection,
     visitor: &'a mut V,
     /// How many inputs there were.
@@ -101,11 +104,12 @@ impl<V: Visitor> Walker<'_, V> {
 
     /// The kind of what has this name, or that there is nothing.
     fn look(&self, name: &Path) -> Result<Kind, &'static str> {
-        match fs::metadata(self.input.join(name)) {
+        match self.input.look(name) {
             Ok(found) if found.is_file() => Ok(kind_of_file(&found)),
             Ok(found) if found.is_dir() => Ok(Kind::Folder),
             Ok(found) => Ok(Kind::Other(name_of(found.file_type()))),
             Err(error) if leads_nowhere(&error) => Err(NOT_THERE),
+            Err(error) if beneath::leads_out(&error) => Ok(Kind::Other(LEADS_OUT)),
             Err(error) => Ok(Kind::Unseen(error.kind())),
         }
     }
@@ -130,7 +134,8 @@ impl<V: Visitor> Walker<'_, V> {
     /// The inputs in one folder; returns the folders in it.
     fn folder(&mut self, folder: PathBuf, inherited: Inherited) -> Option<Vec<(PathBuf, Inherited)>> {
         let looks = V::LOOKS || self.selection.newer_than.is_some();
-        let entries = match read_folder(&self.input.join(&folder), looks) {
+        let leads_out = |name: &OsStr| self.input.is_left_by(&folder.join(name));
+        let entries = match read_folder_with(&self.input.join(&folder), looks, leads_out) {
             Ok(entries) => entries,
             Err(error) => return self.visitor.unreadable(&folder, &error).map(|()| Vec::new()),
         };
@@ -185,10 +190,15 @@ impl<V: Visitor> Walker<'_, V> {
 
 /// The entries of a folder, in the order of their names. Without `looks`, files have neither sizes nor times.
 pub(crate) fn read_folder(path: &Path, looks: bool) -> io::Result<Vec<(OsString, Kind)>> {
+    read_folder_with(path, looks, |_| false)
+}
+
+/// As [`read_folder`]; a link to a file that leads out is not a file.
+fn read_folder_with(path: &Path, looks: bool, leads_out: impl Fn(&OsStr) -> bool) -> io::Result<Vec<(OsString, Kind)>> {
     let mut entries = Vec::new();
     for entry in when_there_are(|| fs::read_dir(path))? {
         let entry = entry?;
-        let kind = kind(&entry, looks).unwrap_or_else(|error| match error.kind() {
+        let kind = kind(&entry, looks, &leads_out).unwrap_or_else(|error| match error.kind() {
             io::ErrorKind::NotFound => Kind::Other("no longer there"),
             kind => Kind::Unseen(kind),
         });
@@ -198,7 +208,7 @@ pub(crate) fn read_folder(path: &Path, looks: bool) -> io::Result<Vec<(OsString,
     Ok(entries)
 }
 
-fn kind(entry: &fs::DirEntry, looks: bool) -> io::Result<Kind> {
+fn kind(entry: &fs::DirEntry, looks: bool, leads_out: impl Fn(&OsStr) -> bool) -> io::Result<Kind> {
     let file_type = entry.file_type()?;
     if file_type.is_file() {
         return if looks { Ok(kind_of_file(&entry.metadata()?)) } else { Ok(Kind::File(0, (0, 0))) };
@@ -210,6 +220,7 @@ fn kind(entry: &fs::DirEntry, looks: bool) -> io::Result<Kind> {
         return Ok(Kind::Other(name_of(file_type)));
     }
     match fs::metadata(entry.path()) {
+        Ok(target) if target.is_file() && leads_out(&entry.file_name()) => Ok(Kind::Other(LEADS_OUT)),
         Ok(target) if target.is_file() => Ok(kind_of_file(&target)),
         Ok(target) if target.is_dir() => Ok(Kind::Other("a link to a folder")),
         Ok(_) => Ok(Kind::Other("a link to something that is not a file")),

@@ -242,7 +242,8 @@ fn choose(options: &CheckOptions, input: &Path, interrupted: &CancellationToken)
         Names::Stdin(path) => path.clone(),
         Names::Listed(_) if flags.input_list.is_none() => input.to_owned(),
         names => {
-            let mut listing = Listing { names: names.clone(), selection: flags.selection()?, ..Listing::default() };
+            let (names, follows_links) = (names.clone(), flags.follows_links(names));
+            let mut listing = Listing { names, follows_links, selection: flags.selection()?, ..Listing::default() };
             if let Some(size) = flags.sample {
                 let survey = Survey { input: &place.folder, listing: &listing, interrupted };
                 listing.selection.sample = Some(survey.sample(size, flags.sample_seed)?);

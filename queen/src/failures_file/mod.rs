@@ -14,8 +14,8 @@ use std::{
     time::SystemTime,
 };
 
-use distwasm_jobs::{Folders, outputs::OutputPlace, report::FailedUnit, when_there_are};
-use distwasm_process::files;
+use distwasm_jobs::{Folders, inputs::InputFolder, outputs::OutputPlace, report::FailedUnit, when_there_are};
+use distwasm_process::{beneath, files};
 use distwasm_proto::limits::FAILURES_READ_MAX;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -296,13 +296,15 @@ fn keep_open(
 ) -> io::Result<Tidied> {
     let mut kept = BufWriter::new(OpenOptions::new().write(true).create_new(true).open(unfinished)?);
     let (mut count, mut lines) = (0_u64, Lines::open(path)?);
+    let Folders { input, listing, .. } = scope.folders;
+    let inputs = InputFolder::new(input, listing.follows_links);
     loop {
         let of_this_run = lines.offset >= begin;
         let Some(line) = lines.next()? else { break };
         // A line without a name was cut short when an earlier queen was killed; the next run tries its input.
         let Ok(name) = name_in(&line) else { continue };
         let is_last = last_lines.get(&name) == Some(&lines.number);
-        if is_last && (of_this_run || scope.is_open(&name)) {
+        if is_last && (of_this_run || scope.is_open(&inputs, &name)) {
             kept.write_all(&line)?;
             count += 1;
         }
@@ -319,9 +321,9 @@ fn keep_open(
 
 impl Scope<'_> {
     /// Whether an input that failed in an earlier run, and not in this one, may still be without an output.
-    fn is_open(&self, name: &Path) -> bool {
-        let Folders { input, output, listing, .. } = self.folders;
-        match fs::metadata(input.join(name)) {
+    fn is_open(&self, inputs: &InputFolder, name: &Path) -> bool {
+        let Folders { output, listing, .. } = self.folders;
+        match inputs.look(name) {
             // The folder could not be read then. If this run listed everything, its inputs are done or have failed.
             Ok(metadata) if metadata.is_dir() => !self.listed_all,
             Ok(metadata) => match (output, &listing.output_name) {
@@ -333,6 +335,8 @@ impl Scope<'_> {
                     metadata.is_file() && template.fill_in(name, 0).is_ok_and(|name| !output.join(name).is_file())
                 }
             },
+            // It is not an input.
+            Err(error) if beneath::leads_out(&error) => false,
             Err(error) => {
                 !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidInput)
             }
@@ -437,6 +441,16 @@ mod tests {
             assert!(path.is_symlink() && fs::read_to_string(&victim).ok().as_deref() == content);
             assert!(names(&path).is_err());
         }
+    }
+
+    #[test]
+    fn a_failure_behind_a_link_that_is_not_followed_is_settled() {
+        let folder = folder(&["a"], &[]);
+        fs::write(folder.path().join("secret"), "").unwrap();
+        std::os::unix::fs::symlink("../secret", folder.path().join("in/b")).unwrap();
+        let path = run(folder.path(), true, &["a", "b"]).unwrap();
+        assert!(run(folder.path(), false, &[]).is_some());
+        assert_eq!(named(&path), ["a"]);
     }
 
     #[test]
