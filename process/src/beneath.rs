@@ -47,7 +47,7 @@ struct Planted {
 
 /// Whether an error says that there is a link that another user made.
 pub fn is_planted(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<Planted>())
+    matches!(error.get_ref(), Some(inner) if inner.is::<Planted>())
 }
 
 /// Refuses a path that the user named, if its last part is a link that anybody may have put there: as Linux does it with
@@ -70,7 +70,7 @@ fn planted(name: &Path, uid: u32) -> io::Error {
 
 /// Whether an error says that a path leads out of its folder.
 pub fn leads_out(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<LeadsOut>())
+    matches!(error.get_ref(), Some(inner) if inner.is::<LeadsOut>())
 }
 
 /// Looks at something without opening it, where the system can do so.
@@ -121,7 +121,7 @@ impl Root {
         let folder = fs::canonicalize(&self.path)?;
         let inside = real.strip_prefix(&folder).map_err(|_| io::Error::new(ErrorKind::PermissionDenied, LeadsOut))?;
         let (Some(parent), Some(name)) = (inside.parent(), inside.file_name()) else {
-            return Ok(self.opened.try_clone()?);
+            return self.opened.try_clone();
         };
         let parent = open_folder(&self.opened, parent, Links::Refused, Missing::Stays)?;
         Ok(openat(parent, name, flags | OFlags::NOFOLLOW, Mode::empty())?)

@@ -145,7 +145,7 @@ impl Cache {
             match shares::folder_bytes(&path) {
                 Some(bytes) => entries.push(Entry { path, is_share: true, bytes, used }),
                 None => {
-                    warn!(path = %path.display(), "a directory in the cache is kept: a user has put something into it")
+                    warn!(path = %path.display(), "a directory in the cache is kept: a user has put something into it");
                 }
             }
         }

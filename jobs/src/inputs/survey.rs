@@ -150,7 +150,7 @@ impl Survey<'_> {
         selection: &Selection,
         each: impl FnMut(&Path, u64),
     ) -> Result<Option<(PathBuf, io::Error)>, SurveyError> {
-        self.each_name_of(Listing { selection: selection.clone(), ..self.what_is_named() }, each)
+        self.each_name_of(&Listing { selection: selection.clone(), ..self.what_is_named() }, each)
     }
 
     /// As [`Survey::each_name`], for all inputs, and also for links that are not followed: they are there.
@@ -160,7 +160,7 @@ impl Survey<'_> {
         each: impl FnMut(&Path, u64),
     ) -> Result<Option<(PathBuf, io::Error)>, SurveyError> {
         let selection = Selection { limit, ..Selection::default() };
-        self.each_name_of(Listing { selection, follows_links: true, ..self.what_is_named() }, each)
+        self.each_name_of(&Listing { selection, follows_links: true, ..self.what_is_named() }, each)
     }
 
     fn what_is_named(&self) -> Listing {
@@ -170,12 +170,12 @@ impl Survey<'_> {
 
     fn each_name_of(
         &self,
-        listing: Listing,
+        listing: &Listing,
         each: impl FnMut(&Path, u64),
     ) -> Result<Option<(PathBuf, io::Error)>, SurveyError> {
         let mut visitor = EachName { each, unreadable: None, interrupted: self.interrupted };
         // It ends early at the limit, or when it is interrupted.
-        let _end = walk(self.input, &listing, &mut visitor);
+        let _end = walk(self.input, listing, &mut visitor);
         if self.interrupted.is_cancelled() { Err(SurveyError::Interrupted) } else { Ok(visitor.unreadable) }
     }
 }
