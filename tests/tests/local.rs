@@ -67,40 +67,6 @@ fn any_file_name_and_any_depth_will_do() {
 }
 
 #[test]
-fn a_link_out_of_the_input_folder_is_followed_only_if_the_user_says_so() {
-    let place = Place::default();
-    place.write("a", "a");
-    fs::create_dir(place.path().join("elsewhere")).unwrap();
-    fs::write(place.path().join("elsewhere/secret"), "secret").unwrap();
-    symlink("../elsewhere/secret", place.input().join("out")).unwrap();
-    symlink("/proc/self/environ", place.input().join("proc")).unwrap();
-    symlink("../elsewhere", place.input().join("folder")).unwrap();
-    let list = place.path().join("list");
-    fs::write(&list, "a\nout\nfolder/secret\n").unwrap();
-    let flags = ["--input-list", list.to_str().unwrap()];
-    let said = [
-        "failed: out: it is a link that leads out of the input folder (--follow-links follows it)",
-        "failed: folder/secret: it is a link that leads out",
-        "1 done",
-        "2 failed",
-    ];
-    place.queen(guest("echo.wat"), &flags).expect(1, &said);
-    assert_eq!(place.outputs_count(), 1);
-    // What is not an input is not a failure of one, and its output would stay.
-    place.queen(guest("echo.wat"), &["--retry-failed"]).expect(0, &["2 of the earlier failures are skipped"]);
-    place.queen(guest("echo.wat"), &[flags[0], flags[1], "--follow-links"]).expect(0, &["2 done"]);
-    assert_eq!(place.outputs()[Path::new("folder/secret")], b"secret");
-    place.queen(guest("echo.wat"), &["--prune"]).expect(0, &["skipped out: ", "skipped proc: "]);
-    assert_eq!(place.outputs()[Path::new("out")], b"secret");
-    // A file that is named may be a link.
-    let mut queen = place.command("queen");
-    queen.arg("-b").arg(guest("echo.wat")).arg("--input").arg(place.input().join("out")).args(["--output", "-"]);
-    let finished = Finished::of(&mut queen);
-    finished.expect(0, &["1 done"]);
-    assert_eq!(finished.stdout, "secret");
-}
-
-#[test]
 fn bad_inputs_fail_with_their_reasons_and_good_ones_are_done() {
     let place = Place::default();
     place.write_sums(20);
