@@ -112,6 +112,15 @@ impl Root {
         File::from(self.find(path, LOOK)?).metadata()
     }
 
+    /// Opens a folder to list it. No link is followed.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or a part of the path is a link.
+    pub fn folder(&self, path: &Path) -> io::Result<File> {
+        open_folder(&self.opened, path, Links::Refused, Missing::Stays)
+    }
+
     fn find(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         if let Some(found) = open_beneath(&self.opened, path, flags) {
             return Ok(found);

@@ -6,6 +6,7 @@
 use std::{
     fs::{self, File, Metadata},
     io,
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -53,9 +54,17 @@ impl InputFolder {
         }
     }
 
-    /// The path of something below the folder.
-    pub(super) fn join(&self, name: &Path) -> PathBuf {
-        self.path.join(name)
+    /// Opens a folder below it, to list what is there: by the path that is returned, while the file is open.
+    pub(super) fn open_folder(&self, folder: &Path) -> io::Result<(PathBuf, Option<File>)> {
+        if !self.follows_links {
+            // A folder may have become a link since the folder that it is in was listed.
+            let opened = self.root()?.folder(folder)?;
+            let path = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));
+            if path.exists() {
+                return Ok((path, Some(opened)));
+            }
+        }
+        Ok((self.path.join(folder), None))
     }
 
     fn root(&self) -> io::Result<&Root> {
@@ -63,5 +72,30 @@ impl InputFolder {
             Some(root) => Ok(root),
             None => Root::open(&self.path).map(|opened| self.root.get_or_init(|| opened)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_that_became_a_link_is_not_listed() {
+        let place = tempfile::tempdir().unwrap();
+        let input = place.path().join("in");
+        fs::create_dir_all(input.join("a/b")).unwrap();
+        symlink("a", input.join("near")).unwrap();
+        symlink("..", input.join("out")).unwrap();
+        let names = |folder: &str, follows_links| {
+            let (path, _opened) = InputFolder::new(&input, follows_links).open_folder(Path::new(folder))?;
+            let names = fs::read_dir(path)?.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            Ok::<_, io::Error>(names.collect::<Vec<String>>())
+        };
+        assert_eq!(names("a", false).unwrap(), ["b"]);
+        assert_eq!(names("", false).unwrap().len(), 3);
+        assert!(["near", "out", "near/b", "out/in"].iter().all(|link| names(link, false).is_err()));
+        assert_eq!(names("near", true).unwrap(), ["b"]);
     }
 }

@@ -135,7 +135,8 @@ impl<V: Visitor> Walker<'_, V> {
     fn folder(&mut self, folder: PathBuf, inherited: Inherited) -> Option<Vec<(PathBuf, Inherited)>> {
         let looks = V::LOOKS || self.selection.newer_than.is_some();
         let leads_out = |name: &OsStr| self.input.is_left_by(&folder.join(name));
-        let entries = match read_folder_with(&self.input.join(&folder), looks, leads_out) {
+        let opened = when_there_are(|| self.input.open_folder(&folder));
+        let entries = match opened.and_then(|(path, _opened)| read_folder_with(&path, looks, leads_out)) {
             Ok(entries) => entries,
             Err(error) => return self.visitor.unreadable(&folder, &error).map(|()| Vec::new()),
         };
