@@ -4,9 +4,11 @@
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
+use distwasm_process::files;
 use distwasm_proto::{digest::Digest, limits::SEATS_MAX};
 use tracing::debug;
 
@@ -45,7 +47,9 @@ impl Seat {
 
 /// The secret that makes the place unique, and the lock. `None` if another duke has the place.
 fn take(path: &Path) -> io::Result<Option<(Vec<u8>, File)>> {
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = files::open_own_with(options, path)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(None),

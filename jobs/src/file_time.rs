@@ -6,6 +6,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use rustix::fs::Stat;
+
 /// A time as a file system says it, since 1970 in UTC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FileTime {
@@ -17,6 +19,11 @@ impl FileTime {
     /// When the file was changed last.
     pub fn of(metadata: &fs::Metadata) -> FileTime {
         FileTime { seconds: metadata.mtime(), nanos: metadata.mtime_nsec() }
+    }
+
+    /// When the file was changed last.
+    pub(crate) fn of_stat(stat: &Stat) -> FileTime {
+        FileTime { seconds: stat.st_mtime, nanos: i64::try_from(stat.st_mtime_nsec).unwrap_or_default() }
     }
 
     /// The time by the clock of this machine; the beginning of 1970 for all earlier times.

@@ -6,11 +6,15 @@
 //! folder's file system. The record helps people to decide; without one, everything goes on as it does with one.
 
 use std::{
-    fs, io,
+    fs::File,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
-use distwasm_process::files;
+use distwasm_process::{
+    beneath::{self, Links, Missing},
+    files,
+};
 use distwasm_proto::{
     VERSION,
     digest::Digest,
@@ -18,6 +22,7 @@ use distwasm_proto::{
     limits::{RECORD_BYTES_MAX, RUNS_RECORDED_MAX},
 };
 use distwasm_transport::payload::Payload;
+use rustix::fs::{AtFlags, OFlags, statat};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -25,6 +30,9 @@ use crate::{file_time::FileTime, inputs::Outdated};
 
 /// The folder of the record, in the output folder. No input and no output is in it.
 pub const RECORD_FOLDER: &str = ".distwasm";
+
+/// The record's name in that folder.
+const RECORD_FILE: &str = "run.json";
 
 /// The format of the record that this version writes and reads.
 const FORMAT: u32 = 1;
@@ -109,7 +117,7 @@ impl History {
     /// The history of an output folder before a run that makes outputs like this. The error, if there is one, is to be
     /// told; the history is as good as it can be.
     pub fn read(output: &Path, now: Making) -> (History, Option<RecordError>) {
-        let (runs, error) = match read(&path_in(output)) {
+        let (runs, error) = match read(output) {
             Ok(record) => (record.runs, None),
             Err(RecordError::Unread { source, .. }) if source.kind() == io::ErrorKind::NotFound => (Vec::new(), None),
             Err(error) => (Vec::new(), Some(error)),
@@ -134,7 +142,7 @@ impl History {
         if self.runs.last().is_some_and(|(_, last)| *last == self.now) {
             return Ok(());
         }
-        let mut runs = match read(&path) {
+        let mut runs = match read(output) {
             Ok(record) => record.runs,
             Err(RecordError::Unread { source, .. }) if source.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(RecordError::Damaged { .. }) => Vec::new(),
@@ -158,7 +166,8 @@ impl History {
             record.runs.remove(0);
             text = serde_json::to_vec_pretty(&record).map_err(|error| unwritten(error.into()))?;
         }
-        files::replace(&path, &text).map_err(unwritten)
+        let folder = open_record_folder(output, Missing::Stays).map_err(unwritten)?;
+        files::replace_in(folder, Path::new(RECORD_FILE), &text).map_err(unwritten)
     }
 
     /// How an output that was written at this time differs from the one that this run would write, if that is known.
@@ -207,21 +216,31 @@ impl History {
 
 /// The path of the record.
 fn path_in(output: &Path) -> PathBuf {
-    output.join(RECORD_FOLDER).join("run.json")
+    output.join(RECORD_FOLDER).join(RECORD_FILE)
 }
 
-fn read(path: &Path) -> Result<RunRecord, RecordError> {
+/// Opens the folder of the record. It is never a link.
+fn open_record_folder(output: &Path, missing: Missing) -> io::Result<File> {
+    beneath::open_folder(File::open(output)?, Path::new(RECORD_FOLDER), Links::Refused, missing)
+}
+
+fn read(output: &Path) -> Result<RunRecord, RecordError> {
+    let path = &path_in(output);
     #[derive(Deserialize)]
     struct Format {
         format: u32,
     }
     let unread = |source| RecordError::Unread { path: path.to_owned(), source };
     let damaged = || RecordError::Damaged { path: path.to_owned() };
-    let found = fs::symlink_metadata(path).map_err(unread)?;
-    if !found.is_file() || found.len() > RECORD_BYTES_MAX {
+    let file = open_record_folder(output, Missing::Stays)
+        .and_then(|folder| beneath::file_in(folder, Path::new(RECORD_FILE), OFlags::empty()))
+        .map_err(unread)?;
+    let mut text = Vec::new();
+    // One byte more shows whether it is longer.
+    file.take(RECORD_BYTES_MAX + 1).read_to_end(&mut text).map_err(unread)?;
+    if text.len() as u64 > RECORD_BYTES_MAX {
         return Err(damaged());
     }
-    let text = fs::read(path).map_err(unread)?;
     match serde_json::from_slice::<Format>(&text) {
         Ok(Format { format }) if format > FORMAT => Err(RecordError::Newer { path: path.to_owned() }),
         _ => serde_json::from_slice(&text).map_err(|_| damaged()),
@@ -230,23 +249,18 @@ fn read(path: &Path) -> Result<RunRecord, RecordError> {
 
 /// Creates the folder of the record, and returns the time by the clock of its file system.
 fn folder_time(output: &Path) -> io::Result<FileTime> {
-    let folder = output.join(RECORD_FOLDER);
-    match fs::create_dir(&folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    if !fs::symlink_metadata(&folder)?.is_dir() {
-        return Err(io::Error::other(format!("{} is not a folder", folder.display())));
-    }
-    let clock = files::unfinished_beside(&folder.join("clock"));
-    files::write_new(&clock, b"")?;
-    let now = fs::metadata(&clock).map(|created| FileTime::of(&created));
-    fs::remove_file(&clock)?;
-    now
+    let folder = open_record_folder(output, Missing::Made)?;
+    let clock = files::unfinished_beside(Path::new("clock"));
+    files::write_new_in(&folder, &clock, b"")?;
+    let now = statat(&folder, &clock, AtFlags::SYMLINK_NOFOLLOW);
+    files::remove_in(&folder, &clock)?;
+    Ok(FileTime::of_stat(&now?))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
     use super::*;
 
     fn making(program: &str, args: &[&str], settings: &str) -> Making {
@@ -329,6 +343,30 @@ mod tests {
         }
         let (history, error) = History::read(folder.path(), making("e", &[], ""));
         assert!(error.is_none() && history.runs.len() == 2, "{error:?}");
+    }
+
+    #[test]
+    fn a_record_behind_a_link_is_neither_read_nor_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let (output, victim) = (folder.path().join("output"), folder.path().join("victim"));
+        fs::create_dir_all(&victim).unwrap();
+        fs::create_dir_all(&output).unwrap();
+        fs::write(victim.join("run.json"), "precious").unwrap();
+        symlink(&victim, output.join(RECORD_FOLDER)).unwrap();
+        for _ in 0..2 {
+            let (mut history, error) = History::read(&output, making("a", &[], ""));
+            assert!(matches!(error, Some(RecordError::Unread { .. })), "{error:?}");
+            let recorded = history.record(&output, "x.wasm");
+            let is_folder = !output.join(RECORD_FOLDER).is_symlink();
+            assert!(is_folder == recorded.is_ok(), "{recorded:?}");
+            assert_eq!(fs::read_to_string(victim.join("run.json")).unwrap(), "precious");
+            assert_eq!(fs::read_dir(&victim).unwrap().count(), 1);
+            // The second time the file alone is a link. It is replaced.
+            fs::remove_file(output.join(RECORD_FOLDER)).unwrap_or_default();
+            fs::create_dir_all(output.join(RECORD_FOLDER)).unwrap();
+            symlink(victim.join("run.json"), path_in(&output)).unwrap_or_default();
+        }
+        assert!(!path_in(&output).is_symlink());
     }
 
     #[test]

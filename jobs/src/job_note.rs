@@ -3,7 +3,8 @@
 //! come back.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -47,9 +48,15 @@ impl JobNote {
 
     /// The note in the file, if there is one.
     fn read(&self) -> Option<Note> {
-        let is_short = |found: &fs::Metadata| found.is_file() && found.len() <= JOB_NOTE_BYTES_MAX;
-        fs::symlink_metadata(&self.path).ok().filter(is_short)?;
-        serde_json::from_slice(&fs::read(&self.path).ok()?).ok()
+        let file = files::open_own(&self.path).ok()?;
+        let found = file.metadata().ok()?;
+        // A note that another user may have written could name a job that is not this user's.
+        if !files::is_private(&found) || found.len() > JOB_NOTE_BYTES_MAX {
+            return None;
+        }
+        let mut text = Vec::new();
+        file.take(JOB_NOTE_BYTES_MAX).read_to_end(&mut text).ok()?;
+        serde_json::from_slice(&text).ok()
     }
 
     /// Whether the name is free or belongs to a note: a file of the user stays as it is.
@@ -87,7 +94,7 @@ impl JobNote {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::*;
 
@@ -112,6 +119,18 @@ mod tests {
         note.write(8);
         JobNote::new(&output, "king:1900".to_owned(), 1).remove();
         assert_eq!(next("king:1900"), Some((8, u64::MAX)), "a run that never had a job leaves the note to the next");
+        let private = fs::metadata(&path).unwrap().permissions();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o606)).unwrap();
+        assert_eq!(next("king:1900"), None, "others may have written it");
+        fs::set_permissions(&path, private).unwrap();
+        let elsewhere = folder.path().join("elsewhere");
+        fs::rename(&path, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        assert_eq!(next("king:1900"), None, "a link is not followed");
+        note.write(9);
+        note.remove();
+        assert!(path.is_symlink());
+        fs::rename(&elsewhere, &path).unwrap();
         note.remove();
         note.remove();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);

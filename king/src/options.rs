@@ -1,7 +1,8 @@
 //! The king's command line, as it was typed and as it takes effect.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
     str::FromStr,
@@ -106,7 +107,12 @@ impl PortFile {
 impl Drop for PortFile {
     fn drop(&mut self) {
         // A king that replaced this one may have written its own address.
-        if fs::read_to_string(&self.path).is_ok_and(|text| text == self.text)
+        // One byte more shows whether the text is longer.
+        let mut text = String::new();
+        let read = files::open_own(&self.path)
+            .and_then(|file| file.take(self.text.len() as u64 + 1).read_to_string(&mut text));
+        if read.is_ok()
+            && text == self.text
             && let Err(error) = fs::remove_file(&self.path)
         {
             tracing::warn!(path = %self.path.display(), %error, "the port file cannot be removed");
@@ -117,6 +123,33 @@ impl Drop for PortFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_file_takes_the_place_of_a_link_and_only_that_file_is_removed() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let address: SocketAddr = "127.0.0.1:1900".parse().unwrap();
+        fs::write(path("victim"), "precious").unwrap();
+        symlink("victim", path("port")).unwrap();
+        let written = PortFile::write(&path("port"), address).unwrap();
+        assert_eq!(fs::read_to_string(path("victim")).unwrap(), "precious");
+        // Somebody exchanges it: a link to the same text, and a named pipe, which must not make the king wait.
+        fs::rename(path("port"), path("moved")).unwrap();
+        symlink("moved", path("port")).unwrap();
+        drop(written);
+        assert!(path("port").is_symlink());
+        fs::remove_file(path("port")).unwrap();
+        let written = PortFile::write(&path("port"), address).unwrap();
+        fs::remove_file(path("port")).unwrap();
+        let status = std::process::Command::new("mkfifo").arg(path("port")).status();
+        assert!(status.unwrap().success());
+        drop(written);
+        assert!(path("port").exists());
+        fs::remove_file(path("port")).unwrap();
+        drop(PortFile::write(&path("port"), address).unwrap());
+        assert!(!path("port").exists());
+    }
 
     #[test]
     fn an_address_without_a_port_has_the_usual_one() {

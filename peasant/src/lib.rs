@@ -20,7 +20,6 @@ pub mod verdict;
 pub mod wasi;
 
 use std::error::Error;
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -94,7 +93,7 @@ enum CompileError {
 fn compile(output: &Path, grants: &Grants) -> Result<(), CompileError> {
     sandbox::limit_compiling()?;
     let compiled = Program::compile(&read_program()?, grants)?.serialize()?;
-    let mut file = File::create(output)?;
+    let mut file = files::create_private(output)?;
     file.write_all(&compiled)?;
     file.sync_all()?;
     Ok(files::close(file)?)

@@ -5,11 +5,17 @@ mod component;
 mod hints;
 mod module;
 
-use std::path::Path;
+use std::{
+    fs::File,
+    io::{self, Read, Seek},
+    os::fd::AsRawFd,
+    path::Path,
+};
 
+use distwasm_process::{beneath, files};
 use distwasm_proto::{file_type, limits::MISSING_IMPORTS_NAMED};
 use wasmtime::component::Component;
-use wasmtime::{CodeBuilder, CodeHint, Engine, Module, Precompiled};
+use wasmtime::{CodeBuilder, CodeHint, Engine, Module};
 
 use crate::engine;
 use crate::guest::Grants;
@@ -54,7 +60,8 @@ impl Program {
         Program::check(&Code::compile(&engine, bytes)?, grants)
     }
 
-    /// Loads and checks a program that [`Program::serialize`] wrote.
+    /// Loads and checks a program that [`Program::serialize`] wrote. The file is opened once, must belong to this user
+    /// alone, and is mapped from the descriptor that was checked.
     ///
     /// # Safety
     ///
@@ -63,13 +70,16 @@ impl Program {
     pub unsafe fn load(path: &Path, grants: &Grants) -> Result<Program, LoadError> {
         let broken = |error: wasmtime::Error| LoadError::File(format!("cannot load {}: {error:#}", path.display()));
         let plain = engine::plain(is_deterministic(grants)).map_err(broken)?;
+        let file = open_private(path).map_err(|error| broken(error.into()))?;
         let load = |engine: &Engine| {
             // SAFETY: the caller's promise.
-            Ok(unsafe {
-                match Engine::detect_precompiled_file(path)? {
-                    Some(Precompiled::Component) => Code::Component(Component::deserialize_file(engine, path)?),
-                    _ => Code::Module(Module::deserialize_file(engine, path)?),
-                }
+            let module = unsafe { Module::deserialize_open_file(engine, file.try_clone()?) };
+            module.map(Code::Module).or_else(|module| {
+                // SAFETY: the caller's promise.
+                let component = unsafe { load_component(engine, &file) };
+                component.map(Code::Component).map_err(|component| {
+                    wasmtime::Error::msg(format!("as a module: {module:#}; as a component: {component:#}"))
+                })
             })
         };
         let program = Program::check(&load(&plain).map_err(broken)?, grants)?;
@@ -162,6 +172,35 @@ impl Code {
         };
         compiled.map_err(|error| Unfit(hints::invalid(&error)))
     }
+}
+
+/// Opens a compiled program. Whoever can write to it could have any code run here.
+fn open_private(path: &Path) -> io::Result<File> {
+    let file = beneath::open_file(path)?;
+    if files::is_private(&file.metadata()?) {
+        return Ok(file);
+    }
+    Err(io::Error::other("it belongs to another user, or others may write to it, so it may hold any code"))
+}
+
+/// Maps a component from an open file. The engine takes only a path, so it gets that of the descriptor.
+///
+/// # Safety
+///
+/// That of [`Program::load`].
+unsafe fn load_component(engine: &Engine, file: &File) -> wasmtime::Result<Component> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    if Path::new(&path).exists() {
+        // SAFETY: the caller's promise.
+        return unsafe { Component::deserialize_file(engine, path) };
+    }
+    // Without /proc each peasant has a copy.
+    let mut bytes = Vec::new();
+    let mut file = file;
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    // SAFETY: the caller's promise.
+    unsafe { Component::deserialize(engine, bytes) }
 }
 
 fn is_deterministic(grants: &Grants) -> bool {

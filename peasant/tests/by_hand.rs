@@ -70,6 +70,32 @@ fn a_program_is_compiled_once_and_mapped() {
 }
 
 #[test]
+fn a_compiled_program_is_private_and_must_stay_so() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let compiled = folder.path().join("program");
+    // An earlier file that somebody may have opened.
+    std::fs::write(&compiled, "old").unwrap();
+    std::fs::set_permissions(&compiled, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let script = r#"umask 000; "$PEASANT" compile --output "$OUT" < "$GUEST""#;
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script]).env("PEASANT", PEASANT).env("OUT", &compiled).env("GUEST", guest_path("echo.wat"));
+    assert!(shell.status().unwrap().success());
+    let mode = || std::fs::metadata(&compiled).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(), 0o600);
+    let flags = ["--compiled", compiled.to_str().unwrap()];
+    let mut peasant = Peasant::start_compiled(&flags);
+    assert_eq!(peasant.ask(b"hi"), Ok(b"hi".to_vec()));
+    peasant.ends_well();
+    for mode in [0o606, 0o660] {
+        std::fs::set_permissions(&compiled, std::fs::Permissions::from_mode(mode)).unwrap();
+        let output = run(&flags, b"");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("others may write to it"), "{mode:o} {said}");
+    }
+}
+
+#[test]
 fn compile_reports_an_unfit_program() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("out");

@@ -5,14 +5,20 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, Metadata, OpenOptions},
     io::{self, Write},
     os::{
         fd::{AsFd, IntoRawFd},
-        unix::fs::OpenOptionsExt,
+        unix::fs::{MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, openat, renameat, statat, unlinkat},
+    io::Errno,
+    process::geteuid,
 };
 
 /// Closes a file.
@@ -62,38 +68,131 @@ pub fn write_stdout_chunks(chunks: impl IntoIterator<Item = impl AsRef<[u8]>>) -
     }
 }
 
+/// Opens a file that distwasm has written, to read it.
+///
+/// # Errors
+///
+/// When it cannot be opened, or when it may be something that another user has planted: a link, a named pipe or the
+/// like, or a file of another user in a folder such as `/tmp`.
+pub fn open_own(path: &Path) -> io::Result<File> {
+    open_own_with(OpenOptions::new().read(true), path)
+}
+
+/// Opens a file that distwasm has written, or creates it if the options say so.
+///
+/// # Errors
+///
+/// As for [`open_own`].
+pub fn open_own_with(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let opened = options.custom_flags(flags.bits().cast_signed()).open(path);
+    let file = opened.map_err(|error| match Errno::from_io_error(&error) {
+        Some(Errno::LOOP) => io::Error::other("it is a link, and links are not followed here"),
+        _ => error,
+    })?;
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    if may_be_planted(path, &found)? {
+        let why =
+            format!("it belongs to another user (uid {}), and anybody may put files into its folder", found.uid());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    Ok(file)
+}
+
+/// Whether something with this path may have been put there by anybody: it belongs to neither this user nor root, and is
+/// in a sticky folder of somebody else, such as `/tmp`, to which others may write.
+pub(crate) fn may_be_planted(path: &Path, found: &Metadata) -> io::Result<bool> {
+    if found.uid() == geteuid().as_raw() || found.uid() == 0 {
+        return Ok(false);
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = fs::metadata(folder)?;
+    Ok(folder.mode() & 0o1000 != 0 && folder.mode() & 0o022 != 0 && folder.uid() != found.uid())
+}
+
+/// Whether a file can hold nothing but what this user wrote: it is a regular file of this user, and nobody else may
+/// write to it.
+pub fn is_private(found: &Metadata) -> bool {
+    found.is_file() && is_ours_alone(found)
+}
+
+/// Whether a file or a folder belongs to this user, and nobody else may write to it.
+pub fn is_ours_alone(found: &Metadata) -> bool {
+    found.uid() == geteuid().as_raw() && found.mode() & 0o022 == 0
+}
+
+/// Creates a file that only this user may read and write, in the place of an earlier file of the same name.
+///
+/// # Errors
+///
+/// When it cannot be created, or when the name belongs to something that is not a regular file.
+pub fn create_private(path: &Path) -> io::Result<File> {
+    if fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
+        fs::remove_file(path)?;
+    }
+    OpenOptions::new().write(true).create_new(true).mode(USER_ALONE).open(path)
+}
+
 /// Writes a new file, and closes it.
 ///
 /// # Errors
 ///
 /// When the name is taken, or the bytes could not be kept; in the second case no file of this name is left.
 pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write_new_for(path, bytes, EVERYBODY)
+    write_new_as(CWD, path, bytes, EVERYBODY)
+}
+
+/// Writes a new file in an open folder, and closes it.
+///
+/// # Errors
+///
+/// As for [`write_new`].
+pub fn write_new_in(folder: impl AsFd, name: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_new_as(folder, name, bytes, EVERYBODY)
+}
+
+/// Removes a regular file from an open folder.
+///
+/// # Errors
+///
+/// When it cannot be removed, or is something else, which stays.
+pub fn remove_in(folder: impl AsFd, name: &Path) -> io::Result<()> {
+    let found = statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    match FileType::from_raw_mode(found.st_mode) {
+        FileType::RegularFile => Ok(unlinkat(&folder, name, AtFlags::empty())?),
+        _ => Err(io::Error::other("it is not a regular file")),
+    }
 }
 
 /// The permissions of a file, as far as the user's mask allows.
 const EVERYBODY: u32 = 0o666;
+const EVERYBODY_READS: u32 = 0o644;
 const USER_ALONE: u32 = 0o600;
 
-fn write_new_for(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+fn write_new_as(folder: impl AsFd, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let mut file = File::from(openat(&folder, path, flags, Mode::from_raw_mode(mode))?);
     let written = file.write_all(bytes);
     let closed = close(file);
     let kept = written.and(closed);
     if kept.is_err() {
         // The error of the write or the close is the one to report.
-        let _removed = fs::remove_file(path);
+        let _removed = unlinkat(&folder, path, AtFlags::empty());
     }
     kept
 }
 
-/// Writes or replaces a file. Readers see the old bytes or the new ones, never a part.
+/// Writes or replaces a file to which only this user may write. Readers see the old bytes or the new ones, never a part.
+/// A link of this name is replaced, too, and not followed.
 ///
 /// # Errors
 ///
 /// When it cannot be written or renamed. The old file is still there then.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    replace_for(path, bytes, EVERYBODY)
+    replace_for(path, bytes, EVERYBODY_READS)
 }
 
 /// Writes or replaces a file that no other user may read.
@@ -106,14 +205,27 @@ pub fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn replace_for(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    replace_as(CWD, path, bytes, mode)
+}
+
+/// Writes or replaces a file in an open folder, as [`replace`] does.
+///
+/// # Errors
+///
+/// As for [`replace`].
+pub fn replace_in(folder: impl AsFd, name: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_as(folder, name, bytes, EVERYBODY_READS)
+}
+
+fn replace_as(folder: impl AsFd, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let unfinished = unfinished_beside(path);
-    write_new_for(&unfinished, bytes, mode)?;
-    let renamed = fs::rename(&unfinished, path);
+    write_new_as(&folder, &unfinished, bytes, mode)?;
+    let renamed = renameat(&folder, &unfinished, &folder, path);
     if renamed.is_err() {
         // The error of the rename is the one to report.
-        let _removed = fs::remove_file(&unfinished);
+        let _removed = unlinkat(&folder, &unfinished, AtFlags::empty());
     }
-    renamed
+    Ok(renamed?)
 }
 
 /// A name for a file that is to be renamed to this one when it is whole; no other process and no other call has it.
@@ -143,6 +255,48 @@ mod tests {
         assert!(write_new(&path, b"x").is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), "two");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_file_that_another_user_may_have_planted_is_not_opened() {
+        use std::os::unix::fs::{PermissionsExt, chown, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("own"), "own").unwrap();
+        symlink("own", path("link")).unwrap();
+        rustix::fs::mknodat(CWD, path("pipe"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        assert!(open_own(&path("own")).is_ok());
+        let why = |name: &str| open_own(&path(name)).unwrap_err().to_string();
+        assert!(why("link").contains("it is a link"), "{}", why("link"));
+        assert_eq!(why("pipe"), "it is not a regular file");
+        assert!(open_own_with(OpenOptions::new().append(true).create(true), &path("link")).is_err());
+        assert!(is_private(&fs::metadata(path("own")).unwrap()));
+        fs::set_permissions(path("own"), fs::Permissions::from_mode(0o666)).unwrap();
+        assert!(!is_private(&fs::metadata(path("own")).unwrap()));
+        if !geteuid().is_root() {
+            println!("SKIPPED: only root can give a file to another user");
+            return;
+        }
+        chown(path("own"), Some(4711), None).unwrap();
+        assert!(open_own(&path("own")).is_ok(), "a colleague's file in a folder of ours");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+        assert!(why("own").contains("belongs to another user (uid 4711)"));
+    }
+
+    #[test]
+    fn a_private_file_is_another_one_than_before() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        fs::write(&path, "old").unwrap();
+        let old = File::open(&path).unwrap();
+        let new = create_private(&path).unwrap().metadata().unwrap();
+        assert_eq!((new.mode() & 0o777, new.len(), old.metadata().unwrap().nlink()), (0o600, 0, 0));
+        symlink("f", folder.path().join("link")).unwrap();
+        assert!(create_private(&folder.path().join("link")).is_err());
+        replace(&folder.path().join("link"), b"x").unwrap();
+        assert!(!folder.path().join("link").is_symlink());
+        assert_eq!(fs::read(&path).unwrap(), b"");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! write files that last, and know how much it may use.
 
 pub mod allowance;
+pub mod beneath;
 pub mod clock;
 pub mod files;
 pub mod flags;

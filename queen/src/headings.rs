@@ -3,9 +3,10 @@
 use clap::Command;
 
 /// Flags that say which files are inputs.
-pub const INPUT_FLAGS: [&str; 10] = [
+pub const INPUT_FLAGS: [&str; 11] = [
     "input_list",
     "null",
+    "follow_links",
     "include",
     "exclude",
     "exclude_from",

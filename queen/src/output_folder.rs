@@ -7,6 +7,8 @@ use std::{
 };
 
 use distwasm_jobs::{history::RECORD_FOLDER, selection::Shard};
+use distwasm_process::beneath::{self, Links, Missing};
+use rustix::fs::OFlags;
 use thiserror::Error;
 
 /// Why there is no folder of outputs.
@@ -43,7 +45,9 @@ pub struct FolderLock {
 ///
 /// When there can be no such folder.
 pub fn locate<'a>(path: &Path, forbidden: impl Fn(&Path) -> Option<&'a Path>) -> Result<PathBuf, OutputFolderError> {
-    let output = resolve(path).map_err(|source| OutputFolderError::Unusable { path: path.to_owned(), source })?;
+    let cannot_use = |source| OutputFolderError::Unusable { path: path.to_owned(), source };
+    beneath::check_link(path).map_err(cannot_use)?;
+    let output = resolve(path).map_err(cannot_use)?;
     if let Some(input) = forbidden(&output) {
         return Err(OutputFolderError::Overlap { input: input.to_owned(), output: path.to_owned() });
     }
@@ -80,29 +84,14 @@ pub fn claim<'a>(
     if is_taken(whole.try_lock_shared()) {
         return Err(OutputFolderError::Busy { path: path.to_owned() });
     }
-    let place = folder.join(RECORD_FOLDER);
-    match fs::create_dir(&place) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(cannot_use(error)),
-        _ => {}
-    }
-    let own = lock_file(&place, shard).map_err(cannot_use)?;
+    let place = beneath::open_folder(&whole, Path::new(RECORD_FOLDER), Links::Refused, Missing::Made);
+    let name = format!("{}.lock", shard.word());
+    let own = place.and_then(|place| beneath::file_in(place, Path::new(&name), OFlags::RDWR | OFlags::CREATE));
+    let own = own.map_err(cannot_use)?;
     if is_taken(own.try_lock()) {
         return Err(OutputFolderError::ShardBusy { path: path.to_owned() });
     }
     Ok(FolderLock { folder, _locks: vec![whole, own] })
-}
-
-/// Opens the file that a queen of this shard locks: a plain file in a plain folder, which is not changed.
-fn lock_file(place: &Path, shard: Shard) -> io::Result<File> {
-    use rustix::fs::{Mode, OFlags, open};
-    if !fs::symlink_metadata(place)?.is_dir() {
-        return Err(io::Error::other(format!("{} is not a folder", place.display())));
-    }
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let path = place.join(format!("{}.lock", shard.word()));
-    let file = File::from(open(&path, flags, Mode::from_raw_mode(0o666))?);
-    let is_file = file.metadata()?.is_file();
-    if is_file { Ok(file) } else { Err(io::Error::other(format!("{} is not a file", path.display()))) }
 }
 
 /// Whether another process holds a lock.
@@ -166,6 +155,24 @@ mod tests {
         assert!(matches!(claim(&path, None, shard(1)), Err(OutputFolderError::ShardBusy { .. })));
         assert!(matches!(claim(&path, None, None), Err(OutputFolderError::Busy { .. })));
         assert_eq!(first.folder, claim(&path, None, shard(2)).unwrap().folder);
+    }
+
+    #[test]
+    fn a_lock_behind_a_link_is_not_taken() {
+        use std::os::unix::fs::symlink;
+        let place = tempfile::tempdir().unwrap();
+        let path = |name: &str| place.path().join(name);
+        let shard = Shard::new(1, 2);
+        fs::create_dir_all(path("victim")).unwrap();
+        fs::create_dir_all(path("output")).unwrap();
+        fs::write(path("victim/shard-1-of-2.lock"), "precious").unwrap();
+        symlink("../victim", path("output/.distwasm")).unwrap();
+        assert!(matches!(claim(&path("output"), |_| None, shard), Err(OutputFolderError::Unusable { .. })));
+        fs::remove_file(path("output/.distwasm")).unwrap();
+        fs::create_dir(path("output/.distwasm")).unwrap();
+        symlink(path("victim/shard-1-of-2.lock"), path("output/.distwasm/shard-1-of-2.lock")).unwrap();
+        assert!(matches!(claim(&path("output"), |_| None, shard), Err(OutputFolderError::Unusable { .. })));
+        assert_eq!(fs::read_to_string(path("victim/shard-1-of-2.lock")).unwrap(), "precious");
     }
 
     #[test]

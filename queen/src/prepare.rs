@@ -198,7 +198,9 @@ pub fn plan(options: &Options, interrupted: &CancellationToken) -> Result<Plan, 
     };
     let sweeps = options.selection.shard.is_none() && !options.dry_run;
     let output_name = options.output_name.clone();
-    let rules = InputRules { names, selection, output_name, rerun, history, sweeps, reports_done: options.dry_run };
+    let follows_links = options.selection.follows_links(&input.names);
+    let reports_done = options.dry_run;
+    let rules = InputRules { names, follows_links, selection, output_name, rerun, history, sweeps, reports_done };
     let mut folders = Folders { input: input.folder.clone(), output, sync: options.sync, rules: Arc::new(rules) };
     survey(options, &mut folders, interrupted)?;
     let orphans = orphans(options, &folders, failures.as_deref(), interrupted)?;

@@ -10,7 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, builder::B
 use distwasm_jobs::{
     file_time::FileTime,
     inputs::{
-        InputRules,
+        InputRules, Names,
         survey::{Survey, SurveyError},
     },
     selection::{GlobError, GlobRule, Globs, Selection, Shard},
@@ -31,6 +31,11 @@ pub struct SelectionOptions {
     /// The paths in the list end with NUL instead of a line break, as `find -print0` writes them
     #[arg(short = '0', long, env = "DISTWASM_NULL", value_parser = BoolishValueParser::new())]
     pub null: bool,
+
+    /// Follow links among the inputs also where they lead out of the input folder; without this flag such a link is
+    /// skipped, with a message
+    #[arg(long, env = "DISTWASM_FOLLOW_LINKS", value_parser = BoolishValueParser::new())]
+    pub follow_links: bool,
 
     /// The globs, in their order.
     #[command(flatten)]
@@ -86,6 +91,11 @@ pub enum SelectionError {
 }
 
 impl SelectionOptions {
+    /// Whether links among these inputs are followed wherever they lead. A file that `--input` names may be such a link.
+    pub fn follows_links(&self, names: &Names) -> bool {
+        self.follow_links || (self.input_list.is_none() && matches!(names, Names::Listed(_)))
+    }
+
     /// The filters that they describe; a sample is found later.
     ///
     /// # Errors

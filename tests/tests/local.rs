@@ -45,20 +45,25 @@ fn any_file_name_and_any_depth_will_do() {
     place.write("empty", "");
     let elsewhere = place.path().join("elsewhere");
     fs::write(&elsewhere, "linked").unwrap();
-    symlink(&elsewhere, place.input().join("link")).unwrap();
+    symlink(&elsewhere, place.input().join("link out")).unwrap();
+    symlink("../a b", place.input().join("deep/link")).unwrap();
+    symlink(place.input().join("a b"), place.input().join("link")).unwrap();
     symlink(place.path(), place.input().join("folder link")).unwrap();
     symlink("nowhere", place.input().join("dangling")).unwrap();
     assert!(Command::new("mkfifo").arg(place.input().join("pipe")).status().unwrap().success());
     let said =
         ["skipped pipe: it is a named pipe", "skipped folder link: it is a link to a folder", "skipped dangling"];
-    place.queen(guest("echo.wat"), &[]).expect(0, &said);
+    let leads_out = "skipped link out: it is a link that leads out of the input folder (--follow-links follows it)";
+    place.queen(guest("echo.wat"), &[]).expect(0, &[&said[..], &[leads_out]].concat());
     let outputs = place.outputs();
-    assert_eq!(outputs.len(), names.len() + 2);
+    assert_eq!(outputs.len(), names.len() + 3);
     for name in names {
         assert_eq!(outputs[Path::new(OsStr::from_bytes(name))], name, "{name:?}");
     }
     assert_eq!(outputs[Path::new("empty")], b"");
-    assert_eq!(outputs[Path::new("link")], b"linked");
+    assert!(outputs[Path::new("link")] == b"a b" && outputs[Path::new("deep/link")] == b"a b");
+    place.queen(guest("echo.wat"), &["--follow-links"]).expect(0, &[&said[..], &["1 done"]].concat());
+    assert_eq!(place.outputs()[Path::new("link out")], b"linked");
 }
 
 #[test]
@@ -225,7 +230,9 @@ fn an_input_that_cannot_be_read_is_a_failed_unit() {
     symlink("/proc/self/mem", place.input().join("unreadable")).unwrap();
     fs::create_dir_all(place.output().join("1")).unwrap();
     let said = ["failed: unreadable: ", "failed: 1: its output cannot be written", "2 done", "2 failed"];
-    place.queen(guest("summer.wasm"), &[]).expect(1, &said);
+    place.queen(guest("summer.wasm"), &["--follow-links"]).expect(1, &said);
+    fs::remove_dir_all(place.output().join("1")).unwrap();
+    place.queen(guest("summer.wasm"), &[]).expect(0, &["skipped unreadable: ", "1 done, 2 skipped"]);
 }
 
 #[test]

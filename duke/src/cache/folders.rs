@@ -1,13 +1,15 @@
 //! The folders of the cache: who may use them, and what is called how in them.
 //!
-//! A compiled program is trusted: peasants map it without a check. So the folder belongs to the duke's user alone, and
-//! each entry gets its final name only when it is complete. Several dukes may use one folder.
+//! A compiled program is trusted: peasants map it. So the folder belongs to the duke's user alone, and each entry gets its
+//! final name only when it is complete. Several dukes may use one folder.
 //!
-//! Only an empty folder or an unmarked cache gets the marker, and only names that dukes give count as theirs.
+//! Only an empty folder gets the marker, and below a folder with it only names that dukes give count as theirs: whatever
+//! else is there is never removed.
 
 use std::{
-    ffi::OsString,
-    fs, io,
+    ffi::{OsStr, OsString},
+    fs,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::SystemTime,
@@ -25,13 +27,23 @@ use super::supplies::Recipe;
 pub enum CacheError {
     #[error("failed to make the folder {} for compiled programs (--cache names another)", .path.display())]
     Make { path: PathBuf, source: io::Error },
-    #[error("the folder {} for compiled programs belongs to somebody else, or others may write to it (--cache names another)", .path.display())]
+    #[error(
+        "the folder {} for compiled programs belongs to another user (uid {owner}), and whoever can write there can run code here: name a folder of your own with --cache",
+        .path.display()
+    )]
+    Stranger { path: PathBuf, owner: u32 },
+    #[error(
+        "others may write to the folder {} for compiled programs, and so run code here: make it yours alone with `chmod go-w {}`, or name another with --cache",
+        .path.display(), .path.display()
+    )]
     Shared { path: PathBuf },
     #[error(
-        "the folder {} holds {found:?}, which is not part of a cache; compiled programs want a folder of their own (--cache names another)",
+        "the folder {} is not marked as a cache, and holds {found:?}; compiled programs want a folder of their own: name an empty or new one with --cache",
         .path.display()
     )]
     Foreign { path: PathBuf, found: OsString },
+    #[error("{} is not a folder: remove it, or name another folder for compiled programs with --cache", .path.display())]
+    Shares { path: PathBuf },
 }
 
 /// Marks the folder as a cache, for dukes and for backup programs (<https://bford.info/cachedir/>).
@@ -58,45 +70,51 @@ pub(crate) struct Folders {
 impl Folders {
     /// Uses a folder, created if missing.
     pub(crate) fn open(folder: &Path, engine: String) -> Result<Folders, CacheError> {
-        use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+        use std::os::unix::fs::DirBuilderExt;
         let cannot_make = |source| CacheError::Make { path: folder.to_owned(), source };
         let make = |folder: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
         make(folder).map_err(cannot_make)?;
-        let metadata = fs::metadata(folder).map_err(cannot_make)?;
-        if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
-            return Err(CacheError::Shared { path: folder.to_owned() });
-        }
+        check_rights(folder, &fs::metadata(folder).map_err(cannot_make)?)?;
         let folders = Folders { folder: folder.to_owned(), engine };
         folders.claim()?;
-        make(&folders.shares()).map_err(cannot_make)?;
+        let shares = folders.shares();
+        match fs::DirBuilder::new().mode(0o700).create(&shares) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(cannot_make(error)),
+            _ => {}
+        }
+        // Not a link: what lies elsewhere is not a duke's.
+        let found = fs::symlink_metadata(&shares).map_err(cannot_make)?;
+        if !found.is_dir() {
+            return Err(CacheError::Shares { path: shares });
+        }
+        check_rights(&shares, &found)?;
         Ok(folders)
     }
 
-    /// Makes sure that the folder holds nothing but a cache.
+    /// Makes sure that the folder is marked as a cache. An empty folder gets the marker.
     fn claim(&self) -> Result<(), CacheError> {
-        let marker = self.folder.join(MARKER);
-        let is_marker_size = |found: fs::Metadata| found.is_file() && found.len() == MARKER_TEXT.len() as u64;
-        if fs::symlink_metadata(&marker).is_ok_and(is_marker_size)
-            && fs::read(&marker).is_ok_and(|text| text == MARKER_TEXT.as_bytes())
-        {
+        let cannot_make = |source| CacheError::Make { path: self.folder.clone(), source };
+        if self.is_marked() {
             return Ok(());
         }
-        let cannot_make = |source| CacheError::Make { path: self.folder.clone(), source };
-        for (folder, is_own) in
-            [(self.folder.clone(), is_cache_name as fn(&str) -> bool), (self.shares(), is_own_share)]
-        {
-            let entries = match fs::read_dir(&folder) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                entries => entries.map_err(cannot_make)?,
-            };
-            for entry in entries {
-                let found = entry.map_err(cannot_make)?.file_name();
-                if !found.to_str().is_some_and(is_own) {
-                    return Err(CacheError::Foreign { path: folder, found });
-                }
+        for entry in fs::read_dir(&self.folder).map_err(cannot_make)? {
+            let found = entry.map_err(cannot_make)?.file_name();
+            if is_unfinished_marker(&found) {
+                continue;
             }
+            // Another duke may have made it a cache meanwhile.
+            let path = self.folder.clone();
+            return if self.is_marked() { Ok(()) } else { Err(CacheError::Foreign { path, found }) };
         }
-        files::replace(&marker, MARKER_TEXT.as_bytes()).map_err(cannot_make)
+        files::replace(&self.folder.join(MARKER), MARKER_TEXT.as_bytes()).map_err(cannot_make)
+    }
+
+    fn is_marked(&self) -> bool {
+        let mut text = Vec::new();
+        // One byte more shows whether the file is longer.
+        let read = files::open_own(&self.folder.join(MARKER))
+            .and_then(|file| file.take(MARKER_TEXT.len() as u64 + 1).read_to_end(&mut text));
+        read.is_ok() && text == MARKER_TEXT.as_bytes()
     }
 
     /// Where a compiled program is kept. The name holds the program's digest, the engine, and whether it is
@@ -132,28 +150,44 @@ impl Folders {
     }
 }
 
-/// Whether dukes give such a name to anything in a cache folder.
-fn is_cache_name(name: &str) -> bool {
-    let is_seat = name.strip_prefix("seat-").is_some_and(|number| number.parse::<usize>().is_ok());
-    // Another duke may be about to put its marker there.
-    let is_marker = name.starts_with(".distwasm-") && name.ends_with(MARKER);
-    is_seat || is_marker || name == SHARES || is_own_program(name)
+/// Refuses a folder to which other users may write.
+fn check_rights(folder: &Path, found: &fs::Metadata) -> Result<(), CacheError> {
+    use std::os::unix::fs::MetadataExt;
+    let path = folder.to_owned();
+    if files::is_ours_alone(found) {
+        Ok(())
+    } else if found.uid() == rustix::process::geteuid().as_raw() {
+        Err(CacheError::Shared { path })
+    } else {
+        Err(CacheError::Stranger { path, owner: found.uid() })
+    }
+}
+
+/// Another duke may be about to put its marker into the folder.
+fn is_unfinished_marker(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with(".distwasm-") && name.ends_with(MARKER))
 }
 
 /// Whether dukes give such a name to a compiled program, finished or not.
 pub(crate) fn is_own_program(name: &str) -> bool {
-    let Some((digest, rest)) = name.split_once('-') else { return false };
-    let is_whole = rest.strip_suffix(".cwasm").is_some_and(|rest| {
-        let engine = rest.strip_suffix(DETERMINISTIC).unwrap_or(rest);
-        engine.bytes().all(|byte| byte.is_ascii_alphanumeric())
-    });
-    is_digest(digest) && (is_whole || rest.ends_with(".tmp"))
+    let Some((_, rest)) = name.split_once('-').filter(|(digest, _)| is_digest(digest)) else { return false };
+    let is_engine = |engine: &str| !engine.is_empty() && engine.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    match (rest.strip_suffix(".cwasm"), rest.strip_suffix(".tmp").and_then(|rest| rest.split_once('.'))) {
+        (Some(engine), _) => is_engine(engine.strip_suffix(DETERMINISTIC).unwrap_or(engine)),
+        (None, Some((engine, word))) => is_engine(engine) && is_unique(word),
+        (None, None) => false,
+    }
 }
 
 /// Whether dukes give such a name to a shared directory, finished or not.
 pub(crate) fn is_own_share(name: &str) -> bool {
-    let unfinished = name.split_once('.').filter(|(_, rest)| rest.ends_with("tmp"));
-    is_digest(unfinished.map_or(name, |(digest, _)| digest))
+    let (digest, ending) = name.split_once('.').unwrap_or((name, ""));
+    let is_end = match ending.strip_suffix("tmp") {
+        None => ending.is_empty() && name == digest,
+        Some("removed.") => true,
+        Some(words) => words.strip_suffix("removed.").unwrap_or(words).strip_suffix('.').is_some_and(is_unique),
+    };
+    is_digest(digest) && is_end
 }
 
 fn is_digest(text: &str) -> bool {
@@ -171,10 +205,20 @@ pub(crate) fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// A word that is unique among dukes and within this one.
+/// A word that is unique among dukes, also of other machines and containers, and within this one.
 fn unique() -> String {
     static MADE: AtomicU64 = AtomicU64::new(0);
-    format!("{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed))
+    format!("{}-{}-{:016x}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed), fastrand::u64(..))
+}
+
+/// Whether this is such a word.
+fn is_unique(word: &str) -> bool {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let is_random = |part: &str| part.len() == 16 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match word.split('-').collect::<Vec<_>>()[..] {
+        [process, number, random] => is_number(process) && is_number(number) && is_random(random),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -191,7 +235,10 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_used_for_something_else_is_not_taken() {
-        for foreign in ["thesis.txt", "shares/photo", CACHE_OF_OTHERS] {
+        let digest = recipe().digest;
+        // Other programs mark their caches with the same file, and name things by digests, too.
+        let blob = format!("shares/{digest}/photo");
+        for foreign in ["thesis.txt", "shares/photo", MARKER, "seat-0", &blob, &format!("{digest}-engine.cwasm")] {
             let place = tempfile::tempdir().unwrap();
             let path = place.path().join(foreign);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -201,18 +248,57 @@ mod tests {
         }
     }
 
-    /// Other programs mark their caches with the same file.
-    const CACHE_OF_OTHERS: &str = MARKER;
+    #[test]
+    fn an_empty_folder_is_marked_once() {
+        let place = tempfile::tempdir().unwrap();
+        fs::write(place.path().join(format!(".distwasm-1-1-{MARKER}")), "half").unwrap();
+        let folders = open(place.path()).unwrap();
+        assert!(folders.is_marked());
+        fs::write(place.path().join("notes"), "mine").unwrap();
+        assert!(open(place.path()).is_ok());
+        fs::remove_dir(folders.shares()).unwrap();
+        std::os::unix::fs::symlink("/", folders.shares()).unwrap();
+        assert!(matches!(open(place.path()), Err(CacheError::Shares { .. })));
+    }
 
     #[test]
-    fn a_cache_without_a_marker_gets_one() {
+    fn a_folder_to_which_others_may_write_is_refused_with_a_remedy() {
+        use std::os::unix::fs::{PermissionsExt, chown};
         let place = tempfile::tempdir().unwrap();
-        let folders = open(place.path()).unwrap();
-        fs::write(folders.program(&recipe()), "x").unwrap();
-        fs::write(place.path().join("seat-0"), "x").unwrap();
-        fs::create_dir(folders.unfinished_share(recipe().digest)).unwrap();
-        fs::remove_file(place.path().join(MARKER)).unwrap();
-        open(place.path()).unwrap();
-        assert!(place.path().join(MARKER).exists());
+        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let why = open(place.path()).unwrap_err().to_string();
+        assert!(why.contains("`chmod go-w ") && why.contains("--cache"), "{why}");
+        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let shares = open(place.path()).unwrap().shares();
+        fs::set_permissions(&shares, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(open(place.path()), Err(CacheError::Shared { .. })));
+        fs::set_permissions(&shares, fs::Permissions::from_mode(0o700)).unwrap();
+        if rustix::process::geteuid().is_root() {
+            chown(place.path(), Some(4711), None).unwrap();
+            let why = open(place.path()).unwrap_err().to_string();
+            assert!(why.contains("another user (uid 4711)") && why.contains("--cache"), "{why}");
+        }
+    }
+
+    #[test]
+    fn only_names_of_our_form_are_ours() {
+        let folders = Folders { folder: "/".into(), engine: "engine1".to_owned() };
+        let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+        let digest = recipe().digest;
+        let plain = Recipe { deterministic: false, ..recipe() };
+        for program in [folders.program(&recipe()), folders.program(&plain), folders.unfinished_program(digest)] {
+            assert!(is_own_program(&name(program.clone())), "{program:?}");
+        }
+        let (share, unfinished) = (name(folders.share(digest)), folders.unfinished_share(digest));
+        let removed = [folders.share(digest), unfinished.clone()].map(|path| name(path.with_extension("removed.tmp")));
+        for share in removed.iter().chain([&share, &name(unfinished)]) {
+            assert!(is_own_share(share), "{share}");
+        }
+        for other in ["notes.tmp", "my-thesis.tmp", ".cwasm", "x-y.cwasm", "-.cwasm", "engine-copy.cwasm", "1-1.tmp"] {
+            assert!(!is_own_program(&format!("{digest}-{other}")), "{other}");
+        }
+        for other in [".mytmp", ".tmp", ".backup.tmp", ".1-1.tmp", ".", ".tar", "-old", "x", ".removed.removed.tmp"] {
+            assert!(!is_own_share(&format!("{digest}{other}")), "{other}");
+        }
     }
 }

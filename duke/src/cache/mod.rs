@@ -85,7 +85,9 @@ impl Cache {
         let path = self.folders.program(recipe);
         warn!(path = %path.display(), "a compiled program cannot be loaded; it will be compiled again");
         // It may already have been removed, which would explain why it cannot be loaded.
-        let _removed = fs::remove_file(path);
+        if fs::symlink_metadata(&path).is_ok_and(|found| found.is_file()) {
+            let _removed = fs::remove_file(path);
+        }
     }
 
     /// Removes the least recently used entries while the cache is too large. A peasant that has mapped a program keeps
@@ -140,7 +142,12 @@ impl Cache {
             // A directory that a dead duke left half unpacked goes first. One that is being unpacked is locked.
             let is_unfinished = path.extension().is_some_and(|extension| extension == "tmp");
             let used = if is_unfinished { SystemTime::UNIX_EPOCH } else { metadata.modified()? };
-            entries.push(Entry { bytes: shares::folder_bytes(&path), path, is_share: true, used });
+            match shares::folder_bytes(&path) {
+                Some(bytes) => entries.push(Entry { path, is_share: true, bytes, used }),
+                None => {
+                    warn!(path = %path.display(), "a directory in the cache is kept: a user has put something into it");
+                }
+            }
         }
         entries.sort_by_key(|entry| entry.used);
         Ok(entries)
@@ -165,7 +172,13 @@ mod tests {
         fs::write(&growing, "own").unwrap();
         fs::File::options().append(true).open(&own[1]).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
         fs::create_dir(folders.share(recipe.digest)).unwrap();
-        let foreign = ["thesis.cwasm", "notes.tmp", "shares/photos", "shares/ab.tmp"].map(|name| folder.join(name));
+        // A shared directory into which a user has put something.
+        let other = Digest::of([b"other".as_slice()]);
+        fs::create_dir(folders.share(other)).unwrap();
+        let inside = format!("shares/{other}/thesis.txt");
+        let (backup, old) = (format!("shares/{other}.backup.tmp"), format!("{other}-old.tmp"));
+        let foreign = ["thesis.cwasm", "notes.tmp", "shares/photos", "shares/ab.tmp", &inside, &backup, &old]
+            .map(|name| folder.join(name));
         foreign.iter().for_each(|path| fs::write(path, "foreign").unwrap());
         fs::create_dir(folder.join("shares/album")).unwrap();
         // A name that a duke gives, on something that is not a duke's.

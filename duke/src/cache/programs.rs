@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use distwasm_process::files;
 use distwasm_proto::{
     failure::{Failure, FailureKind},
     limits::{COMPILE_WITHIN, PEASANT_STDERR_BYTES_MAX},
@@ -24,13 +25,15 @@ use super::{
 };
 use crate::peasant::{SpawnError, Spawner, describe};
 
-/// The compiled program, if the cache has it.
+/// The compiled program, if the cache has it. A file to which others may write is not one; peasants check that, too.
 pub(crate) fn find(folders: &Folders, recipe: &Recipe) -> Option<PathBuf> {
     let path = folders.program(recipe);
-    let is_program = fs::symlink_metadata(&path).is_ok_and(|found| found.is_file() && found.len() > 0);
-    let file = is_program.then(|| fs::File::open(&path).ok())??;
-    touch(&file);
-    Some(path)
+    let file = files::open_own(&path).ok()?;
+    let found = file.metadata().ok()?;
+    (files::is_private(&found) && found.len() > 0).then(|| {
+        touch(&file);
+        path
+    })
 }
 
 /// Compiles a program, and returns the compiled file.
@@ -151,6 +154,25 @@ mod tests {
     use distwasm_proto::digest::Digest;
 
     use super::*;
+
+    #[test]
+    fn a_program_that_others_may_write_is_not_found() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let folders = Folders::open(&folder.path().join("cache"), "engine".to_owned()).unwrap();
+        let digest = Digest::of([b"program".as_slice()]);
+        let recipe = Recipe { digest, deterministic: false, call: String::new() };
+        let path = folders.program(&recipe);
+        fs::write(&path, "code").unwrap();
+        for (mode, is_found) in [(0o600, true), (0o644, true), (0o666, false), (0o620, false)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(find(&folders, &recipe).is_some(), is_found, "{mode:o}");
+        }
+        fs::rename(&path, folder.path().join("elsewhere")).unwrap();
+        fs::set_permissions(folder.path().join("elsewhere"), fs::Permissions::from_mode(0o600)).unwrap();
+        symlink(folder.path().join("elsewhere"), &path).unwrap();
+        assert!(find(&folders, &recipe).is_none());
+    }
 
     #[test]
     fn the_compiler_is_told_how_the_program_is_called() {

@@ -17,6 +17,7 @@ use std::{
 use distwasm_process::files;
 use distwasm_proto::{digest::Digest, limits::SHARE_ENTRIES_MAX};
 use distwasm_transport::payload::Payload;
+use rustix::fs::OFlags;
 use tar::{Archive, EntryType};
 use thiserror::Error;
 use tracing::info;
@@ -51,9 +52,10 @@ impl SharedFolder {
         &self.path
     }
 
-    /// Locks a directory against removal. `None` if it does not exist or is about to be removed.
+    /// Locks a directory against removal. `None` if it does not exist or is about to be removed, or if others may write
+    /// to it.
     fn hold(path: PathBuf) -> Option<SharedFolder> {
-        let file = File::open(&path).ok()?;
+        let file = open_folder(&path).ok()?;
         // On a file system without locks, nothing is ever removed.
         if let Err(TryLockError::WouldBlock) = file.try_lock_shared() {
             return None;
@@ -61,7 +63,7 @@ impl SharedFolder {
         // It may have been removed between opening and locking.
         let (held, there) = (file.metadata().ok()?, fs::symlink_metadata(&path).ok()?);
         let is_there = (held.dev(), held.ino()) == (there.dev(), there.ino());
-        (is_there && there.is_dir()).then_some(SharedFolder { path, _lock: file })
+        (is_there && there.is_dir() && files::is_ours_alone(&held)).then_some(SharedFolder { path, _lock: file })
     }
 }
 
@@ -75,6 +77,7 @@ pub(crate) fn find(folders: &Folders, digest: Digest) -> Option<Arc<SharedFolder
 /// Unpacks an archive, and returns its directory.
 pub(crate) fn unpack(folders: &Folders, digest: Digest, archive: &Payload) -> Result<Arc<SharedFolder>, UnpackError> {
     let (path, unfinished) = (folders.share(digest), folders.unfinished_share(digest));
+    make_folder(&unfinished)?;
     let kept = unpack_to(&unfinished, archive).and_then(|lock| {
         match fs::rename(&unfinished, &path) {
             Ok(()) => info!(share = %digest, "unpacked a shared directory"),
@@ -91,15 +94,18 @@ pub(crate) fn unpack(folders: &Folders, digest: Digest, archive: &Payload) -> Re
     kept
 }
 
+fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> UnpackError {
+    move |source| UnpackError::Write { path: path.to_owned(), source }
+}
+
+/// Makes a folder that is not there yet.
+fn make_folder(path: &Path) -> Result<(), UnpackError> {
+    DirBuilder::new().mode(0o755).create(path).map_err(cannot_write(path))
+}
+
 /// Unpacks an archive into a new folder. The folder counts as used until the lock is dropped.
 fn unpack_to(folder: &Path, archive: &Payload) -> Result<File, UnpackError> {
-    let cannot_write = |path: &Path| {
-        let path = path.to_owned();
-        move |source| UnpackError::Write { path, source }
-    };
-    let make_folder = |path: &Path| DirBuilder::new().mode(0o755).create(path).map_err(cannot_write(path));
-    make_folder(folder)?;
-    let lock = File::open(folder).map_err(cannot_write(folder))?;
+    let lock = open_folder(folder).map_err(cannot_write(folder))?;
     // On a file system without locks, nothing is ever removed.
     let _locked = lock.try_lock_shared();
     let mut archive = Archive::new(archive.reader());
@@ -139,26 +145,40 @@ fn plain(name: &[u8]) -> Option<&Path> {
     (is_plain && path.components().next().is_some()).then_some(path)
 }
 
-/// Whether a process uses a directory, or its lock cannot be checked.
-pub(crate) fn is_used(path: &Path) -> bool {
-    File::open(path).is_ok_and(|folder| folder.try_lock().is_err())
+/// Opens a directory; a link to one is not followed.
+fn open_folder(path: &Path) -> io::Result<File> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW;
+    OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
 }
 
-/// Removes a directory that no process uses. Returns whether it did.
+/// Whether a process uses a directory, or its lock cannot be checked.
+pub(crate) fn is_used(path: &Path) -> bool {
+    open_folder(path).is_ok_and(|folder| folder.try_lock().is_err())
+}
+
+/// Removes a directory that no process uses, unless there is something in it that no duke has put there. Returns
+/// whether it did.
 pub(crate) fn remove_unused(path: &Path) -> io::Result<bool> {
-    let folder = File::open(path)?;
-    if folder.try_lock().is_err() {
+    let folder = open_folder(path)?;
+    if folder.try_lock().is_err() || folder_bytes(path).is_none() {
         return Ok(false);
     }
     // A duke that opened it meanwhile sees that it does not have this name any more.
-    let removed = path.with_extension("removed.tmp");
-    fs::rename(path, &removed)?;
+    let is_removed = path.to_string_lossy().ends_with(REMOVED);
+    let removed = if is_removed { path.to_owned() } else { path.with_extension(REMOVED) };
+    if !is_removed {
+        fs::rename(path, &removed)?;
+    }
     fs::remove_dir_all(&removed)?;
     Ok(true)
 }
 
-/// The approximate size of a directory on disk. Entries that cannot be read count as nothing.
-pub(crate) fn folder_bytes(path: &Path) -> u64 {
+/// The ending of directories that are being removed.
+const REMOVED: &str = "removed.tmp";
+
+/// The approximate size of a directory on disk. Entries that cannot be read count as nothing. `None` if a user has put
+/// something into it: all files of a duke are without permission to write.
+pub(crate) fn folder_bytes(path: &Path) -> Option<u64> {
     const ENTRY_BYTES: u64 = 512;
     let mut bytes = ENTRY_BYTES;
     let mut folders = vec![path.to_owned()];
@@ -168,12 +188,14 @@ pub(crate) fn folder_bytes(path: &Path) -> u64 {
             bytes += ENTRY_BYTES;
             if found.is_dir() {
                 folders.push(entry.path());
-            } else {
+            } else if found.is_file() && found.mode() & 0o222 == 0 {
                 bytes += found.len();
+            } else {
+                return None;
             }
         }
     }
-    bytes
+    Some(bytes)
 }
 
 #[cfg(test)]
@@ -226,7 +248,7 @@ mod tests {
         assert_eq!(fs::read_to_string(folder.path().join("sub/b")).unwrap(), "bb");
         let mode = |name| fs::metadata(folder.path().join(name)).unwrap().permissions().mode() & 0o7777;
         assert_eq!((mode("a"), mode("sub")), (0o444, 0o755));
-        assert_eq!(folder_bytes(folder.path()), 4 * 512 + 3);
+        assert_eq!(folder_bytes(folder.path()), Some(4 * 512 + 3));
         // Another duke may come too late.
         unpack(&folders, digest, &good).unwrap();
         assert_eq!(fs::read_dir(folder.path().parent().unwrap()).unwrap().count(), 1);

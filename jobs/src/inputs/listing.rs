@@ -14,7 +14,7 @@ use distwasm_proto::failure::{Failure, FailureKind};
 use tokio::sync::mpsc;
 
 use super::{
-    BATCH, EntryKind, Finding, Input, InputRules, Names, Outdated, Tally,
+    BATCH, EntryKind, Finding, Input, InputFolder, InputRules, Names, Outdated, Tally,
     decision::{Decision, decide},
     old_outputs::OldOutputs,
     walk::{WalkHandler, walk},
@@ -35,7 +35,7 @@ pub fn list(folders: &Folders, found: &mpsc::Sender<Finding>) {
     };
     let mut lister = Lister { rules, old, found, batch: Vec::new(), tally: Tally::default() };
     // `None` says that the receiver is gone, or that the limit was reached: nothing is left to do then.
-    let _end = walk(input, &rules.names, &rules.selection, &mut lister);
+    let _end = walk(&InputFolder::new(input, rules.follows_links), &rules.names, &rules.selection, &mut lister);
     let _end = lister.leave();
 }
 

@@ -1,6 +1,7 @@
 //! Inputs: found in their folder by the lister, read and sent by the readers.
 
 mod decision;
+mod folder;
 mod listing;
 pub mod numbers;
 mod old_outputs;
@@ -12,6 +13,7 @@ mod walk;
 
 pub(crate) use decision::EntryKind;
 pub use decision::{Outdated, Reason, Rerun};
+pub use folder::InputFolder;
 pub use listing::list;
 pub(crate) use walk::read_folder;
 
@@ -35,6 +37,8 @@ use numbers::LinkNo;
 pub struct InputRules {
     /// Where names come from.
     pub names: Names,
+    /// Whether links among the inputs are followed out of their folder.
+    pub follows_links: bool,
     /// What is left out.
     pub selection: Selection,
     /// What outputs are called, if not as their inputs.
@@ -54,6 +58,7 @@ impl Default for InputRules {
     fn default() -> InputRules {
         InputRules {
             names: Names::All,
+            follows_links: false,
             selection: Selection::default(),
             output_name: None,
             rerun: Rerun::Never,

@@ -3,9 +3,15 @@
 use std::{
     collections::HashSet,
     ffi::{OsStr, OsString},
-    fs, io,
+    fs::File,
+    io,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+};
+
+use distwasm_process::{
+    beneath::{self, Links, Missing},
+    files,
 };
 
 use super::{
@@ -57,7 +63,7 @@ impl<'a> OldOutputs<'a> {
         let (leftovers, found): (Vec<_>, Vec<_>) =
             found.into_iter().partition(|(name, _)| self.is_leftover(folder, name));
         if self.sweeps {
-            leftovers.iter().for_each(|(name, _)| sweep(&whole.join(name)));
+            leftovers.iter().for_each(|(name, _)| sweep(self.places.output, folder, Path::new(name)));
         }
         self.current = Some((folder.to_owned(), found));
         Ok(())
@@ -96,9 +102,11 @@ impl<'a> OldOutputs<'a> {
 }
 
 /// Removes an unfinished output.
-fn sweep(path: &Path) {
+fn sweep(output: &Path, folder: &Path, name: &Path) {
+    let opened = File::open(output).and_then(|output| beneath::open_folder(output, folder, Links::Own, Missing::Stays));
     // It does no harm; a later run may succeed.
-    if let Err(error) = fs::remove_file(path) {
+    if let Err(error) = opened.and_then(|folder| files::remove_in(folder, name)) {
+        let path = output.join(folder).join(name);
         tracing::warn!(path = %path.display(), %error, "an unfinished output of an earlier run cannot be removed");
     }
 }

@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use distwasm_process::beneath::{self, Links, Missing};
+
 use crate::descriptors::when_there_are;
 
 /// The folders of a run, and the links among the outputs that were followed.
@@ -35,6 +37,12 @@ impl<'a> Places<'a> {
     pub fn collision(&mut self, folder: &Path) -> Option<String> {
         if !self.may_be_linked(folder) {
             return None;
+        }
+        if let Some(opened) = &self.opened
+            && let Err(error) = beneath::open_folder(opened, folder, Links::Own, Missing::Stays)
+            && beneath::is_planted(&error)
+        {
+            return Some(format!("its outputs cannot be written: {error}"));
         }
         // A folder that does not exist yet will be created, and not as a link.
         let real = fs::canonicalize(self.output.join(folder)).ok()?;
@@ -134,5 +142,23 @@ mod tests {
         assert!(renamed.collision(Path::new("moved")).unwrap().contains("archive/moved"));
         fs::create_dir(input.join("e/g")).unwrap();
         assert!(the_other_way_round.collision(Path::new("e/g")).unwrap().contains("f/g"));
+    }
+
+    #[test]
+    fn a_link_of_another_user_is_told() {
+        if !rustix::process::geteuid().is_root() {
+            println!("SKIPPED: only root can give a link to another user");
+            return;
+        }
+        let place = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(place.path()).unwrap();
+        fs::create_dir_all(root.join("out")).unwrap();
+        symlink(&root, root.join("out/x")).unwrap();
+        let (input, output) = (root.join("in"), root.join("out"));
+        let mut places = Places::new(&input, &output, false);
+        assert_eq!(places.collision(Path::new("x")), None);
+        std::os::unix::fs::lchown(root.join("out/x"), Some(4711), None).unwrap();
+        let why = places.collision(Path::new("x")).unwrap();
+        assert!(why.contains("x is a link that belongs to another user (uid 4711)"), "{why}");
     }
 }

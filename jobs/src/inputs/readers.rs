@@ -6,7 +6,6 @@
 use std::{
     fs::File,
     io::{self, Read},
-    path::Path,
 };
 
 use bytes::Bytes;
@@ -17,14 +16,14 @@ use distwasm_proto::{
 use tokio::sync::mpsc;
 
 use super::{
-    BATCH, Input, ReadOrder, Sent,
+    BATCH, Input, InputFolder, ReadOrder, Sent,
     numbers::LinkNo,
     post::{Cut, OpenLink, Over, Post},
 };
 use crate::{descriptors::when_there_are, king_link::words, work_queue::Taker};
 
 /// Works until there are no more orders, or the run is over.
-pub(crate) fn read(folder: &Path, orders: &Taker<ReadOrder>, post: &Post, sent: &mpsc::Sender<Sent>) {
+pub(crate) fn read(folder: &InputFolder, orders: &Taker<ReadOrder>, post: &Post, sent: &mpsc::Sender<Sent>) {
     while let Some(orders) = orders.take(BATCH) {
         if obey(folder, orders, post, sent).is_err() {
             return;
@@ -32,7 +31,7 @@ pub(crate) fn read(folder: &Path, orders: &Taker<ReadOrder>, post: &Post, sent: 
     }
 }
 
-fn obey(folder: &Path, orders: Vec<ReadOrder>, post: &Post, sent: &mpsc::Sender<Sent>) -> Result<(), Over> {
+fn obey(folder: &InputFolder, orders: Vec<ReadOrder>, post: &Post, sent: &mpsc::Sender<Sent>) -> Result<(), Over> {
     let mut batch = Batch::default();
     for order in orders {
         match order {
@@ -56,8 +55,7 @@ struct Batch {
 }
 
 impl Batch {
-    fn read(&mut self, folder: &Path, input: Input, post: &Post, sent: &mpsc::Sender<Sent>) -> Result<(), Over> {
-        let path = folder.join(input.source());
+    fn read(&mut self, folder: &InputFolder, input: Input, post: &Post, sent: &mpsc::Sender<Sent>) -> Result<(), Over> {
         let unreadable = |input, why| sent.blocking_send(Sent::Unreadable(input, why)).map_err(|_| Over);
         if input.name().len() > UNIT_NAME_BYTES_MAX {
             let why = format!("its path below the input folder has more than {UNIT_NAME_BYTES_MAX} bytes");
@@ -69,9 +67,9 @@ impl Batch {
         }
         if input.bytes > GATHERED_INPUT_BYTES_MAX {
             self.flush(post, sent)?;
-            return send_large(&path, input, post, sent);
+            return send_large(folder, input, post, sent);
         }
-        match read_small(&path, input.bytes) {
+        match read_small(folder, &input) {
             Ok(content) => {
                 self.bytes += input.name().len() + content.len();
                 self.names.push(name_of(&input));
@@ -106,11 +104,12 @@ fn changed(listed: u64) -> io::Error {
     ))
 }
 
-fn read_small(path: &Path, listed: u64) -> io::Result<Bytes> {
+fn read_small(folder: &InputFolder, input: &Input) -> io::Result<Bytes> {
+    let listed = input.bytes;
     // The buffer has room for one byte more than was listed, so that one read shows whether the file has grown: a file
     // gives less than it is asked for only at its end.
     let mut content = vec![0; usize::try_from(listed).unwrap_or(0) + 1];
-    let mut file = when_there_are(|| File::open(path))?;
+    let mut file = when_there_are(|| folder.open(input.source()))?;
     let mut length = 0;
     loop {
         match file.read(content.get_mut(length..).unwrap_or_default()) {
@@ -128,9 +127,9 @@ fn read_small(path: &Path, listed: u64) -> io::Result<Bytes> {
 }
 
 /// Sends an input in pieces. If it cannot be read to its end, the king is told, and the unit fails.
-fn send_large(path: &Path, input: Input, post: &Post, sent: &mpsc::Sender<Sent>) -> Result<(), Over> {
+fn send_large(folder: &InputFolder, input: Input, post: &Post, sent: &mpsc::Sender<Sent>) -> Result<(), Over> {
     let listed = input.bytes;
-    let file = match open_listed(path, listed) {
+    let file = match open_listed(folder, &input) {
         Ok(file) => file,
         Err(error) => return sent.blocking_send(Sent::Unreadable(input, error.to_string())).map_err(|_| Over),
     };
@@ -140,9 +139,9 @@ fn send_large(path: &Path, input: Input, post: &Post, sent: &mpsc::Sender<Sent>)
     })
 }
 
-fn open_listed(path: &Path, listed: u64) -> io::Result<File> {
-    let file = when_there_are(|| File::open(path))?;
-    if file.metadata()?.len() == listed { Ok(file) } else { Err(changed(listed)) }
+fn open_listed(folder: &InputFolder, input: &Input) -> io::Result<File> {
+    let file = when_there_are(|| folder.open(input.source()))?;
+    if file.metadata()?.len() == input.bytes { Ok(file) } else { Err(changed(input.bytes)) }
 }
 
 fn send_pieces(file: &File, listed: u64, unit: UnitNo, name: &Bytes, link: &OpenLink) -> Result<(), Cut> {
@@ -168,14 +167,15 @@ fn send_pieces(file: &File, listed: u64, unit: UnitNo, name: &Bytes, link: &Open
 }
 
 /// Sends units again, unless the link breaks again. Units whose inputs cannot be read any more fail.
-fn send_again(folder: &Path, link: LinkNo, units: Vec<(UnitNo, Input)>, post: &Post) -> Result<(), Over> {
+fn send_again(folder: &InputFolder, link: LinkNo, units: Vec<(UnitNo, Input)>, post: &Post) -> Result<(), Over> {
     let mut message = Vec::new();
     let mut bytes = 0;
     for (no, input) in units {
-        let (name, path, listed) = (name_of(&input), folder.join(input.source()), input.bytes);
-        let small = (listed <= GATHERED_INPUT_BYTES_MAX).then(|| read_small(&path, listed));
+        let (name, listed) = (name_of(&input), input.bytes);
+        let small = (listed <= GATHERED_INPUT_BYTES_MAX).then(|| read_small(folder, &input));
         let mut large = None;
-        match small.unwrap_or_else(|| open_listed(&path, listed).map(|file| large.insert(file)).map(|_| Bytes::new())) {
+        match small.unwrap_or_else(|| open_listed(folder, &input).map(|file| large.insert(file)).map(|_| Bytes::new()))
+        {
             Ok(_) if large.is_some() => {}
             Ok(content) => {
                 bytes += name.len() + content.len();
@@ -202,4 +202,45 @@ fn read_piece(file: &File, missing: u64, listed: u64) -> io::Result<Bytes> {
     let mut data = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
     file.take(bytes).read_to_end(&mut data)?;
     if data.is_empty() { Err(changed(listed)) } else { Ok(data.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink, path::Path, process::Command};
+
+    use super::*;
+
+    #[test]
+    fn what_took_the_place_of_an_input_is_not_read() {
+        let place = tempfile::tempdir().unwrap();
+        let path = |name: &str| place.path().join(name);
+        fs::create_dir(path("in")).unwrap();
+        fs::write(path("secret"), "secret").unwrap();
+        fs::write(path("in/file"), "public").unwrap();
+        symlink("../secret", path("in/out")).unwrap();
+        symlink("/proc/self/environ", path("in/proc")).unwrap();
+        symlink("file", path("in/near")).unwrap();
+        // Without a writer, opening a named pipe would wait for one.
+        assert!(Command::new("mkfifo").arg(path("in/pipe")).status().unwrap().success());
+        let read = |name: &str, follows_links| {
+            let folder = InputFolder::new(path("in"), follows_links);
+            let input = Input::new(name, 6);
+            let opened = open_listed(&folder, &input).map(|_| ());
+            let content = read_small(&folder, &input).map(|content| content.to_vec());
+            assert_eq!(opened.is_ok(), content.is_ok(), "{name}");
+            content.map_err(|error| error.to_string())
+        };
+        for follows_links in [false, true] {
+            assert_eq!(read("file", follows_links).unwrap(), b"public");
+            assert_eq!(read("near", follows_links).unwrap(), b"public");
+            assert_eq!(read("pipe", follows_links).unwrap_err(), "it is not a regular file");
+        }
+        for name in ["out", "proc"] {
+            assert_eq!(read(name, false).unwrap_err(), "it is a link that leads out of its folder");
+        }
+        assert_eq!(read("out", true).unwrap(), b"secret");
+        let source = Some(Path::new(&path("secret")).into());
+        let stdin = Input { source, ..Input::new("stdin", 6) };
+        assert_eq!(read_small(&InputFolder::new("/dev/null", false), &stdin).unwrap(), b"secret"[..]);
+    }
 }

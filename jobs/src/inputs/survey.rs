@@ -17,7 +17,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    EntryKind, InputRules, Names,
+    EntryKind, InputFolder, InputRules, Names,
     walk::{WalkHandler, walk},
 };
 use crate::{
@@ -118,7 +118,8 @@ impl Survey<'_> {
     /// When the survey was interrupted.
     pub(crate) fn has_inputs(&self) -> Result<bool, SurveyError> {
         let mut has_inputs = false;
-        self.each_name(&Selection { limit: Some(1), ..Selection::default() }, |_, _| has_inputs = true)?;
+        let selection = Selection { limit: Some(1), ..Selection::default() };
+        self.each_name_of(&selection, true, |_, _| has_inputs = true)?;
         Ok(has_inputs)
     }
 
@@ -205,8 +206,9 @@ impl Survey<'_> {
         each: impl FnMut(&Path, u64),
     ) -> Result<Option<(PathBuf, io::Error)>, SurveyError> {
         let mut handler = EachName { each, with_skipped, unreadable: None, interrupted: self.interrupted };
+        let input = InputFolder::new(self.input, self.rules.follows_links);
         // It ends early at the limit, or when it is interrupted.
-        let _end = walk(self.input, &self.rules.names, selection, &mut handler);
+        let _end = walk(&input, &self.rules.names, selection, &mut handler);
         if self.interrupted.is_cancelled() { Err(SurveyError::Interrupted) } else { Ok(handler.unreadable) }
     }
 }

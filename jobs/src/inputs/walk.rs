@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashSet,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::{self, FileType},
     io,
     ops::ControlFlow,
@@ -11,9 +11,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use distwasm_process::beneath;
 use rustix::io::Errno;
 
-use super::{Names, decision::EntryKind};
+use super::{EntryKind, InputFolder, Names};
 use crate::{
     descriptors::when_there_are,
     file_time::FileTime,
@@ -58,7 +59,7 @@ pub(super) trait WalkHandler {
 
 /// Walks. `Break` says that the handler, or the limit, has ended the walk.
 pub(super) fn walk(
-    input: &Path,
+    input: &InputFolder,
     names: &Names,
     selection: &Selection,
     handler: &mut impl WalkHandler,
@@ -76,10 +77,11 @@ pub(super) fn walk(
 const STDIN: &str = "stdin";
 
 const FOLDER: &str = "a folder, and a list names files";
+const LEADS_OUT: &str = "a link that leads out of the input folder (--follow-links follows it)";
 const NOT_THERE: &str = "not there";
 
 struct Walker<'a, H> {
-    input: &'a Path,
+    input: &'a InputFolder,
     selection: &'a Selection,
     handler: &'a mut H,
     /// How many inputs there were.
@@ -127,11 +129,12 @@ impl<H: WalkHandler> Walker<'_, H> {
 
     /// The kind of what has this name, or that there is nothing.
     fn examine(&self, name: &Path) -> Result<EntryKind, &'static str> {
-        match fs::metadata(self.input.join(name)) {
+        match self.input.look(name) {
             Ok(found) if found.is_file() => Ok(kind_of_file(&found)),
             Ok(found) if found.is_dir() => Ok(EntryKind::Folder),
             Ok(found) => Ok(EntryKind::Other(name_of(found.file_type()))),
             Err(error) if leads_nowhere(&error) => Err(NOT_THERE),
+            Err(error) if beneath::leads_out(&error) => Ok(EntryKind::Other(LEADS_OUT)),
             Err(error) => Ok(EntryKind::Unseen(error.kind())),
         }
     }
@@ -156,7 +159,9 @@ impl<H: WalkHandler> Walker<'_, H> {
     /// The inputs in one folder; returns the folders in it.
     fn folder(&mut self, folder: PathBuf, matched: FolderMatch) -> ControlFlow<(), Vec<(PathBuf, FolderMatch)>> {
         let wants_metadata = H::WANTS_METADATA || self.selection.newer_than.is_some();
-        let entries = match read_folder(&self.input.join(&folder), wants_metadata) {
+        let leads_out = |name: &OsStr| self.input.is_left_by(&folder.join(name));
+        let opened = when_there_are(|| self.input.open_folder(&folder));
+        let entries = match opened.and_then(|(path, _opened)| read_folder_with(&path, wants_metadata, leads_out)) {
             Ok(entries) => entries,
             Err(error) => {
                 self.handler.unreadable(&folder, &error)?;
@@ -217,10 +222,19 @@ impl<H: WalkHandler> Walker<'_, H> {
 
 /// The entries of a folder, in the order of their names. Without metadata, files have neither sizes nor times.
 pub(crate) fn read_folder(path: &Path, wants_metadata: bool) -> io::Result<Vec<(OsString, EntryKind)>> {
+    read_folder_with(path, wants_metadata, |_| false)
+}
+
+/// As [`read_folder`]; a link to a file that leads out is not a file.
+fn read_folder_with(
+    path: &Path,
+    wants_metadata: bool,
+    leads_out: impl Fn(&OsStr) -> bool,
+) -> io::Result<Vec<(OsString, EntryKind)>> {
     let mut entries = Vec::new();
     for entry in when_there_are(|| fs::read_dir(path))? {
         let entry = entry?;
-        let kind = kind(&entry, wants_metadata).unwrap_or_else(|error| match error.kind() {
+        let kind = kind(&entry, wants_metadata, &leads_out).unwrap_or_else(|error| match error.kind() {
             io::ErrorKind::NotFound => EntryKind::Other("no longer there"),
             kind => EntryKind::Unseen(kind),
         });
@@ -230,7 +244,7 @@ pub(crate) fn read_folder(path: &Path, wants_metadata: bool) -> io::Result<Vec<(
     Ok(entries)
 }
 
-fn kind(entry: &fs::DirEntry, wants_metadata: bool) -> io::Result<EntryKind> {
+fn kind(entry: &fs::DirEntry, wants_metadata: bool, leads_out: impl Fn(&OsStr) -> bool) -> io::Result<EntryKind> {
     let file_type = entry.file_type()?;
     if file_type.is_file() {
         return if wants_metadata {
@@ -246,6 +260,7 @@ fn kind(entry: &fs::DirEntry, wants_metadata: bool) -> io::Result<EntryKind> {
         return Ok(EntryKind::Other(name_of(file_type)));
     }
     match fs::metadata(entry.path()) {
+        Ok(target) if target.is_file() && leads_out(&entry.file_name()) => Ok(EntryKind::Other(LEADS_OUT)),
         Ok(target) if target.is_file() => Ok(kind_of_file(&target)),
         Ok(target) if target.is_dir() => Ok(EntryKind::Other("a link to a folder")),
         Ok(_) => Ok(EntryKind::Other("a link to something that is not a file")),

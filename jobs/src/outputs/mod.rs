@@ -16,7 +16,10 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use distwasm_process::files;
+use distwasm_process::{
+    beneath::{self, Links, Missing},
+    files,
+};
 use distwasm_proto::{ids::UnitNo, limits::ENTRIES_SEARCHED_MAX};
 use distwasm_transport::payload::Payload;
 use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
@@ -143,9 +146,12 @@ impl Writer<'_> {
         match self.last.take() {
             Some(last) if last.0 == path => Ok(last),
             _ => {
-                let whole = self.folder.join(path);
-                fs::create_dir_all(&whole)?;
-                Ok((path.to_owned(), File::open(&whole)?))
+                let whole = File::open(self.folder).or_else(|error| match error.kind() {
+                    ErrorKind::NotFound => fs::create_dir_all(self.folder).and_then(|()| File::open(self.folder)),
+                    _ => Err(error),
+                })?;
+                let folder = beneath::open_folder(whole, path, Links::Own, Missing::Made)?;
+                Ok((path.to_owned(), folder))
             }
         }
     }
@@ -238,5 +244,23 @@ mod tests {
         assert_eq!(fs::read_dir(folder.join("x")).unwrap().count(), 1, "nothing unfinished is left");
         put(&folder, "y/b", "four").unwrap();
         assert_eq!(fs::read_to_string(folder.join("x/b")).unwrap(), "four");
+    }
+
+    #[test]
+    fn an_output_does_not_go_where_the_link_of_another_user_leads() {
+        if !rustix::process::geteuid().is_root() {
+            println!("SKIPPED: only root can give a link to another user");
+            return;
+        }
+        let place = tempfile::tempdir().unwrap();
+        fs::create_dir_all(place.path().join("victim")).unwrap();
+        fs::create_dir_all(place.path().join("out")).unwrap();
+        symlink("../victim", place.path().join("out/x")).unwrap();
+        std::os::unix::fs::lchown(place.path().join("out/x"), Some(4711), None).unwrap();
+        for path in ["x/a", "x/deep/a"] {
+            let error = put(&place.path().join("out"), path, "one").unwrap_err();
+            assert!(error.why.contains("x is a link that belongs to another user (uid 4711)"), "{}", error.why);
+        }
+        assert_eq!(fs::read_dir(place.path().join("victim")).unwrap().count(), 0);
     }
 }

@@ -4,11 +4,17 @@
 //! folders that become empty by that.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
+use distwasm_process::{
+    beneath::{self, Links, Missing},
+    files,
+};
+use rustix::fs::{AtFlags, unlinkat};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
@@ -123,16 +129,24 @@ pub fn remove(output: &Path, orphans: &[PathBuf], interrupted: &CancellationToke
         if interrupted.is_cancelled() {
             return Err(SurveyError::Interrupted.into());
         }
-        let path = output.join(orphan);
-        match fs::remove_file(&path) {
+        let removed = remove_in(output, orphan, |folder, name| files::remove_in(folder, name));
+        match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(PruneError::Remove { path, source: error });
+                return Err(PruneError::Remove { path: output.join(orphan), source: error });
             }
             _ => {}
         }
         // A folder that is not empty stays.
+        let remove_folder = |folder: &File, name: &Path| Ok(unlinkat(folder, name, AtFlags::REMOVEDIR)?);
         let folders = orphan.ancestors().skip(1).take_while(|folder| !folder.as_os_str().is_empty());
-        let _kept = folders.map(|folder| fs::remove_dir(output.join(folder))).find(Result::is_err);
+        let _kept = folders.map(|folder| remove_in(output, folder, remove_folder)).find(Result::is_err);
     }
     Ok(())
+}
+
+/// Removes something from its folder. Links are not followed: no output that was found is behind one.
+fn remove_in(output: &Path, path: &Path, remove: impl FnOnce(&File, &Path) -> io::Result<()>) -> io::Result<()> {
+    let (parent, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
+    let folder = beneath::open_folder(File::open(output)?, parent, Links::Refused, Missing::Stays)?;
+    remove(&folder, Path::new(name))
 }

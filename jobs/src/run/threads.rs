@@ -7,7 +7,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use super::Folders;
 use crate::{
-    inputs::{self, Finding, ReadOrder, Sent, post::Post, readers},
+    inputs::{self, Finding, InputFolder, ReadOrder, Sent, post::Post, readers},
     king_link::Heard,
     outputs::{self, Output, Written},
     work_queue::{Giver, queue},
@@ -34,8 +34,9 @@ pub(super) fn start(threads: &mut JoinSet<()>, folders: &Folders) -> (Orders, Ch
     let (readers, orders) = queue(READERS);
     let (sender, sent) = mpsc::channel(REACTOR_QUEUE);
     let post = Arc::new(Post::default());
+    let input = Arc::new(InputFolder::new(&folders.input, folders.rules.follows_links));
     for orders in orders {
-        let (input, post, sender) = (folders.input.clone(), Arc::clone(&post), sender.clone());
+        let (input, post, sender) = (Arc::clone(&input), Arc::clone(&post), sender.clone());
         threads.spawn_blocking(move || readers::read(&input, &orders, &post, &sender));
     }
     let (writers, outputs) = queue(WRITERS);

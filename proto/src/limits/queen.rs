@@ -50,6 +50,9 @@ pub const FAILURE_LINE_BYTES_MAX: u64 = 1 << 20;
 /// Entries of a folder among which the real name of an existing output is looked for: enough for most folders.
 pub const ENTRIES_SEARCHED_MAX: usize = 10_000;
 
+/// Links that are followed on the way to one folder of outputs; Linux follows as many.
+pub const LINKS_FOLLOWED_MAX: usize = 40;
+
 /// How often a file is opened again while all descriptors are in use, and the pause in between: ten seconds in all.
 pub const DESCRIPTOR_TRIES: u32 = 200;
 #[expect(missing_docs, reason = "described with the limit above")]

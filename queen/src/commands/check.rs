@@ -245,7 +245,8 @@ fn choose(options: &CheckOptions, input: &Path, interrupted: &CancellationToken)
         Names::Stdin(path) => path.clone(),
         Names::Listed(_) if flags.input_list.is_none() => input.to_owned(),
         names => {
-            let mut rules = InputRules { names: names.clone(), selection: flags.selection()?, ..InputRules::default() };
+            let (names, follows_links) = (names.clone(), flags.follows_links(names));
+            let mut rules = InputRules { names, follows_links, selection: flags.selection()?, ..InputRules::default() };
             flags.draw_sample(&place.folder, &mut rules, interrupted)?;
             let first = Survey { input: &place.folder, rules: &rules, interrupted }.first()?;
             let first = first.ok_or_else(|| CheckError::NoInput { path: input.to_owned() })?;

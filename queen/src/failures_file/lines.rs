@@ -9,6 +9,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use distwasm_process::files;
 use distwasm_proto::limits::{FAILURE_LINE_BYTES_MAX, FAILURES_READ_MAX};
 use serde::Deserialize;
 use thiserror::Error;
@@ -61,7 +62,7 @@ pub(super) struct Lines {
 
 impl Lines {
     pub(super) fn open(path: &Path) -> io::Result<Lines> {
-        Ok(Lines { file: BufReader::new(File::open(path)?), number: 0, offset: 0 })
+        Ok(Lines { file: BufReader::new(files::open_own(path)?), number: 0, offset: 0 })
     }
 
     /// The next line with its newline; a line that is too long comes in parts, and no part names an input.

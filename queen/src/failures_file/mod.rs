@@ -16,9 +16,14 @@ use std::{
 };
 
 use distwasm_jobs::{
-    Folders, file_time::FileTime, inputs::Names, outputs::OutputPlace, report::FailedUnit, when_there_are,
+    Folders,
+    file_time::FileTime,
+    inputs::{InputFolder, Names},
+    outputs::OutputPlace,
+    report::FailedUnit,
+    when_there_are,
 };
-use distwasm_process::files;
+use distwasm_process::{beneath, files};
 use distwasm_proto::limits::FAILURES_READ_MAX;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -223,10 +228,6 @@ impl Opened {
     /// Opens the file to append to it, for this process alone. If its last line was cut short, that stays a line of
     /// its own.
     fn at_end(path: &Path, output: Option<&str>) -> io::Result<Opened> {
-        // A pipe or a terminal has no end, and a device must not be replaced by a file.
-        if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-            return Err(io::Error::other("it is not a regular file"));
-        }
         let mut file = open_alone(path)?;
         check_is_ours(path, output)?;
         let mut end = file.seek(SeekFrom::End(0))?;
@@ -246,12 +247,13 @@ impl Opened {
 /// Opens the file and locks it. Opens it again if a queen that ended has replaced it: new lines would be lost with it.
 fn open_alone(path: &Path) -> io::Result<File> {
     loop {
-        let file = when_there_are(|| OpenOptions::new().read(true).append(true).create(true).open(path))?;
+        let file =
+            when_there_are(|| files::open_own_with(OpenOptions::new().read(true).append(true).create(true), path))?;
         // Some network file systems do not support locks.
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
             return Err(io::Error::other("another queen is writing to it"));
         }
-        let (locked, there) = (file.metadata()?, fs::metadata(path));
+        let (locked, there) = (file.metadata()?, fs::symlink_metadata(path));
         if there.is_ok_and(|there| (there.dev(), there.ino()) == (locked.dev(), locked.ino())) {
             return Ok(file);
         }
@@ -306,15 +308,17 @@ fn keep_open(
     scope: &Scope<'_>,
     last_lines: &HashMap<PathBuf, u64>,
 ) -> io::Result<Tidied> {
-    let mut kept = BufWriter::new(File::create(unfinished)?);
+    let mut kept = BufWriter::new(OpenOptions::new().write(true).create_new(true).open(unfinished)?);
     let (mut count, mut lines) = (0_u64, Lines::open(path)?);
+    let Folders { input, rules, .. } = scope.folders;
+    let inputs = InputFolder::new(input, rules.follows_links);
     loop {
         let of_this_run = lines.offset >= begin;
         let Some(line) = lines.next()? else { break };
         // A line without a name was cut short when an earlier queen was killed; the next run tries its input.
         let Ok(name) = name_in(&line) else { continue };
         let is_last = last_lines.get(&name) == Some(&lines.number);
-        if is_last && (of_this_run || scope.is_open(&name)) {
+        if is_last && (of_this_run || scope.is_open(&inputs, &name)) {
             kept.write_all(&line)?;
             count += 1;
         }
@@ -331,8 +335,8 @@ fn keep_open(
 
 impl Scope<'_> {
     /// Whether an input that failed in an earlier run, and not in this one, may still be without an output.
-    fn is_open(&self, name: &Path) -> bool {
-        let Folders { input, output, rules, .. } = self.folders;
+    fn is_open(&self, inputs: &InputFolder, name: &Path) -> bool {
+        let Folders { output, rules, .. } = self.folders;
         let was_asked = match &rules.names {
             Names::All | Names::Failed(_) => true,
             Names::Listed(names) => names.iter().any(|listed| listed == name),
@@ -348,7 +352,7 @@ impl Scope<'_> {
             Some(template) if template.has_number() => None,
             Some(template) => template.fill_in(name, 0).ok().map(|name| output.join(name)),
         };
-        match fs::metadata(input.join(name)) {
+        match inputs.look(name) {
             // The folder could not be read then. If this run listed everything, its inputs are done or have failed.
             Ok(found) if found.is_dir() => !self.listed_all,
             Ok(found) => match output.map(fs::metadata) {
@@ -357,6 +361,8 @@ impl Scope<'_> {
                 Some(Ok(output)) if output.is_file() => found.is_file() && FileTime::of(&found) > FileTime::of(&output),
                 Some(_) => found.is_file(),
             },
+            // It is not an input.
+            Err(error) if beneath::leads_out(&error) => false,
             Err(error) => {
                 !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidInput)
             }
@@ -441,6 +447,36 @@ mod tests {
         assert_eq!(run(folder.path(), true, &[]), None);
         assert!(!path.exists());
         assert_eq!(run(folder.path(), true, &[]), None);
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_file_is_not_followed() {
+        use std::os::unix::fs::symlink;
+        let folder = folder(&["a"], &[]);
+        let (victim, path) = (folder.path().join("victim"), default_failures_path(&folder.path().join("out")));
+        for content in [Some(""), Some("{\"input\":\"a\"}\n"), None] {
+            match content {
+                Some(content) => fs::write(&victim, content).unwrap(),
+                None => fs::remove_file(&victim).unwrap(),
+            }
+            let _removed = fs::remove_file(&path);
+            symlink("victim", &path).unwrap();
+            let mut failures = FailureFile::open(path.clone(), None);
+            assert!(failures.error().unwrap().to_string().contains("it is a link"), "{:?}", failures.error());
+            assert!(!failures.record(&failed("a", None), SystemTime::UNIX_EPOCH));
+            assert!(path.is_symlink() && fs::read_to_string(&victim).ok().as_deref() == content);
+            assert!(names(&path).is_err());
+        }
+    }
+
+    #[test]
+    fn a_failure_behind_a_link_that_is_not_followed_is_settled() {
+        let folder = folder(&["a"], &[]);
+        fs::write(folder.path().join("secret"), "").unwrap();
+        std::os::unix::fs::symlink("../secret", folder.path().join("in/b")).unwrap();
+        let path = run(folder.path(), true, &["a", "b"]).unwrap();
+        assert!(run(folder.path(), false, &[]).is_some());
+        assert_eq!(named(&path), ["a"]);
     }
 
     #[test]

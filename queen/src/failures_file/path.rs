@@ -6,6 +6,7 @@ use std::{
 };
 
 use distwasm_jobs::{outputs::OutputPlace, selection::Shard};
+use distwasm_process::beneath;
 use thiserror::Error;
 
 use super::default_failures_path;
@@ -47,6 +48,7 @@ pub fn failures_path(
     if path.is_symlink() && !path.exists() {
         return Err(cannot_open(io::Error::other("it is a link to nothing")));
     }
+    beneath::check_link(path).map_err(cannot_open)?;
     let resolved = output_folder::resolve(path).map_err(cannot_open)?;
     if resolved.starts_with(input) {
         return Err(FailuresPathError::AmongInputs { path: path.to_owned() });
