@@ -113,7 +113,7 @@ fn sweep(output: &Path, folder: &Path, name: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::{fs, os::unix::fs::symlink};
 
     use super::*;
 
