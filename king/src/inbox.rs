@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     border::fetches::Fetches,
-    payloads::UnitInput,
+    payloads::{HeldBytes, UnitInput},
     scheduler::{HeldLease, JobSpec, Resumption},
 };
 
@@ -168,6 +168,8 @@ pub struct JobRequest {
     pub guest: GuestSettings,
     /// The archives of its shared directories.
     pub archives: BTreeMap<Digest, Payload>,
+    /// Where the bytes of its inputs are counted.
+    pub held: HeldBytes,
     /// A queen that comes back to the job must know it.
     pub key: u64,
     /// The job that the queen comes back to, and the state of the job there.

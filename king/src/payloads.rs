@@ -1,6 +1,12 @@
 //! The bytes that the king holds: inputs until their units have a verdict, blobs until their last job is over.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use distwasm_proto::{digest::Digest, ids::UnitNo};
@@ -23,16 +29,38 @@ impl UnitInput {
     }
 }
 
+/// The bytes of the inputs that are held for a job. The reactor counts them, and the border of the queen's link reads
+/// them before it lets in a long input.
+#[derive(Clone, Debug, Default)]
+pub struct HeldBytes(Arc<AtomicU64>);
+
+impl HeldBytes {
+    /// How many there are, as far as the reactor has handled what has arrived.
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, bytes: u64) {
+        self.0.store(bytes, Ordering::Relaxed);
+    }
+}
+
 /// The inputs of one job.
 #[derive(Debug, Default)]
 pub(crate) struct Inputs {
     inputs: FxHashMap<UnitNo, UnitInput>,
-    bytes: u64,
+    held: HeldBytes,
 }
 
 impl Inputs {
+    /// The queen has a link, whose border reads the bytes there.
+    pub(crate) fn count_in(&mut self, held: HeldBytes) {
+        held.set(self.bytes());
+        self.held = held;
+    }
+
     pub(crate) fn insert(&mut self, unit: UnitNo, input: UnitInput) {
-        self.bytes += input.bytes();
+        self.held.set(self.bytes() + input.bytes());
         self.inputs.insert(unit, input);
     }
 
@@ -42,12 +70,12 @@ impl Inputs {
 
     pub(crate) fn remove(&mut self, unit: UnitNo) {
         if let Some(input) = self.inputs.remove(&unit) {
-            self.bytes -= input.bytes();
+            self.held.set(self.bytes() - input.bytes());
         }
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
+        self.held.get()
     }
 
     pub(crate) fn count(&self) -> usize {

@@ -227,3 +227,51 @@ async fn next_message<M: Message + Default + 'static>(
         Err(error) => Err(error.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::border::Heard;
+
+    use super::*;
+
+    /// A border whose peer never gets to the end of its introduction.
+    struct Endless;
+
+    impl Border for Endless {
+        type Message = wire::FromQueen;
+
+        const INTRODUCED_WITHIN: Duration = Duration::from_millis(20);
+
+        fn take(&mut self, _: wire::FromQueen) -> Result<Heard, LinkError> {
+            Ok(Heard::default())
+        }
+
+        fn has_joined(&self) -> bool {
+            false
+        }
+
+        fn end(self, _: Leaving) -> Happening {
+            Happening::Tick
+        }
+    }
+
+    #[tokio::test]
+    async fn messages_do_not_renew_the_time_of_an_introduction() {
+        let (sender, words) = mpsc::channel(1);
+        let (reactor, _inbox) = mpsc::channel(1);
+        let mut messages = Incoming::local(tokio_stream::wrappers::ReceiverStream::new(words));
+        let (ended, mut border) = (CancellationToken::new(), Endless);
+        let says = async {
+            while sender.send(wire::FromQueen::default()).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let leaving = tokio::select! {
+            leaving = listen(&mut messages, &mut border, &reactor, &ended) => leaving,
+            () = says => Ok(()),
+        };
+        assert!(matches!(leaving, Err(LinkError::SlowHello(_))), "{leaving:?}");
+    }
+}

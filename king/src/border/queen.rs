@@ -11,7 +11,7 @@ use distwasm_proto::{
     ids::{JobId, UnitNo},
     limits::{
         OPENING_WITHIN, PROGRAM_BYTES_MAX, SHARES_BYTES_MAX, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX, UNITS_MAX,
-        WINDOW_UNITS,
+        WINDOW_BYTES, WINDOW_UNITS,
     },
     wire::{self, FromQueen, QueenNews, queen_word::Word},
 };
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     inbox::{Happening, JobRequest, Leaving, LinkError, LinkId, Peer, QueenWord},
-    payloads::UnitInput,
+    payloads::{HeldBytes, UnitInput},
     scheduler::Resumption,
 };
 
@@ -51,6 +51,8 @@ struct Progress {
     again: BTreeSet<u64>,
     closed: bool,
     names: Shelf,
+    /// The bytes of inputs that the reactor holds for the job.
+    held: HeldBytes,
 }
 
 impl QueenBorder {
@@ -74,6 +76,7 @@ impl QueenBorder {
             self.progress.units = resumption.sent;
             self.progress.again = resumption.lacking.iter().map(|unit| unit.0).collect();
         }
+        self.progress.held = request.held.clone();
         Ok(Some(Happening::QueenJoined { link: self.link, request: Box::new(request), peer: self.peer.clone() }))
     }
 }
@@ -102,6 +105,8 @@ impl Border for QueenBorder {
             }
             if let Some(opening) = &mut self.opening {
                 opening.check_begun(&mut word)?;
+            } else {
+                self.progress.check_begun(&word)?;
             }
             let Some(arrived) = self.assembler.accept(word)? else { continue };
             if self.has_joined() {
@@ -200,8 +205,8 @@ fn check_request(mut request: wire::OpenJob, program: Payload) -> Result<JobRequ
     let ordinal = request.resumes.as_ref().map_or(0, |resumes| resumes.link);
     let resumes = request.resumes.map(check_resumption).transpose()?;
     let replaces = request.replaces.map(|earlier| (JobId(earlier.job), earlier.key));
-    let (key, archives) = (request.key, BTreeMap::new());
-    Ok(JobRequest { spec, digest, program, timeout, guest, archives, key, resumes, ordinal, replaces })
+    let (key, archives, held) = (request.key, BTreeMap::new(), HeldBytes::default());
+    Ok(JobRequest { spec, digest, program, timeout, guest, archives, held, key, resumes, ordinal, replaces })
 }
 
 fn check_resumption(resumption: wire::Resumption) -> Result<(JobId, Resumption), LinkError> {
@@ -219,6 +224,17 @@ fn check_resumption(resumption: wire::Resumption) -> Result<(JobId, Resumption),
 }
 
 impl Progress {
+    /// Checks the first part of a long input before the rest is taken in. The queen has not heard of verdicts that the
+    /// king does not know, so that it never sees more room than there is.
+    fn check_begun(&self, word: &wire::QueenWord) -> Result<(), LinkError> {
+        let Some(Word::Unit(wire::Unit { input: Some(input), .. })) = &word.word else { return Ok(()) };
+        let (held, is_begun) = (self.held.get(), (input.data.len() as u64) < input.bytes_total);
+        if is_begun && held > 0 && held.saturating_add(input.bytes_total) > WINDOW_BYTES {
+            return Err(LinkError::Nonsense("it sent more units than its window allows"));
+        }
+        Ok(())
+    }
+
     /// A unit must be the next one, or one that is sent again.
     fn check_number(&mut self, unit: u64) -> Result<(), LinkError> {
         if self.again.remove(&unit) {

@@ -55,6 +55,7 @@ impl Reactor {
             queen.peer.drop_link();
             (queen.link, queen.peer) = (Some(link), peer);
             queen.ordinal = ordinal;
+            queen.inputs.count_in(request.held);
         } else {
             let JobRequest { digest, program, archives, .. } = &mut *request;
             info!(job = job.0, project, program = %digest, lacking = lacking.len(), "a job was opened");
@@ -290,7 +291,9 @@ impl Reactor {
 
 impl Queen {
     fn new(link: LinkId, request: JobRequest, peer: Peer<QueenNews>, unheard: VecDeque<Unheard>) -> Queen {
-        let JobRequest { spec, digest, timeout, guest, key, ordinal, .. } = request;
+        let JobRequest { spec, digest, timeout, guest, key, ordinal, held, .. } = request;
+        let mut inputs = Inputs::default();
+        inputs.count_in(held);
         let shares: BTreeSet<Digest> = guest.shares.iter().map(|share| share.digest).collect();
         Queen {
             project: spec.project,
@@ -304,7 +307,7 @@ impl Queen {
             min_ram_bytes: spec.min_ram_bytes,
             requires: name_labels(&spec.requires),
             peer,
-            inputs: Inputs::default(),
+            inputs,
             numbered: 0,
             awaited: BTreeSet::new(),
             done: 0,

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use distwasm_proto::{
     PROTOCOL,
-    limits::{PEER_DUKES_MAX, PEER_JOBS_MAX},
+    limits::{PEER_DUKES_MAX, PEER_JOBS_MAX, UNIT_BYTES_MAX, WINDOW_BYTES},
     wire::{DukeWord, FromDuke, FromQueen, QueenWord, ToDuke, ToQueen, duke_word, queen_word},
 };
 use distwasm_transport::transfer::OutboxStream;
@@ -51,7 +51,6 @@ impl King {
     fn hear<B: Border, W>(&mut self, link: &mut Link<B, W>, message: B::Message) {
         let mut happenings = link.border.take(message).unwrap().happenings;
         self.reactor.handle(Time::default(), &mut happenings);
-        self.reactor.check();
     }
 
     fn duke(&mut self, from: Option<IpAddr>) -> Link<DukeBorder, DukeOrder> {
@@ -83,6 +82,11 @@ impl King {
 
     fn leave<B: Border, W>(&mut self, link: Link<B, W>) {
         self.reactor.handle(Time::default(), &mut vec![link.border.end(Ok(()))]);
+    }
+}
+
+impl Drop for King {
+    fn drop(&mut self) {
         self.reactor.check();
     }
 }
@@ -120,7 +124,7 @@ fn a_queen_that_does_not_read_has_one_state_of_its_job_waiting() {
 #[test]
 fn a_duke_that_does_not_read_has_one_copy_of_a_blob_waiting_and_gets_it_again_later() {
     let mut king = King::new();
-    let _queen = king.queen(None, b"program");
+    let queen = king.queen(None, b"program");
     let mut duke = king.duke(None);
     let wanted = || {
         let digest = Digest::of([b"program".as_slice()]).to_wire();
@@ -133,7 +137,7 @@ fn a_duke_that_does_not_read_has_one_copy_of_a_blob_waiting_and_gets_it_again_la
     }
     // A queen that leaves takes its program with it.
     king.hear(&mut duke, from_duke(wanted()));
-    king.leave(_queen);
+    king.leave(queen);
     assert_eq!(blobs(orders(&mut duke)), 0);
 }
 
@@ -169,6 +173,26 @@ fn units_that_a_duke_has_not_read_go_with_their_job() {
     let orders = orders(&mut duke);
     assert!(orders.iter().any(|order| matches!(order, Order::CloseLease(_))), "{orders:?}");
     assert!(!orders.iter().any(|order| matches!(order, Order::StartAttempt(_))), "{orders:?}");
+}
+
+#[test]
+fn a_long_input_for_which_there_is_no_room_ends_the_link_with_its_first_part() {
+    let mut king = King::new();
+    let mut queen = king.queen(None, b"program");
+    let unit = |unit, bytes_total, data: &'static [u8]| {
+        let input = Some(wire::Payload { bytes_total, data: Bytes::from_static(data) });
+        let unit = wire::Unit { unit, input, ..Default::default() };
+        FromQueen { words: vec![QueenWord::from(queen_word::Word::Unit(unit))] }
+    };
+    // A single input may be as large as any.
+    let mut other = king.queen(None, b"program");
+    king.hear(&mut other, unit(0, UNIT_BYTES_MAX, b"begun"));
+    king.hear(&mut queen, unit(0, 5, b"input"));
+    assert!(queen.border.take(unit(1, WINDOW_BYTES - 5, b"begun")).is_ok());
+    let mut queen = king.queen(None, b"program");
+    king.hear(&mut queen, unit(0, 5, b"input"));
+    let refused = queen.border.take(unit(1, WINDOW_BYTES - 4, b"begun")).unwrap_err();
+    assert!(refused.to_string().contains("than its window allows"), "{refused}");
 }
 
 #[test]
