@@ -228,6 +228,11 @@ mod tests {
     #[test]
     fn a_blocked_stderr_holds_nothing_up() {
         let (outlet, _allow, _said) = gate();
+        outlet.push(text("the first"));
+        // A count that is being written is not lost, but not here either.
+        while !outlet.0.lock().is_writing {
+            thread::yield_now();
+        }
         let long = "x".repeat(STDERR_WAITING_BYTES / 10);
         for _ in 0..100 {
             outlet.push(text(&long));
