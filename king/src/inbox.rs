@@ -102,6 +102,11 @@ pub struct Peer<W> {
     pub address: Option<IpAddr>,
 }
 
+/// Whether a peer is on another machine. Those of the king's own machine share one address, however many they are.
+pub(crate) fn is_elsewhere(address: Option<IpAddr>) -> bool {
+    address.is_some_and(|address| !address.to_canonical().is_loopback())
+}
+
 impl<W: Word> Peer<W> {
     /// The king's side of a new link, and the stream that empties its outbox.
     pub fn new(address: Option<IpAddr>) -> (Peer<W>, OutboxStream<W>) {

@@ -208,7 +208,7 @@ pub const JOBS_MAX: usize = 1024;
 pub const DUKES_MAX: usize = 10_000;
 
 /// Jobs and dukes of one address at a time. A login node may have many queens, and the dukes of a cluster may be behind
-/// one address; but no address takes all of a king.
+/// one address; but no address takes all of a king. The king's own machine is exempt: all its peers have one address.
 pub const PEER_JOBS_MAX: usize = JOBS_MAX / 2;
 #[expect(missing_docs, reason = "described with the limit above")]
 pub const PEER_DUKES_MAX: usize = DUKES_MAX / 2;

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use super::{Duke, Evidence, Reactor};
 use crate::{
     border::fetches::Fetches,
-    inbox::{DukeWord, Leaving, LinkError, Machine, Peer},
+    inbox::{DukeWord, Leaving, LinkError, Machine, Peer, is_elsewhere},
     scheduler::{Event, HeldLease, Outcome},
 };
 
@@ -78,7 +78,7 @@ impl Reactor {
             return Some(format!("the king has {DUKES_MAX} dukes already, which is as many as it takes"));
         }
         let from_there = || self.dukes.values().filter(|duke| duke.peer.address == address).count();
-        (address.is_some() && from_there() >= PEER_DUKES_MAX).then(|| {
+        (is_elsewhere(address) && from_there() >= PEER_DUKES_MAX).then(|| {
             format!("the king has {PEER_DUKES_MAX} dukes from this address already, which is as many as it takes")
         })
     }

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::{Queen, Reactor, Unheard};
 use crate::{
-    inbox::{JobRequest, Leaving, LinkId, Peer, QueenWord},
+    inbox::{JobRequest, Leaving, LinkId, Peer, QueenWord, is_elsewhere},
     payloads::{Inputs, UnitInput},
     scheduler::{Event, Overview, Resumption},
 };
@@ -144,7 +144,7 @@ impl Reactor {
             return full(JOBS_MAX, "");
         }
         let from_there = || self.queens.values().filter(|queen| queen.peer.address == address).count();
-        if address.is_some() && from_there() >= PEER_JOBS_MAX {
+        if is_elsewhere(address) && from_there() >= PEER_JOBS_MAX {
             return full(PEER_JOBS_MAX, " from this address");
         }
         None

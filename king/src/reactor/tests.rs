@@ -209,4 +209,9 @@ fn one_address_does_not_take_all_jobs_or_all_dukes() {
     let dukes: Vec<_> = (0..=PEER_DUKES_MAX).map(|_| king.duke(address(1))).collect();
     assert_eq!(dukes.iter().filter(|duke| duke.ended.is_cancelled()).count(), 1);
     assert!(!king.duke(address(2)).ended.is_cancelled());
+    // The king's own machine may have all of it.
+    let here = Some(IpAddr::from([127, 0, 0, 1]));
+    assert!((0..=PEER_DUKES_MAX - 10).all(|_| !king.duke(here).ended.is_cancelled()));
+    let mut king = King::new();
+    assert!((0..=PEER_JOBS_MAX).all(|_| !king.queen(here, b"").ended.is_cancelled()));
 }
