@@ -8,6 +8,7 @@ use distwasm_process::clock::Clock;
 use distwasm_proto::{
     PROTOCOL, VERSION,
     digest::Digest,
+    limits::STREAMS_MAX,
     wire::{self, QueenNews, QueenWord, queen_news::News, queen_word::Word},
 };
 use distwasm_transport::{
@@ -56,8 +57,8 @@ pub fn submit(job: &Job) -> Result<Outcome> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(job))
 }
 
-/// Has queens open jobs of a project each, and keeps them open until the last is. Each queen has a connection, and
-/// opens one job after the other. Returns how long each job waited for the king's answer.
+/// Has queens open jobs of a project each, and keeps them open until the last is. Each queen opens one job after the
+/// other, over as few connections as the king allows. Returns how long each job waited for the king's answer.
 ///
 /// # Errors
 ///
@@ -85,9 +86,13 @@ pub fn crowd(king: &str, queens: usize, jobs_each: usize) -> Result<Vec<Duration
 type Ends = (Outbox<QueenWord>, Incoming<wire::ToQueen>);
 
 async fn open_jobs(address: Address, name: String, jobs: usize) -> Result<Vec<(Duration, Ends)>> {
-    let channel = link::connect(&address).await?;
+    let mut channel = link::connect(&address).await?;
     let mut opened = Vec::new();
     for number in 0..jobs {
+        if number > 0 && number % STREAMS_MAX as usize == 0 {
+            // A connection has no more streams.
+            channel = link::connect(&address).await?;
+        }
         let (project, program) = (format!("{name}, job {number}"), Bytes::from_static(b"any"));
         let request = wire::OpenJob { project, ..opening(&program) };
         let (outbox, words) = Outbox::<QueenWord>::new();
