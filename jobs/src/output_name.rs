@@ -216,10 +216,7 @@ struct PathParts<'a> {
 impl PathParts<'_> {
     fn of(path: &Path) -> PathParts<'_> {
         let path = path.as_os_str().as_bytes();
-        let (dir, name) = match split_last(path, b'/') {
-            Some((dir, name)) => (dir, name),
-            None => (&[][..], path),
-        };
+        let (dir, name) = split_last(path, b'/').unwrap_or((&[], path));
         // As `Path::file_stem` has it, a name that begins with its only dot has no extension.
         let (stem, ext) = split_last(name, b'.').filter(|(stem, _)| !stem.is_empty()).unwrap_or((name, &[]));
         PathParts { path, dir, name, stem, ext }
@@ -227,7 +224,7 @@ impl PathParts<'_> {
 }
 
 /// What stands before and after the last of these bytes.
-fn split_last(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+pub(crate) fn split_last(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     let place = bytes.iter().rposition(|byte| *byte == at)?;
     Some((bytes.get(..place)?, bytes.get(place + 1..)?))
 }

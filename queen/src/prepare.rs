@@ -239,9 +239,8 @@ pub fn prepare(options: &Options, interrupted: &CancellationToken) -> Result<Pre
     let Plan { mut folders, mut request, failures, orphans, mut warnings, input } = plan(options, interrupted)?;
     let shard = options.selection.shard;
     let (mut note, mut lock) = (None, None);
-    let selection = folders.rules.selection.clone();
     if let OutputPlace::Folder(folder) = &mut folders.output {
-        let forbidden = |output: &Path| forbidden_overlap(&input, &selection, output);
+        let forbidden = |output: &Path| forbidden_overlap(&input, &folders.rules.selection, output);
         let claimed = output_folder::claim(&options.output, forbidden, shard)?;
         claimed.folder.clone_into(folder);
         let beside = beside(folder, shard);
@@ -283,6 +282,7 @@ fn forbidden_overlap<'a>(input: &'a InputPlace, selection: &Selection, output: &
 
 /// Whether two paths lead to one folder, which may be mounted twice.
 fn is_same(one: &Path, other: &Path) -> bool {
+    // What is missing is no other folder.
     let place = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
     place(one).is_some_and(|one| place(other) == Some(one))
 }
@@ -293,11 +293,8 @@ fn survey(options: &Options, folders: &mut Folders, interrupted: &CancellationTo
     options.selection.draw_sample(input, rules, interrupted)?;
     let OutputPlace::Folder(output) = &folders.output else { return Ok(()) };
     let survey = |rules| Survey { input, rules, interrupted };
-    // Failures of earlier runs have the outputs that they have among all inputs.
-    let everything = InputRules { names: Names::All, ..rules.clone() };
-    let among = if matches!(rules.names, Names::Failed(_)) { &everything } else { &*rules };
     if let Some(name) = rules.output_name.as_ref().filter(|name| !name.is_one_to_one()) {
-        let clashes = survey(among).clashes(name, NAMES_SHOWN)?;
+        let clashes = survey(rules).clashes(name, NAMES_SHOWN)?;
         if !clashes.is_empty() {
             return Err(PrepareError::Clash { clashes });
         }

@@ -28,7 +28,7 @@ pub enum CacheError {
     #[error("failed to make the folder {} for compiled programs (--cache names another)", .path.display())]
     Make { path: PathBuf, source: io::Error },
     #[error(
-        "the folder {} for compiled programs belongs to another user (uid {owner}), and whoever can write there can run code here: name a folder of your own with --cache",
+        "the folder {} for compiled programs belongs to another user (uid {owner}), and a user who can write there can run code here: name a folder of your own with --cache",
         .path.display()
     )]
     Stranger { path: PathBuf, owner: u32 },

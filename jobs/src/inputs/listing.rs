@@ -26,6 +26,10 @@ use crate::{
 /// Why an input cannot have an output.
 const BLOCKED: &str = "its output cannot be written: something that is not a file has that name";
 
+/// Why an input does not run again.
+const STRANGE: &str = "its output would replace a file that no run in the record wrote; if the file is not needed, \
+                       remove it";
+
 /// Goes through all inputs of a run, and says what is to be done with each. Ends early when the receiver is gone.
 pub fn list(folders: &Folders, found: &mpsc::Sender<Finding>) {
     let Folders { input, output, rules, .. } = folders;
@@ -34,14 +38,10 @@ pub fn list(folders: &Folders, found: &mpsc::Sender<Finding>) {
         OutputPlace::Stdout => None,
     };
     let mut lister = Lister { rules, old, found, batch: Vec::new(), tally: Tally::default() };
-    // `None` says that the receiver is gone, or that the limit was reached: nothing is left to do then.
+    // `Break` says that the receiver is gone, or that the limit was reached: nothing is left to do then.
     let _end = walk(&InputFolder::new(input, rules.follows_links), &rules.names, &rules.selection, &mut lister);
     let _end = lister.leave();
 }
-
-/// Why an input does not run again.
-const STRANGE: &str = "its output would replace a file that no run in the record wrote; if the file is not needed, \
-                       remove it";
 
 struct Lister<'a> {
     rules: &'a InputRules,

@@ -19,7 +19,7 @@ use super::{
     places::Places,
     walk::{kind_at, read_folder},
 };
-use crate::outputs::is_unfinished;
+use crate::{output_name::split_last, outputs::is_unfinished};
 
 /// See the module's documentation.
 pub(super) struct OldOutputs<'a> {
@@ -79,9 +79,8 @@ impl<'a> OldOutputs<'a> {
     pub(super) fn kind_of(&mut self, output: &Path) -> Result<Option<EntryKind>, String> {
         // Comparing bytes is much faster than comparing the parts of paths.
         let bytes = output.as_os_str().as_bytes();
-        let slash = bytes.iter().rposition(|byte| *byte == b'/');
-        let folder = Path::new(OsStr::from_bytes(slash.and_then(|slash| bytes.get(..slash)).unwrap_or_default()));
-        let name = OsStr::from_bytes(slash.and_then(|slash| bytes.get(slash + 1..)).unwrap_or(bytes));
+        let (folder, name) = split_last(bytes, b'/').unwrap_or((&[], bytes));
+        let (folder, name) = (Path::new(OsStr::from_bytes(folder)), OsStr::from_bytes(name));
         let is_in = |current: &Path| current.as_os_str() == folder.as_os_str();
         let is_current = self.current.as_ref().is_some_and(|(current, _)| is_in(current));
         // Each folder is read at most once. Outputs in a folder that was read before are looked up one by one.

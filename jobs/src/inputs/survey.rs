@@ -75,7 +75,9 @@ impl Survey<'_> {
     pub fn clashes(&self, name: &OutputName, most: usize) -> Result<Vec<Clash>, SurveyError> {
         // Outputs are shared with other shards, and with runs of another sample or limit.
         let selection = &Selection { globs: self.rules.selection.globs.clone(), ..Selection::default() };
-        let (OutputSet { hasher, hashes }, _) = self.outputs(selection, name, false)?;
+        // Failures of earlier runs have the outputs that they have among all inputs.
+        let names = if matches!(self.rules.names, Names::Failed(_)) { &Names::All } else { &self.rules.names };
+        let (OutputSet { hasher, hashes }, _) = self.outputs(names, selection, name, false)?;
         let twice: Vec<u64> = hashes.windows(2).filter(|pair| pair.first() == pair.last()).flatten().copied().collect();
         if twice.is_empty() {
             return Ok(Vec::new());
@@ -83,7 +85,7 @@ impl Survey<'_> {
         drop(hashes);
         // Two names may have one hash by chance: a second look at the few that do tells.
         let (mut first, mut clashes) = (BTreeMap::<PathBuf, PathBuf>::new(), Vec::<Clash>::new());
-        self.each_name(selection, |path, number| {
+        self.each_name_of(names, selection, false, |path, number| {
             let Ok(output) = name.fill_in(path, number) else { return };
             if clashes.len() >= most || twice.binary_search(&hasher.hash_one(output.as_os_str())).is_err() {
                 return;
@@ -119,7 +121,7 @@ impl Survey<'_> {
     pub(crate) fn has_inputs(&self) -> Result<bool, SurveyError> {
         let mut has_inputs = false;
         let selection = Selection { limit: Some(1), ..Selection::default() };
-        self.each_name_of(&selection, true, |_, _| has_inputs = true)?;
+        self.each_name_of(&self.rules.names, &selection, true, |_, _| has_inputs = true)?;
         Ok(has_inputs)
     }
 
@@ -129,10 +131,8 @@ impl Survey<'_> {
     ///
     /// When the survey was interrupted, or a folder cannot be read: an output whose input is there could be missing.
     pub(crate) fn all_outputs(&self, name: &OutputName) -> Result<OutputSet, SurveyError> {
-        let everything = InputRules { names: Names::All, ..self.rules.clone() };
-        let survey = Survey { rules: &everything, ..*self };
         // A link that leads nowhere now may be an input again.
-        match survey.outputs(&Selection::default(), name, true)? {
+        match self.outputs(&Names::All, &Selection::default(), name, true)? {
             (_, Some((path, source))) => Err(SurveyError::Unreadable { path, source }),
             (outputs, None) => Ok(outputs),
         }
@@ -175,13 +175,14 @@ impl Survey<'_> {
     /// The outputs of the inputs that pass these filters, and a folder that cannot be read, if there is one.
     fn outputs(
         &self,
+        names: &Names,
         selection: &Selection,
         name: &OutputName,
         with_skipped: bool,
     ) -> Result<(OutputSet, Option<(PathBuf, io::Error)>), SurveyError> {
         let hasher = RandomState::new();
         let mut hashes = Vec::new();
-        let unreadable = self.each_name_of(selection, with_skipped, |path, number| {
+        let unreadable = self.each_name_of(names, selection, with_skipped, |path, number| {
             // A name that cannot be used is told when its turn comes.
             hashes.extend(name.fill_in(path, number).ok().map(|output| hasher.hash_one(output.as_os_str())));
         })?;
@@ -195,12 +196,13 @@ impl Survey<'_> {
         selection: &Selection,
         each: impl FnMut(&Path, u64),
     ) -> Result<Option<(PathBuf, io::Error)>, SurveyError> {
-        self.each_name_of(selection, false, each)
+        self.each_name_of(&self.rules.names, selection, false, each)
     }
 
-    /// As [`Survey::each_name`], also for what is skipped, if that is wanted.
+    /// As [`Survey::each_name`], for these names, and also for what is skipped, if that is wanted.
     fn each_name_of(
         &self,
+        names: &Names,
         selection: &Selection,
         with_skipped: bool,
         each: impl FnMut(&Path, u64),
@@ -208,7 +210,7 @@ impl Survey<'_> {
         let mut handler = EachName { each, with_skipped, unreadable: None, interrupted: self.interrupted };
         let input = InputFolder::new(self.input, self.rules.follows_links);
         // It ends early at the limit, or when it is interrupted.
-        let _end = walk(&input, &self.rules.names, selection, &mut handler);
+        let _end = walk(&input, names, selection, &mut handler);
         if self.interrupted.is_cancelled() { Err(SurveyError::Interrupted) } else { Ok(handler.unreadable) }
     }
 }

@@ -45,7 +45,7 @@ pub enum PruneError {
 }
 
 /// The files in a folder of outputs that no input has as its output, as paths below it, in the order of their names.
-/// Files that are `kept` are none.
+/// Files in `kept` are left out.
 ///
 /// # Errors
 ///
@@ -62,6 +62,7 @@ pub fn orphans(survey: &Survey<'_>, output: &Path, kept: &[&Path]) -> Result<Vec
     if !has_inputs {
         return Err(PruneError::NoInputs);
     }
+    let device = device(output);
     let mut orphans = Vec::new();
     let mut folders = vec![PathBuf::new()];
     while let Some(folder) = folders.pop() {
@@ -69,7 +70,7 @@ pub fn orphans(survey: &Survey<'_>, output: &Path, kept: &[&Path]) -> Result<Vec
         if survey.interrupted.is_cancelled() {
             return Err(SurveyError::Interrupted.into());
         }
-        if !folder.as_os_str().is_empty() && is_apart(output, &whole) {
+        if !folder.as_os_str().is_empty() && is_apart(device, &whole) {
             continue;
         }
         let entries = match read_folder(&whole, false) {
@@ -98,10 +99,15 @@ pub fn orphans(survey: &Survey<'_>, output: &Path, kept: &[&Path]) -> Result<Vec
     Ok(orphans)
 }
 
-/// Whether a folder is none of the run's: a file system of its own, the output folder of other runs, or a repository.
-fn is_apart(output: &Path, folder: &Path) -> bool {
-    let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
-    device(output) != device(folder) || folder.join(RECORD_FOLDER).exists() || folder.ends_with(".git")
+/// The file system of a folder. One that cannot be asked is another one.
+fn device(folder: &Path) -> Option<u64> {
+    fs::metadata(folder).map(|found| found.dev()).ok()
+}
+
+/// Whether a folder does not belong to the outputs, which are on this device: it is a file system of its own, the output
+/// folder of other runs, or a repository.
+fn is_apart(outputs_on: Option<u64>, folder: &Path) -> bool {
+    outputs_on != device(folder) || folder.join(RECORD_FOLDER).exists() || folder.ends_with(".git")
 }
 
 /// Whether this file may be an output from these inputs: no output is a link, and each is as old as a run over this

@@ -93,4 +93,4 @@ pub const NAMES_SHOWN: usize = 5;
 
 /// How long the words at the start of a run wait for the end of the listing, so that they can say how many inputs there
 /// are. A folder of 100,000 files is listed by then.
-pub const ANNOUNCED_WITHIN: Duration = Duration::from_secs(1);
+pub const FIRST_LINE_WITHIN: Duration = Duration::from_secs(1);

@@ -23,7 +23,7 @@ use crate::{
     local::{self, Kingdom},
     options::Options,
     prepare::{Preparation, PrepareError, prepare},
-    report::{Announcement, Human, Summary, Verbosity, harmless_path, shown},
+    report::{FirstLine, Human, Summary, Verbosity, harmless_path, shown},
 };
 
 /// A run that is over.
@@ -52,11 +52,11 @@ pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Re
             (kingdom.address.clone(), Some(kingdom))
         }
     };
-    let announcement = announcement(options, folders, kingdom.as_ref());
+    let first_line = first_line(options, folders, kingdom.as_ref());
     // A bar would stand in the middle of a result.
     let is_disturbed = matches!(folders.output, OutputPlace::Stdout) && io::stdout().is_terminal();
     let verbosity = Verbosity { quiet: options.quiet, verbose: options.verbose > 0, bar: !is_disturbed };
-    let mut human = Human::new(clock, verbosity, failures, announcement);
+    let mut human = Human::new(clock, verbosity, failures, first_line);
     warnings.iter().for_each(|warning| human.warn(warning));
     let note = note.as_ref();
     let terms = Terms { clock, limits: options.limits(), grace: options.grace, note, interrupted: &interrupted };
@@ -117,7 +117,7 @@ fn has_listed_all(folders: &Folders, counts: &Counts) -> bool {
 }
 
 /// The words at the start of the run.
-fn announcement(options: &Options, folders: &Folders, kingdom: Option<&Kingdom>) -> Announcement {
+fn first_line(options: &Options, folders: &Folders, kingdom: Option<&Kingdom>) -> FirstLine {
     let program = options.binary.file_name().map_or(options.binary.as_path(), Path::new);
     let inputs = match &folders.rules.names {
         Names::Stdin(_) => "inputs from stdin".to_owned(),
@@ -133,5 +133,5 @@ fn announcement(options: &Options, folders: &Folders, kingdom: Option<&Kingdom>)
         (None, 1) => "1 slot on this machine".to_owned(),
         (None, slots) => format!("{slots} slots on this machine"),
     };
-    Announcement { program: harmless_path(program), inputs, place }
+    FirstLine { program: harmless_path(program), inputs, place }
 }

@@ -13,16 +13,13 @@ use distwasm_process::{
 };
 use distwasm_proto::{
     exit::Exit,
-    limits::{ANNOUNCED_WITHIN, FAILURES_SHOWN},
+    limits::{FAILURES_SHOWN, FIRST_LINE_WITHIN},
     text,
     time::Time,
 };
+use indicatif::HumanCount;
 
-use super::{
-    Announcement, Summary,
-    announcement::{grouped, left_out},
-    progress::Progress,
-};
+use super::{FirstLine, Summary, first_line::left_out, progress::Progress};
 use crate::failures_file::FailureFile;
 
 /// Lines of a failed unit's stderr, and of a longer reason, that the summary shows.
@@ -54,7 +51,7 @@ pub struct Human {
     first_failures: Vec<FailedUnit>,
     failures: Option<FailureFile>,
     /// The words at the start, until they are printed.
-    announcement: Option<Announcement>,
+    first_line: Option<FirstLine>,
 }
 
 /// Characters of one line of a guest's words that are shown.
@@ -99,7 +96,7 @@ impl Human {
         clock: Clock,
         Verbosity { quiet, verbose, bar }: Verbosity,
         failures: Option<FailureFile>,
-        announcement: Announcement,
+        first_line: FirstLine,
     ) -> Human {
         let human = Human {
             clock,
@@ -112,7 +109,7 @@ impl Human {
             longest: None,
             first_failures: Vec::new(),
             failures,
-            announcement: (!quiet && io::stderr().is_terminal()).then_some(announcement),
+            first_line: (!quiet && io::stderr().is_terminal()).then_some(first_line),
         };
         if let Some((file, error)) = human.failures.as_ref().and_then(|file| Some((file, file.error()?))) {
             let path = file.path().display();
@@ -168,13 +165,13 @@ impl Reporter for Human {
     }
 
     fn listed(&mut self, counts: &Counts) {
-        if let Some(announcement) = self.announcement.take() {
-            self.progress.say(&announcement.line(counts));
+        if let Some(first_line) = self.first_line.take() {
+            self.progress.say(&first_line.line(counts));
         }
     }
 
     fn progress(&mut self, counts: &Counts) {
-        if self.announcement.is_some() && self.clock.now() >= Time::default().after(ANNOUNCED_WITHIN) {
+        if self.first_line.is_some() && self.clock.now() >= Time::default().after(FIRST_LINE_WITHIN) {
             self.listed(counts);
         }
         // Most waits are over before anybody could read of them.
@@ -217,7 +214,7 @@ pub fn print_summary(summary: &Summary, first_failures: &[FailedUnit], quiet: bo
         0 => {}
         1 => talk("1 file among the outputs was removed: it is the output of no input"),
         pruned => {
-            talk(&format!("{} files among the outputs were removed: they are outputs of no input", grouped(pruned)));
+            talk(&format!("{} files among the outputs were removed: they are outputs of no input", HumanCount(pruned)));
         }
     }
     if counts.gone > 0 {
@@ -256,26 +253,25 @@ pub fn print_summary(summary: &Summary, first_failures: &[FailedUnit], quiet: bo
 
 /// A line about skipped inputs that another run would treat otherwise.
 fn outdated(newer: u64, outdated: u64) -> Option<String> {
-    let newer_words = match newer {
-        1 => "is newer than its output".to_owned(),
-        _ => "are newer than their outputs".to_owned(),
-    };
-    let outdated_words = match outdated {
-        1 => "has an outdated output (of another program, folder, arguments or settings)",
-        _ => "have outdated outputs (of another program, folder, arguments or settings)",
-    };
-    let them = if newer + outdated == 1 { "it" } else { "them" };
-    let told = match (newer, outdated) {
-        (0, 0) => return None,
-        (newer, 0) => format!("{} of the skipped inputs {newer_words}", grouped(newer)),
-        (0, outdated) => format!("{} of the skipped inputs {outdated_words}", grouped(outdated)),
-        (newer, outdated) => format!(
-            "{} of the skipped inputs {newer_words}, and {} {outdated_words}",
-            grouped(newer),
-            grouped(outdated)
+    let kinds = [
+        (newer, "is newer than its output", "are newer than their outputs"),
+        (
+            outdated,
+            "has an outdated output (of another program, folder, arguments or settings)",
+            "have outdated outputs (of another program, folder, arguments or settings)",
         ),
-    };
-    Some(format!("{told}; --update runs {them} again"))
+    ];
+    let told: Vec<String> = kinds
+        .into_iter()
+        .filter(|(count, ..)| *count > 0)
+        .enumerate()
+        .map(|(place, (count, one, many))| {
+            let of = if place == 0 { " of the skipped inputs" } else { "" };
+            format!("{}{of} {}", HumanCount(count), if count == 1 { one } else { many })
+        })
+        .collect();
+    let them = if newer + outdated == 1 { "it" } else { "them" };
+    (!told.is_empty()).then(|| format!("{}; --update runs {them} again", told.join(", and ")))
 }
 
 fn print_failure(unit: &FailedUnit) {

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use distwasm_jobs::{report::Counts, selection::LeftOut};
+use indicatif::HumanCount;
 
 use super::human::harmless_path;
 
 /// What is known of a run before it begins.
 #[derive(Clone, Debug)]
-pub struct Announcement {
+pub struct FirstLine {
     /// The program.
     pub program: String,
     /// The inputs, such as `inputs of logs/`; without a number if there is one.
@@ -17,19 +18,19 @@ pub struct Announcement {
     pub place: String,
 }
 
-impl Announcement {
+impl FirstLine {
     /// The line at the start of a run.
     pub(super) fn line(&self, counts: &Counts) -> String {
-        let Announcement { program, inputs, place } = self;
+        let FirstLine { program, inputs, place } = self;
         let total = counts.found + counts.done_before;
         let many = match (counts.all_found, total) {
-            (false, _) => format!("at least {} {inputs}", grouped(total)),
+            (false, _) => format!("at least {} {inputs}", HumanCount(total)),
             (true, 1) => format!("1 input{}", inputs.strip_prefix("inputs").unwrap_or(inputs)),
-            (true, _) => format!("{} {inputs}", grouped(total)),
+            (true, _) => format!("{} {inputs}", HumanCount(total)),
         };
         let mut notes = left_out(&counts.left_out);
         if counts.done_before > 0 {
-            notes.push(format!("{} done before", grouped(counts.done_before)));
+            notes.push(format!("{} done before", HumanCount(counts.done_before)));
         }
         let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
         format!("{program} over {many}{notes}, {place}")
@@ -45,26 +46,13 @@ pub(crate) fn shown(path: &Path) -> String {
 /// What was left out, by what, each in words.
 pub(crate) fn left_out(left_out: &LeftOut) -> Vec<String> {
     let mut words: Vec<String> =
-        left_out.files().map(|(count, flag)| format!("{} left out by {flag}", grouped(count))).collect();
+        left_out.files().map(|(count, flag)| format!("{} left out by {flag}", HumanCount(count))).collect();
     match left_out.folders {
         0 => {}
         1 => words.push("1 folder left out by --exclude".to_owned()),
-        folders => words.push(format!("{} folders left out by --exclude", grouped(folders))),
+        folders => words.push(format!("{} folders left out by --exclude", HumanCount(folders))),
     }
     words
-}
-
-/// A number with commas between its thousands.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
 }
 
 #[cfg(test)]
@@ -73,7 +61,7 @@ mod tests {
 
     #[test]
     fn the_line_tells_what_runs_over_what_and_where() {
-        let announcement = Announcement {
+        let first_line = FirstLine {
             program: "summer.wasm".to_owned(),
             inputs: "inputs of logs/".to_owned(),
             place: "2 slots on this machine".to_owned(),
@@ -82,17 +70,10 @@ mod tests {
         counts.left_out.exclude = 3;
         let expected = "summer.wasm over 5,000 inputs of logs/ (3 left out by --exclude, 4,200 done before), \
                         2 slots on this machine";
-        assert_eq!(announcement.line(&counts), expected);
+        assert_eq!(first_line.line(&counts), expected);
         let one = Counts { found: 1, all_found: true, ..Counts::default() };
-        assert_eq!(announcement.line(&one), "summer.wasm over 1 input of logs/, 2 slots on this machine");
+        assert_eq!(first_line.line(&one), "summer.wasm over 1 input of logs/, 2 slots on this machine");
         let some = Counts { found: 1_234_567, ..Counts::default() };
-        assert!(announcement.line(&some).starts_with("summer.wasm over at least 1,234,567 inputs of logs/, "));
-    }
-
-    #[test]
-    fn thousands_are_set_apart() {
-        let numbers = [0, 7, 999, 1000, 12_345, 999_999, 1_000_000];
-        let shown = numbers.map(grouped);
-        assert_eq!(shown, ["0", "7", "999", "1,000", "12,345", "999,999", "1,000,000"]);
+        assert!(first_line.line(&some).starts_with("summer.wasm over at least 1,234,567 inputs of logs/, "));
     }
 }
