@@ -17,7 +17,7 @@ mod seat;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use distwasm_process::{clock::Clock, shutdown::Stop};
+use distwasm_process::{clock::Clock, memory, shutdown::Stop};
 use distwasm_transport::link::KingAddress;
 use thiserror::Error;
 use tracing::{info, warn};
@@ -76,7 +76,7 @@ pub enum DukeError {
 ///
 /// When this machine cannot run peasants at all.
 pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
-    if let Some(bytes) = machine::memory_bytes().filter(|bytes| settings.ram_bytes > *bytes) {
+    if let Some(bytes) = memory::usable_bytes().filter(|bytes| settings.ram_bytes > *bytes) {
         let (offered_mb, machine_mb) = (settings.ram_bytes >> 20, bytes >> 20);
         warn!(offered_mb, machine_mb, "guests may take more memory than this machine has (--ram-limit)");
     }

@@ -2,11 +2,10 @@
 
 use std::{fs, num::NonZero};
 
-use distwasm_process::allowance;
+use distwasm_process::{allowance, memory};
 use distwasm_proto::{
     limits::{
-        DUKE_CPUS_MAX, DUKE_DESCRIPTORS, DUKE_RAM_BYTES_MAX, DUKE_THREADS, PEASANT_DESCRIPTORS, PEASANT_THREADS,
-        UNKNOWN_MEMORY_SLOT_BYTES,
+        DUKE_CPUS_MAX, DUKE_DESCRIPTORS, DUKE_THREADS, PEASANT_DESCRIPTORS, PEASANT_THREADS, UNKNOWN_MEMORY_SLOT_BYTES,
     },
     text,
 };
@@ -32,18 +31,9 @@ pub fn cpus() -> u32 {
     u32::try_from(cpus).unwrap_or(DUKE_CPUS_MAX).min(DUKE_CPUS_MAX)
 }
 
-/// Bytes of memory that this process may use: the machine's, or less within a cgroup. `None` if it cannot be found out.
-pub fn memory_bytes() -> Option<u64> {
-    let machine = meminfo_total(&fs::read_to_string("/proc/meminfo").unwrap_or_default()).or_else(sysinfo_total);
-    let groups = allowance::cgroup_limits("memory", "memory.max", "memory.limit_in_bytes");
-    let groups = groups.into_iter().map(|(_, bytes)| bytes);
-    let known = machine.into_iter().chain(groups).filter(|bytes| (1..=DUKE_RAM_BYTES_MAX).contains(bytes));
-    known.min()
-}
-
 /// The memory for guests by default: half of the machine's.
 pub fn guest_memory_bytes(cpus: u32) -> u64 {
-    memory_bytes().map_or_else(
+    memory::usable_bytes().map_or_else(
         || {
             let bytes = u64::from(cpus) * UNKNOWN_MEMORY_SLOT_BYTES;
             let mb = bytes >> 20;
@@ -70,18 +60,6 @@ pub fn peasants_that_fit(wanted: u32) -> (u32, Option<&'static str>) {
     if fit < wanted { (fit, Some(bound)) } else { (wanted, None) }
 }
 
-fn meminfo_total(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1 << 10)
-}
-
-/// The memory that the kernel reports where `/proc` is hidden.
-fn sysinfo_total() -> Option<u64> {
-    let info = rustix::system::sysinfo();
-    info.totalram.checked_mul(u64::from(info.mem_unit))
-}
-
 /// An id of this machine's current boot, unique among machines. Empty where the system has none.
 pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
@@ -92,13 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_amount_of_memory_is_not_made_up() {
-        assert_eq!(meminfo_total("MemFree: 1 kB\nMemTotal:       24576 kB\n"), Some(24 << 20));
-        for text in ["", "MemTotal:", "MemTotal: x kB", "MemTotal: 1 MB", "MemTotal: 18446744073709551615 kB"] {
-            assert_eq!(meminfo_total(text), None, "{text}");
-        }
-        assert!(sysinfo_total().is_some_and(|bytes| bytes > 1 << 20));
-        assert!(memory_bytes().is_some_and(|bytes| bytes <= DUKE_RAM_BYTES_MAX));
+    fn a_machine_has_a_name_and_processors() {
         assert!(!hostname().is_empty() && cpus() > 0);
     }
 

@@ -22,6 +22,8 @@ pub enum Event {
     Welcomed { window_units: u32, window_bytes: u64 },
     /// The link broke; the queen tries to come back.
     LinkLost,
+    /// The king said how many bytes may be without a verdict from now on.
+    WindowChanged { bytes: u64 },
     /// After the link broke, the queen was welcomed again, by a king that has these units or their verdicts.
     CameBack { known: Vec<UnitNo> },
     /// An input was found that has no output yet. `bytes` is its size in the window, here and below.
@@ -108,6 +110,8 @@ pub struct Submission {
     open: BTreeMap<UnitNo, u64>,
     /// Bytes of the inputs that are being read or are without a verdict.
     open_bytes: u64,
+    /// The window by which they were opened, which may have been larger than it is now.
+    opened_by: u64,
     /// Units whose outputs are being written.
     writing: BTreeSet<UnitNo>,
     /// Inputs that have their output.
@@ -147,6 +151,11 @@ impl Submission {
             Event::Welcomed { window_units, window_bytes } => {
                 let units = usize::try_from(window_units).unwrap_or(usize::MAX);
                 self.window = Some(Window { units, bytes: window_bytes });
+            }
+            Event::WindowChanged { bytes } => {
+                if let Some(window) = &mut self.window {
+                    window.bytes = bytes;
+                }
             }
             Event::LinkLost => {
                 self.window = None;
@@ -258,6 +267,7 @@ impl Submission {
             self.listed.pop_front();
             self.reading += 1;
             self.open_bytes += bytes;
+            self.opened_by = window.bytes;
             count += 1;
         }
         count
@@ -282,7 +292,7 @@ impl Submission {
         if let Some(window) = self.window {
             let open = self.open.len() + self.reading;
             assert!(open <= window.units.max(1), "window_of_units_is_kept");
-            assert!(self.open_bytes <= window.bytes || open == 1, "window_of_bytes_is_kept");
+            assert!(self.open_bytes <= self.opened_by || open <= 1, "window_of_bytes_is_kept");
         }
         if self.end == Some(End::Complete) {
             let nothing_left = self.open.is_empty() && self.writing.is_empty() && self.listed.is_empty();

@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     border::fetches::Fetches,
-    payloads::{HeldBytes, UnitInput},
+    budget::{Claim, Full},
+    payloads::{QueenRoom, UnitInput},
     scheduler::{HeldLease, JobSpec, Resumption},
 };
 
@@ -68,6 +69,8 @@ pub enum Happening {
         request: Box<JobRequest>,
         /// The king's side of its link.
         peer: Peer<QueenNews>,
+        /// The room that it takes up.
+        room: QueenRoom,
     },
     /// A queen says something.
     QueenSaid {
@@ -75,6 +78,8 @@ pub enum Happening {
         link: LinkId,
         /// Its words in their order.
         words: Vec<QueenWord>,
+        /// The room that was taken for their inputs until the reactor counts them.
+        arrived: Claim,
     },
     /// A queen's link is gone.
     QueenGone {
@@ -173,8 +178,6 @@ pub struct JobRequest {
     pub guest: GuestSettings,
     /// The archives of its shared directories.
     pub archives: BTreeMap<Digest, Payload>,
-    /// Where the bytes of its inputs are counted.
-    pub held: HeldBytes,
     /// A queen that comes back to the job must know it.
     pub key: u64,
     /// The job that the queen comes back to, and the state of the job there.
@@ -212,8 +215,12 @@ pub enum LinkError {
     NoHello(Duration),
     #[error("it took longer than {0:?} to introduce itself")]
     SlowHello(Duration),
-    #[error("too many jobs are being opened at once{0}: try again later")]
+    #[error("the king has no room for this at the moment{0}: try again later")]
     Busy(&'static str),
+    #[error(
+        "its program and shared directories have more than the {0} bytes that the king may hold (its --memory-limit)"
+    )]
+    TooMuch(u64),
     #[error("it speaks protocol {0}, and this king speaks {PROTOCOL}: use the same version of distwasm everywhere")]
     Protocol(u32),
     #[error(transparent)]
@@ -235,11 +242,21 @@ impl LinkError {
     }
 }
 
+impl From<Full> for LinkError {
+    fn from(full: Full) -> LinkError {
+        LinkError::Busy(match full {
+            Full::All => "",
+            Full::Peer => ", since others at this address have taken their part",
+        })
+    }
+}
+
 impl From<StreamError> for LinkError {
     fn from(error: StreamError) -> LinkError {
         match error {
             // A connection may break in the middle of a message, too.
             StreamError::Broken(_) | StreamError::CutOff => LinkError::Broken(error.to_string()),
+            StreamError::NoRoom => LinkError::Busy(""),
             StreamError::NotGrpc(_)
             | StreamError::Refused(_)
             | StreamError::TooLarge { .. }

@@ -5,6 +5,7 @@
 
 pub mod accept;
 pub mod border;
+pub mod budget;
 pub mod connection;
 mod http;
 pub mod inbox;
@@ -18,11 +19,12 @@ pub mod view;
 
 use std::time::{Duration, SystemTime};
 
-use distwasm_process::{clock::time_of_day, shutdown::Stop};
+use distwasm_process::{clock::time_of_day, memory, shutdown::Stop};
 use distwasm_proto::{
     limits::{
-        CONNECTION_WINDOW_BYTES, FRAME_BYTES, GRACE, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, REACTOR_QUEUE,
-        SHUTDOWN_WITHIN, STREAM_WINDOW_BYTES, STREAMS_MAX, WINDOW_UNITS,
+        CONNECTION_WINDOW_BYTES, FRAME_BYTES, GRACE, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, KING_MEMORY_BYTES_MIN,
+        REACTOR_QUEUE, REQUEST_BYTES_MAX, SHUTDOWN_WITHIN, STREAM_WINDOW_BYTES, STREAMS_MAX, UNKNOWN_MEMORY_KING_BYTES,
+        WINDOW_UNITS,
     },
     wire::DESCRIPTORS,
 };
@@ -33,7 +35,7 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use tracing::warn;
 
-use crate::{accept::Connections, connection::Counted};
+use crate::{accept::Connections, budget::Budget, connection::Counted};
 
 /// Why a king failed.
 #[derive(Debug, Error)]
@@ -56,22 +58,34 @@ pub struct Reign {
     pub began: u64,
     /// How many units of a job may be without a verdict.
     pub window_units: u32,
+    /// The memory for payloads, in bytes: see [`budget`].
+    pub memory_bytes: u64,
 }
 
 impl Reign {
-    /// The first king: no jobs of an earlier one can exist.
+    /// The first king: no jobs of an earlier one can exist. It has one job, which may use all memory.
     pub fn first() -> Reign {
-        Reign { grace: GRACE, began: 0, window_units: WINDOW_UNITS }
+        Reign { grace: GRACE, began: 0, window_units: WINDOW_UNITS, memory_bytes: memory_bytes() }
     }
 
     /// A king that may replace an earlier one: its jobs are numbered from the milliseconds of the wall clock, so that
     /// kings need not remember anything. If the clock was set back, the new king recognises no jobs of the previous
     /// one.
-    pub fn now(grace: Duration) -> Reign {
+    pub fn now(grace: Duration, memory_bytes: u64) -> Reign {
         let since = time_of_day().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let began = u64::try_from(since.as_millis().saturating_sub(EPOCH_MS)).unwrap_or(0);
-        Reign { grace, began, ..Reign::first() }
+        Reign { grace, began, memory_bytes, ..Reign::first() }
     }
+}
+
+/// The memory for payloads by default, in bytes: half of what this process may use.
+pub fn default_memory_bytes() -> u64 {
+    memory_bytes() / 2
+}
+
+/// The memory that this process may use, in bytes.
+fn memory_bytes() -> u64 {
+    memory::usable_bytes().unwrap_or(UNKNOWN_MEMORY_KING_BYTES).max(2 * KING_MEMORY_BYTES_MIN)
 }
 
 /// The start of the year 2025 by the wall clock, in milliseconds. Counting from there keeps the numbers of jobs short.
@@ -88,8 +102,8 @@ pub async fn run(incoming: Connections, http: Option<TcpListener>, reign: Reign,
     let (sender, inputs) = mpsc::channel(REACTOR_QUEUE);
     let (publisher, viewer) = view::viewers();
     let reactor = reactor::run(reign, inputs, publisher, stop);
-    let links = TaskTracker::new();
-    let service = service::Methods::new(service::Service::new(sender, viewer.clone(), links.clone()));
+    let (links, budget) = (TaskTracker::new(), Budget::new(reign.memory_bytes));
+    let service = service::Methods::new(service::Service::new(sender, viewer.clone(), links.clone(), budget));
     let (health_reporter, health) = tonic_health::server::health_reporter();
     health_reporter.set_serving::<KingServer<service::Service>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -106,8 +120,8 @@ pub async fn run(incoming: Connections, http: Option<TcpListener>, reign: Reign,
         .max_concurrent_streams(STREAMS_MAX)
         .layer(tower::layer::layer_fn(Counted))
         .add_service(service)
-        .add_service(health)
-        .add_service(reflection)
+        .add_service(health.max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(reflection.max_decoding_message_size(REQUEST_BYTES_MAX))
         .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
     let grpc = async {
         let patience = async {
@@ -147,9 +161,9 @@ pub async fn run(incoming: Connections, http: Option<TcpListener>, reign: Reign,
 /// Serves only the dukes and queens of this process, until `stop` says so.
 pub async fn run_local(visitors: mpsc::Receiver<Visitor>, reign: Reign, stop: Stop) {
     let (sender, inputs) = mpsc::channel(REACTOR_QUEUE);
-    let links = TaskTracker::new();
+    let (links, budget) = (TaskTracker::new(), Budget::new(reign.memory_bytes));
     let (publisher, viewer) = view::viewers();
-    let service = service::Service::new(sender, viewer, links.clone());
+    let service = service::Service::new(sender, viewer, links.clone(), budget);
     tokio::select! {
         () = reactor::run(reign, inputs, publisher, stop) => {}
         () = async { service.receive(visitors).await; std::future::pending().await } => {}

@@ -48,7 +48,8 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let stop = Stop::new(options.drain);
     let signals = stop.on_signals()?;
     let incoming = Connections::new(listener, Connections::max_for_peers());
-    let (served, ()) = tokio::join!(distwasm_king::run(incoming, http, Reign::now(options.grace), stop), signals);
+    let reign = Reign::now(options.grace, options.memory_bytes());
+    let (served, ()) = tokio::join!(distwasm_king::run(incoming, http, reign, stop), signals);
     drop(port_file);
     Ok(served?)
 }

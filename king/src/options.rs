@@ -11,7 +11,10 @@ use std::{
 
 use clap::Parser;
 use distwasm_process::{files, flags, logging::LogFormat, version::version};
+use distwasm_proto::limits::KING_MEMORY_BYTES_MIN;
 use distwasm_transport::address::KING_PORT;
+
+use crate::default_memory_bytes;
 
 /// The port of the HTTP pages by default.
 const HTTP_PORT: u16 = 1901;
@@ -47,6 +50,11 @@ pub struct Options {
     #[arg(long, value_name = "DURATION", default_value = "30s", env = "DISTWASM_GRACE", value_parser = flags::duration)]
     pub grace: Duration,
 
+    /// Memory for programs, inputs and results of all jobs, such as 512MB or 8G; a plain number is MB (1 MB =
+    /// 1,048,576 bytes) [default: half of this machine's memory]
+    #[arg(long, value_name = "SIZE", env = "DISTWASM_MEMORY_LIMIT", value_parser = memory_limit)]
+    pub memory_limit: Option<u64>,
+
     /// Format of log lines; RUST_LOG selects which are written
     #[arg(long, value_enum, default_value_t, env = "DISTWASM_LOG_FORMAT")]
     pub log_format: LogFormat,
@@ -73,7 +81,19 @@ impl FromStr for Http {
     }
 }
 
+/// Megabytes that are enough for a king.
+fn memory_limit(text: &str) -> Result<u64, String> {
+    let mb = flags::positive_megabytes(text)?;
+    let least = KING_MEMORY_BYTES_MIN >> 20;
+    if mb < least { Err(format!("a king needs at least {least} MB")) } else { Ok(mb) }
+}
+
 impl Options {
+    /// The memory for payloads, in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory_limit.map_or_else(default_memory_bytes, |mb| mb << 20)
+    }
+
     /// The address to listen on.
     pub fn address(&self) -> SocketAddr {
         let mut address = self.listen;

@@ -13,7 +13,7 @@ use std::{
 
 use distwasm_proto::{
     ids::DukeId,
-    limits::HELLO_WITHIN,
+    limits::{HELLO_WITHIN, REQUEST_BYTES_MAX},
     wire::{self, DukeOrder, QueenNews},
 };
 use distwasm_transport::{
@@ -33,7 +33,8 @@ use tonic::{Status, body::Body, server::NamedService};
 use tracing::{debug, warn};
 
 use crate::{
-    border::{Border, duke::DukeBorder, openings::Openings, queen::QueenBorder},
+    border::{Border, duke::DukeBorder, queen::QueenBorder},
+    budget::{Budget, MessageMeter},
     connection::Caller,
     inbox::{Happening, Leaving, LinkError, LinkId, Peer},
     view::Viewer,
@@ -45,7 +46,7 @@ pub(crate) struct Service {
     reactor: mpsc::Sender<Happening>,
     viewer: Viewer,
     links: Arc<AtomicU64>,
-    openings: Openings,
+    budget: Budget,
     tasks: TaskTracker,
 }
 
@@ -71,8 +72,8 @@ impl PeerAddress {
 }
 
 impl Service {
-    pub(crate) fn new(reactor: mpsc::Sender<Happening>, viewer: Viewer, tasks: TaskTracker) -> Service {
-        Service { reactor, viewer, links: Arc::default(), openings: Openings::default(), tasks }
+    pub(crate) fn new(reactor: mpsc::Sender<Happening>, viewer: Viewer, tasks: TaskTracker, budget: Budget) -> Service {
+        Service { reactor, viewer, links: Arc::default(), budget, tasks }
     }
 
     /// A number that no other link has.
@@ -92,7 +93,7 @@ impl Service {
     fn submit_job(&self, words: Incoming<wire::FromQueen>, address: PeerAddress) -> OutboxStream<QueenNews> {
         let (peer, news) = Peer::new(address.ip());
         let link = LinkId(self.next_link());
-        self.listen(words, address, peer.ended.clone(), QueenBorder::new(link, peer, &self.openings));
+        self.listen(words, address, peer.ended.clone(), QueenBorder::new(link, peer, &self.budget));
         news
     }
 
@@ -152,7 +153,8 @@ pub(crate) struct Methods {
 
 impl Methods {
     pub(crate) fn new(service: Service) -> Methods {
-        Methods { others: KingServer::new(service.clone()), service }
+        let others = KingServer::new(service.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
+        Methods { others, service }
     }
 }
 
@@ -171,9 +173,16 @@ impl tower_service::Service<Request<Body>> for Methods {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let peer = PeerAddress(request.extensions().get::<Caller>().map(|caller| caller.address));
+        let meter = || MessageMeter::new(self.service.budget.inputs.account(peer.ip()));
         let response = match request.uri().path() {
-            VOLUNTEER => stream::response(self.service.volunteer(Incoming::of_request(request), peer)),
-            SUBMIT_JOB => stream::response(self.service.submit_job(Incoming::of_request(request), peer)),
+            VOLUNTEER => {
+                let words = Incoming::of_request(request).metered(meter());
+                stream::response(self.service.volunteer(words, peer))
+            }
+            SUBMIT_JOB => {
+                let words = Incoming::of_request(request).metered(meter());
+                stream::response(self.service.submit_job(words, peer))
+            }
             _ => return self.others.call(request),
         };
         Box::pin(std::future::ready(Ok(response)))

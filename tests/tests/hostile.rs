@@ -27,7 +27,7 @@ use std::{
 use distwasm_proto::{
     PROTOCOL,
     digest::Digest,
-    limits::{PEER_OPENINGS_BYTES, PROGRAM_BYTES_MAX},
+    limits::PROGRAM_BYTES_MAX,
     wire::{self, duke_word, queen_news::News, queen_word},
 };
 use distwasm_tests::real::{
@@ -265,7 +265,7 @@ async fn payloads_in_pieces_of_one_byte_take_no_more_memory_than_others() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_that_are_never_opened_have_one_budget_of_memory() {
     let place = Place::default();
-    let king = place.king();
+    let king = place.king_with(&["--memory-limit", "2G"]);
     let channel = connect(&king).await;
     let mut refused = 0;
     let mut begun = Vec::new();
@@ -281,7 +281,8 @@ async fn jobs_that_are_never_opened_have_one_budget_of_memory() {
         }
         begun.push((words, news));
     }
-    assert_eq!(14 - refused, PEER_OPENINGS_BYTES / PROGRAM_BYTES_MAX - 1);
+    // Three eighths of the limit are for programs, and a job is a little more than its program.
+    assert_eq!(14 - refused, (768 << 20) / PROGRAM_BYTES_MAX - 1);
     // What was given up makes room.
     begun.clear();
     place.write_sums(1);
@@ -289,6 +290,45 @@ async fn jobs_that_are_never_opened_have_one_budget_of_memory() {
     place.start_queen(&king, guest("summer.wasm"), &[]).finish().expect(0, &["1 done"]);
     let peak = peak_memory_bytes(king.process.id()) >> 20;
     assert!(peak < 80, "the king had {peak} MiB");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_king_keeps_to_its_memory_however_much_is_sent_to_it() {
+    const LIMIT_MB: u64 = 256;
+    let place = Place::default();
+    let king = place.king_with(&["--memory-limit", &LIMIT_MB.to_string()]);
+    let mut kept = Vec::new();
+    for flood in 0..40_u8 {
+        // Programs of 20 MB that differ from each other.
+        let program = vec![flood; 20 << 20];
+        let messages = pieces(&program, |payload| job(&program, Some(payload)));
+        kept.push((connect(&king).await, submit(&connect(&king).await, messages).await));
+        // Inputs that no duke takes.
+        let input = vec![flood; 4 << 20];
+        let mut messages = pieces(b"any", |payload| job(b"any", Some(payload)));
+        for unit in 0..16 {
+            let of_unit = |input| queen_word::Word::Unit(wire::Unit { unit, input: Some(input), ..Default::default() });
+            messages.extend(pieces(&input, of_unit));
+        }
+        kept.push((connect(&king).await, submit(&connect(&king).await, messages).await));
+    }
+    place.write_sums(200);
+    let _duke = place.duke(&king, &[]);
+    place.start_queen(&king, guest("summer.wasm"), &[]).finish().expect(0, &["200 done"]);
+    let peak = peak_memory_bytes(king.process.id()) >> 20;
+    // What a king takes without any job, with so many connections.
+    let base = 40;
+    assert!(peak < base + LIMIT_MB * 12 / 10, "the king had {peak} MiB");
+    drop(kept);
+}
+
+/// A word with its payload, as messages of a megabyte.
+fn pieces(payload: &[u8], word: impl FnOnce(wire::Payload) -> queen_word::Word) -> Vec<wire::FromQueen> {
+    let mut parts = payload.chunks(1 << 20).map(|part| bytes::Bytes::copy_from_slice(part));
+    let begun = wire::Payload { bytes_total: payload.len() as u64, data: parts.next().unwrap_or_default() };
+    let piece = |data| queen_word::Word::Piece(wire::Piece { data, broken: String::new() });
+    let words = std::iter::once(word(begun)).chain(parts.map(piece));
+    words.map(|word| wire::FromQueen { words: vec![word.into()] }).collect()
 }
 
 /// The first message of a queen with the largest program.

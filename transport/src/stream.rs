@@ -46,6 +46,8 @@ pub enum StreamError {
     TooLarge { bytes: usize },
     #[error("a compressed message, which was not agreed on")]
     Compressed,
+    #[error("there is no room for a message of this size at the moment")]
+    NoRoom,
     #[error("the stream ended within a message")]
     CutOff,
     #[error("a message that cannot be decoded: {0}")]
@@ -59,6 +61,20 @@ pub struct Incoming<M> {
     source: Source<M>,
 }
 
+/// Counts the bytes of messages that have not come whole. All streams of a receiver may share a bound.
+pub trait Meter: Send {
+    /// So many bytes are held now, instead of those before.
+    ///
+    /// # Errors
+    ///
+    /// When there is no room for them. The stream ends with that.
+    fn hold(&mut self, bytes: usize) -> Result<(), NoRoom>;
+}
+
+/// There is no room for a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom;
+
 enum Source<M> {
     Remote(Remote<M>),
     Local(Pin<Box<dyn Stream<Item = M> + Send>>),
@@ -67,6 +83,7 @@ enum Source<M> {
 struct Remote<M> {
     body: Body,
     arrived: Chunks,
+    meter: Option<Box<dyn Meter>>,
     message: PhantomData<fn() -> M>,
 }
 
@@ -97,7 +114,17 @@ impl<M: Message + Default + 'static> Incoming<M> {
     }
 
     fn of_body(body: Body) -> Incoming<M> {
-        Incoming { source: Source::Remote(Remote { body, arrived: Chunks::default(), message: PhantomData }) }
+        let (arrived, message) = (Chunks::default(), PhantomData);
+        Incoming { source: Source::Remote(Remote { body, arrived, meter: None, message }) }
+    }
+
+    /// With a meter for messages from other processes.
+    #[must_use]
+    pub fn metered(mut self, meter: impl Meter + 'static) -> Incoming<M> {
+        if let Source::Remote(remote) = &mut self.source {
+            remote.meter = Some(Box::new(meter));
+        }
+        self
     }
 
     /// The next message; `None` at the end. May be dropped at any time without losing anything.
@@ -116,8 +143,12 @@ impl<M: Message + Default + 'static> Incoming<M> {
 impl<M: Message + Default> Remote<M> {
     async fn message(&mut self) -> Result<Option<M>, StreamError> {
         loop {
-            if let Some(message) = next_message(&mut self.arrived)? {
-                return Ok(Some(message));
+            let message = next_message(&mut self.arrived)?;
+            if let Some(meter) = &mut self.meter {
+                meter.hold(self.arrived.remaining()).map_err(|NoRoom| StreamError::NoRoom)?;
+            }
+            if message.is_some() {
+                return Ok(message);
             }
             let body = &mut self.body;
             let frame =

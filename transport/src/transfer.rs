@@ -102,6 +102,11 @@ impl<W: Word> Assembler<W> {
         Assembler { payload_bytes_max, pending: None, shelf: Shelf::default() }
     }
 
+    /// Whether a payload has begun and is not here as a whole.
+    pub fn is_within_payload(&self) -> bool {
+        self.pending.is_some()
+    }
+
     /// Takes in one word of a message; returns the word that is complete with it, if one is.
     pub fn accept(&mut self, word: W) -> Result<Option<Arrived<W>>, TransferError> {
         match (word.into_piece(), self.pending.take()) {

@@ -1,7 +1,10 @@
 //! The readers' shared connection to the king: a lock around [`Numbers`], so that one reader sends at a time. While
 //! there is no link, readers wait.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Condvar, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
 use distwasm_proto::{
     ids::UnitNo,
@@ -19,6 +22,8 @@ use super::{
 pub(crate) struct Post {
     sending: Mutex<Sending>,
     opened: Condvar,
+    /// How long an input may be for the king of the last link. Not behind the lock, which is held while a reader sends.
+    input_bytes_max: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -38,12 +43,18 @@ pub(super) struct Over;
 pub(super) struct Cut;
 
 impl Post {
-    /// Opens the connection over this link.
-    pub(crate) fn open(&self, link: LinkNo, messages: mpsc::Sender<FromQueen>) {
+    /// Opens the connection over this link, to a king that takes inputs of at most `input_bytes_max` bytes.
+    pub(crate) fn open(&self, link: LinkNo, messages: mpsc::Sender<FromQueen>, input_bytes_max: u64) {
         let mut sending = self.lock();
+        self.input_bytes_max.store(input_bytes_max, Ordering::Relaxed);
         sending.numbers.open(link);
         sending.link = OpenLink(Some(messages));
         self.opened.notify_all();
+    }
+
+    /// How long an input may be.
+    pub(super) fn input_bytes_max(&self) -> u64 {
+        self.input_bytes_max.load(Ordering::Relaxed)
     }
 
     /// Closes the connection once the reader that is sending has finished. Blocks until then.

@@ -61,9 +61,8 @@ impl Batch {
             let why = format!("its path below the input folder has more than {UNIT_NAME_BYTES_MAX} bytes");
             return unreadable(input, why);
         }
-        if input.bytes > UNIT_BYTES_MAX {
-            let why = format!("it has {} bytes, and an input may have {UNIT_BYTES_MAX} (2 GiB - 1)", input.bytes);
-            return unreadable(input, why);
+        if let Err(error) = check_length(&input, post) {
+            return unreadable(input, error.to_string());
         }
         if input.bytes > GATHERED_INPUT_BYTES_MAX {
             self.flush(post, sent)?;
@@ -92,6 +91,18 @@ impl Batch {
             link.say(units.map(|((unit, name), data)| words::unit(*unit, name, data)).collect())
         })
     }
+}
+
+fn check_length(input: &Input, post: &Post) -> io::Result<()> {
+    let (bytes, most) = (input.bytes, post.input_bytes_max());
+    let why = if bytes > UNIT_BYTES_MAX {
+        format!("it has {bytes} bytes, and an input may have {UNIT_BYTES_MAX} (2 GiB - 1)")
+    } else if bytes > most {
+        format!("it has {bytes} bytes, and this king takes inputs of at most {most} (its --memory-limit)")
+    } else {
+        return Ok(());
+    };
+    Err(io::Error::other(why))
 }
 
 fn name_of(input: &Input) -> Bytes {
@@ -172,10 +183,11 @@ fn send_again(folder: &InputFolder, link: LinkNo, units: Vec<(UnitNo, Input)>, p
     let mut bytes = 0;
     for (no, input) in units {
         let (name, listed) = (name_of(&input), input.bytes);
+        let length = check_length(&input, post);
         let small = (listed <= GATHERED_INPUT_BYTES_MAX).then(|| read_small(folder, &input));
         let mut large = None;
-        match small.unwrap_or_else(|| open_listed(folder, &input).map(|file| large.insert(file)).map(|_| Bytes::new()))
-        {
+        let open = || open_listed(folder, &input).map(|file| large.insert(file)).map(|_| Bytes::new());
+        match length.and_then(|()| small.unwrap_or_else(open)) {
             Ok(_) if large.is_some() => {}
             Ok(content) => {
                 bytes += name.len() + content.len();

@@ -24,6 +24,8 @@ pub struct Welcome {
     pub window_units: u32,
     /// How many bytes of inputs may be without a verdict at a time.
     pub window_bytes: u64,
+    /// How long an input may be.
+    pub input_bytes_max: u64,
     /// After a reconnect: units without a verdict that the king has.
     pub known: Vec<UnitNo>,
 }
@@ -52,6 +54,8 @@ pub struct JobState {
     pub waits_for: String,
     /// The unit that has been running longest, if one has been running for long.
     pub longest: Option<LongestUnit>,
+    /// How many bytes of inputs may be without a verdict from now on.
+    pub window_bytes: u64,
 }
 
 /// The unit that has been running longest.
@@ -124,10 +128,13 @@ impl Border {
         let payload = payload.map_err(|_| LinkError::Nonsense("it broke off in a result"))?;
         match word.news {
             Some(News::Welcome(_)) if self.welcomed => Err(LinkError::Nonsense("a second welcome")),
-            Some(News::Welcome(wire::QueenWelcome { job, window_units, window_bytes, known, .. })) => {
+            Some(News::Welcome(wire::QueenWelcome {
+                job, window_units, window_bytes, known, input_bytes_max, ..
+            })) => {
                 self.welcomed = true;
                 let known = known.into_iter().map(UnitNo).collect();
-                Ok(Some(KingNews::Welcome(Welcome { job, window_units, window_bytes, known })))
+                let welcome = Welcome { job, window_units, window_bytes, input_bytes_max, known };
+                Ok(Some(KingNews::Welcome(welcome)))
             }
             Some(News::End(_)) if self.over => Ok(None),
             Some(News::End(end)) => Err(LinkError::Ended { reason: end.reason, come_back: end.come_back }),
@@ -142,13 +149,13 @@ impl Border {
                 let (attempts, duke, run_us) = (verdict.attempts, verdict.duke, verdict.run_us);
                 Ok(Some(KingNews::Verdict(Verdict { unit, outcome, room, attempts, duke, run_us })))
             }
-            Some(News::JobState(wire::JobState { slots, dukes, waits_for, longest })) => {
+            Some(News::JobState(wire::JobState { slots, dukes, waits_for, longest, window_bytes })) => {
                 let longest = longest.map(|longest| LongestUnit {
                     unit: UnitNo(longest.unit),
                     duke: longest.duke,
                     running: Duration::from_millis(longest.running_ms),
                 });
-                Ok(Some(KingNews::JobState(JobState { slots, dukes, waits_for, longest })))
+                Ok(Some(KingNews::JobState(JobState { slots, dukes, waits_for, longest, window_bytes })))
             }
             Some(News::JobEnded(ended)) => {
                 self.over = true;

@@ -34,7 +34,7 @@ impl LinkError {
         match self {
             LinkError::Broken(_) | LinkError::Silent => true,
             LinkError::NoWelcome(_) => comes_back,
-            LinkError::Ended { come_back, .. } => comes_back && *come_back,
+            LinkError::Ended { come_back, .. } => *come_back,
             LinkError::NoKing { .. } | LinkError::Gone { .. } | LinkError::Transfer(_) | LinkError::Nonsense(_) => {
                 false
             }

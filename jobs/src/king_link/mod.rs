@@ -116,7 +116,8 @@ pub(crate) async fn submit(
     resumes: Option<wire::Resumption>,
     patience: Duration,
 ) -> Result<Link, LinkError> {
-    let mut last = None;
+    // The last reason, and the last king's refusal.
+    let (mut last, mut refused) = (None, None);
     let mut backoff = Backoff::up_to(RETURN_BACKOFF_MAX);
     // Many queens may come back at once, so the first try waits, too.
     let resuming = resumes.is_some();
@@ -129,14 +130,17 @@ pub(crate) async fn submit(
             let king = match address.connect().await {
                 Ok(king) => king,
                 Err(error) => {
-                    last = Some(why_unreached(&error));
+                    (last, refused) = (Some(why_unreached(&error)), None);
                     continue;
                 }
             };
             let link = LINKS.fetch_add(1, Ordering::Relaxed);
             let resumes = resumes.clone().map(|resumes| wire::Resumption { link, ..resumes });
             match open_link(address, king, request, resumes).await {
-                Err(error) if error.may_pass(resuming) => last = Some(error.to_string()),
+                Err(error) if error.may_pass(resuming) => {
+                    last = Some(error.to_string());
+                    refused = matches!(error, LinkError::Ended { .. }).then_some(error);
+                }
                 opened => return opened,
             }
         }
@@ -145,6 +149,9 @@ pub(crate) async fn submit(
         return ended;
     }
     let (address, tried, why) = (address.to_string(), patience, last.unwrap_or_else(|| "no answer".to_owned()));
+    if let Some(refused) = refused.filter(|_| !resuming) {
+        return Err(refused);
+    }
     Err(match resumes {
         None => LinkError::NoKing { address, tried, why },
         Some(_) => LinkError::Gone { address, tried, why },

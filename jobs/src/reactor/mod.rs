@@ -234,7 +234,8 @@ impl<R: Reporter> Reactor<R> {
     // ---- The link -------------------------------------------------------------------------------------------------
 
     /// The king accepted the job, or resumed it.
-    fn on_welcome(&mut self, Welcome { job, window_units, window_bytes, known }: Welcome) {
+    fn on_welcome(&mut self, welcome: Welcome) {
+        let Welcome { job, window_units, window_bytes, input_bytes_max, known } = welcome;
         if self.job.number != job {
             self.commands.push(Command::NoteJob(job));
         }
@@ -243,7 +244,7 @@ impl<R: Reporter> Reactor<R> {
         self.job.link += 1;
         self.reporter.waits("");
         self.events.push(Event::Welcomed { window_units, window_bytes });
-        self.commands.push(Command::OpenReaders(self.job.link));
+        self.commands.push(Command::OpenReaders(self.job.link, input_bytes_max));
         if self.job.link > 1 {
             self.events.push(Event::CameBack { known });
         }
@@ -327,7 +328,8 @@ impl<R: Reporter> Reactor<R> {
             match item {
                 KingNews::Welcome(welcome) => self.on_welcome(welcome),
                 KingNews::Verdict(verdict) => self.on_verdict(verdict),
-                KingNews::JobState(JobState { slots, dukes, waits_for, longest }) => {
+                KingNews::JobState(JobState { slots, dukes, waits_for, longest, window_bytes }) => {
+                    self.events.push(Event::WindowChanged { bytes: window_bytes });
                     self.counts.slots = slots;
                     self.job.dukes = dukes;
                     self.reporter.waits(&waits_for);

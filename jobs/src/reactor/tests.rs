@@ -82,7 +82,7 @@ impl Queen {
                 self.numbers.close();
                 return Some(Happening::ReadersStopped);
             }
-            Command::OpenReaders(link) => self.numbers.open(link),
+            Command::OpenReaders(link, _) => self.numbers.open(link),
             Command::Read(orders) => {
                 let mut inputs = Vec::new();
                 for order in orders {

@@ -47,8 +47,9 @@ pub enum Command {
     DropLink,
     /// Stop the readers, so that no input gets a number until [`Command::OpenReaders`].
     StopReaders,
-    /// The readers send over this link from now on; news that follows the welcome is wanted.
-    OpenReaders(LinkNo),
+    /// The readers send over this link from now on, inputs of at most this many bytes; news that follows the welcome is
+    /// wanted.
+    OpenReaders(LinkNo, u64),
     /// Orders for the readers.
     Read(Vec<ReadOrder>),
     /// Outputs for the writers.

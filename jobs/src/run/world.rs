@@ -89,11 +89,11 @@ impl World<'_> {
                 let post = Arc::clone(&self.orders.post);
                 self.link = LinkState::Stopping(tokio::task::spawn_blocking(move || post.close()));
             }
-            Command::OpenReaders(link) => match std::mem::replace(&mut self.link, LinkState::None) {
+            Command::OpenReaders(link, input_bytes_max) => match std::mem::replace(&mut self.link, LinkState::None) {
                 LinkState::Welcomed(outgoing, incoming, messages) => {
                     self.link = LinkState::Open(outgoing);
                     // The readers wait; no thread holds the lock for long.
-                    self.orders.post.open(link, messages);
+                    self.orders.post.open(link, messages, input_bytes_max);
                     self.listening.spawn(incoming.pass_on(self.orders.news.clone()));
                 }
                 // Only a welcome is answered with this.

@@ -34,6 +34,7 @@ pub(super) fn check_job_spec(request: &mut wire::OpenJob) -> Result<JobSpec, Lin
         max_parallel: (request.max_parallel > 0).then_some(request.max_parallel),
         requires: requires.into_iter().collect(),
         speculate: request.speculate,
+        payer: None,
     })
 }
 

@@ -3,7 +3,6 @@
 pub mod duke;
 pub mod fetches;
 mod job_spec;
-pub mod openings;
 pub mod queen;
 
 use std::{collections::HashMap, time::Duration};

@@ -22,14 +22,11 @@ use distwasm_transport::{
 
 use prost::Message as _;
 
-use super::{
-    Border, Heard, check_protocol,
-    job_spec::check_job_spec,
-    openings::{Announcement, Openings},
-};
+use super::{Border, Heard, check_protocol, job_spec::check_job_spec};
 use crate::{
-    inbox::{Happening, JobRequest, Leaving, LinkError, LinkId, Peer, QueenWord},
-    payloads::{HeldBytes, UnitInput},
+    budget::{Budget, Claim},
+    inbox::{Happening, JobRequest, Leaving, LinkError, LinkId, Peer, QueenWord, is_elsewhere},
+    payloads::{HeldBytes, QueenRoom, UnitInput},
     scheduler::Resumption,
 };
 
@@ -44,7 +41,6 @@ pub struct QueenBorder {
 }
 
 /// The progress of the stream so far, which the next word must fit.
-#[derive(Default)]
 struct Progress {
     units: u64,
     /// Units that may be sent again.
@@ -53,31 +49,37 @@ struct Progress {
     names: Shelf,
     /// The bytes of inputs that the reactor holds for the job.
     held: HeldBytes,
+    /// The room that is taken for inputs which the reactor does not have yet.
+    arriving: Claim,
+    /// The bytes of the input that began last, if it comes in parts.
+    begun: u64,
 }
 
 impl QueenBorder {
     /// A link on which nothing was said.
-    pub fn new(link: LinkId, peer: Peer<QueenNews>, openings: &Openings) -> QueenBorder {
-        let opening = Some(Opening { announced: openings.begin(peer.address), ..Opening::default() });
+    pub fn new(link: LinkId, peer: Peer<QueenNews>, budget: &Budget) -> QueenBorder {
+        let opening = Some(Opening::new(Claim::new(budget.programs.account(peer.address))));
         let assembler = Assembler::new(PROGRAM_BYTES_MAX);
-        QueenBorder { link, peer, assembler, opening, progress: Progress::default() }
+        let progress = Progress::new(HeldBytes::new(budget.inputs.account(peer.address)));
+        QueenBorder { link, peer, assembler, opening, progress }
     }
 
     /// Takes in a word of the opening; returns the queen with its job when it was the last one.
     fn open(&mut self, arrived: Arrived<wire::QueenWord>) -> Result<Option<Happening>, LinkError> {
         let Some(opening) = &mut self.opening else { return Ok(None) };
-        let Some(request) = opening.check_word(arrived)? else {
+        let Some(mut request) = opening.check_word(arrived)? else {
             self.assembler = Assembler::new(opening.room_bytes());
             return Ok(None);
         };
-        self.opening = None;
+        let claim = self.opening.take().map(|opening| opening.claim);
+        request.spec.payer = self.peer.address.filter(|address| is_elsewhere(Some(*address)));
         self.assembler = Assembler::new(UNIT_BYTES_MAX);
         if let Some((_, resumption)) = &request.resumes {
             self.progress.units = resumption.sent;
             self.progress.again = resumption.lacking.iter().map(|unit| unit.0).collect();
         }
-        self.progress.held = request.held.clone();
-        Ok(Some(Happening::QueenJoined { link: self.link, request: Box::new(request), peer: self.peer.clone() }))
+        let (request, peer, held) = (Box::new(request), self.peer.clone(), self.progress.held.clone());
+        Ok(Some(Happening::QueenJoined { link: self.link, request, peer, room: QueenRoom { held, claim } }))
     }
 }
 
@@ -116,7 +118,10 @@ impl Border for QueenBorder {
             }
         }
         if !words.is_empty() {
-            heard.happenings.push(Happening::QueenSaid { link: self.link, words });
+            let stays = if self.assembler.is_within_payload() { self.progress.begun } else { 0 };
+            let arriving = &mut self.progress.arriving;
+            let arrived = arriving.split(arriving.bytes() - stays);
+            heard.happenings.push(Happening::QueenSaid { link: self.link, words, arrived });
         }
         Ok(heard)
     }
@@ -131,16 +136,20 @@ impl Border for QueenBorder {
 }
 
 /// The words that open a job, until all of them are there.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Opening {
     request: Option<JobRequest>,
     /// Archives that have not come.
     missing: BTreeSet<Digest>,
-    /// Bytes that are in memory before it is known whether the king takes the job.
-    announced: Announcement,
+    /// The room for what is announced.
+    claim: Claim,
 }
 
 impl Opening {
+    fn new(claim: Claim) -> Opening {
+        Opening { request: None, missing: BTreeSet::new(), claim }
+    }
+
     /// Checks the first part of a word, before the rest of the word's payload is taken in.
     fn check_begun(&mut self, word: &mut wire::QueenWord) -> Result<(), LinkError> {
         match (&word.word, &self.request) {
@@ -158,7 +167,11 @@ impl Opening {
         // Sizes that are too large are refused for that.
         let payload = word.payload().and_then(|payload| payload.as_ref());
         let bytes = payload.map_or(0, |payload| payload.bytes_total.min(PROGRAM_BYTES_MAX));
-        self.announced.add(bytes + word.encoded_len() as u64)
+        let bytes = bytes + word.encoded_len() as u64;
+        if self.claim.bytes() + bytes > self.claim.most() {
+            return Err(LinkError::TooMuch(self.claim.most()));
+        }
+        Ok(self.claim.add(bytes)?)
     }
 
     /// Takes in a word; returns the request when nothing is missing any more.
@@ -205,8 +218,8 @@ fn check_request(mut request: wire::OpenJob, program: Payload) -> Result<JobRequ
     let ordinal = request.resumes.as_ref().map_or(0, |resumes| resumes.link);
     let resumes = request.resumes.map(check_resumption).transpose()?;
     let replaces = request.replaces.map(|earlier| (JobId(earlier.job), earlier.key));
-    let (key, archives, held) = (request.key, BTreeMap::new(), HeldBytes::default());
-    Ok(JobRequest { spec, digest, program, timeout, guest, archives, held, key, resumes, ordinal, replaces })
+    let (key, archives) = (request.key, BTreeMap::new());
+    Ok(JobRequest { spec, digest, program, timeout, guest, archives, key, resumes, ordinal, replaces })
 }
 
 fn check_resumption(resumption: wire::Resumption) -> Result<(JobId, Resumption), LinkError> {
@@ -224,15 +237,24 @@ fn check_resumption(resumption: wire::Resumption) -> Result<(JobId, Resumption),
 }
 
 impl Progress {
-    /// Checks the first part of a long input before the rest is taken in. The queen has not heard of verdicts that the
+    fn new(held: HeldBytes) -> Progress {
+        let (arriving, names) = (held.arriving(), Shelf::default());
+        Progress { units: 0, again: BTreeSet::new(), closed: false, names, held, arriving, begun: 0 }
+    }
+
+    /// Checks the first part of an input before the rest is taken in. The queen has not heard of verdicts that the
     /// king does not know, so that it never sees more room than there is.
-    fn check_begun(&self, word: &wire::QueenWord) -> Result<(), LinkError> {
+    fn check_begun(&mut self, word: &wire::QueenWord) -> Result<(), LinkError> {
         let Some(Word::Unit(wire::Unit { input: Some(input), .. })) = &word.word else { return Ok(()) };
         let (held, is_begun) = (self.held.get(), (input.data.len() as u64) < input.bytes_total);
         if is_begun && held > 0 && held.saturating_add(input.bytes_total) > WINDOW_BYTES {
             return Err(LinkError::Nonsense("it sent more units than its window allows"));
         }
-        Ok(())
+        if input.bytes_total > self.held.longest() {
+            return Err(LinkError::Nonsense("it sent an input that is longer than the king takes"));
+        }
+        self.begun = if is_begun { input.bytes_total } else { 0 };
+        Ok(self.held.claim(&mut self.arriving, input.bytes_total)?)
     }
 
     /// A unit must be the next one, or one that is sent again.
@@ -283,7 +305,7 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
-    use distwasm_proto::{PROTOCOL, limits::PEER_OPENINGS_BYTES};
+    use distwasm_proto::PROTOCOL;
 
     use super::*;
 
@@ -315,28 +337,70 @@ mod tests {
         arrived(Word::ShareData(wire::ShareData { digest: digest(archive).to_wire(), archive: None }), archive)
     }
 
+    fn budget() -> Budget {
+        Budget::new(8 << 30)
+    }
+
+    fn opening() -> Opening {
+        Opening::new(Claim::new(budget().programs.account(None)))
+    }
+
+    fn progress() -> Progress {
+        progress_of(&budget())
+    }
+
     #[test]
     fn a_program_is_not_taken_in_without_room_for_it() {
-        let openings = Openings::default();
-        let address = Some([127, 0, 0, 1].into());
-        let begun = || {
+        let budget = budget();
+        let address = Some([10, 0, 0, 1].into());
+        let begun = |budget: &Budget| {
             let program = Some(wire::Payload { bytes_total: PROGRAM_BYTES_MAX, data: vec![1].into() });
             let word = Word::OpenJob(wire::OpenJob { program, ..open(&[]) }.into()).into();
-            let mut border = QueenBorder::new(LinkId(1), Peer::new(address).0, &openings);
+            let mut border = QueenBorder::new(LinkId(1), Peer::new(address).0, budget);
             border.take(FromQueen { words: vec![word] }).map(|_| border)
         };
-        let mut unfinished: Vec<QueenBorder> = (0..100).map_while(|_| begun().ok()).collect();
-        assert_eq!(unfinished.len() as u64, PEER_OPENINGS_BYTES / PROGRAM_BYTES_MAX - 1);
-        let refused = begun().err().unwrap();
+        let mut unfinished: Vec<QueenBorder> = (0..100).map_while(|_| begun(&budget).ok()).collect();
+        assert_eq!(unfinished.len() as u64, budget.programs.most() / 2 / PROGRAM_BYTES_MAX - 1);
+        let refused = begun(&budget).err().unwrap();
         assert!(refused.may_come_back() && refused.to_string().contains("try again later"), "{refused}");
         unfinished.pop();
-        assert!(begun().is_ok());
+        assert!(begun(&budget).is_ok());
+        // What never has room is not asked to come again.
+        let refused = begun(&Budget::new(512 << 20)).err().unwrap();
+        assert!(!refused.may_come_back() && refused.to_string().contains("--memory-limit"), "{refused}");
+    }
+
+    #[test]
+    fn inputs_are_taken_in_while_there_is_room_and_very_little_always_is() {
+        let budget = Budget::new(64 << 20);
+        let most = budget.inputs.most();
+        let mut hears = {
+            let mut progress = progress_of(&budget);
+            move |bytes: u64, data: usize| {
+                let input = Some(wire::Payload { bytes_total: bytes, data: vec![0; data].into() });
+                progress.check_begun(&Word::Unit(wire::Unit { input, ..Default::default() }).into())
+            }
+        };
+        assert!(hears(most / 2, 1).is_ok());
+        assert!(hears(most / 2, 1).is_ok());
+        let full = hears(1, 1).unwrap_err();
+        assert!(full.may_come_back() && full.to_string().contains("try again later"), "{full}");
+        let mut other = progress_of(&budget);
+        let small = wire::Payload { bytes_total: 100, data: vec![0; 100].into() };
+        let unit = wire::Unit { input: Some(small), ..Default::default() };
+        assert!(other.check_begun(&Word::Unit(unit).into()).is_ok());
+        drop((hears, other));
+        assert_eq!(budget.inputs.taken(), 0);
+    }
+
+    fn progress_of(budget: &Budget) -> Progress {
+        Progress::new(HeldBytes::new(budget.inputs.account(None)))
     }
 
     #[test]
     fn the_first_word_of_a_queen_is_checked_before_its_payload_is_taken_in() {
         let refusal = |begun: &[Word]| {
-            let mut border = QueenBorder::new(LinkId(1), Peer::new(None).0, &Openings::default());
+            let mut border = QueenBorder::new(LinkId(1), Peer::new(None).0, &budget());
             let words = begun.iter().cloned().map(Into::into).collect();
             border.take(FromQueen { words }).err().map(|error| error.to_string()).unwrap_or_default()
         };
@@ -352,7 +416,7 @@ mod tests {
 
     /// The outcome of these words: the number of the job's archives, nothing yet, or why its link ends.
     fn opened(words: Vec<Arrived<wire::QueenWord>>) -> Result<Option<usize>, String> {
-        let mut opening = Opening::default();
+        let mut opening = opening();
         let mut request = None;
         for word in words {
             request = opening.check_word(word).map_err(|error| error.to_string())?;
@@ -387,7 +451,7 @@ mod tests {
 
     #[test]
     fn shares_have_room_up_to_their_bound() {
-        let mut opening = Opening::default();
+        let mut opening = opening();
         let first = arrived(Word::OpenJob(open(&[b"abc", b"d"]).into()), b"program");
         assert!(opening.check_word(first).unwrap().is_none());
         assert_eq!(opening.room_bytes(), SHARES_BYTES_MAX);
@@ -414,7 +478,7 @@ mod tests {
     fn names_of_units_have_their_bound() {
         let unit = |name: Vec<u8>| {
             let unit = wire::Unit { name: name.into(), ..wire::Unit::default() };
-            Progress::default().check_word(arrived(Word::Unit(unit), b"input"))
+            progress().check_word(arrived(Word::Unit(unit), b"input"))
         };
         let longest = unit(vec![0xff; UNIT_NAME_BYTES_MAX]).unwrap();
         assert!(matches!(longest, QueenWord::Unit { input: Ok(input), .. } if input.bytes() == 4096 + 5));
@@ -430,7 +494,7 @@ mod tests {
         assert!(check_resumption(resumption(9, &[9])).is_err());
         let many: Vec<u64> = (0..=u64::from(WINDOW_UNITS)).collect();
         assert!(check_resumption(resumption(1 << 40, &many)).is_err());
-        let mut progress = Progress { units: 9, again: [3, 7].into(), ..Progress::default() };
+        let mut progress = Progress { units: 9, again: [3, 7].into(), ..progress() };
         let mut said = |unit| progress.check_number(unit).is_ok();
         assert_eq!([7, 7, 9, 3, 10, 8].map(&mut said), [true, false, true, true, true, false]);
     }

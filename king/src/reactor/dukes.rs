@@ -111,7 +111,20 @@ impl Reactor {
             DukeWord::AttemptReturned { attempt, suspect } => {
                 Event::AttemptEnded { duke, attempt, outcome: Outcome::Returned { suspect }, run_us: 0 }
             }
-            DukeWord::ResultOffered { attempt, bytes, run_us } => Event::ResultOffered { duke, attempt, bytes, run_us },
+            DukeWord::ResultOffered { attempt, bytes, run_us } => match self.scheduler.longest_result(attempt) {
+                Some(longest) if bytes > longest => {
+                    let failure = Failure::new(
+                        FailureKind::Answer,
+                        format!(
+                            "its result has {bytes} bytes, and the king takes at most {longest} (its --memory-limit)"
+                        ),
+                    );
+                    let outcome = Outcome::Failed { bytes: failure.bytes() };
+                    self.evidence.insert(attempt, Evidence { duke, run_us, outcome: Err(failure) });
+                    Event::AttemptEnded { duke, attempt, outcome, run_us }
+                }
+                _ => Event::ResultOffered { duke, attempt, bytes, run_us },
+            },
             DukeWord::Draining => {
                 let host = self.dukes.get(&duke).map_or("", |duke| duke.machine.hostname.as_str());
                 info!(duke = duke.0, host, "a duke is going to leave");

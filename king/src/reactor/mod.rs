@@ -34,9 +34,10 @@ use tracing::info;
 use crate::{
     Reign,
     border::fetches::Fetches,
+    budget::Shares,
     inbox::{Happening, LinkId, Machine, Peer},
     payloads::{Blobs, Inputs},
-    scheduler::{Event, Scheduler},
+    scheduler::{Event, ResultBounds, Scheduler},
     view::{Totals, View},
 };
 
@@ -103,6 +104,10 @@ struct Queen {
     requires: String,
     peer: Peer<QueenNews>,
     inputs: Inputs,
+    /// How many bytes of inputs it may have open, as it was told last.
+    window_bytes: u64,
+    /// The state of its job, as it was told last.
+    state: wire::JobState,
     /// How many units the queen had numbered when it last came back, and those of them that it has to send again.
     numbered: u64,
     awaited: BTreeSet<UnitNo>,
@@ -137,9 +142,10 @@ struct Evidence {
 impl Reactor {
     /// A reactor that knows of nobody.
     pub fn new(now: Time, reign: Reign) -> Reactor {
+        let Shares { results, reserve, .. } = Shares::of(reign.memory_bytes);
         Reactor {
             now,
-            scheduler: Scheduler::new(now, reign.grace, reign.began),
+            scheduler: Scheduler::new(now, reign.grace, reign.began, ResultBounds { most: results, reserve }),
             dukes: FxHashMap::default(),
             seats: HashMap::new(),
             queens: FxHashMap::default(),
@@ -201,8 +207,10 @@ impl Reactor {
                 }
             }
             Happening::DukeGone { duke, outbox, leaving } => self.on_duke_gone(duke, &outbox, leaving),
-            Happening::QueenJoined { link, request, peer } => self.on_queen_joined(link, request, peer),
-            Happening::QueenSaid { link, words } => words.into_iter().for_each(|word| self.on_queen_said(link, word)),
+            Happening::QueenJoined { link, request, peer, room } => self.on_queen_joined(link, request, peer, room),
+            Happening::QueenSaid { link, words, arrived: _arrived } => {
+                words.into_iter().for_each(|word| self.on_queen_said(link, word));
+            }
             Happening::QueenGone { link, outbox, leaving } => self.on_queen_gone(link, &outbox, leaving),
             Happening::Tick => self.events.push(Event::Tick),
             Happening::Draining => {

@@ -140,12 +140,13 @@ impl Reactor {
         queen.unheard.push_back(Unheard { verdict, result, weight, by });
     }
 
-    fn tell_status(&self, job: JobId, status: JobStatus) {
-        let Some(queen) = self.queens.get(&job) else { return };
-        let waits_for = queen.waits_for(status.waits_for);
+    fn tell_status(&mut self, job: JobId, status: JobStatus) {
         let longest = status.longest.map(|longest| self.describe_longest(longest, Bytes::new()));
-        let JobStatus { slots, dukes, .. } = status;
-        queen.peer.outbox.push_latest(News::JobState(wire::JobState { slots, dukes, waits_for, longest }));
+        let Some(queen) = self.queens.get_mut(&job) else { return };
+        let waits_for = queen.waits_for(status.waits_for);
+        let (JobStatus { slots, dukes, .. }, window_bytes) = (status, queen.window_bytes);
+        queen.state = wire::JobState { slots, dukes, waits_for, longest, window_bytes };
+        queen.peer.outbox.push_latest(News::JobState(queen.state.clone()));
     }
 
     /// Describes a unit that has been running for long, for people.

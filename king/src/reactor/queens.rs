@@ -13,18 +13,24 @@ use distwasm_proto::{
     limits::{JOBS_MAX, PEER_JOBS_MAX, WINDOW_BYTES},
     wire::{self, QueenNews, queen_news::News},
 };
-use distwasm_transport::transfer::Outbox;
+use distwasm_transport::{payload::Payload, transfer::Outbox};
 use tracing::{info, warn};
 
 use super::{Queen, Reactor, Unheard};
 use crate::{
     inbox::{JobRequest, Leaving, LinkId, Peer, QueenWord, is_elsewhere},
-    payloads::{Inputs, UnitInput},
+    payloads::{HeldBytes, Inputs, QueenRoom, UnitInput},
     scheduler::{Event, Overview, Resumption},
 };
 
 impl Reactor {
-    pub(super) fn on_queen_joined(&mut self, link: LinkId, mut request: Box<JobRequest>, peer: Peer<QueenNews>) {
+    pub(super) fn on_queen_joined(
+        &mut self,
+        link: LinkId,
+        mut request: Box<JobRequest>,
+        peer: Peer<QueenNews>,
+        room: QueenRoom,
+    ) {
         // Earlier events may end the job that the queen comes back to.
         self.run_core();
         if let Some((earlier, key)) = request.replaces {
@@ -55,14 +61,18 @@ impl Reactor {
             queen.peer.drop_link();
             (queen.link, queen.peer) = (Some(link), peer);
             queen.ordinal = ordinal;
-            queen.inputs.count_in(request.held);
+            queen.inputs.count_in(room.held);
         } else {
             let JobRequest { digest, program, archives, .. } = &mut *request;
             info!(job = job.0, project, program = %digest, lacking = lacking.len(), "a job was opened");
-            self.programs.insert(*digest, std::mem::take(program));
-            std::mem::take(archives).into_iter().for_each(|(digest, archive)| self.shares.insert(digest, archive));
+            let mut claim = room.claim;
+            let mut part = |blob: &Payload| claim.as_mut().map(|claim| claim.split(blob.bytes()));
+            self.programs.insert(*digest, part(program), std::mem::take(program));
+            for (digest, archive) in std::mem::take(archives) {
+                self.shares.insert(digest, part(&archive), archive);
+            }
             let unheard = self.unclaimed.remove(&job).unwrap_or_default();
-            let queen = Queen::new(link, *request, peer, unheard);
+            let queen = Queen::new(link, *request, peer, room.held, unheard);
             self.queens.insert(job, queen);
             self.totals.jobs += 1;
             self.send_wanted();
@@ -116,11 +126,13 @@ impl Reactor {
         let judged = queen.unheard.iter().map(Unheard::unit);
         let known: BTreeSet<UnitNo> = queen.inputs.units().chain(queen.broken.keys().copied()).chain(judged).collect();
         (queen.numbered, queen.awaited) = (numbered, lacking.difference(&known).copied().collect());
+        queen.window_bytes = queen.inputs.held().window();
         queen.peer.outbox.push(News::Welcome(wire::QueenWelcome {
             version: VERSION.to_owned(),
             job: job.0,
             window_units: self.window_units,
-            window_bytes: WINDOW_BYTES,
+            window_bytes: queen.window_bytes,
+            input_bytes_max: queen.inputs.held().longest(),
             known: known.into_iter().map(|unit| unit.0).collect(),
         }));
         for Unheard { verdict, result, .. } in &queen.unheard {
@@ -210,6 +222,17 @@ impl Reactor {
             self.let_go(duke, attempt);
         }
         self.events.push(Event::VerdictsHeard { job, verdicts, bytes });
+        self.widen(job);
+    }
+
+    /// Tells a queen its window anew if there is far more or far less room than it was told.
+    fn widen(&mut self, job: JobId) {
+        let Some(queen) = self.queens.get_mut(&job) else { return };
+        let window_bytes = queen.inputs.held().window();
+        if window_bytes != queen.window_bytes {
+            (queen.window_bytes, queen.state.window_bytes) = (window_bytes, window_bytes);
+            queen.peer.outbox.push_latest(News::JobState(queen.state.clone()));
+        }
     }
 
     pub(super) fn on_queen_gone(&mut self, link: LinkId, outbox: &Outbox<QueenNews>, leaving: Leaving) {
@@ -290,10 +313,14 @@ impl Reactor {
 }
 
 impl Queen {
-    fn new(link: LinkId, request: JobRequest, peer: Peer<QueenNews>, unheard: VecDeque<Unheard>) -> Queen {
-        let JobRequest { spec, digest, timeout, guest, key, ordinal, held, .. } = request;
-        let mut inputs = Inputs::default();
-        inputs.count_in(held);
+    fn new(
+        link: LinkId,
+        request: JobRequest,
+        peer: Peer<QueenNews>,
+        held: HeldBytes,
+        unheard: VecDeque<Unheard>,
+    ) -> Queen {
+        let JobRequest { spec, digest, timeout, guest, key, ordinal, .. } = request;
         let shares: BTreeSet<Digest> = guest.shares.iter().map(|share| share.digest).collect();
         Queen {
             project: spec.project,
@@ -307,7 +334,9 @@ impl Queen {
             min_ram_bytes: spec.min_ram_bytes,
             requires: name_labels(&spec.requires),
             peer,
-            inputs,
+            inputs: Inputs::new(held),
+            window_bytes: 0,
+            state: wire::JobState::default(),
             numbered: 0,
             awaited: BTreeSet::new(),
             done: 0,

@@ -17,7 +17,8 @@ use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::border::{Border, duke::DukeBorder, openings::Openings, queen::QueenBorder};
+use crate::border::{Border, duke::DukeBorder, queen::QueenBorder};
+use crate::budget::Budget;
 
 fn next<W: Word>(stream: &mut OutboxStream<W>) -> Option<W::Message> {
     match Pin::new(stream).poll_next(&mut Context::from_waker(Waker::noop())) {
@@ -40,12 +41,18 @@ struct Link<B, W> {
 /// A king of tests, and the links that it has had.
 struct King {
     reactor: Reactor,
+    budget: Budget,
     links: u64,
 }
 
 impl King {
     fn new() -> King {
-        King { reactor: Reactor::new(Time::default(), Reign::first()), links: 0 }
+        King::with_memory(32 << 30)
+    }
+
+    fn with_memory(memory_bytes: u64) -> King {
+        let reign = Reign { memory_bytes, ..Reign::first() };
+        King { reactor: Reactor::new(Time::default(), reign), budget: Budget::new(memory_bytes), links: 0 }
     }
 
     fn hear<B: Border, W>(&mut self, link: &mut Link<B, W>, message: B::Message) {
@@ -66,7 +73,7 @@ impl King {
         self.links += 1;
         let (peer, words) = Peer::new(from);
         let ended = peer.ended.clone();
-        let border = QueenBorder::new(LinkId(self.links), peer, &Openings::default());
+        let border = QueenBorder::new(LinkId(self.links), peer, &self.budget);
         let mut link = Link { border, words, ended };
         let open = wire::OpenJob {
             protocol: PROTOCOL,
@@ -214,4 +221,68 @@ fn one_address_does_not_take_all_jobs_or_all_dukes() {
     assert!((0..=PEER_DUKES_MAX - 10).all(|_| !king.duke(here).ended.is_cancelled()));
     let mut king = King::new();
     assert!((0..=PEER_JOBS_MAX).all(|_| !king.queen(here, b"").ended.is_cancelled()));
+}
+
+/// A unit with the first bytes of its input.
+fn unit(unit: u64, bytes_total: u64, data: &'static [u8]) -> FromQueen {
+    let input = Some(wire::Payload { bytes_total, data: Bytes::from_static(data) });
+    let unit = wire::Unit { unit, input, ..Default::default() };
+    FromQueen { words: vec![QueenWord::from(queen_word::Word::Unit(unit))] }
+}
+
+/// The attempts that a duke is to make.
+fn attempts(link: &mut Link<DukeBorder, DukeOrder>) -> Vec<u64> {
+    let started = |order| if let Order::StartAttempt(start) = order { Some(start.attempt) } else { None };
+    orders(link).into_iter().filter_map(started).collect()
+}
+
+#[test]
+fn a_result_for_which_there_is_never_room_fails_its_unit() {
+    let mut king = King::with_memory(64 << 20);
+    let (mut duke, mut queen) = (king.duke(None), king.queen(None, b"program"));
+    king.hear(&mut queen, unit(0, 5, b"input"));
+    let attempt = attempts(&mut duke)[0];
+    let offer = wire::ResultOffered { attempt, result_bytes: 1 << 30, run_us: 1 };
+    king.hear(&mut duke, from_duke(vec![duke_word::Word::ResultOffered(offer)]));
+    let told = news(&mut queen);
+    let failure = told.iter().find_map(|news| match news {
+        News::Verdict(verdict) => verdict.failure.as_ref(),
+        _ => None,
+    });
+    assert!(
+        failure.is_some_and(|failure| failure.message.contains("at most 16777216 (its --memory-limit)")),
+        "{told:?}"
+    );
+    let heard = wire::VerdictsHeard { verdicts: 1 };
+    king.hear(&mut queen, FromQueen { words: vec![queen_word::Word::VerdictsHeard(heard).into()] });
+    assert!(orders(&mut duke).iter().any(|order| matches!(order, Order::Forget(_))));
+}
+
+#[test]
+fn a_queen_is_told_how_much_room_others_leave() {
+    let mut king = King::with_memory(512 << 20);
+    let (mut duke, mut queen) = (king.duke(None), king.queen(None, b"program"));
+    let windows = |queen: &mut Link<QueenBorder, QueenNews>| -> Vec<u64> {
+        let window = |news| match news {
+            News::Welcome(welcome) => Some(welcome.window_bytes),
+            News::JobState(state) => Some(state.window_bytes),
+            _ => None,
+        };
+        news(queen).into_iter().filter_map(window).collect()
+    };
+    assert_eq!(windows(&mut queen)[0], 16 << 20, "an eighth of a quarter");
+    let mut other = king.queen(None, b"program");
+    other.border.take(unit(0, 120 << 20, b"begun")).unwrap();
+    king.hear(&mut queen, unit(0, 5, b"input"));
+    let (attempt, outcome) = (attempts(&mut duke)[0], wire::Outcome::Done.into());
+    let done = wire::AttemptEnded { attempt, outcome, ..Default::default() };
+    king.hear(&mut duke, from_duke(vec![duke_word::Word::AttemptEnded(done)]));
+    let heard = wire::VerdictsHeard { verdicts: 1 };
+    king.hear(&mut queen, FromQueen { words: vec![queen_word::Word::VerdictsHeard(heard).into()] });
+    assert_eq!(windows(&mut queen).pop(), Some(1 << 20));
+    // An input for which there is no room ends the link, and the queen may come back with it.
+    let full = queen.border.take(unit(1, 32 << 20, b"begun")).unwrap_err();
+    assert!(full.may_come_back(), "{full}");
+    king.leave(other);
+    assert_eq!(king.budget.inputs.taken(), 0);
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use distwasm_proto::ids::{JobId, UnitNo};
 
-use super::{Scheduler, job::Job, units::UnitState};
+use super::{ResultBounds, Scheduler, job::Job, units::UnitState};
 
 impl Scheduler {
     /// Asserts every invariant.
@@ -48,7 +48,13 @@ impl Scheduler {
             // Slots that came back with dukes may be too many; then some of them are being given back.
             let promised = self.ledger.account(*id).promised();
             assert!(job.spec.max_parallel.is_none_or(|max| promised <= max), "max_parallel_is_kept: {id}");
+            let is_waiting = !job.results.is_short() || self.short.contains(id);
+            assert!(is_waiting, "job_that_is_short_of_room_is_looked_at_again: {id}");
         }
+        let in_transit = self.jobs.values().map(|job| job.results.bytes_in_transit()).fold(0, u64::saturating_add);
+        let ResultBounds { most, reserve } = self.result_bounds;
+        let bound = most.saturating_add(reserve.saturating_mul(self.jobs.len() as u64));
+        assert!(in_transit <= bound, "results_of_all_jobs_have_a_bound: {in_transit}");
     }
 
     fn check_projects(&self) {

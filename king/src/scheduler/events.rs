@@ -1,6 +1,6 @@
 //! The scheduler's input and output: events, actions, and their parts.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
@@ -117,6 +117,8 @@ pub struct JobSpec {
     pub requires: BTreeMap<String, String>,
     /// Whether a unit that takes far longer than others may be tried on a second duke meanwhile.
     pub speculate: bool,
+    /// The address of a queen on another machine: all jobs from there share their part of the room for results.
+    pub payer: Option<IpAddr>,
 }
 
 impl Default for JobSpec {
@@ -131,6 +133,7 @@ impl Default for JobSpec {
             max_parallel: None,
             requires: BTreeMap::new(),
             speculate: true,
+            payer: None,
         }
     }
 }

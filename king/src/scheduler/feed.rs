@@ -9,13 +9,18 @@ use distwasm_proto::{
     limits::FULL_LOOK,
 };
 
-use super::{Action, Alarm, Scheduler, ledger::Attempt, results::LargeResult, units::UnitState};
+use super::{Action, Alarm, Scheduler, ledger::Attempt, results::LargeResult, room::Room, units::UnitState};
 
 impl Scheduler {
     /// Hands out units of all jobs whose slots may want some, and fetches results that there is room for.
     pub(super) fn feed_jobs(&mut self, actions: &mut Vec<Action>) {
+        self.hungry.append(&mut self.short);
+        if self.hungry.is_empty() {
+            return;
+        }
+        let mut room = Room::count(self.result_bounds, &self.jobs);
         for job in std::mem::take(&mut self.hungry) {
-            self.fetch_results(job, actions);
+            self.fetch_results(job, &mut room, actions);
             self.feed(job, actions);
             self.watch(job);
             self.watch_results(job);
@@ -88,9 +93,13 @@ impl Scheduler {
     // ---- Results --------------------------------------------------------------------------------------------------
 
     /// Fetches offered results as far as there is room for them.
-    fn fetch_results(&mut self, id: JobId, actions: &mut Vec<Action>) {
+    fn fetch_results(&mut self, id: JobId, room: &mut Room, actions: &mut Vec<Action>) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        let fetching = job.results.fetch(self.now);
+        let fetching = job.results.fetch(self.now, room.of(job));
+        room.take(job, fetching.wanted.iter().map(|(.., bytes)| bytes).sum());
+        if job.results.is_short() {
+            self.short.insert(id);
+        }
         let wanted = fetching.wanted.into_iter();
         actions.extend(wanted.map(|(duke, attempt, bytes)| Action::FetchResult { duke, attempt, bytes }));
         for duke in fetching.blocked {

@@ -24,6 +24,7 @@ mod projects;
 mod ranking;
 mod results;
 mod returning;
+mod room;
 mod stragglers;
 #[cfg(test)]
 mod testing;
@@ -37,7 +38,7 @@ use std::{
 
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
-    limits::{AWAY_PATIENCE, BROKEN_SLOTS_REST, GRACE},
+    limits::{AWAY_PATIENCE, BROKEN_SLOTS_REST, GRACE, RESULTS_BYTES},
     time::Time,
     wire::is_offered,
 };
@@ -55,6 +56,7 @@ pub use events::{
     Verdict, WaitsFor,
 };
 pub use overview::Overview;
+pub use room::ResultBounds;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -70,20 +72,23 @@ pub struct Scheduler {
     timers: Timers,
     /// Jobs whose slots may want units, or whose results may be fetched.
     hungry: BTreeSet<JobId>,
+    /// Jobs that would fetch results if other jobs left more room.
+    short: BTreeSet<JobId>,
+    result_bounds: ResultBounds,
     /// Whether slots may have to be dealt out again.
     deal: bool,
 }
 
 impl Default for Scheduler {
     fn default() -> Scheduler {
-        Scheduler::new(Time::default(), GRACE, 0)
+        Scheduler::new(Time::default(), GRACE, 0, ResultBounds { most: u64::MAX, reserve: RESULTS_BYTES })
     }
 }
 
 impl Scheduler {
     /// The scheduler of a king that begins `now`. Jobs of earlier kings have numbers up to `began`, and their attempts
     /// have numbers up to `began << 20`.
-    pub fn new(now: Time, grace: Duration, began: u64) -> Scheduler {
+    pub fn new(now: Time, grace: Duration, began: u64, result_bounds: ResultBounds) -> Scheduler {
         Scheduler {
             grace,
             now,
@@ -93,6 +98,8 @@ impl Scheduler {
             heritage: Heritage::new(now, grace, began),
             timers: Timers::default(),
             hungry: BTreeSet::new(),
+            short: BTreeSet::new(),
+            result_bounds,
             deal: false,
         }
     }
@@ -121,6 +128,12 @@ impl Scheduler {
     /// Whether this duke may say how this attempt ended.
     pub fn expects(&self, duke: DukeId, attempt: AttemptId) -> bool {
         self.attempt_at(duke, attempt).is_some()
+    }
+
+    /// The longest result of this attempt for which there may be room, in bytes.
+    pub fn longest_result(&self, attempt: AttemptId) -> Option<u64> {
+        let job = self.jobs.get(&self.ledger.attempt(attempt)?.job)?;
+        Some(self.result_bounds.longest(job))
     }
 
     /// Whether a job may keep its number: this king knows it by this key, or may still learn of it as a job of an
@@ -408,6 +421,7 @@ impl Scheduler {
             self.timers.stop(alarm);
         }
         self.hungry.remove(&id);
+        self.short.remove(&id);
         for duke in self.ledger.close_job(id) {
             actions.push(Action::CloseLease { duke, job: id });
         }

@@ -6,7 +6,7 @@
 //! it.
 //!
 //! - At most `RESULTS_BYTES` of a job are in transit or held, overdue results not counted, so a queen that takes none
-//!   gets no more. While that room is full, its slots are counted that are busy nevertheless: the others may serve
+//!   gets no more; or less, if other jobs take much (`room.rs`). While that room is full, its slots are counted that are busy nevertheless: the others may serve
 //!   other jobs.
 //! - At most `FETCHED_BYTES` are in transit from one duke, or as many as its link carries in `FETCHED_AHEAD`. If a duke
 //!   offers more, it is *blocked*: its further offers wait, it gets no more units, and its idle slots may serve others.
@@ -27,6 +27,8 @@ use distwasm_proto::{
     time::{Time, UnitTime},
 };
 
+use super::room::Allowance;
+
 /// The results of one job.
 #[derive(Debug, Default)]
 pub(super) struct Results {
@@ -36,6 +38,8 @@ pub(super) struct Results {
     offers: VecDeque<AttemptId>,
     /// There is no room for the first of them.
     waits_for_room: bool,
+    /// There would be if other jobs had less.
+    is_short: bool,
     /// Bytes that are in transit or held, without overdue ones.
     bytes: u64,
     overdue_bytes: u64,
@@ -102,10 +106,10 @@ impl Results {
         self.offers.push_back(id);
     }
 
-    /// Fetches offered results while there is room. One result may always be held, whatever its size.
-    pub(super) fn fetch(&mut self, now: Time) -> Fetching {
+    /// Fetches offered results while there is room.
+    pub(super) fn fetch(&mut self, now: Time, allowance: Allowance) -> Fetching {
         let mut fetching = Fetching::default();
-        self.waits_for_room = false;
+        (self.waits_for_room, self.is_short) = (false, false);
         while let Some(id) = self.offers.front().copied() {
             let Some(result) = self.large.get_mut(&id) else { break };
             let link = self.links.entry(result.duke).or_default();
@@ -115,8 +119,10 @@ impl Results {
                 fetching.blocked.insert(result.duke);
                 continue;
             }
-            if !has_room(self.bytes, result.bytes, RESULTS_BYTES) {
+            let most = if self.bytes == 0 { allowance.alone } else { allowance.most };
+            if self.bytes.saturating_add(result.bytes) > most {
                 self.waits_for_room = true;
+                self.is_short = has_room(self.bytes, result.bytes, RESULTS_BYTES);
                 break;
             }
             self.offers.pop_front();
@@ -201,7 +207,7 @@ impl Results {
                 result.stage = Stage::Overdue;
                 self.overdue_bytes += result.bytes;
                 self.bytes = self.bytes.saturating_sub(result.bytes);
-                (self.waits_for_room, were_any) = (false, true);
+                (self.waits_for_room, self.is_short, were_any) = (false, false, true);
             }
         }
         were_any
@@ -303,6 +309,21 @@ impl Results {
         self.bytes
     }
 
+    /// Bytes that are in transit or held.
+    pub(super) fn bytes_in_all(&self) -> u64 {
+        self.bytes.saturating_add(self.overdue_bytes)
+    }
+
+    /// Bytes of large results that are in transit.
+    pub(super) fn bytes_in_transit(&self) -> u64 {
+        self.links.values().map(|link| link.bytes).sum()
+    }
+
+    /// Whether it could fetch more if other jobs had less room.
+    pub(super) fn is_short(&self) -> bool {
+        self.is_short
+    }
+
     /// Asserts the invariants of the results of one job.
     pub(super) fn check(&self, id: JobId) {
         let bytes_of =
@@ -315,7 +336,8 @@ impl Results {
         assert!(is_within, "overdue_results_are_bounded: {id}");
         assert!(!self.is_full() || self.pace.is_some(), "full_job_is_looked_at: {id}");
         assert!(self.offers.is_empty() || self.waits_for_room, "offer_waits_for_room_alone: {id}");
-        assert!(!self.waits_for_room || self.bytes > 0, "something_is_here_while_something_waits: {id}");
+        let is_something_here = self.bytes > 0 || self.is_short;
+        assert!(!self.waits_for_room || is_something_here, "something_is_here_while_something_waits: {id}");
         for (duke, link) in &self.links {
             let is_under_way = |result: &&LargeResult| result.duke == *duke && result.stage != Stage::Offered;
             let in_transit: Vec<u64> = self.large.values().filter(is_under_way).map(|result| result.bytes).collect();

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use distwasm_king::{
     Reign,
-    border::{Border, duke::DukeBorder, openings::Openings, queen::QueenBorder},
+    border::{Border, duke::DukeBorder, queen::QueenBorder},
+    budget::Budget,
     inbox::{DukeWord, Happening, LinkError, LinkId, Peer},
     reactor::Reactor,
 };
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId},
-    limits::{GRACE, REACTOR_BATCH, RESULT_PATIENCE, RESULTS_BYTES},
+    limits::{GRACE, JOB_RESERVE_BYTES, REACTOR_BATCH, RESULT_PATIENCE, RESULTS_BYTES},
     time::Time,
     wire::{self, DukeOrder, QueenNews, duke_order::Order, queen_news::News},
 };
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     halts::Process,
+    weather::Weather,
     wires::{Parcel, Said, drain},
     world::{Due, Sender, World},
 };
@@ -31,8 +33,8 @@ pub(super) struct King {
     links: BTreeMap<Sender, KingLink>,
     /// Links that have ended.
     gone: BTreeSet<Sender>,
-    /// Jobs that are being opened.
-    openings: Openings,
+    /// The memory for payloads.
+    budget: Budget,
     /// What happens with the next batch.
     batch: Vec<Happening>,
     /// Which dukes have a part in which jobs of which queens, as the king gave it or as the dukes claimed.
@@ -68,13 +70,14 @@ enum Words {
 }
 
 impl King {
-    pub(super) fn new(now: Time, began: u64, window_units: u32) -> King {
+    pub(super) fn new(now: Time, began: u64, weather: &Weather) -> King {
+        let Weather { window_units, memory_bytes, .. } = *weather;
         King {
-            reactor: Reactor::new(now, Reign { grace: GRACE, began, window_units }),
+            reactor: Reactor::new(now, Reign { grace: GRACE, began, window_units, memory_bytes }),
             ticks_at: None,
             links: BTreeMap::new(),
             gone: BTreeSet::new(),
-            openings: Openings::default(),
+            budget: Budget::new(memory_bytes),
             batch: Vec::new(),
             leases: BTreeMap::new(),
             replaced: BTreeSet::new(),
@@ -107,17 +110,28 @@ impl King {
         }
     }
 
+    /// Checks that inputs and programs of all jobs together keep to the king's memory. A job that has very little may
+    /// always have it.
+    fn check_budget(&self) {
+        let (Budget { programs, inputs }, links) = (&self.budget, self.links.len() as u64);
+        assert!(programs.taken() <= programs.most(), "programs_of_all_jobs_have_a_bound: {}", programs.taken());
+        let reserved = links * JOB_RESERVE_BYTES;
+        assert!(inputs.taken() <= inputs.most() + reserved, "inputs_of_all_jobs_have_a_bound: {}", inputs.taken());
+    }
+
     /// Checks that, with nothing left to happen, every job has ended and every slot is free.
     pub(super) fn check_rest(&self) {
         let census = self.reactor.scheduler().census();
         assert_eq!((census.jobs, census.units_running), (0, 0), "every_job_ends");
         assert_eq!((census.slots_granted, census.results_bytes), (0, 0), "everything_is_free_at_the_end");
         assert!(self.reactor.is_at_rest(), "nothing_is_held_at_the_end");
+        let Budget { programs, inputs } = &self.budget;
+        assert_eq!((programs.taken(), inputs.taken()), (0, 0), "all_room_is_given_back");
     }
 }
 
 impl KingLink {
-    fn new(sender: Sender, number: u64, openings: &Openings) -> KingLink {
+    fn new(sender: Sender, number: u64, budget: &Budget) -> KingLink {
         match sender {
             Sender::Duke(link) => {
                 let (peer, orders) = Peer::new(None);
@@ -126,7 +140,7 @@ impl KingLink {
             }
             Sender::Queen(..) => {
                 let (peer, news) = Peer::new(None);
-                let (ended, border) = (peer.ended.clone(), Box::new(QueenBorder::new(LinkId(number), peer, openings)));
+                let (ended, border) = (peer.ended.clone(), Box::new(QueenBorder::new(LinkId(number), peer, budget)));
                 KingLink { border: Some(PeerBorder::Queen(border)), ended, words: Words::Queen(news) }
             }
         }
@@ -142,7 +156,7 @@ impl World {
         self.tally.kings_fallen += 1;
         let began = self.next_number().0;
         self.last_job = began;
-        self.king = King::new(self.now, began, self.weather.window_units);
+        self.king = King::new(self.now, began, &self.weather);
         self.halted.remove(&Process::King);
         let dukes: Vec<DukeId> = self.dukes.keys().copied().collect();
         for duke in dukes {
@@ -182,7 +196,7 @@ impl World {
         }
         if !self.king.links.contains_key(&sender) {
             let number = self.next_link();
-            self.king.links.insert(sender, KingLink::new(sender, number, &self.king.openings));
+            self.king.links.insert(sender, KingLink::new(sender, number, &self.king.budget));
         }
         let Some(link) = self.king.links.get_mut(&sender) else { return };
         let heard = match (&mut link.border, said) {
@@ -201,7 +215,9 @@ impl World {
                 }
             }
             Err(error) => {
-                assert!(self.lies(sender), "honest_peer_is_not_turned_away: {sender:?}: {error}");
+                let has_no_room = matches!(error, LinkError::Busy(_));
+                self.tally.had_no_room += u64::from(has_no_room);
+                assert!(has_no_room || self.lies(sender), "honest_peer_is_not_turned_away: {sender:?}: {error}");
                 self.king_loses(sender, Err(error));
             }
         }
@@ -275,6 +291,7 @@ impl World {
             self.king.check_over();
             self.king.replaced.clear();
             self.king.check_results();
+            self.king.check_budget();
             // The tasks of links that the king has ended say so.
             let links = self.king.links.iter();
             let ended: Vec<Sender> =

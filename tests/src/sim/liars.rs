@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use distwasm_king::budget::Shares;
 use distwasm_king::scheduler::JobSpec;
 use distwasm_proto::{
     failure::{Failure, FailureKind},
@@ -81,7 +82,9 @@ impl World {
         let place = self.dice.roll();
         let suspect = self.dice.permille(500);
         let run_us = self.dice.pick(&[0, 1_000, u64::MAX]);
-        let bytes = self.dice.pick(&[100_000, UNIT_BYTES_MAX, 1]);
+        // A longer result would fail its unit, which no peer that tells the truth deserves.
+        let longest = UNIT_BYTES_MAX.min(Shares::of(self.weather.memory_bytes).results);
+        let bytes = self.dice.pick(&[100_000, longest, 1]);
         let offers = self.dice.permille(400);
         let outcome = self.any_outcome();
         let Some(Duke { reactor, .. }) = self.dukes.get(&machine) else { return };

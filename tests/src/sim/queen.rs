@@ -146,6 +146,7 @@ impl Queen {
             max_parallel: scheduling.max_parallel,
             requires: scheduling.requires.clone().into_iter().collect(),
             speculate: scheduling.speculate,
+            payer: None,
         }
     }
 
@@ -405,7 +406,7 @@ impl World {
                 let in_us = self.disk_us(job);
                 self.later(in_us, Due::Queen(job, QueenDue::ReadersStop));
             }
-            Command::OpenReaders(link) => {
+            Command::OpenReaders(link, _) => {
                 queen.numbers.open(link);
                 self.readers_work_later(job);
             }

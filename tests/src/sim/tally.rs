@@ -50,6 +50,7 @@ tally! {
     words_batched,
     queens_stalled,
     waits_for_room,
+    had_no_room,
     lies,
     dukes_expelled,
     queens_expelled,

@@ -49,6 +49,8 @@ pub struct Weather {
     pub units_max: u64,
     /// The queen's window of units, as the king sets it.
     pub window_units: u32,
+    /// The memory of the king for payloads, in bytes.
+    pub memory_bytes: u64,
     /// The longest delay of a message, in microseconds.
     pub delay_us_max: u64,
     /// How slow the links of some dukes are.
@@ -236,6 +238,7 @@ impl Weather {
             queens: 0,
             units_max: 0,
             window_units: WINDOW_UNITS,
+            memory_bytes: 1 << 40,
             delay_us_max: 1_000,
             slow_links: Slowness::default(),
             king_listens_us: 1,
@@ -270,6 +273,8 @@ impl Weather {
             queens: 1 + dice.below(4),
             units_max: dice.pick(&[1, 5, 40, 120]),
             window_units: dice.pick(&[WINDOW_UNITS, WINDOW_UNITS, 20, 2]),
+            // In the smallest, two of the largest inputs have no room beside each other.
+            memory_bytes: dice.pick(&[1 << 40, 1 << 40, 1 << 30, 512 << 20]),
             delay_us_max: dice.pick(&[1, 500, 50_000]),
             slow_links: Slowness {
                 delay_us_max: dice.pick(&[0, 0, 0, 200_000, 2_000_000]),
