@@ -324,7 +324,7 @@ async fn the_king_keeps_to_its_memory_however_much_is_sent_to_it() {
 
 /// A word with its payload, as messages of a megabyte.
 fn pieces(payload: &[u8], word: impl FnOnce(wire::Payload) -> queen_word::Word) -> Vec<wire::FromQueen> {
-    let mut parts = payload.chunks(1 << 20).map(|part| bytes::Bytes::copy_from_slice(part));
+    let mut parts = payload.chunks(1 << 20).map(bytes::Bytes::copy_from_slice);
     let begun = wire::Payload { bytes_total: payload.len() as u64, data: parts.next().unwrap_or_default() };
     let piece = |data| queen_word::Word::Piece(wire::Piece { data, broken: String::new() });
     let words = std::iter::once(word(begun)).chain(parts.map(piece));
