@@ -5,10 +5,12 @@
 pub mod address;
 pub mod backoff;
 pub mod chunks;
+pub mod fingerprint;
 pub mod link;
 mod outbox;
 pub mod payload;
 pub mod stream;
+pub mod token;
 pub mod transfer;
 
 /// The gRPC service of the king, as far as tonic carries it, generated from `distwasm/v1/king.proto`.
