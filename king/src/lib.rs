@@ -14,6 +14,7 @@ pub mod payloads;
 pub mod reactor;
 pub mod scheduler;
 mod service;
+pub mod tokens;
 pub mod view;
 
 use std::time::{Duration, SystemTime};
