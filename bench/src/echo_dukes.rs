@@ -92,7 +92,7 @@ async fn join(
     listening: &mut JoinSet<()>,
 ) -> Result<Duke> {
     let king =
-        KingAddress::Tcp(options.king.parse().map_err(anyhow::Error::msg)?).connect().await.context("no king")?;
+        options.wire.address(&options.king)?.connect().await.context("no king")?;
     let (outbox, words) = Outbox::new();
     outbox.push(Word::Hello(Box::new(wire::DukeHello {
         protocol: PROTOCOL,

@@ -98,7 +98,7 @@ pub struct Peer<W> {
     pub outbox: Outbox<W>,
     /// Cancelled to end the link.
     pub ended: CancellationToken,
-    /// The address of the peer, if the peer is not in this process.
+    /// The address of the peer; `None` for those in this process or over the king's socket.
     pub address: Option<IpAddr>,
 }
 
@@ -242,6 +242,7 @@ impl From<StreamError> for LinkError {
             StreamError::Broken(_) | StreamError::CutOff => LinkError::Broken(error.to_string()),
             StreamError::NotGrpc(_)
             | StreamError::Refused(_)
+            | StreamError::Denied(_)
             | StreamError::TooLarge { .. }
             | StreamError::Compressed
             | StreamError::Undecodable(_) => LinkError::Garbled(error),

@@ -4,10 +4,15 @@
 //! the [`border`]s around it need no runtime: the simulation runs them as they are.
 
 pub mod accept;
+pub mod authority;
 pub mod border;
 pub mod connection;
+pub mod data;
+mod guard;
+pub mod handshakes;
 mod http;
 pub mod inbox;
+pub mod key;
 mod metrics;
 pub mod options;
 pub mod payloads;
@@ -34,7 +39,7 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use tracing::warn;
 
-use crate::{accept::Connections, connection::Counted};
+use crate::{authority::Authority, connection::Counted, guard::Guard, handshakes::Handshakes};
 
 /// Why a king failed.
 #[derive(Debug, Error)]
@@ -78,13 +83,19 @@ impl Reign {
 /// The start of the year 2025 by the wall clock, in milliseconds. Counting from there keeps the numbers of jobs short.
 const EPOCH_MS: u128 = 1_735_689_600_000;
 
-/// Serves the connections of `incoming`, and HTTP if there is a listener for it, until `stop` says so: gracefully, when
-/// the king's jobs have ended, or at once.
+/// Serves those connections of `incoming` that the authority lets in, and HTTP if there is a listener for it, until
+/// `stop` says so: gracefully, when the king's jobs have ended, or at once.
 ///
 /// # Errors
 ///
 /// When a server fails; peers cannot cause that.
-pub async fn run(incoming: Connections, http: Option<TcpListener>, reign: Reign, stop: Stop) -> Result<(), KingError> {
+pub async fn run(
+    incoming: Handshakes,
+    http: Option<TcpListener>,
+    authority: Authority,
+    reign: Reign,
+    stop: Stop,
+) -> Result<(), KingError> {
     let (shutdown, drains) = (stop.ends().clone(), stop.drains().clone());
     let (sender, inputs) = mpsc::channel(REACTOR_QUEUE);
     let (publisher, viewer) = view::viewers();
@@ -97,15 +108,15 @@ pub async fn run(incoming: Connections, http: Option<TcpListener>, reign: Reign,
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
+    let guard = Guard::new(authority);
     let grpc = Server::builder()
-        .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(STREAMS_MAX)
-        .layer(tower::layer::layer_fn(Counted))
+        .layer(tower::layer::layer_fn(move |service| Counted(guard.before(service))))
         .add_service(service)
         .add_service(health)
         .add_service(reflection)

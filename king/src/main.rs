@@ -6,18 +6,35 @@ use anyhow::Context;
 use distwasm_king::{
     Reign,
     accept::Connections,
-    options::{Http, Options, PortFile},
+    authority::Authority,
+    handshakes::Handshakes,
+    options::{CertCommand, Command, Http, KeyFlags, Options, PortFile},
 };
-use distwasm_process::{flags, shutdown::Stop, start};
+use distwasm_process::{files, flags, shutdown::Stop, start};
+use distwasm_transport::own_socket::OwnSocket;
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 fn main() -> ExitCode {
     let options = flags::parse::<Options>();
-    start::serve(options.log_format, 0, || run(options))
+    start::serve(options.log_format, 0, || async {
+        match &options.command {
+            Some(Command::Cert(CertCommand::Show(flags))) => show_certificate(flags),
+            None => run(options).await,
+        }
+    })
+}
+
+fn show_certificate(flags: &KeyFlags) -> anyhow::Result<()> {
+    let key = flags.open()?;
+    let user = rustix::process::geteuid().as_raw();
+    let (fingerprint, path) = (key.fingerprint(), key.path().display());
+    let text = format!("fingerprint  {fingerprint}\nkey          {path}\nkings of     user {user} with this key\n");
+    Ok(files::write_stdout(text.as_bytes())?)
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {
+    let key = options.key.open()?;
     let address = options.address();
     let listener = TcpListener::bind(address).await.map_err(|error| {
         let hint = match error.kind() {
@@ -38,17 +55,40 @@ async fn run(options: Options) -> anyhow::Result<()> {
         PortFile::write(path, address).with_context(|| format!("failed to write {} (--port-file)", path.display()))
     });
     let port_file = port_file.transpose()?;
+    let socket = if options.no_socket { None } else { listen_for_own(address.port()) };
     let http_address = http.as_ref().and_then(|listener| listener.local_addr().ok());
-    info!(%address, http = http_address.map(|address| address.to_string()), "the king is ready");
+    info!(
+        %address,
+        http = http_address.map(|address| address.to_string()),
+        socket = socket.as_ref().map(|socket| socket.path().display().to_string()),
+        fingerprint = %key.fingerprint(),
+        "the king is ready"
+    );
     if address.ip().is_loopback() {
         info!("only this machine can reach it: --listen 0.0.0.0:1900 lets other machines in");
-    } else {
-        warn!(%address, "anybody who reaches this address can submit programs and see inputs: trusted networks only");
+    }
+    if options.insecure {
+        warn!(
+            %address,
+            "--insecure: everybody who reaches this address can submit programs, and everybody on the way can read and \
+             change inputs and results"
+        );
     }
     let stop = Stop::new(options.drain);
     let signals = stop.on_signals()?;
-    let incoming = Connections::new(listener, Connections::max_for_peers());
-    let (served, ()) = tokio::join!(distwasm_king::run(incoming, http, Reign::now(options.grace), stop), signals);
+    let connections = Connections::new(listener, Connections::max_for_peers()).with_socket(socket);
+    let (incoming, authority) = (Handshakes::new(connections, &key), Authority::new(options.insecure));
+    let king = distwasm_king::run(incoming, http, authority, Reign::now(options.grace), stop);
+    let (served, ()) = tokio::join!(king, signals);
     drop(port_file);
     Ok(served?)
+}
+
+/// Listens on the socket for processes of this user. Without it, they need what others need.
+fn listen_for_own(port: u16) -> Option<OwnSocket> {
+    OwnSocket::listen(port)
+        .inspect_err(|error| {
+            warn!(%error, "no socket for this user's processes on this machine: they need a token, as all others do");
+        })
+        .ok()
 }

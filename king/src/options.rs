@@ -9,16 +9,23 @@ use std::{
     time::Duration,
 };
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand, builder::BoolishValueParser};
 use distwasm_process::{files, flags, logging::LogFormat, version::version};
 use distwasm_transport::address::KING_PORT;
+use thiserror::Error;
+
+use crate::{
+    data::{DataError, DataFolder},
+    key::{Key, KeyError},
+};
 
 /// The port of the HTTP pages by default.
 const HTTP_PORT: u16 = 1901;
 
 /// Coordinates a distwasm kingdom: takes jobs from queens and spreads their units over dukes.
 ///
-/// Keeps no state on disk. After Ctrl-C, SIGTERM or SIGHUP it takes no new jobs, and ends when its jobs have ended; a
+/// Dukes and queens of this user on this machine need nothing but the port; others need TLS and a token. Keeps its key on
+/// disk, and nothing about jobs. After Ctrl-C, SIGTERM or SIGHUP it takes no new jobs, and ends when its jobs have ended; a
 /// second signal ends it at once.
 #[derive(Debug, Parser)]
 #[command(name = "king", version = version())]
@@ -47,9 +54,58 @@ pub struct Options {
     #[arg(long, value_name = "DURATION", default_value = "30s", env = "DISTWASM_GRACE", value_parser = flags::duration)]
     pub grace: Duration,
 
+    /// Where the key is.
+    #[command(flatten)]
+    pub key: KeyFlags,
+
+    /// Let in everybody who reaches the port, in plaintext and without a token: for networks where everybody is trusted
+    #[arg(long, env = "DISTWASM_INSECURE", value_parser = BoolishValueParser::new())]
+    pub insecure: bool,
+
+    /// Listen on the TCP port alone, and not on a Unix socket for this user's processes on this machine
+    #[arg(long, env = "DISTWASM_NO_SOCKET", value_parser = BoolishValueParser::new())]
+    pub no_socket: bool,
+
     /// Format of log lines; RUST_LOG selects which are written
     #[arg(long, value_enum, default_value_t, env = "DISTWASM_LOG_FORMAT")]
     pub log_format: LogFormat,
+
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Where a king's key is.
+#[derive(Args, Clone, Debug)]
+pub struct KeyFlags {
+    /// Folder of the king's key, which only its user may enter [default: distwasm/king in the user's state folder,
+    /// ~/.local/state]
+    #[arg(long, value_name = "DIR", env = "DISTWASM_DATA")]
+    pub data: Option<PathBuf>,
+
+    /// A certificate of your own instead, in PEM form; read at the start
+    #[arg(long, value_name = "FILE", env = "DISTWASM_TLS_CERT", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The private key of that certificate, in PEM form
+    #[arg(long, value_name = "FILE", env = "DISTWASM_TLS_KEY", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+}
+
+/// What a king does instead of serving.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The king's certificate and key
+    #[command(subcommand)]
+    Cert(CertCommand),
+}
+
+/// What can be done with the certificate.
+#[derive(Debug, Subcommand)]
+pub enum CertCommand {
+    /// Prints the fingerprint of the king's key, by which dukes and queens know their king; makes the key if there is
+    /// none
+    Show(KeyFlags),
 }
 
 /// The address of the HTTP pages, if they are served.
@@ -69,6 +125,30 @@ impl FromStr for Http {
             Ok(Http::None)
         } else {
             flags::listen_address(HTTP_PORT)(text).map(Http::On).map_err(|why| why + ", or `none`")
+        }
+    }
+}
+
+/// Why the flags lead to no key.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum KeyFlagsError {
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+impl KeyFlags {
+    /// The key; makes one if there is none.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read or made, or is not safe.
+    pub fn open(&self) -> Result<Key, KeyFlagsError> {
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(certificate), Some(key)) => Ok(Key::read(certificate, key)?),
+            _ => Ok(Key::open(&DataFolder::open(self.data.as_deref())?)?),
         }
     }
 }

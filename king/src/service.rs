@@ -49,7 +49,7 @@ pub(crate) struct Service {
     tasks: TaskTracker,
 }
 
-/// The address of a peer, if the peer is not in this process.
+/// The address of a peer; `None` for those in this process or over the king's socket.
 #[derive(Clone, Copy, Debug)]
 struct PeerAddress(Option<SocketAddr>);
 
@@ -61,7 +61,7 @@ impl PeerAddress {
     /// Logs why a link ended, if the peer is to blame. The reactor logs the consequences for a duke or a job.
     fn tell(self, leaving: &Leaving) {
         let Err(error) = leaving else { return };
-        let address = self.0.map(|address| address.to_string()).unwrap_or_default();
+        let address = self.0.map_or_else(|| "this machine".to_owned(), |address| address.to_string());
         if error.may_come_back() && !matches!(error, LinkError::Busy(_)) {
             debug!(peer = address, %error, "a link ended");
         } else {
@@ -170,7 +170,7 @@ impl tower_service::Service<Request<Body>> for Methods {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let peer = PeerAddress(request.extensions().get::<Caller>().map(|caller| caller.address));
+        let peer = PeerAddress(request.extensions().get::<Caller>().and_then(|caller| caller.address));
         let response = match request.uri().path() {
             VOLUNTEER => stream::response(self.service.volunteer(Incoming::of_request(request), peer)),
             SUBMIT_JOB => stream::response(self.service.submit_job(Incoming::of_request(request), peer)),

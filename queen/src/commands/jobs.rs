@@ -3,14 +3,18 @@
 use std::fmt::{self, Display};
 
 use clap::Args;
-use distwasm_process::flags;
+use distwasm_process::{flags, token_flags::TokenFlags};
 use distwasm_proto::{
-    error_text::chain,
     limits::{KING_PATIENCE, MESSAGE_BYTES_MAX},
     text,
     wire::{JobInfo, JobList, ListJobsRequest},
 };
-use distwasm_transport::{address::Address, link::connect, service::king_client::KingClient};
+use distwasm_transport::{
+    address::Address,
+    credentials::{Credentials, CredentialsError},
+    link::{connect, why_unreached},
+    service::king_client::KingClient,
+};
 use thiserror::Error;
 use tokio::time::timeout;
 
@@ -20,6 +24,10 @@ pub struct JobsOptions {
     /// The king to ask
     #[arg(short, long, value_name = "HOST:PORT", env = "DISTWASM_KING_ADDRESS")]
     pub king_address: Address,
+
+    /// How the king lets this program in.
+    #[command(flatten)]
+    pub token: TokenFlags,
 
     /// Print JSON, one line for each job
     #[arg(long)]
@@ -47,6 +55,8 @@ fn parse_job(text: &str) -> Result<u64, String> {
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum JobsError {
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     #[error("no king answers at {address}: {why}")]
     NoKing { address: Address, why: String },
     #[error("the king at {address} has no job {job}; `queen jobs` shows those that it has")]
@@ -59,10 +69,13 @@ pub enum JobsError {
 ///
 /// When the king does not answer.
 pub async fn list(options: &JobsOptions) -> Result<JobList, JobsError> {
+    let TokenFlags { token_file, insecure } = &options.token;
+    let credentials = Credentials::find(&options.king_address, token_file.as_deref(), *insecure)?;
     let asked = async {
-        let channel = connect(&options.king_address).await.map_err(|error| chain(&error))?;
-        let mut king = KingClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        king.list_jobs(ListJobsRequest {}).await.map_err(|status| status.message().to_owned())
+        let connected = connect(&options.king_address, &credentials).await;
+        let remote = connected.map_err(|error| why_unreached(&error))?;
+        let mut king = KingClient::new(remote.channel()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        king.list_jobs(remote.request(ListJobsRequest {})).await.map_err(|status| status.message().to_owned())
     };
     let answered =
         timeout(KING_PATIENCE, asked).await.unwrap_or_else(|_| Err(format!("no answer in {KING_PATIENCE:?}")));
