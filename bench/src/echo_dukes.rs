@@ -91,8 +91,7 @@ async fn join(
     sender: &mpsc::Sender<Heard>,
     listening: &mut JoinSet<()>,
 ) -> Result<Duke> {
-    let king =
-        options.wire.address(&options.king)?.connect().await.context("no king")?;
+    let king = options.wire.address(&options.king)?.connect().await.context("no king")?;
     let (outbox, words) = Outbox::new();
     outbox.push(Word::Hello(Box::new(wire::DukeHello {
         protocol: PROTOCOL,

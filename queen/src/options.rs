@@ -7,9 +7,7 @@ use distwasm_jobs::{
     output_name::OutputName,
     run_limits::{FailureLimit, RunLimits},
 };
-use distwasm_process::{
-    flags, guest_flags::GuestFlags, logging::LogFormat, token_flags::TokenFlags, version::version,
-};
+use distwasm_process::{flags, guest_flags::GuestFlags, logging::LogFormat, token_flags::TokenFlags, version::version};
 use distwasm_proto::{limits::DUKE_CPUS_MAX, time::Time};
 use distwasm_transport::{
     address::Address,

@@ -1,6 +1,10 @@
 //! The address of a king, as a user writes it: a host and a port.
 
-use std::{fmt, net::{Ipv4Addr, Ipv6Addr}, str::FromStr};
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
 /// The port of a king by default.
 pub const KING_PORT: u16 = 1900;

@@ -1,8 +1,7 @@
 //! What a duke or a queen has to be let in by a king, and to know that it is the right one.
 
 use std::{
-    env,
-    fmt,
+    env, fmt,
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},

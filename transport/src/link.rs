@@ -4,9 +4,7 @@ use std::{error::Error, io::ErrorKind, sync::Mutex};
 
 use distwasm_proto::{
     error_text::chain,
-    limits::{
-        CONNECTION_WINDOW_BYTES, FRAME_BYTES, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, STREAM_WINDOW_BYTES,
-    },
+    limits::{CONNECTION_WINDOW_BYTES, FRAME_BYTES, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, STREAM_WINDOW_BYTES},
     wire::{FromDuke, FromQueen, ToDuke, ToQueen},
 };
 use futures_core::Stream;

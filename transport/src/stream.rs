@@ -215,10 +215,7 @@ impl<M: Message, S: Stream<Item = M> + Unpin> http_body::Body for Outgoing<S> {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         loop {
             if let Some(frame) = self.frames.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(frame))));

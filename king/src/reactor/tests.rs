@@ -17,7 +17,10 @@ use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::border::{Border, duke::DukeBorder, openings::Openings, queen::QueenBorder};
+use crate::{
+    authority::Identity,
+    border::{Border, duke::DukeBorder, openings::Openings, queen::QueenBorder},
+};
 
 fn next<W: Word>(stream: &mut OutboxStream<W>) -> Option<W::Message> {
     match Pin::new(stream).poll_next(&mut Context::from_waker(Waker::noop())) {
@@ -55,7 +58,7 @@ impl King {
 
     fn duke(&mut self, from: Option<IpAddr>) -> Link<DukeBorder, DukeOrder> {
         self.links += 1;
-        let (peer, words) = Peer::new(from);
+        let (peer, words) = Peer::new(Identity::Trusted, from);
         let mut link = Link { ended: peer.ended.clone(), border: DukeBorder::new(DukeId(self.links), peer), words };
         let hello = wire::DukeHello { protocol: PROTOCOL, cpus: 1, boot: 1, seat: self.links, ..Default::default() };
         self.hear(&mut link, from_duke(vec![duke_word::Word::Hello(Box::new(hello))]));
@@ -64,7 +67,7 @@ impl King {
 
     fn queen(&mut self, from: Option<IpAddr>, program: &'static [u8]) -> Link<QueenBorder, QueenNews> {
         self.links += 1;
-        let (peer, words) = Peer::new(from);
+        let (peer, words) = Peer::new(Identity::Trusted, from);
         let ended = peer.ended.clone();
         let border = QueenBorder::new(LinkId(self.links), peer, &Openings::default());
         let mut link = Link { border, words, ended };

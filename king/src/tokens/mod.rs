@@ -2,7 +2,9 @@
 //!
 //! `store.rs` keeps them in a file, and [`crate::authority`] asks them about each peer.
 
+pub mod command;
 mod file;
+pub mod first;
 mod projects;
 pub mod store;
 mod table;

@@ -130,11 +130,12 @@ impl Store {
     /// # Errors
     ///
     /// When it cannot be looked at.
-    pub fn stamp(&self) -> io::Result<Option<Stamp>> {
-        let found = match fs::symlink_metadata(self.folder.join(FILE)) {
+    pub fn stamp(&self) -> Result<Option<Stamp>, StoreError> {
+        let path = self.folder.join(FILE);
+        let found = match fs::symlink_metadata(&path) {
             Ok(found) => found,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
+            Err(source) => return Err(StoreError::Read { path, source }),
         };
         Ok(Some(Stamp {
             file: (found.dev(), found.ino()),

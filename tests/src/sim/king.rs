@@ -120,12 +120,12 @@ impl KingLink {
     fn new(sender: Sender, number: u64, openings: &Openings) -> KingLink {
         match sender {
             Sender::Duke(link) => {
-                let (peer, orders) = Peer::new(None);
+                let (peer, orders) = Peer::new(Identity::Trusted, None);
                 let (ended, border) = (peer.ended.clone(), Box::new(DukeBorder::new(link, peer)));
                 KingLink { border: Some(PeerBorder::Duke(border)), ended, words: Words::Duke(orders) }
             }
             Sender::Queen(..) => {
-                let (peer, news) = Peer::new(None);
+                let (peer, news) = Peer::new(Identity::Trusted, None);
                 let (ended, border) = (peer.ended.clone(), Box::new(QueenBorder::new(LinkId(number), peer, openings)));
                 KingLink { border: Some(PeerBorder::Queen(border)), ended, words: Words::Queen(news) }
             }
