@@ -35,8 +35,8 @@ pub enum KingAddress {
     Local(LocalDoor),
 }
 
-/// A king that answers.
-#[derive(Debug)]
+/// A king that answers. Clones share the connection.
+#[derive(Clone, Debug)]
 pub enum King {
     /// Over a connection.
     Remote(Remote),

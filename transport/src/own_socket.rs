@@ -202,3 +202,100 @@ async fn connect_among(folders: &[PathBuf], port: u16) -> io::Result<Option<Unix
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, Permissions},
+        os::unix::fs::{PermissionsExt, chown, symlink},
+    };
+
+    use super::*;
+
+    /// A folder for sockets that does not exist yet.
+    fn place() -> (tempfile::TempDir, PathBuf) {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("distwasm");
+        (place, folder)
+    }
+
+    async fn accept(socket: &OwnSocket) -> UnixStream {
+        std::future::poll_fn(|context| socket.poll_accept(context)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_peer_of_the_same_user_finds_the_king_in_any_of_the_folders() {
+        let (place, folder) = place();
+        let folders = [place.path().join("missing/distwasm"), folder.clone()];
+        assert!(connect_among(&folders, 1900).await.unwrap().is_none());
+        let socket = OwnSocket::listen_among(&folders, 1900).unwrap();
+        assert_eq!(socket.path(), folder.join("1900.sock"));
+        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+        assert!(connect_among(&folders, 1901).await.unwrap().is_none());
+        let stream = connect_among(&folders, 1900).await.unwrap().unwrap();
+        assert!(is_trusted(&stream).unwrap() && is_trusted(&accept(&socket).await).unwrap());
+        let why = OwnSocket::listen_among(&folders, 1900).unwrap_err().to_string();
+        assert!(why.contains("another king of this user"), "{why}");
+        drop(socket);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_socket_of_a_dead_king_is_replaced() {
+        let (_place, folder) = place();
+        let folders = [folder.clone()];
+        let socket = OwnSocket::listen_among(&folders, 7).unwrap();
+        // A dead king does not remove its files.
+        let (dead, locked) = (folder.join("7.sock"), folder.join("7.lock"));
+        fs::rename(&dead, folder.join("kept")).unwrap();
+        drop(socket);
+        fs::rename(folder.join("kept"), &dead).unwrap();
+        fs::write(&locked, "").unwrap();
+        assert!(connect_among(&folders, 7).await.unwrap().is_none());
+        let socket = OwnSocket::listen_among(&folders, 7).unwrap();
+        assert!(connect_among(&folders, 7).await.unwrap().is_some());
+        accept(&socket).await;
+    }
+
+    #[tokio::test]
+    async fn a_long_path_is_no_obstacle() {
+        let (place, _) = place();
+        let folders = [place.path().join("long".repeat(50)).join("distwasm")];
+        fs::create_dir(folders[0].parent().unwrap()).unwrap();
+        let socket = OwnSocket::listen_among(&folders, 1900).unwrap();
+        assert!(socket.path().as_os_str().len() > SOCKET_PATH_BYTES_MAX && socket.path().exists());
+        assert!(connect_among(&folders, 1900).await.unwrap().is_some());
+        accept(&socket).await;
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_others_may_enter_is_not_used() {
+        let (place, folder) = place();
+        fs::create_dir(&folder).unwrap();
+        let folders = [folder.clone()];
+        // Whatever listens there is not asked who it is.
+        let _planted = UnixListener::bind(folder.join("1900.sock")).unwrap();
+        let why = |folders: &[PathBuf]| OwnSocket::listen_among(folders, 1900).unwrap_err().to_string();
+        for mode in [0o755, 0o770, 0o711] {
+            fs::set_permissions(&folder, Permissions::from_mode(mode)).unwrap();
+            assert!(why(&folders).contains("others may enter it (chmod 700"), "{}", why(&folders));
+            assert!(connect_among(&folders, 1900).await.unwrap().is_none());
+        }
+        fs::set_permissions(&folder, Permissions::from_mode(0o700)).unwrap();
+        let link = [place.path().join("link")];
+        symlink(&folder, &link[0]).unwrap();
+        assert!(why(&link).contains("it is a link"), "{}", why(&link));
+        assert!(connect_among(&link, 1900).await.unwrap().is_none());
+        if !geteuid().is_root() {
+            println!("SKIPPED: only root can give a folder to another user");
+            return;
+        }
+        chown(&folder, Some(4711), None).unwrap();
+        assert!(why(&folders).contains("another user (uid 4711)"), "{}", why(&folders));
+        assert!(connect_among(&folders, 1900).await.unwrap().is_none());
+        // The next folder will do.
+        let next = [folder, place.path().join("next")];
+        let socket = OwnSocket::listen_among(&next, 1900).unwrap();
+        assert_eq!(socket.path(), place.path().join("next/1900.sock"));
+    }
+}

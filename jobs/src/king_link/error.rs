@@ -34,13 +34,15 @@ impl LinkError {
     /// Whether retrying may help. `comes_back` is true once this queen has been welcomed.
     pub fn may_pass(&self, comes_back: bool) -> bool {
         match self {
-            LinkError::Broken(StreamError::Denied(_)) | LinkError::NoWay(_) => false,
-            LinkError::Broken(_) | LinkError::Silent => true,
+            LinkError::Broken(error) => !matches!(error, StreamError::Denied(_)),
+            LinkError::Silent => true,
             LinkError::NoWelcome(_) => comes_back,
             LinkError::Ended { come_back, .. } => comes_back && *come_back,
-            LinkError::NoKing { .. } | LinkError::Gone { .. } | LinkError::Transfer(_) | LinkError::Nonsense(_) => {
-                false
-            }
+            LinkError::NoWay(_)
+            | LinkError::NoKing { .. }
+            | LinkError::Gone { .. }
+            | LinkError::Transfer(_)
+            | LinkError::Nonsense(_) => false,
         }
     }
 }

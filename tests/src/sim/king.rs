@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use distwasm_king::{
     Reign,
+    authority::Identity,
     border::{Border, duke::DukeBorder, openings::Openings, queen::QueenBorder},
     inbox::{DukeWord, Happening, LinkError, LinkId, Peer},
     reactor::Reactor,
