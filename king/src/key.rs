@@ -218,4 +218,29 @@ mod tests {
         symlink(folder.path().join("elsewhere"), &key).unwrap();
         assert!(matches!(Key::open(&data), Err(KeyError::Read { .. })));
     }
+
+    #[test]
+    fn a_certificate_of_the_users_own_is_served_with_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let pem = |kind: &str, der: &[u8]| {
+            let text = data_encoding::BASE64.encode(der);
+            format!("-----BEGIN {kind}-----\n{text}\n-----END {kind}-----\n")
+        };
+        let write = |name: &str, text: String| {
+            fs::write(folder.path().join(name), text).unwrap();
+            folder.path().join(name)
+        };
+        let pair = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(vec!["king.example".to_owned()]).unwrap().self_signed(&pair).unwrap();
+        let certificate = write("certificate", pem("CERTIFICATE", certificate.der()));
+        let key = write("key", pem("PRIVATE KEY", pair.serialized_der()));
+        let other = write("other", pem("PRIVATE KEY", KeyPair::generate().unwrap().serialized_der()));
+        let fingerprint = Key::of(&pair, &key).unwrap().fingerprint();
+        let read = Key::read(&certificate, &key).unwrap();
+        assert_eq!((read.fingerprint(), read.path()), (fingerprint, key.as_path()));
+        assert!(matches!(Key::read(&certificate, &other), Err(KeyError::Unfit(_))));
+        assert!(matches!(Key::read(&key, &key), Err(KeyError::NoCertificate { .. })));
+        assert!(matches!(Key::read(&certificate, &certificate), Err(KeyError::NoKey { .. })));
+        assert!(matches!(Key::read(&folder.path().join("none"), &key), Err(KeyError::Read { .. })));
+    }
 }

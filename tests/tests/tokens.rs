@@ -37,8 +37,9 @@ impl Kingdom {
         let list = self.token_command(&["list", "--json"]);
         list.expect(0, &[]);
         let lines = list.stdout.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-        let mut ids = lines.filter(|line| line["name"] == name).map(|line| line["id"].as_str().unwrap().to_owned());
-        ids.next().unwrap()
+        let text = |line: &serde_json::Value, key: &str| line.get(key).unwrap().as_str().unwrap().to_owned();
+        let mut found = lines.filter(|line| text(line, "name") == name);
+        text(&found.next().unwrap(), "id")
     }
 
     fn revoke(&self, name: &str) {

@@ -30,8 +30,8 @@ pub enum ConnectError {
     NoKingHere { port: u16 },
     #[error("there is no token for the king at {address}: {GET_TOKEN}")]
     NoToken { address: Address },
-    #[error("no connection to {address}")]
-    Tcp { address: Address, source: Box<dyn Error + Send + Sync> },
+    #[error(transparent)]
+    Tcp(Box<dyn Error + Send + Sync>),
     #[error("the king's socket for port {port} takes no connection at the moment")]
     Socket { port: u16, source: io::Error },
     #[error("the listener at {address} did not answer within {within:?}; is it a king?")]
@@ -103,12 +103,11 @@ async fn dial_patiently(address: &Address, credentials: &Credentials) -> Result<
 }
 
 async fn tcp(address: &Address) -> Result<TcpStream, ConnectError> {
-    let failed = |source: Box<dyn Error + Send + Sync>| ConnectError::Tcp { address: address.clone(), source };
-    let uri: Uri = format!("http://{address}").parse().map_err(|error| failed(Box::new(error)))?;
+    let failed = |error| ConnectError::Tcp(Box::new(error));
+    let uri: Uri = format!("http://{address}").parse().map_err(|error| ConnectError::Tcp(Box::new(error)))?;
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
-    let ready = connector.ready().await.map_err(|error| failed(Box::new(error)))?;
-    ready.call(uri).await.map(TokioIo::into_inner).map_err(|error| failed(Box::new(error)))
+    connector.ready().await.map_err(failed)?.call(uri).await.map(TokioIo::into_inner).map_err(failed)
 }
 
 async fn encrypted(address: &Address, token: &TokenCredentials) -> Result<ByteStream, ConnectError> {

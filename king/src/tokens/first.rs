@@ -1,9 +1,10 @@
 //! The first tokens of a king that other machines can reach: without them nobody could be let in.
 
-use std::fmt::Display;
+use std::{env, fmt::Display, io};
 
 use distwasm_process::clock::time_of_day;
 use distwasm_transport::fingerprint::Fingerprint;
+use rustix::fs::fstat;
 
 use super::{
     Projects, Role, Wish,
@@ -35,6 +36,12 @@ pub fn make(store: &Store, fingerprint: Fingerprint, place: &impl Display) -> Re
              DISTWASM_TOKEN={queen} queen --king-address {place} --binary PROGRAM --input DIR --output DIR\n"
         )))
     })
+}
+
+/// Whether stdout is a log of systemd, which keeps what is written and shows it to others: no place for tokens.
+pub fn stdout_is_a_log() -> bool {
+    let (Ok(log), Ok(stdout)) = (env::var("JOURNAL_STREAM"), fstat(io::stdout())) else { return false };
+    log == format!("{}:{}", stdout.st_dev, stdout.st_ino)
 }
 
 #[cfg(test)]
