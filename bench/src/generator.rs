@@ -225,7 +225,11 @@ impl Queen<'_> {
         }
         let units: u64 = self.seen.drain(..).map(|bits| u64::from(bits.count_ones())).sum();
         ensure!(self.closed && units == self.sent, "{units} verdicts for {} units", self.sent);
-        self.outbox.push(Word::End(wire::End { reason: "the queen is leaving".to_owned(), come_back: false }));
+        self.outbox.push(Word::End(wire::End {
+            reason: "the queen is leaving".to_owned(),
+            come_back: false,
+            refused: false,
+        }));
         self.outbox.close();
         while let Ok(Some(_)) = news.message().await {}
         Ok(Outcome { units, wall_us })

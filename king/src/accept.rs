@@ -15,17 +15,12 @@ use std::{
 
 use distwasm_process::{allowance::descriptors_left, clock::Clock, repeats::Repeats};
 use distwasm_proto::limits::{ACCEPT_PAUSE_FIRST, ACCEPT_PAUSE_MAX, DESCRIPTORS_KEPT, HTTP_CONNECTIONS_MAX};
-use distwasm_transport::{
-    byte_stream::ByteStream,
-    own_socket::{OwnSocket, is_trusted},
-};
+use distwasm_transport::own_socket::{OwnSocket, is_trusted};
 use tokio::{
     net::{TcpListener, TcpStream, UnixStream},
     time::{Sleep, sleep},
 };
 use tracing::{debug, warn};
-
-use crate::{authority::Wire, connection::Connection};
 
 /// The connections of a listener, and of the king's socket beside it.
 #[derive(Debug)]
@@ -139,26 +134,6 @@ impl Connections {
 /// Whether an error concerns one connection only.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused)
-}
-
-impl axum::serve::Listener for Connections {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        loop {
-            let (accepted, place) = std::future::poll_fn(|context| self.poll_accept(context)).await;
-            // There is no socket for HTTP.
-            if let Accepted::Tcp(stream, address) = accepted {
-                let stream = ByteStream::Plain(stream);
-                return (Connection::new(stream, Some(address), Wire::Plain, place), address);
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
 }
 
 /// The connections that there may be at a time.

@@ -64,6 +64,11 @@ impl Connection {
         Connection { stream, caller, looks: Box::pin(sleep(HELLO_WITHIN)), begun: 0, _place: place }
     }
 
+    /// Its peer.
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
     fn check_use(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         while self.looks.as_mut().poll(context).is_ready() {
             let ended = self.caller.requests.ended.load(Ordering::Relaxed);

@@ -2,58 +2,39 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
 
-use distwasm_process::{clock::Clock, repeats::Repeats};
-use http::{Request, Response, header::AUTHORIZATION};
+use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
 use tonic::{Status, body::Body};
+use tower::ServiceExt;
 use tower_service::Service;
-use tracing::warn;
 
 use crate::{
-    authority::{Authority, Refusal, Wire},
+    authority::{self, Authority, Refusal, Wire},
     connection::Caller,
 };
-
-/// The guard, of which each connection has a copy.
-#[derive(Clone, Debug)]
-pub(crate) struct Guard {
-    authority: Authority,
-    clock: Clock,
-    /// Bounds how often the log says that peers are refused.
-    repeats: Arc<Mutex<Repeats>>,
-}
 
 /// A service behind the guard.
 #[derive(Clone)]
 pub(crate) struct Guarded<S> {
-    guard: Guard,
-    service: S,
+    pub(crate) authority: Authority,
+    pub(crate) service: S,
 }
 
-impl Guard {
-    pub(crate) fn new(authority: Authority) -> Guard {
-        Guard { authority, clock: Clock::start(), repeats: Arc::default() }
-    }
-
-    pub(crate) fn before<S>(&self, service: S) -> Guarded<S> {
-        Guarded { guard: self.clone(), service }
-    }
-
-    fn tell(&self, caller: Option<&Caller>, refusal: Refusal) {
-        let mut repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(refusals) = repeats.count(self.clock.now(), &refusal.to_string()) {
-            let peer = caller.and_then(|caller| caller.address).map(|address| address.to_string());
-            warn!(peer, refusals, why = %refusal, "a peer is not let in");
-        }
-    }
+/// What a peer sent as its token.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let (scheme, bearer) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked(SCHEME.len())?;
+    scheme.eq_ignore_ascii_case(SCHEME).then_some(bearer)
 }
+
+/// What stands before a token (RFC 6750).
+const SCHEME: &[u8] = b"Bearer ";
 
 impl<S> Service<Request<Body>> for Guarded<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Future: Send + 'static, Error: Send + 'static>,
+    S: Clone + Send + 'static,
 {
     type Response = Response<Body>;
     type Error = S::Error;
@@ -66,18 +47,35 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let caller = request.extensions().get::<Caller>();
         let wire = caller.map_or(Wire::Plain, |caller| caller.wire);
-        let bearer = request.headers().get(AUTHORIZATION).and_then(|header| header.to_str().ok());
-        let bearer = bearer.and_then(|header| header.strip_prefix("Bearer "));
-        match self.guard.authority.judge(wire, bearer, request.uri().path()) {
+        let asked = authority::Request::of_path(request.uri().path());
+        match self.authority.judge(wire, bearer(request.headers()), asked) {
             Ok(identity) => {
                 request.extensions_mut().insert(identity);
                 Box::pin(self.service.call(request))
             }
-            Err(refusal) => {
-                self.guard.tell(caller, refusal);
-                let response = Status::unauthenticated(refusal.to_string()).into_http();
-                Box::pin(std::future::ready(Ok(response)))
+            // Only in this case is there anything to wait for.
+            Err(Refusal::Unknown(_)) => {
+                let (authority, service) = (self.authority.clone(), self.service.clone());
+                Box::pin(async move {
+                    match authority.judge_patiently(wire, bearer(request.headers()), asked).await {
+                        Ok(identity) => {
+                            request.extensions_mut().insert(identity);
+                            service.oneshot(request).await
+                        }
+                        Err(refusal) => Ok(refuse(&authority, &request, &refusal)),
+                    }
+                })
             }
+            Err(refusal) => Box::pin(std::future::ready(Ok(refuse(&self.authority, &request, &refusal)))),
         }
     }
+}
+
+fn refuse(authority: &Authority, request: &Request<Body>, refusal: &Refusal) -> Response<Body> {
+    let address = request.extensions().get::<Caller>().and_then(|caller| caller.address);
+    authority.tell(address.as_ref().map(|address| address as _), refusal);
+    let text = refusal.to_string();
+    let status =
+        if refusal.is_about_rights() { Status::permission_denied(text) } else { Status::unauthenticated(text) };
+    status.into_http()
 }

@@ -6,11 +6,13 @@ use std::{
     io::{self, ErrorKind},
     net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use distwasm_proto::limits::{HANDSHAKE_WITHIN, HANDSHAKES_MAX};
 use distwasm_transport::{byte_stream::ByteStream, tls::HTTP_2};
+use rustls::ServerConfig;
 use tokio::{
     net::TcpStream,
     task::{AbortHandle, JoinSet},
@@ -35,9 +37,19 @@ const TLS: u8 = 0x16;
 pub struct Handshakes {
     connections: Connections,
     acceptor: Acceptor,
+    protocol: Protocol,
     begun: JoinSet<Option<Connection>>,
     /// Handshakes in the order in which they began. Some have ended.
     in_order: VecDeque<AbortHandle>,
+}
+
+/// What is spoken within TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    /// HTTP/2.
+    Grpc,
+    /// HTTP/1.1, which a client need not name.
+    Http,
 }
 
 #[derive(Clone)]
@@ -52,8 +64,19 @@ impl std::fmt::Debug for Acceptor {
 impl Handshakes {
     /// The connections of these listeners, of which those over TLS have this key.
     pub fn new(connections: Connections, key: &Key) -> Handshakes {
-        let acceptor = Acceptor(TlsAcceptor::from(key.config()));
-        Handshakes { connections, acceptor, begun: JoinSet::new(), in_order: VecDeque::new() }
+        Handshakes::with(connections, key.config(), Protocol::Grpc)
+    }
+
+    /// The connections of these listeners for HTTP/1.1.
+    pub(crate) fn for_http(connections: Connections, key: &Key) -> Handshakes {
+        let mut config = ServerConfig::clone(&key.config());
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Handshakes::with(connections, Arc::new(config), Protocol::Http)
+    }
+
+    fn with(connections: Connections, config: Arc<ServerConfig>, protocol: Protocol) -> Handshakes {
+        let acceptor = Acceptor(TlsAcceptor::from(config));
+        Handshakes { connections, acceptor, protocol, begun: JoinSet::new(), in_order: VecDeque::new() }
     }
 
     fn begin(&mut self, stream: TcpStream, address: SocketAddr, place: Place) {
@@ -71,9 +94,9 @@ impl Handshakes {
         if self.in_order.len() >= 2 * HANDSHAKES_MAX {
             self.in_order.retain(|handshake| !handshake.is_finished());
         }
-        let acceptor = self.acceptor.0.clone();
+        let (acceptor, protocol) = (self.acceptor.0.clone(), self.protocol);
         let handshake = self.begun.spawn(async move {
-            let shaken = timeout(HANDSHAKE_WITHIN, shake(stream, acceptor)).await;
+            let shaken = timeout(HANDSHAKE_WITHIN, shake(stream, acceptor, protocol)).await;
             let (stream, wire) = shaken
                 .unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
                 .inspect_err(|error| debug!(peer = %address, %error, "a connection ended before its first request"))
@@ -106,7 +129,26 @@ impl Stream for Handshakes {
     }
 }
 
-async fn shake(stream: TcpStream, acceptor: TlsAcceptor) -> io::Result<(ByteStream, Wire)> {
+impl axum::serve::Listener for Handshakes {
+    type Io = Connection;
+    type Addr = ();
+
+    async fn accept(&mut self) -> (Connection, ()) {
+        loop {
+            let next = std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await;
+            // There is always a next one, and it has not failed.
+            if let Some(Ok(connection)) = next {
+                return (connection, ());
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+async fn shake(stream: TcpStream, acceptor: TlsAcceptor, protocol: Protocol) -> io::Result<(ByteStream, Wire)> {
     let mut first = [0];
     if stream.peek(&mut first).await? == 0 {
         return Err(ErrorKind::UnexpectedEof.into());
@@ -115,7 +157,7 @@ async fn shake(stream: TcpStream, acceptor: TlsAcceptor) -> io::Result<(ByteStre
         return Ok((ByteStream::Plain(stream), Wire::Plain));
     }
     let stream = acceptor.accept(stream).await?;
-    if stream.get_ref().1.alpn_protocol() != Some(HTTP_2) {
+    if protocol == Protocol::Grpc && stream.get_ref().1.alpn_protocol() != Some(HTTP_2) {
         return Err(io::Error::new(ErrorKind::InvalidData, "the peer did not ask for HTTP/2"));
     }
     Ok((ByteStream::Tls(Box::new(TlsStream::Server(stream))), Wire::Tls))

@@ -6,9 +6,12 @@ use anyhow::Context;
 use distwasm_king::{
     Reign,
     accept::Connections,
+    advertise::Advertised,
     authority::Authority,
     handshakes::Handshakes,
+    http::Pages,
     options::{CertCommand, Command, Http, KeyFlags, Options, PortFile},
+    tokens::{self, store::Store},
 };
 use distwasm_process::{files, flags, shutdown::Stop, start};
 use distwasm_transport::own_socket::OwnSocket;
@@ -18,8 +21,9 @@ use tracing::{info, warn};
 fn main() -> ExitCode {
     let options = flags::parse::<Options>();
     start::serve(options.log_format, 0, || async {
-        match &options.command {
-            Some(Command::Cert(CertCommand::Show(flags))) => show_certificate(flags),
+        match options.command {
+            Some(Command::Cert(CertCommand::Show(flags))) => show_certificate(&flags),
+            Some(Command::Token(command)) => Ok(command.run()?),
             None => run(options).await,
         }
     })
@@ -35,6 +39,7 @@ fn show_certificate(flags: &KeyFlags) -> anyhow::Result<()> {
 
 async fn run(options: Options) -> anyhow::Result<()> {
     let key = options.key.open()?;
+    let store = Store::in_folder(options.key.data()?.path());
     let address = options.address();
     let listener = TcpListener::bind(address).await.map_err(|error| {
         let hint = match error.kind() {
@@ -51,12 +56,20 @@ async fn run(options: Options) -> anyhow::Result<()> {
             format!("failed to listen on {address} for HTTP (--http takes another address, or none)")
         })?),
     };
+    let http_address = http.as_ref().and_then(|listener| listener.local_addr().ok());
+    let pages = http.map(|http| Pages::new(http, &key, options.metrics_open || options.insecure)).transpose()?;
+    let first = if address.ip().is_loopback() || options.insecure || tokens::first::stdout_is_a_log() {
+        None
+    } else {
+        let place = options.advertise.clone().unwrap_or_else(Advertised::this_machine).with_port(address.port());
+        tokens::first::make(&store, key.fingerprint(), &place)?
+    };
+    let authority = Authority::open(key.fingerprint(), store, options.insecure)?;
     let port_file = options.port_file.as_deref().map(|path| {
         PortFile::write(path, address).with_context(|| format!("failed to write {} (--port-file)", path.display()))
     });
     let port_file = port_file.transpose()?;
     let socket = if options.no_socket { None } else { listen_for_own(address.port()) };
-    let http_address = http.as_ref().and_then(|listener| listener.local_addr().ok());
     info!(
         %address,
         http = http_address.map(|address| address.to_string()),
@@ -74,11 +87,15 @@ async fn run(options: Options) -> anyhow::Result<()> {
              change inputs and results"
         );
     }
+    if let Some(lines) = first {
+        info!("these lines let in dukes and queens, and are shown this once; `king token create` makes other tokens");
+        files::write_stdout(lines.as_bytes())?;
+    }
     let stop = Stop::new(options.drain);
     let signals = stop.on_signals()?;
     let connections = Connections::new(listener, Connections::max_for_peers()).with_socket(socket);
-    let (incoming, authority) = (Handshakes::new(connections, &key), Authority::new(options.insecure));
-    let king = distwasm_king::run(incoming, http, authority, Reign::now(options.grace), stop);
+    let incoming = Handshakes::new(connections, &key);
+    let king = distwasm_king::run(incoming, pages, authority, Reign::now(options.grace), stop);
     let (served, ()) = tokio::join!(king, signals);
     drop(port_file);
     Ok(served?)

@@ -15,8 +15,10 @@ use distwasm_transport::address::KING_PORT;
 use thiserror::Error;
 
 use crate::{
+    advertise::Advertised,
     data::{DataError, DataFolder},
     key::{Key, KeyError},
+    tokens::command::TokenCommand,
 };
 
 /// The port of the HTTP pages by default.
@@ -38,9 +40,18 @@ pub struct Options {
     #[arg(short, long, value_name = "N", env = "DISTWASM_LISTEN_PORT", value_parser = flags::whole_number(0..=u16::MAX))]
     pub port: Option<u16>,
 
+    /// Where other machines reach this king, for the commands that it prints at its first start [default: this machine's
+    /// name, and the port that it listens on]
+    #[arg(long, value_name = "HOST[:PORT]", env = "DISTWASM_ADVERTISE")]
+    pub advertise: Option<Advertised>,
+
     /// Address of the HTTP pages /healthz and /metrics, with a port unless it is 1901, or `none`
     #[arg(long, value_name = "ADDRESS[:PORT]|none", default_value = "127.0.0.1:1901", env = "DISTWASM_HTTP")]
     pub http: Http,
+
+    /// Show /metrics to everybody who reaches the HTTP address, and not only to those with a token
+    #[arg(long, env = "DISTWASM_METRICS_OPEN", value_parser = BoolishValueParser::new())]
+    pub metrics_open: bool,
 
     /// Write the listening address and port to this file, once they are known; the file is removed when the king ends
     #[arg(long, value_name = "PATH", env = "DISTWASM_PORT_FILE")]
@@ -98,6 +109,9 @@ pub enum Command {
     /// The king's certificate and key
     #[command(subcommand)]
     Cert(CertCommand),
+    /// Tokens, by which dukes, queens and monitors on other machines are let in
+    #[command(subcommand)]
+    Token(TokenCommand),
 }
 
 /// What can be done with the certificate.
@@ -148,8 +162,17 @@ impl KeyFlags {
     pub fn open(&self) -> Result<Key, KeyFlagsError> {
         match (&self.tls_cert, &self.tls_key) {
             (Some(certificate), Some(key)) => Ok(Key::read(certificate, key)?),
-            _ => Ok(Key::open(&DataFolder::open(self.data.as_deref())?)?),
+            _ => Ok(Key::open(&self.data()?)?),
         }
+    }
+
+    /// The folder of the king's data; created if missing.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it is not safe.
+    pub fn data(&self) -> Result<DataFolder, DataError> {
+        DataFolder::open(self.data.as_deref())
     }
 }
 

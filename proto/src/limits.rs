@@ -2,11 +2,16 @@
 //!
 //! A limit that a user may change is the default of a flag; the flag's documentation says so.
 
+mod access;
 mod queen;
 mod wires;
 
 use std::time::Duration;
 
+pub use access::{
+    BEARER_BYTES_MAX, TOKEN_CLOCK_SKEW, TOKEN_LIFE_MAX, TOKEN_PROJECTS_MAX, TOKENS_BYTES_MAX, TOKENS_LOOK_EVERY,
+    TOKENS_MAX,
+};
 pub use queen::{
     DESCRIPTOR_PAUSE, DESCRIPTOR_TRIES, ENTRIES_SEARCHED_MAX, FAILURE_LINE_BYTES_MAX, FAILURES_JUDGED_FROM,
     FAILURES_READ_MAX, FAILURES_SHOWN, FILE_NAME_BYTES_MAX, FIRST_LINE_WITHIN, GATHERED_INPUT_BYTES_MAX,

@@ -35,7 +35,7 @@ async fn a_king_that_drains_is_not_serving() {
     let address = listener.local_addr().unwrap().to_string();
     let stop = Stop::new(Duration::from_secs(60));
     let incoming = Handshakes::new(Connections::new(listener, 8), &Key::generate().unwrap());
-    let king = distwasm_king::run(incoming, None, Authority::new(true), Reign::first(), stop.clone());
+    let king = distwasm_king::run(incoming, None, Authority::without_tokens(true), Reign::first(), stop.clone());
     let queen = async {
         let remote = connect(&address.parse().unwrap(), &Credentials::Insecure).await.unwrap();
         let channel = remote.channel();

@@ -3,13 +3,12 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use distwasm_proto::limits::{OPENINGS_BYTES, PEER_OPENINGS_BYTES};
 
-use crate::inbox::LinkError;
+use crate::{authority::Origin, inbox::LinkError};
 
 /// Bytes that queens have announced for jobs that are not open yet.
 #[derive(Clone, Debug, Default)]
@@ -18,22 +17,22 @@ pub struct Openings(Arc<Mutex<Announced>>);
 #[derive(Debug, Default)]
 struct Announced {
     bytes: u64,
-    /// By the address of the queen; addresses without any are left out.
-    of: HashMap<Option<IpAddr>, u64>,
+    /// By the origin of the queen; origins without any are left out.
+    of: HashMap<Origin, u64>,
 }
 
 /// The part of one job in [`Openings`]. Dropping it gives the bytes back.
 #[derive(Debug, Default)]
 pub(super) struct Announcement {
     openings: Openings,
-    address: Option<IpAddr>,
+    origin: Origin,
     bytes: u64,
 }
 
 impl Openings {
-    /// A job of a queen at this address, of which nothing was announced.
-    pub(super) fn begin(&self, address: Option<IpAddr>) -> Announcement {
-        Announcement { openings: self.clone(), address, bytes: 0 }
+    /// A job of a queen of this origin, of which nothing was announced.
+    pub(super) fn begin(&self, origin: Origin) -> Announcement {
+        Announcement { openings: self.clone(), origin, bytes: 0 }
     }
 
     fn lock(&self) -> MutexGuard<'_, Announced> {
@@ -50,15 +49,15 @@ impl Announcement {
     /// When there is no room for them at the moment.
     pub(super) fn add(&mut self, bytes: u64) -> Result<(), LinkError> {
         let mut announced = self.openings.lock();
-        let of_peer = announced.of.get(&self.address).copied().unwrap_or(0);
+        let of_peer = announced.of.get(&self.origin).copied().unwrap_or(0);
         if of_peer.saturating_add(bytes) > PEER_OPENINGS_BYTES {
-            return Err(LinkError::Busy(" from this address"));
+            return Err(LinkError::Busy(self.origin.whose()));
         }
         if announced.bytes.saturating_add(bytes) > OPENINGS_BYTES {
             return Err(LinkError::Busy(""));
         }
         announced.bytes += bytes;
-        announced.of.insert(self.address, of_peer + bytes);
+        announced.of.insert(self.origin, of_peer + bytes);
         self.bytes += bytes;
         Ok(())
     }
@@ -68,11 +67,11 @@ impl Drop for Announcement {
     fn drop(&mut self) {
         let mut announced = self.openings.lock();
         announced.bytes -= self.bytes;
-        let of_peer = announced.of.get(&self.address).copied().unwrap_or(0);
+        let of_peer = announced.of.get(&self.origin).copied().unwrap_or(0);
         if of_peer > self.bytes {
-            announced.of.insert(self.address, of_peer - self.bytes);
+            announced.of.insert(self.origin, of_peer - self.bytes);
         } else {
-            announced.of.remove(&self.address);
+            announced.of.remove(&self.origin);
         }
     }
 }
@@ -81,8 +80,8 @@ impl Drop for Announcement {
 mod tests {
     use super::*;
 
-    fn address(last: u8) -> Option<IpAddr> {
-        Some(IpAddr::from([10, 0, 0, last]))
+    fn address(last: u8) -> Origin {
+        Origin::Address([10, 0, 0, last].into())
     }
 
     #[test]

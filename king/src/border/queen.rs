@@ -28,6 +28,7 @@ use super::{
     openings::{Announcement, Openings},
 };
 use crate::{
+    authority::Identity,
     inbox::{Happening, JobRequest, Leaving, LinkError, LinkId, Peer, QueenWord},
     payloads::{HeldBytes, UnitInput},
     scheduler::Resumption,
@@ -58,7 +59,7 @@ struct Progress {
 impl QueenBorder {
     /// A link on which nothing was said.
     pub fn new(link: LinkId, peer: Peer<QueenNews>, openings: &Openings) -> QueenBorder {
-        let opening = Some(Opening { announced: openings.begin(peer.address), ..Opening::default() });
+        let opening = Some(Opening { announced: openings.begin(peer.origin), ..Opening::default() });
         let assembler = Assembler::new(PROGRAM_BYTES_MAX);
         QueenBorder { link, peer, assembler, opening, progress: Progress::default() }
     }
@@ -104,7 +105,7 @@ impl Border for QueenBorder {
                 _ => {}
             }
             if let Some(opening) = &mut self.opening {
-                opening.check_begun(&mut word)?;
+                opening.check_begun(&mut word, &self.peer.identity)?;
             } else {
                 self.progress.check_begun(&word)?;
             }
@@ -142,10 +143,13 @@ struct Opening {
 
 impl Opening {
     /// Checks the first part of a word, before the rest of the word's payload is taken in.
-    fn check_begun(&mut self, word: &mut wire::QueenWord) -> Result<(), LinkError> {
+    fn check_begun(&mut self, word: &mut wire::QueenWord, identity: &Identity) -> Result<(), LinkError> {
         match (&word.word, &self.request) {
             (Some(Word::Piece(_)), _) => return Ok(()),
-            (Some(Word::OpenJob(request)), None) => check_protocol(request.protocol)?,
+            (Some(Word::OpenJob(request)), None) => {
+                check_protocol(request.protocol)?;
+                identity.check_project(&request.project).map_err(LinkError::Refused)?;
+            }
             (Some(Word::ShareData(share)), Some(_)) => {
                 let digest = Digest::from_wire(&share.digest);
                 if !digest.is_some_and(|digest| self.missing.contains(&digest)) {
@@ -322,7 +326,7 @@ mod tests {
         let begun = || {
             let program = Some(wire::Payload { bytes_total: PROGRAM_BYTES_MAX, data: vec![1].into() });
             let word = Word::OpenJob(wire::OpenJob { program, ..open(&[]) }.into()).into();
-            let mut border = QueenBorder::new(LinkId(1), Peer::new(address).0, &openings);
+            let mut border = QueenBorder::new(LinkId(1), Peer::new(Identity::Trusted, address).0, &openings);
             border.take(FromQueen { words: vec![word] }).map(|_| border)
         };
         let mut unfinished: Vec<QueenBorder> = (0..100).map_while(|_| begun().ok()).collect();
@@ -336,7 +340,7 @@ mod tests {
     #[test]
     fn the_first_word_of_a_queen_is_checked_before_its_payload_is_taken_in() {
         let refusal = |begun: &[Word]| {
-            let mut border = QueenBorder::new(LinkId(1), Peer::new(None).0, &Openings::default());
+            let mut border = QueenBorder::new(LinkId(1), Peer::new(Identity::Trusted, None).0, &Openings::default());
             let words = begun.iter().cloned().map(Into::into).collect();
             border.take(FromQueen { words }).err().map(|error| error.to_string()).unwrap_or_default()
         };

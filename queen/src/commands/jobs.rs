@@ -17,6 +17,7 @@ use distwasm_transport::{
 };
 use thiserror::Error;
 use tokio::time::timeout;
+use tonic::Code;
 
 /// Lists the jobs of a king.
 #[derive(Args, Debug)]
@@ -59,6 +60,8 @@ pub enum JobsError {
     Credentials(#[from] CredentialsError),
     #[error("no king answers at {address}: {why}")]
     NoKing { address: Address, why: String },
+    #[error("the king at {address} does not let this process in: {why}")]
+    Refused { address: Address, why: String },
     #[error("the king at {address} has no job {job}; `queen jobs` shows those that it has")]
     NoJob { address: Address, job: u64 },
 }
@@ -71,18 +74,20 @@ pub enum JobsError {
 pub async fn list(options: &JobsOptions) -> Result<JobList, JobsError> {
     let TokenFlags { token_file, insecure } = &options.token;
     let credentials = Credentials::find(&options.king_address, token_file.as_deref(), *insecure)?;
+    let address = || options.king_address.clone();
+    let no_king = |why| JobsError::NoKing { address: address(), why };
     let asked = async {
         let connected = connect(&options.king_address, &credentials).await;
-        let remote = connected.map_err(|error| why_unreached(&error))?;
+        let remote = connected.map_err(|error| no_king(why_unreached(&error)))?;
         let mut king = KingClient::new(remote.channel()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        king.list_jobs(remote.request(ListJobsRequest {})).await.map_err(|status| status.message().to_owned())
+        let answer = king.list_jobs(remote.request(ListJobsRequest {})).await;
+        answer.map_err(|status| match (status.code(), status.message().to_owned()) {
+            (Code::Unauthenticated | Code::PermissionDenied, why) => JobsError::Refused { address: address(), why },
+            (_, why) => no_king(why),
+        })
     };
-    let answered =
-        timeout(KING_PATIENCE, asked).await.unwrap_or_else(|_| Err(format!("no answer in {KING_PATIENCE:?}")));
-    match answered {
-        Ok(jobs) => Ok(jobs.into_inner()),
-        Err(why) => Err(JobsError::NoKing { address: options.king_address.clone(), why }),
-    }
+    let answered = timeout(KING_PATIENCE, asked).await;
+    Ok(answered.unwrap_or_else(|_| Err(no_king(format!("no answer in {KING_PATIENCE:?}"))))?.into_inner())
 }
 
 /// Asks the king for one of its jobs.

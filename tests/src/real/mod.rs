@@ -241,6 +241,8 @@ impl Place {
         if !args.contains(&"--port") {
             command.args(["--port", "0"]);
         }
+        // Tests look at the metrics without a token.
+        command.env("DISTWASM_METRICS_OPEN", "true");
         let process = self.start(&mut behind_shell(shell, &command), "king");
         let address = king_address(&port_file, || process.log());
         let http = until("the king's address for HTTP", || process.logged_value("http="), || process.log());
@@ -284,8 +286,14 @@ pub struct King {
 impl King {
     /// Fetches a page from its HTTP port. Returns the status line and the body.
     pub fn page(&self, path: &str) -> (String, String) {
+        self.page_with(path, None)
+    }
+
+    /// Fetches a page, with a token if there is one.
+    pub fn page_with(&self, path: &str, token: Option<&str>) -> (String, String) {
         let mut stream = TcpStream::connect(&self.http).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: king\r\nConnection: close\r\n\r\n").unwrap();
+        let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: king\r\n{token}Connection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
