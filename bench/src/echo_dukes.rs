@@ -12,13 +12,13 @@ use std::{
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use distwasm_process::clock::Clock;
+use distwasm_process::{clock::Clock, token_flags::TokenFlags};
 use distwasm_proto::{
     PROTOCOL, VERSION,
     time::Time,
     wire::{self, DukeOrder, DukeWord, duke_order::Order, duke_word::Word},
 };
-use distwasm_transport::{link::KingAddress, payload::Payload, transfer::Outbox};
+use distwasm_transport::{credentials::Credentials, link::KingAddress, payload::Payload, transfer::Outbox};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -91,8 +91,9 @@ async fn join(
     sender: &mpsc::Sender<Heard>,
     listening: &mut JoinSet<()>,
 ) -> Result<Duke> {
-    let king =
-        KingAddress::Tcp(options.king.parse().map_err(anyhow::Error::msg)?).connect().await.context("no king")?;
+    let TokenFlags { token_file, insecure } = &options.token;
+    let credentials = Credentials::find(&options.king_address, token_file.as_deref(), *insecure)?;
+    let king = KingAddress::Remote(options.king_address.clone(), credentials).connect().await.context("no king")?;
     let (outbox, words) = Outbox::new();
     outbox.push(Word::Hello(Box::new(wire::DukeHello {
         protocol: PROTOCOL,

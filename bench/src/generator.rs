@@ -11,13 +11,7 @@ use distwasm_proto::{
     limits::STREAMS_MAX,
     wire::{self, QueenNews, QueenWord, queen_news::News, queen_word::Word},
 };
-use distwasm_transport::{
-    address::Address,
-    link::{self, King, KingAddress},
-    payload::Payload,
-    stream::Incoming,
-    transfer::Outbox,
-};
+use distwasm_transport::{link::KingAddress, payload::Payload, stream::Incoming, transfer::Outbox};
 use tokio::task::JoinSet;
 
 use crate::inputs;
@@ -25,8 +19,8 @@ use crate::inputs;
 /// A job of made-up units.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// The king's address.
-    pub king: String,
+    /// Where the king is.
+    pub king: KingAddress,
     /// The program.
     pub program: Bytes,
     /// The number of units.
@@ -63,12 +57,11 @@ pub fn submit(job: &Job) -> Result<Outcome> {
 /// # Errors
 ///
 /// When a job is refused, or a link breaks.
-pub fn crowd(king: &str, queens: usize, jobs_each: usize) -> Result<Vec<Duration>> {
+pub fn crowd(king: &KingAddress, queens: usize, jobs_each: usize) -> Result<Vec<Duration>> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let mut opening = JoinSet::new();
         for queen in 0..queens {
-            let address = king.parse().map_err(anyhow::Error::msg)?;
-            opening.spawn(open_jobs(address, format!("queen {queen}"), jobs_each));
+            opening.spawn(open_jobs(king.clone(), format!("queen {queen}"), jobs_each));
         }
         let mut answers = Vec::new();
         let mut links = Vec::new();
@@ -85,13 +78,13 @@ pub fn crowd(king: &str, queens: usize, jobs_each: usize) -> Result<Vec<Duration
 /// The two ends of a queen's link.
 type Ends = (Outbox<QueenWord>, Incoming<wire::ToQueen>);
 
-async fn open_jobs(address: Address, name: String, jobs: usize) -> Result<Vec<(Duration, Ends)>> {
-    let mut channel = link::connect(&address).await?;
+async fn open_jobs(address: KingAddress, name: String, jobs: usize) -> Result<Vec<(Duration, Ends)>> {
+    let mut king = address.connect().await?;
     let mut opened = Vec::new();
     for number in 0..jobs {
         if number > 0 && number % STREAMS_MAX as usize == 0 {
             // A connection has no more streams.
-            channel = link::connect(&address).await?;
+            king = address.connect().await?;
         }
         let (project, program) = (format!("{name}, job {number}"), Bytes::from_static(b"any"));
         let request = wire::OpenJob { project, ..opening(&program) };
@@ -99,7 +92,7 @@ async fn open_jobs(address: Address, name: String, jobs: usize) -> Result<Vec<(D
         outbox.push_with(Word::OpenJob(Box::new(request)), Payload::from(program));
         outbox.push(Word::Unit(wire::Unit::default()));
         let clock = Clock::start();
-        let mut news = King::Remote(channel.clone()).submit_job(words).await?;
+        let mut news = king.clone().submit_job(words).await?;
         let first = next(&mut news).await?.into_iter().next().and_then(|word| word.news);
         ensure!(matches!(first, Some(News::Welcome(_))), "no welcome: {first:?}");
         opened.push((Duration::from_micros(clock.now().0), (outbox, news)));
@@ -108,7 +101,7 @@ async fn open_jobs(address: Address, name: String, jobs: usize) -> Result<Vec<(D
 }
 
 async fn run(job: &Job) -> Result<Outcome> {
-    let king = KingAddress::Tcp(job.king.parse().map_err(anyhow::Error::msg)?).connect().await?;
+    let king = job.king.connect().await?;
     let (outbox, words) = Outbox::<QueenWord>::new();
     outbox.push_with(Word::OpenJob(Box::new(opening(&job.program))), Payload::from(job.program.clone()));
     let mut news = king.submit_job(words).await?;
@@ -232,7 +225,11 @@ impl Queen<'_> {
         }
         let units: u64 = self.seen.drain(..).map(|bits| u64::from(bits.count_ones())).sum();
         ensure!(self.closed && units == self.sent, "{units} verdicts for {} units", self.sent);
-        self.outbox.push(Word::End(wire::End { reason: "the queen is leaving".to_owned(), come_back: false }));
+        self.outbox.push(Word::End(wire::End {
+            reason: "the queen is leaving".to_owned(),
+            come_back: false,
+            refused: false,
+        }));
         self.outbox.close();
         while let Ok(Some(_)) = news.message().await {}
         Ok(Outcome { units, wall_us })

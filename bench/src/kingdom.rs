@@ -10,8 +10,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use distwasm_process::clock::Clock;
+use distwasm_transport::{credentials::Credentials, link::KingAddress};
 
 use crate::{
+    options::Wire,
     place::{Place, program, tail},
     processes::{self, Children},
 };
@@ -75,8 +77,10 @@ impl Drop for Daemon {
 /// A king, and a duke unless the case has simulated ones.
 #[derive(Debug)]
 pub struct Kingdom {
-    /// The king's address.
-    pub address: String,
+    /// Where the king is, for peers in this process.
+    pub address: KingAddress,
+    /// The same for other programs.
+    pub flags: Vec<String>,
     /// The king.
     pub king: Daemon,
     duke: Option<Daemon>,
@@ -93,11 +97,24 @@ impl Kingdom {
         let _old = fs::remove_file(&port_file);
         let mut command = program("king")?;
         command.args(["--listen", "127.0.0.1:0", "--http", "none", "--port-file"]).arg(&port_file);
+        command.arg("--data").arg(place.path().join("king")).args(match place.wire() {
+            Wire::Socket => &[][..],
+            Wire::Plain => &["--insecure", "--no-socket"],
+        });
         let king = Daemon::start(command, "king", place.path())?;
         let clock = Clock::start();
         loop {
             if let Ok(address) = fs::read_to_string(&port_file) {
-                return Ok(Kingdom { address: address.trim().to_owned(), king, duke: None });
+                let mut flags = vec!["--king-address".to_owned(), address.trim().to_owned()];
+                let credentials = match place.wire() {
+                    Wire::Socket => Credentials::None,
+                    Wire::Plain => {
+                        flags.push("--insecure".to_owned());
+                        Credentials::Insecure
+                    }
+                };
+                let address = address.trim().parse().map_err(anyhow::Error::msg)?;
+                return Ok(Kingdom { address: KingAddress::Remote(address, credentials), flags, king, duke: None });
             }
             if Duration::from_micros(clock.now().0) > PATIENCE {
                 bail!("the king does not listen: {}", king.last_words());
@@ -114,7 +131,7 @@ impl Kingdom {
     pub fn new(place: &Place, cpus: usize) -> Result<Kingdom> {
         let mut kingdom = Kingdom::without_dukes(place)?;
         let mut command = program("duke")?;
-        command.args(["--king-address", &kingdom.address, "--num-cpus", &cpus.to_string(), "--cache"]);
+        command.args(&kingdom.flags).args(["--num-cpus", &cpus.to_string(), "--cache"]);
         command.arg(place.folder("duke-cache")?);
         kingdom.duke = Some(Daemon::start(command, "duke", place.path())?);
         Ok(kingdom)

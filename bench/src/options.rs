@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use distwasm_process::token_flags::TokenFlags;
+use distwasm_transport::address::Address;
 
 /// Measures the whole system, and the references that it is compared with.
 #[derive(Debug, Parser)]
@@ -43,9 +45,22 @@ pub struct Run {
     /// Before each run, wait up to this many seconds until nothing else keeps the machine busy
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub calm: u64,
+    /// How queens and dukes reach the king
+    #[arg(long, value_enum, default_value_t)]
+    pub wire: Wire,
     /// In the case `growth`, continue up to a million files
     #[arg(long)]
     pub long: bool,
+}
+
+/// What the bytes between king and peers go over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Wire {
+    /// The king's socket
+    #[default]
+    Socket,
+    /// TCP on this machine, in plaintext
+    Plain,
 }
 
 /// The processes of a measurement.
@@ -126,7 +141,10 @@ pub struct One {
 pub struct EchoDuke {
     /// The king's address
     #[arg(long, value_name = "HOST:PORT")]
-    pub king: String,
+    pub king_address: Address,
+    /// How the king lets them in
+    #[command(flatten)]
+    pub token: TokenFlags,
     /// How many dukes
     #[arg(long, default_value_t = 1)]
     pub dukes: usize,

@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-use crate::{options::Run, processes};
+use crate::{
+    options::{Run, Wire},
+    processes,
+};
 
 /// The repository.
 pub fn root() -> PathBuf {
@@ -41,6 +44,7 @@ pub struct Place {
     folder: TempDir,
     /// How long to wait for calm before each run.
     calm: Duration,
+    wire: Wire,
 }
 
 impl Place {
@@ -58,12 +62,17 @@ impl Place {
         };
         let folder = tempfile::Builder::new().prefix("distwasm-bench-").tempdir_in(&parent);
         let folder = folder.with_context(|| format!("cannot make a folder in {}", parent.display()))?;
-        Ok(Place { folder, calm: Duration::from_secs(options.calm) })
+        Ok(Place { folder, calm: Duration::from_secs(options.calm), wire: options.wire })
     }
 
     /// The folder.
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// How queens and dukes reach the king.
+    pub fn wire(&self) -> Wire {
+        self.wire
     }
 
     /// Waits until nothing else keeps the machine busy, up to a limit.

@@ -56,7 +56,9 @@ pub enum LinkError {
     #[error("failed to connect: {0}")]
     Connect(String),
     #[error("the connection broke: {0}")]
-    Broken(#[from] StreamError),
+    Broken(StreamError),
+    #[error("the king does not let this duke in: {0}")]
+    Refused(String),
     #[error("the connection ended without a word")]
     Silent,
     #[error("the king said nothing within {HELLO_WITHIN:?}; is it a king that listens there?")]
@@ -69,6 +71,21 @@ pub enum LinkError {
     Guest(#[from] GuestError),
     #[error("what the king says cannot be: {0}")]
     Nonsense(&'static str),
+}
+
+impl From<StreamError> for LinkError {
+    fn from(error: StreamError) -> LinkError {
+        match error {
+            StreamError::Denied(why) => LinkError::Refused(why),
+            error => LinkError::Broken(error),
+        }
+    }
+}
+
+impl From<wire::End> for LinkError {
+    fn from(end: wire::End) -> LinkError {
+        if end.refused { LinkError::Refused(end.reason) } else { LinkError::Ended(end.reason) }
+    }
 }
 
 /// Checks what a king says over one link.
@@ -99,7 +116,7 @@ impl Border {
         if !self.is_welcome {
             match words.next().and_then(|word| word.order) {
                 Some(Order::Welcome(_)) => orders.push(KingOrder::Welcome),
-                Some(Order::End(end)) => return Err(LinkError::Ended(end.reason)),
+                Some(Order::End(end)) => return Err(end.into()),
                 _ => return Err(LinkError::Nonsense("its first word is not a welcome")),
             }
             self.is_welcome = true;
@@ -146,7 +163,7 @@ impl Border {
                 Ok(KingOrder::Forget { attempts: forget.attempts.into_iter().map(AttemptId).collect() })
             }
             Some(Order::Blob(blob)) => Ok(KingOrder::BlobArrived { digest: digest(&blob.digest)?, blob: payload }),
-            Some(Order::End(end)) => Err(LinkError::Ended(end.reason)),
+            Some(Order::End(end)) => Err(end.into()),
             Some(Order::Welcome(_)) => Err(LinkError::Nonsense("a second welcome")),
             Some(Order::Piece(_)) | None => Err(LinkError::Nonsense("a word of a kind that is not known")),
         }
@@ -180,7 +197,7 @@ mod tests {
         for first in [message([]), message([close(), welcome()])] {
             assert!(matches!(Border::default().take(first), Err(LinkError::Nonsense(_))));
         }
-        let end = Order::End(wire::End { reason: "full".to_owned(), come_back: true });
+        let end = Order::End(wire::End { reason: "full".to_owned(), come_back: true, refused: false });
         assert!(matches!(Border::default().take(message([end])), Err(LinkError::Ended(why)) if why == "full"));
         assert!(matches!(fate([welcome()]), Err(LinkError::Nonsense(_))));
     }

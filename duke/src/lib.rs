@@ -67,6 +67,8 @@ pub enum DukeError {
     Cache(#[from] CacheError),
     #[error("no peasant can be started: {0}")]
     Hopeless(String),
+    #[error("the king does not let this duke in: {0}")]
+    Refused(String),
 }
 
 /// Works for the king until `stop` ends it, gracefully after the running units or at once. Waits for a king that cannot
@@ -74,7 +76,7 @@ pub enum DukeError {
 ///
 /// # Errors
 ///
-/// When this machine cannot run peasants at all.
+/// When this machine cannot run peasants at all, or the king does not let this duke in.
 pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
     if let Some(bytes) = memory::usable_bytes().filter(|bytes| settings.ram_bytes > *bytes) {
         let (offered_mb, machine_mb) = (settings.ram_bytes >> 20, bytes >> 20);
@@ -108,7 +110,7 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
     let (hands, reports) = LocalHands::new(cache, spawner);
     let reactor = Reactor::new(ReactorSettings { introduction, grace: settings.grace, is_alone }, hands);
     let link = KingLink::new(settings.king, clock);
-    reactor::run(reactor, reports, link, clock, &stop).await.map_err(DukeError::Hopeless)?;
+    reactor::run(reactor, reports, link, clock, &stop).await?;
     info!("the duke has left");
     Ok(())
 }

@@ -12,9 +12,10 @@ fn main() -> ExitCode {
 
 async fn run(options: Options) -> anyhow::Result<()> {
     let stop = Stop::new(options.drain);
+    let settings = options.settings()?;
     let signals = stop.on_signals()?;
     let work = async {
-        let worked = distwasm_duke::run(options.settings(), stop.clone()).await;
+        let worked = distwasm_duke::run(settings, stop.clone()).await;
         stop.end();
         worked
     };

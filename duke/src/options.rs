@@ -3,12 +3,16 @@
 use std::{collections::BTreeMap, env, path::PathBuf, time::Duration};
 
 use clap::Parser;
-use distwasm_process::{flags, logging::LogFormat, version::version};
+use distwasm_process::{flags, logging::LogFormat, token_flags::TokenFlags, version::version};
 use distwasm_proto::{
     limits::{DUKE_CPUS_MAX, GRACE, NAME_BYTES_MAX},
     text::is_name,
 };
-use distwasm_transport::{address::Address, link::KingAddress};
+use distwasm_transport::{
+    address::Address,
+    credentials::{Credentials, CredentialsError},
+    link::KingAddress,
+};
 
 use tracing::info;
 
@@ -24,6 +28,10 @@ pub struct Options {
     /// Where the king is
     #[arg(short, long, value_name = "HOST:PORT", env = "DISTWASM_KING_ADDRESS")]
     pub king_address: Address,
+
+    /// How the king lets it in.
+    #[command(flatten)]
+    pub token: TokenFlags,
 
     /// The name under which this machine appears [default: this machine's name]
     #[arg(long, value_name = "NAME", env = "DISTWASM_HOSTNAME", value_parser = parse_hostname)]
@@ -79,14 +87,21 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
 
 impl Options {
     /// The settings, with defaults for flags that were not given.
-    pub fn settings(self) -> Settings {
+    ///
+    /// # Errors
+    ///
+    /// When there is no token, and there must be one.
+    pub fn settings(self) -> Result<Settings, CredentialsError> {
+        let TokenFlags { token_file, insecure } = &self.token;
+        let credentials = Credentials::find(&self.king_address, token_file.as_deref(), *insecure)?;
+        let king = KingAddress::Remote(self.king_address, credentials);
         let offer = Offer { cpus: self.num_cpus, ram_mb: self.ram_limit };
-        Settings {
+        Ok(Settings {
             hostname: self.hostname.unwrap_or_else(machine::hostname),
             labels: self.labels.into_iter().collect(),
             grace: self.grace,
-            ..Settings::of_this_machine(KingAddress::Tcp(self.king_address), offer, self.peasant, self.cache)
-        }
+            ..Settings::of_this_machine(king, offer, self.peasant, self.cache)
+        })
     }
 }
 
@@ -137,7 +152,7 @@ fn cache_folder() -> PathBuf {
     if let Some(caches) = absolute("XDG_CACHE_HOME") {
         return caches.join("distwasm");
     }
-    let temporary = env::temp_dir().join(format!("distwasm-{}", rustix::process::geteuid().as_raw()));
+    let temporary = env::temp_dir().join(format!("distwasm-cache-{}", rustix::process::geteuid().as_raw()));
     match absolute("HOME") {
         Some(home) if home.is_dir() => home.join(".cache/distwasm"),
         // System users often have a HOME that does not exist; it is not created.

@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     io::{self, ErrorKind},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker, ready},
@@ -15,18 +15,18 @@ use std::{
 
 use distwasm_process::{allowance::descriptors_left, clock::Clock, repeats::Repeats};
 use distwasm_proto::limits::{ACCEPT_PAUSE_FIRST, ACCEPT_PAUSE_MAX, DESCRIPTORS_KEPT, HTTP_CONNECTIONS_MAX};
+use distwasm_transport::own_socket::{OwnSocket, is_trusted};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream, UnixStream},
     time::{Sleep, sleep},
 };
-use tokio_stream::Stream;
 use tracing::{debug, warn};
 
-use crate::connection::Connection;
-
-/// The connections of a listener. As a stream it never ends and never fails.
+/// The connections of a listener, and of the king's socket beside it.
 #[derive(Debug)]
 pub struct Connections {
+    /// Closed before the listener: a king that takes the port next finds no other with the socket.
+    socket: Option<OwnSocket>,
     listener: TcpListener,
     places: Places,
     clock: Clock,
@@ -36,12 +36,26 @@ pub struct Connections {
     pausing: Option<Pin<Box<Sleep>>>,
 }
 
+/// A connection that was accepted.
+#[derive(Debug)]
+pub(crate) enum Accepted {
+    /// Over the king's socket, from a process of its user or of root.
+    Unix(UnixStream),
+    /// Over TCP.
+    Tcp(TcpStream, SocketAddr),
+}
+
 impl Connections {
     /// Nothing has been accepted yet. There are at most `connections_max` connections at a time.
     pub fn new(listener: TcpListener, connections_max: usize) -> Connections {
         let (clock, repeats) = (Clock::start(), Repeats::default());
         let places = Places { max: connections_max, taken: Arc::default() };
-        Connections { listener, places, clock, repeats, pause: ACCEPT_PAUSE_FIRST, pausing: None }
+        Connections { socket: None, listener, places, clock, repeats, pause: ACCEPT_PAUSE_FIRST, pausing: None }
+    }
+
+    /// The connections of a socket, too.
+    pub fn with_socket(self, socket: Option<OwnSocket>) -> Connections {
+        Connections { socket, ..self }
     }
 
     /// How many dukes and queens may be connected at a time: as many as there are descriptors for, without those that
@@ -52,7 +66,8 @@ impl Connections {
         left.saturating_sub(HTTP_CONNECTIONS_MAX + DESCRIPTORS_KEPT).max(left / 2)
     }
 
-    fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<(Connection, SocketAddr)> {
+    /// Waits for a connection, and takes a place for it.
+    pub(crate) fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<(Accepted, Place)> {
         loop {
             if let Some(pausing) = &mut self.pausing {
                 ready!(pausing.as_mut().poll(context));
@@ -62,17 +77,27 @@ impl Connections {
                 self.tell("all connections that there are descriptors for (`ulimit -n`) are taken", None);
                 return Poll::Pending;
             }
-            match ready!(self.listener.poll_accept(context)) {
-                Ok((stream, address)) => {
+            match ready!(self.poll_listeners(context)) {
+                Ok(accepted) => {
                     if self.pause > ACCEPT_PAUSE_FIRST {
                         self.pause = ACCEPT_PAUSE_FIRST;
                         self.repeats.forget();
                     }
-                    let Some(place) = self.places.take(address.ip().to_canonical()) else {
-                        self.tell("one address may not have more of the connections", Some(address.ip()));
+                    if let Accepted::Unix(stream) = &accepted
+                        && !is_trusted(stream).unwrap_or(false)
+                    {
+                        self.tell("the socket is for this user and for root alone", None);
+                        continue;
+                    }
+                    let address = match &accepted {
+                        Accepted::Unix(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+                        Accepted::Tcp(_, address) => address.ip().to_canonical(),
+                    };
+                    let Some(place) = self.places.take(address) else {
+                        self.tell("one address may not have more of the connections", Some(address));
                         continue;
                     };
-                    return Poll::Ready((Connection::new(stream, address, place), address));
+                    return Poll::Ready((accepted, place));
                 }
                 Err(error) if is_of_one_connection(&error) => {
                     debug!(%error, "a connection broke before it was accepted");
@@ -86,6 +111,18 @@ impl Connections {
         }
     }
 
+    fn poll_listeners(&self, context: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+        if let Some(socket) = &self.socket
+            && let Poll::Ready(accepted) = socket.poll_accept(context)
+        {
+            return Poll::Ready(accepted.map(Accepted::Unix));
+        }
+        let (stream, address) = ready!(self.listener.poll_accept(context))?;
+        // Otherwise small messages wait until earlier ones are acknowledged. Fails if the connection has ended already.
+        let _set = stream.set_nodelay(true);
+        Poll::Ready(Ok(Accepted::Tcp(stream, address)))
+    }
+
     fn tell(&mut self, why: &str, address: Option<IpAddr>) {
         if let Some(refusals) = self.repeats.count(self.clock.now(), why) {
             let address = address.map(|address| address.to_string());
@@ -97,28 +134,6 @@ impl Connections {
 /// Whether an error concerns one connection only.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused)
-}
-
-impl Stream for Connections {
-    type Item = io::Result<Connection>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let (connection, _) = ready!(self.poll_accept(context));
-        Poll::Ready(Some(Ok(connection)))
-    }
-}
-
-impl axum::serve::Listener for Connections {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        std::future::poll_fn(|context| self.poll_accept(context)).await
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
 }
 
 /// The connections that there may be at a time.

@@ -6,12 +6,11 @@
 //!   nevertheless ends its link, and the queen comes back with it.
 //! - *Results*: the scheduler fetches large ones only when there is room (`scheduler/results.rs`).
 //!
-//! Nobody on another machine has more than half of a pot. A job that holds very little always has room for a little
+//! No token, and no address on another machine, has more than half of a pot. A job that holds very little always has room for a little
 //! more, so that small jobs go on beside large ones.
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -24,7 +23,7 @@ use distwasm_proto::limits::{
 };
 use distwasm_transport::stream::{Meter, NoRoom};
 
-use crate::inbox::is_elsewhere;
+use crate::authority::Origin;
 
 /// The memory for payloads of all jobs.
 #[derive(Clone, Debug)]
@@ -78,22 +77,22 @@ struct Inner {
     most_of_peer: u64,
     reserve: u64,
     taken: AtomicU64,
-    /// Of peers on other machines.
-    accounts: Mutex<HashMap<IpAddr, Weak<Taken>>>,
+    /// Of origins that have a part of the pot.
+    accounts: Mutex<HashMap<Origin, Weak<Taken>>>,
 }
 
 /// What one peer has taken of a pot. The peers of the king's own machine have one each.
 #[derive(Clone, Debug)]
 pub struct Account {
     pot: Pot,
-    /// `None` for peers that share nothing with others of their address.
+    /// `None` for peers that may have all of it.
     of_peer: Option<Arc<Taken>>,
 }
 
 #[derive(Debug)]
 struct Taken {
     pot: Weak<Inner>,
-    address: IpAddr,
+    origin: Origin,
     bytes: AtomicU64,
 }
 
@@ -111,17 +110,17 @@ impl Pot {
         Pot(Arc::new(Inner { most, most_of_peer, reserve, taken: AtomicU64::new(0), accounts: Mutex::default() }))
     }
 
-    /// The account of a peer at this address.
-    pub fn account(&self, address: Option<IpAddr>) -> Account {
-        let Some(address) = address.filter(|address| is_elsewhere(Some(*address))) else {
+    /// The account of a peer of this origin.
+    pub fn account(&self, origin: Origin) -> Account {
+        if !origin.is_bounded() {
             return Account { pot: self.clone(), of_peer: None };
-        };
+        }
         let mut accounts = self.accounts();
-        let known = accounts.get(&address).and_then(Weak::upgrade);
+        let known = accounts.get(&origin).and_then(Weak::upgrade);
         let of_peer = known.unwrap_or_else(|| {
-            let taken = Taken { pot: Arc::downgrade(&self.0), address, bytes: AtomicU64::new(0) };
+            let taken = Taken { pot: Arc::downgrade(&self.0), origin, bytes: AtomicU64::new(0) };
             let taken = Arc::new(taken);
-            accounts.insert(address, Arc::downgrade(&taken));
+            accounts.insert(origin, Arc::downgrade(&taken));
             taken
         });
         drop(accounts);
@@ -138,7 +137,7 @@ impl Pot {
         self.0.most
     }
 
-    fn accounts(&self) -> MutexGuard<'_, HashMap<IpAddr, Weak<Taken>>> {
+    fn accounts(&self) -> MutexGuard<'_, HashMap<Origin, Weak<Taken>>> {
         // Nothing in here can panic half-way through a change.
         self.0.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -149,8 +148,8 @@ impl Drop for Taken {
         let Some(inner) = self.pot.upgrade() else { return };
         let mut accounts = inner.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         // The peer may have come again meanwhile.
-        if accounts.get(&self.address).is_some_and(|taken| taken.strong_count() == 0) {
-            accounts.remove(&self.address);
+        if accounts.get(&self.origin).is_some_and(|taken| taken.strong_count() == 0) {
+            accounts.remove(&self.origin);
         }
     }
 }
@@ -301,12 +300,12 @@ mod tests {
 
     const LIMIT: u64 = 8 << 30;
 
-    fn address(last: u8) -> Option<IpAddr> {
-        Some(IpAddr::from([10, 0, 0, last]))
+    fn address(last: u8) -> Origin {
+        Origin::Address([10, 0, 0, last].into())
     }
 
     #[test]
-    fn a_pot_has_its_bound_and_each_address_has_half_of_it() {
+    fn a_pot_has_its_bound_and_each_origin_has_half_of_it() {
         let Budget { programs: pot, .. } = Budget::new(LIMIT);
         let claim = |last, bytes| {
             let mut claim = Claim::new(pot.account(address(last)));
@@ -324,19 +323,17 @@ mod tests {
     }
 
     #[test]
-    fn peers_of_the_own_machine_may_have_all_of_a_pot() {
+    fn the_own_machine_may_have_all_of_a_pot() {
         let pot = Budget::new(LIMIT).programs;
-        for peer in [None, Some(IpAddr::from([127, 0, 0, 1]))] {
-            let mut claim = Claim::new(pot.account(peer));
-            claim.add(pot.most()).unwrap();
-            assert_eq!(claim.add(1), Err(Full::All));
-        }
+        let mut claim = Claim::new(pot.account(Origin::Here));
+        claim.add(pot.most()).unwrap();
+        assert_eq!(claim.add(1), Err(Full::All));
     }
 
     #[test]
     fn a_claim_can_be_divided() {
         let pot = Budget::new(LIMIT).programs;
-        let mut claim = Claim::new(pot.account(None));
+        let mut claim = Claim::new(pot.account(Origin::Here));
         claim.add(10).unwrap();
         let (part, rest) = (claim.split(4), claim.split(100));
         drop(claim);
@@ -350,7 +347,7 @@ mod tests {
     #[test]
     fn a_window_is_smaller_the_more_the_others_have() {
         let pot = Budget::new(LIMIT / 8).inputs;
-        let (most, account) = (pot.most(), pot.account(None));
+        let (most, account) = (pot.most(), pot.account(Origin::Here));
         let windows_of = |jobs: usize| {
             // Each fills its window again and again.
             let mut windows = vec![0; jobs];
@@ -377,7 +374,7 @@ mod tests {
     #[test]
     fn parts_of_long_messages_are_counted_until_the_messages_are_here() {
         let pot = Budget::new(64 << 20).inputs;
-        let meter = || MessageMeter::new(pot.account(None));
+        let meter = || MessageMeter::new(pot.account(Origin::Here));
         let mut meters: Vec<MessageMeter> = (0..100).map(|_| meter()).collect();
         let begun = meters.iter_mut().map_while(|meter| meter.hold(1 << 20).ok()).count() as u64;
         assert_eq!(begun, pot.most() / ((1 << 20) - MESSAGE_UNCOUNTED_BYTES));

@@ -13,22 +13,22 @@ use std::{
 
 use bytes::Bytes;
 use distwasm_proto::limits::{HELLO_WITHIN, IDLE_WITHIN};
+use distwasm_transport::byte_stream::ByteStream;
 use http::{Request, Response};
 use http_body::Frame;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Sleep, sleep},
 };
 use tonic::{body::Body, transport::server::Connected};
 use tower_service::Service;
 
-use crate::accept::Place;
+use crate::{accept::Place, authority::Wire};
 
 /// A connection of a duke, a queen or a monitor. It fails as timed out when it was without a request for too long.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: ByteStream,
     caller: Caller,
     /// When it is looked whether there was a request.
     looks: Pin<Box<Sleep>>,
@@ -40,8 +40,10 @@ pub struct Connection {
 /// The peer of a connection, and what it asks for.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// Where it is.
-    pub(crate) address: SocketAddr,
+    /// Where it is; `None` on this machine, over the king's socket.
+    pub(crate) address: Option<SocketAddr>,
+    /// How it reached the king.
+    pub(crate) wire: Wire,
     requests: Arc<Requests>,
 }
 
@@ -57,11 +59,14 @@ struct Requests {
 struct Answering(Arc<Requests>);
 
 impl Connection {
-    pub(crate) fn new(stream: TcpStream, address: SocketAddr, place: Place) -> Connection {
-        // Otherwise small messages wait until earlier ones are acknowledged. Fails if the connection has ended already.
-        let _set = stream.set_nodelay(true);
-        let caller = Caller { address, requests: Arc::default() };
+    pub(crate) fn new(stream: ByteStream, address: Option<SocketAddr>, wire: Wire, place: Place) -> Connection {
+        let caller = Caller { address, wire, requests: Arc::default() };
         Connection { stream, caller, looks: Box::pin(sleep(HELLO_WITHIN)), begun: 0, _place: place }
+    }
+
+    /// Its peer.
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.caller
     }
 
     fn check_use(&mut self, context: &mut Context<'_>) -> io::Result<()> {

@@ -8,7 +8,7 @@ use distwasm_proto::{
     failure::Failure,
     guest::{GuestError, GuestSettings},
     ids::{AttemptId, DukeId, JobId, UnitNo},
-    wire::{DukeOrder, QueenNews},
+    wire::{self, DukeOrder, QueenNews},
 };
 use distwasm_transport::{
     payload::Payload,
@@ -19,6 +19,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    authority::{Identity, Origin, Refusal},
     border::fetches::Fetches,
     budget::{Claim, Full},
     payloads::{QueenRoom, UnitInput},
@@ -103,20 +104,19 @@ pub struct Peer<W> {
     pub outbox: Outbox<W>,
     /// Cancelled to end the link.
     pub ended: CancellationToken,
-    /// The address of the peer, if the peer is not in this process.
-    pub address: Option<IpAddr>,
-}
-
-/// Whether a peer is on another machine. Those of the king's own machine share one address, however many they are.
-pub(crate) fn is_elsewhere(address: Option<IpAddr>) -> bool {
-    address.is_some_and(|address| !address.to_canonical().is_loopback())
+    /// What the peer may do.
+    pub identity: Identity,
+    /// Under which name the peer is counted.
+    pub origin: Origin,
 }
 
 impl<W: Word> Peer<W> {
-    /// The king's side of a new link, and the stream that empties its outbox.
-    pub fn new(address: Option<IpAddr>) -> (Peer<W>, OutboxStream<W>) {
+    /// The king's side of a new link, and the stream that empties its outbox. `address` is that of the peer, unless the
+    /// peer is in this process or came over the king's socket.
+    pub fn new(identity: Identity, address: Option<IpAddr>) -> (Peer<W>, OutboxStream<W>) {
         let (outbox, stream) = Outbox::new();
-        (Peer { outbox, ended: CancellationToken::new(), address }, stream)
+        let origin = Origin::of(&identity, address);
+        (Peer { outbox, ended: CancellationToken::new(), identity, origin }, stream)
     }
 }
 
@@ -231,6 +231,8 @@ pub enum LinkError {
     Guest(#[from] GuestError),
     #[error("it broke the protocol: {0}")]
     Nonsense(&'static str),
+    #[error(transparent)]
+    Refused(Refusal),
     #[error("the king ended the link")]
     Ended,
 }
@@ -239,6 +241,12 @@ impl LinkError {
     /// Whether the peer did nothing wrong, and may come back with what it has.
     pub fn may_come_back(&self) -> bool {
         matches!(self, LinkError::Broken(_) | LinkError::Silent | LinkError::Ended | LinkError::Busy(_))
+    }
+
+    /// The last word to the peer.
+    pub(crate) fn to_end(&self) -> wire::End {
+        let refused = matches!(self, LinkError::Refused(_));
+        wire::End { reason: self.to_string(), come_back: self.may_come_back(), refused }
     }
 }
 
@@ -259,6 +267,7 @@ impl From<StreamError> for LinkError {
             StreamError::NoRoom => LinkError::Busy(""),
             StreamError::NotGrpc(_)
             | StreamError::Refused(_)
+            | StreamError::Denied(_)
             | StreamError::TooLarge { .. }
             | StreamError::Compressed
             | StreamError::Undecodable(_) => LinkError::Garbled(error),

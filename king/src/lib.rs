@@ -4,17 +4,24 @@
 //! the [`border`]s around it need no runtime: the simulation runs them as they are.
 
 pub mod accept;
+pub mod advertise;
+pub mod authority;
 pub mod border;
 pub mod budget;
 pub mod connection;
-mod http;
+pub mod data;
+mod guard;
+pub mod handshakes;
+pub mod http;
 pub mod inbox;
+pub mod key;
 mod metrics;
 pub mod options;
 pub mod payloads;
 pub mod reactor;
 pub mod scheduler;
 mod service;
+pub mod tokens;
 pub mod view;
 
 use std::time::{Duration, SystemTime};
@@ -30,12 +37,14 @@ use distwasm_proto::{
 };
 use distwasm_transport::{link::Visitor, service::king_server::KingServer};
 use thiserror::Error;
-use tokio::{net::TcpListener, sync::mpsc, time::timeout};
+use tokio::{sync::mpsc, time::timeout};
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use tracing::warn;
 
-use crate::{accept::Connections, budget::Budget, connection::Counted};
+use crate::{
+    authority::Authority, budget::Budget, connection::Counted, guard::Guarded, handshakes::Handshakes, http::Pages,
+};
 
 /// Why a king failed.
 #[derive(Debug, Error)]
@@ -91,34 +100,41 @@ fn memory_bytes() -> u64 {
 /// The start of the year 2025 by the wall clock, in milliseconds. Counting from there keeps the numbers of jobs short.
 const EPOCH_MS: u128 = 1_735_689_600_000;
 
-/// Serves the connections of `incoming`, and HTTP if there is a listener for it, until `stop` says so: gracefully, when
-/// the king's jobs have ended, or at once.
+/// Serves those connections of `incoming` that the authority lets in, and pages over HTTP if there are any, until
+/// `stop` says so: gracefully, when the king's jobs have ended, or at once.
 ///
 /// # Errors
 ///
 /// When a server fails; peers cannot cause that.
-pub async fn run(incoming: Connections, http: Option<TcpListener>, reign: Reign, stop: Stop) -> Result<(), KingError> {
+pub async fn run(
+    incoming: Handshakes,
+    http: Option<Pages>,
+    authority: Authority,
+    reign: Reign,
+    stop: Stop,
+) -> Result<(), KingError> {
     let (shutdown, drains) = (stop.ends().clone(), stop.drains().clone());
     let (sender, inputs) = mpsc::channel(REACTOR_QUEUE);
     let (publisher, viewer) = view::viewers();
     let reactor = reactor::run(reign, inputs, publisher, stop);
     let (links, budget) = (TaskTracker::new(), Budget::new(reign.memory_bytes));
-    let service = service::Methods::new(service::Service::new(sender, viewer.clone(), links.clone(), budget));
+    let service = service::Service::new(sender, viewer.clone(), authority.clone(), links.clone(), budget);
+    let service = service::Methods::new(service);
     let (health_reporter, health) = tonic_health::server::health_reporter();
     health_reporter.set_serving::<KingServer<service::Service>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
+    let guarding = authority.clone();
     let grpc = Server::builder()
-        .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(STREAMS_MAX)
-        .layer(tower::layer::layer_fn(Counted))
+        .layer(tower::layer::layer_fn(move |service| Counted(Guarded { authority: guarding.clone(), service })))
         .add_service(service)
         .add_service(health.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(reflection.max_decoding_message_size(REQUEST_BYTES_MAX))
@@ -142,7 +158,7 @@ pub async fn run(incoming: Connections, http: Option<TcpListener>, reign: Reign,
     };
     let http = async {
         match http {
-            Some(listener) => http::serve(listener, viewer, shutdown.clone()).await.map_err(KingError::Http),
+            Some(pages) => pages.serve(viewer, authority.clone(), shutdown.clone()).await.map_err(KingError::Http),
             None => Ok(()),
         }
     };
@@ -153,7 +169,13 @@ pub async fn run(incoming: Connections, http: Option<TcpListener>, reign: Reign,
             () = shutdown.cancelled() => {}
         }
     };
-    let ((), grpc, http, ()) = tokio::join!(reactor, grpc, http, health);
+    let tokens = async {
+        tokio::select! {
+            () = authority.keep_watch() => {}
+            () = shutdown.cancelled() => {}
+        }
+    };
+    let ((), grpc, http, (), ()) = tokio::join!(reactor, grpc, http, health, tokens);
     wait_for(links).await;
     grpc.and(http)
 }
@@ -163,7 +185,7 @@ pub async fn run_local(visitors: mpsc::Receiver<Visitor>, reign: Reign, stop: St
     let (sender, inputs) = mpsc::channel(REACTOR_QUEUE);
     let (links, budget) = (TaskTracker::new(), Budget::new(reign.memory_bytes));
     let (publisher, viewer) = view::viewers();
-    let service = service::Service::new(sender, viewer, links.clone(), budget);
+    let service = service::Service::new(sender, viewer, Authority::without_tokens(false), links.clone(), budget);
     tokio::select! {
         () = reactor::run(reign, inputs, publisher, stop) => {}
         () = async { service.receive(visitors).await; std::future::pending().await } => {}

@@ -6,18 +6,40 @@ use anyhow::Context;
 use distwasm_king::{
     Reign,
     accept::Connections,
-    options::{Http, Options, PortFile},
+    advertise::Advertised,
+    authority::Authority,
+    handshakes::Handshakes,
+    http::Pages,
+    options::{CertCommand, Command, Http, KeyFlags, Options, PortFile},
+    tokens::{self, store::Store},
 };
-use distwasm_process::{flags, shutdown::Stop, start};
+use distwasm_process::{files, flags, shutdown::Stop, start};
+use distwasm_transport::own_socket::OwnSocket;
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 fn main() -> ExitCode {
     let options = flags::parse::<Options>();
-    start::serve(options.log_format, 0, || run(options))
+    start::serve(options.log_format, 0, || async {
+        match options.command {
+            Some(Command::Cert(CertCommand::Show(flags))) => show_certificate(&flags),
+            Some(Command::Token(command)) => Ok(command.run()?),
+            None => run(options).await,
+        }
+    })
+}
+
+fn show_certificate(flags: &KeyFlags) -> anyhow::Result<()> {
+    let key = flags.open()?;
+    let user = rustix::process::geteuid().as_raw();
+    let (fingerprint, path) = (key.fingerprint(), key.path().display());
+    let text = format!("fingerprint  {fingerprint}\nkey          {path}\nkings of     user {user} with this key\n");
+    Ok(files::write_stdout(text.as_bytes())?)
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {
+    let key = options.key.open()?;
+    let store = Store::in_folder(options.key.data()?.path());
     let address = options.address();
     let listener = TcpListener::bind(address).await.map_err(|error| {
         let hint = match error.kind() {
@@ -34,22 +56,57 @@ async fn run(options: Options) -> anyhow::Result<()> {
             format!("failed to listen on {address} for HTTP (--http takes another address, or none)")
         })?),
     };
+    let http_address = http.as_ref().and_then(|listener| listener.local_addr().ok());
+    let pages = http.map(|http| Pages::new(http, &key, options.metrics_open || options.insecure)).transpose()?;
+    let first = if address.ip().is_loopback() || options.insecure || tokens::first::stdout_is_a_log() {
+        None
+    } else {
+        let place = options.advertise.clone().unwrap_or_else(Advertised::this_machine).with_port(address.port());
+        tokens::first::make(&store, key.fingerprint(), &place)?
+    };
+    let authority = Authority::open(key.fingerprint(), store, options.insecure)?;
     let port_file = options.port_file.as_deref().map(|path| {
         PortFile::write(path, address).with_context(|| format!("failed to write {} (--port-file)", path.display()))
     });
     let port_file = port_file.transpose()?;
-    let http_address = http.as_ref().and_then(|listener| listener.local_addr().ok());
-    info!(%address, http = http_address.map(|address| address.to_string()), "the king is ready");
+    let socket = if options.no_socket { None } else { listen_for_own(address.port()) };
+    info!(
+        %address,
+        http = http_address.map(|address| address.to_string()),
+        socket = socket.as_ref().map(|socket| socket.path().display().to_string()),
+        fingerprint = %key.fingerprint(),
+        "the king is ready"
+    );
     if address.ip().is_loopback() {
         info!("only this machine can reach it: --listen 0.0.0.0:1900 lets other machines in");
-    } else {
-        warn!(%address, "anybody who reaches this address can submit programs and see inputs: trusted networks only");
+    }
+    if options.insecure {
+        warn!(
+            %address,
+            "--insecure: everybody who reaches this address can submit programs, and everybody on the way can read and \
+             change inputs and results"
+        );
+    }
+    if let Some(lines) = first {
+        info!("these lines let in dukes and queens, and are shown this once; `king token create` makes other tokens");
+        files::write_stdout(lines.as_bytes())?;
     }
     let stop = Stop::new(options.drain);
     let signals = stop.on_signals()?;
-    let incoming = Connections::new(listener, Connections::max_for_peers());
+    let connections = Connections::new(listener, Connections::max_for_peers()).with_socket(socket);
+    let incoming = Handshakes::new(connections, &key);
     let reign = Reign::now(options.grace, options.memory_bytes());
-    let (served, ()) = tokio::join!(distwasm_king::run(incoming, http, reign, stop), signals);
+    let king = distwasm_king::run(incoming, pages, authority, reign, stop);
+    let (served, ()) = tokio::join!(king, signals);
     drop(port_file);
     Ok(served?)
+}
+
+/// Listens on the socket for processes of this user. Without it, they need what others need.
+fn listen_for_own(port: u16) -> Option<OwnSocket> {
+    OwnSocket::listen(port)
+        .inspect_err(|error| {
+            warn!(%error, "no socket for this user's processes on this machine: they need a token, as all others do");
+        })
+        .ok()
 }

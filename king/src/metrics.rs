@@ -5,15 +5,15 @@ use std::fmt::{self, Write};
 use crate::view::View;
 
 impl View {
-    /// The figures in Prometheus' text format, version 0.0.4.
-    pub(crate) fn to_text(&self) -> String {
+    /// The figures in Prometheus' text format, version 0.0.4, with how many requests were refused.
+    pub(crate) fn to_text(&self, refusals: u64) -> String {
         let mut text = String::new();
         // Writing to a string does not fail.
-        let _written = self.write(&mut text);
+        let _written = self.write(&mut text, refusals);
         text
     }
 
-    fn write(&self, out: &mut String) -> fmt::Result {
+    fn write(&self, out: &mut String, refusals: u64) -> fmt::Result {
         let View { census, totals, input_bytes, program_bytes, share_bytes, .. } = self;
         let gauges = [
             ("distwasm_jobs", "Jobs that are open.", &[("", census.jobs as u64)][..]),
@@ -53,11 +53,12 @@ impl View {
                 "Bytes that passed through the king.",
                 &[("{kind=\"inputs\"}", totals.input_bytes), ("{kind=\"results\"}", totals.result_bytes)],
             ),
+            ("distwasm_refusals_total", "Requests that were refused for want of a fitting token.", &[("", refusals)]),
         ];
-        for (kind, metrics) in [("gauge", gauges), ("counter", counters)] {
+        for (kind, metrics) in [("gauge", &gauges[..]), ("counter", &counters[..])] {
             for (name, help, values) in metrics {
                 writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}")?;
-                for (label, value) in values {
+                for (label, value) in *values {
                     writeln!(out, "{name}{label} {value}")?;
                 }
             }

@@ -9,10 +9,18 @@ use std::{
     time::Duration,
 };
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand, builder::BoolishValueParser};
 use distwasm_process::{files, flags, logging::LogFormat, version::version};
 use distwasm_proto::limits::KING_MEMORY_BYTES_MIN;
 use distwasm_transport::address::KING_PORT;
+use thiserror::Error;
+
+use crate::{
+    advertise::Advertised,
+    data::{DataError, DataFolder},
+    key::{Key, KeyError},
+    tokens::command::TokenCommand,
+};
 
 use crate::default_memory_bytes;
 
@@ -21,7 +29,8 @@ const HTTP_PORT: u16 = 1901;
 
 /// Coordinates a distwasm kingdom: takes jobs from queens and spreads their units over dukes.
 ///
-/// Keeps no state on disk. After Ctrl-C, SIGTERM or SIGHUP it takes no new jobs, and ends when its jobs have ended; a
+/// Dukes and queens of this user on this machine need nothing but the port; others need TLS and a token. Keeps its key on
+/// disk, and nothing about jobs. After Ctrl-C, SIGTERM or SIGHUP it takes no new jobs, and ends when its jobs have ended; a
 /// second signal ends it at once.
 #[derive(Debug, Parser)]
 #[command(name = "king", version = version())]
@@ -34,9 +43,18 @@ pub struct Options {
     #[arg(short, long, value_name = "N", env = "DISTWASM_LISTEN_PORT", value_parser = flags::whole_number(0..=u16::MAX))]
     pub port: Option<u16>,
 
+    /// Where other machines reach this king, for the commands that it prints at its first start [default: this machine's
+    /// name, and the port that it listens on]
+    #[arg(long, value_name = "HOST[:PORT]", env = "DISTWASM_ADVERTISE")]
+    pub advertise: Option<Advertised>,
+
     /// Address of the HTTP pages /healthz and /metrics, with a port unless it is 1901, or `none`
     #[arg(long, value_name = "ADDRESS[:PORT]|none", default_value = "127.0.0.1:1901", env = "DISTWASM_HTTP")]
     pub http: Http,
+
+    /// Show /metrics to everybody who reaches the HTTP address, and not only to those with a token
+    #[arg(long, env = "DISTWASM_METRICS_OPEN", value_parser = BoolishValueParser::new())]
+    pub metrics_open: bool,
 
     /// Write the listening address and port to this file, once they are known; the file is removed when the king ends
     #[arg(long, value_name = "PATH", env = "DISTWASM_PORT_FILE")]
@@ -54,10 +72,61 @@ pub struct Options {
     /// 1,048,576 bytes) [default: half of this machine's memory]
     #[arg(long, value_name = "SIZE", env = "DISTWASM_MEMORY_LIMIT", value_parser = memory_limit)]
     pub memory_limit: Option<u64>,
+    /// Where the key is.
+    #[command(flatten)]
+    pub key: KeyFlags,
+
+    /// Let in everybody who reaches the port, in plaintext and without a token: for networks where everybody is trusted
+    #[arg(long, env = "DISTWASM_INSECURE", value_parser = BoolishValueParser::new())]
+    pub insecure: bool,
+
+    /// Listen on the TCP port alone, and not on a Unix socket for this user's processes on this machine
+    #[arg(long, env = "DISTWASM_NO_SOCKET", value_parser = BoolishValueParser::new())]
+    pub no_socket: bool,
 
     /// Format of log lines; RUST_LOG selects which are written
     #[arg(long, value_enum, default_value_t, env = "DISTWASM_LOG_FORMAT")]
     pub log_format: LogFormat,
+
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Where a king's key is.
+#[derive(Args, Clone, Debug)]
+pub struct KeyFlags {
+    /// Folder of the king's key, which only its user may enter [default: distwasm/king in the user's state folder,
+    /// ~/.local/state]
+    #[arg(long, value_name = "DIR", env = "DISTWASM_DATA")]
+    pub data: Option<PathBuf>,
+
+    /// A certificate of your own instead, in PEM form; read at the start
+    #[arg(long, value_name = "FILE", env = "DISTWASM_TLS_CERT", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The private key of that certificate, in PEM form
+    #[arg(long, value_name = "FILE", env = "DISTWASM_TLS_KEY", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+}
+
+/// What a king does instead of serving.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The king's certificate and key
+    #[command(subcommand)]
+    Cert(CertCommand),
+    /// Tokens, by which dukes, queens and monitors on other machines are let in
+    #[command(subcommand)]
+    Token(TokenCommand),
+}
+
+/// What can be done with the certificate.
+#[derive(Debug, Subcommand)]
+pub enum CertCommand {
+    /// Prints the fingerprint of the king's key, by which dukes and queens know their king; makes the key if there is
+    /// none
+    Show(KeyFlags),
 }
 
 /// The address of the HTTP pages, if they are served.
@@ -86,6 +155,39 @@ fn memory_limit(text: &str) -> Result<u64, String> {
     let mb = flags::positive_megabytes(text)?;
     let least = KING_MEMORY_BYTES_MIN >> 20;
     if mb < least { Err(format!("a king needs at least {least} MB")) } else { Ok(mb) }
+}
+
+/// Why the flags lead to no key.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum KeyFlagsError {
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+impl KeyFlags {
+    /// The key; makes one if there is none.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read or made, or is not safe.
+    pub fn open(&self) -> Result<Key, KeyFlagsError> {
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(certificate), Some(key)) => Ok(Key::read(certificate, key)?),
+            _ => Ok(Key::open(&self.data()?)?),
+        }
+    }
+
+    /// The folder of the king's data; created if missing.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it is not safe.
+    pub fn data(&self) -> Result<DataFolder, DataError> {
+        DataFolder::open(self.data.as_deref())
+    }
 }
 
 impl Options {

@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -20,9 +20,9 @@ use distwasm_transport::{
     link::{SUBMIT_JOB, VOLUNTEER, Visitor},
     service::king_server::{King, KingServer},
     stream::{self, Incoming},
-    transfer::OutboxStream,
+    transfer::{OutboxStream, Word},
 };
-use http::{Request, Response};
+use http::{Extensions, Request, Response};
 use prost::Message;
 use tokio::{
     sync::mpsc,
@@ -33,6 +33,7 @@ use tonic::{Status, body::Body, server::NamedService};
 use tracing::{debug, warn};
 
 use crate::{
+    authority::{Authority, Identity, Origin},
     border::{Border, duke::DukeBorder, queen::QueenBorder},
     budget::{Budget, MessageMeter},
     connection::Caller,
@@ -46,23 +47,45 @@ pub(crate) struct Service {
     reactor: mpsc::Sender<Happening>,
     viewer: Viewer,
     links: Arc<AtomicU64>,
+    authority: Authority,
     budget: Budget,
     tasks: TaskTracker,
 }
 
-/// The address of a peer, if the peer is not in this process.
-#[derive(Clone, Copy, Debug)]
-struct PeerAddress(Option<SocketAddr>);
+/// Who a peer is, and where.
+#[derive(Clone, Debug)]
+struct Visit {
+    identity: Identity,
+    /// `None` for those in this process or over the king's socket.
+    address: Option<SocketAddr>,
+}
 
-impl PeerAddress {
-    fn ip(self) -> Option<IpAddr> {
-        self.0.map(|address| address.ip().to_canonical())
+impl Visit {
+    /// A visit of a peer in this process.
+    fn of_own_process() -> Visit {
+        Visit { identity: Identity::Trusted, address: None }
+    }
+
+    /// A visit of a peer that the guard let in; `None` if there was no guard, so that nothing is served without one.
+    fn of_request(extensions: &Extensions) -> Option<Visit> {
+        let address = extensions.get::<Caller>().and_then(|caller| caller.address);
+        Some(Visit { identity: extensions.get::<Identity>()?.clone(), address })
+    }
+
+    /// The king's side of its link, and the words to it.
+    fn peer<W: Word>(&self) -> (Peer<W>, OutboxStream<W>) {
+        Peer::new(self.identity.clone(), self.address.map(|address| address.ip()))
+    }
+
+    /// Under which name the peer is counted.
+    fn origin(&self) -> Origin {
+        Origin::of(&self.identity, self.address.map(|address| address.ip()))
     }
 
     /// Logs why a link ended, if the peer is to blame. The reactor logs the consequences for a duke or a job.
-    fn tell(self, leaving: &Leaving) {
+    fn tell(&self, leaving: &Leaving) {
         let Err(error) = leaving else { return };
-        let address = self.0.map(|address| address.to_string()).unwrap_or_default();
+        let address = self.address.map_or_else(|| "this machine".to_owned(), |address| address.to_string());
         if error.may_come_back() && !matches!(error, LinkError::Busy(_)) {
             debug!(peer = address, %error, "a link ended");
         } else {
@@ -72,8 +95,19 @@ impl PeerAddress {
 }
 
 impl Service {
-    pub(crate) fn new(reactor: mpsc::Sender<Happening>, viewer: Viewer, tasks: TaskTracker, budget: Budget) -> Service {
-        Service { reactor, viewer, links: Arc::default(), budget, tasks }
+    pub(crate) fn new(
+        reactor: mpsc::Sender<Happening>,
+        viewer: Viewer,
+        authority: Authority,
+        tasks: TaskTracker,
+        budget: Budget,
+    ) -> Service {
+        Service { reactor, viewer, links: Arc::default(), authority, budget, tasks }
+    }
+
+    /// Counts the long messages of a peer.
+    fn meter(&self, visit: &Visit) -> MessageMeter {
+        MessageMeter::new(self.budget.inputs.account(visit.origin()))
     }
 
     /// A number that no other link has.
@@ -82,36 +116,35 @@ impl Service {
     }
 
     /// Listens to a duke; returns the king's orders to it.
-    fn volunteer(&self, words: Incoming<wire::FromDuke>, address: PeerAddress) -> OutboxStream<DukeOrder> {
-        let (peer, orders) = Peer::new(address.ip());
+    fn volunteer(&self, words: Incoming<wire::FromDuke>, visit: Visit) -> OutboxStream<DukeOrder> {
+        let (peer, orders) = visit.peer();
         let duke = DukeId(self.next_link());
-        self.listen(words, address, peer.ended.clone(), DukeBorder::new(duke, peer));
+        self.listen(words, visit, peer.ended.clone(), DukeBorder::new(duke, peer));
         orders
     }
 
     /// Listens to a queen; returns the king's news to it.
-    fn submit_job(&self, words: Incoming<wire::FromQueen>, address: PeerAddress) -> OutboxStream<QueenNews> {
-        let (peer, news) = Peer::new(address.ip());
+    fn submit_job(&self, words: Incoming<wire::FromQueen>, visit: Visit) -> OutboxStream<QueenNews> {
+        let (peer, news) = visit.peer();
         let link = LinkId(self.next_link());
-        self.listen(words, address, peer.ended.clone(), QueenBorder::new(link, peer, &self.budget));
+        self.listen(words, visit, peer.ended.clone(), QueenBorder::new(link, peer, &self.budget));
         news
     }
 
     /// Reads until the peer leaves or its link is ended, and tells the reactor all that happens on the link.
-    fn listen<B>(
-        &self,
-        mut messages: Incoming<B::Message>,
-        address: PeerAddress,
-        ended: CancellationToken,
-        mut border: B,
-    ) where
+    fn listen<B>(&self, mut messages: Incoming<B::Message>, visit: Visit, ended: CancellationToken, mut border: B)
+    where
         B: Border<Message: Message + Default + 'static> + Send + 'static,
     {
-        let reactor = self.reactor.clone();
+        let (reactor, authority) = (self.reactor.clone(), self.authority.clone());
         self.tasks.spawn(async move {
             let _cancel_with_task = ended.clone().drop_guard();
-            let leaving = listen(&mut messages, &mut border, &reactor, &ended).await;
-            address.tell(&leaving);
+            let leaving = tokio::select! {
+                biased;
+                leaving = listen(&mut messages, &mut border, &reactor, &ended) => leaving,
+                refusal = authority.withdrawn(&visit.identity) => Err(LinkError::Refused(refusal)),
+            };
+            visit.tell(&leaving);
             // The reactor is gone only when the king ends.
             let _sent = reactor.send(border.end(leaving)).await;
         });
@@ -123,10 +156,10 @@ impl Service {
             // The visitor may have gone again.
             match visitor {
                 Visitor::Duke(words, answer) => {
-                    let _there = answer.send(Incoming::local(self.volunteer(words, PeerAddress(None))));
+                    let _there = answer.send(Incoming::local(self.volunteer(words, Visit::of_own_process())));
                 }
                 Visitor::Queen(words, answer) => {
-                    let _there = answer.send(Incoming::local(self.submit_job(words, PeerAddress(None))));
+                    let _there = answer.send(Incoming::local(self.submit_job(words, Visit::of_own_process())));
                 }
             }
         }
@@ -137,10 +170,11 @@ impl Service {
 impl King for Service {
     async fn list_jobs(
         &self,
-        _: tonic::Request<wire::ListJobsRequest>,
+        request: tonic::Request<wire::ListJobsRequest>,
     ) -> Result<tonic::Response<wire::JobList>, Status> {
+        let Some(Visit { identity, .. }) = Visit::of_request(request.extensions()) else { return Err(unguarded()) };
         let view = self.viewer.look().await.ok_or_else(|| Status::unavailable("the king is shutting down"))?;
-        Ok(tonic::Response::new(view.to_wire()))
+        Ok(tonic::Response::new(view.to_wire(&identity)))
     }
 }
 
@@ -172,21 +206,25 @@ impl tower_service::Service<Request<Body>> for Methods {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let peer = PeerAddress(request.extensions().get::<Caller>().map(|caller| caller.address));
-        let meter = || MessageMeter::new(self.service.budget.inputs.account(peer.ip()));
-        let response = match request.uri().path() {
-            VOLUNTEER => {
-                let words = Incoming::of_request(request).metered(meter());
-                stream::response(self.service.volunteer(words, peer))
+        let response = match (request.uri().path(), Visit::of_request(request.extensions())) {
+            (VOLUNTEER, Some(visit)) => {
+                let words = Incoming::of_request(request).metered(self.service.meter(&visit));
+                stream::response(self.service.volunteer(words, visit))
             }
-            SUBMIT_JOB => {
-                let words = Incoming::of_request(request).metered(meter());
-                stream::response(self.service.submit_job(words, peer))
+            (SUBMIT_JOB, Some(visit)) => {
+                let words = Incoming::of_request(request).metered(self.service.meter(&visit));
+                stream::response(self.service.submit_job(words, visit))
             }
+            (VOLUNTEER | SUBMIT_JOB, None) => unguarded().into_http(),
             _ => return self.others.call(request),
         };
         Box::pin(std::future::ready(Ok(response)))
     }
+}
+
+/// A request that no guard has seen is not served.
+fn unguarded() -> Status {
+    Status::unauthenticated("nobody has looked at who asks")
 }
 
 /// Passes on what a peer says, until it leaves or its link ends.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use distwasm_proto::wire;
 use tokio::sync::{Notify, watch};
 
-use crate::scheduler::Census;
+use crate::{authority::Identity, scheduler::Census};
 
 /// The king at one moment.
 #[derive(Debug, Default)]
@@ -47,10 +47,11 @@ pub struct Totals {
 }
 
 impl View {
-    /// The list of jobs, for a queen.
-    pub(crate) fn to_wire(&self) -> wire::JobList {
+    /// The list of the jobs that a peer may see.
+    pub(crate) fn to_wire(&self, identity: &Identity) -> wire::JobList {
         let dukes = u32::try_from(self.census.dukes).unwrap_or(u32::MAX);
-        wire::JobList { jobs: self.jobs.clone(), dukes }
+        let jobs = self.jobs.iter().filter(|job| identity.may_see(&job.project));
+        wire::JobList { jobs: jobs.cloned().collect(), dukes }
     }
 }
 

@@ -13,4 +13,5 @@ pub mod repeats;
 pub mod shutdown;
 pub mod start;
 pub mod stderr;
+pub mod token_flags;
 pub mod version;

@@ -181,7 +181,7 @@ fn idle_flags(command: &Command, matches: &ArgMatches, options: &Options) -> Vec
     let (idle, why): (&[&str], _) = if options.king_address.is_some() {
         (&["num_cpus", "ram_limit", "peasant", "cache"], "with --king-address: the dukes have such flags of their own")
     } else {
-        let idle = &["grace", "weight", "priority", "no_speculation"];
+        let idle = &["grace", "token_file", "insecure", "weight", "priority", "no_speculation"];
         match options.local {
             true => (idle, "with --local: this job is alone on this machine"),
             false => (idle, "without --king-address: this job is alone on this machine"),

@@ -7,9 +7,13 @@ use distwasm_jobs::{
     output_name::OutputName,
     run_limits::{FailureLimit, RunLimits},
 };
-use distwasm_process::{flags, guest_flags::GuestFlags, logging::LogFormat, version::version};
+use distwasm_process::{flags, guest_flags::GuestFlags, logging::LogFormat, token_flags::TokenFlags, version::version};
 use distwasm_proto::{limits::DUKE_CPUS_MAX, time::Time};
-use distwasm_transport::address::Address;
+use distwasm_transport::{
+    address::Address,
+    credentials::{Credentials, CredentialsError},
+    link::KingAddress,
+};
 
 use crate::{scheduling_options::SchedulingOptions, selection_options::SelectionOptions};
 
@@ -29,6 +33,10 @@ pub struct Options {
     /// The king to submit to [default: none; everything runs on this machine]
     #[arg(short, long, value_name = "HOST:PORT", env = "DISTWASM_KING_ADDRESS")]
     pub king_address: Option<Address>,
+
+    /// How the king lets this queen in.
+    #[command(flatten)]
+    pub token: TokenFlags,
 
     /// Run on this machine, even if DISTWASM_KING_ADDRESS names a king
     #[arg(long, env = "DISTWASM_LOCAL", value_parser = BoolishValueParser::new())]
@@ -161,6 +169,17 @@ pub struct Options {
 }
 
 impl Options {
+    /// Where the king is, and what it is told; `None` without a king.
+    ///
+    /// # Errors
+    ///
+    /// When there is no token, and there must be one.
+    pub fn king(&self) -> Result<Option<KingAddress>, CredentialsError> {
+        let Some(address) = &self.king_address else { return Ok(None) };
+        let credentials = Credentials::find(address, self.token.token_file.as_deref(), self.token.insecure)?;
+        Ok(Some(KingAddress::Remote(address.clone(), credentials)))
+    }
+
     /// The limits of the run; its time counts from zero of the run's clock.
     pub fn limits(&self) -> RunLimits {
         let ends_at = self.time_limit.map(|limit| Time::default().after(limit));

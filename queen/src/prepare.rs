@@ -28,6 +28,7 @@ use distwasm_proto::{
     limits::{NAME_BYTES_MAX, NAMES_SHOWN},
     text::is_name,
 };
+use distwasm_transport::credentials::CredentialsError;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +51,8 @@ use crate::{
 pub enum PrepareError {
     #[error(transparent)]
     Program(#[from] ProgramError),
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     #[error(transparent)]
     Input(#[from] InputError),
     #[error(transparent)]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use distwasm_king::{Reign, accept::Connections};
+use distwasm_king::{Reign, accept::Connections, authority::Authority, handshakes::Handshakes, key::Key};
 use distwasm_process::shutdown::Stop;
 use distwasm_proto::{
     PROTOCOL,
@@ -11,6 +11,7 @@ use distwasm_proto::{
     wire::{self, queen_news::News, queen_word::Word},
 };
 use distwasm_transport::{
+    credentials::Credentials,
     link::{King, connect},
     transfer::Outbox,
 };
@@ -33,14 +34,16 @@ async fn a_king_that_drains_is_not_serving() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let stop = Stop::new(Duration::from_secs(60));
-    let king = distwasm_king::run(Connections::new(listener, 8), None, Reign::first(), stop.clone());
+    let incoming = Handshakes::new(Connections::new(listener, 8), &Key::generate().unwrap());
+    let king = distwasm_king::run(incoming, None, Authority::without_tokens(true), Reign::first(), stop.clone());
     let queen = async {
-        let channel = connect(&address.parse().unwrap()).await.unwrap();
+        let remote = connect(&address.parse().unwrap(), &Credentials::Insecure).await.unwrap();
+        let channel = remote.channel();
         assert_eq!(health(&channel).await, ServingStatus::Serving);
         // A job keeps the king from ending at once.
         let (words, stream) = Outbox::<wire::QueenWord>::new();
         words.push(Word::OpenJob(Box::new(job())));
-        let mut news = King::Remote(channel.clone()).submit_job(stream).await.unwrap();
+        let mut news = King::Remote(remote.clone()).submit_job(stream).await.unwrap();
         let welcome = news.message().await.unwrap().unwrap().news.remove(0);
         assert!(matches!(welcome.news, Some(News::Welcome(_))), "{welcome:?}");
         stop.drain();

@@ -33,10 +33,9 @@ use distwasm_proto::{
 use distwasm_tests::real::{
     King, Place, guest, peak_memory_bytes, peak_memory_of_children, programs, root, within_seconds,
 };
-use distwasm_transport::{link, stream::Incoming, transfer::Outbox};
+use distwasm_transport::{credentials::Credentials, link, stream::Incoming, transfer::Outbox};
 use fastrand::Rng;
 use tokio_stream::StreamExt;
-use tonic::transport::Channel;
 
 /// The memory of guests here, in MB.
 const GUEST_MB: &str = "64";
@@ -207,18 +206,19 @@ fn generated_programs() {
 
 // ---- Floods --------------------------------------------------------------------------------------------------------
 
-async fn connect(king: &King) -> Channel {
-    link::connect(&king.address.parse().unwrap()).await.unwrap()
+async fn connect(king: &King) -> link::King {
+    let remote = link::connect(&king.address.parse().unwrap(), &Credentials::Insecure).await.unwrap();
+    link::King::Remote(remote)
 }
 
 /// Sends these messages as a queen, and stays connected as long as the outbox is kept.
 async fn submit(
-    channel: &Channel,
+    king: &link::King,
     messages: Vec<wire::FromQueen>,
 ) -> (Outbox<wire::QueenWord>, Incoming<wire::ToQueen>) {
     let (words, stream) = Outbox::new();
     let messages = tokio_stream::iter(messages).chain(stream);
-    (words, link::King::Remote(channel.clone()).submit_job(messages).await.unwrap())
+    (words, king.clone().submit_job(messages).await.unwrap())
 }
 
 /// A word with a payload in pieces of one byte, as messages.
@@ -241,7 +241,7 @@ fn job(program: &[u8], payload: Option<wire::Payload>) -> queen_word::Word {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn payloads_in_pieces_of_one_byte_take_no_more_memory_than_others() {
     let place = Place::default();
-    let king = place.king();
+    let king = place.insecure_king();
     let (program, input) = (vec![7; 1_000_000], vec![7; 2_000_000]);
     let mut messages = bytewise(&program, |payload| job(&program, payload));
     messages.extend(bytewise(&input, |input| queen_word::Word::Unit(wire::Unit { input, ..Default::default() })));
@@ -249,7 +249,7 @@ async fn payloads_in_pieces_of_one_byte_take_no_more_memory_than_others() {
     king.expect_metric("distwasm_bytes_in_flight{kind=\"inputs\"}", |bytes| bytes == 2_000_000);
     // A duke asks for the program again and again, and takes none of it.
     let (duke, stream) = Outbox::<wire::DukeWord>::new();
-    let _orders = link::King::Remote(connect(&king).await).volunteer(stream).await.unwrap();
+    let _orders = connect(&king).await.volunteer(stream).await.unwrap();
     let hello = wire::DukeHello { protocol: PROTOCOL, cpus: 1, ram_bytes: 1 << 30, ..Default::default() };
     duke.push(duke_word::Word::Hello(Box::new(hello)));
     let digest = Digest::of([program.as_slice()]).to_wire();
@@ -265,7 +265,7 @@ async fn payloads_in_pieces_of_one_byte_take_no_more_memory_than_others() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_that_are_never_opened_have_one_budget_of_memory() {
     let place = Place::default();
-    let king = place.king_with(&["--memory-limit", "2G"]);
+    let king = place.king_with(&["--insecure", "--memory-limit", "2G"]);
     let channel = connect(&king).await;
     let mut refused = 0;
     let mut begun = Vec::new();
@@ -296,7 +296,7 @@ async fn jobs_that_are_never_opened_have_one_budget_of_memory() {
 async fn the_king_keeps_to_its_memory_however_much_is_sent_to_it() {
     const LIMIT_MB: u64 = 256;
     let place = Place::default();
-    let king = place.king_with(&["--memory-limit", &LIMIT_MB.to_string()]);
+    let king = place.king_with(&["--insecure", "--memory-limit", &LIMIT_MB.to_string()]);
     let mut kept = Vec::new();
     for flood in 0..40_u8 {
         // Programs of 20 MB that differ from each other.

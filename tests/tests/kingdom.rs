@@ -141,7 +141,7 @@ fn dukes_wait_for_a_missing_king_and_queens_give_up() {
     let mut command = place.queen_command(guest("summer.wasm"));
     // Port 1 needs rights that no process here has used.
     let finished = distwasm_tests::real::Finished::of(command.args(["-k", "127.0.0.1:1"]));
-    finished.expect(2, &["no king answers at 127.0.0.1:1 (tried for 10s)", "Connection refused"]);
+    finished.expect(2, &["no king answers at 127.0.0.1:1 (tried for 10s)", "no king of this user", "`king --port 1`"]);
     let king = place.king();
     let address = king.address.clone();
     drop(king);

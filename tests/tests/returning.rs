@@ -29,26 +29,26 @@ fn wait_for_outputs(place: &Place, count: usize, queen: &Process) {
 }
 
 fn duke_with_cache(place: &Place, address: &str, cache: &str) -> Process {
-    place.duke_at(address, &["--cache", place.path().join(cache).to_str().unwrap()])
+    place.duke_at(address, &["--insecure", "--cache", place.path().join(cache).to_str().unwrap()])
 }
 
 #[test]
 fn killed_kings_lose_nothing() {
     let place = slow_inputs(300);
-    let mut king = place.king();
+    let mut king = place.insecure_king();
     let ways = [(); 3].map(|()| Proxy::start(&king.address));
     let _dukes = ["one", "two"].map(|cache| {
         let way = if cache == "one" { &ways[0] } else { &ways[1] };
         duke_with_cache(&place, &way.address, cache)
     });
     king.expect_metric("distwasm_dukes", |dukes| dukes == 2);
-    let queen = place.start_queen_at(&ways[2].address, guest("slow.wat"), &[]);
+    let queen = place.start_queen_at(&ways[2].address, guest("slow.wat"), &["--insecure"]);
     let mut attempts = 0;
     for outputs in [40, 110, 180] {
         wait_for_outputs(&place, outputs, &queen);
         attempts += king.metric("distwasm_attempts_total");
         king.process.signal(Signal::KILL);
-        king = place.king();
+        king = place.insecure_king();
         ways.iter().for_each(|way| way.lead_to(&king.address));
     }
     queen.finish().expect(0, &["300 done", "0 failed"]);
@@ -62,9 +62,9 @@ fn killed_kings_lose_nothing() {
 #[test]
 fn a_duke_that_was_cut_off_brings_its_results_back() {
     let place = slow_inputs(120);
-    let king = place.king();
+    let king = place.insecure_king();
     let way = Proxy::start(&king.address);
-    let duke = place.duke_at(&way.address, &[]);
+    let duke = place.duke_at(&way.address, &["--insecure"]);
     let queen = place.start_queen(&king, guest("slow.wat"), &[]);
     for outputs in [10, 40, 70] {
         wait_for_outputs(&place, outputs, &queen);
@@ -88,10 +88,10 @@ fn a_duke_that_was_cut_off_brings_its_results_back() {
 #[test]
 fn a_queen_that_was_cut_off_resumes_its_job() {
     let place = slow_inputs(120);
-    let king = place.king();
+    let king = place.insecure_king();
     let _duke = place.duke(&king, &[]);
     let way = Proxy::start(&king.address);
-    let queen = place.start_queen_at(&way.address, guest("slow.wat"), &[]);
+    let queen = place.start_queen_at(&way.address, guest("slow.wat"), &["--insecure"]);
     for (times, outputs) in [10, 40, 70].into_iter().enumerate() {
         wait_for_outputs(&place, outputs, &queen);
         way.cut();
@@ -145,7 +145,7 @@ fn a_unit_that_hangs_on_one_duke_is_done_on_another() {
     for number in 0..60 {
         place.write(number.to_string(), "q");
     }
-    let king = place.king();
+    let king = place.insecure_king();
     let _dukes = ["one", "two"].map(|cache| duke_with_cache(&place, &king.address, cache));
     king.expect_metric("distwasm_dukes", |dukes| dukes == 2);
     let queen = place.start_queen(&king, guest("straggler.wat"), &[]);

@@ -1,6 +1,10 @@
 //! The address of a king, as a user writes it: a host and a port.
 
-use std::{fmt, net::Ipv6Addr, str::FromStr};
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
 /// The port of a king by default.
 pub const KING_PORT: u16 = 1900;
@@ -21,6 +25,30 @@ enum Host {
 
 /// The forms that the address of a king may have.
 const FORM: &str = "the address of a king is HOST or HOST:PORT, such as king-host:1900 or [::1]:1900";
+
+impl Address {
+    /// Whether it names this machine itself, whatever its network is.
+    pub fn is_loopback(&self) -> bool {
+        match &self.host {
+            Host::Name(name) if name.eq_ignore_ascii_case("localhost") => true,
+            Host::Name(name) => name.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback()),
+            Host::V6(address) => address.to_canonical().is_loopback(),
+        }
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The host without the port, an IPv6 address without brackets.
+    pub fn host(&self) -> String {
+        match &self.host {
+            Host::Name(name) => name.clone(),
+            Host::V6(address) => address.to_string(),
+        }
+    }
+}
 
 impl FromStr for Address {
     type Err = String;
@@ -100,6 +128,17 @@ mod tests {
             let address: Address = text.parse().unwrap();
             assert_eq!(address.to_string(), shown);
             assert_eq!(address.to_string().parse(), Ok(address));
+        }
+    }
+
+    #[test]
+    fn this_machine_has_several_names() {
+        let is_loopback = |text: &str| text.parse::<Address>().unwrap().is_loopback();
+        for text in ["localhost", "LOCALHOST:7", "127.0.0.1", "127.9.9.9:7", "::1", "[::ffff:127.0.0.1]:7"] {
+            assert!(is_loopback(text), "{text}");
+        }
+        for text in ["king-host", "10.0.0.1", "0.0.0.0", "::", "127.example", "[::ffff:10.0.0.1]"] {
+            assert!(!is_loopback(text), "{text}");
         }
     }
 

@@ -4,11 +4,18 @@
 
 pub mod address;
 pub mod backoff;
+pub mod byte_stream;
 pub mod chunks;
+pub mod credentials;
+pub mod dial;
+pub mod fingerprint;
 pub mod link;
 mod outbox;
+pub mod own_socket;
 pub mod payload;
 pub mod stream;
+pub mod tls;
+pub mod token;
 pub mod transfer;
 
 /// The gRPC service of the king, as far as tonic carries it, generated from `distwasm/v1/king.proto`.

@@ -1,41 +1,55 @@
-//! How a duke or a queen reaches the king: over TCP, or within one process.
+//! How a duke or a queen speaks to the king: over a connection, or within one process.
 
-use std::{error::Error, io::ErrorKind};
+use std::{error::Error, io::ErrorKind, sync::Mutex};
 
 use distwasm_proto::{
     error_text::chain,
-    limits::{
-        CONNECT_WITHIN, CONNECTION_WINDOW_BYTES, FRAME_BYTES, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, STREAM_WINDOW_BYTES,
-    },
+    limits::{CONNECTION_WINDOW_BYTES, FRAME_BYTES, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, STREAM_WINDOW_BYTES},
     wire::{FromDuke, FromQueen, ToDuke, ToQueen},
 };
 use futures_core::Stream;
+use http::{HeaderValue, header::AUTHORIZATION};
+use hyper_util::rt::TokioIo;
 use prost::Message;
 use tokio::sync::{mpsc, oneshot};
-use tonic::transport::{Channel, Endpoint};
-use tower::{Service, ServiceExt};
+use tonic::{
+    metadata::MetadataMap,
+    transport::{Channel, Endpoint},
+};
+use tower::{Service, ServiceExt, service_fn};
 
 use crate::{
     address::Address,
+    byte_stream::ByteStream,
+    credentials::Credentials,
+    dial::{ConnectError, dial},
     stream::{self, Incoming, StreamError},
 };
 
 /// The address of the king.
 #[derive(Clone, Debug)]
 pub enum KingAddress {
-    /// Over TCP.
-    Tcp(Address),
+    /// On this machine or another one.
+    Remote(Address, Credentials),
     /// In this process.
     Local(LocalDoor),
 }
 
-/// A king that answers.
-#[derive(Debug)]
+/// A king that answers. Clones share the connection.
+#[derive(Clone, Debug)]
 pub enum King {
     /// Over a connection.
-    Remote(Channel),
+    Remote(Remote),
     /// In this process.
     Local(LocalDoor),
+}
+
+/// A connection to a king.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    channel: Channel,
+    /// What each request says about the peer.
+    bearer: Option<HeaderValue>,
 }
 
 /// The way to a king in the same process: streams are handed over as they are.
@@ -85,10 +99,10 @@ impl KingAddress {
     ///
     /// # Errors
     ///
-    /// When the address is not valid, or there is no answer in time.
-    pub async fn connect(&self) -> Result<King, tonic::transport::Error> {
+    /// When no king answers in time, or none that the credentials are for.
+    pub async fn connect(&self) -> Result<King, ConnectError> {
         match self {
-            KingAddress::Tcp(address) => connect(address).await.map(King::Remote),
+            KingAddress::Remote(address, credentials) => connect(address, credentials).await.map(King::Remote),
             KingAddress::Local(door) => Ok(King::Local(door.clone())),
         }
     }
@@ -105,7 +119,7 @@ impl King {
         words: impl Stream<Item = FromDuke> + Send + 'static,
     ) -> Result<Incoming<ToDuke>, StreamError> {
         match self {
-            King::Remote(channel) => open(channel, VOLUNTEER, words).await,
+            King::Remote(remote) => open(remote, VOLUNTEER, words).await,
             King::Local(door) => door.enter(words, Visitor::Duke).await,
         }
     }
@@ -120,48 +134,73 @@ impl King {
         words: impl Stream<Item = FromQueen> + Send + 'static,
     ) -> Result<Incoming<ToQueen>, StreamError> {
         match self {
-            King::Remote(channel) => open(channel, SUBMIT_JOB, words).await,
+            King::Remote(remote) => open(remote, SUBMIT_JOB, words).await,
             King::Local(door) => door.enter(words, Visitor::Queen).await,
         }
     }
 }
 
 async fn open<M: Message, A: Message + Default + 'static>(
-    mut channel: Channel,
+    Remote { mut channel, bearer }: Remote,
     path: &'static str,
     words: impl Stream<Item = M> + Send + 'static,
 ) -> Result<Incoming<A>, StreamError> {
     let broken = |error: tonic::transport::Error| StreamError::Broken(chain(&error));
-    let response = channel.ready().await.map_err(broken)?.call(stream::request(path, words)).await.map_err(broken)?;
+    let mut request = stream::request(path, words);
+    request.headers_mut().extend(bearer.map(|bearer| (AUTHORIZATION, bearer)));
+    let response = channel.ready().await.map_err(broken)?.call(request).await.map_err(broken)?;
     Incoming::of_response(response)
+}
+
+impl Remote {
+    /// The connection, for calls that are not streams.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// A request for such a call.
+    pub fn request<T>(&self, message: T) -> tonic::Request<T> {
+        let headers = self.bearer.clone().map(|bearer| (AUTHORIZATION, bearer)).into_iter().collect();
+        tonic::Request::from_parts(MetadataMap::from_headers(headers), tonic::Extensions::new(), message)
+    }
 }
 
 impl std::fmt::Display for KingAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            KingAddress::Tcp(address) => address.fmt(f),
+            KingAddress::Remote(address, _) => address.fmt(f),
             KingAddress::Local(_) => f.write_str("this process"),
         }
     }
 }
 
-/// Connects once.
+/// Connects once. A connection that breaks is not made again, because it would have to be checked again.
 ///
 /// # Errors
 ///
-/// When there is no answer in time.
-pub async fn connect(address: &Address) -> Result<Channel, tonic::transport::Error> {
-    Endpoint::from_shared(format!("http://{address}"))?
-        .connect_timeout(CONNECT_WITHIN)
-        .tcp_nodelay(true)
+/// When no king answers in time, or none that the credentials are for.
+pub async fn connect(address: &Address, credentials: &Credentials) -> Result<Remote, ConnectError> {
+    let stream = dial(address, credentials).await?;
+    let bearer = match (&stream, credentials) {
+        // Only this king may hear the secret, and nobody on the way.
+        (ByteStream::Tls(_), Credentials::Token(token)) => Some(token.bearer().clone()),
+        _ => None,
+    };
+    let stream = Mutex::new(Some(TokioIo::new(stream)));
+    let connector = service_fn(move |_| {
+        let stream = stream.lock().ok().and_then(|mut stream| stream.take());
+        std::future::ready(stream.ok_or_else(|| std::io::Error::from(ErrorKind::NotConnected)))
+    });
+    let channel = Endpoint::from_shared(format!("http://{address}"))?
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
         .http2_keep_alive_interval(KEEPALIVE_EVERY)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
-        .connect()
-        .await
+        .connect_with_connector(connector)
+        .await?;
+    Ok(Remote { channel, bearer })
 }
 
 /// Why a king could not be reached, with a likely cause.

@@ -21,7 +21,7 @@ use http_body::Frame;
 use prost::Message;
 use thiserror::Error;
 use tokio_stream::StreamExt;
-use tonic::body::Body;
+use tonic::{Code, Status, body::Body};
 
 use crate::chunks::Chunks;
 
@@ -30,7 +30,6 @@ const PREFIX_BYTES: usize = 5;
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const STATUS_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Why no more messages come.
 #[derive(Debug, Error)]
@@ -42,6 +41,8 @@ pub enum StreamError {
     NotGrpc(StatusCode),
     #[error("the peer says: {0}")]
     Refused(String),
+    #[error("the king does not let this process in: {0}")]
+    Denied(String),
     #[error("a message of {bytes} bytes, more than the {MESSAGE_BYTES_MAX} that are allowed")]
     TooLarge { bytes: usize },
     #[error("a compressed message, which was not agreed on")]
@@ -167,12 +168,15 @@ impl<M: Message + Default> Remote<M> {
 }
 
 fn check_status(headers: &HeaderMap) -> Result<(), StreamError> {
-    match headers.get(STATUS).map(HeaderValue::as_bytes) {
-        None | Some(b"0") => Ok(()),
-        Some(code) => {
-            let text = headers.get(STATUS_MESSAGE).map_or(code, HeaderValue::as_bytes);
-            Err(StreamError::Refused(String::from_utf8_lossy(text).into_owned()))
-        }
+    let Some(status) = Status::from_header_map(headers) else { return Ok(()) };
+    let said = match status.message() {
+        "" => status.code().description(),
+        message => message,
+    };
+    match status.code() {
+        Code::Ok => Ok(()),
+        Code::Unauthenticated | Code::PermissionDenied => Err(StreamError::Denied(said.to_owned())),
+        _ => Err(StreamError::Refused(said.to_owned())),
     }
 }
 
@@ -240,12 +244,9 @@ fn body<M: Message>(messages: impl Stream<Item = M> + Send + 'static, status: Op
 
 impl<M: Message, S: Stream<Item = M> + Unpin> http_body::Body for Outgoing<S> {
     type Data = Bytes;
-    type Error = tonic::Status;
+    type Error = Status;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         loop {
             if let Some(frame) = self.frames.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(frame))));

@@ -37,7 +37,7 @@ impl<'a> Contest<'a> {
             let mut command = program("queen")?;
             command.arg("--quiet").arg("--binary").arg(&guest).arg("--input").arg(&input).arg("--output").arg(output);
             match kingdom {
-                Some(kingdom) => command.args(["--king-address", &kingdom.address]),
+                Some(kingdom) => command.args(&kingdom.flags),
                 None => command.args(["--num-cpus", &cpus]).arg("--cache").arg(&cache),
             };
             Ok(command)

@@ -71,7 +71,7 @@ pub(super) struct Demand {
 /// Starts simulated dukes of a king, in a separate process.
 pub(super) fn echo_dukes(place: &Place, kingdom: &Kingdom, dukes: Dukes) -> Result<Daemon> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["echo-duke", "--king", &kingdom.address, "--dukes", &dukes.dukes.to_string()]);
+    command.arg("echo-duke").args(&kingdom.flags).args(["--dukes", &dukes.dukes.to_string()]);
     command.args(["--cpus", &dukes.cpus.to_string(), "--unit-us", &dukes.unit_us.to_string()]);
     let mut daemon = Daemon::start(command, "dukes", place.path())?;
     let clock = Clock::start();

@@ -111,6 +111,10 @@ impl<H: Hands> Reactor<H> {
 
     pub(super) fn on_lost(&mut self, error: &LinkError) {
         self.link.lose();
+        if let LinkError::Refused(why) = error {
+            self.refused = Some(why.clone());
+            return;
+        }
         warn!(%error, "the link to the king is gone; trying to reach it again");
         if !self.jobs.is_empty() {
             self.away_since.get_or_insert(self.now);

@@ -84,7 +84,7 @@ impl Link {
     /// Says goodbye after everything else, and why, if there is a link. There is none afterwards.
     pub(super) fn end(&mut self, reason: String) {
         if let Some(outbox) = self.outbox.take() {
-            outbox.push(Word::End(wire::End { reason, come_back: false }));
+            outbox.push(Word::End(wire::End { reason, come_back: false, refused: false }));
             outbox.close();
         }
     }

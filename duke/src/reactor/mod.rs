@@ -79,6 +79,8 @@ pub enum Ending {
     OutOfTime,
     /// The only duke cannot start peasants, for this reason.
     Hopeless(String),
+    /// The king does not let this duke in, for this reason, and will not do so later.
+    Refused(String),
 }
 
 /// How a reactor works.
@@ -122,6 +124,8 @@ pub struct Reactor<H> {
     given_up: (u32, Time),
     /// Why the only duke gives up.
     hopeless: Option<String>,
+    /// Why the king does not let this duke in.
+    refused: Option<String>,
     /// Peasants that became ready and have not ended.
     ready: FxHashSet<BaronId>,
     /// Bounds how often the log says that peasants cannot be started.
@@ -168,6 +172,7 @@ impl<H: Hands> Reactor<H> {
             drained_at: None,
             given_up: (0, Time::default()),
             hopeless: None,
+            refused: None,
             ready: FxHashSet::default(),
             repeats: Repeats::default(),
         }
@@ -189,6 +194,9 @@ impl<H: Hands> Reactor<H> {
     pub fn ending(&self) -> Option<Ending> {
         if let Some(reason) = &self.hopeless {
             return Some(Ending::Hopeless(reason.clone()));
+        }
+        if let Some(reason) = &self.refused {
+            return Some(Ending::Refused(reason.clone()));
         }
         let until = self.drained_at?;
         if self.is_idle() {

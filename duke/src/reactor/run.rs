@@ -7,19 +7,23 @@ use tracing::warn;
 
 use super::{Ending, Happening, Reactor};
 use crate::{
+    DukeError,
     king_link::KingLink,
     local_hands::{LocalHands, Reports},
 };
 
-/// Works for the king until `stop` ends it; no peasant is left afterwards. Returns the reason if the only duke gives
-/// up.
+/// Works for the king until `stop` ends it; no peasant is left afterwards.
+///
+/// # Errors
+///
+/// When the only duke gives up, or the king does not let this duke in.
 pub(crate) async fn run(
     mut reactor: Reactor<LocalHands>,
     mut reports: Reports,
     mut link: KingLink,
     clock: Clock,
     stop: &Stop,
-) -> Result<(), String> {
+) -> Result<(), DukeError> {
     let ending = drive(&mut reactor, &mut reports, &mut link, clock, stop).await;
     drop(reports);
     reactor.hands().dismiss_all().await;
@@ -29,7 +33,8 @@ pub(crate) async fn run(
         () = async { stop.ends().cancelled().await; sleep(GOODBYE_WITHIN).await } => {}
     }
     match ending {
-        Some(Ending::Hopeless(reason)) => Err(reason),
+        Some(Ending::Hopeless(reason)) => Err(DukeError::Hopeless(reason)),
+        Some(Ending::Refused(reason)) => Err(DukeError::Refused(reason)),
         Some(Ending::Drained | Ending::OutOfTime) | None => Ok(()),
     }
 }

@@ -417,3 +417,12 @@ fn what_is_opened_or_started_twice_ends_the_link_and_changes_nothing() {
         assert_eq!((named(&said), ended(&said)), (vec![5, 6], vec![(5, wire::Outcome::Done)]));
     }
 }
+
+#[test]
+fn a_duke_that_the_king_does_not_let_in_gives_up() {
+    let mut duke = Duke::new();
+    duke.handle(Happening::Disconnected(LinkError::Silent));
+    assert_eq!(duke.reactor.ending(), None);
+    duke.handle(Happening::Disconnected(LinkError::Refused("no".to_owned())));
+    assert_eq!(duke.reactor.ending(), Some(Ending::Refused("no".to_owned())));
+}

@@ -179,7 +179,7 @@ mod tests {
     }
 
     fn end() -> News {
-        News::End(wire::End { reason: "because".to_owned(), come_back: true })
+        News::End(wire::End { reason: "because".to_owned(), come_back: true, refused: false })
     }
 
     #[test]

@@ -12,6 +12,8 @@ use thiserror::Error;
 pub enum LinkError {
     #[error("no king answers at {address} (tried for {tried:?}): {why}")]
     NoKing { address: String, tried: Duration, why: String },
+    #[error("{0}")]
+    NoWay(String),
     #[error("the connection to the king broke: {0}")]
     Broken(#[from] StreamError),
     #[error("the connection to the king ended without a word")]
@@ -32,12 +34,15 @@ impl LinkError {
     /// Whether retrying may help. `comes_back` is true once this queen has been welcomed.
     pub fn may_pass(&self, comes_back: bool) -> bool {
         match self {
-            LinkError::Broken(_) | LinkError::Silent => true,
+            LinkError::Broken(error) => !matches!(error, StreamError::Denied(_)),
+            LinkError::Silent => true,
             LinkError::NoWelcome(_) => comes_back,
             LinkError::Ended { come_back, .. } => *come_back,
-            LinkError::NoKing { .. } | LinkError::Gone { .. } | LinkError::Transfer(_) | LinkError::Nonsense(_) => {
-                false
-            }
+            LinkError::NoWay(_)
+            | LinkError::NoKing { .. }
+            | LinkError::Gone { .. }
+            | LinkError::Transfer(_)
+            | LinkError::Nonsense(_) => false,
         }
     }
 }

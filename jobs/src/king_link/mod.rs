@@ -14,6 +14,7 @@ use std::{
 };
 
 use distwasm_proto::{
+    error_text::chain,
     limits::{HELLO_WITHIN, MESSAGES_WAITING, RETURN_BACKOFF_MAX},
     wire::{self, FromQueen, queen_word::Word},
 };
@@ -129,6 +130,7 @@ pub(crate) async fn submit(
             }
             let king = match address.connect().await {
                 Ok(king) => king,
+                Err(error) if !error.may_pass() => return Err(LinkError::NoWay(chain(&error))),
                 Err(error) => {
                     (last, refused) = (Some(why_unreached(&error)), None);
                     continue;

@@ -79,7 +79,7 @@ pub fn verdicts_heard(verdicts: u64) -> Word {
 
 /// The last word: the queen does not come back.
 pub fn leaving() -> Word {
-    Word::End(wire::End { reason: "the queen is leaving".to_owned(), come_back: false })
+    Word::End(wire::End { reason: "the queen is leaving".to_owned(), come_back: false, refused: false })
 }
 
 fn unit_of(unit: UnitNo, name: Bytes, bytes_total: u64, data: Bytes) -> Word {

@@ -231,6 +231,7 @@ mod tests {
     use distwasm_proto::{PROTOCOL, limits::RESULT_UNASKED_BYTES_MAX};
 
     use super::*;
+    use crate::authority::Identity;
 
     fn held(job: u64, attempts: &[u64], bytes: u64) -> wire::HeldLease {
         let attempts =
@@ -239,7 +240,7 @@ mod tests {
     }
 
     fn border() -> (DukeBorder, Fetches) {
-        let mut border = DukeBorder::new(DukeId(1), Peer::new(None).0);
+        let mut border = DukeBorder::new(DukeId(1), Peer::new(Identity::Trusted, None).0);
         let hello = wire::DukeHello { protocol: PROTOCOL, cpus: 1, ..Default::default() };
         border.take(FromDuke { words: vec![Word::Hello(Box::new(hello)).into()] }).unwrap();
         let fetches = border.fetches.clone();

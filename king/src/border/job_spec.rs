@@ -7,7 +7,7 @@ use distwasm_proto::{
 };
 
 use super::are_labels;
-use crate::{inbox::LinkError, scheduler::JobSpec};
+use crate::{authority::Origin, inbox::LinkError, scheduler::JobSpec};
 
 /// Takes it out of the request.
 pub(super) fn check_job_spec(request: &mut wire::OpenJob) -> Result<JobSpec, LinkError> {
@@ -34,7 +34,7 @@ pub(super) fn check_job_spec(request: &mut wire::OpenJob) -> Result<JobSpec, Lin
         max_parallel: (request.max_parallel > 0).then_some(request.max_parallel),
         requires: requires.into_iter().collect(),
         speculate: request.speculate,
-        payer: None,
+        payer: Origin::default(),
     })
 }
 

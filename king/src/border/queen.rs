@@ -24,8 +24,9 @@ use prost::Message as _;
 
 use super::{Border, Heard, check_protocol, job_spec::check_job_spec};
 use crate::{
+    authority::Identity,
     budget::{Budget, Claim},
-    inbox::{Happening, JobRequest, Leaving, LinkError, LinkId, Peer, QueenWord, is_elsewhere},
+    inbox::{Happening, JobRequest, Leaving, LinkError, LinkId, Peer, QueenWord},
     payloads::{HeldBytes, QueenRoom, UnitInput},
     scheduler::Resumption,
 };
@@ -58,9 +59,9 @@ struct Progress {
 impl QueenBorder {
     /// A link on which nothing was said.
     pub fn new(link: LinkId, peer: Peer<QueenNews>, budget: &Budget) -> QueenBorder {
-        let opening = Some(Opening::new(Claim::new(budget.programs.account(peer.address))));
+        let opening = Some(Opening::new(Claim::new(budget.programs.account(peer.origin))));
         let assembler = Assembler::new(PROGRAM_BYTES_MAX);
-        let progress = Progress::new(HeldBytes::new(budget.inputs.account(peer.address)));
+        let progress = Progress::new(HeldBytes::new(budget.inputs.account(peer.origin)));
         QueenBorder { link, peer, assembler, opening, progress }
     }
 
@@ -72,7 +73,7 @@ impl QueenBorder {
             return Ok(None);
         };
         let claim = self.opening.take().map(|opening| opening.claim);
-        request.spec.payer = self.peer.address.filter(|address| is_elsewhere(Some(*address)));
+        request.spec.payer = self.peer.origin;
         self.assembler = Assembler::new(UNIT_BYTES_MAX);
         if let Some((_, resumption)) = &request.resumes {
             self.progress.units = resumption.sent;
@@ -106,7 +107,7 @@ impl Border for QueenBorder {
                 _ => {}
             }
             if let Some(opening) = &mut self.opening {
-                opening.check_begun(&mut word)?;
+                opening.check_begun(&mut word, &self.peer.identity)?;
             } else {
                 self.progress.check_begun(&word)?;
             }
@@ -151,10 +152,13 @@ impl Opening {
     }
 
     /// Checks the first part of a word, before the rest of the word's payload is taken in.
-    fn check_begun(&mut self, word: &mut wire::QueenWord) -> Result<(), LinkError> {
+    fn check_begun(&mut self, word: &mut wire::QueenWord, identity: &Identity) -> Result<(), LinkError> {
         match (&word.word, &self.request) {
             (Some(Word::Piece(_)), _) => return Ok(()),
-            (Some(Word::OpenJob(request)), None) => check_protocol(request.protocol)?,
+            (Some(Word::OpenJob(request)), None) => {
+                check_protocol(request.protocol)?;
+                identity.check_project(&request.project).map_err(LinkError::Refused)?;
+            }
             (Some(Word::ShareData(share)), Some(_)) => {
                 let digest = Digest::from_wire(&share.digest);
                 if !digest.is_some_and(|digest| self.missing.contains(&digest)) {
@@ -307,6 +311,8 @@ impl Progress {
 mod tests {
     use distwasm_proto::PROTOCOL;
 
+    use crate::authority::Origin;
+
     use super::*;
 
     fn digest(bytes: &[u8]) -> Digest {
@@ -342,7 +348,7 @@ mod tests {
     }
 
     fn opening() -> Opening {
-        Opening::new(Claim::new(budget().programs.account(None)))
+        Opening::new(Claim::new(budget().programs.account(Origin::Here)))
     }
 
     fn progress() -> Progress {
@@ -356,7 +362,7 @@ mod tests {
         let begun = |budget: &Budget| {
             let program = Some(wire::Payload { bytes_total: PROGRAM_BYTES_MAX, data: vec![1].into() });
             let word = Word::OpenJob(wire::OpenJob { program, ..open(&[]) }.into()).into();
-            let mut border = QueenBorder::new(LinkId(1), Peer::new(address).0, budget);
+            let mut border = QueenBorder::new(LinkId(1), Peer::new(Identity::Trusted, address).0, budget);
             border.take(FromQueen { words: vec![word] }).map(|_| border)
         };
         let mut unfinished: Vec<QueenBorder> = (0..100).map_while(|_| begun(&budget).ok()).collect();
@@ -394,13 +400,13 @@ mod tests {
     }
 
     fn progress_of(budget: &Budget) -> Progress {
-        Progress::new(HeldBytes::new(budget.inputs.account(None)))
+        Progress::new(HeldBytes::new(budget.inputs.account(Origin::Here)))
     }
 
     #[test]
     fn the_first_word_of_a_queen_is_checked_before_its_payload_is_taken_in() {
         let refusal = |begun: &[Word]| {
-            let mut border = QueenBorder::new(LinkId(1), Peer::new(None).0, &budget());
+            let mut border = QueenBorder::new(LinkId(1), Peer::new(Identity::Trusted, None).0, &budget());
             let words = begun.iter().cloned().map(Into::into).collect();
             border.take(FromQueen { words }).err().map(|error| error.to_string()).unwrap_or_default()
         };

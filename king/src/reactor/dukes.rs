@@ -1,6 +1,6 @@
 //! Handles the words of dukes, and dukes that join, leave or come back.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use distwasm_proto::{
     VERSION,
@@ -15,8 +15,9 @@ use tracing::{debug, info, warn};
 
 use super::{Duke, Evidence, Reactor};
 use crate::{
+    authority::Origin,
     border::fetches::Fetches,
-    inbox::{DukeWord, Leaving, LinkError, Machine, Peer, is_elsewhere},
+    inbox::{DukeWord, Leaving, LinkError, Machine, Peer},
     scheduler::{Event, HeldLease, Outcome},
 };
 
@@ -33,9 +34,15 @@ impl Reactor {
         // The previous holder of the seat is this duke on an earlier link, or a process that has ended.
         let before = self.seats.get(&machine.seat).copied();
         if before.is_none()
-            && let Some(reason) = self.why_no_duke(peer.address)
+            && let Some(reason) = self.why_no_duke(peer.origin)
         {
             return peer.send_away(refusal(reason));
+        }
+        let is_of_another = |duke: &Duke| !peer.identity.may_replace(&duke.peer.identity);
+        if before.and_then(|before| self.dukes.get(&before)).is_some_and(is_of_another) {
+            // It may come back when the other one has been given up.
+            let reason = "a duke with another token has this place on its machine";
+            return peer.send_away(refusal(reason.to_owned()));
         }
         let is_late = |duke: &Duke| duke.machine.boot == machine.boot && duke.machine.link >= machine.link;
         if before.and_then(|before| self.dukes.get(&before)).is_some_and(is_late) {
@@ -73,13 +80,14 @@ impl Reactor {
         self.run_core();
     }
 
-    fn why_no_duke(&self, address: Option<IpAddr>) -> Option<String> {
+    fn why_no_duke(&self, origin: Origin) -> Option<String> {
         if self.dukes.len() >= DUKES_MAX {
             return Some(format!("the king has {DUKES_MAX} dukes already, which is as many as it takes"));
         }
-        let from_there = || self.dukes.values().filter(|duke| duke.peer.address == address).count();
-        (is_elsewhere(address) && from_there() >= PEER_DUKES_MAX).then(|| {
-            format!("the king has {PEER_DUKES_MAX} dukes from this address already, which is as many as it takes")
+        let from_there = || self.dukes.values().filter(|duke| duke.peer.origin == origin).count();
+        (origin.is_bounded() && from_there() >= PEER_DUKES_MAX).then(|| {
+            let whose = origin.whose();
+            format!("the king has {PEER_DUKES_MAX} dukes{whose} already, which is as many as it takes")
         })
     }
 
@@ -197,7 +205,7 @@ impl Reactor {
             // The duke never joined, was sent away, or is back already. If its words ended the link, it should know.
             if let Err(error) = leaving {
                 debug!(duke = id.0, %error, "a link ended");
-                outbox.push(refusal(error.to_string()));
+                outbox.push(Order::End(wire::End { come_back: false, ..error.to_end() }));
             }
             return outbox.close();
         };
@@ -210,7 +218,7 @@ impl Reactor {
             }
             Err(error) => {
                 warn!(duke = id.0, host, %error, "a duke is lost; its units run again elsewhere");
-                outbox.push(refusal(error.to_string()));
+                outbox.push(Order::End(error.to_end()));
             }
         }
         outbox.close();
@@ -237,5 +245,5 @@ impl Reactor {
 }
 
 fn refusal(reason: String) -> Order {
-    Order::End(wire::End { reason, come_back: false })
+    Order::End(wire::End { reason, come_back: false, refused: false })
 }

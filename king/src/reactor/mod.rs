@@ -190,7 +190,7 @@ impl Reactor {
 
     /// Says goodbye to every peer.
     pub fn say_goodbye(&self) {
-        let end = || wire::End { reason: "the king is shutting down".to_owned(), come_back: true };
+        let end = || wire::End { reason: "the king is shutting down".to_owned(), come_back: true, refused: false };
         self.dukes.values().for_each(|duke| duke.peer.close(Order::End(end())));
         self.queens.values().for_each(|queen| queen.peer.close(News::End(end())));
     }

@@ -77,7 +77,7 @@ impl Reactor {
             warn!(duke = id.0, host = machine.hostname, "a duke does not read its orders; its link ends");
             peer.outbox.clear();
             let reason = "it does not read its orders".to_owned();
-            peer.send_away(Order::End(wire::End { reason, come_back: true }));
+            peer.send_away(Order::End(wire::End { reason, come_back: true, refused: false }));
         }
     }
 

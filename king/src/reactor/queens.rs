@@ -1,9 +1,6 @@
 //! Handles the words of queens, and queens that join, leave or come back.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use distwasm_proto::{
     VERSION,
@@ -18,7 +15,8 @@ use tracing::{info, warn};
 
 use super::{Queen, Reactor, Unheard};
 use crate::{
-    inbox::{JobRequest, Leaving, LinkId, Peer, QueenWord, is_elsewhere},
+    authority::{Identity, Origin},
+    inbox::{JobRequest, Leaving, LinkId, Peer, QueenWord},
     payloads::{HeldBytes, Inputs, QueenRoom, UnitInput},
     scheduler::{Event, Overview, Resumption},
 };
@@ -34,10 +32,10 @@ impl Reactor {
         // Earlier events may end the job that the queen comes back to.
         self.run_core();
         if let Some((earlier, key)) = request.replaces {
-            self.end_earlier(earlier, key);
+            self.end_earlier(earlier, key, &peer.identity);
         }
         let (job, mut resumes) = match request.resumes.take() {
-            Some((job, resumes)) if self.may_have(job, request.key) => (job, resumes),
+            Some((job, resumes)) if self.may_have(job, request.key, &peer.identity) => (job, resumes),
             // The job was dropped, or belongs to another queen: this queen gets a new one.
             Some((_, resumes)) => (self.next_job(), resumes),
             None => (self.next_job(), Resumption::default()),
@@ -46,11 +44,11 @@ impl Reactor {
             Some(queen) if queen.key == request.key && queen.ordinal < request.ordinal => None,
             // The first word of a broken connection may arrive after that of the next one.
             Some(_) => Some(("the queen has a newer link".to_owned(), false)),
-            None => self.why_no_job(peer.address),
+            None => self.why_no_job(peer.origin),
         };
         self.links.insert(link, job);
         if let Some((reason, come_back)) = refused {
-            return peer.send_away(News::End(wire::End { reason, come_back }));
+            return peer.send_away(News::End(wire::End { reason, come_back, refused: false }));
         }
         let ordinal = request.ordinal;
         let (key, spec, project) = (request.key, request.spec.clone(), request.spec.project.clone());
@@ -87,20 +85,22 @@ impl Reactor {
         self.run_core();
     }
 
-    /// Whether a queen with this key may have the job.
-    fn may_have(&self, job: JobId, key: u64) -> bool {
-        self.queens.get(&job).map_or_else(|| self.scheduler.may_resume(job, key), |queen| queen.key == key)
+    /// Whether a queen with this key may have the job. If the king knows the job from dukes alone, it does not know whose
+    /// job it was.
+    fn may_have(&self, job: JobId, key: u64, identity: &Identity) -> bool {
+        let is_its_own = |queen: &Queen| queen.key == key && identity.may_replace(&queen.peer.identity);
+        self.queens.get(&job).map_or_else(|| self.scheduler.may_resume(job, key), is_its_own)
     }
 
     /// Ends the job of a queen that died without saying `end`, for a queen that replaces it.
-    fn end_earlier(&mut self, job: JobId, key: u64) {
-        if !self.may_have(job, key) {
+    fn end_earlier(&mut self, job: JobId, key: u64, identity: &Identity) {
+        if !self.may_have(job, key, identity) {
             return;
         }
         if let Some(queen) = self.forget_queen(job) {
             info!(job = job.0, project = queen.project, "its queen was started again as another job; this one is over");
             let reason = "the queen was started again".to_owned();
-            queen.peer.send_away(News::End(wire::End { reason, come_back: false }));
+            queen.peer.send_away(News::End(wire::End { reason, come_back: false, refused: false }));
         }
         // The job may be known from dukes alone, or not at all.
         self.events.push(Event::QueenLost { job });
@@ -141,7 +141,7 @@ impl Reactor {
         self.forget_heard(job, heard);
     }
 
-    fn why_no_job(&self, address: Option<IpAddr>) -> Option<(String, bool)> {
+    fn why_no_job(&self, origin: Origin) -> Option<(String, bool)> {
         if self.draining {
             let reason = "the king is going to end, and takes no new jobs: try again when it is back";
             return Some((reason.to_owned(), true));
@@ -155,9 +155,9 @@ impl Reactor {
         if self.queens.len() >= JOBS_MAX {
             return full(JOBS_MAX, "");
         }
-        let from_there = || self.queens.values().filter(|queen| queen.peer.address == address).count();
-        if is_elsewhere(address) && from_there() >= PEER_JOBS_MAX {
-            return full(PEER_JOBS_MAX, " from this address");
+        let from_there = || self.queens.values().filter(|queen| queen.peer.origin == origin).count();
+        if origin.is_bounded() && from_there() >= PEER_JOBS_MAX {
+            return full(PEER_JOBS_MAX, origin.whose());
         }
         None
     }
@@ -238,7 +238,7 @@ impl Reactor {
     pub(super) fn on_queen_gone(&mut self, link: LinkId, outbox: &Outbox<QueenNews>, leaving: Leaving) {
         let job = self.links.remove(&link);
         if let Err(error) = &leaving {
-            outbox.push(News::End(wire::End { reason: error.to_string(), come_back: error.may_come_back() }));
+            outbox.push(News::End(error.to_end()));
         }
         outbox.close();
         // If its job has ended or was never opened, a queen just goes. It may also be back already.
@@ -307,7 +307,7 @@ impl Reactor {
     fn expel_queen(&mut self, job: JobId, why: &'static str) {
         let Some(queen) = self.forget_queen(job) else { return };
         warn!(job = job.0, project = queen.project, why, "a queen was sent away");
-        queen.peer.send_away(News::End(wire::End { reason: why.to_owned(), come_back: false }));
+        queen.peer.send_away(News::End(wire::End { reason: why.to_owned(), come_back: false, refused: false }));
         self.events.push(Event::QueenLost { job });
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     net::IpAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
@@ -17,8 +18,16 @@ use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::border::{Border, duke::DukeBorder, queen::QueenBorder};
-use crate::budget::Budget;
+use crate::{
+    authority::{Identity, Refusal},
+    border::{Border, duke::DukeBorder, queen::QueenBorder},
+    budget::Budget,
+    inbox::LinkError,
+    tokens::{
+        Role, Tokens,
+        tests::{FINGERPRINT, at, wish},
+    },
+};
 
 fn next<W: Word>(stream: &mut OutboxStream<W>) -> Option<W::Message> {
     match Pin::new(stream).poll_next(&mut Context::from_waker(Waker::noop())) {
@@ -61,27 +70,44 @@ impl King {
     }
 
     fn duke(&mut self, from: Option<IpAddr>) -> Link<DukeBorder, DukeOrder> {
+        let seat = self.links + 1;
+        self.duke_of(Identity::Trusted, from, seat)
+    }
+
+    fn duke_of(&mut self, identity: Identity, from: Option<IpAddr>, seat: u64) -> Link<DukeBorder, DukeOrder> {
         self.links += 1;
-        let (peer, words) = Peer::new(from);
+        let (peer, words) = Peer::new(identity, from);
         let mut link = Link { ended: peer.ended.clone(), border: DukeBorder::new(DukeId(self.links), peer), words };
-        let hello = wire::DukeHello { protocol: PROTOCOL, cpus: 1, boot: 1, seat: self.links, ..Default::default() };
+        let hello = wire::DukeHello { protocol: PROTOCOL, cpus: 1, boot: self.links, seat, ..Default::default() };
         self.hear(&mut link, from_duke(vec![duke_word::Word::Hello(Box::new(hello))]));
         link
     }
 
     fn queen(&mut self, from: Option<IpAddr>, program: &'static [u8]) -> Link<QueenBorder, QueenNews> {
+        self.queen_of(Identity::Trusted, from, program, |_| ())
+    }
+
+    /// A queen whose first word is changed like this.
+    fn queen_of(
+        &mut self,
+        identity: Identity,
+        from: Option<IpAddr>,
+        program: &'static [u8],
+        change: impl FnOnce(&mut wire::OpenJob),
+    ) -> Link<QueenBorder, QueenNews> {
         self.links += 1;
-        let (peer, words) = Peer::new(from);
+        let (peer, words) = Peer::new(identity, from);
         let ended = peer.ended.clone();
         let border = QueenBorder::new(LinkId(self.links), peer, &self.budget);
         let mut link = Link { border, words, ended };
-        let open = wire::OpenJob {
+        let mut open = wire::OpenJob {
             protocol: PROTOCOL,
             project: "p".to_owned(),
             program_digest: Digest::of([program]).to_wire(),
             program: Some(wire::Payload { bytes_total: program.len() as u64, data: Bytes::from_static(program) }),
             ..Default::default()
         };
+        change(&mut open);
         let words = vec![QueenWord::from(queen_word::Word::OpenJob(Box::new(open)))];
         self.hear(&mut link, FromQueen { words });
         link
@@ -285,4 +311,99 @@ fn a_queen_is_told_how_much_room_others_leave() {
     assert!(full.may_come_back(), "{full}");
     king.leave(other);
     assert_eq!(king.budget.inputs.taken(), 0);
+}
+
+#[test]
+fn a_token_is_counted_wherever_it_is_used() {
+    let [one, two] = identities([Role::Admin, Role::Admin]);
+    let mut king = King::new();
+    let places = [address(1), address(2), None, Some(IpAddr::from([127, 0, 0, 1]))];
+    let from = |number: usize| places[number % places.len()];
+    let queens: Vec<_> =
+        (0..=PEER_JOBS_MAX).map(|number| king.queen_of(one.clone(), from(number), b"", |_| ())).collect();
+    assert_eq!(queens.iter().filter(|queen| queen.ended.is_cancelled()).count(), 1);
+    let told = queens.into_iter().last().map(|mut queen| news(&mut queen)).unwrap();
+    assert!(matches!(&told[..], [News::End(end)] if end.reason.contains("with this token")), "{told:?}");
+    assert!(!king.queen_of(two.clone(), from(0), b"", |_| ()).ended.is_cancelled());
+    let mut king = King::new();
+    let dukes: Vec<_> = (0..=PEER_DUKES_MAX)
+        .map(|number| king.duke_of(one.clone(), from(number), number as u64))
+        .filter(|duke| duke.ended.is_cancelled())
+        .collect();
+    assert_eq!(dukes.len(), 1);
+    assert!(!king.duke_of(two, from(0), u64::MAX).ended.is_cancelled());
+}
+
+/// A peer for each of these roles, with a token of its own.
+fn identities<const N: usize>(roles: [Role; N]) -> [Identity; N] {
+    let mut tokens = Tokens::default();
+    roles.map(|role| {
+        let token = tokens.create(FINGERPRINT, wish(role, &[], None), at(0)).unwrap();
+        Identity::Token(Arc::clone(tokens.get(token.id()).unwrap()))
+    })
+}
+
+/// The number of the job that a queen was welcomed to.
+fn job_of(link: &mut Link<QueenBorder, QueenNews>) -> u64 {
+    let welcomed = news(link).into_iter().find_map(|news| match news {
+        News::Welcome(welcome) => Some(welcome.job),
+        _ => None,
+    });
+    welcomed.unwrap()
+}
+
+#[test]
+fn only_the_same_token_comes_back_to_a_job_or_replaces_it() {
+    let [one, two, admin] = identities([Role::Queen, Role::Queen, Role::Admin]);
+    for (identity, is_taken_over) in [(&one, true), (&two, false), (&admin, true), (&Identity::Trusted, true)] {
+        let mut king = King::new();
+        let mut first = king.queen_of(one.clone(), address(1), b"", |open| open.key = 7);
+        let job = job_of(&mut first);
+        let resumes = wire::Resumption { job, link: 1, ..Default::default() };
+        let mut second = king.queen_of(identity.clone(), address(1), b"", |open| {
+            open.key = 7;
+            open.resumes = Some(resumes);
+        });
+        assert_eq!((job_of(&mut second) == job, first.ended.is_cancelled()), (is_taken_over, is_taken_over));
+        let mut king = King::new();
+        let mut first = king.queen_of(one.clone(), address(1), b"", |open| open.key = 7);
+        let job = job_of(&mut first);
+        let earlier = wire::EarlierJob { job, key: 7 };
+        let second = king.queen_of(identity.clone(), address(1), b"", |open| open.replaces = Some(earlier));
+        assert_eq!((first.ended.is_cancelled(), second.ended.is_cancelled()), (is_taken_over, false));
+    }
+}
+
+#[test]
+fn only_the_same_token_takes_the_place_of_a_duke() {
+    let [one, two, admin] = identities([Role::Duke, Role::Duke, Role::Admin]);
+    for (identity, is_taken_over) in [(&one, true), (&two, false), (&admin, true), (&Identity::Trusted, true)] {
+        let mut king = King::new();
+        let first = king.duke_of(one.clone(), address(1), 5);
+        let mut second = king.duke_of(identity.clone(), address(1), 5);
+        assert_eq!((first.ended.is_cancelled(), second.ended.is_cancelled()), (is_taken_over, !is_taken_over));
+        if !is_taken_over {
+            let told = orders(&mut second);
+            assert!(matches!(&told[..], [Order::End(end)] if !end.refused && end.reason.contains("another token")));
+            // When the first one has left, the place is free.
+            king.leave(first);
+            assert!(!king.duke_of(identity.clone(), address(1), 5).ended.is_cancelled());
+        }
+    }
+}
+
+#[test]
+fn a_peer_whose_token_ends_is_told_so_and_loses_what_it_had() {
+    let [duke, queen] = identities([Role::Duke, Role::Queen]);
+    let mut king = King::new();
+    let (mut duke, mut queen) = (king.duke_of(duke, address(1), 1), king.queen_of(queen, address(1), b"", |_| ()));
+    let refused = || Err(LinkError::Refused(Refusal::NoToken));
+    let mut ends = vec![duke.border.end(refused()), queen.border.end(refused())];
+    king.reactor.handle(Time::default(), &mut ends);
+    let census = king.reactor.view().census;
+    assert_eq!((census.dukes, census.jobs), (0, 0));
+    let told = std::iter::from_fn(|| next(&mut duke.words)).flat_map(|message| message.orders).last().unwrap();
+    assert!(matches!(told.order, Some(Order::End(end)) if end.refused && !end.come_back));
+    let told = std::iter::from_fn(|| next(&mut queen.words)).flat_map(|message| message.news).last().unwrap();
+    assert!(matches!(told.news, Some(News::End(end)) if end.refused && !end.come_back));
 }

@@ -1,11 +1,13 @@
 //! The scheduler's input and output: events, actions, and their parts.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
     time::Time,
 };
+
+use crate::authority::Origin;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,8 +119,8 @@ pub struct JobSpec {
     pub requires: BTreeMap<String, String>,
     /// Whether a unit that takes far longer than others may be tried on a second duke meanwhile.
     pub speculate: bool,
-    /// The address of a queen on another machine: all jobs from there share their part of the room for results.
-    pub payer: Option<IpAddr>,
+    /// All jobs of one origin share their part of the room for results.
+    pub payer: Origin,
 }
 
 impl Default for JobSpec {
@@ -133,7 +135,7 @@ impl Default for JobSpec {
             max_parallel: None,
             requires: BTreeMap::new(),
             speculate: true,
-            payer: None,
+            payer: Origin::Here,
         }
     }
 }

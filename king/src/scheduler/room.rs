@@ -1,6 +1,6 @@
 //! The room for large results of all jobs together: how much of it a job may have.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::{BTreeMap, HashMap};
 
 use distwasm_proto::{
     ids::JobId,
@@ -8,6 +8,7 @@ use distwasm_proto::{
 };
 
 use super::job::Job;
+use crate::authority::Origin;
 
 /// The bounds for results, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -19,14 +20,14 @@ pub struct ResultBounds {
 }
 
 impl ResultBounds {
-    /// Results of all jobs of one peer on another machine.
+    /// Results of all jobs of one token, or of one address on another machine.
     fn most_of_peer(self) -> u64 {
         self.most / 2
     }
 
     /// The longest result for which there may be room.
     pub(super) fn longest(self, job: &Job) -> u64 {
-        let most = if job.spec.payer.is_some() { self.most_of_peer() } else { self.most };
+        let most = if job.spec.payer.is_bounded() { self.most_of_peer() } else { self.most };
         most.max(self.reserve)
     }
 }
@@ -36,7 +37,7 @@ impl ResultBounds {
 pub(super) struct Room {
     bounds: ResultBounds,
     taken: u64,
-    by_peer: BTreeMap<IpAddr, u64>,
+    by_peer: HashMap<Origin, u64>,
 }
 
 /// The results that one job may have in transit and held, in bytes.
@@ -50,7 +51,7 @@ pub(super) struct Allowance {
 
 impl Room {
     pub(super) fn count(bounds: ResultBounds, jobs: &BTreeMap<JobId, Job>) -> Room {
-        let mut room = Room { bounds, taken: 0, by_peer: BTreeMap::new() };
+        let mut room = Room { bounds, taken: 0, by_peer: HashMap::new() };
         jobs.values().for_each(|job| room.take(job, job.results.bytes_in_all()));
         room
     }
@@ -58,8 +59,8 @@ impl Room {
     /// A job takes more.
     pub(super) fn take(&mut self, job: &Job, bytes: u64) {
         self.taken = self.taken.saturating_add(bytes);
-        if let Some(payer) = job.spec.payer {
-            *self.by_peer.entry(payer).or_default() += bytes;
+        if job.spec.payer.is_bounded() {
+            *self.by_peer.entry(job.spec.payer).or_default() += bytes;
         }
     }
 
@@ -67,7 +68,7 @@ impl Room {
     pub(super) fn of(&self, job: &Job) -> Allowance {
         let bounds = self.bounds;
         let left = |taken: u64, most: u64| most.saturating_sub(taken.saturating_sub(job.results.bytes()));
-        let by_peer = job.spec.payer.and_then(|payer| self.by_peer.get(&payer)).copied();
+        let by_peer = self.by_peer.get(&job.spec.payer).copied();
         let of_peer = by_peer.map(|taken| left(taken, bounds.most_of_peer()));
         let left = of_peer.into_iter().fold(left(self.taken, bounds.most), u64::min);
         Allowance { most: (left / WINDOW_PART).min(RESULTS_BYTES).max(bounds.reserve), alone: left.max(bounds.reserve) }

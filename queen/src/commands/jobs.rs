@@ -3,16 +3,21 @@
 use std::fmt::{self, Display};
 
 use clap::Args;
-use distwasm_process::flags;
+use distwasm_process::{flags, token_flags::TokenFlags};
 use distwasm_proto::{
-    error_text::chain,
     limits::{KING_PATIENCE, MESSAGE_BYTES_MAX},
     text,
     wire::{JobInfo, JobList, ListJobsRequest},
 };
-use distwasm_transport::{address::Address, link::connect, service::king_client::KingClient};
+use distwasm_transport::{
+    address::Address,
+    credentials::{Credentials, CredentialsError},
+    link::{connect, why_unreached},
+    service::king_client::KingClient,
+};
 use thiserror::Error;
 use tokio::time::timeout;
+use tonic::Code;
 
 /// Lists the jobs of a king.
 #[derive(Args, Debug)]
@@ -20,6 +25,10 @@ pub struct JobsOptions {
     /// The king to ask
     #[arg(short, long, value_name = "HOST:PORT", env = "DISTWASM_KING_ADDRESS")]
     pub king_address: Address,
+
+    /// How the king lets this program in.
+    #[command(flatten)]
+    pub token: TokenFlags,
 
     /// Print JSON, one line for each job
     #[arg(long)]
@@ -47,8 +56,12 @@ fn parse_job(text: &str) -> Result<u64, String> {
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum JobsError {
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     #[error("no king answers at {address}: {why}")]
     NoKing { address: Address, why: String },
+    #[error("the king at {address} does not let this process in: {why}")]
+    Refused { address: Address, why: String },
     #[error("the king at {address} has no job {job}; `queen jobs` shows those that it has")]
     NoJob { address: Address, job: u64 },
 }
@@ -59,17 +72,22 @@ pub enum JobsError {
 ///
 /// When the king does not answer.
 pub async fn list(options: &JobsOptions) -> Result<JobList, JobsError> {
+    let TokenFlags { token_file, insecure } = &options.token;
+    let credentials = Credentials::find(&options.king_address, token_file.as_deref(), *insecure)?;
+    let address = || options.king_address.clone();
+    let no_king = |why| JobsError::NoKing { address: address(), why };
     let asked = async {
-        let channel = connect(&options.king_address).await.map_err(|error| chain(&error))?;
-        let mut king = KingClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        king.list_jobs(ListJobsRequest {}).await.map_err(|status| status.message().to_owned())
+        let connected = connect(&options.king_address, &credentials).await;
+        let remote = connected.map_err(|error| no_king(why_unreached(&error)))?;
+        let mut king = KingClient::new(remote.channel()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let answer = king.list_jobs(remote.request(ListJobsRequest {})).await;
+        answer.map_err(|status| match (status.code(), status.message().to_owned()) {
+            (Code::Unauthenticated | Code::PermissionDenied, why) => JobsError::Refused { address: address(), why },
+            (_, why) => no_king(why),
+        })
     };
-    let answered =
-        timeout(KING_PATIENCE, asked).await.unwrap_or_else(|_| Err(format!("no answer in {KING_PATIENCE:?}")));
-    match answered {
-        Ok(jobs) => Ok(jobs.into_inner()),
-        Err(why) => Err(JobsError::NoKing { address: options.king_address.clone(), why }),
-    }
+    let answered = timeout(KING_PATIENCE, asked).await;
+    Ok(answered.unwrap_or_else(|_| Err(no_king(format!("no answer in {KING_PATIENCE:?}"))))?.into_inner())
 }
 
 /// Asks the king for one of its jobs.

@@ -15,7 +15,6 @@ use distwasm_jobs::{
 };
 use distwasm_process::clock::Clock;
 use distwasm_proto::{error_text::chain, exit::Exit};
-use distwasm_transport::link::KingAddress;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -42,11 +41,12 @@ pub struct Report {
 /// When the run cannot begin: wrong files or folders. All other errors are in the report.
 pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Report, PrepareError> {
     let clock = Clock::start();
+    let king = options.king()?;
     let prepared = tokio::task::block_in_place(|| prepare(options, &interrupted))?;
     let Preparation { folders, request, failures, note, pruned, warnings, _input, _lock } = prepared;
     let (folders, request) = (&folders, &request);
-    let (address, mut kingdom) = match &options.king_address {
-        Some(king) => (KingAddress::Tcp(king.clone()), None),
+    let (address, mut kingdom) = match king {
+        Some(address) => (address, None),
         None => {
             let kingdom = Kingdom::start(options, request);
             (kingdom.address.clone(), Some(kingdom))

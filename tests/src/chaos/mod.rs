@@ -94,7 +94,7 @@ pub fn run(seed: u64, seconds: u64) -> Toll {
 
 /// A king that does not wait long for queens that were killed.
 fn new_king(place: &Place, random: &mut Rng) -> King {
-    place.king_behind_shell(&few_descriptors(random), &["--grace", "5s"])
+    place.king_behind_shell(&few_descriptors(random), &["--grace", "5s", "--insecure"])
 }
 
 /// A limit of a few more descriptors than a process needs at least.
@@ -106,7 +106,7 @@ impl Chaos {
     fn new_farm(&mut self, number: usize) -> Farm {
         let proxy = Proxy::start(&self.king.address);
         let cache = self.place.path().join(format!("cache-{number}"));
-        let duke = self.place.duke_command_at(&proxy.address, &["--cache", cache.to_str().unwrap()]);
+        let duke = self.place.duke_command_at(&proxy.address, &["--insecure", "--cache", cache.to_str().unwrap()]);
         let duke = self.place.start(&mut behind_shell(&few_descriptors(&mut self.random), &duke), "duke");
         Farm { duke, proxy, stopped: Vec::new() }
     }
@@ -136,7 +136,7 @@ impl Chaos {
             // Lost outputs are reported, and do not count as done.
             assert_eq!(ended.status, Some(1), "{}", ended.stderr);
             self.toll.lost += lost as u64;
-            ended = place.start_queen_at(&self.door.address, guest("slow.wat"), &[]).finish();
+            ended = place.start_queen_at(&self.door.address, guest("slow.wat"), &["--insecure"]).finish();
             assert!(matches!(ended.status, Some(0 | 1)), "{}", ended.stderr);
         }
         let outputs = place.outputs();
@@ -169,7 +169,7 @@ impl Chaos {
 
     fn new_queen(&mut self, place: &Place) -> Process {
         let mut queen = place.queen_command(guest("slow.wat"));
-        queen.args(["--king-address", &self.door.address]);
+        queen.args(["--insecure", "--king-address", &self.door.address]);
         let mut queen = behind_shell(&few_descriptors(&mut self.random), &queen);
         if self.random.u8(..3) == 0 {
             fs::create_dir_all(place.output()).unwrap();

@@ -88,6 +88,14 @@ pub fn programs() -> &'static Path {
     })
 }
 
+/// The folder of sockets, for all places: a queen of one may work for the king of another. Kings that are killed leave
+/// files there, which is not a place for the user's own.
+fn runtime_folder() -> PathBuf {
+    let folder = programs().join("run");
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
 /// A folder for one test, with an input and an output folder.
 pub struct Place {
     folder: TempDir,
@@ -167,8 +175,8 @@ impl Place {
         fs::read_dir(self.output()).map_or(0, |entries| entries.flatten().filter(is_whole).count())
     }
 
-    /// A command for one of the four programs, or any by its path, with no king in its environment and this place's
-    /// cache.
+    /// A command for one of the four programs, or any by its path, with no king in its environment, this place's
+    /// cache and data, and a folder for sockets.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(programs().join(program));
         for (name, _) in std::env::vars_os() {
@@ -176,7 +184,8 @@ impl Place {
                 command.env_remove(name);
             }
         }
-        command.env("DISTWASM_CACHE", self.path().join("cache")).stdin(Stdio::null());
+        command.env("DISTWASM_CACHE", self.path().join("cache")).env("DISTWASM_DATA", self.path().join("king"));
+        command.env("XDG_RUNTIME_DIR", runtime_folder()).stdin(Stdio::null());
         command
     }
 
@@ -208,9 +217,14 @@ impl Place {
         Process::start(command, name, self.path())
     }
 
-    /// Starts a king, and waits until it listens.
+    /// Starts a king for this user, and waits until it listens.
     pub fn king(&self) -> King {
         self.king_with(&[])
+    }
+
+    /// Starts a king that takes plaintext over TCP, as proxies and hand-made peers need, and waits until it listens.
+    pub fn insecure_king(&self) -> King {
+        self.king_with(&["--insecure"])
     }
 
     /// Starts a king with these flags, and waits until it listens.
@@ -222,7 +236,13 @@ impl Place {
     pub fn king_behind_shell(&self, shell: &str, args: &[&str]) -> King {
         let port_file = self.path().join(format!("port-{}", fs::read_dir(self.path()).unwrap().count()));
         let mut command = self.command("king");
-        command.args(["--port", "0", "--http", "127.0.0.1:0", "--port-file"]).arg(&port_file).args(args);
+        command.args(["--http", "127.0.0.1:0", "--port-file"]).arg(&port_file).args(args);
+        // A flag may be given only once.
+        if !args.contains(&"--port") {
+            command.args(["--port", "0"]);
+        }
+        // Tests look at the metrics without a token.
+        command.env("DISTWASM_METRICS_OPEN", "true");
         let process = self.start(&mut behind_shell(shell, &command), "king");
         let address = king_address(&port_file, || process.log());
         let http = until("the king's address for HTTP", || process.logged_value("http="), || process.log());
@@ -266,8 +286,14 @@ pub struct King {
 impl King {
     /// Fetches a page from its HTTP port. Returns the status line and the body.
     pub fn page(&self, path: &str) -> (String, String) {
+        self.page_with(path, None)
+    }
+
+    /// Fetches a page, with a token if there is one.
+    pub fn page_with(&self, path: &str, token: Option<&str>) -> (String, String) {
         let mut stream = TcpStream::connect(&self.http).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: king\r\nConnection: close\r\n\r\n").unwrap();
+        let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: king\r\n{token}Connection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();

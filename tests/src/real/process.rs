@@ -52,6 +52,11 @@ impl Process {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
     }
 
+    /// Its standard output so far.
+    pub fn stdout(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.stdout).unwrap()).into_owned()
+    }
+
     /// The word after `key` in its log, without quotes.
     pub fn logged_value(&self, key: &str) -> Option<String> {
         let log = self.log();

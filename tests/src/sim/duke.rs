@@ -238,6 +238,7 @@ impl World {
                 self.tally.dukes_drained += 1;
             }
             Ending::OutOfTime => self.tally.dukes_out_of_time += 1,
+            Ending::Refused(why) => panic!("duke_without_a_token_is_let_in: {id}: {why}"),
             Ending::Hopeless(why) => panic!("only_a_duke_that_is_alone_gives_up: {id}: {why}"),
         }
         let back_in = self.dice.below(5_000_000);

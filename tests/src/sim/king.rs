@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use distwasm_king::{
     Reign,
+    authority::Identity,
     border::{Border, duke::DukeBorder, queen::QueenBorder},
     budget::Budget,
     inbox::{DukeWord, Happening, LinkError, LinkId, Peer},
@@ -134,12 +135,12 @@ impl KingLink {
     fn new(sender: Sender, number: u64, budget: &Budget) -> KingLink {
         match sender {
             Sender::Duke(link) => {
-                let (peer, orders) = Peer::new(None);
+                let (peer, orders) = Peer::new(Identity::Trusted, None);
                 let (ended, border) = (peer.ended.clone(), Box::new(DukeBorder::new(link, peer)));
                 KingLink { border: Some(PeerBorder::Duke(border)), ended, words: Words::Duke(orders) }
             }
             Sender::Queen(..) => {
-                let (peer, news) = Peer::new(None);
+                let (peer, news) = Peer::new(Identity::Trusted, None);
                 let (ended, border) = (peer.ended.clone(), Box::new(QueenBorder::new(LinkId(number), peer, budget)));
                 KingLink { border: Some(PeerBorder::Queen(border)), ended, words: Words::Queen(news) }
             }

@@ -17,7 +17,7 @@ use distwasm_jobs::{
     run_limits::RunLimits,
     submission::End,
 };
-use distwasm_king::scheduler::JobSpec;
+use distwasm_king::{authority::Origin, scheduler::JobSpec};
 use distwasm_proto::{
     ids::{AttemptId, JobId, UnitNo},
     time::Time,
@@ -146,7 +146,7 @@ impl Queen {
             max_parallel: scheduling.max_parallel,
             requires: scheduling.requires.clone().into_iter().collect(),
             speculate: scheduling.speculate,
-            payer: None,
+            payer: Origin::Here,
         }
     }
 
