@@ -4,6 +4,7 @@
 
 mod access;
 mod queen;
+mod wires;
 
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ pub use queen::{
     KING_PATIENCE, LINKS_FOLLOWED_MAX, LISTED_MAX, MESSAGES_WAITING, NAMES_SHOWN, OUTPUT_PATH_BYTES_MAX,
     PROGRESS_EVERY, PROJECT_NAME_BYTES_MAX, READERS, READING_MAX, RECORD_BYTES_MAX, RUNS_RECORDED_MAX, UNWRITTEN_BYTES,
     WRITERS,
+};
+pub use wires::{
+    CERTIFICATE_BYTES_MAX, HANDSHAKE_WITHIN, HANDSHAKES_MAX, LOCK_TRIES, SOCKET_PATH_BYTES_MAX, TOKEN_FILE_BYTES_MAX,
 };
 
 const KIB: usize = 1 << 10;
@@ -154,12 +158,6 @@ pub const OPENING_WITHIN: Duration = Duration::from_secs(600);
 
 /// How long one attempt to connect may take.
 pub const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-
-/// The longest path of a Unix socket that its address can hold.
-pub const SOCKET_PATH_BYTES_MAX: usize = 107;
-
-/// How often a king that takes the lock of its socket may find that an ending king has just removed the file.
-pub const LOCK_TRIES: u32 = 100;
 
 /// The first bound of the waits between attempts to connect.
 pub const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -340,20 +338,6 @@ pub const OFFERS_MAX: usize = 1 << 20;
 pub const ACCEPT_PAUSE_FIRST: Duration = Duration::from_millis(10);
 #[expect(missing_docs, reason = "described with the limit above")]
 pub const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
-
-/// How long a connection over TCP may take for its first byte and, with TLS, for its handshake: a few round trips of the
-/// slowest network.
-pub const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
-
-/// Connections that may be that far at a time. Beyond that, the oldest one ends, so that peers that begin nothing keep
-/// nobody out.
-pub const HANDSHAKES_MAX: usize = 1024;
-
-/// The file of a token: one line.
-pub const TOKEN_FILE_BYTES_MAX: u64 = 4 << 10;
-
-/// A certificate or a key in a file that a user names.
-pub const CERTIFICATE_BYTES_MAX: u64 = MIB as u64;
 
 /// How long a connection may stay open without a request, after its first one. For that, it has [`HELLO_WITHIN`].
 pub const IDLE_WITHIN: Duration = Duration::from_secs(60);

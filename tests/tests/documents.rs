@@ -88,6 +88,8 @@ fn run(block: &Block, folder: &Path, scratch: &Path) -> String {
         .env("PATH", path)
         .env("SCRATCH", scratch)
         .env("DISTWASM_CACHE", scratch.join(".cache"))
+        .env("DISTWASM_DATA", scratch.join(".king"))
+        .env("XDG_RUNTIME_DIR", scratch)
         .stdin(Stdio::null())
         .output()
         .unwrap();
