@@ -12,7 +12,7 @@ use distwasm_transport::{address::Address, link::KingAddress};
 
 use tracing::info;
 
-use crate::{Settings, machine};
+use crate::{Settings, jail::RequiredJail, machine};
 
 /// Offers this machine's processors to a distwasm king, and runs peasants for it.
 ///
@@ -58,6 +58,10 @@ pub struct Options {
     #[arg(long, value_name = "DURATION", default_value = "30s", env = "DISTWASM_GRACE", value_parser = flags::duration)]
     pub grace: Duration,
 
+    /// Refuse to work unless the jail of peasants has these walls; `peasant jail` tells which hold here
+    #[arg(long, value_name = "WALLS", value_enum, default_value_t, env = "DISTWASM_REQUIRE_JAIL")]
+    pub require_jail: RequiredJail,
+
     /// Format of log lines; RUST_LOG selects which are written
     #[arg(long, value_enum, default_value_t, env = "DISTWASM_LOG_FORMAT")]
     pub log_format: LogFormat,
@@ -85,6 +89,7 @@ impl Options {
             hostname: self.hostname.unwrap_or_else(machine::hostname),
             labels: self.labels.into_iter().collect(),
             grace: self.grace,
+            required_jail: self.require_jail,
             ..Settings::of_this_machine(KingAddress::Tcp(self.king_address), offer, self.peasant, self.cache)
         }
     }
@@ -118,6 +123,7 @@ impl Settings {
             peasant: peasant.unwrap_or_else(find_peasant),
             cache: cache.unwrap_or_else(cache_folder),
             grace: GRACE,
+            required_jail: RequiredJail::None,
         }
     }
 }
