@@ -103,6 +103,7 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
         cpus: slots_that_fit(settings.cpus),
         ram_bytes: settings.ram_bytes,
         labels: settings.labels,
+        walls: jail.holds.iter().map(ToString::to_string).collect(),
         boot: fastrand::u64(..),
         seat: seat.number,
     };

@@ -397,6 +397,9 @@ pub const HOSTCALL_BYTES_MIN: usize = 128 * MIB;
 /// How long `check` waits for a program to be initialised and to answer.
 pub const CHECK_WITHIN: Duration = Duration::from_secs(10);
 
+/// Walls that a duke may name: several times those that there are, for newer dukes.
+pub const WALLS_MAX: usize = 64;
+
 /// How much of an answer `check` shows.
 pub const ANSWER_SHOWN_BYTES: usize = 4 * KIB;
 

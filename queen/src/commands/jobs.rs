@@ -59,17 +59,23 @@ pub enum JobsError {
 ///
 /// When the king does not answer.
 pub async fn list(options: &JobsOptions) -> Result<JobList, JobsError> {
-    let asked = async {
+    answer(&options.king_address, async {
         let channel = connect(&options.king_address).await.map_err(|error| chain(&error))?;
         let mut king = KingClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        king.list_jobs(ListJobsRequest {}).await.map_err(|status| status.message().to_owned())
-    };
+        let answer = king.list_jobs(ListJobsRequest {}).await.map_err(|status| status.message().to_owned())?;
+        Ok(answer.into_inner())
+    })
+    .await
+}
+
+/// The answer of a king, if it comes in time.
+pub(super) async fn answer<T>(
+    address: &Address,
+    asked: impl Future<Output = Result<T, String>>,
+) -> Result<T, JobsError> {
     let answered =
         timeout(KING_PATIENCE, asked).await.unwrap_or_else(|_| Err(format!("no answer in {KING_PATIENCE:?}")));
-    match answered {
-        Ok(jobs) => Ok(jobs.into_inner()),
-        Err(why) => Err(JobsError::NoKing { address: options.king_address.clone(), why }),
-    }
+    answered.map_err(|why| JobsError::NoKing { address: address.clone(), why })
 }
 
 /// Asks the king for one of its jobs.

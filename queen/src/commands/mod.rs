@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod dry_run;
+pub mod dukes;
 pub mod help;
 pub mod jobs;
 pub mod new;
