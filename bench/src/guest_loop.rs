@@ -15,7 +15,7 @@ use anyhow::{Context, Result, anyhow};
 use distwasm_peasant::{
     abi::{self, Abi, Unit},
     guest::Grants,
-    program::Program,
+    program::{CompiledFile, Program},
 };
 use distwasm_proto::limits::GUEST_MEMORY_BYTES;
 
@@ -86,9 +86,9 @@ impl Callee {
         let bytes_max = usize::try_from(GUEST_MEMORY_BYTES)?;
         let grants = Grants { fresh, memory_bytes_max: bytes_max, output_bytes_max: bytes_max, ..Grants::default() };
         // SAFETY: the file was made by `peasant compile` for this very run, and no process changes it.
-        let program = unsafe { Program::load(compiled, &grants)? };
+        let program = unsafe { Program::load(&CompiledFile::open(compiled)?, &grants)? };
         program.make_image()?;
-        let runtime = abi::runtime(&program, &grants)?;
+        let runtime = abi::runtime(&program, abi::runtime_for_files(&grants)?)?;
         let guest = abi::start(program, grants, runtime).map_err(|failure| anyhow!(failure.message))?;
         Ok(Callee::Guest(guest))
     }

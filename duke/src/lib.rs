@@ -5,6 +5,7 @@
 
 pub mod border;
 pub mod cache;
+pub mod jail;
 mod king_link;
 mod local_hands;
 pub mod machine;
@@ -24,6 +25,7 @@ use tracing::{info, warn};
 
 use cache::Cache;
 pub use cache::{CacheError, FingerprintError};
+use jail::{JailError, RequiredJail};
 use king_link::KingLink;
 use local_hands::LocalHands;
 use peasant::Spawner;
@@ -50,6 +52,8 @@ pub struct Settings {
     pub cache: PathBuf,
     /// How long it keeps its work when the link to the king has broken.
     pub grace: Duration,
+    /// The walls of the jail that must hold.
+    pub required_jail: RequiredJail,
 }
 
 /// Threads that a duke occupies for its whole life: the one that starts processes.
@@ -63,6 +67,8 @@ pub enum DukeError {
     Thread(#[source] std::io::Error),
     #[error("failed to use {} as a peasant (--peasant names another)", .path.display())]
     Peasant { path: PathBuf, source: FingerprintError },
+    #[error(transparent)]
+    Jail(#[from] JailError),
     #[error(transparent)]
     Cache(#[from] CacheError),
     #[error("no peasant can be started: {0}")]
@@ -86,15 +92,20 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
     let engine = cache::fingerprint(&spawner)
         .await
         .map_err(|source| DukeError::Peasant { path: settings.peasant.clone(), source })?;
-    let cache = Cache::open(&settings.cache, engine)?;
     // With a king in the same process this is the only duke, and no other takes its place.
     let is_alone = matches!(settings.king, KingAddress::Local(_));
+    let jail = jail::probe(&spawner).await?;
+    jail.check(settings.required_jail)?;
+    jail.log(is_alone);
+    let spawner = spawner.demanding(&jail.holds);
+    let cache = Cache::open(&settings.cache, engine)?;
     let seat = if is_alone { Seat::anywhere() } else { Seat::take(&settings.cache, &settings.hostname) };
     let introduction = Introduction {
         hostname: settings.hostname,
         cpus: slots_that_fit(settings.cpus),
         ram_bytes: settings.ram_bytes,
         labels: settings.labels,
+        walls: jail.holds.iter().map(ToString::to_string).collect(),
         boot: fastrand::u64(..),
         seat: seat.number,
     };

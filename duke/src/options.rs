@@ -16,7 +16,7 @@ use distwasm_transport::{
 
 use tracing::info;
 
-use crate::{Settings, machine};
+use crate::{Settings, jail::RequiredJail, machine};
 
 /// Offers this machine's processors to a distwasm king, and runs peasants for it.
 ///
@@ -66,6 +66,10 @@ pub struct Options {
     #[arg(long, value_name = "DURATION", default_value = "30s", env = "DISTWASM_GRACE", value_parser = flags::duration)]
     pub grace: Duration,
 
+    /// Refuse to work unless the jail of peasants has these walls; `peasant jail` tells which hold here
+    #[arg(long, value_name = "WALLS", value_enum, default_value_t, env = "DISTWASM_REQUIRE_JAIL")]
+    pub require_jail: RequiredJail,
+
     /// Format of log lines; RUST_LOG selects which are written
     #[arg(long, value_enum, default_value_t, env = "DISTWASM_LOG_FORMAT")]
     pub log_format: LogFormat,
@@ -100,6 +104,7 @@ impl Options {
             hostname: self.hostname.unwrap_or_else(machine::hostname),
             labels: self.labels.into_iter().collect(),
             grace: self.grace,
+            required_jail: self.require_jail,
             ..Settings::of_this_machine(king, offer, self.peasant, self.cache)
         })
     }
@@ -133,6 +138,7 @@ impl Settings {
             peasant: peasant.unwrap_or_else(find_peasant),
             cache: cache.unwrap_or_else(cache_folder),
             grace: GRACE,
+            required_jail: RequiredJail::None,
         }
     }
 }

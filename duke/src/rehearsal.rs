@@ -18,6 +18,7 @@ use tokio::{sync::mpsc, time::timeout};
 use crate::{
     Settings,
     cache::{self, Cache, MakeError, Supply},
+    jail,
     peasant::{self, HeldRoom, PeasantEvent, PeasantSettings, Spawner},
 };
 
@@ -57,6 +58,9 @@ pub async fn rehearse(
     let impossible = RehearsalError::Impossible;
     let spawner = Spawner::start(&settings.peasant).map_err(|error| impossible(error.to_string()))?;
     let engine = cache::fingerprint(&spawner).await.map_err(|error| impossible(chain(&error)))?;
+    let jail = jail::probe(&spawner).await.map_err(|error| impossible(chain(&error)))?;
+    jail.check(settings.required_jail).map_err(|error| impossible(chain(&error)))?;
+    let spawner = spawner.demanding(&jail.holds);
     let cache = Cache::open(&settings.cache, engine).map_err(|error| impossible(chain(&error)))?;
     let digest = Digest::of(program.chunks().map(AsRef::as_ref));
     let mut supplies = Vec::new();

@@ -131,6 +131,8 @@ pub struct Machine {
     pub ram_bytes: u64,
     /// Labels that jobs may require.
     pub labels: BTreeMap<String, String>,
+    /// The walls around its peasants and compilers, by name.
+    pub walls: Vec<String>,
     /// The number of its process.
     pub boot: u64,
     /// The number of its place on the machine.

@@ -176,6 +176,14 @@ impl King for Service {
         let view = self.viewer.look().await.ok_or_else(|| Status::unavailable("the king is shutting down"))?;
         Ok(tonic::Response::new(view.to_wire(&identity)))
     }
+
+    async fn list_dukes(
+        &self,
+        _: tonic::Request<wire::ListDukesRequest>,
+    ) -> Result<tonic::Response<wire::DukeList>, Status> {
+        let view = self.viewer.look().await.ok_or_else(|| Status::unavailable("the king is shutting down"))?;
+        Ok(tonic::Response::new(view.dukes_to_wire()))
+    }
 }
 
 /// The gRPC service as a whole: streams are carried by [`distwasm_transport::stream`], and the rest by tonic.

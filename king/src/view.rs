@@ -15,6 +15,8 @@ use crate::{authority::Identity, scheduler::Census};
 pub struct View {
     /// The jobs that queens have opened, by number.
     pub jobs: Vec<wire::JobInfo>,
+    /// The dukes, by number.
+    pub dukes: Vec<wire::DukeInfo>,
     /// Counts of jobs, dukes, slots and units.
     pub census: Census,
     /// The counts since the king started.
@@ -52,6 +54,11 @@ impl View {
         let dukes = u32::try_from(self.census.dukes).unwrap_or(u32::MAX);
         let jobs = self.jobs.iter().filter(|job| identity.may_see(&job.project));
         wire::JobList { jobs: jobs.cloned().collect(), dukes }
+    }
+
+    /// The list of dukes, for a queen.
+    pub(crate) fn dukes_to_wire(&self) -> wire::DukeList {
+        wire::DukeList { dukes: self.dukes.clone() }
     }
 }
 

@@ -17,14 +17,16 @@ use distwasm_proto::{
     limits::{ANSWER_SHOWN_BYTES, UNIT_BYTES_MAX},
     pipe::{Description, HEADER_BYTES},
     text,
+    walls::Wall,
 };
 use wasmtime::ExternType;
 
 use crate::abi::{self, Unit};
 use crate::guest::Grants;
 use crate::program::{ComponentEntry, ModuleEntry, Program, Unfit};
+use crate::sandbox::Weak;
 use crate::verdict::size;
-use crate::{CompileError, read_program, sandbox};
+use crate::{CompileError, enter_to_compile, read_program, sandbox};
 
 /// Why a program failed its check, or could not be checked.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +40,9 @@ pub enum CheckError {
     /// The machine is to blame.
     #[error(transparent)]
     Machine(#[from] io::Error),
+    /// A wall that was wanted does not hold, so the program was not read.
+    #[error(transparent)]
+    Jail(#[from] Weak),
 }
 
 impl From<CompileError> for CheckError {
@@ -45,6 +50,7 @@ impl From<CompileError> for CheckError {
         match error {
             CompileError::Unfit(why) => CheckError::Unfit(why),
             CompileError::Machine(error) => CheckError::Machine(error),
+            CompileError::Jail(weak) => CheckError::Jail(weak),
         }
     }
 }
@@ -67,11 +73,20 @@ impl Display for Failed {
 
 /// Checks the program on stdin, and reports on stdout. `name` is the program's name in messages, `input` an input to
 /// answer. Ends the process if initialising the program, or answering, takes longer than `within`.
-pub fn check(name: &str, input: Option<PathBuf>, within: Duration, grants: Grants) -> Result<(), CheckError> {
+pub fn check(
+    name: &str,
+    input: Option<PathBuf>,
+    within: Duration,
+    mut grants: Grants,
+    required: &[Wall],
+) -> Result<(), CheckError> {
     let input = input.map(|path| Ok::<_, io::Error>((read_input(&path)?, path))).transpose()?;
-    sandbox::limit_compiling()?;
-    // Started before the sandbox is closed, which allows no threads.
+    grants.open_dirs().map_err(|failure| Unfit(format!("cannot be initialised: {}", failure.message)))?;
+    let mut jail = enter_to_compile(&grants.opened_dirs().collect::<Vec<_>>())?;
+    // Started before the jail is locked, which allows no threads afterwards.
     let watch = Watch::start(within, name.to_owned());
+    let for_files = abi::runtime_for_files(&grants)?;
+    jail.lock(for_files.is_some(), required)?;
     let mut report = io::stdout().lock();
 
     let began = now();
@@ -81,8 +96,8 @@ pub fn check(name: &str, input: Option<PathBuf>, within: Duration, grants: Grant
     report.flush()?;
 
     program.make_image()?;
-    let runtime = abi::runtime(&program, &grants)?;
-    sandbox::close()?;
+    let runtime = abi::runtime(&program, for_files)?;
+    sandbox::limit_files()?;
     watch.begin("be initialised", Exit::CouldNotRun);
     let began = now();
     let started = abi::start(program, grants, runtime);

@@ -4,6 +4,10 @@
 //! must give the same bytes everywhere. Timeouts are enforced from outside, by killing the process.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZero;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use distwasm_proto::limits::{
     COMPONENT_CORE_INSTANCES_MAX, GUEST_STACK_BYTES, GUEST_TABLE_ELEMENTS_MAX, POOL_INSTANCE_BYTES_MAX,
@@ -14,31 +18,60 @@ use wasmtime::{
     WasmBacktraceDetails,
 };
 
+use crate::program::Protection;
 use crate::sandbox;
 
-/// The configuration that all engines share. Engines differ in where they allocate instances, which does not change
-/// compiled programs. `deterministic` does change them.
-fn engine_config(deterministic: bool) -> Config {
+/// What engines differ in, besides where they allocate instances.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Kind {
+    /// Changes compiled programs.
+    pub deterministic: bool,
+    /// The code is in [`Mapped`](crate::program::Mapped) files.
+    pub mapped: bool,
+}
+
+/// The configuration that all engines share.
+fn engine_config(kind: Kind) -> Config {
     let mut config = Config::new();
-    if deterministic {
+    if kind.deterministic {
         config.cranelift_nan_canonicalization(true).relaxed_simd_deterministic(true);
     }
     config.max_wasm_stack(GUEST_STACK_BYTES);
     // Never taken from the environment: the compiling and the running process must agree.
     config.wasm_backtrace_details(WasmBacktraceDetails::Enable);
+    config.parallel_compilation(HAS_COMPILERS.load(Ordering::Relaxed));
+    if kind.mapped {
+        config.with_custom_code_memory(Some(Arc::new(Protection)));
+    }
     config
 }
 
+/// Whether there are threads that compile.
+static HAS_COMPILERS: AtomicBool = AtomicBool::new(false);
+
+/// The number of threads that compile a program together. To be asked before the process enters the jail, where the
+/// files that tell it are not seen.
+pub fn compilers() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+/// Starts the threads that compile a program together, because none can be started later. Without them one thread
+/// compiles alone.
+pub fn start_compilers(count: usize) {
+    let started = rayon::ThreadPoolBuilder::new().num_threads(count).build_global();
+    HAS_COMPILERS.store(started.is_ok(), Ordering::Relaxed);
+}
+
 /// An engine that allocates each instance anew: for compiling, and for long-lived instances.
-pub fn plain(deterministic: bool) -> Result<Engine> {
-    Engine::new(&engine_config(deterministic))
+pub fn plain(kind: Kind) -> Result<Engine> {
+    Engine::new(&engine_config(kind))
 }
 
 /// An engine with a pool for one instance with these needs, which makes fresh instances in microseconds.
 ///
 /// The bounds of the pool are wide, because its memory is taken only when touched. The guest's store enforces the
 /// guest's own bounds.
-pub fn pooled(needs: &ResourcesRequired, deterministic: bool) -> Result<Engine> {
+pub fn pooled(needs: &ResourcesRequired, kind: Kind) -> Result<Engine> {
     let memories = needs.num_memories.max(1);
     let tables = needs.num_tables.max(1);
     let table_elements = usize::try_from(needs.max_initial_table_size.unwrap_or(0)).unwrap_or(usize::MAX);
@@ -60,7 +93,7 @@ pub fn pooled(needs: &ResourcesRequired, deterministic: bool) -> Result<Engine> 
         // Without the scan, all resident memory is cleared each time, touched or not.
         pool.linear_memory_keep_resident(POOL_RESIDENT_BYTES_WITH_SWAP).pagemap_scan(Enabled::No);
     }
-    Engine::new(engine_config(deterministic).allocation_strategy(InstanceAllocationStrategy::Pooling(pool)))
+    Engine::new(engine_config(kind).allocation_strategy(InstanceAllocationStrategy::Pooling(pool)))
 }
 
 /// A word that differs between two peasants if one cannot load programs that the other compiled.
@@ -78,9 +111,9 @@ mod tests {
 
     #[test]
     fn pooled_engines_load_what_plain_ones_compiled() {
-        let plain = plain(false).unwrap();
+        let plain = plain(Kind::default()).unwrap();
         let module = Module::new(&plain, "(module (memory (export \"memory\") 3) (table 7 funcref))").unwrap();
-        let pooled = pooled(&module.resources_required(), false).unwrap();
+        let pooled = pooled(&module.resources_required(), Kind::default()).unwrap();
         // SAFETY: the bytes come straight from `serialize`.
         let loaded = unsafe { Module::deserialize(&pooled, module.serialize().unwrap()) };
         assert!(loaded.is_ok(), "{loaded:?}");

@@ -3,20 +3,27 @@
 //! A guest gets its input, a bounded buffer for its answer, a log, arguments, environment, clocks, randomness, bounded
 //! memory and tables, and read access to its job's shared directories. Everything else is absent, not forbidden.
 
+use std::fmt::Display;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use chacha20::rand_core::Rng;
 use distwasm_proto::{
+    failure::{Failure, FailureKind},
     limits::{GUEST_TABLE_ELEMENTS_MAX, HOSTCALL_BYTES_MIN},
     pipe::Description,
 };
+use rustix::fs::{Mode, OFlags, fstat};
+use rustix::process::fchdir;
 use wasmtime::{Engine, ResourceLimiter, Result, Store, error::Context};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use crate::determinism::{Clock, seeded_random};
+use crate::sandbox;
 use crate::stdio::{
     Shared, Stdio,
     streams::{Input, Output},
@@ -46,12 +53,52 @@ pub struct Grants {
 }
 
 /// A directory that a guest may read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct SharedDir {
     /// Its path on the host.
     pub host_path: PathBuf,
     /// Its path in the guest.
     pub guest_path: String,
+    /// The directory itself: in the jail it has no path.
+    opened: Option<Arc<OwnedFd>>,
+}
+
+impl SharedDir {
+    /// A directory that is not opened yet.
+    pub fn new(host_path: PathBuf, guest_path: String) -> SharedDir {
+        SharedDir { host_path, guest_path, opened: None }
+    }
+}
+
+impl Grants {
+    /// Opens the directories that the guest may read.
+    pub fn open_dirs(&mut self) -> Result<(), Failure> {
+        for dir in &mut self.dirs {
+            let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+            let opened = rustix::fs::open(&dir.host_path, flags, Mode::empty());
+            let opened = opened.map_err(|error| no_directory(dir, &io::Error::from(error)))?;
+            if sandbox::leaves_root() && !is_for_everybody(&opened) {
+                return Err(no_directory(dir, &"peasants of root run as nobody, who may not read it (chmod o+rx)"));
+            }
+            dir.opened = Some(Arc::new(opened));
+        }
+        Ok(())
+    }
+
+    /// The open directories.
+    pub fn opened_dirs(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.dirs.iter().filter_map(|dir| dir.opened.as_ref()).map(|opened| opened.as_fd())
+    }
+}
+
+/// Whether any user may list and enter a directory.
+fn is_for_everybody(dir: &OwnedFd) -> bool {
+    fstat(dir).is_ok_and(|found| found.st_mode & 0o005 == 0o005)
+}
+
+fn no_directory(dir: &SharedDir, error: &dyn Display) -> Failure {
+    let message = format!("cannot open the shared directory {}: {error}", dir.host_path.display());
+    Failure::new(FailureKind::Other, message)
 }
 
 /// The state of one guest, in its store.
@@ -130,9 +177,11 @@ fn wasi_builder(grants: &Grants, description: Option<&Bytes>, clock: &Clock, std
 /// Gives the guest directories to read.
 fn share(builder: &mut WasiCtxBuilder, dirs: &[SharedDir]) -> Result<()> {
     for dir in dirs {
-        builder
-            .preopened_dir(&dir.host_path, &dir.guest_path, FsPerms::ReadOnly)
-            .with_context(|| format!("cannot open the shared directory {}", dir.host_path.display()))?;
+        let cannot_open = || format!("cannot open the shared directory {}", dir.host_path.display());
+        let opened = dir.opened.as_ref().with_context(cannot_open)?;
+        // The engine takes a path. The root is empty, so it gets that of the current directory.
+        fchdir(opened).with_context(cannot_open)?;
+        builder.preopened_dir(".", &dir.guest_path, FsPerms::ReadOnly).with_context(cannot_open)?;
     }
     Ok(())
 }

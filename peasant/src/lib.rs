@@ -11,6 +11,7 @@ pub mod determinism;
 pub mod engine;
 pub mod guest;
 pub mod inputs;
+pub mod jail;
 pub mod options;
 pub mod program;
 pub mod sandbox;
@@ -21,18 +22,21 @@ pub mod wasi;
 
 use std::error::Error;
 use std::io::{self, Read, Write};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use distwasm_process::files;
-use distwasm_proto::{exit::Exit, limits::PROGRAM_BYTES_MAX};
+use distwasm_proto::{exit::Exit, limits::PROGRAM_BYTES_MAX, walls::Wall};
 
 use crate::check::CheckError;
+use crate::engine::Kind;
 use crate::guest::Grants;
 use crate::options::{Command, Options, Serve, grants_to_compile};
 use crate::program::{Program, Unfit};
-use crate::serving::{Intake, ProgramSource, ServeError};
+use crate::sandbox::{Jail, Weak};
+use crate::serving::{Lock, ServeError};
 
 /// The exit status of `peasant compile` if the machine, not the program, is to blame: for example a full disk.
 pub const TROUBLE: u8 = 1;
@@ -42,29 +46,32 @@ pub fn run(options: Options) -> ExitCode {
     if let Err(error) = sandbox::open() {
         return report("cannot raise the sandbox", &error, TROUBLE);
     }
+    let required = &*options.walls;
     match options.command {
-        None => match serve(&options.serve).and_then(|()| Ok(files::close_stdout()?)) {
+        None => match serve(&options.serve, required).and_then(|()| Ok(files::close_stdout()?)) {
             Ok(()) => Exit::Done.into(),
             Err(ServeError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done.into(),
             Err(error) => report("stopped", &error, Exit::CouldNotRun.status()),
         },
-        Some(Command::Compile { output, calling }) => match compile(&output, &grants_to_compile(&calling)) {
+        Some(Command::Compile { output, calling }) => match compile(&output, &grants_to_compile(&calling), required) {
             Ok(()) => Exit::Done.into(),
             Err(CompileError::Unfit(unfit)) => say(&unfit.to_string(), Exit::CouldNotRun.status()),
-            Err(CompileError::Machine(error)) => {
-                report(&format!("cannot compile to {}", output.display()), &error, TROUBLE)
-            }
+            Err(error) => report(&format!("cannot compile to {}", output.display()), &error, TROUBLE),
         },
         Some(Command::Check { name, input, within_ms, guest }) => {
-            match check::check(&name, input, Duration::from_millis(within_ms), guest.grants()) {
+            match check::check(&name, input, Duration::from_millis(within_ms), guest.grants(), required) {
                 Ok(()) => Exit::Done.into(),
                 Err(CheckError::Unfit(why)) => say(&format!("{name}: {why}"), Exit::CouldNotRun.status()),
                 Err(CheckError::Failed(why)) => {
                     say(&format!("{name} failed on the input: {why}"), Exit::SomeFailed.status())
                 }
-                Err(CheckError::Machine(error)) => report("cannot check", &error, TROUBLE),
+                Err(error) => report("cannot check", &error, TROUBLE),
             }
         }
+        Some(Command::Jail { of, share, attempt }) => match jail::show(of, share, &attempt) {
+            Ok(()) => Exit::Done.into(),
+            Err(error) => report("cannot tell about the jail", &error, TROUBLE),
+        },
         Some(Command::Fingerprint) => match fingerprint() {
             Ok(()) => Exit::Done.into(),
             Err(error) => report("no fingerprint", error.as_ref(), TROUBLE),
@@ -72,11 +79,22 @@ pub fn run(options: Options) -> ExitCode {
     }
 }
 
-fn serve(options: &Serve) -> Result<(), ServeError> {
-    let source = options.compiled.as_deref().map_or(ProgramSource::FirstFrame, ProgramSource::Compiled);
-    let intake = Intake { source, described: options.described };
+/// Says why the arguments cannot be used.
+pub fn refuse(error: &io::Error) -> ExitCode {
+    report("cannot read its arguments", error, Exit::CouldNotRun.status())
+}
+
+fn serve(options: &Serve, required: &[Wall]) -> Result<(), ServeError> {
+    let intake = serving::open(options.compiled.as_deref(), options.guest.grants());
+    let compilers = engine::compilers();
+    let shares = intake.as_ref().map_or_else(|_| Vec::new(), |intake| intake.grants.opened_dirs().collect());
+    let jail = Jail::enter(&shares);
+    if options.compiled.is_none() {
+        engine::start_compilers(compilers);
+    }
     // Reads larger than the buffer of the standard library's stdin bypass it.
-    serving::serve(intake, options.guest.grants(), io::stdin().lock(), answers::stdout()?, sandbox::close)
+    let (stdin, stdout) = (io::stdin().lock(), answers::stdout()?);
+    serving::serve(intake, options.described, stdin, stdout, Some(Lock { jail, required }))
 }
 
 /// Why a program could not be compiled.
@@ -88,15 +106,27 @@ enum CompileError {
     /// The machine is to blame.
     #[error(transparent)]
     Machine(#[from] io::Error),
+    /// A wall that was wanted does not hold, so no program was read.
+    #[error(transparent)]
+    Jail(#[from] Weak),
 }
 
-fn compile(output: &Path, grants: &Grants) -> Result<(), CompileError> {
-    sandbox::limit_compiling()?;
-    let compiled = Program::compile(&read_program()?, grants)?.serialize()?;
+fn compile(output: &Path, grants: &Grants, required: &[Wall]) -> Result<(), CompileError> {
     let mut file = files::create_private(output)?;
+    enter_to_compile(&[])?.lock(false, required)?;
+    let compiled = Program::compile(&read_program()?, grants)?.serialize()?;
     file.write_all(&compiled)?;
     file.sync_all()?;
     Ok(files::close(file)?)
+}
+
+/// Enters the jail of a compiler, and starts its threads.
+fn enter_to_compile(shares: &[BorrowedFd<'_>]) -> io::Result<Jail> {
+    let compilers = engine::compilers();
+    let jail = Jail::enter(shares);
+    engine::start_compilers(compilers);
+    sandbox::limit_compiling()?;
+    Ok(jail)
 }
 
 /// All of stdin.
@@ -110,7 +140,7 @@ fn read_program() -> Result<Vec<u8>, CompileError> {
 }
 
 fn fingerprint() -> Result<(), Box<dyn Error>> {
-    let fingerprint = engine::fingerprint(&engine::plain(false)?);
+    let fingerprint = engine::fingerprint(&engine::plain(Kind::default())?);
     Ok(writeln!(io::stdout(), "{fingerprint}")?)
 }
 

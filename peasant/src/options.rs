@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use distwasm_process::guest_flags::{CallFlags, GuestFlags};
 use distwasm_process::version::version;
 use distwasm_proto::limits::{CHECK_WITHIN, GUEST_MEMORY_BYTES, UNIT_BYTES_MAX};
+use distwasm_proto::walls::{Wall, names};
 
 use crate::guest::{Grants, SharedDir};
 
@@ -26,6 +27,18 @@ pub struct Options {
     /// How to serve.
     #[command(flatten)]
     pub serve: Serve,
+    /// Start only if these walls of the jail hold, named as by `peasant jail` and separated by commas.
+    #[arg(long, value_name = "WALLS", global = true, value_delimiter = ',', value_parser = parse_wall)]
+    pub walls: Vec<Wall>,
+    /// Read more flags from this open descriptor, each ended by a zero byte, as if they stood here.
+    ///
+    /// Other users see a command line, but not what comes this way.
+    #[arg(long, value_name = "N")]
+    pub args_fd: Option<u32>,
+}
+
+fn parse_wall(name: &str) -> Result<Wall, String> {
+    Wall::from_name(name).ok_or_else(|| format!("there is no wall with this name; there are {}", names(Wall::all())))
 }
 
 /// The subcommands of `peasant`.
@@ -35,7 +48,7 @@ pub enum Command {
     ///
     /// Exit status 2 means that the program is unfit, and stderr says why; 1 means that something else went wrong.
     Compile {
-        /// Where to write the compiled program.
+        /// Where to write the compiled program. The file stays empty if the program is unfit.
         #[arg(long, env = "DISTWASM_COMPILE_OUTPUT", value_name = "FILE")]
         output: PathBuf,
         /// How the program is called.
@@ -59,8 +72,30 @@ pub enum Command {
         #[command(flatten)]
         guest: Guest,
     },
+    /// Enter the jail and say which of its walls hold here, and why others do not, as one line of JSON.
+    Jail {
+        /// Whose jail.
+        #[arg(long = "as", value_name = "WHO", value_enum, default_value_t)]
+        of: Inmate,
+        /// A folder that may be read in it, as a shared directory may.
+        #[arg(long, value_name = "DIR", hide = true)]
+        share: Option<PathBuf>,
+        /// Then try to get out, and say what came of it.
+        #[arg(long = "try", value_names = ["WHAT", "WHERE"], hide = true, num_args = 1..=2)]
+        attempt: Vec<String>,
+    },
     /// Print a word that differs between peasants that cannot load each other's compiled programs.
     Fingerprint,
+}
+
+/// A process that lives in the jail.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum Inmate {
+    /// A peasant that serves.
+    #[default]
+    Peasant,
+    /// A compiler.
+    Compiler,
 }
 
 /// How to serve.
@@ -120,13 +155,14 @@ impl Guest {
             let (key, value) = text.split_once('=').ok_or_else(|| format!("--env {text} is not KEY=VALUE"))?;
             Ok((key.to_owned(), value.to_owned()))
         };
+        let env = flags.variables().map_err(|error| error.to_string())?;
         let dirs = flags.directories().map_err(|error| error.to_string())?;
-        let dirs = dirs.into_iter().map(|(host_path, guest_path)| SharedDir { host_path, guest_path });
+        let dirs = dirs.into_iter().map(|(host_path, guest_path)| SharedDir::new(host_path, guest_path));
         // The longest answer is never above what a frame can carry.
         let answer_bytes = answer_bytes.unwrap_or(*memory_bytes).min(UNIT_BYTES_MAX);
         Ok(Grants {
             args: flags.args.clone(),
-            env: flags.env.iter().map(variable).collect::<Result<_, String>>()?,
+            env: env.iter().map(variable).collect::<Result<_, String>>()?,
             dirs: dirs.collect(),
             call,
             fresh: flags.is_fresh(),
@@ -161,8 +197,9 @@ mod tests {
         let options = Options::parse_from(["peasant", "--env", "A=b=c", "--env=D=", "--dir", "/a::b::/c"]);
         let grants = options.serve.guest.grants();
         assert_eq!(grants.env, [("A".to_owned(), "b=c".to_owned()), ("D".to_owned(), String::new())]);
-        assert_eq!(grants.dirs, [SharedDir { host_path: "/a::b".into(), guest_path: "/c".to_owned() }]);
-        for wrong in [["--env", "A"], ["--dir", "/a"]] {
+        let dirs: Vec<_> = grants.dirs.into_iter().map(|dir| (dir.host_path, dir.guest_path)).collect();
+        assert_eq!(dirs, [("/a::b".into(), "/c".to_owned())]);
+        for wrong in [["--env", "DISTWASM_NO_SUCH_NAME"], ["--dir", "/a"]] {
             let options = Options::parse_from(["peasant"].into_iter().chain(wrong));
             assert!(options.serve.guest.checked().is_err(), "{wrong:?}");
         }

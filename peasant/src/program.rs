@@ -3,13 +3,13 @@
 
 mod component;
 mod hints;
+mod mapped;
 mod module;
 
 use std::{
     fs::File,
-    io::{self, Read, Seek},
-    os::fd::AsRawFd,
-    path::Path,
+    io,
+    path::{Path, PathBuf},
 };
 
 use distwasm_process::{beneath, files};
@@ -17,10 +17,11 @@ use distwasm_proto::{file_type, limits::MISSING_IMPORTS_NAMED};
 use wasmtime::component::Component;
 use wasmtime::{CodeBuilder, CodeHint, Engine, Module};
 
-use crate::engine;
+use crate::engine::{self, Kind};
 use crate::guest::Grants;
 
 pub use component::{ComponentEntry, ComponentProgram};
+pub use mapped::{Mapped, Protection};
 pub use module::{ModuleEntry, ModuleProgram};
 
 /// A program that can run here.
@@ -56,34 +57,34 @@ enum Code {
 impl Program {
     /// Compiles and checks a program in binary or text form.
     pub fn compile(bytes: &[u8], grants: &Grants) -> Result<Program, Unfit> {
-        let engine = engine::plain(is_deterministic(grants)).map_err(|error| Unfit(format!("no engine: {error:#}")))?;
+        let engine = engine::plain(kind(grants)).map_err(|error| Unfit(format!("no engine: {error:#}")))?;
         Program::check(&Code::compile(&engine, bytes)?, grants)
     }
 
-    /// Loads and checks a program that [`Program::serialize`] wrote. The file is opened once, must belong to this user
-    /// alone, and is mapped from the descriptor that was checked.
+    /// Loads and checks a program that [`Program::serialize`] wrote, and maps it.
     ///
     /// # Safety
     ///
     /// The file must have been written from [`Program::serialize`] by a peasant (a file from one with another
     /// fingerprint is refused), and must not change while this process lives.
-    pub unsafe fn load(path: &Path, grants: &Grants) -> Result<Program, LoadError> {
-        let broken = |error: wasmtime::Error| LoadError::File(format!("cannot load {}: {error:#}", path.display()));
-        let plain = engine::plain(is_deterministic(grants)).map_err(broken)?;
-        let file = open_private(path).map_err(|error| broken(error.into()))?;
+    pub unsafe fn load(compiled: &CompiledFile, grants: &Grants) -> Result<Program, LoadError> {
+        let kind = Kind { mapped: true, ..kind(grants) };
+        let plain = engine::plain(kind).map_err(|error| compiled.broken(&error))?;
         let load = |engine: &Engine| {
-            // SAFETY: the caller's promise.
-            let module = unsafe { Module::deserialize_open_file(engine, file.try_clone()?) };
+            // Each engine knows its code by the address.
+            let mapped = Mapped::of(&compiled.file, compiled.bytes)?;
+            // SAFETY: the caller's promise; the bytes stay mapped.
+            let module = unsafe { Module::deserialize_raw(engine, mapped.bytes()) };
             module.map(Code::Module).or_else(|module| {
-                // SAFETY: the caller's promise.
-                let component = unsafe { load_component(engine, &file) };
+                // SAFETY: the caller's promise; the bytes stay mapped.
+                let component = unsafe { Component::deserialize_raw(engine, mapped.bytes()) };
                 component.map(Code::Component).map_err(|component| {
                     wasmtime::Error::msg(format!("as a module: {module:#}; as a component: {component:#}"))
                 })
             })
         };
-        let program = Program::check(&load(&plain).map_err(broken)?, grants)?;
-        Ok(program.pooled(grants, load)?)
+        let program = Program::check(&load(&plain).map_err(|error| compiled.broken(&error))?, grants)?;
+        Ok(program.pooled(grants, kind, load)?)
     }
 
     /// The compiled program as bytes for [`Program::load`].
@@ -103,7 +104,7 @@ impl Program {
         let compiled = self.serialize()?;
         let is_module = matches!(self, Program::Module(_));
         // SAFETY: the bytes come straight from `serialize`.
-        self.pooled(grants, |pooled| unsafe {
+        self.pooled(grants, kind(grants), |pooled| unsafe {
             Ok(if is_module {
                 Code::Module(Module::deserialize(pooled, compiled)?)
             } else {
@@ -128,7 +129,12 @@ impl Program {
     }
 
     /// Moves a program that gets a new instance for each unit into a pool. One that does not fit there stays as it is.
-    fn pooled(self, grants: &Grants, load: impl FnOnce(&Engine) -> wasmtime::Result<Code>) -> Result<Program, Unfit> {
+    fn pooled(
+        self,
+        grants: &Grants,
+        kind: Kind,
+        load: impl FnOnce(&Engine) -> wasmtime::Result<Code>,
+    ) -> Result<Program, Unfit> {
         if self.lives_on(grants) {
             return Ok(self);
         }
@@ -137,7 +143,7 @@ impl Program {
             Program::Component(program) => program.linked.component().resources_required(),
         };
         let Some(needs) = needs else { return Ok(self) };
-        match engine::pooled(&needs, is_deterministic(grants)).and_then(|engine| load(&engine)) {
+        match engine::pooled(&needs, kind).and_then(|engine| load(&engine)) {
             Ok(code) => Program::check(&code, grants),
             Err(_does_not_fit) => Ok(self),
         }
@@ -174,37 +180,36 @@ impl Code {
     }
 }
 
-/// Opens a compiled program. Whoever can write to it could have any code run here.
-fn open_private(path: &Path) -> io::Result<File> {
-    let file = beneath::open_file(path)?;
-    if files::is_private(&file.metadata()?) {
-        return Ok(file);
-    }
-    Err(io::Error::other("it belongs to another user, or others may write to it, so it may hold any code"))
+/// A compiled program that was opened and not yet looked into.
+#[derive(Debug)]
+pub struct CompiledFile {
+    path: PathBuf,
+    file: File,
+    bytes: usize,
 }
 
-/// Maps a component from an open file. The engine takes only a path, so it gets that of the descriptor.
-///
-/// # Safety
-///
-/// That of [`Program::load`].
-unsafe fn load_component(engine: &Engine, file: &File) -> wasmtime::Result<Component> {
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    if Path::new(&path).exists() {
-        // SAFETY: the caller's promise.
-        return unsafe { Component::deserialize_file(engine, path) };
+impl CompiledFile {
+    /// Opens a compiled program. It must belong to this user alone: a user who can write to it could have any code run
+    /// here.
+    pub fn open(path: &Path) -> Result<CompiledFile, LoadError> {
+        let opened = beneath::open_file(path).and_then(|file| {
+            let found = file.metadata()?;
+            if files::is_private(&found) {
+                let bytes = usize::try_from(found.len()).map_err(io::Error::other)?;
+                return Ok(CompiledFile { path: path.to_owned(), file, bytes });
+            }
+            Err(io::Error::other("it belongs to another user, or others may write to it, so it may hold any code"))
+        });
+        opened.map_err(|error| LoadError::File(format!("cannot load {}: {error}", path.display())))
     }
-    // Without /proc each peasant has a copy.
-    let mut bytes = Vec::new();
-    let mut file = file;
-    file.rewind()?;
-    file.read_to_end(&mut bytes)?;
-    // SAFETY: the caller's promise.
-    unsafe { Component::deserialize(engine, bytes) }
+
+    fn broken(&self, error: &wasmtime::Error) -> LoadError {
+        LoadError::File(format!("cannot load {}: {error:#}", self.path.display()))
+    }
 }
 
-fn is_deterministic(grants: &Grants) -> bool {
-    grants.seed.is_some()
+fn kind(grants: &Grants) -> Kind {
+    Kind { deterministic: grants.seed.is_some(), mapped: false }
 }
 
 /// Lists the first names, and the number of further ones.

@@ -1,10 +1,16 @@
-//! The walls around the process itself, in case a guest gets out of the engine.
+//! The jail: the walls around the process itself, in case a guest gets out of the engine, or a program out of the
+//! compiler.
 //!
-//! They are raised in two steps: harmless restrictions at the very start, and the rest when the engine is set up and
-//! the program is loaded, before the first instruction of a guest.
+//! They are raised before a byte of the program is read. A process opens what it was given, [enters](Jail::enter) the
+//! jail while it has only one thread (each thread has capabilities and landlock rules of its own, which its later
+//! threads inherit), starts the threads that it needs, and [locks](Jail::lock) the jail.
 
 #[cfg(target_os = "linux")]
+mod empty_root;
+#[cfg(target_os = "linux")]
 mod linux;
+#[cfg(target_os = "linux")]
+mod seccomp;
 #[cfg(target_os = "linux")]
 use linux as os;
 #[cfg(not(target_os = "linux"))]
@@ -13,23 +19,88 @@ mod other;
 use other as os;
 
 use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::OnceLock;
+
+use distwasm_proto::walls::Wall;
+use wasmtime::PoolingAllocationConfig;
+
+pub use os::leaves_root;
+
+/// The walls around this process, and why some do not stand.
+#[derive(Debug, Default)]
+pub struct Jail {
+    /// The walls that hold.
+    pub holds: Vec<Wall>,
+    /// The other walls, and why they do not hold.
+    pub missing: Vec<(Wall, String)>,
+}
+
+/// Why the jail is not good enough.
+#[derive(Debug, thiserror::Error)]
+#[error("the jail lacks {wall}: {why}")]
+pub struct Weak {
+    wall: Wall,
+    why: String,
+}
 
 /// At the very start: no descriptors but the three streams, a process group of its own, no core files.
 pub fn open() -> io::Result<()> {
     os::open()
 }
 
-/// For compiling: a bound on CPU time.
+impl Jail {
+    /// Raises the walls that each thread has for itself. `shares` are the folders that it may read, and nothing else can
+    /// be opened from now on.
+    ///
+    /// The process must have only one thread.
+    pub fn enter(shares: &[BorrowedFd<'_>]) -> Jail {
+        // They need files of /proc, and remember what they found.
+        has_swap();
+        rustix::param::page_size();
+        PoolingAllocationConfig::is_pagemap_scan_available();
+        let mut jail = Jail::default();
+        os::enter(&mut jail, shares);
+        jail
+    }
+
+    /// Raises the rest: no new threads or processes, and only the system calls that are needed. `reads_files` says that
+    /// the process opens files beneath folders that it shares.
+    ///
+    /// # Errors
+    ///
+    /// When one of the `required` walls does not hold.
+    pub fn lock(&mut self, reads_files: bool, required: &[Wall]) -> Result<(), Weak> {
+        os::lock(self, reads_files);
+        match required.iter().find(|wall| !self.holds.contains(wall)) {
+            None => Ok(()),
+            Some(wall) => {
+                let why = self.missing.iter().find(|(missing, _)| missing == wall).map(|(_, why)| why.clone());
+                Err(Weak { wall: *wall, why: why.unwrap_or_default() })
+            }
+        }
+    }
+
+    fn record(&mut self, wall: Wall, raised: Result<(), impl ToString>) {
+        match raised {
+            Ok(()) => self.holds.push(wall),
+            Err(why) => self.missing.push((wall, why.to_string())),
+        }
+    }
+}
+
+/// For compiling: a bound on CPU time and memory.
 pub fn limit_compiling() -> io::Result<()> {
     os::limit_compiling()
 }
 
-/// Before the first guest: no new privileges, no new threads or processes, no files, not to be traced.
-pub fn close() -> io::Result<()> {
-    os::close()
+/// Before the first guest, and after the engine has made its files in memory: no bytes into files.
+pub fn limit_files() -> io::Result<()> {
+    os::limit_files()
 }
 
 /// Whether memory may be swapped out here.
 pub fn has_swap() -> bool {
-    os::has_swap()
+    static HAS_SWAP: OnceLock<bool> = OnceLock::new();
+    *HAS_SWAP.get_or_init(os::has_swap)
 }

@@ -9,14 +9,17 @@ use distwasm_proto::{
     failure::{Failure, FailureKind},
     limits::{PROGRAM_BYTES_MAX, UNIT_BYTES_MAX, UNIT_DESCRIPTION_BYTES_MAX},
     pipe::Description,
+    walls::Wall,
 };
+use tokio::runtime::Runtime;
 
 use crate::abi::{self, Abi, Unit};
 use crate::answers::{Answers, Held};
 use crate::determinism::Clock;
 use crate::guest::Grants;
 use crate::inputs::{InputError, Inputs};
-use crate::program::{LoadError, Program, Unfit};
+use crate::program::{CompiledFile, LoadError, Program, Unfit};
+use crate::sandbox::{self, Jail, Weak};
 
 /// Why a peasant stopped before its inputs ended.
 #[derive(Debug, thiserror::Error)]
@@ -33,77 +36,98 @@ pub enum ServeError {
     /// The answers cannot be written.
     #[error("cannot write to stdout")]
     Output(#[from] io::Error),
-    /// The watcher thread cannot be started.
+    /// A thread of the peasant cannot be started.
     #[error("cannot start a thread")]
-    Watcher(#[source] io::Error),
-    /// The sandbox could not be closed, so no guest was run.
-    #[error("cannot close the sandbox")]
-    Sandbox(#[source] io::Error),
+    Thread(#[source] io::Error),
+    /// The size of files cannot be limited.
+    #[error("cannot limit the size of files")]
+    Limit(#[source] io::Error),
+    /// A wall that was wanted does not hold, so no program was read.
+    #[error(transparent)]
+    Jail(#[from] Weak),
 }
 
 /// Where the program comes from.
-#[derive(Clone, Copy, Debug)]
-pub enum ProgramSource<'a> {
+#[derive(Debug)]
+pub enum ProgramSource {
     /// The first frame.
     FirstFrame,
     /// A file of the duke's own cache.
-    Compiled(&'a Path),
+    Compiled(CompiledFile),
 }
 
 /// Enough, because the watcher calls nothing but the system.
 const WATCHER_STACK_BYTES: usize = 64 << 10;
 
-/// How the peasant takes in its program and its inputs.
-#[derive(Clone, Copy, Debug)]
-pub struct Intake<'a> {
+/// What a peasant was started with, opened.
+#[derive(Debug)]
+pub struct Intake {
     /// Where the program comes from.
-    pub source: ProgramSource<'a>,
-    /// Whether a description precedes each input.
-    pub described: bool,
+    pub source: ProgramSource,
+    /// What the guest gets.
+    pub grants: Grants,
 }
 
-/// Serves until the inputs end. `close_sandbox` is called when the program is loaded and before any of it runs.
+/// Opens what a peasant needs, before the process enters the jail.
+pub fn open(compiled: Option<&Path>, mut grants: Grants) -> Result<Intake, StartError> {
+    grants.open_dirs()?;
+    let source = match compiled {
+        Some(path) => ProgramSource::Compiled(CompiledFile::open(path)?),
+        None => ProgramSource::FirstFrame,
+    };
+    Ok(Intake { source, grants })
+}
+
+/// The last part of the jail, which is locked when all threads have started.
+pub struct Lock<'a> {
+    /// The jail that the process has entered.
+    pub jail: Jail,
+    /// The walls that must hold.
+    pub required: &'a [Wall],
+}
+
+/// Serves until the inputs end. With `described`, a description precedes each input. What could not be opened is told
+/// to the duke like any other reason why there is no guest. Without a `lock` the process is not jailed, as in tests that
+/// serve within their own process.
 pub fn serve(
-    intake: Intake<'_>,
-    grants: Grants,
+    intake: Result<Intake, StartError>,
+    described: bool,
     stdin: impl Read,
     stdout: impl Write + Send,
-    close_sandbox: impl FnOnce() -> io::Result<()>,
+    lock: Option<Lock<'_>>,
 ) -> Result<(), ServeError> {
     let mut inputs = Inputs::new(stdin);
     let held = Held::new(stdout, Clock::Real);
     thread::scope(|scope| {
-        // Started before the sandbox is closed, because no new threads are possible afterwards.
+        // Started before the jail is locked, because no new threads are possible afterwards.
         let watcher = thread::Builder::new().stack_size(WATCHER_STACK_BYTES).spawn_scoped(scope, || held.watch());
-        let watcher = watcher.map_err(ServeError::Watcher)?;
-        let answers = Answers::new(&held, watcher.thread().clone());
-        serve_to(answers, intake, grants, &mut inputs, close_sandbox)
+        let watcher = watcher.map_err(ServeError::Thread)?;
+        let mut answers = Answers::new(&held, watcher.thread().clone());
+        let for_files = match &intake {
+            Ok(intake) => abi::runtime_for_files(&intake.grants).map_err(ServeError::Thread)?,
+            Err(_) => None,
+        };
+        let is_jailed = lock.is_some();
+        if let Some(Lock { mut jail, required }) = lock {
+            jail.lock(for_files.is_some(), required)?;
+        }
+        match intake.and_then(|intake| start(intake, for_files, is_jailed, &mut inputs)) {
+            Ok(mut guest) => {
+                answers.write_ready()?;
+                answer_all(described, &mut inputs, &mut answers, guest.as_mut())
+            }
+            Err(StartError::Failed(failure)) => {
+                answers.push(Err(&failure), answers.now())?;
+                answers.write_held()?;
+                Err(ServeError::Program(failure.message))
+            }
+            Err(StartError::Stopped(error)) => Err(error),
+        }
     })
 }
-
-fn serve_to(
-    mut answers: Answers<'_, impl Write>,
-    intake: Intake<'_>,
-    grants: Grants,
-    inputs: &mut Inputs<impl Read>,
-    close_sandbox: impl FnOnce() -> io::Result<()>,
-) -> Result<(), ServeError> {
-    match start(intake.source, grants, inputs, close_sandbox) {
-        Ok(mut guest) => {
-            answers.write_ready()?;
-            answer_all(intake.described, inputs, &mut answers, guest.as_mut())
-        }
-        Err(StartError::Failed(failure)) => {
-            answers.push(Err(&failure), answers.now())?;
-            answers.write_held()?;
-            Err(ServeError::Program(failure.message))
-        }
-        Err(StartError::Stopped(error)) => Err(error),
-    }
-}
-
 /// Why there is no guest.
-enum StartError {
+#[derive(Debug)]
+pub enum StartError {
     /// The duke is told this failure.
     Failed(Failure),
     /// The peasant stops, and its duke sees no more than its end.
@@ -138,23 +162,25 @@ impl From<ServeError> for StartError {
 }
 
 fn start(
-    source: ProgramSource<'_>,
-    grants: Grants,
+    Intake { source, grants }: Intake,
+    for_files: Option<Runtime>,
+    is_jailed: bool,
     inputs: &mut Inputs<impl Read>,
-    close_sandbox: impl FnOnce() -> io::Result<()>,
 ) -> Result<Box<dyn Abi>, StartError> {
-    let program = load(source, &grants, inputs)?;
+    let program = load(&source, &grants, inputs)?;
     program.make_image()?;
-    let runtime = abi::runtime(&program, &grants);
+    let runtime = abi::runtime(&program, for_files);
     let runtime = runtime.map_err(|error| Failure::new(FailureKind::Other, format!("no runtime: {error}")))?;
-    close_sandbox().map_err(ServeError::Sandbox)?;
+    if is_jailed {
+        sandbox::limit_files().map_err(ServeError::Limit)?;
+    }
     Ok(abi::start(program, grants, runtime).map_err(|failure| cannot_be_initialised(&failure))?)
 }
 
-fn load(source: ProgramSource<'_>, grants: &Grants, inputs: &mut Inputs<impl Read>) -> Result<Program, StartError> {
+fn load(source: &ProgramSource, grants: &Grants, inputs: &mut Inputs<impl Read>) -> Result<Program, StartError> {
     let bytes = match source {
         // SAFETY: the file comes from the duke's own cache, as the manual of the flag demands.
-        ProgramSource::Compiled(path) => return Ok(unsafe { Program::load(path, grants) }?),
+        ProgramSource::Compiled(file) => return Ok(unsafe { Program::load(file, grants) }?),
         ProgramSource::FirstFrame => match inputs.next(PROGRAM_BYTES_MAX) {
             Ok(bytes) => bytes.ok_or_else(|| Unfit("no program came before the end of stdin".to_owned()))?,
             Err(InputError::TooLong { got, most }) => {

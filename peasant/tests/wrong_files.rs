@@ -138,7 +138,6 @@ fn a_module_is_refused_wherever_it_is_cut() {
 fn flipped_bits_never_panic() {
     let mut random = fastrand::Rng::with_seed(2);
     let grants = || Grants { memory_bytes_max: 1 << 24, output_bytes_max: 1 << 20, ..Grants::default() };
-    let intake = Intake { source: ProgramSource::FirstFrame, described: false };
     for name in ["upper.wat", "count.wat", "trouble.wat", "component-upper.wat", "component-echo.wat"] {
         let whole = binary(name);
         for round in 0..150 {
@@ -150,7 +149,8 @@ fn flipped_bits_never_panic() {
             // A program that still compiles is only initialised: without a timeout, a flipped loop could run without
             // end.
             let mut answers = Vec::new();
-            let ended = serving::serve(intake, grants(), &frame(&bytes)[..], &mut answers, || Ok(()));
+            let intake = Ok(Intake { source: ProgramSource::FirstFrame, grants: grants() });
+            let ended = serving::serve(intake, false, &frame(&bytes)[..], &mut answers, None);
             match ended {
                 Ok(()) => assert_eq!(answers, [0; 4], "{name}, round {round}"),
                 Err(ServeError::Program(reason)) => assert!(!reason.is_empty(), "{name}, round {round}"),

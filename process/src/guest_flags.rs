@@ -36,8 +36,9 @@ pub struct GuestFlags {
     #[arg(long, env = "DISTWASM_FRESH", value_parser = BoolishValueParser::new())]
     pub fresh: bool,
 
-    /// A variable in the environment of the program; may be given several times
-    #[arg(long, value_name = "K=V", env = "DISTWASM_ENV")]
+    /// A variable in the environment of the program; may be given several times. With a name alone its value is that of
+    /// this process, so that it does not stand on the command line, which other users of the machine can read
+    #[arg(long, value_name = "K=V|K", env = "DISTWASM_ENV")]
     pub env: Vec<String>,
 
     /// A directory of this machine that the program sees, read-only; may be given several times
@@ -56,7 +57,33 @@ pub struct NotADirectory {
     text: OsString,
 }
 
+/// A variable that was given by its name alone, and has no value here.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "--env {name}: this process has no variable of that name, or its value is not UTF-8 (or write --env {name}=VALUE)"
+)]
+pub struct NoValue {
+    name: String,
+}
+
 impl GuestFlags {
+    /// The variables as KEY=VALUE.
+    ///
+    /// # Errors
+    ///
+    /// When one was given by its name alone and has no value here.
+    pub fn variables(&self) -> Result<Vec<String>, NoValue> {
+        self.variables_from(|name| std::env::var(name).ok())
+    }
+
+    fn variables_from(&self, value: impl Fn(&str) -> Option<String>) -> Result<Vec<String>, NoValue> {
+        let variable = |text: &String| match text.contains('=') || text.is_empty() {
+            true => Ok(text.clone()),
+            false => value(text).map(|value| format!("{text}={value}")).ok_or_else(|| NoValue { name: text.clone() }),
+        };
+        self.env.iter().map(variable).collect()
+    }
+
     /// Whether each unit gets an instance of its own. State that an instance keeps depends on the units before, so a
     /// deterministic guest always gets one.
     pub fn is_fresh(&self) -> bool {
@@ -86,6 +113,22 @@ fn split_directory(text: &OsStr) -> Option<(PathBuf, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_variable_without_a_value_gets_that_of_this_process() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            guest: GuestFlags,
+        }
+        let told = |env: &str| {
+            let line = <Line as clap::Parser>::try_parse_from(["queen", "--env", "A=1", "--env", env]).unwrap();
+            line.guest.variables_from(|name| (name == "KEY").then(|| "a=b".to_owned()))
+        };
+        assert_eq!(told("KEY"), Ok(vec!["A=1".to_owned(), "KEY=a=b".to_owned()]));
+        assert_eq!(told("KEY="), Ok(vec!["A=1".to_owned(), "KEY=".to_owned()]));
+        assert_eq!(told("LOCK"), Err(NoValue { name: "LOCK".to_owned() }));
+    }
 
     #[test]
     fn a_directory_is_split_at_the_last_colons() {

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod files;
 pub mod flags;
 pub mod guest_flags;
+pub mod handed;
 pub mod logging;
 pub mod memory;
 pub mod repeats;

@@ -50,11 +50,24 @@ where
 
 /// The first steps of every program, before it has threads.
 pub fn begin() {
+    keep_memory_private();
     memory::keep_together();
     raise_descriptors();
     // If the thread cannot be started, stderr is written directly; the runtime reports the lack of threads.
     let _started = stderr::start();
 }
+
+/// Keeps other processes of this user from tracing this one and from reading its memory and environment, where secrets
+/// are, and the kernel from writing it into a core file.
+#[cfg(target_os = "linux")]
+fn keep_memory_private() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    // If a kernel refuses, the process is as it always was.
+    let _kept = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn keep_memory_private() {}
 
 /// Raises this process's limit of descriptors to the most that it may have. Programs are started with a low limit for
 /// the sake of old ones that use `select`.

@@ -14,6 +14,7 @@ pub mod limits;
 pub mod pipe;
 pub mod text;
 pub mod time;
+pub mod walls;
 pub mod wire;
 
 /// The version of the gRPC protocol, said in each hello. Peers of another version are refused with a reason.

@@ -59,6 +59,9 @@ pub const FAILURE_FRAME_BYTES_MAX: usize = 16 + FAILURE_MESSAGE_BYTES_MAX + STDE
 /// Arguments of a guest, counted with one byte between them. A Linux process gets 2 MiB; no guest needs that many.
 pub const GUEST_ARGS_BYTES_MAX: usize = 128 * KIB;
 
+/// Arguments that a peasant is handed in a file: those of its guest, its environment, and a few flags.
+pub const HANDED_ARGS_BYTES_MAX: usize = GUEST_ARGS_BYTES_MAX + GUEST_ENV_BYTES_MAX + 64 * KIB;
+
 /// The environment of a guest, counted as it goes to a peasant: one argument per variable, with `--env=` before it. One
 /// argument of a Linux process may have 128 KiB.
 pub const GUEST_ENV_BYTES_MAX: usize = 128 * KIB;
@@ -416,6 +419,9 @@ pub const HOSTCALL_BYTES_MIN: usize = 128 * MIB;
 /// How long `check` waits for a program to be initialised and to answer.
 pub const CHECK_WITHIN: Duration = Duration::from_secs(10);
 
+/// Walls that a duke may name: several times those that there are, for newer dukes.
+pub const WALLS_MAX: usize = 64;
+
 /// How much of an answer `check` shows.
 pub const ANSWER_SHOWN_BYTES: usize = 4 * KIB;
 
@@ -424,6 +430,9 @@ pub const COMPILE_CPU_SECONDS_MAX: u64 = 300;
 
 /// Memory of the compiler. Compiling the largest programs seen in practice takes a quarter of it.
 pub const COMPILE_DATA_BYTES_MAX: u64 = 8 << 30;
+
+/// Descriptors of a process in the jail: the files that its guest has open in shared directories, and a few of its own.
+pub const JAIL_DESCRIPTORS_MAX: u64 = 1024;
 
 /// Names of missing imports that are listed before "and N more".
 pub const MISSING_IMPORTS_NAMED: usize = 10;

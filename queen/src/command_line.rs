@@ -9,6 +9,7 @@ use clap::{
 use crate::{
     commands::{
         check::CheckOptions,
+        dukes::DukesOptions,
         help::{self, HelpOptions},
         jobs::{JobOptions, JobsOptions},
         new::NewOptions,
@@ -30,6 +31,8 @@ pub enum CommandLine {
     New(NewOptions),
     /// `queen jobs`.
     Jobs(JobsOptions),
+    /// `queen dukes`.
+    Dukes(DukesOptions),
     /// `queen job`.
     OneJob(JobOptions),
     /// `queen help` with the name of a page: its text.
@@ -42,6 +45,7 @@ enum Tool {
     New(NewOptions),
     Jobs(JobsOptions),
     Job(JobOptions),
+    Dukes(DukesOptions),
     Help(HelpOptions),
 }
 
@@ -106,6 +110,7 @@ impl CommandLine {
             Tool::New(options) => CommandLine::New(options),
             Tool::Jobs(options) => CommandLine::Jobs(options),
             Tool::Job(options) => CommandLine::OneJob(options),
+            Tool::Dukes(options) => CommandLine::Dukes(options),
             Tool::Help(options) => return help(command, options),
         })
     }
@@ -179,7 +184,10 @@ fn help(mut command: Command, HelpOptions { word }: HelpOptions) -> Result<Comma
 /// Flags that were typed and have no effect on this job, with the reason.
 fn idle_flags(command: &Command, matches: &ArgMatches, options: &Options) -> Vec<String> {
     let (idle, why): (&[&str], _) = if options.king_address.is_some() {
-        (&["num_cpus", "ram_limit", "peasant", "cache"], "with --king-address: the dukes have such flags of their own")
+        (
+            &["num_cpus", "ram_limit", "peasant", "cache", "require_jail"],
+            "with --king-address: the dukes have such flags of their own",
+        )
     } else {
         let idle = &["grace", "token_file", "insecure", "weight", "priority", "no_speculation"];
         match options.local {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use distwasm_jobs::shares::{self, Packed, ShareError};
-use distwasm_process::guest_flags::{CallFlags, GuestFlags, NotADirectory};
+use distwasm_process::guest_flags::{CallFlags, GuestFlags, NoValue, NotADirectory};
 use distwasm_proto::{
     digest::Digest,
     guest::{GuestError, GuestSettings},
@@ -19,6 +19,8 @@ pub enum GuestOptionsError {
     #[error(transparent)]
     Dir(#[from] NotADirectory),
     #[error(transparent)]
+    Variable(#[from] NoValue),
+    #[error(transparent)]
     Share(#[from] ShareError),
 }
 
@@ -31,24 +33,24 @@ pub fn prepare(
     flags: &GuestFlags,
     project: &str,
 ) -> Result<(GuestSettings, Vec<(Digest, Payload)>), GuestOptionsError> {
-    let guest = settings(flags, project);
+    let guest = settings(flags, project)?;
     guest.check()?;
     let Packed { shares, archives } = shares::pack(&flags.directories()?)?;
     Ok((GuestSettings { shares, ..guest }, archives))
 }
 
 /// The settings without the directories.
-fn settings(flags: &GuestFlags, project: &str) -> GuestSettings {
+fn settings(flags: &GuestFlags, project: &str) -> Result<GuestSettings, NoValue> {
     let CallFlags { call, deterministic } = flags.calling.clone();
-    GuestSettings {
+    Ok(GuestSettings {
         args: flags.args.clone(),
-        env: last_of_each_key(&flags.env),
+        env: last_of_each_key(&flags.variables()?),
         call: call.unwrap_or_default(),
         fresh: flags.is_fresh(),
         deterministic,
         seed: if deterministic { project.to_owned() } else { String::new() },
         shares: Vec::new(),
-    }
+    })
 }
 
 /// The variables without those that a later one overrides.
@@ -74,10 +76,11 @@ mod tests {
         guest: GuestFlags,
     }
 
-    fn guest(args: &[&str]) -> Result<GuestSettings, GuestError> {
+    fn guest(args: &[&str]) -> Result<GuestSettings, GuestOptionsError> {
         let line = Line::try_parse_from(["queen"].iter().chain(args)).unwrap();
-        let guest = settings(&line.guest, "project");
-        guest.check().map(|()| guest)
+        let guest = settings(&line.guest, "project")?;
+        guest.check()?;
+        Ok(guest)
     }
 
     #[test]
@@ -96,7 +99,7 @@ mod tests {
 
     #[test]
     fn variables_that_cannot_be_are_refused() {
-        for variable in ["A", "=1", "DISTWASM_UNIT=1"] {
+        for variable in ["DISTWASM_NO_SUCH_NAME", "=1", "DISTWASM_UNIT=1"] {
             assert!(guest(&["--env", variable]).is_err(), "{variable}");
         }
     }

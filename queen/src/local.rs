@@ -29,7 +29,8 @@ pub struct Kingdom {
 /// The settings of a duke on this machine.
 fn settings(options: &Options, address: KingAddress) -> Settings {
     let offer = Offer { cpus: options.num_cpus, ram_mb: options.ram_limit };
-    Settings::of_this_machine(address, offer, options.peasant.clone(), options.cache.clone())
+    let (peasant, cache) = (options.peasant.clone(), options.cache.clone());
+    Settings { required_jail: options.require_jail, ..Settings::of_this_machine(address, offer, peasant, cache) }
 }
 
 /// Whether the program of a job with nothing to do would run, as far as this machine can tell.

@@ -9,7 +9,7 @@ use distwasm_queen::{
     commands::{
         check::check,
         dry_run::{DryRunError, dry_run},
-        jobs,
+        dukes, jobs,
         new::{self, Made},
         run,
     },
@@ -83,6 +83,13 @@ async fn run(command_line: CommandLine, interrupted: CancellationToken) -> ExitC
         CommandLine::Jobs(options) => match jobs::list(options).await {
             Ok(list) if options.json => say(list.jobs.iter().map(|job| jobs::to_json(job) + "\n").collect::<String>()),
             Ok(list) => say(jobs::Table(&list)),
+            Err(error) => fail(&error),
+        },
+        CommandLine::Dukes(options) => match dukes::list(options).await {
+            Ok(list) if options.json => {
+                say(list.dukes.iter().map(|duke| dukes::to_json(duke) + "\n").collect::<String>())
+            }
+            Ok(list) => say(dukes::Table(&list)),
             Err(error) => fail(&error),
         },
         CommandLine::OneJob(options) => match jobs::find(options).await {

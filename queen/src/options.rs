@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, builder::BoolishValueParser};
+use distwasm_duke::jail::RequiredJail;
 use distwasm_jobs::{
     output_name::OutputName,
     run_limits::{FailureLimit, RunLimits},
@@ -154,6 +155,10 @@ pub struct Options {
     /// Without a king: the peasant program [default: `peasant` beside this program, else in PATH]
     #[arg(long, value_name = "PATH", env = "DISTWASM_PEASANT")]
     pub peasant: Option<PathBuf>,
+
+    /// Without a king: refuse to run unless the jail of peasants has these walls; `peasant jail` tells which hold here
+    #[arg(long, value_name = "WALLS", value_enum, default_value_t, env = "DISTWASM_REQUIRE_JAIL")]
+    pub require_jail: RequiredJail,
 
     /// Without a king: folder for compiled programs [default: distwasm in the user's cache folder]
     #[arg(long, value_name = "DIR", env = "DISTWASM_CACHE")]

@@ -165,7 +165,7 @@ fn invalid_settings_end_with_status_2() {
     let missing = one.replace("one::", "none::");
     symlink("/proc/self/status", place.path().join("one/sub/out")).unwrap();
     let cases: [(&[&str], &str); 8] = [
-        (&["--env", "A"], "the variable \"A\" for the program is not KEY=VALUE"),
+        (&["--env", "A"], "--env A: this process has no variable of that name"),
         (&["--env", "=A"], "is not KEY=VALUE"),
         (&["--env", "DISTWASM_A=1"], "names that begin with DISTWASM_ are set by distwasm"),
         (&["--dir", "one"], "--dir one is not HOST::GUEST"),

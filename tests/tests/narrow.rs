@@ -125,7 +125,7 @@ fn repeated_warnings_are_logged_once() {
     let peasant = place.path().join("peasant");
     let real = distwasm_tests::real::programs().join("peasant");
     let script = format!(
-        "#!/bin/sh\ncase \"$1\" in fingerprint|compile) exec {} \"$@\";; esac\necho no room for this >&2\nexit 9\n",
+        "#!/bin/sh\ncase \"$1\" in fingerprint|jail|compile) exec {} \"$@\";; esac\necho no room for this >&2\nexit 9\n",
         real.display()
     );
     fs::write(&peasant, script).unwrap();

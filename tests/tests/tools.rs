@@ -131,7 +131,7 @@ fn check_says_in_a_sentence_what_it_cannot_check() {
         (&summer, &["--input", &nowhere], &said("find the input", "")),
         (&summer, &["--input", "/dev/null"], "is neither a folder nor a file"),
         (&summer, &["--input", &here, "--exclude", "*"], "or none that the flags leave"),
-        (&summer, &["--env", "A"], "is not KEY=VALUE"),
+        (&summer, &["--env", "A"], "this process has no variable of that name"),
         (&summer, &["--env", "DISTWASM_UNIT=1"], "are set by distwasm"),
         (&summer, &["--dir", &here], "is not HOST::GUEST"),
         (&summer, &["--dir", &no_dir], &said("read", " to share it")),

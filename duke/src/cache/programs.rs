@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use distwasm_process::files;
+use distwasm_process::{files, handed::Arguments};
 use distwasm_proto::{
     failure::{Failure, FailureKind},
     limits::{COMPILE_WITHIN, PEASANT_STDERR_BYTES_MAX},
@@ -61,7 +61,7 @@ pub(crate) async fn compile(
 
 /// The fingerprint of the peasant's engine. Fails if the peasant does not work at all.
 pub(crate) async fn fingerprint(spawner: &Spawner) -> Result<String, FingerprintError> {
-    let child = spawner.spawn(vec!["fingerprint".into()]).await?;
+    let child = spawner.spawn(Arguments { shown: vec!["fingerprint".into()], ..Arguments::default() }).await?;
     let output = timeout(COMPILE_WITHIN, child.wait_with_output()).await.map_err(|_| FingerprintError::Slow)??;
     let word = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     let is_word = !word.is_empty() && word.len() <= 64 && word.bytes().all(|byte| byte.is_ascii_alphanumeric());
@@ -97,18 +97,18 @@ impl From<SpawnError> for FingerprintError {
     }
 }
 
-fn compile_command(recipe: &Recipe, output: &Path) -> Vec<OsString> {
-    let mut args = vec!["compile".into(), "--output".into(), output.into()];
+fn compile_command(recipe: &Recipe, output: &Path) -> Arguments {
+    let mut args: Vec<OsString> = vec!["compile".into(), "--output".into(), output.into()];
     if !recipe.call.is_empty() {
         args.push(format!("--call={}", recipe.call).into());
     }
     if recipe.deterministic {
         args.push("--deterministic".into());
     }
-    args
+    Arguments { shown: args, handed: Vec::new() }
 }
 
-async fn run_compiler(args: Vec<OsString>, program: Payload, spawner: Spawner) -> Result<(), MakeError> {
+async fn run_compiler(args: Arguments, program: Payload, spawner: Spawner) -> Result<(), MakeError> {
     let trouble = MakeError::Trouble;
     let unfit = |message: String| MakeError::Unfit(Failure::new(FailureKind::Program, message));
     let mut child = spawner.spawn(args).await.map_err(|error| trouble(distwasm_proto::error_text::chain(&error)))?;
@@ -179,7 +179,8 @@ mod tests {
         let digest = Digest::of([b"".as_slice()]);
         let told = |call: &str, deterministic| {
             let recipe = Recipe { digest, deterministic, call: call.to_owned() };
-            let words = compile_command(&recipe, Path::new("c")).into_iter().map(|arg| arg.into_string().unwrap());
+            let words =
+                compile_command(&recipe, Path::new("c")).shown.into_iter().map(|arg| arg.into_string().unwrap());
             words.collect::<Vec<_>>().join(" ")
         };
         assert_eq!(told("", false), "compile --output c");

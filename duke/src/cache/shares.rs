@@ -7,9 +7,9 @@
 //! a locked directory.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Component, Path, PathBuf},
     sync::Arc,
 };
@@ -98,9 +98,11 @@ fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> UnpackError {
     move |source| UnpackError::Write { path: path.to_owned(), source }
 }
 
-/// Makes a folder that is not there yet.
+/// Makes a folder that is not there yet. Whatever the user's mask, peasants may read it under another user's id; other
+/// users cannot enter the cache.
 fn make_folder(path: &Path) -> Result<(), UnpackError> {
-    DirBuilder::new().mode(0o755).create(path).map_err(cannot_write(path))
+    let made = DirBuilder::new().mode(0o755).create(path);
+    made.and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o755))).map_err(cannot_write(path))
 }
 
 /// Unpacks an archive into a new folder. The folder counts as used until the lock is dropped.
@@ -125,6 +127,7 @@ fn unpack_to(folder: &Path, archive: &Payload) -> Result<File, UnpackError> {
                 // Only a new name: an existing entry is never overwritten or followed.
                 let file = file.write(true).create_new(true).mode(0o444).open(&path);
                 let mut file = file.map_err(cannot_write(&path))?;
+                file.set_permissions(Permissions::from_mode(0o444)).map_err(cannot_write(&path))?;
                 let bytes = entry.size();
                 let copied = io::copy(&mut entry, &mut file).map_err(cannot_write(&path))?;
                 files::close(file).map_err(cannot_write(&path))?;

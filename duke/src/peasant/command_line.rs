@@ -2,6 +2,7 @@
 
 use std::{ffi::OsString, sync::Arc};
 
+use distwasm_process::handed::Arguments;
 use distwasm_proto::{guest::GuestSettings, ids::JobId};
 
 use crate::cache::Made;
@@ -19,37 +20,43 @@ pub struct PeasantSettings {
 
 impl PeasantSettings {
     /// The peasant's arguments. A value that a person chose follows `=`, so that it cannot be taken for a flag.
-    pub(crate) fn command_line(&self, job: JobId) -> Vec<OsString> {
+    pub(crate) fn command_line(&self, job: JobId) -> Arguments {
         let guest = &self.guest;
-        let (mut args, mut folders) = (Vec::<OsString>::new(), Vec::new());
+        let (mut shown, mut folders) = (Vec::<OsString>::new(), Vec::new());
         for made in &self.supplies {
             match made {
-                Made::Program(compiled) => args.extend(["--compiled".into(), compiled.into()]),
+                Made::Program(compiled) => shown.extend(["--compiled".into(), compiled.into()]),
                 Made::Share(folder) => folders.push(folder),
             }
         }
-        args.extend(["--memory-bytes".into(), self.memory_bytes.to_string().into()]);
+        shown.extend(["--memory-bytes".into(), self.memory_bytes.to_string().into()]);
         if !guest.call.is_empty() {
-            args.push(format!("--call={}", guest.call).into());
+            shown.push(format!("--call={}", guest.call).into());
         }
         if guest.fresh {
-            args.push("--fresh".into());
+            shown.push("--fresh".into());
         }
         if guest.deterministic {
-            args.extend(["--deterministic".into(), format!("--seed={}", guest.seed).into()]);
+            shown.push("--deterministic".into());
         }
-        args.extend(["--job".into(), job.0.to_string().into(), "--described".into()]);
-        args.extend(guest.env.iter().map(|variable| format!("--env={variable}").into()));
+        shown.extend(["--job".into(), job.0.to_string().into(), "--described".into()]);
         for (share, folder) in guest.shares.iter().zip(folders) {
             let mut arg = OsString::from("--dir=");
             arg.push(folder.path());
             arg.push("::");
             arg.push(&share.guest_path);
-            args.push(arg);
+            shown.push(arg);
         }
-        args.push("--".into());
-        args.extend(guest.args.iter().map(OsString::from));
-        args
+        let mut handed = Vec::<OsString>::new();
+        if guest.deterministic {
+            handed.push(format!("--seed={}", guest.seed).into());
+        }
+        handed.extend(guest.env.iter().map(|variable| format!("--env={variable}").into()));
+        if !guest.args.is_empty() {
+            handed.push("--".into());
+            handed.extend(guest.args.iter().map(OsString::from));
+        }
+        Arguments { shown, handed }
     }
 }
 
@@ -62,12 +69,17 @@ mod tests {
         PeasantSettings { supplies, memory_bytes: 7, guest: Arc::new(guest) }
     }
 
+    fn line(args: Vec<OsString>) -> String {
+        args.into_iter().map(|arg| arg.into_string().unwrap()).collect::<Vec<_>>().join(" ")
+    }
+
     #[test]
     fn settings_that_were_not_chosen_are_not_passed() {
         let args = vec!["--env=x".to_owned(), String::new()];
         let settings = settings(GuestSettings { args, ..GuestSettings::default() });
-        let expected = "--compiled c.cwasm --memory-bytes 7 --job 3 --described -- --env=x ".split(' ');
-        assert_eq!(settings.command_line(JobId(3)), expected.collect::<Vec<_>>());
+        let told = settings.command_line(JobId(3));
+        assert_eq!(line(told.shown), "--compiled c.cwasm --memory-bytes 7 --job 3 --described");
+        assert_eq!(told.handed, ["--", "--env=x", ""]);
     }
 
     #[test]
@@ -81,9 +93,9 @@ mod tests {
             seed: "-project".to_owned(),
             shares: Vec::new(),
         });
-        let expected = "--compiled c.cwasm --memory-bytes 7 --call=-f --fresh --deterministic --seed=-project \
-                        --job 3 --described --env=A=-1 --env=B= -- a";
-        let told = settings.command_line(JobId(3)).into_iter().map(|arg| arg.into_string().unwrap());
-        assert_eq!(told.collect::<Vec<_>>().join(" "), expected);
+        let told = settings.command_line(JobId(3));
+        let shown = "--compiled c.cwasm --memory-bytes 7 --call=-f --fresh --deterministic --job 3 --described";
+        assert_eq!(line(told.shown), shown);
+        assert_eq!(line(told.handed), "--seed=-project --env=A=-1 --env=B= -- a");
     }
 }

@@ -4,14 +4,18 @@
 //! that lives as long as the duke's runtime.
 
 use std::{
-    ffi::OsString,
     io,
+    os::fd::RawFd,
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
 };
 
-use distwasm_proto::limits::PIPE_BUFFER_BYTES;
+use distwasm_process::handed::{self, Arguments, Handed};
+use distwasm_proto::{
+    limits::PIPE_BUFFER_BYTES,
+    walls::{self, Wall},
+};
 use thiserror::Error;
 use tokio::{
     process::{Child, Command},
@@ -24,10 +28,12 @@ use tokio::{
 pub(crate) struct Spawner {
     peasant: Arc<Path>,
     requests: mpsc::Sender<Request>,
+    /// The walls that each child must raise: a child whose jail is weaker does not start.
+    walls: Arc<[Wall]>,
 }
 
 struct Request {
-    args: Vec<OsString>,
+    args: Arguments,
     answer: oneshot::Sender<io::Result<Child>>,
 }
 
@@ -52,14 +58,23 @@ impl Spawner {
             let _inside = runtime.enter();
             while let Some(Request { args, answer }) = waiting.blocking_recv() {
                 // If the baron was dropped, the child is dropped here, which kills it.
-                let _sent = answer.send(spawn(&program, &args));
+                let _sent = answer.send(spawn(&program, args));
             }
         })?;
-        Ok(Spawner { peasant, requests })
+        Ok(Spawner { peasant, requests, walls: Arc::default() })
+    }
+
+    /// A spawner whose children must raise these walls.
+    pub(crate) fn demanding(self, walls: &[Wall]) -> Spawner {
+        Spawner { walls: walls.into(), ..self }
     }
 
     /// Starts a peasant with piped standard streams, in a process group of its own, without the duke's environment.
-    pub(crate) async fn spawn(&self, args: Vec<OsString>) -> Result<Child, SpawnError> {
+    pub(crate) async fn spawn(&self, mut args: Arguments) -> Result<Child, SpawnError> {
+        if !self.walls.is_empty() {
+            let names = walls::names(self.walls.iter().copied());
+            args.shown.extend(["--walls".into(), names.into()]);
+        }
         let (answer, answered) = oneshot::channel();
         let ended = || io::Error::other("the thread that starts processes has ended");
         let child = match self.requests.send(Request { args, answer }).await {
@@ -70,11 +85,12 @@ impl Spawner {
     }
 }
 
-fn spawn(program: &Path, args: &[OsString]) -> io::Result<Child> {
+fn spawn(program: &Path, args: Arguments) -> io::Result<Child> {
+    let (args, handed) = args.split()?;
     let mut command = Command::new(program);
     command.args(args).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0).kill_on_drop(true);
-    confine(&mut command);
+    confine(&mut command, handed.as_ref().map(Handed::descriptor));
     let child = command.spawn()?;
     enlarge(child.stdin.as_ref());
     enlarge(child.stdout.as_ref());
@@ -92,7 +108,7 @@ fn enlarge(pipe: Option<&impl std::os::fd::AsFd>) {
 fn enlarge<P>(_pipe: Option<&P>) {}
 
 #[cfg(target_os = "linux")]
-fn confine(command: &mut Command) {
+fn confine(command: &mut Command, kept: Option<RawFd>) {
     let duke = rustix::process::getpid();
     let before_exec = move || {
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
@@ -101,7 +117,8 @@ fn confine(command: &mut Command) {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         rustix::thread::set_no_new_privs(true)?;
-        close_on_exec_from(3)
+        close_on_exec_from(3)?;
+        kept.map_or(Ok(()), handed::keep_open)
     };
     // SAFETY: between fork and exec only system calls are made, which are async-signal-safe; nothing is allocated.
     unsafe {
@@ -110,7 +127,7 @@ fn confine(command: &mut Command) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn confine(_command: &mut Command) {}
+fn confine(_command: &mut Command, _kept: Option<RawFd>) {}
 
 /// Keeps all descriptors from `first` on from reaching the program that is executed next.
 #[cfg(target_os = "linux")]

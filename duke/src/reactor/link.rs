@@ -21,6 +21,8 @@ pub struct Introduction {
     pub ram_bytes: u64,
     /// The machine's labels.
     pub labels: BTreeMap<String, String>,
+    /// The walls around its peasants and compilers, by name.
+    pub walls: Vec<String>,
     /// Made up at random by this process.
     pub boot: u64,
     /// Its place, unique among all machines.
@@ -43,7 +45,7 @@ impl Link {
     /// Says hello over a new link, and names what the duke holds from before. Words may follow at once.
     pub(super) fn greet(&mut self, outbox: Outbox<DukeWord>, introduction: &Introduction, holds: Vec<wire::HeldLease>) {
         self.links += 1;
-        let Introduction { hostname, cpus, ram_bytes, labels, boot, seat } = introduction.clone();
+        let Introduction { hostname, cpus, ram_bytes, labels, walls, boot, seat } = introduction.clone();
         outbox.push(Word::Hello(Box::new(wire::DukeHello {
             protocol: PROTOCOL,
             version: VERSION.to_owned(),
@@ -55,6 +57,7 @@ impl Link {
             seat,
             held_leases: u32::try_from(holds.len()).unwrap_or(u32::MAX),
             link: self.links,
+            walls,
         })));
         holds.into_iter().for_each(|held| outbox.push(Word::HeldLease(Box::new(held))));
         self.outbox = Some(outbox);

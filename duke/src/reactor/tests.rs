@@ -93,6 +93,7 @@ impl Duke {
             cpus: 2,
             ram_bytes: 1 << 30,
             labels: BTreeMap::new(),
+            walls: Vec::new(),
             boot: 1,
             seat: 1,
         };

@@ -54,8 +54,8 @@ pub enum Request {
     Volunteer,
     /// To submit a job.
     SubmitJob,
-    /// To see jobs.
-    ListJobs,
+    /// To see jobs or dukes.
+    List,
     /// To see the metrics.
     Metrics,
     /// Whether the king is healthy.
@@ -94,7 +94,7 @@ impl Request {
         match path.rsplit_once('/') {
             Some(("/distwasm.v1.King", "Volunteer")) => Request::Volunteer,
             Some(("/distwasm.v1.King", "SubmitJob")) => Request::SubmitJob,
-            Some(("/distwasm.v1.King", "ListJobs")) => Request::ListJobs,
+            Some(("/distwasm.v1.King", "ListJobs" | "ListDukes")) => Request::List,
             Some(("/grpc.health.v1.Health", _)) => Request::Health,
             _ => Request::Other,
         }
@@ -106,7 +106,7 @@ impl Role {
         match request {
             Request::Volunteer => matches!(self, Role::Duke | Role::Admin),
             Request::SubmitJob => matches!(self, Role::Queen | Role::Admin),
-            Request::ListJobs => matches!(self, Role::Queen | Role::Observer | Role::Admin),
+            Request::List => matches!(self, Role::Queen | Role::Observer | Role::Admin),
             Request::Metrics => matches!(self, Role::Observer | Role::Admin),
             Request::Health | Request::Other => true,
         }
@@ -284,7 +284,7 @@ mod tests {
     use crate::tokens::tests::{FINGERPRINT, at, wish};
 
     const ALL: [Request; 6] =
-        [Request::Volunteer, Request::SubmitJob, Request::ListJobs, Request::Metrics, Request::Health, Request::Other];
+        [Request::Volunteer, Request::SubmitJob, Request::List, Request::Metrics, Request::Health, Request::Other];
 
     fn grant(tokens: &mut Tokens, role: Role, projects: &[&str]) -> (Token, Identity) {
         let token = tokens.create(FINGERPRINT, wish(role, projects, Some(60)), at(0)).unwrap();

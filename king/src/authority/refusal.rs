@@ -63,7 +63,7 @@ impl Request {
         match self {
             Request::Volunteer => "offering slots",
             Request::SubmitJob => "submitting jobs",
-            Request::ListJobs => "seeing jobs",
+            Request::List => "seeing jobs and dukes",
             Request::Metrics => "seeing metrics",
             Request::Health | Request::Other => "this",
         }
@@ -74,7 +74,7 @@ impl Request {
         match self {
             Request::Volunteer => Role::Duke,
             Request::SubmitJob => Role::Queen,
-            Request::ListJobs | Request::Metrics | Request::Health | Request::Other => Role::Observer,
+            Request::List | Request::Metrics | Request::Health | Request::Other => Role::Observer,
         }
     }
 }

@@ -8,7 +8,7 @@ use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
     limits::{
         DUKE_CPUS_MAX, DUKE_RAM_BYTES_MAX, HELD_ATTEMPTS_MAX, INTRODUCTION_WITHIN, JOBS_MAX, UNIT_BYTES_MAX,
-        UNIT_NAME_BYTES_MAX, UNITS_MAX,
+        UNIT_NAME_BYTES_MAX, UNITS_MAX, WALLS_MAX,
     },
     wire::{self, DukeOrder, FromDuke, duke_word::Word, is_offered},
 };
@@ -166,9 +166,12 @@ fn check_hello(hello: wire::DukeHello) -> Result<Machine, LinkError> {
     if !is_name(&hello.hostname) {
         return Err(LinkError::Nonsense("the name of its host is too long, or has control characters"));
     }
+    if hello.walls.len() > WALLS_MAX || !hello.walls.iter().all(|wall| is_name(wall)) {
+        return Err(LinkError::Nonsense("too many walls, or too long names of walls"));
+    }
     let labels = hello.labels.into_iter().collect();
-    let wire::DukeHello { hostname, cpus, ram_bytes, boot, seat, link, .. } = hello;
-    Ok(Machine { hostname, cpus, ram_bytes, labels, boot, seat, link })
+    let wire::DukeHello { hostname, cpus, ram_bytes, walls, boot, seat, link, .. } = hello;
+    Ok(Machine { hostname, cpus, ram_bytes, labels, walls, boot, seat, link })
 }
 
 /// The word as the reactor knows it.

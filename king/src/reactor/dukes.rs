@@ -80,6 +80,16 @@ impl Reactor {
         self.run_core();
     }
 
+    pub(super) fn list_dukes(&self) -> Vec<wire::DukeInfo> {
+        let describe = |(id, duke): (&DukeId, &Duke)| {
+            let Machine { hostname, cpus, ram_bytes, labels, walls, .. } = duke.machine.clone();
+            wire::DukeInfo { duke: id.0, hostname, cpus, ram_bytes, labels: labels.into_iter().collect(), walls }
+        };
+        let mut dukes: Vec<_> = self.dukes.iter().map(describe).collect();
+        dukes.sort_unstable_by_key(|duke| duke.duke);
+        dukes
+    }
+
     fn why_no_duke(&self, origin: Origin) -> Option<String> {
         if self.dukes.len() >= DUKES_MAX {
             return Some(format!("the king has {DUKES_MAX} dukes already, which is as many as it takes"));

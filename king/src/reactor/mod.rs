@@ -251,6 +251,7 @@ impl Reactor {
     pub fn view(&self) -> View {
         View {
             jobs: self.list_jobs(),
+            dukes: self.list_dukes(),
             census: self.scheduler.census(),
             totals: self.totals,
             input_bytes: self.queens.values().map(|queen| queen.inputs.bytes()).sum(),

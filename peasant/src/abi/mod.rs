@@ -59,21 +59,28 @@ fn start_module(program: ModuleProgram, grants: Arc<Grants>) -> Result<Box<dyn A
     })
 }
 
-/// The runtime that `wasmtime-wasi` needs for components, and for modules that may read files; by itself it would make
-/// one with more threads. Must be made before the sandbox is closed: if files may be read, it has a thread for them.
-pub fn runtime(program: &Program, grants: &Grants) -> io::Result<Option<Runtime>> {
-    let has_files = !grants.dirs.is_empty();
-    if matches!(program, Program::Module(_)) && !has_files {
+/// The runtime of a guest that may read files, with its thread for them. Must be made before the jail is locked.
+pub fn runtime_for_files(grants: &Grants) -> io::Result<Option<Runtime>> {
+    if grants.dirs.is_empty() {
         return Ok(None);
     }
-    let mut builder = Builder::new_current_thread();
-    builder.enable_time().max_blocking_threads(1).thread_keep_alive(FOR_EVER);
-    let runtime = builder.build()?;
-    if has_files {
-        // Starts the thread now. It never ends, because another could not be started later.
-        runtime.block_on(runtime.spawn_blocking(|| ()))?;
-    }
+    let runtime = current_thread()?;
+    // Starts the thread now. It never ends, because another could not be started later.
+    runtime.block_on(runtime.spawn_blocking(|| ()))?;
     Ok(Some(runtime))
+}
+
+/// The runtime that `wasmtime-wasi` needs for components, and for modules that may read files; by itself it would make
+/// one with more threads. `for_files` comes from [`runtime_for_files`].
+pub fn runtime(program: &Program, for_files: Option<Runtime>) -> io::Result<Option<Runtime>> {
+    match (program, for_files) {
+        (Program::Component(_), None) => current_thread().map(Some),
+        (_, for_files) => Ok(for_files),
+    }
+}
+
+fn current_thread() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_time().max_blocking_threads(1).thread_keep_alive(FOR_EVER).build()
 }
 
 /// No limit in practice, longer than any process lives: 30 years.

@@ -1,11 +1,28 @@
 //! The walls on Linux.
 
 use std::io::{self, IsTerminal};
+use std::os::fd::BorrowedFd;
 
-use distwasm_proto::limits::{COMPILE_CPU_SECONDS_MAX, COMPILE_DATA_BYTES_MAX};
-use rustix::fs::{FileType, fstat};
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setpgid, setrlimit};
-use rustix::thread::set_no_new_privs;
+use distwasm_proto::{
+    limits::{COMPILE_CPU_SECONDS_MAX, COMPILE_DATA_BYTES_MAX, JAIL_DESCRIPTORS_MAX},
+    walls::Wall,
+};
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, LandlockStatus, PathBeneath, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+};
+use rustix::fs::{FileType, Gid, Uid, fstat};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, dumpable_behavior, geteuid, getppid, getrlimit, getuid,
+    parent_process_death_signal, set_dumpable_behavior, set_parent_process_death_signal, setpgid, setrlimit,
+};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set, clear_ambient_capability_set,
+    no_new_privs, remove_capability_from_bounding_set, set_capabilities, set_no_new_privs, set_thread_groups,
+    set_thread_res_gid, set_thread_res_uid,
+};
+
+use super::{Jail, empty_root, seccomp};
 
 /// At the very start.
 pub fn open() -> io::Result<()> {
@@ -17,6 +34,146 @@ pub fn open() -> io::Result<()> {
     limit(Resource::Core, 0)
 }
 
+/// Raises the walls of each thread: from what needs the most rights to what takes the last one away.
+pub fn enter(jail: &mut Jail, shares: &[BorrowedFd<'_>]) {
+    jail.record(
+        Wall::NoNewPrivileges,
+        set_no_new_privs(true)
+            .map_err(io::Error::from)
+            .and_then(|()| if no_new_privs()? { Ok(()) } else { Err(io::Error::other("the kernel does not keep it")) }),
+    );
+    jail.record(Wall::NotRoot, leave_root());
+    enter_namespaces(jail);
+    jail.record(Wall::EmptyRoot, empty_root::enter());
+    enter_landlock(jail, shares);
+    jail.record(Wall::NoCapabilities, drop_capabilities());
+    jail.record(Wall::NotDumpable, become_undumpable());
+}
+
+/// Raises the walls that all threads have together.
+pub fn lock(jail: &mut Jail, reads_files: bool) {
+    jail.record(Wall::Limits, limit_jail());
+    jail.record(Wall::Seccomp, seccomp::lock(reads_files));
+}
+
+/// Whether the process takes another user's id in the jail: root does.
+pub fn leaves_root() -> bool {
+    getuid().is_root() || geteuid().is_root()
+}
+
+/// The user and the group `nobody`, as on most systems: they own nothing.
+const NOBODY: u32 = 65_534;
+
+/// Becomes nobody, if the process is root's.
+fn leave_root() -> io::Result<()> {
+    if !leaves_root() {
+        return Ok(());
+    }
+    let (parent, signal) = (getppid(), parent_process_death_signal()?);
+    drop_bounding_set();
+    let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    set_thread_groups(&[])?;
+    set_thread_res_gid(gid, gid, gid)?;
+    set_thread_res_uid(uid, uid, uid)?;
+    // The change of user clears it.
+    set_parent_process_death_signal(signal)?;
+    // The parent may have died before the line above.
+    if signal.is_some() && getppid() != parent {
+        return Err(io::Error::other("the parent of this process has ended"));
+    }
+    Ok(())
+}
+
+/// Each by itself, because a system may forbid some of them. The user's namespace comes first: it gives the right to
+/// make the others, and no id in it stands for one outside.
+fn enter_namespaces(jail: &mut Jail) {
+    for (wall, flag) in [
+        (Wall::UserNamespace, libc::CLONE_NEWUSER),
+        (Wall::NetworkNamespace, libc::CLONE_NEWNET),
+        (Wall::MountNamespace, libc::CLONE_NEWNS),
+        (Wall::IpcNamespace, libc::CLONE_NEWIPC),
+        (Wall::UtsNamespace, libc::CLONE_NEWUTS),
+    ] {
+        // SAFETY: the process has only one thread, and shares no descriptors or memory with another process.
+        let done = unsafe { libc::unshare(flag) };
+        jail.record(wall, if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) });
+    }
+}
+
+/// Denies files, network and other processes, as far as the kernel's landlock knows them.
+fn enter_landlock(jail: &mut Jail, shares: &[BorrowedFd<'_>]) {
+    let walls = [(Wall::LandlockFiles, 1), (Wall::LandlockNetwork, 4), (Wall::LandlockScope, 6)];
+    let restricted = restrict(shares);
+    for (wall, since) in walls {
+        jail.record(
+            wall,
+            match &restricted {
+                Ok(version) if *version >= since => Ok(()),
+                Ok(0) => Err("this kernel has no landlock, or it is switched off".to_owned()),
+                Ok(version) => Err(format!("this kernel has version {version} of landlock, and it came with {since}")),
+                Err(error) => Err(error.to_string()),
+            },
+        );
+    }
+}
+
+/// Denies what landlock can deny; the folders in `shares` may be read. Returns the version of landlock; 0 for none.
+fn restrict(shares: &[BorrowedFd<'_>]) -> Result<i32, RulesetError> {
+    let newest = ABI::V10;
+    let ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort);
+    let ruleset = ruleset.handle_access(AccessFs::from_all(newest))?.handle_access(AccessNet::from_all(newest))?;
+    let mut ruleset = ruleset.scope(Scope::from_all(newest))?.create()?;
+    for share in shares {
+        ruleset = ruleset.add_rule(PathBeneath::new(share, AccessFs::ReadFile | AccessFs::ReadDir))?;
+    }
+    let status = ruleset.restrict_self()?;
+    Ok(match status.landlock {
+        LandlockStatus::Available { effective_abi, .. } if status.ruleset != RulesetStatus::NotEnforced => {
+            effective_abi as i32
+        }
+        _ => 0,
+    })
+}
+
+/// Drops all capabilities, also those that the process has only within its own namespaces.
+fn drop_capabilities() -> io::Result<()> {
+    drop_bounding_set();
+    let none = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+    clear_ambient_capability_set()?;
+    let left = capabilities(None)?;
+    if (left.effective | left.permitted | left.inheritable).is_empty() {
+        Ok(())
+    } else {
+        Err(io::Error::other("some cannot be dropped"))
+    }
+}
+
+/// Drops capabilities from the set that bounds what executed programs may get. Only a privileged process can do it, and
+/// without new privileges it is one more lock on the same door.
+fn drop_bounding_set() {
+    for capability in CapabilitySet::all().iter() {
+        if capability_is_in_bounding_set(capability).unwrap_or(false) {
+            let _dropped = remove_capability_from_bounding_set(capability);
+        }
+    }
+}
+
+fn become_undumpable() -> io::Result<()> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    match dumpable_behavior()? {
+        DumpableBehavior::NotDumpable => Ok(()),
+        _ => Err(io::Error::other("the kernel does not keep it")),
+    }
+}
+
+fn limit_jail() -> io::Result<()> {
+    limit(Resource::Core, 0)?;
+    limit(Resource::Nproc, 0)?;
+    let most = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    limit(Resource::Nofile, most.min(JAIL_DESCRIPTORS_MAX))
+}
+
 /// For compiling: processor time and memory.
 pub fn limit_compiling() -> io::Result<()> {
     limit(Resource::Cpu, COMPILE_CPU_SECONDS_MAX)?;
@@ -25,16 +182,9 @@ pub fn limit_compiling() -> io::Result<()> {
 }
 
 /// Before the first guest.
-pub fn close() -> io::Result<()> {
-    // Not earlier: files in /proc/self would belong to root, and the engine's pool needs one of them.
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    set_no_new_privs(true)?;
-    limit(Resource::Nproc, 0)?;
+pub fn limit_files() -> io::Result<()> {
     // The limit would kill a peasant that is used by hand and writes to a file.
-    if !is_file(io::stdout()) && !is_file(io::stderr()) {
-        limit(Resource::Fsize, 0)?;
-    }
-    Ok(())
+    if is_file(io::stdout()) || is_file(io::stderr()) { Ok(()) } else { limit(Resource::Fsize, 0) }
 }
 
 /// Whether memory may be swapped out here. Counts as yes if it cannot be found out.

@@ -3,22 +3,28 @@
 use std::{
     ffi::{OsStr, OsString},
     fs, io,
-    os::unix::process::ExitStatusExt,
+    os::{fd::RawFd, unix::process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
 };
 
 use clap::Args;
-use distwasm_duke::options::find_peasant;
+use distwasm_duke::{jail::RequiredJail, options::find_peasant};
 use distwasm_jobs::inputs::{
     InputRules, Names,
     survey::{Survey, SurveyError},
 };
-use distwasm_process::{flags, guest_flags::GuestFlags, stderr};
+use distwasm_process::{
+    flags,
+    guest_flags::GuestFlags,
+    handed::{self, Arguments, Handed},
+    stderr,
+};
 use distwasm_proto::{
     exit::Exit,
     limits::{CHECK_WITHIN, COMPILE_WITHIN, UNIT_BYTES_MAX},
+    walls,
 };
 use distwasm_transport::payload::Payload;
 use thiserror::Error;
@@ -72,6 +78,10 @@ pub struct CheckOptions {
     /// The peasant program [default: `peasant` beside this program, else in PATH]
     #[arg(long, value_name = "PATH", env = "DISTWASM_PEASANT")]
     pub peasant: Option<PathBuf>,
+
+    /// Refuse to check unless the jail of peasants has these walls; `peasant jail` tells which hold here
+    #[arg(long, value_name = "WALLS", value_enum, default_value_t, env = "DISTWASM_REQUIRE_JAIL")]
+    pub require_jail: RequiredJail,
 }
 
 /// Why a check could not run, or not to its end.
@@ -136,9 +146,11 @@ async fn check_within(
     // A job without a king uses this peasant, too.
     let peasant = options.peasant.clone().unwrap_or_else(find_peasant);
     let mut command = Command::new(&peasant);
+    let cannot_start = |source| CheckError::Start { path: peasant.clone(), source };
+    let (args, handed) = args.split().map_err(cannot_start)?;
     command.args(args).env_clear().stdin(Stdio::piped()).kill_on_drop(true);
-    end_with_this_thread(&mut command);
-    let mut child = command.spawn().map_err(|source| CheckError::Start { path: peasant, source })?;
+    end_with_this_thread(&mut command, handed.as_ref().map(Handed::descriptor));
+    let mut child = command.spawn().map_err(cannot_start)?;
     let stdin = child.stdin.take();
     let ended = tokio::select! {
         status = feed_and_wait(&mut child, stdin, &program) => Some(status.map_err(CheckError::Wait)?),
@@ -184,7 +196,7 @@ fn exit_of(status: ExitStatus, had_input: bool) -> Result<Exit, CheckError> {
 
 impl CheckOptions {
     /// The arguments of the peasant.
-    fn peasant_args(&self, input: Option<&Path>) -> Result<Vec<OsString>, CheckError> {
+    fn peasant_args(&self, input: Option<&Path>) -> Result<Arguments, CheckError> {
         // The archives are not used: packing them shows whether it works.
         let (guest, _archives) = guest_options::prepare(&self.guest, &project_of(&self.program))?;
         let flag = |name: &str, value: &OsStr| {
@@ -215,7 +227,10 @@ impl CheckOptions {
             args.extend(["--deterministic".into(), flag("--seed", guest.seed.as_ref())]);
         }
         args.push("--job=1".into());
-        args.extend(guest.env.iter().map(|variable| flag("--env", variable.as_ref())));
+        let required = self.require_jail.walls();
+        if !required.is_empty() {
+            args.push(flag("--walls", walls::names(required).as_ref()));
+        }
         for ((host, _), share) in
             self.guest.directories().map_err(GuestOptionsError::from)?.into_iter().zip(&guest.shares)
         {
@@ -224,9 +239,12 @@ impl CheckOptions {
             dir.push(&share.guest_path);
             args.push(flag("--dir", &dir));
         }
-        args.push("--".into());
-        args.extend(guest.args.into_iter().map(OsString::from));
-        Ok(args)
+        let mut handed: Vec<OsString> = guest.env.iter().map(|variable| flag("--env", variable.as_ref())).collect();
+        if !guest.args.is_empty() {
+            handed.push("--".into());
+            handed.extend(guest.args.into_iter().map(OsString::from));
+        }
+        Ok(Arguments { shown: args, handed })
     }
 }
 
@@ -271,12 +289,15 @@ fn check_input(path: &Path) -> Result<(), CheckError> {
 
 /// Has the kernel kill the child when the thread that starts it ends: when the queen is killed, no peasant is left.
 #[cfg(target_os = "linux")]
-fn end_with_this_thread(command: &mut Command) {
+fn end_with_this_thread(command: &mut Command, kept: Option<RawFd>) {
     let queen = rustix::process::getpid();
     let before_exec = move || {
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
         // The queen may have died before the line above.
-        if rustix::process::getppid() == Some(queen) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+        if rustix::process::getppid() != Some(queen) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        kept.map_or(Ok(()), handed::keep_open)
     };
     // SAFETY: between fork and exec only system calls are made, which are async-signal-safe; nothing is allocated.
     unsafe {
@@ -285,7 +306,7 @@ fn end_with_this_thread(command: &mut Command) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn end_with_this_thread(_command: &mut Command) {}
+fn end_with_this_thread(_command: &mut Command, _kept: Option<RawFd>) {}
 
 #[cfg(test)]
 mod tests {
@@ -356,7 +377,7 @@ mod tests {
         let (_folder, told) =
             options(&["--deterministic", "--env=A=1", "--env=A=2", "--timeout=1us", "--min-ram=2", "--", "--x"]);
         let args = told.peasant_args(None).unwrap();
-        let args: Vec<&str> = args.iter().filter_map(|arg| arg.to_str()).collect();
+        let args: Vec<&str> = args.shown.iter().chain(&args.handed).filter_map(|arg| arg.to_str()).collect();
         let after_name = [
             "--within-ms=1",
             "--memory-bytes=2097152",
@@ -399,7 +420,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let dir = |place: &str| format!("{}::{place}", folder.path().display());
         assert!(matches!(told(&[&dir("/x"), &dir("/x/y")]), Err(CheckError::Guest(_))));
-        let args = told(&[&dir("/x//y/")]).unwrap();
+        let args = told(&[&dir("/x//y/")]).unwrap().shown;
         assert!(args.contains(&format!("--dir={}", dir("/x/y")).into()), "{args:?}");
     }
 }

@@ -3,32 +3,22 @@
 use std::fmt::{self, Display};
 
 use clap::Args;
-use distwasm_process::{flags, token_flags::TokenFlags};
+use distwasm_process::flags;
 use distwasm_proto::{
-    limits::{KING_PATIENCE, MESSAGE_BYTES_MAX},
     text,
     wire::{JobInfo, JobList, ListJobsRequest},
 };
-use distwasm_transport::{
-    address::Address,
-    credentials::{Credentials, CredentialsError},
-    link::{connect, why_unreached},
-    service::king_client::KingClient,
-};
+use distwasm_transport::address::Address;
 use thiserror::Error;
-use tokio::time::timeout;
-use tonic::Code;
+
+use super::ask::{AskError, AskedKing};
 
 /// Lists the jobs of a king.
 #[derive(Args, Debug)]
 pub struct JobsOptions {
-    /// The king to ask
-    #[arg(short, long, value_name = "HOST:PORT", env = "DISTWASM_KING_ADDRESS")]
-    pub king_address: Address,
-
-    /// How the king lets this program in.
+    /// The king to ask.
     #[command(flatten)]
-    pub token: TokenFlags,
+    pub king: AskedKing,
 
     /// Print JSON, one line for each job
     #[arg(long)]
@@ -52,16 +42,12 @@ fn parse_job(text: &str) -> Result<u64, String> {
         .map_err(|_| "it must be the number of a job, as `queen jobs` shows it".to_owned())
 }
 
-/// Why there is no answer.
+/// Why a job cannot be shown.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the messages say it")]
-pub enum JobsError {
+pub enum JobError {
     #[error(transparent)]
-    Credentials(#[from] CredentialsError),
-    #[error("no king answers at {address}: {why}")]
-    NoKing { address: Address, why: String },
-    #[error("the king at {address} does not let this process in: {why}")]
-    Refused { address: Address, why: String },
+    NoAnswer(#[from] AskError),
     #[error("the king at {address} has no job {job}; `queen jobs` shows those that it has")]
     NoJob { address: Address, job: u64 },
 }
@@ -71,23 +57,8 @@ pub enum JobsError {
 /// # Errors
 ///
 /// When the king does not answer.
-pub async fn list(options: &JobsOptions) -> Result<JobList, JobsError> {
-    let TokenFlags { token_file, insecure } = &options.token;
-    let credentials = Credentials::find(&options.king_address, token_file.as_deref(), *insecure)?;
-    let address = || options.king_address.clone();
-    let no_king = |why| JobsError::NoKing { address: address(), why };
-    let asked = async {
-        let connected = connect(&options.king_address, &credentials).await;
-        let remote = connected.map_err(|error| no_king(why_unreached(&error)))?;
-        let mut king = KingClient::new(remote.channel()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let answer = king.list_jobs(remote.request(ListJobsRequest {})).await;
-        answer.map_err(|status| match (status.code(), status.message().to_owned()) {
-            (Code::Unauthenticated | Code::PermissionDenied, why) => JobsError::Refused { address: address(), why },
-            (_, why) => no_king(why),
-        })
-    };
-    let answered = timeout(KING_PATIENCE, asked).await;
-    Ok(answered.unwrap_or_else(|_| Err(no_king(format!("no answer in {KING_PATIENCE:?}"))))?.into_inner())
+pub async fn list(options: &JobsOptions) -> Result<JobList, AskError> {
+    options.king.ask(async |mut king, remote| king.list_jobs(remote.request(ListJobsRequest {})).await).await
 }
 
 /// Asks the king for one of its jobs.
@@ -95,10 +66,10 @@ pub async fn list(options: &JobsOptions) -> Result<JobList, JobsError> {
 /// # Errors
 ///
 /// When the king does not answer, or has no such job.
-pub async fn find(options: &JobOptions) -> Result<JobInfo, JobsError> {
+pub async fn find(options: &JobOptions) -> Result<JobInfo, JobError> {
     let jobs = list(&options.jobs).await?.jobs;
     let job = jobs.into_iter().find(|job| job.job == options.job);
-    job.ok_or_else(|| JobsError::NoJob { address: options.jobs.king_address.clone(), job: options.job })
+    job.ok_or_else(|| JobError::NoJob { address: options.jobs.king.king_address.clone(), job: options.job })
 }
 
 /// Jobs as a table for people.

@@ -68,6 +68,7 @@ impl Duke {
             cpus,
             ram_bytes,
             labels: [("zone".to_owned(), zone.to_string())].into(),
+            walls: Vec::new(),
             boot: number.0,
             seat: seat.0,
         };
