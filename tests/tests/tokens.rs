@@ -166,7 +166,9 @@ fn a_token_that_is_revoked_in_the_middle_ends_its_links_and_no_others() {
     let kingdom = Kingdom::new();
     let tokens = [("duke", "one"), ("duke", "two"), ("queen", "three"), ("queen", "four")];
     let [one, two, three, four] = tokens.map(|(role, name)| kingdom.token(&["--role", role, "--name", name]));
-    let (first, mut second) = (kingdom.duke(&one, &[]), kingdom.duke(&two, &["--cache", "second"]));
+    let cache = kingdom.place.path().join("second");
+    let flags = ["--cache", cache.to_str().unwrap()];
+    let (first, mut second) = (kingdom.duke(&one, &[]), kingdom.duke(&two, &flags));
     kingdom.expect_dukes(2);
     let (endless, slow) = (endless(), slow(300));
     let unlucky = kingdom.queen(&endless, &three, guest("slow.wat"), &[]);
