@@ -1,9 +1,13 @@
 //! Tokens and roles, with real processes: who is let in, for what, and for how long.
-#![allow(clippy::unwrap_used, reason = "a test ends where its expectation does")]
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test ends where its expectation does, and says that it was skipped"
+)]
 
 use std::{fs, path::Path, process::Command};
 
-use distwasm_tests::real::{Finished, King, Place, Process, guest, until};
+use distwasm_tests::real::{Finished, King, Place, Process, guest, programs, until};
 
 /// A kingdom in which nobody is let in without a token.
 struct Kingdom {
@@ -262,6 +266,38 @@ fn a_king_that_other_machines_can_reach_prints_two_lines_to_paste_once() {
     let king = place.king_with(&args);
     king.process.expect_log("the king is ready");
     assert_eq!(king.process.stdout(), "");
+}
+
+#[test]
+fn metrics_beyond_loopback_are_shown_over_tls_alone() {
+    if Finished::of(Command::new("sh").args(["-c", "command -v curl xxd base64"])).status != Some(0) {
+        return println!("==== SKIPPED: this needs curl, xxd and base64");
+    }
+    let place = Place::default();
+    let args = ["--listen", "0.0.0.0", "--http", "0.0.0.0:0", "--no-socket"];
+    let king = place.king_behind_shell("unset DISTWASM_METRICS_OPEN", &args);
+    let kingdom = Kingdom { place, king };
+    let observer = kingdom.token(&["--role", "observer"]);
+    let port = kingdom.king.http.rsplit_once(':').unwrap().1;
+    // As the reference shows it.
+    let pin = "pin=$(king cert show | sed -n 's/^fingerprint *//p' | xxd -r -p | base64)";
+    let ask = |scheme: &str, pin: &str| {
+        let script = format!(
+            "{pin}\ncurl --silent --insecure --pinnedpubkey \"sha256//$pin\" --oauth2-bearer \"$TOKEN\" \
+             {scheme}://127.0.0.1:{port}/metrics"
+        );
+        let mut path = programs().as_os_str().to_owned();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap());
+        let mut command = kingdom.place.command("/bin/bash");
+        Finished::of(command.args(["-c", &script]).env("TOKEN", &observer).env("PATH", path))
+    };
+    let seen = ask("https", pin);
+    assert!(seen.stdout.contains("distwasm_refusals_total 0"), "{seen:?}");
+    let plain = ask("http", pin);
+    assert_eq!(plain.stdout, "tokens do not travel in plaintext: ask by https://\n");
+    let other = ask("https", "pin=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+    assert!(other.status != Some(0) && other.stdout.is_empty(), "{other:?}");
 }
 
 #[test]

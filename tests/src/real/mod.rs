@@ -236,7 +236,7 @@ impl Place {
     pub fn king_behind_shell(&self, shell: &str, args: &[&str]) -> King {
         let port_file = self.path().join(format!("port-{}", fs::read_dir(self.path()).unwrap().count()));
         let mut command = self.command("king");
-        command.args(["--http", "127.0.0.1:0", "--port-file"]).arg(&port_file).args(args);
+        command.env("DISTWASM_HTTP", "127.0.0.1:0").arg("--port-file").arg(&port_file).args(args);
         // A flag may be given only once.
         if !args.contains(&"--port") {
             command.args(["--port", "0"]);
