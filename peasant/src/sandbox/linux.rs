@@ -12,14 +12,15 @@ use landlock::{
     RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 use rustix::fs::{FileType, Gid, Uid, fstat};
+use rustix::io::Errno;
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, dumpable_behavior, geteuid, getppid, getrlimit, getuid,
     parent_process_death_signal, set_dumpable_behavior, set_parent_process_death_signal, setpgid, setrlimit,
 };
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set, clear_ambient_capability_set,
-    no_new_privs, remove_capability_from_bounding_set, set_capabilities, set_no_new_privs, set_thread_groups,
-    set_thread_res_gid, set_thread_res_uid,
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set, no_new_privs,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid,
+    set_thread_res_uid,
 };
 
 use super::{Jail, empty_root, seccomp};
@@ -153,8 +154,9 @@ fn drop_capabilities() -> io::Result<()> {
 /// without new privileges it is one more lock on the same door.
 fn drop_bounding_set() {
     for capability in CapabilitySet::all().iter() {
-        if capability_is_in_bounding_set(capability).unwrap_or(false) {
-            let _dropped = remove_capability_from_bounding_set(capability);
+        // An older kernel does not know the last ones.
+        if remove_capability_from_bounding_set(capability) == Err(Errno::PERM) {
+            return;
         }
     }
 }
