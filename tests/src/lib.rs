@@ -9,6 +9,7 @@
 )]
 
 pub mod chaos;
+pub mod fuzz;
 pub mod planted;
 pub mod pure;
 pub mod real;

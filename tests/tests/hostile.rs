@@ -24,6 +24,7 @@ use std::{
     thread,
 };
 
+use distwasm_peasant::inputs::Inputs;
 use distwasm_proto::{
     PROTOCOL,
     digest::Digest,
@@ -202,6 +203,29 @@ fn mutated_programs() {
 #[test]
 fn generated_programs() {
     try_all(count(250).div_ceil(5), generated);
+}
+
+/// Frames on the stdin of a peasant: each is read whole, or the reader says why not.
+#[test]
+fn frames_that_were_changed() {
+    for number in 0..count(250) as u64 {
+        let mut rng = Rng::with_seed(number);
+        let mut bytes = Vec::new();
+        for _ in 0..rng.usize(..6) {
+            let body = vec![7; rng.usize(..600_000) >> rng.u32(..20)];
+            bytes.extend(u32::try_from(body.len()).unwrap().to_be_bytes());
+            bytes.extend(body);
+        }
+        for _ in 0..rng.usize(..3).min(bytes.len()) {
+            let place = rng.usize(..bytes.len());
+            bytes[place] ^= 1 << rng.u8(..8);
+        }
+        let mut inputs = Inputs::new(bytes.as_slice());
+        let most = rng.u64(1..1 << 20);
+        while let Ok(Some(body)) = inputs.next(most) {
+            assert!(body.len() as u64 <= most);
+        }
+    }
 }
 
 // ---- Floods --------------------------------------------------------------------------------------------------------

@@ -48,8 +48,7 @@ impl Seen {
     }
 
     fn number(&self, rng: &mut Rng) -> u64 {
-        const ODD: [u64; 12] =
-            [0, 1, 2, 3, 7, 127, 128, 1 << 20, 1 << 31, u32::MAX as u64, 1 << 48, u64::MAX];
+        const ODD: [u64; 12] = [0, 1, 2, 3, 7, 127, 128, 1 << 20, 1 << 31, u32::MAX as u64, 1 << 48, u64::MAX];
         let known = rng.choice(&self.numbers).filter(|_| true).copied();
         match rng.u8(..8) {
             0..4 => known.unwrap_or(1),
