@@ -22,7 +22,7 @@ use distwasm_transport::link::KingAddress;
 use thiserror::Error;
 use tracing::{info, warn};
 
-use cache::Cache;
+use cache::{Cache, CompileLimits};
 pub use cache::{CacheError, FingerprintError};
 use king_link::KingLink;
 use local_hands::LocalHands;
@@ -50,6 +50,8 @@ pub struct Settings {
     pub cache: PathBuf,
     /// How long it keeps its work when the link to the king has broken.
     pub grace: Duration,
+    /// What compilers may take.
+    pub compile: CompileLimits,
 }
 
 /// Threads that a duke occupies for its whole life: the one that starts processes.
@@ -105,8 +107,9 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
         "the duke is ready"
     );
     let clock = Clock::start();
-    let (hands, reports) = LocalHands::new(cache, spawner);
-    let reactor = Reactor::new(ReactorSettings { introduction, grace: settings.grace, is_alone }, hands);
+    let (hands, reports) = LocalHands::new(cache, spawner, settings.compile);
+    let (grace, parallel) = (settings.grace, settings.compile.parallel);
+    let reactor = Reactor::new(ReactorSettings { introduction, grace, parallel, is_alone }, hands);
     let link = KingLink::new(settings.king, clock);
     reactor::run(reactor, reports, link, clock, &stop).await.map_err(DukeError::Hopeless)?;
     info!("the duke has left");

@@ -12,7 +12,7 @@ use distwasm_transport::{address::Address, link::KingAddress};
 
 use tracing::info;
 
-use crate::{Settings, machine};
+use crate::{Settings, cache::CompileLimits, machine};
 
 /// Offers this machine's processors to a distwasm king, and runs peasants for it.
 ///
@@ -50,6 +50,14 @@ pub struct Options {
     #[arg(long, value_name = "DIR", env = "DISTWASM_CACHE")]
     pub cache: Option<PathBuf>,
 
+    /// Programs to compile at a time [default: 1 for up to 4 peasants, else 2]
+    #[arg(long, value_name = "N", env = "DISTWASM_COMPILE_PARALLEL", value_parser = flags::whole_number(1..=DUKE_CPUS_MAX))]
+    pub compile_parallel: Option<u32>,
+
+    /// Processor time for compiling one program, such as 300s or 20min; it may take 10 times as long on a busy machine
+    #[arg(long, value_name = "DURATION", default_value = "300s", env = "DISTWASM_COMPILE_TIMEOUT", value_parser = flags::positive_duration)]
+    pub compile_timeout: Duration,
+
     /// Graceful shutdown: how long running units may take to end, such as 60s or 10min; later ones run again elsewhere
     #[arg(long, value_name = "DURATION", default_value = "60s", env = "DISTWASM_DRAIN", value_parser = flags::duration)]
     pub drain: Duration,
@@ -80,7 +88,12 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
 impl Options {
     /// The settings, with defaults for flags that were not given.
     pub fn settings(self) -> Settings {
-        let offer = Offer { cpus: self.num_cpus, ram_mb: self.ram_limit };
+        let offer = Offer {
+            cpus: self.num_cpus,
+            ram_mb: self.ram_limit,
+            compile_parallel: self.compile_parallel,
+            compile_within: self.compile_timeout,
+        };
         Settings {
             hostname: self.hostname.unwrap_or_else(machine::hostname),
             labels: self.labels.into_iter().collect(),
@@ -91,12 +104,16 @@ impl Options {
 }
 
 /// How much of a machine a user offers. `None` takes the default.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Offer {
     /// Peasants at a time.
     pub cpus: Option<u32>,
     /// Memory of all guests together, in MB.
     pub ram_mb: Option<u64>,
+    /// Programs that are compiled at a time.
+    pub compile_parallel: Option<u32>,
+    /// Processor time for compiling one program.
+    pub compile_within: Duration,
 }
 
 impl Settings {
@@ -109,15 +126,17 @@ impl Settings {
     ) -> Settings {
         let cpus = offer.cpus.unwrap_or_else(machine::cpus);
         let ram_bytes = offer.ram_mb.map(|mb| mb.saturating_mul(1 << 20));
+        let ram_bytes = ram_bytes.unwrap_or_else(|| machine::guest_memory_bytes(cpus));
         Settings {
             king,
             hostname: machine::hostname(),
             cpus,
-            ram_bytes: ram_bytes.unwrap_or_else(|| machine::guest_memory_bytes(cpus)),
+            ram_bytes,
             labels: BTreeMap::new(),
             peasant: peasant.unwrap_or_else(find_peasant),
             cache: cache.unwrap_or_else(cache_folder),
             grace: GRACE,
+            compile: CompileLimits::of_machine(cpus, ram_bytes, offer.compile_parallel, offer.compile_within),
         }
     }
 }

@@ -14,7 +14,7 @@ use distwasm_proto::{
     exit::Exit,
     failure::Failure,
     ids::UnitNo,
-    limits::{ANSWER_SHOWN_BYTES, UNIT_BYTES_MAX},
+    limits::{ANSWER_SHOWN_BYTES, COMPILE_DATA_BYTES_MAX, COMPILE_WITHIN, UNIT_BYTES_MAX},
     pipe::{Description, HEADER_BYTES},
     text,
 };
@@ -69,7 +69,7 @@ impl Display for Failed {
 /// answer. Ends the process if initialising the program, or answering, takes longer than `within`.
 pub fn check(name: &str, input: Option<PathBuf>, within: Duration, grants: Grants) -> Result<(), CheckError> {
     let input = input.map(|path| Ok::<_, io::Error>((read_input(&path)?, path))).transpose()?;
-    sandbox::limit_compiling()?;
+    sandbox::limit_compiling(COMPILE_WITHIN.as_secs(), COMPILE_DATA_BYTES_MAX)?;
     // Started before the sandbox is closed, which allows no threads.
     let watch = Watch::start(within, name.to_owned());
     let mut report = io::stdout().lock();

@@ -48,13 +48,16 @@ pub fn run(options: Options) -> ExitCode {
             Err(ServeError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done.into(),
             Err(error) => report("stopped", &error, Exit::CouldNotRun.status()),
         },
-        Some(Command::Compile { output, calling }) => match compile(&output, &grants_to_compile(&calling)) {
-            Ok(()) => Exit::Done.into(),
-            Err(CompileError::Unfit(unfit)) => say(&unfit.to_string(), Exit::CouldNotRun.status()),
-            Err(CompileError::Machine(error)) => {
-                report(&format!("cannot compile to {}", output.display()), &error, TROUBLE)
+        Some(Command::Compile { output, cpu_seconds, data_bytes, calling }) => {
+            let limited = sandbox::limit_compiling(cpu_seconds, data_bytes).map_err(CompileError::Machine);
+            match limited.and_then(|()| compile(&output, &grants_to_compile(&calling))) {
+                Ok(()) => Exit::Done.into(),
+                Err(CompileError::Unfit(unfit)) => say(&unfit.to_string(), Exit::CouldNotRun.status()),
+                Err(CompileError::Machine(error)) => {
+                    report(&format!("cannot compile to {}", output.display()), &error, TROUBLE)
+                }
             }
-        },
+        }
         Some(Command::Check { name, input, within_ms, guest }) => {
             match check::check(&name, input, Duration::from_millis(within_ms), guest.grants()) {
                 Ok(()) => Exit::Done.into(),
@@ -91,7 +94,6 @@ enum CompileError {
 }
 
 fn compile(output: &Path, grants: &Grants) -> Result<(), CompileError> {
-    sandbox::limit_compiling()?;
     let compiled = Program::compile(&read_program()?, grants)?.serialize()?;
     let mut file = files::create_private(output)?;
     file.write_all(&compiled)?;

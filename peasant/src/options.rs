@@ -7,7 +7,9 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use distwasm_process::guest_flags::{CallFlags, GuestFlags};
 use distwasm_process::version::version;
-use distwasm_proto::limits::{CHECK_WITHIN, GUEST_MEMORY_BYTES, UNIT_BYTES_MAX};
+use distwasm_proto::limits::{
+    CHECK_WITHIN, COMPILE_DATA_BYTES_MAX, COMPILE_WITHIN, GUEST_MEMORY_BYTES, UNIT_BYTES_MAX,
+};
 
 use crate::guest::{Grants, SharedDir};
 
@@ -38,6 +40,12 @@ pub enum Command {
         /// Where to write the compiled program.
         #[arg(long, env = "DISTWASM_COMPILE_OUTPUT", value_name = "FILE")]
         output: PathBuf,
+        /// The processor time that compiling may take, in seconds.
+        #[arg(long, env = "DISTWASM_COMPILE_CPU_SECONDS", value_name = "N", default_value_t = COMPILE_WITHIN.as_secs())]
+        cpu_seconds: u64,
+        /// The memory that compiling may take, in bytes.
+        #[arg(long, env = "DISTWASM_COMPILE_DATA_BYTES", value_name = "N", default_value_t = COMPILE_DATA_BYTES_MAX)]
+        data_bytes: u64,
         /// How the program is called.
         #[command(flatten)]
         calling: CallFlags,

@@ -19,9 +19,9 @@ pub fn open() -> io::Result<()> {
     os::open()
 }
 
-/// For compiling: a bound on CPU time.
-pub fn limit_compiling() -> io::Result<()> {
-    os::limit_compiling()
+/// For compiling: bounds on processor time and memory. Other processes go first.
+pub fn limit_compiling(cpu_seconds: u64, data_bytes: u64) -> io::Result<()> {
+    os::limit_compiling(cpu_seconds, data_bytes)
 }
 
 /// Before the first guest: no new privileges, no new threads or processes, no files, not to be traced.

@@ -3,6 +3,7 @@
 //! A limit that a user may change is the default of a flag; the flag's documentation says so.
 
 mod queen;
+mod supplies;
 
 use std::time::Duration;
 
@@ -13,6 +14,11 @@ pub use queen::{
     KING_PATIENCE, LINKS_FOLLOWED_MAX, LISTED_MAX, MESSAGES_WAITING, NAMES_SHOWN, OUTPUT_PATH_BYTES_MAX,
     PROGRESS_EVERY, PROJECT_NAME_BYTES_MAX, READERS, READING_MAX, RECORD_BYTES_MAX, RUNS_RECORDED_MAX, UNWRITTEN_BYTES,
     WRITERS,
+};
+
+pub use supplies::{
+    BLOBS_AHEAD_MAX, CACHE_BYTES_MAX, COMPILE_ALONE_SLOTS_MAX, COMPILE_DATA_BYTES_MAX, COMPILE_DATA_BYTES_MIN,
+    COMPILE_NICENESS, COMPILE_PATIENCE_FACTOR, COMPILE_RAM_DIVISOR, COMPILE_WITHIN,
 };
 
 const KIB: usize = 1 << 10;
@@ -397,12 +403,6 @@ pub const CHECK_WITHIN: Duration = Duration::from_secs(10);
 /// How much of an answer `check` shows.
 pub const ANSWER_SHOWN_BYTES: usize = 4 * KIB;
 
-/// CPU time for compiling one program. The slowest seen in practice takes 10 s.
-pub const COMPILE_CPU_SECONDS_MAX: u64 = 300;
-
-/// Memory of the compiler. Compiling the largest programs seen in practice takes a quarter of it.
-pub const COMPILE_DATA_BYTES_MAX: u64 = 8 << 30;
-
 /// Names of missing imports that are listed before "and N more".
 pub const MISSING_IMPORTS_NAMED: usize = 10;
 
@@ -451,9 +451,6 @@ pub const STANDSTILL: Duration = Duration::from_secs(1);
 /// How long a peasant may take to load and initialise its program, unless the job's timeout is longer.
 pub const START_WITHIN: Duration = Duration::from_secs(60);
 
-/// How long the compiler may work on one program.
-pub const COMPILE_WITHIN: Duration = Duration::from_secs(300);
-
 /// Peasants that may end before they are ready, one after the other, before a duke gives up on a job for a while.
 pub const STARTS_FAILED_MAX: u32 = 3;
 
@@ -481,7 +478,3 @@ pub const DUKE_THREADS: u64 = 32;
 
 /// Dukes on one machine that a king can tell from earlier ones.
 pub const SEATS_MAX: usize = 256;
-
-/// Bytes of compiled programs and shared directories on disk, without directories that running jobs share. Beyond this,
-/// the oldest are deleted.
-pub const CACHE_BYTES_MAX: u64 = 1 << 30;

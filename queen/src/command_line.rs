@@ -179,7 +179,10 @@ fn help(mut command: Command, HelpOptions { word }: HelpOptions) -> Result<Comma
 /// Flags that were typed and have no effect on this job, with the reason.
 fn idle_flags(command: &Command, matches: &ArgMatches, options: &Options) -> Vec<String> {
     let (idle, why): (&[&str], _) = if options.king_address.is_some() {
-        (&["num_cpus", "ram_limit", "peasant", "cache"], "with --king-address: the dukes have such flags of their own")
+        (
+            &["num_cpus", "ram_limit", "compile_timeout", "peasant", "cache"],
+            "with --king-address: the dukes have such flags of their own",
+        )
     } else {
         let idle = &["grace", "weight", "priority", "no_speculation"];
         match options.local {

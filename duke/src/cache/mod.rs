@@ -2,6 +2,7 @@
 //!
 //! When the cache is too large, entries that were not used for long are removed, and never a user's files.
 
+mod compiler;
 mod folders;
 mod programs;
 mod shares;
@@ -19,17 +20,20 @@ use distwasm_proto::{
     limits::{CACHE_BYTES_MAX, COMPILE_WITHIN},
 };
 use distwasm_transport::payload::Payload;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::peasant::Spawner;
 use folders::Folders;
+use shares::UnpackError;
 
+pub use compiler::CompileLimits;
 pub use folders::CacheError;
 pub use programs::FingerprintError;
 pub(crate) use programs::fingerprint;
 pub use shares::SharedFolder;
 pub use supplies::{Made, MakeError, Recipe, Supply};
-pub(crate) use supplies::{Stock, Supplies};
+pub(crate) use supplies::{Order, Stock, Supplies};
 
 /// See the module's documentation.
 #[derive(Clone, Debug)]
@@ -60,24 +64,35 @@ impl Cache {
     }
 
     /// Makes a supply from its blob: compiles a program in a child process, or unpacks an archive on another thread.
-    pub(crate) async fn make(&self, supply: Supply, blob: Payload, spawner: Spawner) -> Result<Made, MakeError> {
+    /// When this returns, both have ended, also if they were stopped.
+    pub(crate) async fn make(
+        &self,
+        supply: Supply,
+        blob: Payload,
+        spawner: &Spawner,
+        limits: CompileLimits,
+        stop: CancellationToken,
+    ) -> Result<Made, MakeError> {
         let cache = self.clone();
         let made = match supply {
             Supply::Program(recipe) => {
-                let compiled = programs::compile(&self.folders, &recipe, blob, spawner).await?;
+                let compiled = programs::compile(&self.folders, &recipe, blob, spawner, limits, &stop).await?;
                 // On a thread of its own. If it fails, the cache is too large for a while.
                 let _evicted = tokio::task::spawn_blocking(move || cache.evict()).await;
                 return Ok(Made::Program(compiled));
             }
-            Supply::Share(digest) => tokio::task::spawn_blocking(move || cache.unpack(digest, &blob)).await,
+            Supply::Share(digest) => tokio::task::spawn_blocking(move || cache.unpack(digest, &blob, &stop)).await,
         };
         made.map_err(|error| MakeError::Trouble(error.to_string()))?
     }
 
-    fn unpack(&self, digest: Digest, archive: &Payload) -> Result<Made, MakeError> {
-        let unpacked = shares::unpack(&self.folders, digest, archive);
+    fn unpack(&self, digest: Digest, archive: &Payload, stop: &CancellationToken) -> Result<Made, MakeError> {
+        let unpacked = shares::unpack(&self.folders, digest, archive, stop);
         self.evict();
-        unpacked.map(Made::Share).map_err(|error| MakeError::Trouble(chain(&error)))
+        unpacked.map(Made::Share).map_err(|error| match error {
+            UnpackError::Stopped => MakeError::Stopped,
+            error => MakeError::Trouble(chain(&error)),
+        })
     }
 
     /// Removes a compiled program that cannot be loaded.

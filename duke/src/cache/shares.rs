@@ -20,6 +20,7 @@ use distwasm_transport::payload::Payload;
 use rustix::fs::OFlags;
 use tar::{Archive, EntryType};
 use thiserror::Error;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::folders::{Folders, touch};
@@ -42,6 +43,9 @@ pub(crate) enum UnpackError {
     TooMany,
     #[error("the archive of a shared directory has {name:?}, which is not a plain file or folder inside it")]
     Odd { name: String },
+    /// No job waits for it any more.
+    #[error("unpacking a shared directory was stopped")]
+    Stopped,
     #[error("the shared directory {} was removed while it was being put in place", .path.display())]
     Removed { path: PathBuf },
 }
@@ -74,11 +78,16 @@ pub(crate) fn find(folders: &Folders, digest: Digest) -> Option<Arc<SharedFolder
     Some(Arc::new(folder))
 }
 
-/// Unpacks an archive, and returns its directory.
-pub(crate) fn unpack(folders: &Folders, digest: Digest, archive: &Payload) -> Result<Arc<SharedFolder>, UnpackError> {
+/// Unpacks an archive, and returns its directory. Nothing is left of it if it is stopped.
+pub(crate) fn unpack(
+    folders: &Folders,
+    digest: Digest,
+    archive: &Payload,
+    stop: &CancellationToken,
+) -> Result<Arc<SharedFolder>, UnpackError> {
     let (path, unfinished) = (folders.share(digest), folders.unfinished_share(digest));
     make_folder(&unfinished)?;
-    let kept = unpack_to(&unfinished, archive).and_then(|lock| {
+    let kept = unpack_to(&unfinished, archive, stop).and_then(|lock| {
         match fs::rename(&unfinished, &path) {
             Ok(()) => info!(share = %digest, "unpacked a shared directory"),
             // Another duke may have been faster; its directory has the same content.
@@ -104,13 +113,16 @@ fn make_folder(path: &Path) -> Result<(), UnpackError> {
 }
 
 /// Unpacks an archive into a new folder. The folder counts as used until the lock is dropped.
-fn unpack_to(folder: &Path, archive: &Payload) -> Result<File, UnpackError> {
+fn unpack_to(folder: &Path, archive: &Payload, stop: &CancellationToken) -> Result<File, UnpackError> {
     let lock = open_folder(folder).map_err(cannot_write(folder))?;
     // On a file system without locks, nothing is ever removed.
     let _locked = lock.try_lock_shared();
     let mut archive = Archive::new(archive.reader());
     for (count, entry) in archive.entries().map_err(UnpackError::Read)?.enumerate() {
         let mut entry = entry.map_err(UnpackError::Read)?;
+        if stop.is_cancelled() {
+            return Err(UnpackError::Stopped);
+        }
         if count >= SHARE_ENTRIES_MAX {
             return Err(UnpackError::TooMany);
         }
@@ -234,6 +246,10 @@ mod tests {
         (folder, folders)
     }
 
+    fn unpacked(folders: &Folders, archive: &Payload) -> Result<Arc<SharedFolder>, UnpackError> {
+        unpack(folders, digest_of(archive), archive, &CancellationToken::new())
+    }
+
     const GOOD: [(EntryType, &str, &str); 3] =
         [(EntryType::Directory, "sub", ""), (EntryType::Regular, "sub/b", "bb"), (EntryType::Regular, "a", "a")];
 
@@ -243,14 +259,14 @@ mod tests {
         let good = archive(&GOOD);
         let digest = digest_of(&good);
         assert!(find(&folders, digest).is_none());
-        let folder = unpack(&folders, digest, &good).unwrap();
+        let folder = unpacked(&folders, &good).unwrap();
         assert_eq!(folder.path(), folders.share(digest));
         assert_eq!(fs::read_to_string(folder.path().join("sub/b")).unwrap(), "bb");
         let mode = |name| fs::metadata(folder.path().join(name)).unwrap().permissions().mode() & 0o7777;
         assert_eq!((mode("a"), mode("sub")), (0o444, 0o755));
         assert_eq!(folder_bytes(folder.path()), Some(4 * 512 + 3));
         // Another duke may come too late.
-        unpack(&folders, digest, &good).unwrap();
+        unpacked(&folders, &good).unwrap();
         assert_eq!(fs::read_dir(folder.path().parent().unwrap()).unwrap().count(), 1);
         assert!(find(&folders, digest).is_some());
     }
@@ -275,14 +291,23 @@ mod tests {
         ];
         for entries in bad {
             let lie = archive(&[&GOOD, entries].concat());
-            assert!(unpack(&folders, digest_of(&lie), &lie).is_err(), "{entries:?}");
+            assert!(unpacked(&folders, &lie).is_err(), "{entries:?}");
         }
         for nonsense in [vec![b'x'; 2000], archive(&GOOD).contiguous()[..1500].to_vec()] {
             let lie = Payload::from(nonsense);
-            assert!(unpack(&folders, digest_of(&lie), &lie).is_err());
+            assert!(unpacked(&folders, &lie).is_err());
         }
         assert_eq!(fs::read_dir(folders.share(digest_of(&archive(&GOOD))).parent().unwrap()).unwrap().count(), 0);
         assert!(!folder.path().join("out").exists() && !Path::new("/tmp/distwasm-out").exists());
+    }
+
+    #[test]
+    fn nothing_is_left_of_what_is_stopped() {
+        let (_folder, folders) = folders();
+        let (good, stop) = (archive(&GOOD), CancellationToken::new());
+        stop.cancel();
+        assert!(matches!(unpack(&folders, digest_of(&good), &good, &stop), Err(UnpackError::Stopped)));
+        assert_eq!(fs::read_dir(folders.shares()).unwrap().count(), 0);
     }
 
     #[test]
@@ -290,11 +315,11 @@ mod tests {
         let (_folder, folders) = folders();
         let good = archive(&GOOD);
         let digest = digest_of(&good);
-        let (first, second) = (unpack(&folders, digest, &good).unwrap(), find(&folders, digest).unwrap());
+        let (first, second) = (unpacked(&folders, &good).unwrap(), find(&folders, digest).unwrap());
         drop(first);
         assert!(!remove_unused(second.path()).unwrap());
         let unused = archive(&GOOD[2..]);
-        drop(unpack(&folders, digest_of(&unused), &unused).unwrap());
+        drop(unpacked(&folders, &unused).unwrap());
         fs::create_dir(folders.unfinished_share(digest)).unwrap();
         crate::cache::Cache { folders: folders.clone() }.evict_to(0);
         assert!(second.path().join("a").exists());
