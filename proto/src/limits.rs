@@ -17,8 +17,8 @@ pub use queen::{
 };
 
 pub use supplies::{
-    BLOBS_AHEAD_MAX, CACHE_BYTES_MAX, COMPILE_ALONE_SLOTS_MAX, COMPILE_DATA_BYTES_MAX, COMPILE_DATA_BYTES_MIN,
-    COMPILE_NICENESS, COMPILE_PATIENCE_FACTOR, COMPILE_RAM_DIVISOR, COMPILE_WITHIN,
+    BLOBS_AHEAD_MAX, CACHE_BYTES_MAX, CACHE_ENTRIES_MAX, COMPILE_ALONE_SLOTS_MAX, COMPILE_DATA_BYTES_MAX,
+    COMPILE_DATA_BYTES_MIN, COMPILE_NICENESS, COMPILE_PATIENCE_FACTOR, COMPILE_RAM_DIVISOR, COMPILE_WITHIN,
 };
 
 const KIB: usize = 1 << 10;
@@ -72,8 +72,14 @@ pub const SHARES_BYTES_MAX: u64 = 256 << 20;
 /// Directories that a job shares with its guests.
 pub const SHARES_MAX: usize = 64;
 
-/// Files and folders in one shared directory.
-pub const SHARE_ENTRIES_MAX: usize = 100_000;
+/// Files and folders in all directories that a job shares: each takes an inode of every duke's disk.
+pub const SHARES_ENTRIES_MAX: usize = 100_000;
+
+/// What all directories that a job shares may take of a duke's disk: as many files as there may be, and some larger ones.
+pub const SHARES_DISK_BYTES_MAX: u64 = 512 << 20;
+
+/// The unit in which common file systems give space to files. A folder takes at least one, too.
+pub const DISK_BLOCK_BYTES: u64 = 4 << 10;
 
 /// The path of a file or folder in a shared directory: what Linux opens, with room for the duke's own folder.
 pub const SHARE_PATH_BYTES_MAX: usize = 3 * KIB;

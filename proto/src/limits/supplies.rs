@@ -34,6 +34,10 @@ pub const COMPILE_NICENESS: i32 = 10;
 /// not ask for others meanwhile.
 pub const BLOBS_AHEAD_MAX: usize = 4;
 
-/// Bytes of compiled programs and shared directories on disk, without directories that running jobs share. Beyond this,
-/// the oldest are deleted.
+/// What compiled programs and shared directories take of a disk, without directories that running jobs share. Beyond
+/// this, the oldest are deleted.
 pub const CACHE_BYTES_MAX: u64 = 1 << 30;
+
+/// Files and folders of them, with the same exception: those of two and a half of the largest jobs. A file system may
+/// have one inode for 16 KiB and no more, and a cache should not take them from others.
+pub const CACHE_ENTRIES_MAX: u64 = 250_000;
