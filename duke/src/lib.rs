@@ -23,7 +23,7 @@ use distwasm_transport::link::KingAddress;
 use thiserror::Error;
 use tracing::{info, warn};
 
-use cache::Cache;
+use cache::{Cache, CompileLimits};
 pub use cache::{CacheError, FingerprintError};
 use jail::{JailError, RequiredJail};
 use king_link::KingLink;
@@ -54,6 +54,8 @@ pub struct Settings {
     pub grace: Duration,
     /// The walls of the jail that must hold.
     pub required_jail: RequiredJail,
+    /// What compilers may take.
+    pub compile: CompileLimits,
 }
 
 /// Threads that a duke occupies for its whole life: the one that starts processes.
@@ -118,8 +120,9 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
         "the duke is ready"
     );
     let clock = Clock::start();
-    let (hands, reports) = LocalHands::new(cache, spawner);
-    let reactor = Reactor::new(ReactorSettings { introduction, grace: settings.grace, is_alone }, hands);
+    let (hands, reports) = LocalHands::new(cache, spawner, settings.compile);
+    let (grace, parallel) = (settings.grace, settings.compile.parallel);
+    let reactor = Reactor::new(ReactorSettings { introduction, grace, parallel, is_alone }, hands);
     let link = KingLink::new(settings.king, clock);
     reactor::run(reactor, reports, link, clock, &stop).await?;
     info!("the duke has left");

@@ -1,5 +1,7 @@
 //! The hands of a duke: peasants are processes of this machine, and supplies are files in its cache.
 
+use std::collections::BTreeMap;
+
 use distwasm_process::memory;
 use distwasm_proto::{
     ids::{BaronId, JobId},
@@ -7,11 +9,11 @@ use distwasm_proto::{
 };
 use distwasm_transport::payload::Payload;
 use rustc_hash::FxHashMap;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    cache::{Cache, Made, MakeError, Recipe, Supply},
+    cache::{Cache, CompileLimits, Made, MakeError, Recipe, Supply},
     peasant::{self, HeldRoom, PeasantNews, PeasantSettings, Spawner, UnitInput},
     reactor::Hands,
 };
@@ -25,6 +27,9 @@ pub(crate) struct LocalHands {
     tried: mpsc::Sender<Tried>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    limits: CompileLimits,
+    /// The work on supplies, and how it is stopped. Some may have ended.
+    making: BTreeMap<Supply, (CancellationToken, JoinHandle<()>)>,
 }
 
 /// A supply, and what came of making it.
@@ -38,11 +43,12 @@ pub(crate) struct Reports {
 
 impl LocalHands {
     /// Idle hands.
-    pub(crate) fn new(cache: Cache, spawner: Spawner) -> (LocalHands, Reports) {
+    pub(crate) fn new(cache: Cache, spawner: Spawner, limits: CompileLimits) -> (LocalHands, Reports) {
         let (news, news_receiver) = mpsc::channel(REACTOR_QUEUE);
         let (tried, tried_receiver) = mpsc::channel(REACTOR_QUEUE);
         let (peasants, tasks, stop) = (FxHashMap::default(), TaskTracker::new(), CancellationToken::new());
-        let hands = LocalHands { cache, spawner, peasants, news, tried, tasks, stop };
+        let making = BTreeMap::new();
+        let hands = LocalHands { cache, spawner, peasants, news, tried, tasks, stop, limits, making };
         (hands, Reports { news: news_receiver, tried: tried_receiver })
     }
 
@@ -90,20 +96,22 @@ impl Hands for LocalHands {
     }
 
     fn make(&mut self, supply: Supply, blob: Payload) {
-        let (cache, spawner) = (self.cache.clone(), self.spawner.clone());
-        let (tried, stop) = (self.tried.clone(), self.stop.clone());
-        self.tasks.spawn(async move {
-            let make = cache.make(supply.clone(), blob, spawner);
-            let made = match supply {
-                Supply::Program(_) => stop.run_until_cancelled(make).await,
-                // A thread that unpacks an archive cannot be stopped, only waited for.
-                Supply::Share(_) => Some(make.await),
-            };
-            if let Some(result) = made {
-                // The reactor may have ended.
-                let _sent = tried.send((supply, result)).await;
-            }
+        let (cache, spawner, limits) = (self.cache.clone(), self.spawner.clone(), self.limits);
+        let (tried, stop, made) = (self.tried.clone(), self.stop.child_token(), supply.clone());
+        let token = stop.clone();
+        let task = self.tasks.spawn(async move {
+            let result = cache.make(supply.clone(), blob, &spawner, limits, stop).await;
+            // The reactor may have ended.
+            let _sent = tried.send((supply, result)).await;
         });
+        self.making.retain(|_, (_, task)| !task.is_finished());
+        self.making.insert(made, (token, task));
+    }
+
+    fn stop(&mut self, supply: &Supply) {
+        if let Some((stop, _)) = self.making.get(supply) {
+            stop.cancel();
+        }
     }
 
     fn remove(&mut self, recipe: &Recipe) {

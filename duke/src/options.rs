@@ -16,7 +16,7 @@ use distwasm_transport::{
 
 use tracing::info;
 
-use crate::{Settings, jail::RequiredJail, machine};
+use crate::{Settings, cache::CompileLimits, jail::RequiredJail, machine};
 
 /// Offers this machine's processors to a distwasm king, and runs peasants for it.
 ///
@@ -57,6 +57,14 @@ pub struct Options {
     /// Folder for compiled programs [default: distwasm in the user's cache folder]
     #[arg(long, value_name = "DIR", env = "DISTWASM_CACHE")]
     pub cache: Option<PathBuf>,
+
+    /// Programs to compile at a time [default: 1 for up to 4 peasants, else 2]
+    #[arg(long, value_name = "N", env = "DISTWASM_COMPILE_PARALLEL", value_parser = flags::whole_number(1..=DUKE_CPUS_MAX))]
+    pub compile_parallel: Option<u32>,
+
+    /// Processor time for compiling one program, such as 300s or 20min; it may take 10 times as long on a busy machine
+    #[arg(long, value_name = "DURATION", default_value = "300s", env = "DISTWASM_COMPILE_TIMEOUT", value_parser = flags::positive_duration)]
+    pub compile_timeout: Duration,
 
     /// Graceful shutdown: how long running units may take to end, such as 60s or 10min; later ones run again elsewhere
     #[arg(long, value_name = "DURATION", default_value = "60s", env = "DISTWASM_DRAIN", value_parser = flags::duration)]
@@ -99,7 +107,12 @@ impl Options {
         let TokenFlags { token_file, insecure } = &self.token;
         let credentials = Credentials::find(&self.king_address, token_file.as_deref(), *insecure)?;
         let king = KingAddress::Remote(self.king_address, credentials);
-        let offer = Offer { cpus: self.num_cpus, ram_mb: self.ram_limit };
+        let offer = Offer {
+            cpus: self.num_cpus,
+            ram_mb: self.ram_limit,
+            compile_parallel: self.compile_parallel,
+            compile_within: self.compile_timeout,
+        };
         Ok(Settings {
             hostname: self.hostname.unwrap_or_else(machine::hostname),
             labels: self.labels.into_iter().collect(),
@@ -111,12 +124,16 @@ impl Options {
 }
 
 /// How much of a machine a user offers. `None` takes the default.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Offer {
     /// Peasants at a time.
     pub cpus: Option<u32>,
     /// Memory of all guests together, in MB.
     pub ram_mb: Option<u64>,
+    /// Programs that are compiled at a time.
+    pub compile_parallel: Option<u32>,
+    /// Processor time for compiling one program.
+    pub compile_within: Duration,
 }
 
 impl Settings {
@@ -129,16 +146,18 @@ impl Settings {
     ) -> Settings {
         let cpus = offer.cpus.unwrap_or_else(machine::cpus);
         let ram_bytes = offer.ram_mb.map(|mb| mb.saturating_mul(1 << 20));
+        let ram_bytes = ram_bytes.unwrap_or_else(|| machine::guest_memory_bytes(cpus));
         Settings {
             king,
             hostname: machine::hostname(),
             cpus,
-            ram_bytes: ram_bytes.unwrap_or_else(|| machine::guest_memory_bytes(cpus)),
+            ram_bytes,
             labels: BTreeMap::new(),
             peasant: peasant.unwrap_or_else(find_peasant),
             cache: cache.unwrap_or_else(cache_folder),
             grace: GRACE,
             required_jail: RequiredJail::None,
+            compile: CompileLimits::of_machine(cpus, ram_bytes, offer.compile_parallel, offer.compile_within),
         }
     }
 }

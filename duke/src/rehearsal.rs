@@ -14,6 +14,7 @@ use distwasm_proto::{
 use distwasm_transport::payload::Payload;
 use thiserror::Error;
 use tokio::{sync::mpsc, time::timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Settings,
@@ -38,6 +39,7 @@ impl From<MakeError> for RehearsalError {
         match error {
             MakeError::Unfit(failure) => RehearsalError::Unfit(failure),
             MakeError::Trouble(why) => RehearsalError::Impossible(why),
+            MakeError::Stopped => RehearsalError::Impossible("it was stopped".to_owned()),
         }
     }
 }
@@ -69,7 +71,10 @@ pub async fn rehearse(
         let blob = if supply.digest() == digest { Some(&program) } else { archive };
         let made = match (cache.find(&supply), blob) {
             (Some(found), _) => found,
-            (None, Some(blob)) => cache.make(supply, blob.clone(), spawner.clone()).await?,
+            (None, Some(blob)) => {
+                let never = CancellationToken::new();
+                cache.make(supply, blob.clone(), &spawner, settings.compile, never).await?
+            }
             (None, None) => continue,
         };
         supplies.push(made);

@@ -4,21 +4,21 @@
 //! file is read. An archive has regular files and folders only. A link is packed as its target; it may not lead out of
 //! its directory, nor back to a folder that it is in.
 
-use std::{
-    fs::{self, File, Metadata, OpenOptions},
-    io::{self, Read},
-    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
-    path::{Path, PathBuf},
-};
+mod plan;
+
+use std::{io, path::PathBuf};
 
 use distwasm_proto::{
     digest::Digest,
     guest::{GuestError, Share, check_places, tidy_guest_path},
-    limits::{SHARE_ENTRIES_MAX, SHARE_PATH_BYTES_MAX, SHARES_BYTES_MAX, SHARES_MAX},
+    limits::{
+        DISK_BLOCK_BYTES, SHARE_PATH_BYTES_MAX, SHARES_BYTES_MAX, SHARES_DISK_BYTES_MAX, SHARES_ENTRIES_MAX, SHARES_MAX,
+    },
 };
 use distwasm_transport::payload::Payload;
-use tar::{Builder, EntryType, Header};
 use thiserror::Error;
+
+use plan::Plan;
 
 /// Directories that are packed.
 #[derive(Clone, Debug, Default)]
@@ -52,7 +52,7 @@ pub enum ShareError {
     #[error("failed to share {}: it is a link to a folder that it is in", .path.display())]
     Loop { path: PathBuf },
     #[error(
-        "failed to share {}: it has {count}{} files and folders, and {SHARE_ENTRIES_MAX} may be in one directory",
+        "failed to share {}: it has {count}{} files and folders, and {SHARES_ENTRIES_MAX} may be in all shared directories",
         .path.display(), if *.or_more { " or more" } else { "" }
     )]
     TooMany { path: PathBuf, count: usize, or_more: bool },
@@ -60,6 +60,14 @@ pub enum ShareError {
         "the directories to share have {bytes} bytes when they are packed, and may have {SHARES_BYTES_MAX} together"
     )]
     TooLarge { bytes: u64 },
+    #[error("the directories to share have {count} files and folders, and may have {SHARES_ENTRIES_MAX} together")]
+    TooManyTogether { count: usize },
+    #[error(
+        "the directories to share take {} MB of each duke's disk, in blocks of {} KB, and may take {} MB together; \
+        fewer and larger files take less",
+        .bytes.div_ceil(1 << 20), DISK_BLOCK_BYTES >> 10, SHARES_DISK_BYTES_MAX >> 20
+    )]
+    TooLargeUnpacked { bytes: u64 },
     #[error("failed to share {}: it has changed while it was packed; run again when it is at rest", .path.display())]
     Changed { path: PathBuf },
 }
@@ -87,10 +95,7 @@ pub fn pack(directories: &[(PathBuf, String)]) -> Result<Packed, ShareError> {
             plans.push(plan);
         }
     }
-    let bytes = plans.iter().map(|plan| plan.bytes).sum();
-    if bytes > SHARES_BYTES_MAX {
-        return Err(ShareError::TooLarge { bytes });
-    }
+    check_sizes(&plans)?;
     let mut digests = Vec::new();
     let mut archives: Vec<(Digest, Payload)> = Vec::new();
     for plan in plans {
@@ -106,192 +111,36 @@ pub fn pack(directories: &[(PathBuf, String)]) -> Result<Packed, ShareError> {
     Ok(Packed { shares: shares.collect(), archives })
 }
 
-/// The entries of one directory's archive, in their order.
-#[derive(Debug)]
-struct Plan {
-    /// The directory, with its links followed.
-    root: PathBuf,
-    entries: Vec<Entry>,
-    /// How many entries there are; not all are kept if there are too many.
-    count: usize,
-    /// The archive's size.
-    bytes: u64,
-}
-
-#[derive(Debug)]
-struct Entry {
-    /// The path in the archive.
-    name: String,
-    /// Where it is, with its links followed.
-    source: PathBuf,
-    found: Metadata,
-}
-
-/// The unit of an archive's size.
-const BLOCK_BYTES: u64 = 512;
-
-/// Links may make a directory look far larger than it is; counting ends here.
-const COUNTED_MAX: usize = 2 * SHARE_ENTRIES_MAX;
-
-impl Plan {
-    fn of(folder: &Path) -> Result<Plan, ShareError> {
-        let cannot_read = |source| ShareError::Read { path: folder.to_owned(), source };
-        let root = fs::canonicalize(folder).map_err(cannot_read)?;
-        if !fs::metadata(&root).map_err(cannot_read)?.is_dir() {
-            return Err(ShareError::NoFolder { path: folder.to_owned() });
-        }
-        // The end of an archive is two empty blocks.
-        let mut plan = Plan { root: root.clone(), entries: Vec::new(), count: 0, bytes: 2 * BLOCK_BYTES };
-        plan.look_through(&Inside { shown: folder, name: "", source: &root, outer: None })?;
-        if plan.count > SHARE_ENTRIES_MAX {
-            return Err(ShareError::TooMany { path: folder.to_owned(), count: plan.count, or_more: false });
-        }
-        Ok(plan)
+/// Refuses more than a job may share. A duke refuses the same, later.
+fn check_sizes(plans: &[Plan]) -> Result<(), ShareError> {
+    let bytes = plans.iter().map(|plan| plan.bytes).sum();
+    if bytes > SHARES_BYTES_MAX {
+        return Err(ShareError::TooLarge { bytes });
     }
-
-    /// Goes through a folder in the order of names, each folder before its content.
-    fn look_through(&mut self, inside: &Inside) -> Result<(), ShareError> {
-        let cannot_read = |source| ShareError::Read { path: inside.shown.to_owned(), source };
-        let mut names = Vec::new();
-        for entry in fs::read_dir(inside.source).map_err(cannot_read)? {
-            let name = entry.map_err(cannot_read)?.file_name();
-            let shown = || inside.shown.join(&name);
-            names.push(name.to_str().ok_or_else(|| ShareError::Name { path: shown() })?.to_owned());
-            if self.count + names.len() > COUNTED_MAX {
-                let (path, count) = (self.root.clone(), COUNTED_MAX);
-                return Err(ShareError::TooMany { path, count, or_more: true });
-            }
-        }
-        names.sort();
-        for name in names {
-            let shown = inside.shown.join(&name);
-            let (source, found) = self.follow(&shown, inside.source.join(&name))?;
-            let name = if inside.name.is_empty() { name } else { format!("{}/{name}", inside.name) };
-            if name.len() > SHARE_PATH_BYTES_MAX {
-                return Err(ShareError::LongPath { path: shown });
-            }
-            self.count += 1;
-            self.bytes += entry_bytes(&name, &found);
-            let folder = found.is_dir().then(|| (name.clone(), source.clone()));
-            if self.count <= SHARE_ENTRIES_MAX {
-                self.entries.push(Entry { name, source, found });
-            }
-            if let Some((name, source)) = folder {
-                if inside.is_within(&source) {
-                    return Err(ShareError::Loop { path: shown });
-                }
-                self.look_through(&Inside { shown: &shown, name: &name, source: &source, outer: Some(inside) })?;
-            }
-        }
-        Ok(())
+    let count = plans.iter().map(|plan| plan.count).sum();
+    if count > SHARES_ENTRIES_MAX {
+        return Err(ShareError::TooManyTogether { count });
     }
-
-    /// The regular file or folder that is there, with links followed.
-    fn follow(&self, shown: &Path, source: PathBuf) -> Result<(PathBuf, Metadata), ShareError> {
-        let cannot_read = |source| ShareError::Read { path: shown.to_owned(), source };
-        let mut found = fs::symlink_metadata(&source).map_err(cannot_read)?;
-        let mut source = source;
-        if found.is_symlink() {
-            let target = fs::canonicalize(&source);
-            source = target.map_err(|source| ShareError::Link { path: shown.to_owned(), source })?;
-            if !source.starts_with(&self.root) {
-                return Err(ShareError::LeadsOut { path: shown.to_owned(), target: source });
-            }
-            found = fs::symlink_metadata(&source).map_err(cannot_read)?;
-        }
-        let kind = found.file_type();
-        let what = match kind {
-            _ if kind.is_file() || kind.is_dir() => return Ok((source, found)),
-            _ if kind.is_fifo() => "a named pipe",
-            _ if kind.is_socket() => "a socket",
-            _ if kind.is_block_device() || kind.is_char_device() => "a device",
-            _ => "neither a file nor a folder",
-        };
-        Err(ShareError::Special { path: shown.to_owned(), what })
+    let bytes = plans.iter().map(|plan| plan.disk_bytes).sum();
+    if bytes > SHARES_DISK_BYTES_MAX {
+        return Err(ShareError::TooLargeUnpacked { bytes });
     }
-
-    fn pack(self) -> Result<Vec<u8>, ShareError> {
-        let mut archive = Builder::new(Vec::with_capacity(usize::try_from(self.bytes).unwrap_or(0)));
-        for Entry { name, source, found } in self.entries {
-            let mut header = Header::new_gnu();
-            header.set_mtime(0);
-            header.set_uid(0);
-            header.set_gid(0);
-            let cannot_pack = |error| ShareError::Read { path: source.clone(), source: error };
-            if found.is_dir() {
-                header.set_entry_type(EntryType::Directory);
-                header.set_mode(0o555);
-                header.set_size(0);
-                archive.append_data(&mut header, &name, io::empty()).map_err(cannot_pack)?;
-                continue;
-            }
-            let content = read_unchanged(&source, &found)?;
-            header.set_entry_type(EntryType::Regular);
-            header.set_mode(0o444);
-            header.set_size(content.len() as u64);
-            archive.append_data(&mut header, &name, content.as_slice()).map_err(cannot_pack)?;
-        }
-        let archive = archive.into_inner().map_err(|source| ShareError::Read { path: self.root, source })?;
-        debug_assert_eq!(archive.len() as u64, self.bytes, "the size of an archive is known before");
-        Ok(archive)
-    }
-}
-
-/// A folder that is being scanned.
-struct Inside<'a> {
-    /// Its path as the user would write it.
-    shown: &'a Path,
-    /// Its path in the archive.
-    name: &'a str,
-    /// Where it is, with its links followed.
-    source: &'a Path,
-    /// The folder that it is in.
-    outer: Option<&'a Inside<'a>>,
-}
-
-impl Inside<'_> {
-    /// Whether this is `folder`, or lies in it.
-    fn is_within(&self, folder: &Path) -> bool {
-        self.source == folder || self.outer.is_some_and(|outer| outer.is_within(folder))
-    }
-}
-
-/// The bytes of an entry in an archive: its header, its content, and its name a second time if it is long.
-fn entry_bytes(name: &str, found: &Metadata) -> u64 {
-    const SHORT_NAME_BYTES_MAX: usize = 100;
-    let blocks = |bytes: u64| bytes.div_ceil(BLOCK_BYTES) * BLOCK_BYTES;
-    let long_name = if name.len() > SHORT_NAME_BYTES_MAX { BLOCK_BYTES + blocks(name.len() as u64 + 1) } else { 0 };
-    let content = if found.is_dir() { 0 } else { blocks(found.len()) };
-    BLOCK_BYTES + long_name + content
-}
-
-/// Reads a file, and checks that it is still the one that was found and has not changed meanwhile.
-fn read_unchanged(path: &Path, found: &Metadata) -> Result<Vec<u8>, ShareError> {
-    let cannot_read = |source| ShareError::Read { path: path.to_owned(), source };
-    // Something else may have its name by now; opening a named pipe would block without limit.
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    let opened = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
-    let mut file: File = opened.map_err(cannot_read)?;
-    let mut content = Vec::with_capacity(usize::try_from(found.len()).unwrap_or(0) + 1);
-    (&mut file).take(found.len() + 1).read_to_end(&mut content).map_err(cannot_read)?;
-    let now = file.metadata().map_err(cannot_read)?;
-    let state = |file: &Metadata| {
-        (file.dev(), file.ino(), file.len(), file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec())
-    };
-    if state(&now) != state(found) || content.len() as u64 != found.len() {
-        return Err(ShareError::Changed { path: path.to_owned() });
-    }
-    Ok(content)
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
         ffi::OsStr,
+        fs::{self, File},
+        io::Read,
         os::unix::{ffi::OsStrExt, fs::symlink, net::UnixListener},
+        path::Path,
     };
 
-    use super::*;
+    use distwasm_proto::guest::disk_bytes;
+
+    use super::{plan::BLOCK_BYTES, *};
 
     /// A directory with a file and a folder with a file.
     fn directory() -> tempfile::TempDir {
@@ -397,6 +246,26 @@ mod tests {
         let bytes = (1_u64 << 40) + 8 * BLOCK_BYTES;
         let said = format!("have {bytes} bytes when they are packed, and may have 268435456 together");
         assert!(refused(folder.path()).contains(&said), "{}", refused(folder.path()));
+    }
+
+    /// A plan for this number of files of this size, which are there under one name.
+    fn plan_of(folder: &Path, files: usize, bytes: u64) -> Plan {
+        let mut plan = Plan::of(folder).unwrap();
+        plan.count += files;
+        plan.bytes += files as u64 * (BLOCK_BYTES + bytes.next_multiple_of(BLOCK_BYTES));
+        plan.disk_bytes += files as u64 * disk_bytes(Some(bytes));
+        plan
+    }
+
+    #[test]
+    fn many_small_files_are_refused_before_they_are_read() {
+        let folder = directory();
+        let refused = |plans: &[Plan]| check_sizes(plans).unwrap_err().to_string();
+        let said = refused(&[plan_of(folder.path(), 60_000, 0), plan_of(folder.path(), 60_000, 0)]);
+        assert_eq!(said, "the directories to share have 120006 files and folders, and may have 100000 together");
+        let said = refused(&[plan_of(folder.path(), 60_000, 1), plan_of(folder.path(), 39_000, 4097)]);
+        assert!(said.contains("take 540 MB of each duke's disk, in blocks of 4 KB, and may take 512 MB"), "{said}");
+        assert!(check_sizes(&[plan_of(folder.path(), 99_997, 1)]).is_ok());
     }
 
     #[test]

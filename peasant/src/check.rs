@@ -23,6 +23,7 @@ use wasmtime::ExternType;
 
 use crate::abi::{self, Unit};
 use crate::guest::Grants;
+use crate::options::CompileLimits;
 use crate::program::{ComponentEntry, ModuleEntry, Program, Unfit};
 use crate::sandbox::Weak;
 use crate::verdict::size;
@@ -82,7 +83,7 @@ pub fn check(
 ) -> Result<(), CheckError> {
     let input = input.map(|path| Ok::<_, io::Error>((read_input(&path)?, path))).transpose()?;
     grants.open_dirs().map_err(|failure| Unfit(format!("cannot be initialised: {}", failure.message)))?;
-    let mut jail = enter_to_compile(&grants.opened_dirs().collect::<Vec<_>>())?;
+    let mut jail = enter_to_compile(&grants.opened_dirs().collect::<Vec<_>>(), CompileLimits::default())?;
     // Started before the jail is locked, which allows no threads afterwards.
     let watch = Watch::start(within, name.to_owned());
     let for_files = abi::runtime_for_files(&grants)?;

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::enter_to_compile;
 use crate::guest::{Grants, SharedDir};
-use crate::options::Inmate;
+use crate::options::{CompileLimits, Inmate};
 use crate::sandbox::{self, Jail};
 
 /// Enters the jail as this inmate does, and prints which walls hold and why others do not. Then tries what `attempt`
@@ -22,7 +22,7 @@ pub fn show(of: Inmate, share: Option<PathBuf>, attempt: &[String]) -> io::Resul
     let shares: Vec<_> = grants.opened_dirs().collect();
     let mut jail = match of {
         Inmate::Peasant => Jail::enter(&shares),
-        Inmate::Compiler => enter_to_compile(&shares)?,
+        Inmate::Compiler => enter_to_compile(&shares, CompileLimits::default())?,
     };
     if let Some(share) = shares.first() {
         rustix::process::fchdir(share)?;

@@ -33,7 +33,7 @@ use distwasm_proto::{exit::Exit, limits::PROGRAM_BYTES_MAX, walls::Wall};
 use crate::check::CheckError;
 use crate::engine::Kind;
 use crate::guest::Grants;
-use crate::options::{Command, Options, Serve, grants_to_compile};
+use crate::options::{Command, CompileLimits, Options, Serve, grants_to_compile};
 use crate::program::{Program, Unfit};
 use crate::sandbox::{Jail, Weak};
 use crate::serving::{Lock, ServeError};
@@ -53,11 +53,13 @@ pub fn run(options: Options) -> ExitCode {
             Err(ServeError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done.into(),
             Err(error) => report("stopped", &error, Exit::CouldNotRun.status()),
         },
-        Some(Command::Compile { output, calling }) => match compile(&output, &grants_to_compile(&calling), required) {
-            Ok(()) => Exit::Done.into(),
-            Err(CompileError::Unfit(unfit)) => say(&unfit.to_string(), Exit::CouldNotRun.status()),
-            Err(error) => report(&format!("cannot compile to {}", output.display()), &error, TROUBLE),
-        },
+        Some(Command::Compile { output, limits, calling }) => {
+            match compile(&output, &grants_to_compile(&calling), limits, required) {
+                Ok(()) => Exit::Done.into(),
+                Err(CompileError::Unfit(unfit)) => say(&unfit.to_string(), Exit::CouldNotRun.status()),
+                Err(error) => report(&format!("cannot compile to {}", output.display()), &error, TROUBLE),
+            }
+        }
         Some(Command::Check { name, input, within_ms, guest }) => {
             match check::check(&name, input, Duration::from_millis(within_ms), guest.grants(), required) {
                 Ok(()) => Exit::Done.into(),
@@ -111,9 +113,9 @@ enum CompileError {
     Jail(#[from] Weak),
 }
 
-fn compile(output: &Path, grants: &Grants, required: &[Wall]) -> Result<(), CompileError> {
+fn compile(output: &Path, grants: &Grants, limits: CompileLimits, required: &[Wall]) -> Result<(), CompileError> {
     let mut file = files::create_private(output)?;
-    enter_to_compile(&[])?.lock(false, required)?;
+    enter_to_compile(&[], limits)?.lock(false, required)?;
     let compiled = Program::compile(&read_program()?, grants)?.serialize()?;
     file.write_all(&compiled)?;
     file.sync_all()?;
@@ -121,11 +123,11 @@ fn compile(output: &Path, grants: &Grants, required: &[Wall]) -> Result<(), Comp
 }
 
 /// Enters the jail of a compiler, and starts its threads.
-fn enter_to_compile(shares: &[BorrowedFd<'_>]) -> io::Result<Jail> {
+fn enter_to_compile(shares: &[BorrowedFd<'_>], limits: CompileLimits) -> io::Result<Jail> {
     let compilers = engine::compilers();
     let jail = Jail::enter(shares);
     engine::start_compilers(compilers);
-    sandbox::limit_compiling()?;
+    sandbox::limit_compiling(limits.cpu_seconds, limits.data_bytes)?;
     Ok(jail)
 }
 

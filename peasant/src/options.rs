@@ -7,7 +7,9 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use distwasm_process::guest_flags::{CallFlags, GuestFlags};
 use distwasm_process::version::version;
-use distwasm_proto::limits::{CHECK_WITHIN, GUEST_MEMORY_BYTES, UNIT_BYTES_MAX};
+use distwasm_proto::limits::{
+    CHECK_WITHIN, COMPILE_DATA_BYTES_MAX, COMPILE_WITHIN, GUEST_MEMORY_BYTES, UNIT_BYTES_MAX,
+};
 use distwasm_proto::walls::{Wall, names};
 
 use crate::guest::{Grants, SharedDir};
@@ -41,6 +43,24 @@ fn parse_wall(name: &str) -> Result<Wall, String> {
     Wall::from_name(name).ok_or_else(|| format!("there is no wall with this name; there are {}", names(Wall::all())))
 }
 
+/// What compiling a program may take.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct CompileLimits {
+    /// The processor time that compiling may take, in seconds.
+    #[arg(long, env = "DISTWASM_COMPILE_CPU_SECONDS", value_name = "N", default_value_t = COMPILE_WITHIN.as_secs())]
+    pub cpu_seconds: u64,
+
+    /// The memory that compiling may take, in bytes.
+    #[arg(long, env = "DISTWASM_COMPILE_DATA_BYTES", value_name = "N", default_value_t = COMPILE_DATA_BYTES_MAX)]
+    pub data_bytes: u64,
+}
+
+impl Default for CompileLimits {
+    fn default() -> CompileLimits {
+        CompileLimits { cpu_seconds: COMPILE_WITHIN.as_secs(), data_bytes: COMPILE_DATA_BYTES_MAX }
+    }
+}
+
 /// The subcommands of `peasant`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -51,6 +71,9 @@ pub enum Command {
         /// Where to write the compiled program. The file stays empty if the program is unfit.
         #[arg(long, env = "DISTWASM_COMPILE_OUTPUT", value_name = "FILE")]
         output: PathBuf,
+        /// What compiling may take.
+        #[command(flatten)]
+        limits: CompileLimits,
         /// How the program is called.
         #[command(flatten)]
         calling: CallFlags,

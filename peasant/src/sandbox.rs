@@ -89,9 +89,9 @@ impl Jail {
     }
 }
 
-/// For compiling: a bound on CPU time and memory.
-pub fn limit_compiling() -> io::Result<()> {
-    os::limit_compiling()
+/// For compiling: bounds on processor time and memory. Other processes go first.
+pub fn limit_compiling(cpu_seconds: u64, data_bytes: u64) -> io::Result<()> {
+    os::limit_compiling(cpu_seconds, data_bytes)
 }
 
 /// Before the first guest, and after the engine has made its files in memory: no bytes into files.

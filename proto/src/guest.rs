@@ -4,7 +4,9 @@ use thiserror::Error;
 
 use crate::{
     digest::Digest,
-    limits::{GUEST_ARGS_BYTES_MAX, GUEST_ENV_BYTES_MAX, NAME_BYTES_MAX, SHARES_MAX, UNIT_NAME_BYTES_MAX},
+    limits::{
+        DISK_BLOCK_BYTES, GUEST_ARGS_BYTES_MAX, GUEST_ENV_BYTES_MAX, NAME_BYTES_MAX, SHARES_MAX, UNIT_NAME_BYTES_MAX,
+    },
     wire,
 };
 
@@ -37,6 +39,12 @@ pub struct Share {
     pub digest: Digest,
     /// The path at which the guest finds it, as [`tidy_guest_path`] writes it.
     pub guest_path: String,
+}
+
+/// What a file or folder of a shared directory takes of a disk with common blocks. `file_bytes` is the size of a file,
+/// and `None` for a folder.
+pub fn disk_bytes(file_bytes: Option<u64>) -> u64 {
+    file_bytes.unwrap_or(DISK_BLOCK_BYTES).div_ceil(DISK_BLOCK_BYTES).saturating_mul(DISK_BLOCK_BYTES)
 }
 
 /// Why settings are refused.

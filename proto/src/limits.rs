@@ -4,6 +4,7 @@
 
 mod access;
 mod queen;
+mod supplies;
 mod wires;
 
 use std::time::Duration;
@@ -22,6 +23,11 @@ pub use queen::{
 };
 pub use wires::{
     CERTIFICATE_BYTES_MAX, HANDSHAKE_WITHIN, HANDSHAKES_MAX, LOCK_TRIES, SOCKET_PATH_BYTES_MAX, TOKEN_FILE_BYTES_MAX,
+};
+
+pub use supplies::{
+    BLOBS_AHEAD_MAX, CACHE_BYTES_MAX, CACHE_ENTRIES_MAX, COMPILE_ALONE_SLOTS_MAX, COMPILE_DATA_BYTES_MAX,
+    COMPILE_DATA_BYTES_MIN, COMPILE_NICENESS, COMPILE_PATIENCE_FACTOR, COMPILE_RAM_DIVISOR, COMPILE_WITHIN,
 };
 
 const KIB: usize = 1 << 10;
@@ -78,8 +84,14 @@ pub const SHARES_BYTES_MAX: u64 = 256 << 20;
 /// Directories that a job shares with its guests.
 pub const SHARES_MAX: usize = 64;
 
-/// Files and folders in one shared directory.
-pub const SHARE_ENTRIES_MAX: usize = 100_000;
+/// Files and folders in all directories that a job shares: each takes an inode of every duke's disk.
+pub const SHARES_ENTRIES_MAX: usize = 100_000;
+
+/// What all directories that a job shares may take of a duke's disk: as many files as there may be, and some larger ones.
+pub const SHARES_DISK_BYTES_MAX: u64 = 512 << 20;
+
+/// The unit in which common file systems give space to files. A folder takes at least one, too.
+pub const DISK_BLOCK_BYTES: u64 = 4 << 10;
 
 /// The path of a file or folder in a shared directory: what Linux opens, with room for the duke's own folder.
 pub const SHARE_PATH_BYTES_MAX: usize = 3 * KIB;
@@ -425,12 +437,6 @@ pub const WALLS_MAX: usize = 64;
 /// How much of an answer `check` shows.
 pub const ANSWER_SHOWN_BYTES: usize = 4 * KIB;
 
-/// CPU time for compiling one program. The slowest seen in practice takes 10 s.
-pub const COMPILE_CPU_SECONDS_MAX: u64 = 300;
-
-/// Memory of the compiler. Compiling the largest programs seen in practice takes a quarter of it.
-pub const COMPILE_DATA_BYTES_MAX: u64 = 8 << 30;
-
 /// Descriptors of a process in the jail: the files that its guest has open in shared directories, and a few of its own.
 pub const JAIL_DESCRIPTORS_MAX: u64 = 1024;
 
@@ -482,9 +488,6 @@ pub const STANDSTILL: Duration = Duration::from_secs(1);
 /// How long a peasant may take to load and initialise its program, unless the job's timeout is longer.
 pub const START_WITHIN: Duration = Duration::from_secs(60);
 
-/// How long the compiler may work on one program.
-pub const COMPILE_WITHIN: Duration = Duration::from_secs(300);
-
 /// Peasants that may end before they are ready, one after the other, before a duke gives up on a job for a while.
 pub const STARTS_FAILED_MAX: u32 = 3;
 
@@ -512,7 +515,3 @@ pub const DUKE_THREADS: u64 = 32;
 
 /// Dukes on one machine that a king can tell from earlier ones.
 pub const SEATS_MAX: usize = 256;
-
-/// Bytes of compiled programs and shared directories on disk, without directories that running jobs share. Beyond this,
-/// the oldest are deleted.
-pub const CACHE_BYTES_MAX: u64 = 1 << 30;

@@ -185,7 +185,7 @@ fn help(mut command: Command, HelpOptions { word }: HelpOptions) -> Result<Comma
 fn idle_flags(command: &Command, matches: &ArgMatches, options: &Options) -> Vec<String> {
     let (idle, why): (&[&str], _) = if options.king_address.is_some() {
         (
-            &["num_cpus", "ram_limit", "peasant", "cache", "require_jail"],
+            &["num_cpus", "ram_limit", "compile_timeout", "peasant", "cache", "require_jail"],
             "with --king-address: the dukes have such flags of their own",
         )
     } else {

@@ -26,7 +26,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
         "The job among others",
         &["weight", "priority", "max_parallel", "requires", "no_speculation", "one_per_machine", "grace"],
     ),
-    ("Without a king", &["num_cpus", "ram_limit", "peasant", "cache", "require_jail"]),
+    ("Without a king", &["num_cpus", "ram_limit", "compile_timeout", "peasant", "cache", "require_jail"]),
 ];
 
 /// The command with its flags in groups, as far as it has them.

@@ -28,7 +28,13 @@ pub struct Kingdom {
 
 /// The settings of a duke on this machine.
 fn settings(options: &Options, address: KingAddress) -> Settings {
-    let offer = Offer { cpus: options.num_cpus, ram_mb: options.ram_limit };
+    let offer = Offer {
+        cpus: options.num_cpus,
+        ram_mb: options.ram_limit,
+        // There is one job, and it has one program.
+        compile_parallel: Some(1),
+        compile_within: options.compile_timeout,
+    };
     let (peasant, cache) = (options.peasant.clone(), options.cache.clone());
     Settings { required_jail: options.require_jail, ..Settings::of_this_machine(address, offer, peasant, cache) }
 }

@@ -152,6 +152,11 @@ pub struct Options {
     #[arg(long, value_name = "SIZE", env = "DISTWASM_RAM_LIMIT", value_parser = flags::positive_megabytes)]
     pub ram_limit: Option<u64>,
 
+    /// Without a king: processor time for compiling the program, such as 300s or 20min; it may take 10 times as long on a
+    /// busy machine
+    #[arg(long, value_name = "DURATION", default_value = "300s", env = "DISTWASM_COMPILE_TIMEOUT", value_parser = flags::positive_duration)]
+    pub compile_timeout: Duration,
+
     /// Without a king: the peasant program [default: `peasant` beside this program, else in PATH]
     #[arg(long, value_name = "PATH", env = "DISTWASM_PEASANT")]
     pub peasant: Option<PathBuf>,

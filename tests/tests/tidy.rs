@@ -119,6 +119,7 @@ fn the_pure_parts_are_pure() {
     let pure = [
         "king/src/scheduler",
         "duke/src/roster",
+        "duke/src/cache/supplies.rs",
         "jobs/src/submission.rs",
         "jobs/src/inputs/plan.rs",
         "jobs/src/inputs/numbers.rs",

@@ -2,6 +2,7 @@
 //!
 //! When the cache is too large, entries that were not used for long are removed, and never a user's files.
 
+mod compiler;
 mod folders;
 mod programs;
 mod shares;
@@ -16,20 +17,24 @@ use std::{
 use distwasm_proto::{
     digest::Digest,
     error_text::chain,
-    limits::{CACHE_BYTES_MAX, COMPILE_WITHIN},
+    failure::{Failure, FailureKind},
+    limits::{CACHE_BYTES_MAX, CACHE_ENTRIES_MAX, COMPILE_WITHIN},
 };
 use distwasm_transport::payload::Payload;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::peasant::Spawner;
 use folders::Folders;
+use shares::{Size, UnpackError};
 
+pub use compiler::CompileLimits;
 pub use folders::CacheError;
 pub use programs::FingerprintError;
 pub(crate) use programs::fingerprint;
 pub use shares::SharedFolder;
 pub use supplies::{Made, MakeError, Recipe, Supply};
-pub(crate) use supplies::{Stock, Supplies};
+pub(crate) use supplies::{Order, Stock, Supplies};
 
 /// See the module's documentation.
 #[derive(Clone, Debug)]
@@ -41,7 +46,7 @@ pub(crate) struct Cache {
 struct Entry {
     path: PathBuf,
     is_share: bool,
-    bytes: u64,
+    size: Size,
     used: SystemTime,
 }
 
@@ -60,24 +65,36 @@ impl Cache {
     }
 
     /// Makes a supply from its blob: compiles a program in a child process, or unpacks an archive on another thread.
-    pub(crate) async fn make(&self, supply: Supply, blob: Payload, spawner: Spawner) -> Result<Made, MakeError> {
+    /// When this returns, both have ended, also if they were stopped.
+    pub(crate) async fn make(
+        &self,
+        supply: Supply,
+        blob: Payload,
+        spawner: &Spawner,
+        limits: CompileLimits,
+        stop: CancellationToken,
+    ) -> Result<Made, MakeError> {
         let cache = self.clone();
         let made = match supply {
             Supply::Program(recipe) => {
-                let compiled = programs::compile(&self.folders, &recipe, blob, spawner).await?;
+                let compiled = programs::compile(&self.folders, &recipe, blob, spawner, limits, &stop).await?;
                 // On a thread of its own. If it fails, the cache is too large for a while.
                 let _evicted = tokio::task::spawn_blocking(move || cache.evict()).await;
                 return Ok(Made::Program(compiled));
             }
-            Supply::Share(digest) => tokio::task::spawn_blocking(move || cache.unpack(digest, &blob)).await,
+            Supply::Share(digest) => tokio::task::spawn_blocking(move || cache.unpack(digest, &blob, &stop)).await,
         };
         made.map_err(|error| MakeError::Trouble(error.to_string()))?
     }
 
-    fn unpack(&self, digest: Digest, archive: &Payload) -> Result<Made, MakeError> {
-        let unpacked = shares::unpack(&self.folders, digest, archive);
+    fn unpack(&self, digest: Digest, archive: &Payload, stop: &CancellationToken) -> Result<Made, MakeError> {
+        let unpacked = shares::unpack(&self.folders, digest, archive, stop);
         self.evict();
-        unpacked.map(Made::Share).map_err(|error| MakeError::Trouble(chain(&error)))
+        unpacked.map(Made::Share).map_err(|error| match error {
+            UnpackError::Stopped => MakeError::Stopped,
+            error if error.is_unfit() => MakeError::Unfit(Failure::new(FailureKind::Program, chain(&error))),
+            error => MakeError::Trouble(chain(&error)),
+        })
     }
 
     /// Removes a compiled program that cannot be loaded.
@@ -93,28 +110,29 @@ impl Cache {
     /// Removes the least recently used entries while the cache is too large. A peasant that has mapped a program keeps
     /// it.
     fn evict(&self) {
-        self.evict_to(CACHE_BYTES_MAX);
+        self.evict_to(Size { bytes: CACHE_BYTES_MAX, entries: CACHE_ENTRIES_MAX });
     }
 
-    /// Removes the least recently used entries down to `bytes_max`. Directories that leases use stay and do not count:
+    /// Removes the least recently used entries until neither bound of `most` is exceeded. Directories that leases use stay and do not count:
     /// otherwise they could leave no room for the very programs that use them.
-    fn evict_to(&self, bytes_max: u64) {
+    fn evict_to(&self, most: Size) {
         let entries = match self.entries() {
             Ok(entries) => entries,
             Err(error) => {
                 return warn!(folder = %self.folders.programs().display(), %error, "the cache cannot be looked through");
             }
         };
-        let mut bytes: u64 = entries.iter().map(|entry| entry.bytes).sum();
-        for Entry { path, is_share, bytes: freed, .. } in entries {
-            if bytes <= bytes_max {
+        let mut there: Size = entries.iter().map(|entry| entry.size).sum();
+        for Entry { path, is_share, size, .. } in entries {
+            if there.bytes <= most.bytes && there.entries <= most.entries {
                 return;
             }
             let removed = if is_share { shares::remove_unused(&path) } else { fs::remove_file(&path).map(|()| true) };
             // Another duke may have removed it or may be using it.
             if removed.unwrap_or(false) {
                 debug!(path = %path.display(), "removed an entry that was not used for long");
-                bytes -= freed;
+                there.bytes -= size.bytes;
+                there.entries -= size.entries;
             }
         }
     }
@@ -130,7 +148,7 @@ impl Cache {
             let may_be_growing = path.extension().is_some_and(|end| end == "tmp") && age <= COMPILE_WITHIN;
             let is_own = entry.file_name().to_str().is_some_and(folders::is_own_program);
             if is_own && metadata.is_file() && !may_be_growing {
-                entries.push(Entry { path, is_share: false, bytes: metadata.len(), used: metadata.modified()? });
+                entries.push(Entry { path, is_share: false, size: Size::of(&metadata), used: metadata.modified()? });
             }
         }
         for entry in fs::read_dir(self.folders.shares())?.flatten() {
@@ -142,8 +160,8 @@ impl Cache {
             // A directory that a dead duke left half unpacked goes first. One that is being unpacked is locked.
             let is_unfinished = path.extension().is_some_and(|extension| extension == "tmp");
             let used = if is_unfinished { SystemTime::UNIX_EPOCH } else { metadata.modified()? };
-            match shares::folder_bytes(&path) {
-                Some(bytes) => entries.push(Entry { path, is_share: true, bytes, used }),
+            match shares::folder_size(&path) {
+                Some(size) => entries.push(Entry { path, is_share: true, size, used }),
                 None => {
                     warn!(path = %path.display(), "a directory in the cache is kept: a user has put something into it");
                 }
@@ -183,10 +201,31 @@ mod tests {
         fs::create_dir(folder.join("shares/album")).unwrap();
         // A name that a duke gives, on something that is not a duke's.
         std::os::unix::fs::symlink(place.path(), folders.share(Digest::of([b"x".as_slice()]))).unwrap();
-        open().evict_to(0);
+        open().evict_to(Size::default());
         assert!(own.iter().all(|path| !path.exists()) && !folders.share(recipe.digest).exists());
         assert!(growing.exists());
         assert!(foreign.iter().all(|path| path.exists()) && folder.join("shares/album").exists());
         assert!(place.path().exists());
+    }
+
+    #[test]
+    fn many_small_files_are_evicted_although_they_have_few_bytes() {
+        let place = tempfile::tempdir().unwrap();
+        let cache = Cache::open(&place.path().join("cache"), "engine".to_owned()).unwrap();
+        let shares = ["older", "newer"].map(|name| {
+            let path = cache.folders.share(Digest::of([name.as_bytes()]));
+            fs::create_dir(&path).unwrap();
+            (0..50).for_each(|number| {
+                let file = fs::File::create(path.join(number.to_string())).unwrap();
+                file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o444)).unwrap();
+            });
+            path
+        });
+        fs::File::open(&shares[0]).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        let most = |entries| Size { bytes: u64::MAX, entries };
+        cache.evict_to(most(102));
+        assert!(shares.iter().all(|path| path.exists()));
+        cache.evict_to(most(101));
+        assert!(!shares[0].exists() && shares[1].exists());
     }
 }

@@ -1,25 +1,17 @@
 //! Compiled programs: each compiled once for the machine, in a child process, and kept in the cache.
 
-use std::{
-    ffi::OsString,
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::PathBuf};
 
 use distwasm_process::{files, handed::Arguments};
-use distwasm_proto::{
-    failure::{Failure, FailureKind},
-    limits::{COMPILE_WITHIN, PEASANT_STDERR_BYTES_MAX},
-};
+use distwasm_proto::limits::COMPILE_WITHIN;
 use distwasm_transport::payload::Payload;
 use thiserror::Error;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
-};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{
+    compiler::{self, CompileLimits},
     folders::{Folders, touch},
     supplies::{MakeError, Recipe},
 };
@@ -36,16 +28,18 @@ pub(crate) fn find(folders: &Folders, recipe: &Recipe) -> Option<PathBuf> {
     })
 }
 
-/// Compiles a program, and returns the compiled file.
+/// Compiles a program, and returns the compiled file. Nothing is left of it if it is stopped.
 pub(crate) async fn compile(
     folders: &Folders,
     recipe: &Recipe,
     program: Payload,
-    spawner: Spawner,
+    spawner: &Spawner,
+    limits: CompileLimits,
+    stop: &CancellationToken,
 ) -> Result<PathBuf, MakeError> {
     let path = folders.program(recipe);
     let unfinished = folders.unfinished_program(recipe.digest);
-    let compiled = run_compiler(compile_command(recipe, &unfinished), program, spawner).await;
+    let compiled = compiler::run(recipe, &unfinished, program, spawner, limits, stop).await;
     let kept = compiled.and_then(|()| {
         let keep = fs::rename(&unfinished, &path);
         keep.map_err(|error| MakeError::Trouble(format!("{} cannot be written: {error}", path.display())))
@@ -97,58 +91,6 @@ impl From<SpawnError> for FingerprintError {
     }
 }
 
-fn compile_command(recipe: &Recipe, output: &Path) -> Arguments {
-    let mut args: Vec<OsString> = vec!["compile".into(), "--output".into(), output.into()];
-    if !recipe.call.is_empty() {
-        args.push(format!("--call={}", recipe.call).into());
-    }
-    if recipe.deterministic {
-        args.push("--deterministic".into());
-    }
-    Arguments { shown: args, handed: Vec::new() }
-}
-
-async fn run_compiler(args: Arguments, program: Payload, spawner: Spawner) -> Result<(), MakeError> {
-    let trouble = MakeError::Trouble;
-    let unfit = |message: String| MakeError::Unfit(Failure::new(FailureKind::Program, message));
-    let mut child = spawner.spawn(args).await.map_err(|error| trouble(distwasm_proto::error_text::chain(&error)))?;
-    let (Some(mut stdin), Some(stderr)) = (child.stdin.take(), child.stderr.take()) else {
-        return Err(trouble("the compiler has no pipes".to_owned()));
-    };
-    let work = async {
-        let feed = async {
-            for chunk in program.chunks() {
-                // A compiler that ends early says why on stderr.
-                if stdin.write_all(chunk).await.is_err() {
-                    break;
-                }
-            }
-            drop(stdin);
-        };
-        let mut said = Vec::new();
-        let listen = async {
-            let mut limited = stderr.take(PEASANT_STDERR_BYTES_MAX as u64 * 4);
-            limited.read_to_end(&mut said).await
-        };
-        let ((), _, status) = tokio::join!(feed, listen, child.wait());
-        (status, String::from_utf8_lossy(&said).trim().to_owned())
-    };
-    // On expiry the child is dropped, which kills it.
-    let ended = timeout(COMPILE_WITHIN, work).await;
-    let (status, said) = ended.map_err(|_| unfit(format!("it took longer than {COMPILE_WITHIN:?} to compile")))?;
-    let status = status.map_err(|error| trouble(format!("the compiler cannot be waited for: {error}")))?;
-    match status.code() {
-        Some(0) => Ok(()),
-        Some(UNFIT) if !said.is_empty() => Err(unfit(said)),
-        Some(_) => Err(trouble(format!("the compiler failed: {}; it said: {said}", describe(status)))),
-        // Most likely the child hit a limit. The next compiler would hit it, too.
-        None => Err(unfit(format!("the compiler did not finish: {}", describe(status)))),
-    }
-}
-
-/// The exit status by which the compiler says that the program is to blame.
-const UNFIT: i32 = 2;
-
 #[cfg(test)]
 mod tests {
     use distwasm_proto::digest::Digest;
@@ -172,18 +114,5 @@ mod tests {
         fs::set_permissions(folder.path().join("elsewhere"), fs::Permissions::from_mode(0o600)).unwrap();
         symlink(folder.path().join("elsewhere"), &path).unwrap();
         assert!(find(&folders, &recipe).is_none());
-    }
-
-    #[test]
-    fn the_compiler_is_told_how_the_program_is_called() {
-        let digest = Digest::of([b"".as_slice()]);
-        let told = |call: &str, deterministic| {
-            let recipe = Recipe { digest, deterministic, call: call.to_owned() };
-            let words =
-                compile_command(&recipe, Path::new("c")).shown.into_iter().map(|arg| arg.into_string().unwrap());
-            words.collect::<Vec<_>>().join(" ")
-        };
-        assert_eq!(told("", false), "compile --output c");
-        assert_eq!(told("-f", true), "compile --output c --call=-f --deterministic");
     }
 }

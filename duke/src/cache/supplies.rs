@@ -1,5 +1,8 @@
 //! The supplies of jobs, needed before a peasant can be started: compiled programs and shared directories. Each is
 //! fetched and made once at a time, even if several jobs need it.
+//!
+//! Pure: it decides which blobs are asked for, which supplies are made, and which are stopped because no job waits for
+//! them any more. Supplies are made in the order in which jobs came to need them, a few at a time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use distwasm_proto::{digest::Digest, failure::Failure, guest::GuestSettings, ids::JobId};
+use distwasm_proto::{digest::Digest, failure::Failure, guest::GuestSettings, ids::JobId, limits::BLOBS_AHEAD_MAX};
 
 use super::shares::SharedFolder;
 
@@ -46,6 +49,11 @@ impl Supply {
             Supply::Share(digest) => *digest,
         }
     }
+
+    /// Whether both are programs, or both are shared directories.
+    fn is_like(&self, other: &Supply) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
 }
 
 /// A supply that is there.
@@ -60,10 +68,12 @@ pub enum Made {
 /// Why a supply could not be made.
 #[derive(Debug)]
 pub enum MakeError {
-    /// The program cannot run anywhere.
+    /// The job cannot run anywhere.
     Unfit(Failure),
     /// This machine lacks something. Holds the reason as text.
     Trouble(String),
+    /// It was stopped, as [`Order::Stop`] says.
+    Stopped,
 }
 
 /// Whether all supplies of a job are there.
@@ -71,55 +81,123 @@ pub enum MakeError {
 pub(crate) enum Stock {
     /// Everything is there, in the order of the request.
     Complete(Vec<Made>),
-    /// The program cannot run anywhere.
+    /// The job cannot run anywhere.
     Unfit(Failure),
     /// Something is missing.
     Incomplete,
 }
 
+/// What is to be done next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Ask the king for a blob.
+    Ask(Digest),
+    /// Make a supply from its blob, which is here.
+    Make(Supply),
+    /// Stop making a supply: no job waits for it. [`Supplies::on_tried`] follows nevertheless.
+    Stop(Supply),
+    /// Drop a blob: no supply that waits is made from it.
+    Drop(Digest),
+}
+
 /// See the module's documentation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Supplies {
     states: BTreeMap<Supply, Progress>,
-    /// Blobs that the king was asked for and that have not come, with the supplies to make from them.
-    wanted: BTreeMap<Digest, BTreeSet<Supply>>,
+    /// Supplies that are to be made, in this order.
+    queue: Vec<Supply>,
+    /// Blobs that the king was asked for, and whether they are here.
+    blobs: BTreeMap<Digest, bool>,
+    /// Supplies that are being made, and whether they were stopped.
+    making: BTreeMap<Supply, bool>,
+    /// How many programs may be compiled at a time, and how many directories unpacked.
+    parallel: usize,
 }
 
 /// How far a supply is.
 #[derive(Debug)]
 enum Progress {
-    /// Its blob is wanted, or it is being made, for these jobs.
+    /// It is queued or being made, for these jobs. There is at least one.
     Coming(BTreeSet<JobId>),
     Ready(Made),
     Unfit(Failure),
 }
 
 impl Supplies {
-    /// A job needs this supply. Takes what `find` finds; otherwise returns the blob to ask the king for, unless it was
-    /// already asked for.
-    #[must_use]
-    pub(crate) fn need(&mut self, job: JobId, supply: &Supply, find: impl FnOnce() -> Option<Made>) -> Option<Digest> {
+    /// No supplies. `parallel` programs may be compiled at a time, and as many directories unpacked.
+    pub(crate) fn new(parallel: usize) -> Supplies {
+        let (states, queue) = (BTreeMap::new(), Vec::new());
+        Supplies { states, queue, blobs: BTreeMap::new(), making: BTreeMap::new(), parallel }
+    }
+
+    /// A job needs this supply. Takes what `find` finds; otherwise the supply is to be made.
+    pub(crate) fn need(&mut self, job: JobId, supply: &Supply, find: impl FnOnce() -> Option<Made>) {
         match self.states.get_mut(supply) {
             Some(Progress::Coming(jobs)) => {
                 jobs.insert(job);
-                return None;
+                return;
             }
-            Some(Progress::Ready(_) | Progress::Unfit(_)) => return None,
+            Some(Progress::Ready(_) | Progress::Unfit(_)) => return,
             None => {}
         }
         if let Some(made) = find() {
             self.states.insert(supply.clone(), Progress::Ready(made));
-            return None;
+            return;
         }
         self.states.insert(supply.clone(), Progress::Coming(BTreeSet::from([job])));
-        let known = self.wanted.contains_key(&supply.digest());
-        self.wanted.entry(supply.digest()).or_default().insert(supply.clone());
-        (!known).then(|| supply.digest())
+        // If it is being stopped, it may be ready before; otherwise it is made once more when it has stopped.
+        if !self.making.contains_key(supply) {
+            self.queue.push(supply.clone());
+        }
+    }
+
+    /// What is to be done next: all blobs to ask for, all supplies to make, and all to stop.
+    ///
+    /// A supply whose blob is here may be made before an earlier one whose blob is not. Blobs are asked for in the order
+    /// of the queue, so that no more than a few wait in memory.
+    pub(crate) fn go_on(&mut self) -> Vec<Order> {
+        let mut orders = Vec::new();
+        for (supply, stopped) in &mut self.making {
+            if !*stopped && !matches!(self.states.get(supply), Some(Progress::Coming(_))) {
+                *stopped = true;
+                orders.push(Order::Stop(supply.clone()));
+            }
+        }
+        let queue = std::mem::take(&mut self.queue);
+        for supply in queue {
+            let is_here = self.blobs.get(&supply.digest()).copied().unwrap_or(false);
+            if is_here && self.making.keys().filter(|made| made.is_like(&supply)).count() < self.parallel {
+                self.making.insert(supply.clone(), false);
+                orders.push(Order::Make(supply));
+            } else {
+                self.queue.push(supply);
+            }
+        }
+        let queue = &self.queue;
+        self.blobs.retain(|digest, is_here| {
+            let is_needed = queue.iter().any(|supply| supply.digest() == *digest);
+            if *is_here && !is_needed {
+                orders.push(Order::Drop(*digest));
+            }
+            is_needed
+        });
+        for supply in &self.queue {
+            if self.blobs.len() < BLOBS_AHEAD_MAX && !self.blobs.contains_key(&supply.digest()) {
+                self.blobs.insert(supply.digest(), false);
+                orders.push(Order::Ask(supply.digest()));
+            }
+        }
+        orders
     }
 
     /// Blobs that were asked for and have not come.
     pub(crate) fn wanted(&self) -> impl Iterator<Item = Digest> {
-        self.wanted.keys().copied()
+        self.blobs.iter().filter(|(_, is_here)| !**is_here).map(|(digest, _)| *digest)
+    }
+
+    /// Blobs that are here.
+    pub(crate) fn held(&self) -> Vec<Digest> {
+        self.blobs.iter().filter(|(_, is_here)| **is_here).map(|(digest, _)| *digest).collect()
     }
 
     /// Whether these supplies are there.
@@ -135,53 +213,51 @@ impl Supplies {
         if made.len() == supplies.len() { Stock::Complete(made) } else { Stock::Incomplete }
     }
 
-    /// A blob came: returns the supplies to make from it. There are none if all jobs that wanted it are over.
-    pub(crate) fn on_blob_arrived(&mut self, digest: Digest) -> BTreeSet<Supply> {
-        self.wanted.remove(&digest).unwrap_or_default()
+    /// A blob came. Returns whether it is to be kept until a supply is made from it: not if all jobs that wanted it are
+    /// over, or if it came twice.
+    #[must_use]
+    pub(crate) fn on_blob_arrived(&mut self, digest: Digest) -> bool {
+        self.blobs.get_mut(&digest).is_some_and(|is_here| !std::mem::replace(is_here, true))
     }
 
-    /// A supply was made, or found to be unfit. Returns the jobs that waited for it.
-    pub(crate) fn on_made(&mut self, supply: Supply, made: Result<Made, Failure>) -> BTreeSet<JobId> {
-        let jobs = self.take_waiting(&supply);
-        // If their jobs are over, it is not needed in memory; it stays on disk.
-        if !jobs.is_empty() {
-            self.states.insert(supply, made.map_or_else(Progress::Unfit, Progress::Ready));
-        }
+    /// A supply was made, or could not be. Returns the jobs that waited for it, unless it is made once more for them.
+    pub(crate) fn on_tried(&mut self, supply: &Supply, result: &Result<Made, MakeError>) -> BTreeSet<JobId> {
+        self.making.remove(supply);
+        // Only a coming supply is made. If its jobs are over, it is not needed in memory; it may stay on disk.
+        let Some(Progress::Coming(jobs)) = self.states.get_mut(supply) else { return BTreeSet::new() };
+        let jobs = std::mem::take(jobs);
+        let state = match result {
+            Ok(made) => Progress::Ready(made.clone()),
+            Err(MakeError::Unfit(failure)) => Progress::Unfit(failure.clone()),
+            Err(MakeError::Trouble(_)) => {
+                self.states.remove(supply);
+                return jobs;
+            }
+            // These jobs came to need it after it was stopped.
+            Err(MakeError::Stopped) => {
+                self.states.insert(supply.clone(), Progress::Coming(jobs));
+                self.queue.push(supply.clone());
+                return BTreeSet::new();
+            }
+        };
+        self.states.insert(supply.clone(), state);
         jobs
-    }
-
-    /// A supply cannot be made on this machine for now. Returns the jobs that waited for it.
-    pub(crate) fn on_trouble(&mut self, supply: &Supply) -> BTreeSet<JobId> {
-        self.take_waiting(supply)
-    }
-
-    fn take_waiting(&mut self, supply: &Supply) -> BTreeSet<JobId> {
-        match self.states.remove(supply) {
-            Some(Progress::Coming(jobs)) => jobs,
-            // Only a coming supply is made.
-            Some(Progress::Ready(_) | Progress::Unfit(_)) | None => BTreeSet::new(),
-        }
     }
 
     /// A job is over: no supply comes for it any more. The king may forget its blobs before it handles the request for
     /// them, so the next job that needs them must ask again.
     pub(crate) fn cancel(&mut self, job: JobId) {
-        for state in self.states.values_mut() {
-            if let Progress::Coming(jobs) = state {
+        self.states.retain(|_, state| match state {
+            Progress::Coming(jobs) => {
                 jobs.remove(&job);
+                !jobs.is_empty()
             }
-        }
-        let states = &mut self.states;
-        self.wanted.retain(|_, supplies| {
-            supplies.retain(|supply| {
-                let given_up = matches!(states.get(supply), Some(Progress::Coming(jobs)) if jobs.is_empty());
-                if given_up {
-                    states.remove(supply);
-                }
-                !given_up
-            });
-            !supplies.is_empty()
+            Progress::Ready(_) | Progress::Unfit(_) => true,
         });
+        let states = &self.states;
+        self.queue.retain(|supply| states.contains_key(supply));
+        let queue = &self.queue;
+        self.blobs.retain(|digest, is_here| *is_here || queue.iter().any(|supply| supply.digest() == *digest));
     }
 
     /// A supply that was ready does not exist any more, or cannot be used.
@@ -191,14 +267,35 @@ impl Supplies {
         }
     }
 
-    /// Whether it has no supply and waits for none.
+    /// Whether it has no supply, makes none and waits for none.
     pub(crate) fn is_empty(&self) -> bool {
-        self.states.is_empty() && self.wanted.is_empty()
+        self.states.is_empty() && self.queue.is_empty() && self.blobs.is_empty() && self.making.is_empty()
     }
 
     /// Drops supplies that are not needed any more.
     pub(crate) fn keep(&mut self, is_needed: impl Fn(&Supply) -> bool) {
         self.states.retain(|supply, state| matches!(state, Progress::Coming(_)) || is_needed(supply));
+    }
+
+    /// Asserts what always holds after [`Supplies::go_on`].
+    pub(crate) fn check(&self) {
+        for (supply, state) in &self.states {
+            let Progress::Coming(jobs) = state else { continue };
+            let is_queued = self.queue.contains(supply);
+            assert!(!jobs.is_empty(), "what_comes_is_waited_for: {supply:?}");
+            assert!(is_queued != self.making.contains_key(supply), "what_is_waited_for_is_made_once: {supply:?}");
+            let like = self.making.keys().filter(|made| made.is_like(supply)).count();
+            let is_here = self.blobs.get(&supply.digest()).copied().unwrap_or(false);
+            assert!(!is_queued || !is_here || like >= self.parallel, "supply_is_made_when_it_can_be: {supply:?}");
+        }
+        for (supply, stopped) in &self.making {
+            let is_awaited = matches!(self.states.get(supply), Some(Progress::Coming(_)));
+            assert!(*stopped || is_awaited, "what_no_job_waits_for_is_stopped: {supply:?}");
+            let like = self.making.keys().filter(|made| made.is_like(supply)).count();
+            assert!(like <= self.parallel, "few_supplies_are_made_at_a_time: {like}");
+        }
+        assert!(self.queue.is_empty() || !self.blobs.is_empty(), "queue_moves_on");
+        assert!(self.blobs.len() <= BLOBS_AHEAD_MAX, "few_blobs_wait: {}", self.blobs.len());
     }
 }
 
@@ -227,63 +324,149 @@ mod tests {
         matches!(stock, Stock::Complete(_))
     }
 
+    fn go_on(supplies: &mut Supplies) -> Vec<Order> {
+        let orders = supplies.go_on();
+        supplies.check();
+        orders
+    }
+
+    /// The program `p` is being made for job 1.
+    fn making(parallel: usize) -> (Supplies, Supply) {
+        let (mut supplies, p) = (Supplies::new(parallel), program("p", ""));
+        supplies.need(ONE, &p, || None);
+        assert_eq!(go_on(&mut supplies), [Order::Ask(digest("p"))]);
+        assert!(supplies.on_blob_arrived(digest("p")));
+        assert_eq!(go_on(&mut supplies), [Order::Make(p.clone()), Order::Drop(digest("p"))]);
+        (supplies, p)
+    }
+
     #[test]
-    fn a_supply_of_two_jobs_is_fetched_once() {
-        let mut supplies = Supplies::default();
-        let (p, s) = (program("p", ""), Supply::Share(digest("s")));
-        assert_eq!(supplies.need(ONE, &p, || None), Some(digest("p")));
-        assert_eq!(supplies.need(TWO, &p, || None), None);
-        assert_eq!(supplies.need(TWO, &s, || Some(made())), None);
+    fn a_supply_of_two_jobs_is_made_once() {
+        let (mut supplies, p) = making(1);
+        let s = Supply::Share(digest("s"));
+        supplies.need(TWO, &p, || None);
+        supplies.need(TWO, &s, || Some(made()));
+        assert_eq!(go_on(&mut supplies), []);
         assert!(!is_complete(&supplies.stock(&[p.clone(), s.clone()])));
-        assert_eq!(supplies.on_blob_arrived(digest("p")), BTreeSet::from([p.clone()]));
-        assert_eq!(supplies.need(ONE, &p, || None), None, "it is being made");
-        assert_eq!(supplies.on_made(p.clone(), Ok(made())), BTreeSet::from([ONE, TWO]));
+        supplies.cancel(ONE);
+        assert_eq!(go_on(&mut supplies), [], "the other job waits for it");
+        assert_eq!(supplies.on_tried(&p, &Ok(made())), BTreeSet::from([TWO]));
         assert!(is_complete(&supplies.stock(&[p, s])));
     }
 
     #[test]
     fn one_blob_may_be_made_into_several_things() {
-        let mut supplies = Supplies::default();
-        let (f, g) = (program("p", "f"), program("p", "g"));
-        assert_eq!(supplies.need(ONE, &f, || None), Some(digest("p")));
-        assert_eq!(supplies.need(TWO, &g, || None), None);
-        assert_eq!(supplies.on_blob_arrived(digest("p")).len(), 2);
-        supplies.on_made(f.clone(), Err(Failure::new(FailureKind::Program, "no f")));
+        let (mut supplies, f, g) = (Supplies::new(1), program("p", "f"), program("p", "g"));
+        supplies.need(ONE, &f, || None);
+        supplies.need(TWO, &g, || None);
+        assert_eq!(go_on(&mut supplies), [Order::Ask(digest("p"))]);
+        assert!(supplies.on_blob_arrived(digest("p")));
+        assert_eq!(go_on(&mut supplies), [Order::Make(f.clone())]);
+        supplies.on_tried(&f, &Err(MakeError::Unfit(Failure::new(FailureKind::Program, "no f"))));
+        assert_eq!(go_on(&mut supplies), [Order::Make(g.clone()), Order::Drop(digest("p"))]);
         assert!(matches!(supplies.stock(&[f]), Stock::Unfit(_)));
         assert!(matches!(supplies.stock(&[g]), Stock::Incomplete));
     }
 
     #[test]
     fn a_supply_is_tried_again_after_trouble() {
-        let mut supplies = Supplies::default();
-        let p = program("p", "");
-        assert!(supplies.need(ONE, &p, || None).is_some());
-        supplies.on_blob_arrived(digest("p"));
-        assert_eq!(supplies.on_trouble(&p), BTreeSet::from([ONE]));
-        assert_eq!(supplies.need(ONE, &p, || None), Some(digest("p")));
+        let (mut supplies, p) = making(1);
+        assert_eq!(supplies.on_tried(&p, &Err(MakeError::Trouble(String::new()))), BTreeSet::from([ONE]));
+        supplies.need(ONE, &p, || None);
+        assert_eq!(go_on(&mut supplies), [Order::Ask(digest("p"))]);
     }
 
     #[test]
     fn a_blob_that_the_king_forgot_is_asked_for_again() {
-        let mut supplies = Supplies::default();
-        let p = program("p", "");
-        assert!(supplies.need(ONE, &p, || None).is_some());
+        let (mut supplies, p) = (Supplies::new(1), program("p", ""));
+        supplies.need(ONE, &p, || None);
+        assert_eq!(go_on(&mut supplies), [Order::Ask(digest("p"))]);
         supplies.cancel(ONE);
-        assert_eq!(supplies.need(TWO, &p, || None), Some(digest("p")));
+        supplies.need(TWO, &p, || None);
+        assert_eq!(go_on(&mut supplies), [Order::Ask(digest("p"))]);
+        assert!(supplies.on_blob_arrived(digest("p")));
+        assert!(!supplies.on_blob_arrived(digest("p")), "it may come twice then");
+        go_on(&mut supplies);
+        assert!(!supplies.on_blob_arrived(digest("p")));
+    }
+
+    #[test]
+    fn no_more_is_made_at_a_time_than_may_be_and_the_order_is_kept() {
+        let (mut supplies, p) = making(1);
+        let (q, r, s) = (program("q", ""), program("r", ""), Supply::Share(digest("s")));
+        for (job, supply) in [(5, &q), (3, &r), (4, &s)] {
+            supplies.need(JobId(job), supply, || None);
+        }
+        let asked = ["q", "r", "s"].map(|name| Order::Ask(digest(name)));
+        assert_eq!(go_on(&mut supplies), asked);
+        for name in ["r", "q"] {
+            assert!(supplies.on_blob_arrived(digest(name)));
+        }
+        assert_eq!(go_on(&mut supplies), []);
+        assert!(supplies.on_blob_arrived(digest("s")));
+        assert_eq!(
+            go_on(&mut supplies),
+            [Order::Make(s), Order::Drop(digest("s"))],
+            "directories have places of their own"
+        );
+        supplies.on_tried(&p, &Ok(made()));
+        assert_eq!(go_on(&mut supplies), [Order::Make(q), Order::Drop(digest("q"))]);
+    }
+
+    #[test]
+    fn only_a_few_blobs_are_asked_for_ahead() {
+        let mut supplies = Supplies::new(1);
+        for number in 0..3 * BLOBS_AHEAD_MAX {
+            supplies.need(JobId(number as u64), &program(&number.to_string(), ""), || None);
+        }
+        assert_eq!(go_on(&mut supplies).len(), BLOBS_AHEAD_MAX);
+        assert!(supplies.on_blob_arrived(digest("1")), "an earlier one has not come");
+        let one = program("1", "");
+        let next = Order::Ask(digest(&BLOBS_AHEAD_MAX.to_string()));
+        assert_eq!(go_on(&mut supplies), [Order::Make(one.clone()), Order::Drop(one.digest()), next]);
+        supplies.cancel(JobId(0));
+        assert_eq!(go_on(&mut supplies).len(), 1);
+    }
+
+    #[test]
+    fn what_no_job_waits_for_is_stopped_and_keeps_its_place_until_it_has_ended() {
+        let (mut supplies, p) = making(1);
+        let q = program("q", "");
+        supplies.need(TWO, &q, || None);
+        go_on(&mut supplies);
+        assert!(supplies.on_blob_arrived(digest("q")));
         supplies.cancel(ONE);
-        assert_eq!(supplies.on_blob_arrived(digest("p")).len(), 1);
-        assert_eq!(supplies.on_blob_arrived(digest("p")).len(), 0, "it may come twice then");
+        assert_eq!(go_on(&mut supplies), [Order::Stop(p.clone())]);
+        assert_eq!(go_on(&mut supplies), []);
+        assert!(supplies.on_tried(&p, &Err(MakeError::Stopped)).is_empty());
+        assert_eq!(go_on(&mut supplies), [Order::Make(q.clone()), Order::Drop(digest("q"))]);
         supplies.cancel(TWO);
-        assert_eq!(supplies.on_made(p.clone(), Ok(made())).len(), 0);
-        assert!(!is_complete(&supplies.stock(&[p])), "a supply that no job needs is not kept");
+        assert!(supplies.on_tried(&q, &Ok(made())).is_empty());
+        assert!(!is_complete(&supplies.stock(&[q])), "a supply that no job needs is not kept");
+        assert!(supplies.is_empty());
+    }
+
+    #[test]
+    fn what_is_wanted_again_while_it_stops_is_made_once_more() {
+        for in_time in [false, true] {
+            let (mut supplies, p) = making(1);
+            supplies.cancel(ONE);
+            assert_eq!(go_on(&mut supplies), [Order::Stop(p.clone())]);
+            supplies.need(TWO, &p, || None);
+            assert_eq!(go_on(&mut supplies), []);
+            let result = if in_time { Ok(made()) } else { Err(MakeError::Stopped) };
+            assert_eq!(supplies.on_tried(&p, &result).len(), usize::from(in_time));
+            let again = [Order::Ask(digest("p"))];
+            assert_eq!(go_on(&mut supplies), if in_time { &[] } else { again.as_slice() });
+        }
     }
 
     #[test]
     fn supplies_that_no_job_needs_are_dropped() {
-        let mut supplies = Supplies::default();
+        let mut supplies = Supplies::new(1);
         let (p, s) = (program("p", ""), Supply::Share(digest("s")));
         for supply in [&p, &s] {
-            assert_eq!(supplies.need(ONE, supply, || Some(made())), None);
+            supplies.need(ONE, supply, || Some(made()));
         }
         supplies.keep(|supply| *supply == p);
         assert!(is_complete(&supplies.stock(std::slice::from_ref(&p))));

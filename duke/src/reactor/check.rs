@@ -2,7 +2,8 @@
 
 use distwasm_proto::ids::{AttemptId, JobId, UnitNo};
 
-use super::{Hands, Reactor};
+use super::{Hands, Job, Reactor};
+use crate::cache::Supply;
 
 impl<H: Hands> Reactor<H> {
     /// Asserts every invariant, also those of the roster.
@@ -12,6 +13,7 @@ impl<H: Hands> Reactor<H> {
     /// When one does not hold; the message names it.
     pub fn check(&self) {
         self.roster.check();
+        self.supplies.check();
         let is_done = self.events.is_empty() && self.answers.is_empty() && self.endings.is_empty();
         assert!(is_done, "all_that_happened_is_handled");
         let is_open = |job| self.jobs.get(&job).is_some_and(|job| job.open);
@@ -27,6 +29,11 @@ impl<H: Hands> Reactor<H> {
             assert!(is_open(left.job), "only_open_jobs_have_results: {attempt}");
         }
         assert!(self.link.is_up() || self.left.values().all(|left| !left.said), "results_are_said_over_a_link");
+        assert_eq!(
+            self.blobs.keys().copied().collect::<Vec<_>>(),
+            self.supplies.held(),
+            "blobs_that_are_needed_are_held"
+        );
         let is_waiting = self.link.is_up() || self.given_up_at().is_some();
         assert!(is_waiting || self.jobs.values().all(|job| !job.open), "jobs_without_a_king_have_a_deadline");
     }
@@ -61,5 +68,11 @@ impl<H: Hands> Reactor<H> {
     pub fn is_at_rest(&self) -> bool {
         let holds_nothing = self.inputs.is_empty() && self.left.is_empty();
         self.jobs.is_empty() && self.roster.is_idle() && holds_nothing && self.supplies.is_empty()
+    }
+
+    /// Whether a job that the king has not closed cannot begin without this supply.
+    pub fn awaits(&self, supply: &Supply) -> bool {
+        let waits = |job: &Job| job.open && job.made.is_none() && job.unfit.is_none();
+        self.jobs.values().any(|job| waits(job) && job.needs.contains(supply))
     }
 }

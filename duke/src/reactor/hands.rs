@@ -32,8 +32,12 @@ pub trait Hands {
     /// A supply, if the cache has it.
     fn find(&mut self, supply: &Supply) -> Option<Made>;
 
-    /// Makes a supply from its blob. [`Happening::SupplyTried`](super::Happening::SupplyTried) follows.
+    /// Makes a supply from its blob. [`Happening::SupplyTried`](super::Happening::SupplyTried) follows, when nothing is
+    /// left of the work.
     fn make(&mut self, supply: Supply, blob: Payload);
+
+    /// Stops making a supply, if it is being made.
+    fn stop(&mut self, supply: &Supply);
 
     /// Removes a compiled program that cannot be loaded from the cache.
     fn remove(&mut self, recipe: &Recipe);

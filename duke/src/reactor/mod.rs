@@ -18,6 +18,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use distwasm_process::repeats::Repeats;
 use distwasm_proto::{
+    digest::Digest,
     failure::{Failure, FailureKind},
     guest::GuestSettings,
     ids::{AttemptId, BaronId, JobId},
@@ -25,7 +26,7 @@ use distwasm_proto::{
     time::Time,
     wire::{self, DukeWord, duke_word::Word},
 };
-use distwasm_transport::transfer::Outbox;
+use distwasm_transport::{payload::Payload, transfer::Outbox};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::{debug, info, warn};
 
@@ -90,6 +91,8 @@ pub struct ReactorSettings {
     pub introduction: Introduction,
     /// How long it keeps its work when the link to the king has broken.
     pub grace: Duration,
+    /// How many programs it compiles at a time, and how many shared directories it unpacks.
+    pub parallel: u32,
     /// This is the only duke (local mode): if it cannot start peasants, the job fails.
     pub is_alone: bool,
 }
@@ -107,6 +110,8 @@ pub struct Reactor<H> {
     roster: Roster,
     jobs: BTreeMap<JobId, Job>,
     supplies: Supplies,
+    /// Blobs that have come, until supplies are made from them.
+    blobs: BTreeMap<Digest, Payload>,
     /// Inputs of attempts that have not ended.
     inputs: FxHashMap<AttemptId, (JobId, UnitInput)>,
     /// Results and failures of attempts that have ended, until the king says that they are not needed any more.
@@ -153,6 +158,7 @@ struct Job {
 impl<H: Hands> Reactor<H> {
     /// A reactor without a link, a job or a peasant.
     pub fn new(settings: ReactorSettings, hands: H) -> Reactor<H> {
+        let supplies = Supplies::new(usize::try_from(settings.parallel).unwrap_or(usize::MAX));
         Reactor {
             settings,
             hands,
@@ -162,7 +168,8 @@ impl<H: Hands> Reactor<H> {
             is_in_haste: false,
             roster: Roster::default(),
             jobs: BTreeMap::new(),
-            supplies: Supplies::default(),
+            supplies,
+            blobs: BTreeMap::new(),
             inputs: FxHashMap::default(),
             left: FxHashMap::default(),
             events: Vec::new(),
@@ -183,6 +190,7 @@ impl<H: Hands> Reactor<H> {
         self.now = now;
         happenings.drain(..).for_each(|happening| self.on_happening(happening));
         self.run_core();
+        self.go_on_making();
     }
 
     /// When [`Happening::Tick`] is due.
@@ -241,7 +249,7 @@ impl<H: Hands> Reactor<H> {
             Happening::Ordered(orders) => self.on_ordered(orders),
             Happening::Disconnected(error) => self.on_lost(&error),
             Happening::Peasants(news) => news.into_iter().for_each(|news| self.on_news(news)),
-            Happening::SupplyTried { supply, result } => self.on_supply_tried(supply, result),
+            Happening::SupplyTried { supply, result } => self.on_supply_tried(&supply, &result),
             Happening::Draining { patience } => {
                 info!("the duke takes no new units, and leaves when its running units are done");
                 self.drained_at = Some(self.now.after(patience));
@@ -324,7 +332,7 @@ impl<H: Hands> Reactor<H> {
                 left.say_ended(&self.link);
             }
             KingOrder::Forget { attempts } => self.forget_attempts(attempts),
-            KingOrder::BlobArrived { digest, blob } => self.on_blob_arrived(digest, &blob)?,
+            KingOrder::BlobArrived { digest, blob } => self.on_blob_arrived(digest, blob)?,
         }
         Ok(())
     }
@@ -341,12 +349,7 @@ impl<H: Hands> Reactor<H> {
                 self.ready.insert(baron);
                 self.events.push(Event::PeasantReady { baron });
             }
-            PeasantEvent::Unfit(failure) => {
-                if let Some(job) = self.jobs.get_mut(&job) {
-                    job.unfit = Some(failure);
-                }
-                self.events.push(Event::ProgramUnfit { job });
-            }
+            PeasantEvent::Unfit(failure) => self.on_unfit(job, failure),
             PeasantEvent::Unloadable(why) => self.on_unloadable(job, &why),
             PeasantEvent::AnswerBegun { waits } => self.events.push(Event::AnswerBegun { baron, waits }),
             PeasantEvent::Answered(answers) => {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use distwasm_proto::{
     digest::Digest,
+    failure::Failure,
     ids::{BaronId, JobId},
     limits::SPOILED_MAX,
     wire::{self, duke_word::Word},
@@ -14,46 +15,59 @@ use tracing::debug;
 use super::{Hands, Reactor};
 use crate::{
     border::LinkError,
-    cache::{Made, MakeError, Stock, Supply},
+    cache::{Made, MakeError, Order, Stock, Supply},
     peasant::PeasantSettings,
     roster::Event,
 };
 
 impl<H: Hands> Reactor<H> {
-    /// Finds the supplies of a job, or asks the king for their blobs.
+    /// Finds the supplies of a job. Those that the cache does not have are queued to be made.
     pub(super) fn provide(&mut self, id: JobId) {
         // The king may have closed the job since the roster asked for this.
         let Some(job) = self.jobs.get(&id).filter(|job| job.open) else { return };
         for supply in &job.needs {
-            if let Some(digest) = self.supplies.need(id, supply, || self.hands.find(supply)) {
-                self.link.say(Word::BlobWanted(wire::BlobWanted { digest: digest.to_wire() }));
-            }
+            self.supplies.need(id, supply, || self.hands.find(supply));
         }
         self.take_stock(id);
     }
 
-    pub(super) fn on_blob_arrived(&mut self, digest: Digest, blob: &Payload) -> Result<(), LinkError> {
+    /// Asks for blobs, makes supplies from those that are here, and stops what no job waits for.
+    pub(super) fn go_on_making(&mut self) {
+        for order in self.supplies.go_on() {
+            match order {
+                Order::Ask(digest) => self.link.say(Word::BlobWanted(wire::BlobWanted { digest: digest.to_wire() })),
+                Order::Make(supply) => {
+                    if let Some(blob) = self.blobs.get(&supply.digest()) {
+                        self.hands.make(supply, blob.clone());
+                    }
+                }
+                Order::Stop(supply) => self.hands.stop(&supply),
+                Order::Drop(digest) => drop(self.blobs.remove(&digest)),
+            }
+        }
+    }
+
+    pub(super) fn on_blob_arrived(&mut self, digest: Digest, blob: Payload) -> Result<(), LinkError> {
         if Digest::of(blob.chunks().map(AsRef::as_ref)) != digest {
             return Err(LinkError::Nonsense("a blob is not the one whose digest came with it"));
         }
-        // There is nothing to do if the job that wanted it ended while it was in transit.
-        for supply in self.supplies.on_blob_arrived(digest) {
-            self.hands.make(supply, blob.clone());
+        // It is not needed if the job that wanted it ended while it was in transit.
+        if self.supplies.on_blob_arrived(digest) {
+            self.blobs.insert(digest, blob);
         }
         Ok(())
     }
 
-    pub(super) fn on_supply_tried(&mut self, supply: Supply, result: Result<Made, MakeError>) {
-        let made = match result {
-            Ok(made) => Ok(made),
-            Err(MakeError::Unfit(failure)) => Err(failure),
-            Err(MakeError::Trouble(why)) => {
-                let jobs = self.supplies.on_trouble(&supply);
-                return jobs.into_iter().for_each(|job| self.on_program_broken(job, &why));
+    pub(super) fn on_supply_tried(&mut self, supply: &Supply, result: &Result<Made, MakeError>) {
+        for job in self.supplies.on_tried(supply, result) {
+            match result {
+                Err(MakeError::Trouble(why)) => self.on_program_broken(job, why),
+                Ok(_) | Err(MakeError::Unfit(_) | MakeError::Stopped) => self.take_stock(job),
             }
-        };
-        let jobs = self.supplies.on_made(supply, made);
-        jobs.into_iter().for_each(|job| self.take_stock(job));
+        }
+        if self.jobs.is_empty() {
+            self.hands.give_memory_back();
+        }
     }
 
     /// Tells the roster if a job has all its supplies, or never will.
@@ -65,12 +79,18 @@ impl<H: Hands> Reactor<H> {
                 job.made = Some(made);
                 self.events.push(Event::ProgramReady { job: id });
             }
-            Stock::Unfit(failure) => {
-                job.unfit = Some(failure);
-                self.events.push(Event::ProgramUnfit { job: id });
-            }
+            Stock::Unfit(failure) => self.on_unfit(id, failure),
             Stock::Incomplete => {}
         }
+    }
+
+    /// A job cannot run anywhere, so it needs no more supplies.
+    pub(super) fn on_unfit(&mut self, id: JobId, failure: Failure) {
+        // The job may be over.
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.unfit = Some(failure);
+        self.supplies.cancel(id);
+        self.events.push(Event::ProgramUnfit { job: id });
     }
 
     fn on_program_broken(&mut self, id: JobId, why: &str) {

@@ -28,6 +28,7 @@ enum Deed {
     Killed(BaronId),
     Buried(BaronId),
     Making(Supply),
+    Stopped(Supply),
     Removed,
     MemoryGivenBack,
 }
@@ -69,6 +70,10 @@ impl Hands for PretendedHands {
         self.deeds.push(Deed::Making(supply));
     }
 
+    fn stop(&mut self, supply: &Supply) {
+        self.deeds.push(Deed::Stopped(supply.clone()));
+    }
+
     fn remove(&mut self, _recipe: &Recipe) {
         self.finds_nothing = true;
         self.deeds.push(Deed::Removed);
@@ -97,7 +102,7 @@ impl Duke {
             boot: 1,
             seat: 1,
         };
-        let settings = ReactorSettings { introduction, grace: GRACE, is_alone: false };
+        let settings = ReactorSettings { introduction, grace: GRACE, parallel: 1, is_alone: false };
         Duke { reactor: Reactor::new(settings, PretendedHands::default()), now: Time(1), to_king: None }
     }
 
@@ -332,6 +337,22 @@ fn a_blob_with_another_digest_ends_the_link() {
     duke.hears([KingOrder::SlotsGranted { job: JOB, slots: 1 }]);
     duke.handle(Happening::SupplyTried { supply, result: Ok(made()) });
     assert_eq!(duke.deeds(), [Deed::Hired(BARON)]);
+}
+
+#[test]
+fn a_compiler_is_stopped_when_no_job_needs_its_program_any_more() {
+    let mut duke = Duke::new();
+    duke.reactor.hands().finds_nothing = true;
+    duke.connects();
+    duke.hears([opened()]);
+    duke.hears([KingOrder::BlobArrived { digest: digest(), blob: b"program".to_vec().into() }]);
+    let supply = Supply::of_job(digest(), &GuestSettings::default()).remove(0);
+    assert_eq!(duke.deeds(), [Deed::Making(supply.clone())]);
+    duke.hears([KingOrder::LeaseClosed { job: JOB }]);
+    assert_eq!(duke.deeds(), [Deed::MemoryGivenBack, Deed::Stopped(supply.clone())]);
+    assert!(!duke.reactor.is_at_rest(), "its compiler has not ended");
+    duke.handle(Happening::SupplyTried { supply, result: Err(MakeError::Stopped) });
+    assert_eq!((duke.deeds(), duke.reactor.is_at_rest()), (vec![Deed::MemoryGivenBack], true));
 }
 
 #[test]

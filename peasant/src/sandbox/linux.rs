@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::os::fd::BorrowedFd;
 
 use distwasm_proto::{
-    limits::{COMPILE_CPU_SECONDS_MAX, COMPILE_DATA_BYTES_MAX, JAIL_DESCRIPTORS_MAX},
+    limits::{COMPILE_NICENESS, JAIL_DESCRIPTORS_MAX},
     walls::Wall,
 };
 use landlock::{
@@ -14,7 +14,7 @@ use landlock::{
 use rustix::fs::{FileType, Gid, Uid, fstat};
 use rustix::io::Errno;
 use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, dumpable_behavior, geteuid, getppid, getrlimit, getuid,
+    DumpableBehavior, Resource, Rlimit, dumpable_behavior, geteuid, getppid, getrlimit, getuid, nice,
     parent_process_death_signal, set_dumpable_behavior, set_parent_process_death_signal, setpgid, setrlimit,
 };
 use rustix::thread::{
@@ -177,10 +177,20 @@ fn limit_jail() -> io::Result<()> {
 }
 
 /// For compiling: processor time and memory.
-pub fn limit_compiling() -> io::Result<()> {
-    limit(Resource::Cpu, COMPILE_CPU_SECONDS_MAX)?;
+pub fn limit_compiling(cpu_seconds: u64, data_bytes: u64) -> io::Result<()> {
+    nice(COMPILE_NICENESS)?;
+    // At the first of the two the process gets SIGXCPU, which tells its duke the reason.
+    lower(Resource::Cpu, cpu_seconds, cpu_seconds.saturating_add(1))?;
     // The address space is not limited, because the engine reserves gigabytes of it that it never touches.
-    limit(Resource::Data, COMPILE_DATA_BYTES_MAX)
+    lower(Resource::Data, data_bytes, data_bytes)
+}
+
+/// Lowers a limit. A lower one of the user stays: raising it is not allowed to everybody.
+fn lower(resource: Resource, current: u64, maximum: u64) -> io::Result<()> {
+    let there = getrlimit(resource);
+    let least = |wanted: u64, there: Option<u64>| Some(there.map_or(wanted, |there| there.min(wanted)));
+    let (current, maximum) = (least(current, there.current), least(maximum, there.maximum));
+    Ok(setrlimit(resource, Rlimit { current, maximum })?)
 }
 
 /// Before the first guest.

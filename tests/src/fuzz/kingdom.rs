@@ -20,7 +20,7 @@ use distwasm_proto::{
     limits::JOB_RESERVE_BYTES,
     time::Time,
     wire::{
-        DukeOrder, DukeWord, FromDuke, FromQueen, QueenNews, QueenWord, VerdictsHeard, duke_order::Order, duke_word,
+        DukeOrder, DukeWord, FromDuke, FromQueen, QueenNews, QueenWord, VerdictsHeard, duke_order::Order,
         queen_news::News, queen_word,
     },
 };

@@ -45,6 +45,11 @@ pub(super) struct Duke {
     ticks_at: Option<Time>,
     pub(super) peasants: BTreeMap<BaronId, Peasant>,
     pub(super) peasants_made: u64,
+    /// How many programs it may compile at a time.
+    parallel: u32,
+    /// Its compilers, which have numbers, and whether they were stopped.
+    compilers: BTreeMap<Supply, (u64, bool)>,
+    compilers_made: u64,
     /// Peasants, by their numbers, whose large answers wait for room.
     pub(super) waiting: VecDeque<(BaronId, u64)>,
     /// The link over which it last said that it is leaving.
@@ -73,7 +78,8 @@ impl Duke {
             seat: seat.0,
         };
         let grace = Duration::from_micros(grace_us);
-        let settings = ReactorSettings { introduction, grace, is_alone: false };
+        let parallel = if number.0.is_multiple_of(3) { 2 } else { 1 };
+        let settings = ReactorSettings { introduction, grace, parallel, is_alone: false };
         Duke {
             seat,
             link: None,
@@ -85,6 +91,9 @@ impl Duke {
             ticks_at: None,
             peasants: BTreeMap::new(),
             peasants_made: 0,
+            parallel,
+            compilers: BTreeMap::new(),
+            compilers_made: 0,
             waiting: VecDeque::new(),
             leaving_said: None,
             claims: BTreeSet::new(),
@@ -92,7 +101,7 @@ impl Duke {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.peasants.is_empty() && self.reactor.is_at_rest()
+        self.peasants.is_empty() && self.compilers.is_empty() && self.reactor.is_at_rest()
     }
 
     /// The number of the current link.
@@ -103,6 +112,21 @@ impl Duke {
     /// The queen of a job that it has: the key of the job.
     fn queen_of(&self, job: JobId) -> Option<JobId> {
         self.reactor.key_of(job).map(JobId)
+    }
+
+    /// Whether another compiler would be one too many.
+    fn compiles_enough(&self) -> bool {
+        self.compilers.len() >= self.parallel as usize
+    }
+
+    fn check_compilers(&self, id: DukeId) {
+        assert!(self.compilers.len() <= self.parallel as usize, "no_more_compilers_than_may_run: {id}");
+        for (supply, (_, stopped)) in &self.compilers {
+            assert!(
+                *stopped || self.reactor.awaits(supply),
+                "no_compiler_runs_for_which_no_job_waits: {id}: {supply:?}"
+            );
+        }
     }
 
     fn check(&self, id: DukeId) {
@@ -190,6 +214,7 @@ impl World {
         self.duke_speaks(id);
         self.make_room(id);
         let Some(duke) = self.dukes.get_mut(&id) else { return };
+        duke.check_compilers(id);
         if !self.liars.contains(&id) {
             duke.check(id);
         }
@@ -274,19 +299,42 @@ impl World {
             }
             Deed::Bury(baron) => drop(duke.peasants.remove(&baron)),
             Deed::Make(supply) => {
-                let in_us = self.dice.below(200_000);
-                self.later(in_us, Due::Made(id, supply));
+                duke.compilers_made += 1;
+                let number = duke.compilers_made;
+                let before = duke.compilers.insert(supply.clone(), (number, false));
+                assert!(before.is_none(), "supply_is_made_once_at_a_time: {id}: {supply:?}");
+                self.tally.compilers_busy += u64::from(duke.compiles_enough());
+                let us_max = self.dice.pick(&[200_000, 200_000, 5_000_000]);
+                let in_us = self.dice.below(us_max);
+                self.later(in_us, Due::Made(id, supply, number));
+            }
+            Deed::Stop(supply) => {
+                let Some((number, stopped)) = duke.compilers.get_mut(&supply) else {
+                    panic!("stopped_compiler_runs: {id}: {supply:?}")
+                };
+                let number = *number;
+                *stopped = true;
+                self.tally.compilers_stopped += 1;
+                let in_us = self.dice.below(20_000);
+                self.later(in_us, Due::Made(id, supply, number));
             }
         }
     }
 
     /// A supply has been made, or could not be.
-    pub(super) fn supply_made(&mut self, id: DukeId, supply: Supply) {
+    pub(super) fn supply_made(&mut self, id: DukeId, supply: Supply, number: u64) {
         let is_unfit = supply.digest() == Digest::of([UNFIT_PROGRAM]) && self.dice.permille(500);
         let is_kept = self.dice.permille(500);
         let is_broken = self.faults_go_on() && self.dice.permille(self.weather.start_fails);
+        let in_time = self.dice.permille(300);
         let Some(duke) = self.dukes.get_mut(&id) else { return };
+        // A compiler that was stopped has two ends: the first of them counts.
+        let Some((_, stopped)) = duke.compilers.get(&supply).copied().filter(|(made, _)| *made == number) else {
+            return;
+        };
+        duke.compilers.remove(&supply);
         let result = match (is_broken, is_unfit) {
+            _ if stopped && !in_time => Err(MakeError::Stopped),
             (true, _) => Err(MakeError::Trouble("the disk is full".to_owned())),
             (false, true) => Err(MakeError::Unfit(Failure::new(FailureKind::Program, "it is unfit"))),
             (false, false) => Ok(duke.reactor.hands().compile(&supply, is_kept)),

@@ -28,6 +28,7 @@ pub(super) enum Deed {
     Kill(BaronId),
     Bury(BaronId),
     Make(Supply),
+    Stop(Supply),
 }
 
 /// See the module's documentation.
@@ -97,6 +98,10 @@ impl Hands for SimHands {
 
     fn make(&mut self, supply: Supply, _blob: Payload) {
         self.deeds.push(Deed::Make(supply));
+    }
+
+    fn stop(&mut self, supply: &Supply) {
+        self.deeds.push(Deed::Stop(supply.clone()));
     }
 
     fn remove(&mut self, recipe: &Recipe) {

@@ -19,6 +19,7 @@ use distwasm_jobs::{
 };
 use distwasm_king::{authority::Origin, scheduler::JobSpec};
 use distwasm_proto::{
+    guest::GuestSettings,
     ids::{AttemptId, JobId, UnitNo},
     time::Time,
     wire::{self, QueenNews, QueenWord, queen_word::Word},
@@ -211,6 +212,7 @@ fn request(plan: &QueenPlan, JobId(key): JobId) -> JobRequest {
             requires: plan.zone.map(|zone| ("zone".to_owned(), zone.to_string())).into_iter().collect(),
             speculate: plan.speculate,
         },
+        guest: GuestSettings { deterministic: plan.deterministic, ..GuestSettings::default() },
         timeout: plan.timeout_us.map(Duration::from_micros),
         retries: plan.retries,
         key,

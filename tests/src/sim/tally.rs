@@ -38,6 +38,8 @@ tally! {
     queens_stopped,
     peasants_died,
     jobs_unfit,
+    compilers_stopped,
+    compilers_busy,
     slots_asked_back,
     offers,
     kings_fallen,

@@ -167,6 +167,10 @@ pub struct QueenPlan {
     pub speculate: bool,
     /// Whether the program is unfit.
     pub unfit: bool,
+    /// Which of a few programs it is otherwise.
+    pub program: usize,
+    /// Whether the program is compiled to deterministic code.
+    pub deterministic: bool,
     /// The number of failures that stops the run.
     pub failures_max: Option<FailureLimit>,
     /// How long the run may take.
@@ -191,8 +195,8 @@ pub const EVIDENCE_BYTES: u64 = 1000;
 /// The least memory of a simulated duke.
 pub const DUKE_BYTES_MIN: u64 = 1 << 30;
 
-/// The program of most jobs.
-const PROGRAM: &[u8] = b"a program";
+/// The programs of most jobs.
+const PROGRAMS: [&[u8]; 4] = [b"a program", b"another program", b"a third program", b"a fourth program"];
 
 /// The program of jobs whose program is unfit.
 pub const UNFIT_PROGRAM: &[u8] = b"an unfit program";
@@ -200,7 +204,7 @@ pub const UNFIT_PROGRAM: &[u8] = b"an unfit program";
 impl QueenPlan {
     /// The job's program.
     pub fn program(&self) -> &'static [u8] {
-        if self.unfit { UNFIT_PROGRAM } else { PROGRAM }
+        if self.unfit { UNFIT_PROGRAM } else { PROGRAMS[self.program] }
     }
 
     /// An ordinary job with `units` units that all run equally long.
@@ -218,6 +222,8 @@ impl QueenPlan {
             timeout_us: None,
             speculate: true,
             unfit: false,
+            program: 0,
+            deterministic: false,
             failures_max: None,
             time_limit_us: None,
             reads_every_us: 0,
@@ -324,6 +330,8 @@ impl Weather {
             timeout_us,
             speculate: dice.permille(800),
             unfit: dice.permille(self.unfit),
+            program: dice.pick(&[0, 0, 1, 2, 3]),
+            deterministic: dice.permille(200),
             failures_max: dice.pick(&[
                 None,
                 None,

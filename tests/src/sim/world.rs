@@ -57,8 +57,8 @@ pub(super) enum Due {
     GoesOn(Process),
     /// Something happens to the peasant with this number, if this baron still has it.
     Peasant(DukeId, BaronId, u64, PeasantDue),
-    /// A duke has tried to make a supply.
-    Made(DukeId, Supply),
+    /// A duke has tried to make a supply, in its attempt with this number.
+    Made(DukeId, Supply, u64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -304,7 +304,7 @@ impl World {
             Due::QueenComes(number) => self.queen_comes(number),
             Due::Queen(job, due) => self.queen_due(job, due),
             Due::Peasant(duke, baron, peasant, due) => self.peasant_due(duke, baron, peasant, due),
-            Due::Made(duke, supply) => self.supply_made(duke, supply),
+            Due::Made(duke, supply, number) => self.supply_made(duke, supply, number),
         }
     }
 
