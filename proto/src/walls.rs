@@ -62,7 +62,7 @@ impl Wall {
         Self::TABLE.iter().map(|(wall, _)| *wall)
     }
 
-    /// The walls that any kernel of the last ten years gives to any user, also within a container.
+    /// The walls that need neither namespaces nor landlock: Linux since 4.17 gives them to any user, also in a container.
     pub const BASIC: [Wall; 6] =
         [Wall::NotRoot, Wall::NoNewPrivileges, Wall::NoCapabilities, Wall::Limits, Wall::NotDumpable, Wall::Seccomp];
 

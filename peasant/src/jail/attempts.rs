@@ -99,7 +99,6 @@ fn old_call() -> c_long {
 }
 
 fn abstract_socket(name: &str) -> io::Result<()> {
-    #[cfg(target_os = "linux")]
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixStream};
     UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?).map(drop)
