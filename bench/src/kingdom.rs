@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use distwasm_process::clock::Clock;
 use distwasm_transport::{credentials::Credentials, link::KingAddress};
 
@@ -74,6 +74,17 @@ impl Drop for Daemon {
     }
 }
 
+/// The file of a token with which a peer may do everything.
+fn make_token(place: &Place) -> Result<PathBuf> {
+    let mut command = program("king")?;
+    command.args(["token", "create", "--role", "admin", "--data"]).arg(place.path().join("king"));
+    let made = command.output()?;
+    ensure!(made.status.success(), "no token: {}", String::from_utf8_lossy(&made.stderr));
+    let file = place.path().join("token");
+    fs::write(&file, made.stdout)?;
+    Ok(file)
+}
+
 /// A king, and a duke unless the case has simulated ones.
 #[derive(Debug)]
 pub struct Kingdom {
@@ -99,6 +110,7 @@ impl Kingdom {
         command.args(["--listen", "127.0.0.1:0", "--http", "none", "--port-file"]).arg(&port_file);
         command.arg("--data").arg(place.path().join("king")).args(match place.wire() {
             Wire::Socket => &[][..],
+            Wire::Tls => &["--no-socket"],
             Wire::Plain => &["--insecure", "--no-socket"],
         });
         let king = Daemon::start(command, "king", place.path())?;
@@ -106,14 +118,12 @@ impl Kingdom {
         loop {
             if let Ok(address) = fs::read_to_string(&port_file) {
                 let mut flags = vec!["--king-address".to_owned(), address.trim().to_owned()];
-                let credentials = match place.wire() {
-                    Wire::Socket => Credentials::None,
-                    Wire::Plain => {
-                        flags.push("--insecure".to_owned());
-                        Credentials::Insecure
-                    }
-                };
                 let address = address.trim().parse().map_err(anyhow::Error::msg)?;
+                let token = (place.wire() == Wire::Tls).then(|| make_token(place)).transpose()?;
+                flags.extend(token.iter().flat_map(|file| ["--token-file".to_owned(), file.display().to_string()]));
+                let is_insecure = place.wire() == Wire::Plain;
+                flags.extend(is_insecure.then(|| "--insecure".to_owned()));
+                let credentials = Credentials::find(&address, token.as_deref(), is_insecure)?;
                 return Ok(Kingdom { address: KingAddress::Remote(address, credentials), flags, king, duke: None });
             }
             if Duration::from_micros(clock.now().0) > PATIENCE {

@@ -59,6 +59,8 @@ pub enum Wire {
     /// The king's socket
     #[default]
     Socket,
+    /// TCP on this machine, with TLS and a token
+    Tls,
     /// TCP on this machine, in plaintext
     Plain,
 }

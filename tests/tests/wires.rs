@@ -14,7 +14,10 @@ use std::{
     time::Duration,
 };
 
-use distwasm_tests::real::{Finished, King, Place, Process, guest, stranger};
+use distwasm_tests::{
+    chaos::Proxy,
+    real::{Finished, King, Place, Process, guest, stranger, until},
+};
 use distwasm_transport::{fingerprint::Fingerprint, token::Token};
 use rustix::process::Signal;
 
@@ -123,11 +126,8 @@ fn tls_leads_to_the_king_of_the_token_and_to_no_other() {
 fn a_king_that_comes_back_with_another_key_is_not_served() {
     let place = Place::default();
     let King { process, address, .. } = place.king_with(&["--no-socket"]);
-    let made = Finished::of(place.command("king").args(["token", "create", "--role", "duke"]));
-    made.expect(0, &[]);
-    let token = place.path().join("token");
-    fs::write(&token, made.stdout).unwrap();
-    let duke = place.duke_at(&address, &["--token-file", token.to_str().unwrap()]);
+    let [flag, token] = with_token(&place);
+    let duke = place.duke_at(&address, &[&flag, &token]);
     duke.expect_log("serving the king");
     assert!(!duke.log().contains("not the king of the token"));
     drop(process);
@@ -135,6 +135,60 @@ fn a_king_that_comes_back_with_another_key_is_not_served() {
     let port = address.rsplit_once(':').unwrap().1;
     let _king = place.king_with(&["--no-socket", "--port", port, "--data", data.to_str().unwrap()]);
     duke.expect_log("this is not the king of the token");
+}
+
+/// The flags of a peer with a token that the king of this place has made.
+fn with_token(place: &Place) -> [String; 2] {
+    let made = Finished::of(place.command("king").args(["token", "create", "--role", "admin"]));
+    made.expect(0, &[]);
+    let path = place.path().join("admin-token");
+    fs::write(&path, made.stdout).unwrap();
+    ["--token-file".to_owned(), path.to_str().unwrap().to_owned()]
+}
+
+#[test]
+fn links_over_tls_that_are_cut_lose_nothing() {
+    let place = Place::default();
+    for number in 0..120 {
+        place.write(number.to_string(), format!("slow {number}"));
+    }
+    let king = place.king_with(&["--no-socket"]);
+    let token = with_token(&place);
+    let token = [token[0].as_str(), token[1].as_str()];
+    let ways = [(); 2].map(|()| Proxy::start(&king.address));
+    let _duke = place.duke_at(&ways[0].address, &token);
+    let queen = place.start_queen_at(&ways[1].address, guest("slow.wat"), &token);
+    for (times, outputs) in [10, 40, 70].into_iter().enumerate() {
+        until("outputs", || (place.outputs_count() >= outputs).then_some(()), || queen.log());
+        ways.iter().for_each(Proxy::cut);
+        for who in ["a queen came back", "a duke came back"] {
+            let came_back = || king.process.log().matches(who).count() > times;
+            until(who, || came_back().then_some(()), || queen.log());
+        }
+    }
+    queen.finish().expect(0, &["120 done", "0 failed"]);
+    for (name, output) in place.outputs() {
+        assert_eq!(output, format!("slow {}", name.display()).as_bytes());
+    }
+}
+
+#[test]
+fn large_units_are_the_same_over_tls() {
+    let place = Place::default();
+    let text = |number: usize| format!("{number} is a line of text\n").repeat(100_000);
+    for number in 0..8 {
+        place.write(number.to_string(), text(number));
+    }
+    let king = place.king_with(&["--no-socket"]);
+    let token = with_token(&place);
+    let token = [token[0].as_str(), token[1].as_str()];
+    let _duke = place.duke(&king, &token);
+    place.start_queen(&king, guest("upper.wat"), &token).finish().expect(0, &["8 done"]);
+    for (name, output) in place.outputs() {
+        let number = name.to_str().unwrap().parse().unwrap();
+        assert!(output == text(number).to_uppercase().as_bytes(), "{number}");
+    }
+    assert_eq!(place.outputs_count(), 8);
 }
 
 #[test]
