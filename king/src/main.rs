@@ -58,7 +58,12 @@ async fn run(options: Options) -> anyhow::Result<()> {
     };
     let http_address = http.as_ref().and_then(|listener| listener.local_addr().ok());
     let pages = http.map(|http| Pages::new(http, &key, options.metrics_open || options.insecure)).transpose()?;
-    let first = if address.ip().is_loopback() || options.insecure || tokens::first::stdout_is_a_log() {
+    let first = if address.ip().is_loopback() || options.insecure {
+        None
+    } else if tokens::first::stdout_is_a_log() {
+        if store.read()?.is_empty() {
+            info!("stdout is a log, so no tokens are shown there: `king token create` makes them");
+        }
         None
     } else {
         let place = options.advertise.clone().unwrap_or_else(Advertised::this_machine).with_port(address.port());

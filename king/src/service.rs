@@ -83,8 +83,11 @@ impl Visit {
     }
 
     /// Logs why a link ended, if the peer is to blame. The reactor logs the consequences for a duke or a job.
-    fn tell(&self, leaving: &Leaving) {
+    fn tell(&self, leaving: &Leaving, authority: &Authority) {
         let Err(error) = leaving else { return };
+        if let LinkError::Refused(refusal) = error {
+            return authority.tell(self.address.as_ref().map(|address| address as _), refusal);
+        }
         let address = self.address.map_or_else(|| "this machine".to_owned(), |address| address.to_string());
         if error.may_come_back() && !matches!(error, LinkError::Busy(_)) {
             debug!(peer = address, %error, "a link ended");
@@ -144,7 +147,7 @@ impl Service {
                 leaving = listen(&mut messages, &mut border, &reactor, &ended) => leaving,
                 refusal = authority.withdrawn(&visit.identity) => Err(LinkError::Refused(refusal)),
             };
-            visit.tell(&leaving);
+            visit.tell(&leaving, &authority);
             // The reactor is gone only when the king ends.
             let _sent = reactor.send(border.end(leaving)).await;
         });

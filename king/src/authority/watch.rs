@@ -6,7 +6,11 @@ use distwasm_process::{
     clock::{Clock, time_of_day},
     repeats::Repeats,
 };
-use distwasm_proto::{error_text::chain, limits::TOKENS_LOOK_EVERY, time::Time};
+use distwasm_proto::{
+    error_text::chain,
+    limits::{TOKENS_LOOK_EVERY, TOKENS_LOOK_PAUSE},
+    time::Time,
+};
 use tokio::{
     sync::{Mutex, watch},
     time::{MissedTickBehavior, interval},
@@ -32,8 +36,8 @@ pub(super) struct Watch {
 /// The last look at the store.
 #[derive(Debug, Default)]
 struct Look {
-    /// When it was.
-    at: Time,
+    /// When it was, if there was one.
+    at: Option<Time>,
     /// The state of the file whose tokens are known; `None` if it is to be read in any case.
     stamp: Option<Option<Stamp>>,
     /// How many of the tokens were valid.
@@ -67,10 +71,13 @@ impl Watch {
     pub(super) async fn look(&self) {
         let called = self.clock.now();
         let mut last = self.last.lock().await;
-        if last.at > called {
+        if last.at > Some(called) {
             return;
         }
-        last.at = self.clock.now();
+        if let Some(at) = last.at {
+            self.clock.sleep_until(Some(at.after(TOKENS_LOOK_PAUSE))).await;
+        }
+        last.at = Some(self.clock.now());
         let changed = match &self.store {
             Some(store) => {
                 let (store, stamp) = (store.clone(), last.stamp);

@@ -25,3 +25,7 @@ pub const TOKEN_CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 /// How often a king looks whether its tokens have changed, or one has expired.
 pub const TOKENS_LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The shortest pause between two such looks, which unknown tokens cause, too: the longest that a peer with a token that
+/// was just made waits, and rare enough that a flood of unknown tokens costs little.
+pub const TOKENS_LOOK_PAUSE: Duration = Duration::from_millis(50);
