@@ -7,6 +7,7 @@ use distwasm_proto::{
     guest::{GuestError, GuestSettings},
     ids::{AttemptId, JobId, UnitNo},
     limits::{HELLO_WITHIN, PROGRAM_BYTES_MAX, SHARES_BYTES_MAX, UNIT_BYTES_MAX},
+    secret::Mark,
     wire::{self, DukeOrder, duke_order::Order},
 };
 use distwasm_transport::{
@@ -27,7 +28,7 @@ pub enum KingOrder {
     /// The duke gets a part in a job.
     LeaseOpened {
         job: JobId,
-        key: u64,
+        mark: Mark,
         digest: Digest,
         slot_bytes: u64,
         timeout: Option<Duration>,
@@ -118,7 +119,7 @@ impl Border {
         match word.order {
             Some(Order::OpenLease(lease)) => Ok(KingOrder::LeaseOpened {
                 job: JobId(lease.job),
-                key: lease.key,
+                mark: Mark::from_wire(&lease.mark).ok_or(LinkError::Nonsense("the mark of a job has 16 bytes"))?,
                 digest: digest(&lease.program_digest)?,
                 slot_bytes: lease.slot_bytes,
                 timeout: (lease.timeout_ms > 0).then(|| Duration::from_millis(lease.timeout_ms)),

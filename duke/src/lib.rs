@@ -17,7 +17,7 @@ mod seat;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use distwasm_process::{clock::Clock, shutdown::Stop};
+use distwasm_process::{clock::Clock, randomness, shutdown::Stop};
 use distwasm_transport::link::KingAddress;
 use thiserror::Error;
 use tracing::{info, warn};
@@ -63,6 +63,8 @@ pub enum DukeError {
     Thread(#[source] std::io::Error),
     #[error("failed to use {} as a peasant (--peasant names another)", .path.display())]
     Peasant { path: PathBuf, source: FingerprintError },
+    #[error("failed to make up a secret")]
+    Randomness(#[source] std::io::Error),
     #[error(transparent)]
     Cache(#[from] CacheError),
     #[error("no peasant can be started: {0}")]
@@ -88,13 +90,15 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
     // With a king in the same process this is the only duke, and no other takes its place.
     let is_alone = matches!(settings.king, KingAddress::Local(_));
     let seat = if is_alone { Seat::anywhere() } else { Seat::take(&settings.cache, &settings.hostname) };
+    let seat = seat.map_err(DukeError::Randomness)?;
+    let boot = randomness::bytes().map_err(DukeError::Randomness)?;
     let introduction = Introduction {
         hostname: settings.hostname,
         cpus: slots_that_fit(settings.cpus),
         ram_bytes: settings.ram_bytes,
         labels: settings.labels,
-        boot: fastrand::u64(..),
-        seat: seat.number,
+        boot: u64::from_be_bytes(boot),
+        seat: seat.secret,
     };
     info!(
         king = %settings.king,

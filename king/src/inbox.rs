@@ -8,6 +8,7 @@ use distwasm_proto::{
     failure::Failure,
     guest::{GuestError, GuestSettings},
     ids::{AttemptId, DukeId, JobId, UnitNo},
+    secret::Mark,
     wire::{DukeOrder, QueenNews},
 };
 use distwasm_transport::{
@@ -128,8 +129,8 @@ pub struct Machine {
     pub labels: BTreeMap<String, String>,
     /// The number of its process.
     pub boot: u64,
-    /// The number of its place on the machine.
-    pub seat: u64,
+    /// The mark of its place on the machine. The duke has proved that it knows the secret.
+    pub seat: Mark,
     /// Which of its links this is.
     pub link: u64,
 }
@@ -175,14 +176,14 @@ pub struct JobRequest {
     pub archives: BTreeMap<Digest, Payload>,
     /// Where the bytes of its inputs are counted.
     pub held: HeldBytes,
-    /// A queen that comes back to the job must know it.
-    pub key: u64,
+    /// The mark of its key. A queen that comes back to the job must know the key.
+    pub mark: Mark,
     /// The job that the queen comes back to, and the state of the job there.
     pub resumes: Option<(JobId, Resumption)>,
     /// Which of the queen's links this is.
     pub ordinal: u64,
-    /// The job, and its key, of a killed queen whose place this queen takes.
-    pub replaces: Option<(JobId, u64)>,
+    /// The marks of jobs of killed queens whose place this queen takes. It has proved that it knows their keys.
+    pub replaces: Vec<Mark>,
 }
 
 /// A queen's word after its job was opened.

@@ -9,6 +9,7 @@ pub mod flags;
 pub mod guest_flags;
 pub mod logging;
 pub mod memory;
+pub mod randomness;
 pub mod repeats;
 pub mod shutdown;
 pub mod start;

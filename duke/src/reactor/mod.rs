@@ -22,6 +22,7 @@ use distwasm_proto::{
     guest::GuestSettings,
     ids::{AttemptId, BaronId, JobId},
     limits::{BROKEN_SLOTS_REST, GOODBYE_WITHIN, START_WITHIN, STARTS_GIVEN_UP_MAX},
+    secret::Mark,
     time::Time,
     wire::{self, DukeWord, duke_word::Word},
 };
@@ -129,8 +130,8 @@ pub struct Reactor<H> {
 }
 
 struct Job {
-    /// A number that its queen made up.
-    key: u64,
+    /// To be named when the duke comes back.
+    mark: Mark,
     /// The program, and then the shared directories.
     needs: Vec<Supply>,
     slot_bytes: u64,
@@ -272,12 +273,12 @@ impl<H: Hands> Reactor<H> {
     fn on_order(&mut self, order: KingOrder) -> Result<(), LinkError> {
         match order {
             KingOrder::Welcome => self.on_welcome(),
-            KingOrder::LeaseOpened { job, key, digest, slot_bytes, timeout, guest } => {
+            KingOrder::LeaseOpened { job, mark, digest, slot_bytes, timeout, guest } => {
                 if self.jobs.contains_key(&job) {
                     return Err(LinkError::Nonsense("a job was opened twice"));
                 }
                 let state = Job {
-                    key,
+                    mark,
                     needs: Supply::of_job(digest, &guest),
                     slot_bytes,
                     guest: Arc::new(guest),

@@ -5,7 +5,12 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use distwasm_proto::{digest::Digest, ids::UnitNo, wire::AttemptEnded};
+use distwasm_proto::{
+    digest::Digest,
+    ids::UnitNo,
+    secret::{Purpose, Secret},
+    wire::AttemptEnded,
+};
 use distwasm_transport::{
     payload::Payload,
     transfer::{Assembler, OutboxStream},
@@ -94,7 +99,7 @@ impl Duke {
             ram_bytes: 1 << 30,
             labels: BTreeMap::new(),
             boot: 1,
-            seat: 1,
+            seat: Secret::new([1; 16]),
         };
         let settings = ReactorSettings { introduction, grace: GRACE, is_alone: false };
         Duke { reactor: Reactor::new(settings, PretendedHands::default()), now: Time(1), to_king: None }
@@ -180,10 +185,10 @@ fn digest() -> Digest {
 }
 
 fn opened() -> KingOrder {
-    let (key, slot_bytes) = (1, 1 << 20);
+    let (mark, slot_bytes) = (Secret::new([1; 16]).mark(Purpose::Job), 1 << 20);
     KingOrder::LeaseOpened {
         job: JOB,
-        key,
+        mark,
         digest: digest(),
         slot_bytes,
         timeout: None,

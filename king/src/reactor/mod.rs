@@ -21,6 +21,7 @@ use distwasm_proto::{
     guest::GuestSettings,
     ids::{AttemptId, DukeId, JobId, UnitNo},
     limits::HELD_ATTEMPTS_NAMED,
+    secret::Mark,
     time::Time,
     wire::{self, DukeOrder, QueenNews, duke_order::Order, queen_news::News},
 };
@@ -48,7 +49,7 @@ pub struct Reactor {
     scheduler: Scheduler,
     dukes: FxHashMap<DukeId, Duke>,
     /// The duke in each seat.
-    seats: HashMap<u64, DukeId>,
+    seats: HashMap<Mark, DukeId>,
     queens: FxHashMap<JobId, Queen>,
     /// Links of queens that have not ended. Some may still have news to take after the ends of their jobs.
     links: HashMap<LinkId, JobId>,
@@ -92,7 +93,8 @@ struct Queen {
     link: Option<LinkId>,
     /// Which of the queen's links it is, or was.
     ordinal: u64,
-    key: u64,
+    /// The mark of the key that its queen made up.
+    mark: Mark,
     digest: Digest,
     timeout_ms: u64,
     guest: GuestSettings,

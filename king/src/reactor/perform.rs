@@ -23,7 +23,7 @@ impl Reactor {
                     slot_bytes,
                     timeout_ms: queen.timeout_ms,
                     guest: Some(queen.guest.to_wire()),
-                    key: queen.key,
+                    mark: queen.mark.to_wire(),
                 };
                 self.tell_duke(duke, Order::OpenLease(Box::new(order)));
             }

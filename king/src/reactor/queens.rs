@@ -11,6 +11,7 @@ use distwasm_proto::{
     failure::{Failure, FailureKind},
     ids::{JobId, UnitNo},
     limits::{JOBS_MAX, PEER_JOBS_MAX, WINDOW_BYTES},
+    secret::Mark,
     wire::{self, QueenNews, queen_news::News},
 };
 use distwasm_transport::transfer::Outbox;
@@ -23,23 +24,26 @@ use crate::{
     scheduler::{Event, Overview, Resumption},
 };
 
+/// Why a queen is sent away whose job another queen has replaced.
+const STARTED_AGAIN: &str = "the queen was started again";
+
 impl Reactor {
     pub(super) fn on_queen_joined(&mut self, link: LinkId, mut request: Box<JobRequest>, peer: Peer<QueenNews>) {
         // Earlier events may end the job that the queen comes back to.
         self.run_core();
-        if let Some((earlier, key)) = request.replaces {
-            self.end_earlier(earlier, key);
-        }
+        request.replaces.iter().for_each(|mark| self.end_earlier(*mark));
         let (job, mut resumes) = match request.resumes.take() {
-            Some((job, resumes)) if self.may_have(job, request.key) => (job, resumes),
+            Some((job, resumes)) if self.may_have(job, request.mark) => (job, resumes),
             // The job was dropped, or belongs to another queen: this queen gets a new one.
             Some((_, resumes)) => (self.next_job(), resumes),
             None => (self.next_job(), Resumption::default()),
         };
         let refused = match self.queens.get(&job) {
-            Some(queen) if queen.key == request.key && queen.ordinal < request.ordinal => None,
+            Some(queen) if queen.mark == request.mark && queen.ordinal < request.ordinal => None,
             // The first word of a broken connection may arrive after that of the next one.
             Some(_) => Some(("the queen has a newer link".to_owned(), false)),
+            // The first word of a killed queen may arrive after that of the queen that replaces it.
+            None if self.scheduler.is_replaced(request.mark) => Some((STARTED_AGAIN.to_owned(), false)),
             None => self.why_no_job(peer.address),
         };
         self.links.insert(link, job);
@@ -47,7 +51,7 @@ impl Reactor {
             return peer.send_away(News::End(wire::End { reason, come_back }));
         }
         let ordinal = request.ordinal;
-        let (key, spec, project) = (request.key, request.spec.clone(), request.spec.project.clone());
+        let (mark, spec, project) = (request.mark, request.spec.clone(), request.spec.project.clone());
         let (numbered, lacking) = (resumes.sent, resumes.lacking.iter().copied().collect::<BTreeSet<UnitNo>>());
         if let Some(queen) = self.queens.get_mut(&job) {
             info!(job = job.0, project, lacking = lacking.len(), "a queen came back");
@@ -71,29 +75,27 @@ impl Reactor {
         let unheard = self.queens.get(&job).into_iter().flat_map(|queen| &queen.unheard);
         let unheard: BTreeSet<UnitNo> = unheard.map(Unheard::unit).collect();
         resumes.lacking.retain(|unit| !unheard.contains(unit));
-        self.events.push(Event::JobOpened { job, key, spec, resumes });
+        self.events.push(Event::JobOpened { job, mark, spec, resumes });
         self.welcome(job, numbered, &lacking);
         // The next words are about units that the scheduler must know.
         self.run_core();
     }
 
-    /// Whether a queen with this key may have the job.
-    fn may_have(&self, job: JobId, key: u64) -> bool {
-        self.queens.get(&job).map_or_else(|| self.scheduler.may_resume(job, key), |queen| queen.key == key)
+    /// Whether a queen whose key has this mark may have the job.
+    fn may_have(&self, job: JobId, mark: Mark) -> bool {
+        self.queens.get(&job).map_or_else(|| self.scheduler.may_resume(job, mark), |queen| queen.mark == mark)
     }
 
-    /// Ends the job of a queen that died without saying `end`, for a queen that replaces it.
-    fn end_earlier(&mut self, job: JobId, key: u64) {
-        if !self.may_have(job, key) {
-            return;
-        }
-        if let Some(queen) = self.forget_queen(job) {
+    /// Ends the job of a queen that died without saying `end`, for a queen that replaces it and knows its key.
+    fn end_earlier(&mut self, mark: Mark) {
+        for job in self.scheduler.jobs_of(mark) {
+            // The job may be known from dukes alone.
+            let Some(queen) = self.forget_queen(job) else { continue };
             info!(job = job.0, project = queen.project, "its queen was started again as another job; this one is over");
-            let reason = "the queen was started again".to_owned();
-            queen.peer.send_away(News::End(wire::End { reason, come_back: false }));
+            queen.peer.send_away(News::End(wire::End { reason: STARTED_AGAIN.to_owned(), come_back: false }));
         }
-        // The job may be known from dukes alone, or not at all.
-        self.events.push(Event::QueenLost { job });
+        // Dukes may bring the job yet.
+        self.events.push(Event::JobReplaced { mark });
         self.run_core();
     }
 
@@ -291,7 +293,7 @@ impl Reactor {
 
 impl Queen {
     fn new(link: LinkId, request: JobRequest, peer: Peer<QueenNews>, unheard: VecDeque<Unheard>) -> Queen {
-        let JobRequest { spec, digest, timeout, guest, key, ordinal, held, .. } = request;
+        let JobRequest { spec, digest, timeout, guest, mark, ordinal, held, .. } = request;
         let mut inputs = Inputs::default();
         inputs.count_in(held);
         let shares: BTreeSet<Digest> = guest.shares.iter().map(|share| share.digest).collect();
@@ -299,7 +301,7 @@ impl Queen {
             project: spec.project,
             link: Some(link),
             ordinal,
-            key,
+            mark,
             digest,
             timeout_ms: timeout.map_or(0, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
             guest,

@@ -57,7 +57,13 @@ impl King {
         self.links += 1;
         let (peer, words) = Peer::new(from);
         let mut link = Link { ended: peer.ended.clone(), border: DukeBorder::new(DukeId(self.links), peer), words };
-        let hello = wire::DukeHello { protocol: PROTOCOL, cpus: 1, boot: 1, seat: self.links, ..Default::default() };
+        let hello = wire::DukeHello {
+            protocol: PROTOCOL,
+            cpus: 1,
+            boot: 1,
+            seat: u128::from(self.links).to_be_bytes().to_vec().into(),
+            ..Default::default()
+        };
         self.hear(&mut link, from_duke(vec![duke_word::Word::Hello(Box::new(hello))]));
         link
     }
@@ -71,6 +77,7 @@ impl King {
         let open = wire::OpenJob {
             protocol: PROTOCOL,
             project: "p".to_owned(),
+            key: u128::from(self.links).to_be_bytes().to_vec().into(),
             program_digest: Digest::of([program]).to_wire(),
             program: Some(wire::Payload { bytes_total: program.len() as u64, data: Bytes::from_static(program) }),
             ..Default::default()

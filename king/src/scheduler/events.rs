@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
+    secret::Mark,
     time::Time,
 };
 
@@ -26,8 +27,8 @@ pub enum Event {
     DukeDraining { duke: DukeId },
     /// A duke is gone for good.
     DukeLost { duke: DukeId },
-    /// A queen opened a job, or came back to it. A peer that names the job later must know its key.
-    JobOpened { job: JobId, key: u64, spec: JobSpec, resumes: Resumption },
+    /// A queen opened a job, or came back to it. A peer that names the job later must know its mark.
+    JobOpened { job: JobId, mark: Mark, spec: JobSpec, resumes: Resumption },
     /// A queen added the next unit of a job, with an input of this size.
     UnitAdded { job: JobId, unit: UnitNo, bytes: u64 },
     /// A queen announced the next unit of a job, and could not send its input; the reason has this many bytes.
@@ -38,6 +39,8 @@ pub enum Event {
     QueenAway { job: JobId },
     /// A queen left; the results of its job are not wanted any more.
     QueenLost { job: JobId },
+    /// A queen that was killed was started again as another job: that with this mark is over.
+    JobReplaced { mark: Mark },
     /// A duke says how an attempt ended.
     AttemptEnded { duke: DukeId, attempt: AttemptId, outcome: Outcome, run_us: u64 },
     /// A duke has a result that is too large to be sent unasked.
@@ -59,8 +62,8 @@ pub enum Event {
 pub struct HeldLease {
     /// The job.
     pub job: JobId,
-    /// The job's key, as its queen made it.
-    pub key: u64,
+    /// The job's mark, as the duke was told it.
+    pub mark: Mark,
     /// The machine's memory that each slot has.
     pub slot_bytes: u64,
     /// Slots that serve the job.

@@ -38,6 +38,7 @@ use std::{
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
     limits::{AWAY_PATIENCE, BROKEN_SLOTS_REST, GRACE},
+    secret::Mark,
     time::Time,
     wire::is_offered,
 };
@@ -123,13 +124,23 @@ impl Scheduler {
         self.attempt_at(duke, attempt).is_some()
     }
 
-    /// Whether a job may keep its number: this king knows it by this key, or may still learn of it as a job of an
+    /// Whether a job may keep its number: this king knows it by this mark, or may still learn of it as a job of an
     /// earlier king.
-    pub fn may_resume(&self, id: JobId, key: u64) -> bool {
+    pub fn may_resume(&self, id: JobId, mark: Mark) -> bool {
         match self.jobs.get(&id) {
-            Some(job) => job.key == key,
+            Some(job) => job.mark == mark,
             None => self.heritage.may_bring_job(id).is_some(),
         }
+    }
+
+    /// Whether the queen of the job with this mark was killed and started again as another job.
+    pub fn is_replaced(&self, mark: Mark) -> bool {
+        self.heritage.is_replaced(mark)
+    }
+
+    /// The jobs with this mark.
+    pub fn jobs_of(&self, mark: Mark) -> Vec<JobId> {
+        self.jobs.iter().filter(|(_, job)| job.mark == mark).map(|(id, _)| *id).collect()
     }
 
     /// Whether there is a job of this number.
@@ -145,12 +156,13 @@ impl Scheduler {
             Event::DukeDraining { duke } => self.on_duke_draining(duke, actions),
             Event::DukeAway { duke } => self.on_duke_away(duke),
             Event::DukeLost { duke } => self.on_duke_lost(duke),
-            Event::JobOpened { job, key, spec, resumes } => self.on_job_opened(job, key, spec, &resumes, actions),
+            Event::JobOpened { job, mark, spec, resumes } => self.on_job_opened(job, mark, spec, &resumes, actions),
             Event::UnitAdded { job, unit, bytes } => self.on_unit_added(job, unit, bytes),
             Event::UnitBroken { job, unit, bytes } => self.on_unit_broken(job, unit, bytes, actions),
             Event::JobClosed { job } => self.on_job_closed(job, actions),
             Event::QueenAway { job } => self.on_queen_away(job),
             Event::QueenLost { job } => self.on_queen_lost(job, actions),
+            Event::JobReplaced { mark } => self.on_job_replaced(mark, actions),
             Event::AttemptEnded { duke, attempt, outcome, run_us } => {
                 self.on_attempt_ended(duke, attempt, outcome, run_us, actions);
             }
@@ -313,8 +325,8 @@ impl Scheduler {
 
     // ---- Queens ---------------------------------------------------------------------------------------------------
 
-    fn on_job_opened(&mut self, id: JobId, key: u64, spec: JobSpec, resumes: &Resumption, actions: &mut Vec<Action>) {
-        let is_new = self.claim_job(id, key, spec);
+    fn on_job_opened(&mut self, id: JobId, mark: Mark, spec: JobSpec, resumes: &Resumption, actions: &mut Vec<Action>) {
+        let is_new = self.claim_job(id, mark, spec);
         self.timers.stop(Alarm::QueenAway(id));
         self.resume_job(id, resumes, is_new, actions);
         self.close_misfits(id, actions);
@@ -383,6 +395,11 @@ impl Scheduler {
 
     fn on_queen_lost(&mut self, id: JobId, actions: &mut Vec<Action>) {
         self.remove_job(id, actions);
+    }
+
+    fn on_job_replaced(&mut self, mark: Mark, actions: &mut Vec<Action>) {
+        self.jobs_of(mark).into_iter().for_each(|id| self.remove_job(id, actions));
+        self.heritage.job_replaced(mark);
     }
 
     // ---- The end of a job -----------------------------------------------------------------------------------------

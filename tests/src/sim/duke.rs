@@ -13,7 +13,8 @@ use distwasm_duke::{
 use distwasm_proto::{
     digest::Digest,
     failure::{Failure, FailureKind},
-    ids::{AttemptId, BaronId, DukeId, JobId},
+    ids::{AttemptId, BaronId, DukeId},
+    secret::Secret,
     time::Time,
     wire::{self, DukeOrder, DukeWord, duke_word::Word},
 };
@@ -69,7 +70,7 @@ impl Duke {
             ram_bytes,
             labels: [("zone".to_owned(), zone.to_string())].into(),
             boot: number.0,
-            seat: seat.0,
+            seat: Secret::new(u128::from(seat.0).to_be_bytes()),
         };
         let grace = Duration::from_micros(grace_us);
         let settings = ReactorSettings { introduction, grace, is_alone: false };
@@ -97,11 +98,6 @@ impl Duke {
     /// The number of the current link.
     pub(super) fn link(&self) -> Option<DukeId> {
         self.link.as_ref().map(|link| link.number)
-    }
-
-    /// The queen of a job that it has: the key of the job.
-    fn queen_of(&self, job: JobId) -> Option<JobId> {
-        self.reactor.key_of(job).map(JobId)
     }
 
     fn check(&self, id: DukeId) {
@@ -248,7 +244,10 @@ impl World {
         let Some(duke) = self.dukes.get_mut(&id) else { return };
         match deed {
             Deed::Hire { baron, job, program, slot_bytes, room } => {
-                let Some(queen) = duke.queen_of(job) else { panic!("peasants_are_of_open_leases: {job}") };
+                let mark = duke.reactor.mark_of(job);
+                let Some(queen) = mark.and_then(|mark| self.queen_of(mark)) else {
+                    panic!("peasants_are_of_open_leases: {job}")
+                };
                 self.hire(id, baron, (job, queen), program, slot_bytes, room);
             }
             Deed::Feed(baron, input) => {
@@ -338,7 +337,9 @@ impl World {
         let Some(duke) = self.dukes.get(&id) else { return };
         // It may have been forgotten as soon as it was said.
         let Some((job, unit)) = duke.reactor.unit_of(attempt) else { return };
-        let Some(queen) = duke.queen_of(job) else { panic!("attempts_are_of_jobs: {attempt}") };
+        let Some(queen) = duke.reactor.mark_of(job).and_then(|mark| self.queen_of(mark)) else {
+            panic!("attempts_are_of_jobs: {attempt}")
+        };
         let nature = self.queens[&queen].unit(unit).nature;
         let by_chance = self.weather.peasant_dies > 0;
         assert!(nature == Nature::Kills || by_chance, "only_the_guilty_is_blamed: {queen}, {unit}");

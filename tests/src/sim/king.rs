@@ -11,6 +11,7 @@ use distwasm_king::{
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId},
     limits::{GRACE, REACTOR_BATCH, RESULT_PATIENCE, RESULTS_BYTES},
+    secret::Mark,
     time::Time,
     wire::{self, DukeOrder, QueenNews, duke_order::Order, queen_news::News},
 };
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     halts::Process,
+    queen::mark_of,
     wires::{Parcel, Said, drain},
     world::{Due, Sender, World},
 };
@@ -37,8 +39,8 @@ pub(super) struct King {
     batch: Vec<Happening>,
     /// Which dukes have a part in which jobs of which queens, as the king gave it or as the dukes claimed.
     pub(super) leases: BTreeMap<(DukeId, JobId), JobId>,
-    /// Jobs that are replaced with the next batch.
-    replaced: BTreeSet<JobId>,
+    /// Jobs that were replaced, or are with the next batch.
+    replaced: Vec<Mark>,
     /// Jobs that are open, and whether their queens have a link; and jobs that are over.
     open: BTreeMap<JobId, bool>,
     over: BTreeSet<JobId>,
@@ -77,7 +79,7 @@ impl King {
             openings: Openings::default(),
             batch: Vec::new(),
             leases: BTreeMap::new(),
-            replaced: BTreeSet::new(),
+            replaced: Vec::new(),
             open: BTreeMap::new(),
             over: BTreeSet::new(),
             fetched: BTreeMap::new(),
@@ -87,7 +89,7 @@ impl King {
 
     /// Checks that no job that is over comes back, though a duke may still name it.
     fn check_over(&self) {
-        let is_left = self.replaced.iter().find(|job| self.reactor.scheduler().has_job(**job));
+        let is_left = self.replaced.iter().flat_map(|mark| self.reactor.scheduler().jobs_of(*mark)).next();
         assert!(is_left.is_none(), "job_that_was_replaced_is_over: {is_left:?}");
         let comes_again = self.over.iter().find(|job| self.reactor.scheduler().has_job(**job));
         assert!(comes_again.is_none(), "job_that_ended_is_over: {comes_again:?}");
@@ -213,14 +215,12 @@ impl World {
             match happening {
                 Happening::DukeJoined { duke, holds, .. } => {
                     self.tally.attempts_kept += holds.iter().map(|lease| lease.attempts.len() as u64).sum::<u64>();
-                    let leases = holds.iter().map(|lease| ((*duke, lease.job), JobId(lease.key)));
+                    let owner = |mark| self.queen_of(mark).unwrap_or(JobId(0));
+                    let leases: Vec<_> = holds.iter().map(|lease| ((*duke, lease.job), owner(lease.mark))).collect();
                     self.king.leases.extend(leases);
                 }
                 Happening::QueenJoined { request, .. } if !self.lies(sender) => {
-                    // A job that dukes have yet to bring to this king is kept for the grace time.
-                    let scheduler = self.king.reactor.scheduler();
-                    let replaced = request.replaces.map(|(job, _)| job).filter(|job| scheduler.has_job(*job));
-                    self.king.replaced.extend(replaced);
+                    self.king.replaced.extend(&request.replaces);
                 }
                 Happening::DukeSaid { duke, words } => {
                     for word in words {
@@ -273,7 +273,6 @@ impl World {
             self.count_jobs();
             self.carry_from_king();
             self.king.check_over();
-            self.king.replaced.clear();
             self.king.check_results();
             // The tasks of links that the king has ended say so.
             let links = self.king.links.iter();
@@ -351,7 +350,8 @@ impl World {
     fn watch_order(&mut self, duke: DukeId, order: &DukeOrder) {
         match &order.order {
             Some(Order::OpenLease(lease)) => {
-                self.king.leases.insert((duke, JobId(lease.job)), JobId(lease.key));
+                let queen = Mark::from_wire(&lease.mark).and_then(|mark| self.queen_of(mark));
+                self.king.leases.insert((duke, JobId(lease.job)), queen.unwrap_or(JobId(0)));
             }
             Some(Order::ReleaseSlots(release)) => self.tally.slots_asked_back += u64::from(release.slots),
             Some(Order::StartAttempt(start)) => {
@@ -401,6 +401,11 @@ impl World {
             }
             Sender::Queen(job, link) => self.queens.get(&job).is_some_and(|queen| queen.link.number > link),
         }
+    }
+
+    /// The queen whose job has this mark.
+    pub(super) fn queen_of(&self, mark: Mark) -> Option<JobId> {
+        self.queens.keys().copied().find(|queen| mark_of(*queen) == mark)
     }
 
     /// Whether this peer is a liar.

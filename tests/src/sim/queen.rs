@@ -20,6 +20,7 @@ use distwasm_jobs::{
 use distwasm_king::scheduler::JobSpec;
 use distwasm_proto::{
     ids::{AttemptId, JobId, UnitNo},
+    secret::{Mark, Purpose, Secret},
     time::Time,
     wire::{self, QueenNews, QueenWord, queen_word::Word},
 };
@@ -196,11 +197,19 @@ impl Queen {
     }
 }
 
-/// The job of a queen with this plan and key.
-fn request(plan: &QueenPlan, JobId(key): JobId) -> JobRequest {
+/// The key of a queen's job.
+pub(super) fn key_of(JobId(queen): JobId) -> Secret {
+    Secret::new(u128::from(queen).to_be_bytes())
+}
+
+/// The mark of a queen's job.
+pub(super) fn mark_of(queen: JobId) -> Mark {
+    key_of(queen).mark(Purpose::Job)
+}
+
+/// The job of a queen with this plan.
+fn request(plan: &QueenPlan, queen: JobId) -> JobRequest {
     JobRequest {
-        project: plan.project.clone(),
-        program: Bytes::from_static(plan.program()).into(),
         min_ram_bytes: plan.min_ram_bytes,
         one_per_machine: plan.one_per_machine,
         scheduling: Scheduling {
@@ -212,9 +221,8 @@ fn request(plan: &QueenPlan, JobId(key): JobId) -> JobRequest {
         },
         timeout: plan.timeout_us.map(Duration::from_micros),
         retries: plan.retries,
-        key,
-        replaces: plan.replaces,
-        ..JobRequest::default()
+        replaces: plan.replaces.iter().map(|queen| key_of(*queen)).collect(),
+        ..JobRequest::new(&plan.project, Bytes::from_static(plan.program()).into(), key_of(queen))
     }
 }
 
@@ -274,9 +282,7 @@ impl World {
             !oracle.is_done(*place) || writing.into_iter().any(|it| it == *place)
         };
         let units = (0..queen.plan.units.len()).filter(is_unwritten).map(|place| queen.plan.units[place]).collect();
-        // Without a welcome, it has no note about its job.
-        let noted = queen.number != job;
-        let replaces = noted.then_some((queen.number.0, job.0));
+        let replaces = queen.plan.replaces.iter().copied().chain([job]).collect();
         self.plans.push(QueenPlan { units, replaces, ..QueenPlan::clone(&queen.plan) });
         let back_in = self.dice.below(5_000_000);
         self.later(back_in, Due::QueenComes(self.plans.len() - 1));

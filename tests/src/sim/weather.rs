@@ -1,7 +1,10 @@
 //! The conditions and faults of a simulated kingdom, all drawn from one seed.
 
 use distwasm_jobs::run_limits::FailureLimit;
-use distwasm_proto::limits::{RESULT_UNASKED_BYTES_MAX, RESULTS_BYTES, WINDOW_BYTES, WINDOW_UNITS};
+use distwasm_proto::{
+    ids::JobId,
+    limits::{RESULT_UNASKED_BYTES_MAX, RESULTS_BYTES, WINDOW_BYTES, WINDOW_UNITS},
+};
 
 /// A small random number generator (S. Vigna, SplitMix64, 2015). The same seed gives the same numbers.
 #[derive(Clone, Debug)]
@@ -173,8 +176,8 @@ pub struct QueenPlan {
     pub reads_every_us: u64,
     /// How long its disk takes at most to list, read or write something.
     pub disk_us: u64,
-    /// The job of an earlier run that was killed, and its key.
-    pub replaces: Option<(u64, u64)>,
+    /// The queens of earlier runs that were killed.
+    pub replaces: Vec<JobId>,
     /// Whether it lies.
     pub lies: bool,
     /// Its inputs.
@@ -220,7 +223,7 @@ impl QueenPlan {
             time_limit_us: None,
             reads_every_us: 0,
             disk_us: 0,
-            replaces: None,
+            replaces: Vec::new(),
             lies: false,
             units: vec![unit; units],
             comes_us: 0,
@@ -329,7 +332,7 @@ impl Weather {
             time_limit_us: dice.pick(&[None, None, None, Some(200_000), Some(3_000_000)]),
             reads_every_us: dice.pick(&[0, 0, 0, 0, 20_000, 300_000]),
             disk_us: dice.pick(&[0, 0, 1_000, 200_000]),
-            replaces: None,
+            replaces: Vec::new(),
             lies: dice.permille(self.queen_lies),
             units,
             comes_us: dice.below(2_000_000),
