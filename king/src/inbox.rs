@@ -17,11 +17,13 @@ use distwasm_transport::{
     transfer::{Outbox, OutboxStream, TransferError, Word},
 };
 use thiserror::Error;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     border::fetches::Fetches,
     payloads::{HeldBytes, UnitInput},
+    reactor::CancelError,
     scheduler::{HeldLease, JobSpec, Resumption},
 };
 
@@ -85,6 +87,15 @@ pub enum Happening {
         outbox: Outbox<QueenNews>,
         /// Why the link ended.
         leaving: Leaving,
+    },
+    /// Somebody wants a job to end.
+    JobCancelled {
+        /// The job.
+        job: JobId,
+        /// The address of the caller.
+        caller: Option<IpAddr>,
+        /// For the project of the job, or why the job goes on.
+        answer: oneshot::Sender<Result<String, CancelError>>,
     },
     /// The reactor's deadline has passed.
     Tick,

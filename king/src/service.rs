@@ -12,7 +12,7 @@ use std::{
 };
 
 use distwasm_proto::{
-    ids::DukeId,
+    ids::{DukeId, JobId},
     limits::HELLO_WITHIN,
     wire::{self, DukeOrder, QueenNews},
 };
@@ -25,7 +25,7 @@ use distwasm_transport::{
 use http::{Request, Response};
 use prost::Message;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -36,6 +36,7 @@ use crate::{
     border::{Border, duke::DukeBorder, openings::Openings, queen::QueenBorder},
     connection::Caller,
     inbox::{Happening, Leaving, LinkError, LinkId, Peer},
+    reactor::CancelError,
     view::Viewer,
 };
 
@@ -140,6 +141,22 @@ impl King for Service {
     ) -> Result<tonic::Response<wire::JobList>, Status> {
         let view = self.viewer.look().await.ok_or_else(|| Status::unavailable("the king is shutting down"))?;
         Ok(tonic::Response::new(view.to_wire()))
+    }
+
+    async fn cancel_job(
+        &self,
+        request: tonic::Request<wire::CancelJobRequest>,
+    ) -> Result<tonic::Response<wire::CancelJobReply>, Status> {
+        let gone = || Status::unavailable("the king is shutting down");
+        let caller = PeerAddress(request.extensions().get::<Caller>().map(|caller| caller.address)).ip();
+        let job = JobId(request.get_ref().job);
+        let (answer, answered) = oneshot::channel();
+        self.reactor.send(Happening::JobCancelled { job, caller, answer }).await.map_err(|_| gone())?;
+        match answered.await.map_err(|_| gone())? {
+            Ok(project) => Ok(tonic::Response::new(wire::CancelJobReply { project })),
+            Err(error @ CancelError::NoJob(_)) => Err(Status::not_found(error.to_string())),
+            Err(error @ CancelError::NotAllowed(_)) => Err(Status::permission_denied(error.to_string())),
+        }
     }
 }
 

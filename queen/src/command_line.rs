@@ -8,6 +8,7 @@ use clap::{
 
 use crate::{
     commands::{
+        cancel::CancelOptions,
         check::CheckOptions,
         help::{self, HelpOptions},
         jobs::{JobOptions, JobsOptions},
@@ -32,6 +33,8 @@ pub enum CommandLine {
     Jobs(JobsOptions),
     /// `queen job`.
     OneJob(JobOptions),
+    /// `queen cancel`.
+    Cancel(CancelOptions),
     /// `queen help` with the name of a page: its text.
     Page(String),
 }
@@ -42,6 +45,7 @@ enum Tool {
     New(NewOptions),
     Jobs(JobsOptions),
     Job(JobOptions),
+    Cancel(CancelOptions),
     Help(HelpOptions),
 }
 
@@ -106,6 +110,7 @@ impl CommandLine {
             Tool::New(options) => CommandLine::New(options),
             Tool::Jobs(options) => CommandLine::Jobs(options),
             Tool::Job(options) => CommandLine::OneJob(options),
+            Tool::Cancel(options) => CommandLine::Cancel(options),
             Tool::Help(options) => return help(command, options),
         })
     }

@@ -202,7 +202,7 @@ fn a_program_that_cannot_run_ends_the_run_with_its_reason() {
     let mut queen = Queen::with_inputs(1);
     queen.is_welcomed([]);
     let failure = Failure::new(FailureKind::Trap, "it imports nonsense").with_stderr(b"oh\n");
-    queen.hears([News::JobEnded(wire::JobEnded { failure: Some(failure.into()) })]);
+    queen.hears([News::JobEnded(wire::JobEnded { failure: Some(failure.into()), cancelled: false })]);
     assert_eq!((queen.reactor.end(), queen.left), (Some(End::Unfit), true));
     assert_eq!(queen.why(), "the program cannot run: it imports nonsense\nthe program wrote to stderr:\noh");
 }

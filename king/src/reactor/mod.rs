@@ -4,6 +4,7 @@
 //! speed. The scheduler bounds the contents of an outbox: it stops handing out units when their results are not taken.
 //! The loop that drives it is `run`.
 
+mod cancel;
 mod check;
 mod dukes;
 mod perform;
@@ -41,6 +42,7 @@ use crate::{
     view::{Totals, View},
 };
 
+pub use cancel::CancelError;
 pub(crate) use run::run;
 
 /// See the module's documentation.
@@ -57,6 +59,8 @@ pub struct Reactor {
     unclaimed: HashMap<JobId, VecDeque<Unheard>>,
     /// Blobs that dukes asked for and that no queen has brought yet.
     wants: BTreeSet<(Digest, DukeId)>,
+    /// Jobs that were cancelled, the last first: their queens may be away.
+    cancelled: VecDeque<Mark>,
     /// How many units of a job may be without a verdict.
     window_units: u32,
     /// The number of the last job.
@@ -148,6 +152,7 @@ impl Reactor {
             links: HashMap::new(),
             unclaimed: HashMap::new(),
             wants: BTreeSet::new(),
+            cancelled: VecDeque::new(),
             window_units: reign.window_units,
             last_job: reign.began,
             draining: false,
@@ -206,6 +211,10 @@ impl Reactor {
             Happening::QueenJoined { link, request, peer } => self.on_queen_joined(link, request, peer),
             Happening::QueenSaid { link, words } => words.into_iter().for_each(|word| self.on_queen_said(link, word)),
             Happening::QueenGone { link, outbox, leaving } => self.on_queen_gone(link, &outbox, leaving),
+            Happening::JobCancelled { job, caller, answer } => {
+                // The caller may have gone.
+                let _there = answer.send(self.cancel_job(job, caller));
+            }
             Happening::Tick => self.events.push(Event::Tick),
             Happening::Draining => {
                 info!(jobs = self.queens.len(), "the king takes no new jobs, and ends when its jobs have ended");

@@ -159,12 +159,15 @@ impl Reactor {
     fn end_job(&mut self, job: JobId, end: JobEnd) {
         let Some(queen) = self.forget_queen(job) else { return };
         info!(job = job.0, project = queen.project, ?end, "a job ended");
-        let failure = match end {
-            JobEnd::Complete => None,
-            JobEnd::Unfit => queen.complaint,
+        let (failure, cancelled) = match end {
+            JobEnd::Complete => (None, false),
+            JobEnd::Unfit => (queen.complaint, false),
+            JobEnd::Cancelled => (None, true),
             JobEnd::Abandoned => return,
         };
-        queen.peer.outbox.push(News::JobEnded(wire::JobEnded { failure: failure.map(wire::Failure::from) }));
+        let failure = failure.map(wire::Failure::from);
+        // Units that the queen has not been told of yet are told before this.
+        queen.peer.outbox.push(News::JobEnded(wire::JobEnded { failure, cancelled }));
         queen.peer.close(News::End(wire::End::default()));
     }
 }

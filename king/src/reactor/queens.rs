@@ -17,7 +17,7 @@ use distwasm_proto::{
 use distwasm_transport::transfer::Outbox;
 use tracing::{info, warn};
 
-use super::{Queen, Reactor, Unheard};
+use super::{Queen, Reactor, Unheard, cancel::tell_cancelled};
 use crate::{
     inbox::{JobRequest, Leaving, LinkId, Peer, QueenWord, is_elsewhere},
     payloads::{Inputs, UnitInput},
@@ -32,6 +32,10 @@ impl Reactor {
         // Earlier events may end the job that the queen comes back to.
         self.run_core();
         request.replaces.iter().for_each(|mark| self.end_earlier(*mark));
+        if self.is_cancelled(request.mark) {
+            let job = request.resumes.as_ref().map_or_else(|| self.next_job(), |(job, _)| *job);
+            return tell_cancelled(&peer, job, self.window_units);
+        }
         let (job, mut resumes) = match request.resumes.take() {
             Some((job, resumes)) if self.may_have(job, request.mark) => (job, resumes),
             // The job was dropped, or belongs to another queen: this queen gets a new one.

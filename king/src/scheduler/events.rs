@@ -41,6 +41,8 @@ pub enum Event {
     QueenLost { job: JobId },
     /// A queen that was killed was started again as another job: that with this mark is over.
     JobReplaced { mark: Mark },
+    /// Somebody has cancelled a job.
+    JobCancelled { job: JobId },
     /// A duke says how an attempt ended.
     AttemptEnded { duke: DukeId, attempt: AttemptId, outcome: Outcome, run_us: u64 },
     /// A duke has a result that is too large to be sent unasked.
@@ -244,6 +246,8 @@ pub enum JobEnd {
     Unfit,
     /// Its queen has not come back in time.
     Abandoned,
+    /// Somebody has cancelled it.
+    Cancelled,
 }
 
 /// Counts of jobs, dukes, slots and units, for metrics.

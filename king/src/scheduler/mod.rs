@@ -138,6 +138,11 @@ impl Scheduler {
         self.heritage.is_replaced(mark)
     }
 
+    /// The mark of a job, if there is one of this number.
+    pub fn mark_of(&self, id: JobId) -> Option<Mark> {
+        self.jobs.get(&id).map(|job| job.mark)
+    }
+
     /// The jobs with this mark.
     pub fn jobs_of(&self, mark: Mark) -> Vec<JobId> {
         self.jobs.iter().filter(|(_, job)| job.mark == mark).map(|(id, _)| *id).collect()
@@ -162,6 +167,7 @@ impl Scheduler {
             Event::JobClosed { job } => self.on_job_closed(job, actions),
             Event::QueenAway { job } => self.on_queen_away(job),
             Event::QueenLost { job } => self.on_queen_lost(job, actions),
+            Event::JobCancelled { job } => self.end_job(job, JobEnd::Cancelled, actions),
             Event::JobReplaced { mark } => self.on_job_replaced(mark, actions),
             Event::AttemptEnded { duke, attempt, outcome, run_us } => {
                 self.on_attempt_ended(duke, attempt, outcome, run_us, actions);

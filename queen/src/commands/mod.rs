@@ -1,5 +1,6 @@
 //! The commands of the queen: a job, and the tools beside it.
 
+pub mod cancel;
 pub mod check;
 pub mod dry_run;
 pub mod help;

@@ -20,7 +20,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     halts::Process,
-    queen::mark_of,
     wires::{Parcel, Said, drain},
     world::{Due, Sender, World},
 };
@@ -36,7 +35,7 @@ pub(super) struct King {
     /// Jobs that are being opened.
     openings: Openings,
     /// What happens with the next batch.
-    batch: Vec<Happening>,
+    pub(super) batch: Vec<Happening>,
     /// Which dukes have a part in which jobs of which queens, as the king gave it or as the dukes claimed.
     pub(super) leases: BTreeMap<(DukeId, JobId), JobId>,
     /// Jobs that were replaced, or are with the next batch.
@@ -146,6 +145,8 @@ impl World {
         self.last_job = began;
         self.king = King::new(self.now, began, self.weather.window_units);
         self.halted.remove(&Process::King);
+        // The next king knows nothing of jobs that this one has cancelled.
+        self.queens.values_mut().for_each(|queen| queen.cancelled = false);
         let dukes: Vec<DukeId> = self.dukes.keys().copied().collect();
         for duke in dukes {
             self.duke_loses_king(duke);
@@ -401,11 +402,6 @@ impl World {
             }
             Sender::Queen(job, link) => self.queens.get(&job).is_some_and(|queen| queen.link.number > link),
         }
-    }
-
-    /// The queen whose job has this mark.
-    pub(super) fn queen_of(&self, mark: Mark) -> Option<JobId> {
-        self.queens.keys().copied().find(|queen| mark_of(*queen) == mark)
     }
 
     /// Whether this peer is a liar.

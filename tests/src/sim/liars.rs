@@ -17,7 +17,8 @@ use distwasm_transport::payload::Payload;
 
 use super::{
     duke::Duke,
-    queen::{Queen, mark_of},
+    keys::mark_of,
+    queen::Queen,
     wires::payload,
     world::{Due, Sender, World},
 };

@@ -1,8 +1,10 @@
 //! The whole kingdom in one thread, from one seed: the real king, real dukes and real queens in a made-up world.
 
+mod cancel;
 mod duke;
 mod halts;
 mod hands;
+mod keys;
 mod king;
 mod liars;
 mod links;

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use distwasm_jobs::{
     inputs::{ReadOrder, Sent, numbers::Numbers},
-    king_link::{Border, KingNews, LinkError, words},
+    king_link::{Border, JobEnd, KingNews, LinkError, words},
     outputs::Written,
     reactor::{Command, Happening, Reactor},
     request::{JobRequest, Scheduling},
@@ -20,7 +20,6 @@ use distwasm_jobs::{
 use distwasm_king::scheduler::JobSpec;
 use distwasm_proto::{
     ids::{AttemptId, JobId, UnitNo},
-    secret::{Mark, Purpose, Secret},
     time::Time,
     wire::{self, QueenNews, QueenWord, queen_word::Word},
 };
@@ -28,6 +27,7 @@ use distwasm_transport::transfer::Outbox;
 
 use super::{
     halts::Process,
+    keys::key_of,
     oracle::Oracle,
     readers::Inbox,
     weather::{Nature, QueenPlan, UnitPlan},
@@ -69,6 +69,10 @@ pub(super) struct Queen {
     pub(super) number: JobId,
     /// A lying duke has said that its program is unfit.
     pub(super) slandered: bool,
+    /// A king has said that it cancelled the job, and has not fallen since.
+    pub(super) cancelled: bool,
+    /// A king has said so at any time.
+    pub(super) was_cancelled: bool,
     /// How often bad luck struck a unit.
     pub(super) struck: BTreeMap<UnitNo, u32>,
     /// It was stopped before its job was done.
@@ -116,6 +120,8 @@ impl Queen {
             request: request(&plan, job),
             number: job,
             slandered: false,
+            cancelled: false,
+            was_cancelled: false,
             struck: BTreeMap::new(),
             left: false,
             killed: false,
@@ -186,6 +192,8 @@ impl Queen {
         // A job may be over before its program is known if none of its units arrives.
         let tried = self.plan.units.iter().any(|unit| unit.nature != Nature::Broken);
         let expected = match self.reactor.end() {
+            _ if self.cancelled => End::Cancelled,
+            Some(End::Cancelled) if self.was_cancelled => End::Cancelled,
             Some(End::Unfit) if self.slandered || (self.plan.unfit && !tried) => End::Unfit,
             _ if self.plan.unfit && tried => End::Unfit,
             _ => End::Complete,
@@ -195,16 +203,6 @@ impl Queen {
             assert_eq!(self.ended(), self.plan.units.len(), "every_unit_has_its_verdict: {job}");
         }
     }
-}
-
-/// The key of a queen's job.
-pub(super) fn key_of(JobId(queen): JobId) -> Secret {
-    Secret::new(u128::from(queen).to_be_bytes())
-}
-
-/// The mark of a queen's job.
-pub(super) fn mark_of(queen: JobId) -> Mark {
-    key_of(queen).mark(Purpose::Job)
 }
 
 /// The job of a queen with this plan.
@@ -346,8 +344,10 @@ impl World {
                     let was_sent = queen.plan.lies || (verdict.unit.0 as usize) < queen.units.len();
                     assert!(was_sent, "verdict_is_on_a_unit: {job}, {}", verdict.unit);
                 }
-                KingNews::JobEnded(Some(_)) => self.tally.jobs_unfit += 1,
-                KingNews::JobEnded(None) | KingNews::Welcome(_) | KingNews::JobState(_) => {}
+                KingNews::JobEnded(JobEnd::Unfit(_)) => self.tally.jobs_unfit += 1,
+                KingNews::JobEnded(JobEnd::Complete | JobEnd::Cancelled)
+                | KingNews::Welcome(_)
+                | KingNews::JobState(_) => {}
             }
         }
     }
@@ -367,6 +367,7 @@ impl World {
                 self.later(in_us, Due::Queen(job, due));
             }
         }
+        self.strike_job(job, self.weather.job_cancelled);
         if self.dice.permille(halts) {
             let (in_us, for_us) = (self.dice.below(10_000), self.halt_us());
             self.later(in_us, Due::Halts(Process::Queen(job), for_us));

@@ -46,6 +46,7 @@ tally! {
     attempts_kept,
     attempts_forgotten,
     jobs_abandoned,
+    jobs_cancelled,
     halts,
     words_batched,
     queens_stalled,

@@ -38,6 +38,8 @@ pub(super) enum Due {
     KingMisses(Sender),
     KingFalls,
     KingTick,
+    /// Somebody cancels the job of this queen.
+    JobCancelled(JobId),
     DukeTick(DukeId),
     /// A duke starts, perhaps in the place of another.
     DukeComes(Option<DukeId>),
@@ -290,6 +292,7 @@ impl World {
                 self.king_runs();
             }
             Due::KingFalls => self.king_falls(),
+            Due::JobCancelled(queen) => self.job_cancelled(queen),
             Due::Halts(process, for_us) => self.halts(process, for_us),
             Due::GoesOn(process) => self.goes_on(process),
             Due::DukeCutOff(duke) => self.duke_cut_off(duke),
