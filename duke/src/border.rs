@@ -33,6 +33,7 @@ pub enum KingOrder {
         slot_bytes: u64,
         timeout: Option<Duration>,
         guest: GuestSettings,
+        fresh: bool,
     },
     /// The job is over.
     LeaseClosed { job: JobId },
@@ -124,6 +125,7 @@ impl Border {
                 slot_bytes: lease.slot_bytes,
                 timeout: (lease.timeout_ms > 0).then(|| Duration::from_millis(lease.timeout_ms)),
                 guest: GuestSettings::from_wire(lease.guest)?,
+                fresh: lease.fresh,
             }),
             Some(Order::CloseLease(close)) => Ok(KingOrder::LeaseClosed { job: JobId(close.job) }),
             Some(Order::GrantSlots(grant)) => Ok(KingOrder::SlotsGranted { job: JobId(grant.job), slots: grant.slots }),

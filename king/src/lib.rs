@@ -16,13 +16,13 @@ pub mod scheduler;
 mod service;
 pub mod view;
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use distwasm_process::{clock::time_of_day, shutdown::Stop};
 use distwasm_proto::{
     limits::{
-        CONNECTION_WINDOW_BYTES, FRAME_BYTES, GRACE, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, REACTOR_QUEUE,
-        SHUTDOWN_WITHIN, STREAM_WINDOW_BYTES, STREAMS_MAX, WINDOW_UNITS,
+        CONNECTION_WINDOW_BYTES, FRAME_BYTES, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, REACTOR_QUEUE, SHUTDOWN_WITHIN,
+        STREAM_WINDOW_BYTES, STREAMS_MAX, WINDOW_UNITS,
     },
     wire::DESCRIPTORS,
 };
@@ -33,7 +33,7 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use tracing::warn;
 
-use crate::{accept::Connections, connection::Counted};
+use crate::{accept::Connections, connection::Counted, scheduler::Rules};
 
 /// Why a king failed.
 #[derive(Debug, Error)]
@@ -50,8 +50,8 @@ pub enum KingError {
 /// The settings that a king starts with.
 #[derive(Clone, Copy, Debug)]
 pub struct Reign {
-    /// How long a duke or a queen whose link broke may take to come back.
-    pub grace: Duration,
+    /// What its scheduler is to do.
+    pub rules: Rules,
     /// No job of an earlier king has a higher number. This king numbers its jobs from there.
     pub began: u64,
     /// How many units of a job may be without a verdict.
@@ -61,16 +61,21 @@ pub struct Reign {
 impl Reign {
     /// The first king: no jobs of an earlier one can exist.
     pub fn first() -> Reign {
-        Reign { grace: GRACE, began: 0, window_units: WINDOW_UNITS }
+        Reign { rules: Rules::default(), began: 0, window_units: WINDOW_UNITS }
+    }
+
+    /// The king of the queen's own process, with a duke in the same process.
+    pub fn local() -> Reign {
+        Reign { rules: Rules { trusts_dukes: true, ..Rules::default() }, ..Reign::first() }
     }
 
     /// A king that may replace an earlier one: its jobs are numbered from the milliseconds of the wall clock, so that
     /// kings need not remember anything. If the clock was set back, the new king recognises no jobs of the previous
     /// one.
-    pub fn now(grace: Duration) -> Reign {
+    pub fn now(rules: Rules) -> Reign {
         let since = time_of_day().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let began = u64::try_from(since.as_millis().saturating_sub(EPOCH_MS)).unwrap_or(0);
-        Reign { grace, began, ..Reign::first() }
+        Reign { rules, began, ..Reign::first() }
     }
 }
 

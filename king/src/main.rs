@@ -7,6 +7,7 @@ use distwasm_king::{
     Reign,
     accept::Connections,
     options::{Http, Options, PortFile},
+    scheduler::Rules,
 };
 use distwasm_process::{flags, shutdown::Stop, start};
 use tokio::net::TcpListener;
@@ -47,8 +48,9 @@ async fn run(options: Options) -> anyhow::Result<()> {
     }
     let stop = Stop::new(options.drain);
     let signals = stop.on_signals()?;
+    let rules = Rules { grace: options.grace, ..Rules::default() };
     let incoming = Connections::new(listener, Connections::max_for_peers());
-    let (served, ()) = tokio::join!(distwasm_king::run(incoming, http, Reign::now(options.grace), stop), signals);
+    let (served, ()) = tokio::join!(distwasm_king::run(incoming, http, Reign::now(rules), stop), signals);
     drop(port_file);
     Ok(served?)
 }

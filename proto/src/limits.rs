@@ -2,10 +2,12 @@
 //!
 //! A limit that a user may change is the default of a flag; the flag's documentation says so.
 
+mod king;
 mod queen;
 
 use std::time::Duration;
 
+pub use king::*;
 pub use queen::{
     DESCRIPTOR_PAUSE, DESCRIPTOR_TRIES, ENTRIES_SEARCHED_MAX, FAILURE_LINE_BYTES_MAX, FAILURES_JUDGED_FROM,
     FAILURES_READ_MAX, FAILURES_SHOWN, FILE_NAME_BYTES_MAX, FIRST_LINE_WITHIN, GATHERED_INPUT_BYTES_MAX,

@@ -18,7 +18,7 @@ fn ask(place: &Place, king: &King, args: &[&str]) -> Finished {
 fn job_of(place: &Place, king: &King) -> String {
     let listed = ask(place, king, &["jobs", "--json"]).stdout;
     let job: serde_json::Value = serde_json::from_str(listed.lines().next().unwrap()).unwrap();
-    job["job"].to_string()
+    job.get("job").unwrap().to_string()
 }
 
 /// A job whose only unit runs for ever, on a duke with one slot.

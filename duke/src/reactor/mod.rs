@@ -273,7 +273,7 @@ impl<H: Hands> Reactor<H> {
     fn on_order(&mut self, order: KingOrder) -> Result<(), LinkError> {
         match order {
             KingOrder::Welcome => self.on_welcome(),
-            KingOrder::LeaseOpened { job, mark, digest, slot_bytes, timeout, guest } => {
+            KingOrder::LeaseOpened { job, mark, digest, slot_bytes, timeout, guest, fresh } => {
                 if self.jobs.contains_key(&job) {
                     return Err(LinkError::Nonsense("a job was opened twice"));
                 }
@@ -289,6 +289,9 @@ impl<H: Hands> Reactor<H> {
                     room: HeldRoom::default(),
                     open: true,
                 };
+                if fresh {
+                    self.renew(&state.needs);
+                }
                 self.jobs.insert(job, state);
                 info!(job = job.0, slot_mb = slot_bytes >> 20, "working for a job");
                 self.events.push(Event::LeaseOpened { job, timeout });

@@ -193,6 +193,7 @@ fn opened() -> KingOrder {
         slot_bytes,
         timeout: None,
         guest: GuestSettings::default(),
+        fresh: false,
     }
 }
 

@@ -119,8 +119,10 @@ struct Queen {
     unheard: VecDeque<Unheard>,
     /// Why units could not be sent whole, until their verdicts are sent.
     broken: HashMap<UnitNo, Failure>,
-    /// The last reason why the program was unfit, or why a duke could not start peasants.
+    /// The last reason why a duke does not work for the job.
     complaint: Option<Failure>,
+    /// The last reason why a duke called the program unfit.
+    unfit: Option<Failure>,
 }
 
 /// A verdict that its queen has not heard.
@@ -145,7 +147,7 @@ impl Reactor {
     pub fn new(now: Time, reign: Reign) -> Reactor {
         Reactor {
             now,
-            scheduler: Scheduler::new(now, reign.grace, reign.began),
+            scheduler: Scheduler::new(now, reign.rules, reign.began),
             dukes: FxHashMap::default(),
             seats: HashMap::new(),
             queens: FxHashMap::default(),

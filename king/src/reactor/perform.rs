@@ -15,7 +15,7 @@ use crate::scheduler::{Action, JobEnd, JobStatus, LongestAttempt, Verdict, Waits
 impl Reactor {
     pub(super) fn perform(&mut self, action: Action) {
         match action {
-            Action::OpenLease { duke, job, slot_bytes } => {
+            Action::OpenLease { duke, job, slot_bytes, fresh } => {
                 let Some(queen) = self.queens.get(&job) else { return };
                 let order = wire::OpenLease {
                     job: job.0,
@@ -24,6 +24,7 @@ impl Reactor {
                     timeout_ms: queen.timeout_ms,
                     guest: Some(queen.guest.to_wire()),
                     mark: queen.mark.to_wire(),
+                    fresh,
                 };
                 self.tell_duke(duke, Order::OpenLease(Box::new(order)));
             }
@@ -161,7 +162,7 @@ impl Reactor {
         info!(job = job.0, project = queen.project, ?end, "a job ended");
         let (failure, cancelled) = match end {
             JobEnd::Complete => (None, false),
-            JobEnd::Unfit => (queen.complaint, false),
+            JobEnd::Unfit => (queen.unfit, false),
             JobEnd::Cancelled => (None, true),
             JobEnd::Abandoned => return,
         };

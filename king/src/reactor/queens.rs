@@ -321,6 +321,7 @@ impl Queen {
             unheard,
             broken: HashMap::new(),
             complaint: None,
+            unfit: None,
         }
     }
 }

@@ -30,6 +30,8 @@ struct Kind {
     requires: BTreeMap<String, String>,
     yields: bool,
     has_slots: bool,
+    /// Dukes that get no slots for it.
+    shunned: Vec<DukeId>,
     /// With the priority within it. Without slots, one project is like another of these figures.
     project: Option<(ProjectNo, i32)>,
     figures: (u32, u32, u128),
@@ -42,6 +44,7 @@ impl Scheduler {
             return;
         }
         self.schedule_deal();
+        self.look_for_all_other_dukes();
         self.drop_needless_reservations();
         self.jobs.values_mut().for_each(|job| job.fits_nowhere = false);
         let count = |(id, job): (&JobId, &Job)| {
@@ -118,6 +121,7 @@ impl Scheduler {
             requires: job.spec.requires.clone(),
             yields: job.yields(self.now),
             has_slots: self.ledger.account(id).promised() > 0,
+            shunned: job.doubts.keys().copied().filter(|duke| job.shuns(*duke)).collect(),
             project: (share > 0).then_some((job.project, priority)),
             figures: (weight, share, pass),
         })
@@ -126,7 +130,8 @@ impl Scheduler {
     /// The duke with the most processors left among those that have room for one more slot of this job.
     fn roomiest(&self, id: JobId) -> Option<DukeId> {
         let job = self.jobs.get(&id)?;
-        let left = self.ledger.dukes().filter_map(|(duke_id, duke)| {
+        let dukes = self.ledger.dukes().filter(|(duke, _)| !job.shuns(*duke));
+        let left = dukes.filter_map(|(duke_id, duke)| {
             let slot = duke.slot_for(id, &job.spec)?;
             Some((duke_id, duke.uncommitted()?.minus(slot)?))
         });
@@ -144,7 +149,9 @@ impl Scheduler {
     fn serve_reservations(&mut self, duke: DukeId, actions: &mut Vec<Action>) {
         let mut granted: BTreeMap<JobId, u32> = BTreeMap::new();
         for Granted { job, opened } in self.ledger.serve_reservations(duke, self.now) {
-            actions.extend(opened.map(|slot_bytes| Action::OpenLease { duke, job, slot_bytes }));
+            let doubt = self.jobs.get_mut(&job).and_then(|job| job.doubts.get_mut(&duke)).filter(|_| opened.is_some());
+            let fresh = doubt.map(|doubt| doubt.is_asked_again = true).is_some();
+            actions.extend(opened.map(|slot_bytes| Action::OpenLease { duke, job, slot_bytes, fresh }));
             *granted.entry(job).or_default() += 1;
             self.hungry.insert(job);
         }

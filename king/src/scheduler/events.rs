@@ -158,8 +158,8 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are named for what they are")]
 pub enum Action {
-    /// Tell a duke about a job that it is going to work for.
-    OpenLease { duke: DukeId, job: JobId, slot_bytes: u64 },
+    /// Tell a duke about a job that it is going to work for. If `fresh`, it is to get the program anew.
+    OpenLease { duke: DukeId, job: JobId, slot_bytes: u64, fresh: bool },
     /// Give a duke's slots to a job.
     GrantSlots { duke: DukeId, job: JobId, slots: u32 },
     /// Ask slots back; the duke finishes what they run.

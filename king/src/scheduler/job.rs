@@ -1,9 +1,9 @@
 //! The scheduler's view of a job.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use distwasm_proto::{
-    ids::UnitNo,
+    ids::{DukeId, UnitNo},
     limits::{SLOT_QUEUE, SLOT_UNITS_MAX, SLOT_UNITS_MIN},
     secret::Mark,
     time::{Time, UnitTime},
@@ -14,6 +14,7 @@ use super::{
     ledger::Account,
     projects::ProjectNo,
     results::Results,
+    unfit::Doubt,
     units::Units,
 };
 
@@ -48,6 +49,10 @@ pub(super) struct Job {
     pub(super) longest: Option<LongestAttempt>,
     /// The status that the queen was told last.
     pub(super) told: Option<JobStatus>,
+    /// What dukes that are here have said against its program.
+    pub(super) doubts: BTreeMap<DukeId, Doubt>,
+    /// Others may try it, when that was last looked at.
+    pub(super) has_other_dukes: bool,
     /// How long a unit takes in a slot.
     pub(super) unit_time: UnitTime,
 }
@@ -70,6 +75,8 @@ impl Job {
             results: Results::default(),
             longest: None,
             told: None,
+            doubts: BTreeMap::new(),
+            has_other_dukes: false,
             unit_time: UnitTime::default(),
         }
     }

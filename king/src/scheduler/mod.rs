@@ -28,6 +28,7 @@ mod stragglers;
 #[cfg(test)]
 mod testing;
 mod timers;
+mod unfit;
 mod units;
 
 use std::{
@@ -60,8 +61,7 @@ pub use overview::Overview;
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Scheduler {
-    /// How long a peer whose link broke may take to come back.
-    grace: Duration,
+    rules: Rules,
     /// When the last batch of events came.
     now: Time,
     ledger: Ledger,
@@ -75,23 +75,38 @@ pub struct Scheduler {
     deal: bool,
 }
 
+/// What a king's operator decides.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// How long a peer whose link broke may take to come back.
+    pub grace: Duration,
+    /// One duke's word is enough, because all dukes belong to the queen's own process.
+    pub trusts_dukes: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules { grace: GRACE, trusts_dukes: false }
+    }
+}
+
 impl Default for Scheduler {
     fn default() -> Scheduler {
-        Scheduler::new(Time::default(), GRACE, 0)
+        Scheduler::new(Time::default(), Rules::default(), 0)
     }
 }
 
 impl Scheduler {
     /// The scheduler of a king that begins `now`. Jobs of earlier kings have numbers up to `began`, and their attempts
     /// have numbers up to `began << 20`.
-    pub fn new(now: Time, grace: Duration, began: u64) -> Scheduler {
+    pub fn new(now: Time, rules: Rules, began: u64) -> Scheduler {
         Scheduler {
-            grace,
+            rules,
             now,
             ledger: Ledger::default(),
             jobs: BTreeMap::new(),
             projects: Projects::default(),
-            heritage: Heritage::new(now, grace, began),
+            heritage: Heritage::new(now, rules.grace, began),
             timers: Timers::default(),
             hungry: BTreeSet::new(),
             deal: false,
@@ -210,6 +225,7 @@ impl Scheduler {
         let mut before = BTreeMap::new();
         if let Some(was) = was {
             before = self.take_attempts(self.ledger.attempts_of_duke(was));
+            self.carry_doubts(was, id);
             self.on_duke_lost(was);
         }
         self.ledger.join(id, duke);
@@ -232,7 +248,7 @@ impl Scheduler {
         // The duke may have been expelled before its link broke.
         let Some(duke) = self.ledger.duke(id).filter(|duke| duke.away_since.is_none()) else { return };
         self.hungry.extend(duke.leases.keys());
-        self.timers.set(Alarm::DukeAway(id), self.now.after(self.grace));
+        self.timers.set(Alarm::DukeAway(id), self.now.after(self.rules.grace));
         // The slots that this asks back are free when the duke is back, or gone.
         self.ledger.set_away(id, self.now);
         self.recall_results(id);
@@ -249,6 +265,7 @@ impl Scheduler {
         // A duke that was expelled is lost again when its link has ended.
         let Some(jobs) = self.ledger.lose(id) else { return };
         self.timers.stop(Alarm::DukeAway(id));
+        self.forget_doubts(id);
         self.forget_links(id, jobs);
         self.put_all_back(attempts);
         self.deal = true;
@@ -270,18 +287,6 @@ impl Scheduler {
                 actions.push(Action::ExpelDuke { duke, why: "it gave back more slots than it was granted" });
             }
         }
-    }
-
-    fn on_program_unfit(&mut self, duke: DukeId, id: JobId, actions: &mut Vec<Action>) {
-        // Another duke may have said so before.
-        if !self.has_job(id) {
-            return;
-        }
-        if self.ledger.lease(duke, id).is_none() {
-            actions.push(Action::ExpelDuke { duke, why: "it judged the program of a job that it was never given" });
-            return;
-        }
-        self.end_job(id, JobEnd::Unfit, actions);
     }
 
     // ---- Attempts -------------------------------------------------------------------------------------------------
@@ -391,7 +396,7 @@ impl Scheduler {
         // The queen's job may have ended.
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.yields_from = Some(self.now.after(AWAY_PATIENCE));
-        self.timers.set(Alarm::QueenAway(id), self.now.after(self.grace));
+        self.timers.set(Alarm::QueenAway(id), self.now.after(self.rules.grace));
         self.deal = true;
     }
 

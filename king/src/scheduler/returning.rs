@@ -70,7 +70,7 @@ impl Scheduler {
         }
         let lease = Lease::returning(slot, held.slots, held.leaving, self.now);
         let fits = |job: &Job| job.unclaimed || self.ledger.duke(id).is_some_and(|duke| fits(&lease, duke, job));
-        let is_wanted = |job: &Job| job.mark == held.mark && !held.closed && fits(job);
+        let is_wanted = |job: &Job| job.mark == held.mark && !held.closed && job.may_keep_lease(id) && fits(job);
         let is_wanted = self.jobs.get(&held.job).is_some_and(is_wanted);
         self.ledger.adopt(id, held.job, lease, is_wanted);
         if is_wanted {

@@ -8,7 +8,7 @@ use distwasm_proto::{
     time::Time,
 };
 
-use super::{Action, Event, HeldLease, JobSpec, Outcome, Resumption, Scheduler};
+use super::{Action, Event, HeldLease, JobSpec, Outcome, Resumption, Rules, Scheduler};
 
 /// The memory of each duke, in bytes.
 pub(super) const RAM_BYTES: u64 = 1 << 30;
@@ -22,7 +22,13 @@ pub(super) struct Kingdom {
 
 impl Kingdom {
     pub(super) fn new() -> Kingdom {
-        Kingdom { scheduler: Scheduler::default(), now: Time::default(), started: Vec::new() }
+        Kingdom::under(Rules::default())
+    }
+
+    /// With these rules.
+    pub(super) fn under(rules: Rules) -> Kingdom {
+        let scheduler = Scheduler::new(Time::default(), rules, 0);
+        Kingdom { scheduler, now: Time::default(), started: Vec::new() }
     }
 
     /// With one more duke.

@@ -7,10 +7,11 @@ use distwasm_king::{
     border::{Border, duke::DukeBorder, openings::Openings, queen::QueenBorder},
     inbox::{DukeWord, Happening, LinkError, LinkId, Peer},
     reactor::Reactor,
+    scheduler::Rules,
 };
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId},
-    limits::{GRACE, REACTOR_BATCH, RESULT_PATIENCE, RESULTS_BYTES},
+    limits::{REACTOR_BATCH, RESULT_PATIENCE, RESULTS_BYTES},
     secret::Mark,
     time::Time,
     wire::{self, DukeOrder, QueenNews, duke_order::Order, queen_news::News},
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     halts::Process,
+    weather::Weather,
     wires::{Parcel, Said, drain},
     world::{Due, Sender, World},
 };
@@ -69,9 +71,10 @@ enum Words {
 }
 
 impl King {
-    pub(super) fn new(now: Time, began: u64, window_units: u32) -> King {
+    pub(super) fn new(now: Time, began: u64, weather: &Weather) -> King {
+        let (rules, window_units) = (Rules::default(), weather.window_units);
         King {
-            reactor: Reactor::new(now, Reign { grace: GRACE, began, window_units }),
+            reactor: Reactor::new(now, Reign { rules, began, window_units }),
             ticks_at: None,
             links: BTreeMap::new(),
             gone: BTreeSet::new(),
@@ -143,7 +146,7 @@ impl World {
         self.tally.kings_fallen += 1;
         let began = self.next_number().0;
         self.last_job = began;
-        self.king = King::new(self.now, began, self.weather.window_units);
+        self.king = King::new(self.now, began, &self.weather);
         self.halted.remove(&Process::King);
         // The next king knows nothing of jobs that this one has cancelled.
         self.queens.values_mut().for_each(|queen| queen.cancelled = false);
@@ -232,7 +235,7 @@ impl World {
                                 let queens = self.queens.iter_mut();
                                 queens
                                     .filter(|(key, queen)| queen.number == *job || Some(**key) == of_lease)
-                                    .for_each(|(_, queen)| queen.slandered = true);
+                                    .for_each(|(_, queen)| queen.slanders += 1);
                             }
                             DukeWord::AttemptDone { attempt, .. } => {
                                 let fetched = self.king.fetched.remove(attempt);

@@ -67,8 +67,8 @@ pub(super) struct Queen {
     request: JobRequest,
     /// The king's number for its job.
     pub(super) number: JobId,
-    /// A lying duke has said that its program is unfit.
-    pub(super) slandered: bool,
+    /// How often lying dukes have said that its program is unfit.
+    pub(super) slanders: u32,
     /// A king has said that it cancelled the job, and has not fallen since.
     pub(super) cancelled: bool,
     /// A king has said so at any time.
@@ -119,7 +119,7 @@ impl Queen {
             link: QueenLink::default(),
             request: request(&plan, job),
             number: job,
-            slandered: false,
+            slanders: 0,
             cancelled: false,
             was_cancelled: false,
             struck: BTreeMap::new(),
@@ -194,7 +194,7 @@ impl Queen {
         let expected = match self.reactor.end() {
             _ if self.cancelled => End::Cancelled,
             Some(End::Cancelled) if self.was_cancelled => End::Cancelled,
-            Some(End::Unfit) if self.slandered || (self.plan.unfit && !tried) => End::Unfit,
+            Some(End::Unfit) if self.slanders > 1 || (self.plan.unfit && !tried) => End::Unfit,
             _ if self.plan.unfit && tried => End::Unfit,
             _ => End::Complete,
         };

@@ -187,7 +187,7 @@ impl World {
         let mut world = World {
             now: Time::default(),
             dice,
-            king: King::new(Time::default(), 0, weather.window_units),
+            king: King::new(Time::default(), 0, &weather),
             weather,
             tally: Tally::default(),
             dukes: BTreeMap::new(),
