@@ -160,6 +160,8 @@ pub enum DukeWord {
     AttemptFailed { attempt: AttemptId, run_us: u64, killed: bool, failure: Failure },
     /// An attempt was given back.
     AttemptReturned { attempt: AttemptId, suspect: bool },
+    /// An attempt was ended because its slot was taken.
+    AttemptPreempted { attempt: AttemptId, run_us: u64 },
     /// An attempt has a large result, which the king has to ask for.
     ResultOffered { attempt: AttemptId, bytes: u64, run_us: u64 },
     /// Slots that were asked back are free.

@@ -16,7 +16,7 @@ pub mod scheduler;
 mod service;
 pub mod view;
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use distwasm_process::{clock::time_of_day, shutdown::Stop};
 use distwasm_proto::{
@@ -54,6 +54,8 @@ pub struct Reign {
     pub rules: Rules,
     /// No job of an earlier king has a higher number. This king numbers its jobs from there.
     pub began: u64,
+    /// The longest timeout of a unit, which is also that of jobs without one; `None` for no limit.
+    pub timeout_max: Option<Duration>,
     /// How many units of a job may be without a verdict.
     pub window_units: u32,
 }
@@ -61,7 +63,7 @@ pub struct Reign {
 impl Reign {
     /// The first king: no jobs of an earlier one can exist.
     pub fn first() -> Reign {
-        Reign { rules: Rules::default(), began: 0, window_units: WINDOW_UNITS }
+        Reign { rules: Rules::default(), began: 0, timeout_max: None, window_units: WINDOW_UNITS }
     }
 
     /// The king of the queen's own process, with a duke in the same process.
@@ -72,10 +74,10 @@ impl Reign {
     /// A king that may replace an earlier one: its jobs are numbered from the milliseconds of the wall clock, so that
     /// kings need not remember anything. If the clock was set back, the new king recognises no jobs of the previous
     /// one.
-    pub fn now(rules: Rules) -> Reign {
+    pub fn now(rules: Rules, timeout_max: Option<Duration>) -> Reign {
         let since = time_of_day().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let began = u64::try_from(since.as_millis().saturating_sub(EPOCH_MS)).unwrap_or(0);
-        Reign { rules, began, ..Reign::first() }
+        Reign { rules, began, timeout_max, ..Reign::first() }
     }
 }
 

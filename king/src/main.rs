@@ -48,9 +48,10 @@ async fn run(options: Options) -> anyhow::Result<()> {
     }
     let stop = Stop::new(options.drain);
     let signals = stop.on_signals()?;
-    let rules = Rules { grace: options.grace, ..Rules::default() };
+    let rules = Rules { grace: options.grace, preempt_after: options.preempt_after, ..Rules::default() };
+    let reign = Reign::now(rules, options.timeout_max());
     let incoming = Connections::new(listener, Connections::max_for_peers());
-    let (served, ()) = tokio::join!(distwasm_king::run(incoming, http, Reign::now(rules), stop), signals);
+    let (served, ()) = tokio::join!(distwasm_king::run(incoming, http, reign, stop), signals);
     drop(port_file);
     Ok(served?)
 }

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     pin::Pin,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -131,7 +132,7 @@ fn open_jobs() -> u64 {
 fn enrol() -> u64 {
     let (mut roster, mut actions) = (Roster::default(), Vec::new());
     let mut events = vec![
-        roster::Event::LeaseOpened { job: JOB, timeout: None },
+        roster::Event::LeaseOpened { job: JOB, timeout: None, start_within: Duration::from_secs(60) },
         roster::Event::SlotsGranted { job: JOB, slots: 4 },
         roster::Event::ProgramReady { job: JOB },
     ];
@@ -151,7 +152,7 @@ fn enrol() -> u64 {
         let more = (arrived..UNITS).take(BATCH).map(AttemptId);
         events.extend(more.map(|attempt| {
             let (job, bytes, alone) = (JOB, 15, false);
-            roster::Event::AttemptArrived { job, attempt, bytes, alone }
+            roster::Event::AttemptArrived { job, attempt, bytes, alone, spared: Duration::ZERO }
         }));
         arrived = UNITS.min(arrived + BATCH as u64);
         for (baron, units) in &mut pipes {

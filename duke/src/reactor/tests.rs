@@ -192,6 +192,7 @@ fn opened() -> KingOrder {
         digest: digest(),
         slot_bytes,
         timeout: None,
+        start_within: Duration::from_secs(60),
         guest: GuestSettings::default(),
         fresh: false,
     }
@@ -199,7 +200,7 @@ fn opened() -> KingOrder {
 
 fn started(attempt: u64) -> KingOrder {
     let input = UnitInput { unit: UnitNo(attempt), number: 1, name: "name".into(), content: Payload::default() };
-    KingOrder::AttemptArrived { job: JOB, attempt: AttemptId(attempt), alone: false, input }
+    KingOrder::AttemptArrived { job: JOB, attempt: AttemptId(attempt), alone: false, spared: Duration::ZERO, input }
 }
 
 fn forget(attempt: u64) -> KingOrder {

@@ -222,6 +222,7 @@ fn check_ended(ended: wire::AttemptEnded, result: Payload) -> Result<DukeWord, L
         }
         wire::Outcome::Returned => Ok(DukeWord::AttemptReturned { attempt, suspect: false }),
         wire::Outcome::Suspected => Ok(DukeWord::AttemptReturned { attempt, suspect: true }),
+        wire::Outcome::Preempted => Ok(DukeWord::AttemptPreempted { attempt, run_us }),
         wire::Outcome::Unspecified => Err(LinkError::Nonsense("an outcome of a kind that is not known")),
     }
 }

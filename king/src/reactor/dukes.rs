@@ -111,6 +111,9 @@ impl Reactor {
             DukeWord::AttemptReturned { attempt, suspect } => {
                 Event::AttemptEnded { duke, attempt, outcome: Outcome::Returned { suspect }, run_us: 0 }
             }
+            DukeWord::AttemptPreempted { attempt, run_us } => {
+                Event::AttemptEnded { duke, attempt, outcome: Outcome::Preempted, run_us }
+            }
             DukeWord::ResultOffered { attempt, bytes, run_us } => Event::ResultOffered { duke, attempt, bytes, run_us },
             DukeWord::Draining => {
                 let host = self.dukes.get(&duke).map_or("", |duke| duke.machine.hostname.as_str());

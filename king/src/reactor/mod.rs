@@ -13,7 +13,10 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    time::Duration,
+};
 
 use distwasm_process::repeats::Repeats;
 use distwasm_proto::{
@@ -61,6 +64,8 @@ pub struct Reactor {
     wants: BTreeSet<(Digest, DukeId)>,
     /// Jobs that were cancelled, the last first: their queens may be away.
     cancelled: VecDeque<Mark>,
+    /// The longest timeout of a unit, which is also that of jobs without one.
+    timeout_max: Option<Duration>,
     /// How many units of a job may be without a verdict.
     window_units: u32,
     /// The number of the last job.
@@ -100,7 +105,8 @@ struct Queen {
     /// The mark of the key that its queen made up.
     mark: Mark,
     digest: Digest,
-    timeout_ms: u64,
+    /// How long one unit may take, as the queen wishes.
+    timeout: Option<Duration>,
     guest: GuestSettings,
     /// Archives that the job needs, each once.
     shares: Vec<Digest>,
@@ -155,6 +161,7 @@ impl Reactor {
             unclaimed: HashMap::new(),
             wants: BTreeSet::new(),
             cancelled: VecDeque::new(),
+            timeout_max: reign.timeout_max,
             window_units: reign.window_units,
             last_job: reign.began,
             draining: false,

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     net::IpAddr,
+    time::Duration,
 };
 
 use distwasm_proto::{
@@ -48,7 +49,7 @@ impl Reactor {
             Some(_) => Some(("the queen has a newer link".to_owned(), false)),
             // The first word of a killed queen may arrive after that of the queen that replaces it.
             None if self.scheduler.is_replaced(request.mark) => Some((STARTED_AGAIN.to_owned(), false)),
-            None => self.why_no_job(peer.address),
+            None => self.why_no_job(peer.address).or_else(|| self.why_too_long(request.timeout)),
         };
         self.links.insert(link, job);
         if let Some((reason, come_back)) = refused {
@@ -154,6 +155,14 @@ impl Reactor {
             return full(PEER_JOBS_MAX, " from this address");
         }
         None
+    }
+
+    /// A longer timeout than the king allows is refused, and not shortened in silence: the job would fail late, and
+    /// without need.
+    fn why_too_long(&self, timeout: Option<Duration>) -> Option<(String, bool)> {
+        let (timeout, max) = (timeout?, self.timeout_max?);
+        let why = || format!("a unit may take {max:?} at most here (king --timeout-max), and --timeout is {timeout:?}");
+        (timeout > max).then(|| (why(), false))
     }
 
     pub(super) fn on_queen_said(&mut self, link: LinkId, word: QueenWord) {
@@ -307,7 +316,7 @@ impl Queen {
             ordinal,
             mark,
             digest,
-            timeout_ms: timeout.map_or(0, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+            timeout,
             guest,
             shares: shares.into_iter().collect(),
             min_ram_bytes: spec.min_ram_bytes,

@@ -3,7 +3,8 @@
 //! Projects get slots by their weights, as far as they have use for them (weighted max-min fairness); where slots
 //! cannot be divided like that, they take turns. Within a project a higher priority comes first; among equals every job
 //! gets one slot before any gets a second, then the oldest comes first. Slots of a job that has more are asked back,
-//! one for one, for a job that has less: their peasants finish the units that they run, and no peasant is killed. A
+//! one for one, for a job that has less: their peasants finish the units that they run, and no peasant is killed
+//! (`preemption` is the exception). A
 //! slot that is being asked back is reserved for the job that it is meant for, so that a job which needs much of a
 //! machine is not overtaken forever by jobs which need little.
 
@@ -83,6 +84,7 @@ impl Scheduler {
                 }
             }
         }
+        self.take_overdue_slots(actions);
     }
 
     /// Schedules the next deal of slots for when a lease with broken slots may have slots again, or a job begins to
@@ -141,7 +143,7 @@ impl Scheduler {
     fn reserve(&mut self, job_id: JobId, duke_id: DukeId) {
         let (Some(job), Some(duke)) = (self.jobs.get(&job_id), self.ledger.duke(duke_id)) else { return };
         if let Some((_, slot)) = duke.capacity(&job.spec) {
-            self.ledger.reserve(duke_id, job_id, slot);
+            self.ledger.reserve(duke_id, job_id, slot, self.now);
             self.projects.give(job.project);
         }
     }
@@ -160,7 +162,7 @@ impl Scheduler {
 
     /// Asks one slot back; the duke will say when it is free.
     pub(super) fn ask_back(&mut self, job: JobId, duke: DukeId, actions: &mut Vec<Action>) {
-        self.ledger.ask_back(duke, job);
+        self.ledger.ask_back(duke, job, self.now);
         if let Some(job) = self.jobs.get(&job) {
             self.projects.take(job.project);
         }

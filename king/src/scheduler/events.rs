@@ -152,6 +152,8 @@ pub enum Outcome {
     Killed { bytes: u64 },
     /// The duke gives the unit back. The unit is not to blame, or not known to be: a suspect is to be tried alone.
     Returned { suspect: bool },
+    /// The duke ended it because its slot was taken by force.
+    Preempted,
 }
 
 /// Something to do.
@@ -164,10 +166,21 @@ pub enum Action {
     GrantSlots { duke: DukeId, job: JobId, slots: u32 },
     /// Ask slots back; the duke finishes what they run.
     ReleaseSlots { duke: DukeId, job: JobId, slots: u32 },
+    /// Take slots by force that were asked back: the duke ends what runs there.
+    TakeSlots { duke: DukeId, job: JobId, slots: u32 },
     /// Tell a duke that a job is over.
     CloseLease { duke: DukeId, job: JobId },
-    /// Hand a unit to a duke. `number` says which try of the unit it is; the first is 1.
-    StartAttempt { duke: DukeId, job: JobId, unit: UnitNo, attempt: AttemptId, number: u32, alone: bool },
+    /// Hand a unit to a duke. `number` says which try of the unit it is; the first is 1. It is not preempted before it
+    /// has run for `spared_us`.
+    StartAttempt {
+        duke: DukeId,
+        job: JobId,
+        unit: UnitNo,
+        attempt: AttemptId,
+        number: u32,
+        alone: bool,
+        spared_us: u64,
+    },
     /// Tell a duke that an attempt is not wanted any more, whatever its state.
     ForgetAttempt { duke: DukeId, attempt: AttemptId },
     /// Ask a duke for a result that it offered.

@@ -20,6 +20,7 @@ mod job;
 mod ledger;
 mod longest;
 mod overview;
+mod preemption;
 mod projects;
 mod ranking;
 mod results;
@@ -82,11 +83,14 @@ pub struct Rules {
     pub grace: Duration,
     /// One duke's word is enough, because all dukes belong to the queen's own process.
     pub trusts_dukes: bool,
+    /// How long slots that are owed to another job may take to come back, until they are taken by force; `None` for as
+    /// long as their units take.
+    pub preempt_after: Option<Duration>,
 }
 
 impl Default for Rules {
     fn default() -> Rules {
-        Rules { grace: GRACE, trusts_dukes: false }
+        Rules { grace: GRACE, trusts_dukes: false, preempt_after: None }
     }
 }
 
@@ -206,7 +210,7 @@ impl Scheduler {
                 Alarm::Unpark(job) => self.unpark(job),
                 Alarm::Stragglers(job) => self.look_for_stragglers(job, actions),
                 Alarm::Results(job) => self.look_at_results(job),
-                Alarm::Deal => self.deal = true,
+                Alarm::Deal | Alarm::Preempt => self.deal = true,
                 Alarm::Longest => self.find_longest(),
             }
         }
@@ -309,11 +313,13 @@ impl Scheduler {
             actions.push(Action::ExpelDuke { duke, why: "it sent a result that was to wait until it is fetched" });
             return;
         }
+        // A duke cannot have run a unit for longer than it had it.
+        let run_us = run_us.min(self.now.micros_since(attempt.since));
         if attempt.runs && matches!(outcome, Outcome::Done { .. } | Outcome::Failed { .. }) {
             job.record_work(run_us);
         }
         self.heritage.attempt_ended(id);
-        self.judge(id, attempt, outcome, actions);
+        self.judge(id, attempt, outcome, run_us, actions);
     }
 
     fn on_result_offered(&mut self, duke: DukeId, id: AttemptId, bytes: u64, run_us: u64, actions: &mut Vec<Action>) {
@@ -324,7 +330,7 @@ impl Scheduler {
             return;
         }
         let Some(job) = self.jobs.get_mut(&attempt.job) else { return };
-        job.record_work(run_us);
+        job.record_work(run_us.min(self.now.micros_since(attempt.since)));
         job.results.offer(id, duke, bytes, self.now);
         self.ledger.set_done(id);
         self.hungry.insert(attempt.job);

@@ -323,6 +323,11 @@ impl World {
                 Some(Word::AttemptEnded(ended)) if ended.outcome() == wire::Outcome::Killed && !lies => {
                     self.check_blame(id, AttemptId(ended.attempt));
                 }
+                Some(Word::AttemptEnded(ended)) if ended.outcome() == wire::Outcome::Preempted && !lies => {
+                    self.tally.units_preempted += 1;
+                    let spared_us = self.spared.get(&AttemptId(ended.attempt)).copied().unwrap_or(0);
+                    assert!(ended.run_us >= spared_us, "unit_that_was_preempted_gets_longer: {id}: {}", ended.run_us);
+                }
                 Some(Word::End(end)) => {
                     let is_leaving = end.reason == "the duke is leaving";
                     assert!(is_leaving || lies, "orders_of_a_king_can_be_obeyed: {id}: {}", end.reason);

@@ -1,6 +1,9 @@
 //! The simulated king: the real reactor with the real borders of its links, and an eye on what it says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use distwasm_king::{
     Reign,
@@ -72,9 +75,11 @@ enum Words {
 
 impl King {
     pub(super) fn new(now: Time, began: u64, weather: &Weather) -> King {
-        let (rules, window_units) = (Rules::default(), weather.window_units);
+        let after_us = Some(weather.preempt_after_us).filter(|after_us| *after_us > 0);
+        let rules = Rules { preempt_after: after_us.map(Duration::from_micros), ..Rules::default() };
+        let window_units = weather.window_units;
         King {
-            reactor: Reactor::new(now, Reign { rules, began, window_units }),
+            reactor: Reactor::new(now, Reign { rules, began, window_units, ..Reign::first() }),
             ticks_at: None,
             links: BTreeMap::new(),
             gone: BTreeSet::new(),
@@ -230,12 +235,11 @@ impl World {
                     for word in words {
                         match word {
                             DukeWord::ProgramUnfit { job, .. } if self.lies(sender) => {
-                                // It may have claimed its lease with a false key.
-                                let of_lease = self.king.leases.get(&(*duke, *job)).copied();
-                                let queens = self.queens.iter_mut();
-                                queens
-                                    .filter(|(key, queen)| queen.number == *job || Some(**key) == of_lease)
-                                    .for_each(|(_, queen)| queen.slanders += 1);
+                                // What it says of a job without a lease counts for nothing.
+                                let of_lease = self.king.leases.get(&(*duke, *job));
+                                if let Some(queen) = of_lease.and_then(|queen| self.queens.get_mut(queen)) {
+                                    queen.slanders += 1;
+                                }
                             }
                             DukeWord::AttemptDone { attempt, .. } => {
                                 let fetched = self.king.fetched.remove(attempt);
@@ -357,11 +361,16 @@ impl World {
                 let queen = Mark::from_wire(&lease.mark).and_then(|mark| self.queen_of(mark));
                 self.king.leases.insert((duke, JobId(lease.job)), queen.unwrap_or(JobId(0)));
             }
+            Some(Order::TakeSlots(take)) => {
+                assert!(self.weather.preempt_after_us > 0, "slots_are_taken_only_if_that_is_wanted: {duke}");
+                self.tally.slots_taken += u64::from(take.slots);
+            }
             Some(Order::ReleaseSlots(release)) => self.tally.slots_asked_back += u64::from(release.slots),
             Some(Order::StartAttempt(start)) => {
                 let (job, attempt) = (JobId(start.job), AttemptId(start.attempt));
                 let queen = self.king.leases.get(&(duke, job)).and_then(|queen| self.queens.get_mut(queen));
                 let Some(queen) = queen else { panic!("jobs_are_of_queens: {job}") };
+                self.spared.insert(attempt, start.spared_us);
                 assert!(start.number > 0, "attempts_are_numbered_from_1: {job}, {}", start.unit);
                 assert!(queen.attempts.insert(attempt), "attempt_has_a_number_of_its_own: {attempt}");
             }

@@ -23,7 +23,7 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use tally::Tally;
-pub use weather::{Dice, QueenPlan, Slowness};
+pub use weather::{Dice, Nature, QueenPlan, Slowness};
 pub use world::World;
 
 /// A seed that breaks an invariant.

@@ -39,6 +39,8 @@ tally! {
     peasants_died,
     jobs_unfit,
     slots_asked_back,
+    slots_taken,
+    units_preempted,
     offers,
     kings_fallen,
     dukes_cut_off,

@@ -88,6 +88,8 @@ pub struct Weather {
     pub queen_leaves: u64,
     /// Chance that a queen is killed with a verdict that it gets.
     pub queen_dies: u64,
+    /// How long slots that are owed may take to come back until they are taken by force, in microseconds; 0 for ever.
+    pub preempt_after_us: u64,
     /// Chance that the job of a queen is cancelled with a verdict that the queen gets.
     pub job_cancelled: u64,
     /// Chance that an output cannot be written.
@@ -259,6 +261,7 @@ impl Weather {
             king_falls_us: 0,
             queen_leaves: 0,
             queen_dies: 0,
+            preempt_after_us: 0,
             job_cancelled: 0,
             outputs_fail: 0,
             peasant_dies: 0,
@@ -297,6 +300,7 @@ impl Weather {
             king_falls_us: dice.pick(&[0, 0, 0, 1_000_000, 10_000_000]),
             queen_leaves: dice.pick(&[0, 0, 10]),
             queen_dies: dice.pick(&[0, 0, 0, 10]),
+            preempt_after_us: dice.pick(&[0, 0, 50_000, 300_000, 3_000_000]),
             job_cancelled: dice.pick(&[0, 0, 0, 40]),
             outputs_fail: dice.pick(&[0, 0, 0, 20]),
             peasant_dies: dice.pick(&[0, 0, 5]),
