@@ -102,7 +102,7 @@ async fn join(
         cpus: options.cpus,
         ram_bytes: 1 << 44,
         boot: fastrand::u64(..),
-        seat: number as u64 + 1,
+        seat: (number as u128 + 1).to_be_bytes().to_vec().into(),
         link: 1,
         ..wire::DukeHello::default()
     })));

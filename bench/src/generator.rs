@@ -147,7 +147,7 @@ fn opening(program: &Bytes) -> wire::OpenJob {
         project: "bench".to_owned(),
         program_digest: Digest::of([program.as_ref()]).to_wire(),
         guest: Some(wire::GuestSettings::default()),
-        key: fastrand::u64(..),
+        key: fastrand::u128(..).to_be_bytes().to_vec().into(),
         ..wire::OpenJob::default()
     }
 }

@@ -6,7 +6,8 @@ use distwasm_proto::{
     digest::Digest,
     guest::{GuestError, GuestSettings},
     ids::{AttemptId, JobId, UnitNo},
-    limits::{HELLO_WITHIN, PROGRAM_BYTES_MAX, SHARES_BYTES_MAX, UNIT_BYTES_MAX},
+    limits::{HELLO_WITHIN, PROGRAM_BYTES_MAX, SHARES_BYTES_MAX, START_WITHIN, UNIT_BYTES_MAX},
+    secret::Mark,
     wire::{self, DukeOrder, duke_order::Order},
 };
 use distwasm_transport::{
@@ -27,11 +28,13 @@ pub enum KingOrder {
     /// The duke gets a part in a job.
     LeaseOpened {
         job: JobId,
-        key: u64,
+        mark: Mark,
         digest: Digest,
         slot_bytes: u64,
         timeout: Option<Duration>,
+        start_within: Duration,
         guest: GuestSettings,
+        fresh: bool,
     },
     /// The job is over.
     LeaseClosed { job: JobId },
@@ -39,8 +42,10 @@ pub enum KingOrder {
     SlotsGranted { job: JobId, slots: u32 },
     /// Slots are wanted back.
     SlotsAskedBack { job: JobId, slots: u32 },
-    /// A unit to run.
-    AttemptArrived { job: JobId, attempt: AttemptId, alone: bool, input: UnitInput },
+    /// Slots that were asked back are wanted at once.
+    SlotsTaken { job: JobId, slots: u32 },
+    /// A unit to run. Its slot is not taken before it has run for as long as it is spared.
+    AttemptArrived { job: JobId, attempt: AttemptId, alone: bool, spared: Duration, input: UnitInput },
     /// A result that was offered is to be sent.
     ResultWanted { attempt: AttemptId },
     /// What these attempts left is not needed any more, and they are not to go on.
@@ -135,21 +140,25 @@ impl Border {
         match word.order {
             Some(Order::OpenLease(lease)) => Ok(KingOrder::LeaseOpened {
                 job: JobId(lease.job),
-                key: lease.key,
+                mark: Mark::from_wire(&lease.mark).ok_or(LinkError::Nonsense("the mark of a job has 16 bytes"))?,
                 digest: digest(&lease.program_digest)?,
                 slot_bytes: lease.slot_bytes,
                 timeout: (lease.timeout_ms > 0).then(|| Duration::from_millis(lease.timeout_ms)),
+                start_within: START_WITHIN.max(Duration::from_millis(lease.start_ms)),
                 guest: GuestSettings::from_wire(lease.guest)?,
+                fresh: lease.fresh,
             }),
             Some(Order::CloseLease(close)) => Ok(KingOrder::LeaseClosed { job: JobId(close.job) }),
             Some(Order::GrantSlots(grant)) => Ok(KingOrder::SlotsGranted { job: JobId(grant.job), slots: grant.slots }),
             Some(Order::ReleaseSlots(release)) => {
                 Ok(KingOrder::SlotsAskedBack { job: JobId(release.job), slots: release.slots })
             }
+            Some(Order::TakeSlots(take)) => Ok(KingOrder::SlotsTaken { job: JobId(take.job), slots: take.slots }),
             Some(Order::StartAttempt(start)) => Ok(KingOrder::AttemptArrived {
                 job: JobId(start.job),
                 attempt: AttemptId(start.attempt),
                 alone: start.alone,
+                spared: Duration::from_micros(start.spared_us),
                 input: UnitInput {
                     unit: UnitNo(start.unit),
                     number: start.number,

@@ -18,7 +18,7 @@ mod seat;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use distwasm_process::{clock::Clock, memory, shutdown::Stop};
+use distwasm_process::{clock::Clock, memory, randomness, shutdown::Stop};
 use distwasm_transport::link::KingAddress;
 use thiserror::Error;
 use tracing::{info, warn};
@@ -69,6 +69,8 @@ pub enum DukeError {
     Thread(#[source] std::io::Error),
     #[error("failed to use {} as a peasant (--peasant names another)", .path.display())]
     Peasant { path: PathBuf, source: FingerprintError },
+    #[error("failed to make up a secret")]
+    Randomness(#[source] std::io::Error),
     #[error(transparent)]
     Jail(#[from] JailError),
     #[error(transparent)]
@@ -102,14 +104,16 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
     let spawner = spawner.demanding(&jail.holds);
     let cache = Cache::open(&settings.cache, engine)?;
     let seat = if is_alone { Seat::anywhere() } else { Seat::take(&settings.cache, &settings.hostname) };
+    let seat = seat.map_err(DukeError::Randomness)?;
+    let boot = randomness::bytes().map_err(DukeError::Randomness)?;
     let introduction = Introduction {
         hostname: settings.hostname,
         cpus: slots_that_fit(settings.cpus),
         ram_bytes: settings.ram_bytes,
         labels: settings.labels,
         walls: jail.holds.iter().map(ToString::to_string).collect(),
-        boot: fastrand::u64(..),
-        seat: seat.number,
+        boot: u64::from_be_bytes(boot),
+        seat: seat.secret,
     };
     info!(
         king = %settings.king,

@@ -3,32 +3,41 @@
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
-    io::{self, Read, Write},
+    io::{self, Read, Seek, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
-use distwasm_process::files;
-use distwasm_proto::{digest::Digest, limits::SEATS_MAX};
+use distwasm_process::{files, randomness};
+use distwasm_proto::{digest::Digest, limits::SEATS_MAX, secret::Secret};
 use tracing::debug;
 
 use crate::machine;
 
+/// The length of the secret in a seat's file.
+const SECRET_BYTES: usize = 32;
+
 /// A place, held exclusively as long as this value lives.
 #[derive(Debug)]
 pub(crate) struct Seat {
-    /// Unique among all places of all machines.
-    pub(crate) number: u64,
+    /// Unique among all places of all machines, and known to nobody but their dukes and their king.
+    pub(crate) secret: Secret,
     _lock: Option<File>,
 }
 
 impl Seat {
     /// Takes the first free place, by files in this folder. If none can be taken, the duke gets a place that no duke
     /// had before.
-    pub(crate) fn take(folder: &Path, hostname: &str) -> Seat {
+    ///
+    /// # Errors
+    ///
+    /// When the system has no source of randomness.
+    pub(crate) fn take(folder: &Path, hostname: &str) -> io::Result<Seat> {
         for number in 0..SEATS_MAX {
             match take(&folder.join(format!("seat-{number}"))) {
-                Ok(Some((secret, lock))) => return Seat { number: number_of(&secret, hostname), _lock: Some(lock) },
+                Ok(Some((secret, lock))) => {
+                    return Ok(Seat { secret: of_this_machine(&secret, hostname), _lock: Some(lock) });
+                }
                 Ok(None) => {}
                 Err(error) => {
                     debug!(folder = %folder.display(), %error, "no seat can be taken");
@@ -40,8 +49,12 @@ impl Seat {
     }
 
     /// A place that no duke had before.
-    pub(crate) fn anywhere() -> Seat {
-        Seat { number: fastrand::u64(..), _lock: None }
+    ///
+    /// # Errors
+    ///
+    /// When the system has no source of randomness.
+    pub(crate) fn anywhere() -> io::Result<Seat> {
+        Ok(Seat { secret: randomness::secret()?, _lock: None })
     }
 }
 
@@ -57,33 +70,55 @@ fn take(path: &Path) -> io::Result<Option<(Vec<u8>, File)>> {
     }
     let mut secret = Vec::new();
     (&mut file).take(64).read_to_end(&mut secret)?;
-    if secret.is_empty() {
-        secret = fastrand::u128(..).to_le_bytes().into();
+    // An earlier version wrote shorter ones, which were easier to guess.
+    if secret.len() < SECRET_BYTES {
+        secret = randomness::bytes::<SECRET_BYTES>()?.into();
+        file.set_len(0)?;
+        file.rewind()?;
         file.write_all(&secret)?;
     }
     Ok(Some((secret, file)))
 }
 
 /// Takes in the machine, because a folder may be copied to another machine or container, or be seen by several.
-fn number_of(secret: &[u8], hostname: &str) -> u64 {
+fn of_this_machine(secret: &[u8], hostname: &str) -> Secret {
     let digest = Digest::of([secret, machine::boot_id().as_bytes(), hostname.as_bytes()]).to_wire();
-    digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+    Secret::new(std::array::from_fn(|place| digest.get(place).copied().unwrap_or_default()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
     fn a_place_is_free_again_when_its_duke_has_gone() {
         let folder = tempfile::tempdir().unwrap();
-        let [one, two] = [(); 2].map(|()| Seat::take(folder.path(), "here"));
-        assert_ne!(one.number, two.number);
-        let number = one.number;
+        let take = |folder: &Path| Seat::take(folder, "here").unwrap();
+        let [one, two] = [(); 2].map(|()| take(folder.path()));
+        assert_ne!(one.secret, two.secret);
+        let secret = one.secret;
         drop(one);
-        assert_eq!(Seat::take(folder.path(), "here").number, number);
+        assert_eq!(take(folder.path()).secret, secret);
         let other = tempfile::tempdir().unwrap();
-        assert_ne!(Seat::take(other.path(), "here").number, number);
-        assert_ne!(Seat::take(&folder.path().join("missing"), "here").number, number);
+        assert_ne!(take(other.path()).secret, secret);
+        assert_ne!(take(&folder.path().join("missing")).secret, secret);
+        assert_ne!(Seat::take(folder.path(), "there").unwrap().secret, secret);
+    }
+
+    #[test]
+    fn only_a_long_secret_is_kept_and_only_its_user_can_read_it() {
+        use std::{fs, os::unix::fs::MetadataExt};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("seat-0");
+        fs::write(&path, [7; 16]).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let seat = Seat::take(folder.path(), "here").unwrap();
+        let written = fs::read(&path).unwrap();
+        assert!(written.len() == SECRET_BYTES && written[..16] != [7; 16]);
+        assert_ne!(seat.secret.to_wire(), written[..16]);
+        drop(Seat::take(folder.path(), "here").unwrap());
+        assert_eq!(fs::metadata(folder.path().join("seat-1")).unwrap().mode() & 0o777, 0o600);
     }
 }

@@ -220,7 +220,7 @@ fn path_in(output: &Path) -> PathBuf {
 }
 
 /// Opens the folder of the record. It is never a link.
-fn open_record_folder(output: &Path, missing: Missing) -> io::Result<File> {
+pub(crate) fn open_record_folder(output: &Path, missing: Missing) -> io::Result<File> {
     beneath::open_folder(File::open(output)?, Path::new(RECORD_FOLDER), Links::Refused, missing)
 }
 

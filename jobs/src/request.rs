@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use distwasm_proto::{digest::Digest, guest::GuestSettings};
+use distwasm_proto::{digest::Digest, guest::GuestSettings, secret::Secret};
 use distwasm_transport::payload::Payload;
 
 /// The job that the queen submits, without its units.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct JobRequest {
     /// The key of fair sharing.
     pub project: String,
@@ -27,9 +27,28 @@ pub struct JobRequest {
     /// The archives of its shares, each once.
     pub archives: Vec<(Digest, Payload)>,
     /// A queen must know this key to come back to the job.
-    pub key: u64,
-    /// The job of an earlier run whose queen was killed, and its key: the king ends that job.
-    pub replaces: Option<(u64, u64)>,
+    pub key: Secret,
+    /// The keys of earlier runs whose queens were killed: the king ends their jobs.
+    pub replaces: Vec<Secret>,
+}
+
+impl JobRequest {
+    /// A job without wishes.
+    pub fn new(project: &str, program: Payload, key: Secret) -> JobRequest {
+        JobRequest {
+            project: project.to_owned(),
+            program,
+            min_ram_bytes: 0,
+            one_per_machine: false,
+            scheduling: Scheduling::default(),
+            timeout: None,
+            retries: 0,
+            guest: GuestSettings::default(),
+            archives: Vec::new(),
+            key,
+            replaces: Vec::new(),
+        }
+    }
 }
 
 /// How a job is scheduled among others.

@@ -48,6 +48,8 @@ pub enum Event {
     JobEnded,
     /// The king said that the job cannot run.
     JobFailed,
+    /// The king said that somebody has cancelled the job.
+    JobCancelled,
     /// The link to the king ended before the job did.
     KingLost,
     /// The user wants to stop.
@@ -77,6 +79,8 @@ pub enum End {
     Complete,
     /// The program cannot run.
     Unfit,
+    /// Somebody has cancelled the job.
+    Cancelled,
     /// The king was lost.
     KingLost,
     /// No outputs can be written.
@@ -197,6 +201,7 @@ impl Submission {
             Event::OutputsImpossible => return self.finish(End::NoOutputs, actions),
             Event::JobEnded => self.job_ended = true,
             Event::JobFailed => return self.finish(End::Unfit, actions),
+            Event::JobCancelled => return self.finish(End::Cancelled, actions),
             Event::KingLost => return self.finish(End::KingLost, actions),
             Event::Interrupted => return self.finish(End::Interrupted, actions),
             Event::Tick => {}

@@ -8,6 +8,7 @@ use distwasm_proto::{
     failure::Failure,
     guest::{GuestError, GuestSettings},
     ids::{AttemptId, DukeId, JobId, UnitNo},
+    secret::Mark,
     wire::{self, DukeOrder, QueenNews},
 };
 use distwasm_transport::{
@@ -16,6 +17,7 @@ use distwasm_transport::{
     transfer::{Outbox, OutboxStream, TransferError, Word},
 };
 use thiserror::Error;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -23,6 +25,7 @@ use crate::{
     border::fetches::Fetches,
     budget::{Claim, Full},
     payloads::{QueenRoom, UnitInput},
+    reactor::CancelError,
     scheduler::{HeldLease, JobSpec, Resumption},
 };
 
@@ -91,6 +94,15 @@ pub enum Happening {
         /// Why the link ended.
         leaving: Leaving,
     },
+    /// Somebody wants a job to end.
+    JobCancelled {
+        /// The job.
+        job: JobId,
+        /// Who asks for it.
+        caller: Identity,
+        /// For the project of the job, or why the job goes on.
+        answer: oneshot::Sender<Result<String, CancelError>>,
+    },
     /// The reactor's deadline has passed.
     Tick,
     /// The king is to end when its jobs have ended: it takes no new ones.
@@ -135,8 +147,8 @@ pub struct Machine {
     pub walls: Vec<String>,
     /// The number of its process.
     pub boot: u64,
-    /// The number of its place on the machine.
-    pub seat: u64,
+    /// The mark of its place on the machine. The duke has proved that it knows the secret.
+    pub seat: Mark,
     /// Which of its links this is.
     pub link: u64,
 }
@@ -155,6 +167,8 @@ pub enum DukeWord {
     AttemptFailed { attempt: AttemptId, run_us: u64, killed: bool, failure: Failure },
     /// An attempt was given back.
     AttemptReturned { attempt: AttemptId, suspect: bool },
+    /// An attempt was ended because its slot was taken.
+    AttemptPreempted { attempt: AttemptId, run_us: u64 },
     /// An attempt has a large result, which the king has to ask for.
     ResultOffered { attempt: AttemptId, bytes: u64, run_us: u64 },
     /// Slots that were asked back are free.
@@ -180,14 +194,14 @@ pub struct JobRequest {
     pub guest: GuestSettings,
     /// The archives of its shared directories.
     pub archives: BTreeMap<Digest, Payload>,
-    /// A queen that comes back to the job must know it.
-    pub key: u64,
+    /// The mark of its key. A queen that comes back to the job must know the key.
+    pub mark: Mark,
     /// The job that the queen comes back to, and the state of the job there.
     pub resumes: Option<(JobId, Resumption)>,
     /// Which of the queen's links this is.
     pub ordinal: u64,
-    /// The job, and its key, of a killed queen whose place this queen takes.
-    pub replaces: Option<(JobId, u64)>,
+    /// The marks of jobs of killed queens whose place this queen takes. It has proved that it knows their keys.
+    pub replaces: Vec<Mark>,
 }
 
 /// A queen's word after its job was opened.

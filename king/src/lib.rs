@@ -29,9 +29,8 @@ use std::time::{Duration, SystemTime};
 use distwasm_process::{clock::time_of_day, memory, shutdown::Stop};
 use distwasm_proto::{
     limits::{
-        CONNECTION_WINDOW_BYTES, FRAME_BYTES, GRACE, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, KING_MEMORY_BYTES_MIN,
-        REACTOR_QUEUE, REQUEST_BYTES_MAX, SHUTDOWN_WITHIN, STREAM_WINDOW_BYTES, STREAMS_MAX, UNKNOWN_MEMORY_KING_BYTES,
-        WINDOW_UNITS,
+        CONNECTION_WINDOW_BYTES, FRAME_BYTES, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, KING_MEMORY_BYTES_MIN, REACTOR_QUEUE,
+        REQUEST_BYTES_MAX, SHUTDOWN_WITHIN, STREAM_WINDOW_BYTES, STREAMS_MAX, UNKNOWN_MEMORY_KING_BYTES, WINDOW_UNITS,
     },
     wire::DESCRIPTORS,
 };
@@ -44,6 +43,7 @@ use tracing::warn;
 
 use crate::{
     authority::Authority, budget::Budget, connection::Counted, guard::Guarded, handshakes::Handshakes, http::Pages,
+    scheduler::Rules,
 };
 
 /// Why a king failed.
@@ -61,10 +61,12 @@ pub enum KingError {
 /// The settings that a king starts with.
 #[derive(Clone, Copy, Debug)]
 pub struct Reign {
-    /// How long a duke or a queen whose link broke may take to come back.
-    pub grace: Duration,
+    /// What its scheduler is to do.
+    pub rules: Rules,
     /// No job of an earlier king has a higher number. This king numbers its jobs from there.
     pub began: u64,
+    /// The longest timeout of a unit, which is also that of jobs without one; `None` for no limit.
+    pub timeout_max: Option<Duration>,
     /// How many units of a job may be without a verdict.
     pub window_units: u32,
     /// The memory for payloads, in bytes: see [`budget`].
@@ -72,18 +74,25 @@ pub struct Reign {
 }
 
 impl Reign {
-    /// The first king: no jobs of an earlier one can exist. It has one job, which may use all memory.
+    /// The first king: no jobs of an earlier one can exist.
     pub fn first() -> Reign {
-        Reign { grace: GRACE, began: 0, window_units: WINDOW_UNITS, memory_bytes: memory_bytes() }
+        let memory_bytes = default_memory_bytes();
+        Reign { rules: Rules::default(), began: 0, timeout_max: None, window_units: WINDOW_UNITS, memory_bytes }
+    }
+
+    /// The king of the queen's own process, with a duke in the same process. Its one job may use all memory.
+    pub fn local() -> Reign {
+        let rules = Rules { trusts_dukes: true, ..Rules::default() };
+        Reign { rules, memory_bytes: memory_bytes(), ..Reign::first() }
     }
 
     /// A king that may replace an earlier one: its jobs are numbered from the milliseconds of the wall clock, so that
     /// kings need not remember anything. If the clock was set back, the new king recognises no jobs of the previous
     /// one.
-    pub fn now(grace: Duration, memory_bytes: u64) -> Reign {
+    pub fn now(rules: Rules, timeout_max: Option<Duration>, memory_bytes: u64) -> Reign {
         let since = time_of_day().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let began = u64::try_from(since.as_millis().saturating_sub(EPOCH_MS)).unwrap_or(0);
-        Reign { grace, began, memory_bytes, ..Reign::first() }
+        Reign { rules, began, timeout_max, memory_bytes, ..Reign::first() }
     }
 }
 

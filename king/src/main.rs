@@ -11,6 +11,7 @@ use distwasm_king::{
     handshakes::Handshakes,
     http::Pages,
     options::{CertCommand, Command, Http, KeyFlags, Options, PortFile},
+    scheduler::Rules,
     tokens::{self, store::Store},
 };
 use distwasm_process::{files, flags, shutdown::Stop, start};
@@ -100,7 +101,8 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let signals = stop.on_signals()?;
     let connections = Connections::new(listener, Connections::max_for_peers()).with_socket(socket);
     let incoming = Handshakes::new(connections, &key);
-    let reign = Reign::now(options.grace, options.memory_bytes());
+    let rules = Rules { grace: options.grace, preempt_after: options.preempt_after, ..Rules::default() };
+    let reign = Reign::now(rules, options.timeout_max(), options.memory_bytes());
     let king = distwasm_king::run(incoming, pages, authority, reign, stop);
     let (served, ()) = tokio::join!(king, signals);
     drop(port_file);

@@ -11,7 +11,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, builder::BoolishValueParser};
 use distwasm_process::{files, flags, logging::LogFormat, version::version};
-use distwasm_proto::limits::KING_MEMORY_BYTES_MIN;
+use distwasm_proto::limits::{KING_MEMORY_BYTES_MIN, TIMEOUT_BEYOND_LOOPBACK};
 use distwasm_transport::address::KING_PORT;
 use thiserror::Error;
 
@@ -83,6 +83,16 @@ pub struct Options {
     /// Listen on the TCP port alone, and not on a Unix socket for this user's processes on this machine
     #[arg(long, env = "DISTWASM_NO_SOCKET", value_parser = BoolishValueParser::new())]
     pub no_socket: bool,
+
+    /// The longest --timeout of a job, such as 1h, or `none`; a job without one has this one. [default: none on a loopback
+    /// address, 24h on others]
+    #[arg(long, value_name = "DURATION|none", env = "DISTWASM_TIMEOUT_MAX")]
+    pub timeout_max: Option<TimeoutMax>,
+
+    /// Take slots by force that another job is owed and that have not come back after this time, such as 10min; what
+    /// runs there is killed and runs again later. Without it, slots change hands when their units are done
+    #[arg(long, value_name = "DURATION", env = "DISTWASM_PREEMPT_AFTER", value_parser = flags::duration)]
+    pub preempt_after: Option<Duration>,
 
     /// Format of log lines; RUST_LOG selects which are written
     #[arg(long, value_enum, default_value_t, env = "DISTWASM_LOG_FORMAT")]
@@ -190,10 +200,43 @@ impl KeyFlags {
     }
 }
 
+/// The longest timeout of a unit, as it was typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeoutMax {
+    /// A unit may take as long as its queen likes.
+    None,
+    /// It may take as long as this.
+    At(Duration),
+}
+
+impl FromStr for TimeoutMax {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<TimeoutMax, String> {
+        match text {
+            "none" => Ok(TimeoutMax::None),
+            _ => match flags::duration(text) {
+                Ok(Duration::ZERO) => Err("no unit takes no time; `none` means no limit".to_owned()),
+                Ok(max) => Ok(TimeoutMax::At(max)),
+                Err(why) => Err(why + ", or `none`"),
+            },
+        }
+    }
+}
+
 impl Options {
     /// The memory for payloads, in bytes.
     pub fn memory_bytes(&self) -> u64 {
         self.memory_limit.map_or_else(default_memory_bytes, |mb| mb << 20)
+    }
+
+    /// The longest timeout of a unit: without the flag, it depends on who can reach the king.
+    pub fn timeout_max(&self) -> Option<Duration> {
+        match self.timeout_max {
+            Some(TimeoutMax::None) => None,
+            Some(TimeoutMax::At(max)) => Some(max),
+            None => (!self.address().ip().to_canonical().is_loopback()).then_some(TIMEOUT_BEYOND_LOOPBACK),
+        }
     }
 
     /// The address to listen on.
@@ -271,6 +314,18 @@ mod tests {
         fs::remove_file(path("port")).unwrap();
         drop(PortFile::write(&path("port"), address).unwrap());
         assert!(!path("port").exists());
+    }
+
+    #[test]
+    fn timeouts_have_a_bound_where_other_machines_reach_the_king() {
+        let max = |args: &[&str]| Options::try_parse_from(["king"].iter().chain(args)).map(|king| king.timeout_max());
+        assert_eq!(max(&[]).unwrap(), None);
+        assert_eq!(max(&["--listen", "0.0.0.0"]).unwrap(), Some(Duration::from_secs(86_400)));
+        assert_eq!(max(&["--listen", "::"]).unwrap(), Some(Duration::from_secs(86_400)));
+        assert_eq!(max(&["--listen", "::1", "--timeout-max", "90s"]).unwrap(), Some(Duration::from_secs(90)));
+        assert_eq!(max(&["--listen", "10.0.0.1", "--timeout-max", "none"]).unwrap(), None);
+        assert!(max(&["--timeout-max", "0s"]).unwrap_err().to_string().contains("`none` means no limit"));
+        assert!(max(&["--timeout-max", "soon"]).is_err());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::{
 };
 
 use distwasm_proto::{
-    ids::DukeId,
+    ids::{DukeId, JobId},
     limits::{HELLO_WITHIN, REQUEST_BYTES_MAX},
     wire::{self, DukeOrder, QueenNews},
 };
@@ -25,7 +25,7 @@ use distwasm_transport::{
 use http::{Extensions, Request, Response};
 use prost::Message;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -38,6 +38,7 @@ use crate::{
     budget::{Budget, MessageMeter},
     connection::Caller,
     inbox::{Happening, Leaving, LinkError, LinkId, Peer},
+    reactor::CancelError,
     view::Viewer,
 };
 
@@ -186,6 +187,24 @@ impl King for Service {
     ) -> Result<tonic::Response<wire::DukeList>, Status> {
         let view = self.viewer.look().await.ok_or_else(|| Status::unavailable("the king is shutting down"))?;
         Ok(tonic::Response::new(view.dukes_to_wire()))
+    }
+
+    async fn cancel_job(
+        &self,
+        request: tonic::Request<wire::CancelJobRequest>,
+    ) -> Result<tonic::Response<wire::CancelJobReply>, Status> {
+        let gone = || Status::unavailable("the king is shutting down");
+        let Some(Visit { identity: caller, .. }) = Visit::of_request(request.extensions()) else {
+            return Err(unguarded());
+        };
+        let job = JobId(request.get_ref().job);
+        let (answer, answered) = oneshot::channel();
+        self.reactor.send(Happening::JobCancelled { job, caller, answer }).await.map_err(|_| gone())?;
+        match answered.await.map_err(|_| gone())? {
+            Ok(project) => Ok(tonic::Response::new(wire::CancelJobReply { project })),
+            Err(error @ CancelError::NoJob(_)) => Err(Status::not_found(error.to_string())),
+            Err(error @ CancelError::NotAllowed(_)) => Err(Status::permission_denied(error.to_string())),
+        }
     }
 }
 

@@ -192,7 +192,7 @@ fn write_new_as(folder: impl AsFd, path: &Path, bytes: &[u8], mode: u32) -> io::
 ///
 /// When it cannot be written or renamed. The old file is still there then.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    replace_for(path, bytes, EVERYBODY_READS)
+    replace_as(CWD, path, bytes, EVERYBODY_READS)
 }
 
 /// Writes or replaces a file that no other user may read.
@@ -201,11 +201,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 ///
 /// As for [`replace`].
 pub fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    replace_for(path, bytes, USER_ALONE)
-}
-
-fn replace_for(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    replace_as(CWD, path, bytes, mode)
+    replace_as(CWD, path, bytes, USER_ALONE)
 }
 
 /// Writes or replaces a file in an open folder, as [`replace`] does.
@@ -215,6 +211,15 @@ fn replace_for(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 /// As for [`replace`].
 pub fn replace_in(folder: impl AsFd, name: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_as(folder, name, bytes, EVERYBODY_READS)
+}
+
+/// Writes or replaces a file in an open folder that no other user may read.
+///
+/// # Errors
+///
+/// When it cannot be written or renamed; an earlier file is as it was.
+pub fn replace_private_in(folder: impl AsFd, name: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_as(folder, name, bytes, USER_ALONE)
 }
 
 fn replace_as(folder: impl AsFd, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {

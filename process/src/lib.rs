@@ -10,6 +10,7 @@ pub mod guest_flags;
 pub mod handed;
 pub mod logging;
 pub mod memory;
+pub mod randomness;
 pub mod repeats;
 pub mod shutdown;
 pub mod start;

@@ -12,13 +12,14 @@ pub mod guest;
 pub mod ids;
 pub mod limits;
 pub mod pipe;
+pub mod secret;
 pub mod text;
 pub mod time;
 pub mod walls;
 pub mod wire;
 
 /// The version of the gRPC protocol, said in each hello. Peers of another version are refused with a reason.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// The version of this build, for hellos, logs and `--version`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -8,6 +8,7 @@ use clap::{
 
 use crate::{
     commands::{
+        cancel::CancelOptions,
         check::CheckOptions,
         dukes::DukesOptions,
         help::{self, HelpOptions},
@@ -35,6 +36,8 @@ pub enum CommandLine {
     Dukes(DukesOptions),
     /// `queen job`.
     OneJob(JobOptions),
+    /// `queen cancel`.
+    Cancel(CancelOptions),
     /// `queen help` with the name of a page: its text.
     Page(String),
 }
@@ -46,6 +49,7 @@ enum Tool {
     Jobs(JobsOptions),
     Job(JobOptions),
     Dukes(DukesOptions),
+    Cancel(CancelOptions),
     Help(HelpOptions),
 }
 
@@ -111,6 +115,7 @@ impl CommandLine {
             Tool::Jobs(options) => CommandLine::Jobs(options),
             Tool::Job(options) => CommandLine::OneJob(options),
             Tool::Dukes(options) => CommandLine::Dukes(options),
+            Tool::Cancel(options) => CommandLine::Cancel(options),
             Tool::Help(options) => return help(command, options),
         })
     }

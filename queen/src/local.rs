@@ -99,7 +99,7 @@ impl Kingdom {
         // King and duke end without a grace time: the queen has everything by then.
         let stop = Stop::new(Duration::ZERO);
         let mut members = tokio::task::JoinSet::new();
-        let king = distwasm_king::run_local(visitors, Reign::first(), stop.clone());
+        let king = distwasm_king::run_local(visitors, Reign::local(), stop.clone());
         members.spawn(async move {
             king.await;
             Ok(())

@@ -7,6 +7,7 @@ use distwasm_proto::{error_text::chain, exit::Exit};
 use distwasm_queen::{
     command_line::CommandLine,
     commands::{
+        cancel::{CancelOptions, cancel},
         check::check,
         dry_run::{DryRunError, dry_run},
         dukes, jobs,
@@ -97,7 +98,20 @@ async fn run(command_line: CommandLine, interrupted: CancellationToken) -> ExitC
             Ok(job) => say(jobs::Sheet(&job)),
             Err(error) => fail(&error),
         },
+        CommandLine::Cancel(options) => cancel_all(options).await,
     }
+}
+
+/// Cancels one job after the other, also after one that cannot be.
+async fn cancel_all(options: &CancelOptions) -> ExitCode {
+    let mut exit = Exit::Done.into();
+    for job in &options.jobs {
+        match cancel(options, *job).await {
+            Ok(done) => stderr::say(&done),
+            Err(error) => exit = fail(&error),
+        }
+    }
+    exit
 }
 
 async fn run_job(options: &Options, interrupted: CancellationToken) -> ExitCode {

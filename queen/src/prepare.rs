@@ -23,6 +23,7 @@ use distwasm_jobs::{
     request::JobRequest,
     selection::Selection,
 };
+use distwasm_process::randomness;
 use distwasm_proto::{
     error_text::chain,
     limits::{NAME_BYTES_MAX, NAMES_SHOWN},
@@ -39,7 +40,7 @@ use crate::{
     input_place::{self, InputError, InputPlace, STANDARD},
     local,
     options::Options,
-    output_folder::{self, FolderLock, OutputFolderError, beside},
+    output_folder::{self, FolderLock, OutputFolderError},
     program::{ProgramError, project_of, read_program},
     report::harmless_path,
     selection_options::SelectionError,
@@ -83,6 +84,8 @@ pub enum PrepareError {
         "each slot must have {wanted_mb} MB (--min-ram), and this machine gives its guests {limit_mb} MB (--ram-limit)"
     )]
     MinRam { wanted_mb: u64, limit_mb: u64 },
+    #[error("failed to make up a key for the job")]
+    Randomness(#[source] io::Error),
     #[error(transparent)]
     Guest(#[from] GuestOptionsError),
     #[error(transparent)]
@@ -136,7 +139,7 @@ pub struct Preparation {
     pub request: JobRequest,
     /// The failures of this run and of earlier ones; `None` if none are kept.
     pub failures: Option<FailureFile>,
-    /// The note about the job beside the output folder, if a king gets the job.
+    /// The note about the job in the output folder, if a king gets the job.
     pub note: Option<JobNote>,
     /// How many files among the outputs were removed, because no input has them as its output.
     pub pruned: usize,
@@ -208,8 +211,8 @@ pub fn plan(options: &Options, interrupted: &CancellationToken) -> Result<Plan, 
     survey(options, &mut folders, interrupted)?;
     let orphans = orphans(options, &folders, failures.as_deref(), interrupted)?;
     let request = JobRequest {
-        key: fastrand::u64(..),
-        replaces: None,
+        key: randomness::secret().map_err(PrepareError::Randomness)?,
+        replaces: Vec::new(),
         project,
         program,
         min_ram_bytes: options.min_ram.saturating_mul(1 << 20),
@@ -246,9 +249,8 @@ pub fn prepare(options: &Options, interrupted: &CancellationToken) -> Result<Pre
         let forbidden = |output: &Path| forbidden_overlap(&input, &folders.rules.selection, output);
         let claimed = output_folder::claim(&options.output, forbidden, shard)?;
         claimed.folder.clone_into(folder);
-        let beside = beside(folder, shard);
-        note = options.king_address.as_ref().map(|king| JobNote::new(&beside, king.to_string(), request.key));
-        request.replaces = note.as_ref().and_then(JobNote::earlier);
+        note = options.king_address.as_ref().map(|_| JobNote::new(folder, shard, request.key));
+        request.replaces = note.as_ref().map(JobNote::earlier).unwrap_or_default();
         lock = Some(claimed);
     }
     // The lines of a file that the user named say which outputs they are about.

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     pin::Pin,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use distwasm_proto::{
     ids::{AttemptId, BaronId, DukeId, JobId, UnitNo},
     limits::JOBS_MAX,
     pipe::{self, Description, Header},
+    secret::{Mark, Purpose, Secret},
     time::Time,
     wire::{self, FromQueen, QueenWord, queen_word::Word},
 };
@@ -45,6 +47,11 @@ const UNITS: u64 = 20_000;
 const BATCH: usize = 64;
 const JOB: JobId = JobId(1);
 
+/// The mark of every job.
+fn mark() -> Mark {
+    Secret::new([1; 16]).mark(Purpose::Job)
+}
+
 /// Runs the work of a part. Returns how many units it handled.
 ///
 /// # Panics
@@ -70,7 +77,7 @@ fn schedule() -> u64 {
     };
     let mut events: Vec<_> = (1..=10).map(joined).collect();
     let resumes = Resumption::default();
-    events.push(scheduler::Event::JobOpened { job: JOB, key: 1, spec: JobSpec::default(), resumes });
+    events.push(scheduler::Event::JobOpened { job: JOB, mark: mark(), spec: JobSpec::default(), resumes });
     let (mut added, mut unheard, mut done, mut now_us) = (0, 0, 0, 0);
     let mut running: VecDeque<(DukeId, AttemptId)> = VecDeque::new();
     loop {
@@ -113,7 +120,7 @@ fn open_jobs() -> u64 {
     for number in 0..jobs {
         let job = JobId(number + 1);
         let spec = JobSpec { project: format!("project {number}"), ..JobSpec::default() };
-        let opened = scheduler::Event::JobOpened { job, key: 1, spec, resumes: Resumption::default() };
+        let opened = scheduler::Event::JobOpened { job, mark: mark(), spec, resumes: Resumption::default() };
         let units = (0..UNITS / jobs + u64::from(number < UNITS % jobs)).map(UnitNo);
         let added = units.map(|unit| scheduler::Event::UnitAdded { job, unit, bytes: 15 });
         scheduler.handle(Time(number * 100), std::iter::once(opened).chain(added), &mut actions);
@@ -125,7 +132,7 @@ fn open_jobs() -> u64 {
 fn enrol() -> u64 {
     let (mut roster, mut actions) = (Roster::default(), Vec::new());
     let mut events = vec![
-        roster::Event::LeaseOpened { job: JOB, timeout: None },
+        roster::Event::LeaseOpened { job: JOB, timeout: None, start_within: Duration::from_secs(60) },
         roster::Event::SlotsGranted { job: JOB, slots: 4 },
         roster::Event::ProgramReady { job: JOB },
     ];
@@ -145,7 +152,7 @@ fn enrol() -> u64 {
         let more = (arrived..UNITS).take(BATCH).map(AttemptId);
         events.extend(more.map(|attempt| {
             let (job, bytes, alone) = (JOB, 15, false);
-            roster::Event::AttemptArrived { job, attempt, bytes, alone }
+            roster::Event::AttemptArrived { job, attempt, bytes, alone, spared: Duration::ZERO }
         }));
         arrived = UNITS.min(arrived + BATCH as u64);
         for (baron, units) in &mut pipes {

@@ -26,7 +26,13 @@ async fn health(channel: &Channel) -> ServingStatus {
 
 fn job() -> wire::OpenJob {
     let program_digest = Digest::of([]).to_wire();
-    wire::OpenJob { protocol: PROTOCOL, program_digest, project: "p".to_owned(), ..wire::OpenJob::default() }
+    wire::OpenJob {
+        protocol: PROTOCOL,
+        program_digest,
+        project: "p".to_owned(),
+        key: vec![1; 16].into(),
+        ..wire::OpenJob::default()
+    }
 }
 
 #[tokio::test]

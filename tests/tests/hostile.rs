@@ -258,7 +258,13 @@ fn bytewise(payload: &[u8], word: impl FnOnce(Option<wire::Payload>) -> queen_wo
 
 fn job(program: &[u8], payload: Option<wire::Payload>) -> queen_word::Word {
     let program_digest = Digest::of([program]).to_wire();
-    let job = wire::OpenJob { protocol: PROTOCOL, program_digest, project: "p".to_owned(), ..Default::default() };
+    let job = wire::OpenJob {
+        protocol: PROTOCOL,
+        program_digest,
+        project: "p".to_owned(),
+        key: vec![1; 16].into(),
+        ..Default::default()
+    };
     queen_word::Word::OpenJob(Box::new(wire::OpenJob { program: payload, ..job }))
 }
 
@@ -274,7 +280,13 @@ async fn payloads_in_pieces_of_one_byte_take_no_more_memory_than_others() {
     // A duke asks for the program again and again, and takes none of it.
     let (duke, stream) = Outbox::<wire::DukeWord>::new();
     let _orders = connect(&king).await.volunteer(stream).await.unwrap();
-    let hello = wire::DukeHello { protocol: PROTOCOL, cpus: 1, ram_bytes: 1 << 30, ..Default::default() };
+    let hello = wire::DukeHello {
+        protocol: PROTOCOL,
+        cpus: 1,
+        ram_bytes: 1 << 30,
+        seat: vec![1; 16].into(),
+        ..Default::default()
+    };
     duke.push(duke_word::Word::Hello(Box::new(hello)));
     let digest = Digest::of([program.as_slice()]).to_wire();
     for _ in 0..400 {

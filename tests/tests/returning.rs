@@ -171,12 +171,38 @@ fn the_job_of_a_killed_queen_ends_when_the_queen_is_started_again() {
     king.expect_metric("distwasm_units{state=\"running\"}", |units| units == 1);
     first.signal(Signal::KILL);
     assert_eq!(first.finish().status, None);
-    assert!(place.path().join("output.distwasm-job").exists());
+    assert!(place.path().join("output/.distwasm/job").exists());
     place.write("a", "fine");
-    place.start_queen(&king, guest("loop.wat"), &[]).finish().expect(0, &["1 done"]);
+    // The king and the folder may be spelled differently.
+    let port = king.address.rsplit_once(':').unwrap().1;
+    let mut again = place.command("queen");
+    again.args(["--king-address", &format!("localhost:{port}"), "--binary"]).arg(guest("loop.wat"));
+    again.arg("--input").arg(place.input()).arg("--output").arg(place.path().join("input/../output/."));
+    distwasm_tests::real::Finished::of(&mut again).expect(0, &["1 done"]);
     king.process.expect_log("its queen was started again as another job");
     king.expect_metric("distwasm_jobs", |jobs| jobs == 0);
     assert_eq!(place.outputs().keys().collect::<Vec<_>>(), [std::path::Path::new("a")]);
+    assert!(!place.path().join("output/.distwasm/job").exists());
+}
+
+#[test]
+fn the_job_of_a_killed_queen_ends_at_a_new_king_too() {
+    let place = Place::default();
+    place.write("a", "loop for ever");
+    let king = place.king();
+    let way = Proxy::start(&king.address);
+    let _duke = duke_with_cache(&place, &way.address, "cache");
+    let first = place.start_queen(&king, guest("loop.wat"), &[]);
+    king.expect_metric("distwasm_units{state=\"running\"}", |units| units == 1);
+    first.signal(Signal::KILL);
+    assert_eq!(first.finish().status, None);
+    king.process.signal(Signal::KILL);
+    let king = place.king();
+    way.lead_to(&king.address);
+    place.write("a", "fine");
+    // The duke may bring the job of the killed queen before or after the next queen comes.
+    place.start_queen(&king, guest("loop.wat"), &[]).finish().expect(0, &["1 done"]);
+    king.expect_metric("distwasm_jobs", |jobs| jobs == 0);
 }
 
 #[test]

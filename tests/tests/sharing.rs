@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use distwasm_proto::time::Time;
-use distwasm_tests::sim::{QueenPlan, Slowness, World};
+use distwasm_tests::sim::{Nature, QueenPlan, Slowness, World};
 
 /// More work than there is time for.
 fn endless(project: &str) -> QueenPlan {
@@ -106,6 +106,30 @@ fn done_in_20_s(dukes: &[u32], plans: Vec<QueenPlan>, slow_duke: Option<(usize, 
     };
     let before = done_at(16);
     done_at(36) - before
+}
+
+#[test]
+fn slots_that_a_loop_holds_go_to_the_job_that_is_owed_them_in_time() {
+    let mut loops = QueenPlan { priority: 100, ..endless("loops") };
+    loops.units.iter_mut().for_each(|unit| unit.nature = Nature::Hangs);
+    let owed = QueenPlan { weight: 1000, comes_us: 5_000_000, ..endless("owed") };
+    let slots_at = |preempt_after_us, second: u64| {
+        let mut world = World::preempting(preempt_after_us, &[5], vec![loops.clone(), owed.clone()]);
+        world.run_until(Time(second * 1_000_000));
+        world.slots_of_projects().get("owed").copied().unwrap_or(0)
+    };
+    assert_eq!(slots_at(0, 600), 0, "without preemption a loop keeps its slots");
+    assert_eq!(slots_at(10_000_000, 14), 0, "they are not taken early");
+    assert!(slots_at(10_000_000, 16) >= 4);
+}
+
+#[test]
+fn a_unit_that_takes_longer_than_slots_may_ends_all_the_same() {
+    // Each unit takes 7 s, and slots are taken after 1 s.
+    let long = |project: &str| QueenPlan::steady(project, 4, 7_000_000);
+    let mut world = World::preempting(1_000_000, &[1], vec![long("one"), long("other")]);
+    world.run_until(Time(200_000_000));
+    assert_eq!(world.units_done(), [4, 4]);
 }
 
 #[test]

@@ -267,6 +267,18 @@ impl Supplies {
         }
     }
 
+    /// A supply is to be made once more, unless it is being made: what is known of it does not count.
+    pub(crate) fn renew(&mut self, supply: &Supply) {
+        let is_doubtful = match self.states.get(supply) {
+            Some(Progress::Unfit(_)) => true,
+            Some(Progress::Ready(_)) => matches!(supply, Supply::Program(_)),
+            Some(Progress::Coming(_)) | None => false,
+        };
+        if is_doubtful {
+            self.states.remove(supply);
+        }
+    }
+
     /// Whether it has no supply, makes none and waits for none.
     pub(crate) fn is_empty(&self) -> bool {
         self.states.is_empty() && self.queue.is_empty() && self.blobs.is_empty() && self.making.is_empty()

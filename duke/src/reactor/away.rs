@@ -138,7 +138,7 @@ impl<H: Hands> Reactor<H> {
             attempts.sort_unstable_by_key(|held| held.attempt);
             let lease = wire::HeldLease {
                 job: id.0,
-                key: job.key,
+                mark: job.mark.to_wire(),
                 slot_bytes: job.slot_bytes,
                 slots,
                 leaving,

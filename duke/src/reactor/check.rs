@@ -1,6 +1,9 @@
 //! The reactor's invariants, and what a test may ask it. The simulation checks them after each call of `handle`.
 
-use distwasm_proto::ids::{AttemptId, JobId, UnitNo};
+use distwasm_proto::{
+    ids::{AttemptId, JobId, UnitNo},
+    secret::Mark,
+};
 
 use super::{Hands, Job, Reactor};
 use crate::cache::Supply;
@@ -38,9 +41,9 @@ impl<H: Hands> Reactor<H> {
         assert!(is_waiting || self.jobs.values().all(|job| !job.open), "jobs_without_a_king_have_a_deadline");
     }
 
-    /// The key of a job that it has.
-    pub fn key_of(&self, job: JobId) -> Option<u64> {
-        self.jobs.get(&job).map(|job| job.key)
+    /// The mark of a job that it has.
+    pub fn mark_of(&self, job: JobId) -> Option<Mark> {
+        self.jobs.get(&job).map(|job| job.mark)
     }
 
     /// The attempts that have not ended, in no order.

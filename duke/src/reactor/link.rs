@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use distwasm_proto::{
     PROTOCOL, VERSION,
     ids::AttemptId,
+    secret::Secret,
     wire::{self, DukeWord, duke_word::Word},
 };
 use distwasm_transport::{payload::Payload, transfer::Outbox};
@@ -25,8 +26,8 @@ pub struct Introduction {
     pub walls: Vec<String>,
     /// Made up at random by this process.
     pub boot: u64,
-    /// Its place, unique among all machines.
-    pub seat: u64,
+    /// The secret of its place, unique among all machines.
+    pub seat: Secret,
 }
 
 /// See the module's documentation.
@@ -54,7 +55,7 @@ impl Link {
             ram_bytes,
             labels: labels.into_iter().collect(),
             boot,
-            seat,
+            seat: seat.to_wire(),
             held_leases: u32::try_from(holds.len()).unwrap_or(u32::MAX),
             link: self.links,
             walls,

@@ -23,6 +23,7 @@ use distwasm_proto::{
     guest::GuestSettings,
     ids::{AttemptId, BaronId, JobId},
     limits::{BROKEN_SLOTS_REST, GOODBYE_WITHIN, START_WITHIN, STARTS_GIVEN_UP_MAX},
+    secret::Mark,
     time::Time,
     wire::{self, DukeWord, duke_word::Word},
 };
@@ -138,8 +139,8 @@ pub struct Reactor<H> {
 }
 
 struct Job {
-    /// A number that its queen made up.
-    key: u64,
+    /// To be named when the duke comes back.
+    mark: Mark,
     /// The program, and then the shared directories.
     needs: Vec<Supply>,
     slot_bytes: u64,
@@ -288,12 +289,12 @@ impl<H: Hands> Reactor<H> {
     fn on_order(&mut self, order: KingOrder) -> Result<(), LinkError> {
         match order {
             KingOrder::Welcome => self.on_welcome(),
-            KingOrder::LeaseOpened { job, key, digest, slot_bytes, timeout, guest } => {
+            KingOrder::LeaseOpened { job, mark, digest, slot_bytes, timeout, start_within, guest, fresh } => {
                 if self.jobs.contains_key(&job) {
                     return Err(LinkError::Nonsense("a job was opened twice"));
                 }
                 let state = Job {
-                    key,
+                    mark,
                     needs: Supply::of_job(digest, &guest),
                     slot_bytes,
                     guest: Arc::new(guest),
@@ -304,9 +305,12 @@ impl<H: Hands> Reactor<H> {
                     room: HeldRoom::default(),
                     open: true,
                 };
+                if fresh {
+                    self.renew(&state.needs);
+                }
                 self.jobs.insert(job, state);
                 info!(job = job.0, slot_mb = slot_bytes >> 20, "working for a job");
-                self.events.push(Event::LeaseOpened { job, timeout });
+                self.events.push(Event::LeaseOpened { job, timeout, start_within });
             }
             KingOrder::LeaseClosed { job } => self.close_job(job),
             KingOrder::SlotsGranted { job, slots } => {
@@ -317,14 +321,18 @@ impl<H: Hands> Reactor<H> {
                 self.open_job(job)?;
                 self.events.push(Event::SlotsAskedBack { job, slots });
             }
-            KingOrder::AttemptArrived { job, attempt, alone, input } => {
+            KingOrder::SlotsTaken { job, slots } => {
+                self.open_job(job)?;
+                self.events.push(Event::SlotsTaken { job, slots });
+            }
+            KingOrder::AttemptArrived { job, attempt, alone, spared, input } => {
                 self.open_job(job)?;
                 if self.inputs.contains_key(&attempt) || self.left.contains_key(&attempt) {
                     return Err(LinkError::Nonsense("an attempt was started twice"));
                 }
                 let bytes = input.bytes();
                 self.inputs.insert(attempt, (job, input));
-                self.events.push(Event::AttemptArrived { job, attempt, bytes, alone });
+                self.events.push(Event::AttemptArrived { job, attempt, bytes, alone, spared });
             }
             KingOrder::ResultWanted { attempt } => {
                 let left = self.left.get_mut(&attempt).filter(|left| !left.said);
@@ -424,7 +432,9 @@ impl<H: Hands> Reactor<H> {
         // The attempt may have been forgotten.
         let Some((job, input)) = self.inputs.remove(&attempt) else { return };
         let remains = match outcome {
-            Outcome::Returned { suspect } => return self.give_back(attempt, suspect, run_us),
+            Outcome::Returned { suspect: true } => return self.give_back(attempt, wire::Outcome::Suspected, run_us),
+            Outcome::Returned { suspect: false } => return self.give_back(attempt, wire::Outcome::Returned, run_us),
+            Outcome::Preempted => return self.give_back(attempt, wire::Outcome::Preempted, run_us),
             Outcome::Killed(baron) => {
                 let ending = self.endings.get(&baron).map_or("how it ended is not known", String::as_str);
                 Remains::Killed(Failure::new(FailureKind::Killed, format!("its peasant died: {ending}")))
@@ -437,14 +447,13 @@ impl<H: Hands> Reactor<H> {
                 Some(Answer::Result(held)) => Remains::Result(held),
                 Some(Answer::Failure(failure)) => Remains::Failure(failure),
                 // The answer was put there with the event that leads here.
-                None => return self.give_back(attempt, false, run_us),
+                None => return self.give_back(attempt, wire::Outcome::Returned, run_us),
             },
         };
         self.leave_behind(attempt, Left::new(job, attempt, &input, run_us, remains));
     }
 
-    fn give_back(&self, attempt: AttemptId, suspect: bool, run_us: u64) {
-        let outcome = if suspect { wire::Outcome::Suspected } else { wire::Outcome::Returned };
+    fn give_back(&self, attempt: AttemptId, outcome: wire::Outcome, run_us: u64) {
         let mut ended = wire::AttemptEnded { attempt: attempt.0, run_us, ..wire::AttemptEnded::default() };
         ended.set_outcome(outcome);
         self.link.say(Word::AttemptEnded(ended));

@@ -93,6 +93,16 @@ impl<H: Hands> Reactor<H> {
         self.events.push(Event::ProgramUnfit { job: id });
     }
 
+    /// The king wants these to be made anew, because this duke called the program unfit.
+    pub(super) fn renew(&mut self, supplies: &[Supply]) {
+        for supply in supplies {
+            self.supplies.renew(supply);
+            if let Supply::Program(recipe) = supply {
+                self.hands.remove(recipe);
+            }
+        }
+    }
+
     fn on_program_broken(&mut self, id: JobId, why: &str) {
         // The job may be over.
         let Some(job) = self.jobs.get_mut(&id) else { return };

@@ -5,7 +5,12 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use distwasm_proto::{digest::Digest, ids::UnitNo, wire::AttemptEnded};
+use distwasm_proto::{
+    digest::Digest,
+    ids::UnitNo,
+    secret::{Purpose, Secret},
+    wire::AttemptEnded,
+};
 use distwasm_transport::{
     payload::Payload,
     transfer::{Assembler, OutboxStream},
@@ -100,7 +105,7 @@ impl Duke {
             labels: BTreeMap::new(),
             walls: Vec::new(),
             boot: 1,
-            seat: 1,
+            seat: Secret::new([1; 16]),
         };
         let settings = ReactorSettings { introduction, grace: GRACE, parallel: 1, is_alone: false };
         Duke { reactor: Reactor::new(settings, PretendedHands::default()), now: Time(1), to_king: None }
@@ -186,20 +191,22 @@ fn digest() -> Digest {
 }
 
 fn opened() -> KingOrder {
-    let (key, slot_bytes) = (1, 1 << 20);
+    let (mark, slot_bytes) = (Secret::new([1; 16]).mark(Purpose::Job), 1 << 20);
     KingOrder::LeaseOpened {
         job: JOB,
-        key,
+        mark,
         digest: digest(),
         slot_bytes,
         timeout: None,
+        start_within: Duration::from_secs(60),
         guest: GuestSettings::default(),
+        fresh: false,
     }
 }
 
 fn started(attempt: u64) -> KingOrder {
     let input = UnitInput { unit: UnitNo(attempt), number: 1, name: "name".into(), content: Payload::default() };
-    KingOrder::AttemptArrived { job: JOB, attempt: AttemptId(attempt), alone: false, input }
+    KingOrder::AttemptArrived { job: JOB, attempt: AttemptId(attempt), alone: false, spared: Duration::ZERO, input }
 }
 
 fn forget(attempt: u64) -> KingOrder {

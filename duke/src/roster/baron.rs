@@ -45,6 +45,8 @@ pub(super) enum Stage {
     Spared,
     /// Killed because the first unit in its pipe is not wanted any more, or because its answer found no room.
     Disturbed,
+    /// Killed because its slot was taken by force.
+    Preempted,
     /// Killed because its work is not wanted any more, or because it was not ready in time.
     Unwanted,
 }

@@ -32,7 +32,10 @@ impl Roster {
             assert_eq!(baron.pipe_bytes, bytes, "pipe_counts_its_bytes: {id}");
             let alone = baron.pipe.iter().any(|unit| unit.alone);
             assert!(!alone || baron.pipe.len() == 1, "suspect_is_alone_in_its_pipe: {id}");
-            let may_hold = matches!(baron.stage, Stage::Serving | Stage::TimedOut | Stage::Spared | Stage::Disturbed);
+            let may_hold = matches!(
+                baron.stage,
+                Stage::Serving | Stage::TimedOut | Stage::Spared | Stage::Disturbed | Stage::Preempted
+            );
             assert!(may_hold || baron.pipe.is_empty(), "only_a_ready_peasant_has_units: {id}");
             for unit in baron.pipe.iter().filter(|unit| !unit.unwanted) {
                 assert!(attempts.insert(unit.attempt), "attempt_is_in_one_place: {}", unit.attempt);
@@ -47,6 +50,9 @@ impl Roster {
             }
             let barons = || lease.barons.iter().filter_map(|id| self.barons.get(id));
             let waiting = lease.waiting().count();
+            let leaving = barons().filter(|baron| baron.leaving).count();
+            assert!(lease.forced as usize <= leaving, "only_slots_that_leave_are_taken: {job}");
+            assert!(self.taking(*job, self.handled).is_none(), "slots_are_taken_as_soon_as_they_may_be: {job}");
             assert!(waiting == 0 || barons().any(|baron| !baron.leaving), "orphans_are_returned: {job}");
             assert!(!lease.is_closed() || !lease.barons.is_empty(), "closed_lease_is_forgotten: {job}");
             assert!(lease.starts_failed < STARTS_FAILED_MAX, "hopeless_lease_is_given_up: {job}");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use distwasm_proto::{
     ids::BaronId,
-    limits::{PULSE, ROOM_PATIENCE, STANDSTILL, START_WITHIN},
+    limits::{PULSE, ROOM_PATIENCE, STANDSTILL},
     time::Time,
 };
 
@@ -19,7 +19,8 @@ use super::{
 impl Roster {
     /// When [`Event::Tick`](super::Event::Tick) is due next.
     pub fn next_deadline(&self) -> Option<Time> {
-        let deadline = self.barons.values().filter_map(|baron| self.deadline(baron)).min();
+        let deadlines = self.barons.values().filter_map(|baron| self.deadline(baron));
+        let deadline = deadlines.chain(self.next_taking()).min();
         let deadline = deadline.map(|deadline| deadline.min(self.handled.after(PULSE)));
         deadline.into_iter().chain(self.next_rescue()).min()
     }
@@ -33,7 +34,7 @@ impl Roster {
             return;
         }
         let timed: Vec<BaronId> =
-            self.barons.iter().filter(|(_, baron)| self.deadline(baron).is_some()).map(|(id, _)| *id).collect();
+            self.barons.iter().filter(|(_, baron)| self.is_timed(baron)).map(|(id, _)| *id).collect();
         for id in timed {
             let Some(baron) = self.barons.get_mut(&id) else { continue };
             baron.turn_since = baron.turn_since.after(passed);
@@ -66,22 +67,27 @@ impl Roster {
         self.rescue(now);
     }
 
+    fn is_timed(&self, baron: &Baron) -> bool {
+        self.deadline(baron).is_some() || self.leases.get(&baron.job).is_some_and(|lease| lease.forced > 0)
+    }
+
     /// When a baron must kill its peasant, if nothing happens before.
     fn deadline(&self, baron: &Baron) -> Option<Time> {
-        let timeout = self.leases.get(&baron.job)?.timeout;
+        let lease = self.leases.get(&baron.job)?;
         match baron.stage {
-            Stage::Starting => Some(baron.turn_since.after(START_WITHIN.max(timeout.unwrap_or_default()))),
+            Stage::Starting => Some(baron.turn_since.after(lease.start_within)),
             Stage::Serving if baron.answering_since.is_some() => {
                 let nobody_takes_it = baron.leaving && baron.waits;
                 baron.answering_since.filter(|_| nobody_takes_it).map(|since| since.after(ROOM_PATIENCE))
             }
-            Stage::Serving if !baron.pipe.is_empty() => Some(baron.turn_since.after(timeout?)),
+            Stage::Serving if !baron.pipe.is_empty() => Some(baron.turn_since.after(lease.timeout?)),
             Stage::Vacant
             | Stage::Serving
             | Stage::Ending
             | Stage::TimedOut
             | Stage::Spared
             | Stage::Disturbed
+            | Stage::Preempted
             | Stage::Unwanted => None,
         }
     }

@@ -8,16 +8,18 @@ use distwasm_proto::ids::{AttemptId, BaronId, JobId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are named for what they are")]
 pub enum Event {
-    /// The king gives this duke a part in a job. `timeout` is for one unit.
-    LeaseOpened { job: JobId, timeout: Option<Duration> },
+    /// The king gives this duke a part in a job. `timeout` is for one unit, `start_within` for starting a peasant.
+    LeaseOpened { job: JobId, timeout: Option<Duration>, start_within: Duration },
     /// The job is over.
     LeaseClosed { job: JobId },
     /// The king grants slots to a job.
     SlotsGranted { job: JobId, slots: u32 },
     /// The king wants slots back.
     SlotsAskedBack { job: JobId, slots: u32 },
-    /// A unit came, with an input of this size.
-    AttemptArrived { job: JobId, attempt: AttemptId, bytes: u64, alone: bool },
+    /// The king takes slots by force that it has asked back.
+    SlotsTaken { job: JobId, slots: u32 },
+    /// A unit came, with an input of this size. It is not preempted before it has run for as long as it is spared.
+    AttemptArrived { job: JobId, attempt: AttemptId, bytes: u64, alone: bool, spared: Duration },
     /// An attempt is not wanted any more, wherever it is.
     AttemptForgotten { job: JobId, attempt: AttemptId },
     /// All supplies of a job are there: its program is compiled, its shared directories are unpacked.
@@ -84,4 +86,6 @@ pub enum Outcome {
     Killed(BaronId),
     /// The unit is given back without blame. If it is a suspect, it is to be tried alone.
     Returned { suspect: bool },
+    /// Its slot was taken by force.
+    Preempted,
 }

@@ -16,11 +16,15 @@ use distwasm_proto::{
 pub(super) struct Lease {
     /// The timeout of one unit.
     pub(super) timeout: Option<Duration>,
+    /// How long a peasant may take to load and initialise the program.
+    pub(super) start_within: Duration,
     pub(super) program: Program,
     /// All barons of the job, including those that are leaving.
     pub(super) barons: BTreeSet<BaronId>,
     /// How many peasants in a row ended before they were ready.
     pub(super) starts_failed: u32,
+    /// Of the slots that are leaving, how many are wanted at once.
+    pub(super) forced: u32,
     /// Slots that became free since the job was closed.
     pub(super) slots_to_release: u32,
     closed: bool,
@@ -46,17 +50,21 @@ pub(super) struct Queued {
     pub(super) bytes: u64,
     /// It must be alone in its pipe.
     pub(super) alone: bool,
+    /// How long it runs until its slot may be taken.
+    pub(super) spared: Duration,
     /// Its answer from the pipe that it is in is not wanted any more.
     pub(super) unwanted: bool,
 }
 
 impl Lease {
-    pub(super) fn new(timeout: Option<Duration>) -> Lease {
+    pub(super) fn new(timeout: Option<Duration>, start_within: Duration) -> Lease {
         Lease {
             timeout,
+            start_within,
             program: Program::Pending,
             barons: BTreeSet::new(),
             starts_failed: 0,
+            forced: 0,
             slots_to_release: 0,
             closed: false,
             queue: VecDeque::new(),
@@ -70,7 +78,7 @@ impl Lease {
     }
 
     pub(super) fn close(&mut self) {
-        self.closed = true;
+        (self.closed, self.forced) = (true, 0);
         self.queue.clear();
         self.suspects.clear();
     }

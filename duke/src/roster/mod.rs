@@ -14,6 +14,7 @@ mod baron;
 mod check;
 mod deadlines;
 mod events;
+mod force;
 mod lease;
 mod rescue;
 
@@ -47,6 +48,7 @@ impl Roster {
         for event in events {
             self.on_event(now, event, actions);
         }
+        self.take_slots(now, actions);
         self.feed(now, actions);
     }
 
@@ -66,12 +68,15 @@ impl Roster {
 
     fn on_event(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {
         match event {
-            Event::LeaseOpened { job, timeout } => self.on_lease_opened(job, timeout, actions),
+            Event::LeaseOpened { job, timeout, start_within } => {
+                self.on_lease_opened(job, timeout, start_within, actions);
+            }
             Event::LeaseClosed { job } => self.on_lease_closed(job, actions),
             Event::SlotsGranted { job, slots } => self.on_slots_granted(now, job, slots, actions),
             Event::SlotsAskedBack { job, slots } => self.on_slots_asked_back(job, slots, actions),
-            Event::AttemptArrived { job, attempt, bytes, alone } => {
-                self.on_attempt_arrived(job, Queued { attempt, bytes, alone, unwanted: false }, actions);
+            Event::SlotsTaken { job, slots } => self.on_slots_taken(job, slots),
+            Event::AttemptArrived { job, attempt, bytes, alone, spared } => {
+                self.on_attempt_arrived(job, Queued { attempt, bytes, alone, spared, unwanted: false }, actions);
             }
             Event::AttemptForgotten { job, attempt } => self.on_attempt_forgotten(job, attempt, actions),
             Event::ProgramReady { job } => self.on_program_ready(now, job, actions),
@@ -86,8 +91,14 @@ impl Roster {
         }
     }
 
-    fn on_lease_opened(&mut self, job: JobId, timeout: Option<Duration>, actions: &mut Vec<Action>) {
-        let known = self.leases.insert(job, Lease::new(timeout));
+    fn on_lease_opened(
+        &mut self,
+        job: JobId,
+        timeout: Option<Duration>,
+        start_within: Duration,
+        actions: &mut Vec<Action>,
+    ) {
+        let known = self.leases.insert(job, Lease::new(timeout, start_within));
         debug_assert!(known.is_none(), "the border lets a job be opened once");
         actions.push(Action::PrepareProgram { job });
     }
@@ -236,7 +247,7 @@ impl Roster {
         let done_leaving = baron.leaving && baron.pipe.is_empty() && baron.stage == Stage::Serving;
         if done_leaving {
             baron.stage = Stage::Ending;
-        } else if matches!(baron.stage, Stage::TimedOut | Stage::Disturbed) {
+        } else if matches!(baron.stage, Stage::TimedOut | Stage::Disturbed | Stage::Preempted) {
             baron.stage = Stage::Spared;
         }
         if let Some(lease) = self.leases.get_mut(&baron.job) {
@@ -257,6 +268,7 @@ impl Roster {
         let (job, state) = (baron.job, baron.stage);
         let run_us = now.micros_since(baron.turn_since);
         let is_single = baron.pipe.len() == 1;
+        let has_begun = baron.pipe.front().is_some_and(|unit| !unit.unwanted);
         let unanswered: Vec<Queued> = baron.pipe.drain(..).filter(|unit| !unit.unwanted).collect();
         baron.pipe_bytes = 0;
         baron.end_answer();
@@ -265,7 +277,12 @@ impl Roster {
         let Some(lease) = self.leases.get_mut(&job) else { return };
         match (unanswered.as_slice(), state) {
             ([], _) | (_, Stage::Unwanted) => {}
-            (units, Stage::Disturbed) => lease.put_back(units),
+            ([first, others @ ..], Stage::Preempted) if has_begun => {
+                let (attempt, outcome) = (first.attempt, Outcome::Preempted);
+                actions.push(Action::Report { attempt, outcome, run_us });
+                lease.put_back(others);
+            }
+            (units, Stage::Disturbed | Stage::Preempted) => lease.put_back(units),
             // Nothing else was in the pipe: this unit is to blame.
             ([unit], Stage::TimedOut) if is_single => {
                 let timeout = lease.timeout.unwrap_or_default();
@@ -306,7 +323,13 @@ impl Roster {
                 baron.stage = Stage::Ending;
                 actions.push(Action::Retire { baron: id });
             }
-            Stage::Serving | Stage::Ending | Stage::TimedOut | Stage::Spared | Stage::Disturbed | Stage::Unwanted => {}
+            Stage::Serving
+            | Stage::Ending
+            | Stage::TimedOut
+            | Stage::Spared
+            | Stage::Disturbed
+            | Stage::Preempted
+            | Stage::Unwanted => {}
         }
     }
 
@@ -321,7 +344,7 @@ impl Roster {
                 baron.stage = Stage::Unwanted;
                 actions.push(Action::Kill { baron: id });
             }
-            Stage::TimedOut | Stage::Spared | Stage::Disturbed => baron.stage = Stage::Unwanted,
+            Stage::TimedOut | Stage::Spared | Stage::Disturbed | Stage::Preempted => baron.stage = Stage::Unwanted,
             Stage::Unwanted => {}
         }
     }
@@ -333,6 +356,7 @@ impl Roster {
         let job = baron.job;
         let Some(lease) = self.leases.get_mut(&job) else { return };
         lease.barons.remove(&id);
+        lease.forced = lease.forced.saturating_sub(u32::from(baron.leaving));
         if lease.is_closed() {
             lease.slots_to_release += 1;
             self.release_if_closed(job, actions);

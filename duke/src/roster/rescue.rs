@@ -46,6 +46,8 @@ impl Roster {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use distwasm_proto::ids::{AttemptId, BaronId};
 
     use super::*;
@@ -70,9 +72,18 @@ mod tests {
     fn a_unit_behind_a_slow_one_goes_to_an_idle_peasant_and_is_reported_once() {
         let (slow, idle) = (BaronId(1), BaronId(2));
         let mut roster = Roster::default();
-        let arrived = |attempt| Event::AttemptArrived { job: JOB, attempt: AttemptId(attempt), bytes: 1, alone: false };
+        let arrived = |attempt| Event::AttemptArrived {
+            job: JOB,
+            attempt: AttemptId(attempt),
+            bytes: 1,
+            alone: false,
+            spared: Duration::ZERO,
+        };
         let answered = |baron, answer| Event::Answered { baron, answer: AnswerId(answer) };
-        let opened = [Event::LeaseOpened { job: JOB, timeout: None }, Event::SlotsGranted { job: JOB, slots: 2 }];
+        let opened = [
+            Event::LeaseOpened { job: JOB, timeout: None, start_within: Duration::from_secs(60) },
+            Event::SlotsGranted { job: JOB, slots: 2 },
+        ];
         fed(&mut roster, 0, opened.to_vec());
         fed(&mut roster, 1, vec![Event::ProgramReady { job: JOB }]);
         fed(&mut roster, 2, vec![Event::PeasantReady { baron: slow }, Event::PeasantReady { baron: idle }]);

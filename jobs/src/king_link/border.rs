@@ -39,8 +39,19 @@ pub enum KingNews {
     Verdict(Verdict),
     /// How the job goes.
     JobState(JobState),
-    /// The job is over; with a failure if its program cannot run.
-    JobEnded(Option<Failure>),
+    /// The job is over.
+    JobEnded(JobEnd),
+}
+
+/// How a job ended, as the king tells it.
+#[derive(Debug)]
+pub enum JobEnd {
+    /// Every unit has its verdict.
+    Complete,
+    /// Its program cannot run, for this reason.
+    Unfit(Failure),
+    /// Somebody has cancelled it.
+    Cancelled,
 }
 
 /// How a job goes.
@@ -159,7 +170,11 @@ impl Border {
             }
             Some(News::JobEnded(ended)) => {
                 self.over = true;
-                Ok(Some(KingNews::JobEnded(ended.failure.map(Failure::from))))
+                Ok(Some(KingNews::JobEnded(match ended.failure {
+                    _ if ended.cancelled => JobEnd::Cancelled,
+                    Some(failure) => JobEnd::Unfit(failure.into()),
+                    None => JobEnd::Complete,
+                })))
             }
             Some(News::Piece(_)) | None => Err(LinkError::Nonsense("a word of a kind that is not known")),
         }
@@ -200,7 +215,7 @@ mod tests {
         assert!(matches!(border.take(message([end()])), Err(LinkError::Ended { .. })));
         assert!(!border.is_over());
         let ended = News::JobEnded(wire::JobEnded::default());
-        assert!(matches!(border.take(message([ended, end()])).unwrap()[..], [KingNews::JobEnded(None)]));
+        assert!(matches!(border.take(message([ended, end()])).unwrap()[..], [KingNews::JobEnded(JobEnd::Complete)]));
         assert!(border.is_over());
     }
 

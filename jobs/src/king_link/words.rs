@@ -5,6 +5,7 @@ use distwasm_proto::{
     PROTOCOL, VERSION,
     digest::Digest,
     ids::UnitNo,
+    secret::Secret,
     wire::{self, queen_word::Word},
 };
 use distwasm_transport::payload::Payload;
@@ -26,8 +27,8 @@ pub fn hello(request: &JobRequest, resumes: Option<wire::Resumption>) -> Vec<(Wo
         timeout_ms: request.timeout.map_or(0, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1)),
         retries: request.retries,
         guest: Some(request.guest.to_wire()),
-        key: request.key,
-        replaces: request.replaces.map(|(job, key)| wire::EarlierJob { job, key }),
+        key: request.key.to_wire(),
+        replaces: request.replaces.iter().map(Secret::to_wire).collect(),
         resumes,
         weight: scheduling.weight,
         priority: scheduling.priority,

@@ -24,6 +24,8 @@ pub enum CutShort {
     TooManyFailed { failed: u64, finished: u64, limit: FailureLimit },
     #[error("the time for the whole run is over (--time-limit)")]
     OutOfTime,
+    #[error("the job was cancelled (queen cancel)")]
+    Cancelled,
     #[error("the program cannot run: {0}")]
     Unfit(String),
     #[error(transparent)]

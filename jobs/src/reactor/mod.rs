@@ -29,7 +29,7 @@ use distwasm_transport::payload::Payload;
 
 use crate::{
     inputs::{Finding, Input, ReadOrder, Sent, Tally, numbers::LinkNo},
-    king_link::{self, JobState, KingNews, LinkError, LongestUnit, Verdict, Welcome},
+    king_link::{self, JobEnd, JobState, KingNews, LinkError, LongestUnit, Verdict, Welcome},
     outputs::{Output, Written},
     report::{Counts, FailedUnit, LongestInput, Reporter, Tried},
     run_limits::RunLimits,
@@ -164,6 +164,7 @@ impl<R: Reporter> Reactor<R> {
             None | Some(End::Complete) => None,
             Some(End::Interrupted) => Some(CutShort::Interrupted),
             Some(End::OutOfTime) => Some(CutShort::OutOfTime),
+            Some(End::Cancelled) => Some(CutShort::Cancelled),
             Some(End::TooManyFailed { failed, finished }) => {
                 self.limits.failures.map(|limit| CutShort::TooManyFailed { failed, finished, limit })
             }
@@ -335,8 +336,9 @@ impl<R: Reporter> Reactor<R> {
                     self.reporter.waits(&waits_for);
                     self.on_longest(longest);
                 }
-                KingNews::JobEnded(None) => self.events.push(Event::JobEnded),
-                KingNews::JobEnded(Some(failure)) => {
+                KingNews::JobEnded(JobEnd::Complete) => self.events.push(Event::JobEnded),
+                KingNews::JobEnded(JobEnd::Cancelled) => self.events.push(Event::JobCancelled),
+                KingNews::JobEnded(JobEnd::Unfit(failure)) => {
                     self.why = Some(CutShort::unfit(&failure));
                     self.events.push(Event::JobFailed);
                 }

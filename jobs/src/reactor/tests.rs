@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use distwasm_proto::wire::{QueenNews, QueenWelcome, ToQueen, queen_news::News, queen_word::Word};
+use distwasm_proto::{
+    secret::Secret,
+    wire::{QueenNews, QueenWelcome, ToQueen, queen_news::News, queen_word::Word},
+};
 
 use super::*;
 use crate::{
@@ -199,7 +202,7 @@ fn a_program_that_cannot_run_ends_the_run_with_its_reason() {
     let mut queen = Queen::with_inputs(1);
     queen.is_welcomed([]);
     let failure = Failure::new(FailureKind::Trap, "it imports nonsense").with_stderr(b"oh\n");
-    queen.hears([News::JobEnded(wire::JobEnded { failure: Some(failure.into()) })]);
+    queen.hears([News::JobEnded(wire::JobEnded { failure: Some(failure.into()), cancelled: false })]);
     assert_eq!((queen.reactor.end(), queen.left), (Some(End::Unfit), true));
     assert_eq!(queen.why(), "the program cannot run: it imports nonsense\nthe program wrote to stderr:\noh");
 }
@@ -232,7 +235,7 @@ fn a_link_that_cannot_be_resumed_ends_the_run() {
 
 #[test]
 fn the_hello_of_a_returning_queen_holds_its_job_and_what_it_lacks() {
-    let request = JobRequest { program: vec![1, 2].into(), ..JobRequest::default() };
+    let request = JobRequest::new("p", vec![1, 2].into(), Secret::new([1; 16]));
     let resumes = wire::Resumption { job: 7, sent: 3, lacking: vec![1], ..wire::Resumption::default() };
     let words = words::hello(&request, Some(resumes.clone()));
     let [(Word::OpenJob(open), program)] = words.as_slice() else { panic!("{words:?}") };

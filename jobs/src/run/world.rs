@@ -77,6 +77,9 @@ impl World<'_> {
         match command {
             Command::Seek(resumes) => {
                 let patience = if resumes.is_some() { self.grace } else { KING_PATIENCE };
+                if let Some(note) = self.note.filter(|_| resumes.is_none()) {
+                    tokio::task::block_in_place(|| note.write(&self.request.replaces));
+                }
                 let seeking = king_link::submit(self.address, self.request, resumes, patience);
                 self.link = LinkState::Seeking(Box::pin(seeking));
             }
@@ -106,9 +109,10 @@ impl World<'_> {
                     outgoing.say(word);
                 }
             }
-            Command::NoteJob(job) => {
-                if let Some(note) = self.note {
-                    tokio::task::block_in_place(|| note.write(job));
+            Command::NoteJob(_) => {
+                // The king has ended the jobs that this one replaces.
+                if let Some(note) = self.note.filter(|_| !self.request.replaces.is_empty()) {
+                    tokio::task::block_in_place(|| note.write(&[]));
                 }
             }
             // Queued words are still sent; inputs that were not yet read are not. If none could be read, the job is

@@ -54,6 +54,8 @@ pub enum Request {
     Volunteer,
     /// To submit a job.
     SubmitJob,
+    /// To cancel one.
+    CancelJob,
     /// To see jobs or dukes.
     List,
     /// To see the metrics.
@@ -94,6 +96,7 @@ impl Request {
         match path.rsplit_once('/') {
             Some(("/distwasm.v1.King", "Volunteer")) => Request::Volunteer,
             Some(("/distwasm.v1.King", "SubmitJob")) => Request::SubmitJob,
+            Some(("/distwasm.v1.King", "CancelJob")) => Request::CancelJob,
             Some(("/distwasm.v1.King", "ListJobs" | "ListDukes")) => Request::List,
             Some(("/grpc.health.v1.Health", _)) => Request::Health,
             _ => Request::Other,
@@ -105,10 +108,20 @@ impl Role {
     fn may(self, request: Request) -> bool {
         match request {
             Request::Volunteer => matches!(self, Role::Duke | Role::Admin),
-            Request::SubmitJob => matches!(self, Role::Queen | Role::Admin),
+            Request::SubmitJob | Request::CancelJob => matches!(self, Role::Queen | Role::Admin),
             Request::List => matches!(self, Role::Queen | Role::Observer | Role::Admin),
             Request::Metrics => matches!(self, Role::Observer | Role::Admin),
             Request::Health | Request::Other => true,
+        }
+    }
+}
+
+/// For the log.
+impl std::fmt::Display for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Identity::Trusted => f.write_str("trusted"),
+            Identity::Token(grant) => write!(f, "token {}", grant.id),
         }
     }
 }

@@ -63,6 +63,7 @@ impl Request {
         match self {
             Request::Volunteer => "offering slots",
             Request::SubmitJob => "submitting jobs",
+            Request::CancelJob => "cancelling jobs",
             Request::List => "seeing jobs and dukes",
             Request::Metrics => "seeing metrics",
             Request::Health | Request::Other => "this",
@@ -73,7 +74,7 @@ impl Request {
     fn role(self) -> Role {
         match self {
             Request::Volunteer => Role::Duke,
-            Request::SubmitJob => Role::Queen,
+            Request::SubmitJob | Request::CancelJob => Role::Queen,
             Request::List | Request::Metrics | Request::Health | Request::Other => Role::Observer,
         }
     }

@@ -10,6 +10,7 @@ use distwasm_proto::{
         DUKE_CPUS_MAX, DUKE_RAM_BYTES_MAX, HELD_ATTEMPTS_MAX, INTRODUCTION_WITHIN, JOBS_MAX, UNIT_BYTES_MAX,
         UNIT_NAME_BYTES_MAX, UNITS_MAX, WALLS_MAX,
     },
+    secret::{Mark, Purpose, Secret},
     wire::{self, DukeOrder, FromDuke, duke_word::Word, is_offered},
 };
 use distwasm_transport::{
@@ -136,10 +137,11 @@ impl Holdings {
         if self.attempts > HELD_ATTEMPTS_MAX || self.leases.len() > JOBS_MAX {
             return Err(LinkError::Nonsense("it holds more than any duke has"));
         }
-        let wire::HeldLease { job, key, slot_bytes, slots, leaving, attempts, closed } = held;
+        let wire::HeldLease { job, mark, slot_bytes, slots, leaving, attempts, closed } = held;
+        let mark = Mark::from_wire(&mark).ok_or(LinkError::Nonsense("the mark of a job has 16 bytes"))?;
         let lease = self.leases.entry(job).or_insert_with(|| {
             let attempts = Vec::with_capacity(attempts.len());
-            HeldLease { job: JobId(job), key, slot_bytes, slots, leaving, closed, attempts }
+            HeldLease { job: JobId(job), mark, slot_bytes, slots, leaving, closed, attempts }
         });
         for wire::HeldAttempt { attempt, unit, bytes, number } in attempts {
             if bytes > UNIT_BYTES_MAX + UNIT_NAME_BYTES_MAX as u64 || unit >= UNITS_MAX {
@@ -171,6 +173,8 @@ fn check_hello(hello: wire::DukeHello) -> Result<Machine, LinkError> {
     }
     let labels = hello.labels.into_iter().collect();
     let wire::DukeHello { hostname, cpus, ram_bytes, walls, boot, seat, link, .. } = hello;
+    let seat = Secret::from_wire(&seat).ok_or(LinkError::Nonsense("the secret of a seat has 16 bytes"))?;
+    let seat = seat.mark(Purpose::Seat);
     Ok(Machine { hostname, cpus, ram_bytes, labels, walls, boot, seat, link })
 }
 
@@ -221,6 +225,7 @@ fn check_ended(ended: wire::AttemptEnded, result: Payload) -> Result<DukeWord, L
         }
         wire::Outcome::Returned => Ok(DukeWord::AttemptReturned { attempt, suspect: false }),
         wire::Outcome::Suspected => Ok(DukeWord::AttemptReturned { attempt, suspect: true }),
+        wire::Outcome::Preempted => Ok(DukeWord::AttemptPreempted { attempt, run_us }),
         wire::Outcome::Unspecified => Err(LinkError::Nonsense("an outcome of a kind that is not known")),
     }
 }
@@ -239,12 +244,12 @@ mod tests {
     fn held(job: u64, attempts: &[u64], bytes: u64) -> wire::HeldLease {
         let attempts =
             attempts.iter().map(|attempt| wire::HeldAttempt { attempt: *attempt, bytes, ..Default::default() });
-        wire::HeldLease { job, slots: 1, attempts: attempts.collect(), ..Default::default() }
+        wire::HeldLease { job, mark: vec![0; 16].into(), slots: 1, attempts: attempts.collect(), ..Default::default() }
     }
 
     fn border() -> (DukeBorder, Fetches) {
         let mut border = DukeBorder::new(DukeId(1), Peer::new(Identity::Trusted, None).0);
-        let hello = wire::DukeHello { protocol: PROTOCOL, cpus: 1, ..Default::default() };
+        let hello = wire::DukeHello { protocol: PROTOCOL, cpus: 1, seat: vec![0; 16].into(), ..Default::default() };
         border.take(FromDuke { words: vec![Word::Hello(Box::new(hello)).into()] }).unwrap();
         let fetches = border.fetches.clone();
         (border, fetches)

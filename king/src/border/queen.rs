@@ -10,9 +10,10 @@ use distwasm_proto::{
     guest::GuestSettings,
     ids::{JobId, UnitNo},
     limits::{
-        OPENING_WITHIN, PROGRAM_BYTES_MAX, SHARES_BYTES_MAX, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX, UNITS_MAX,
-        WINDOW_BYTES, WINDOW_UNITS,
+        OPENING_WITHIN, PROGRAM_BYTES_MAX, REPLACED_MAX, SHARES_BYTES_MAX, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX,
+        UNITS_MAX, WINDOW_BYTES, WINDOW_UNITS,
     },
+    secret::{Mark, Purpose, Secret},
     wire::{self, FromQueen, QueenNews, queen_word::Word},
 };
 use distwasm_transport::{
@@ -221,9 +222,19 @@ fn check_request(mut request: wire::OpenJob, program: Payload) -> Result<JobRequ
     let timeout = (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms));
     let ordinal = request.resumes.as_ref().map_or(0, |resumes| resumes.link);
     let resumes = request.resumes.map(check_resumption).transpose()?;
-    let replaces = request.replaces.map(|earlier| (JobId(earlier.job), earlier.key));
-    let (key, archives) = (request.key, BTreeMap::new());
-    Ok(JobRequest { spec, digest, program, timeout, guest, archives, key, resumes, ordinal, replaces })
+    let mark = check_key(&request.key)?;
+    if request.replaces.len() > REPLACED_MAX {
+        return Err(LinkError::Nonsense("it replaces more jobs than a queen can"));
+    }
+    let replaces = request.replaces.iter().map(|key| check_key(key)).collect::<Result<_, _>>()?;
+    let archives = BTreeMap::new();
+    Ok(JobRequest { spec, digest, program, timeout, guest, archives, mark, resumes, ordinal, replaces })
+}
+
+/// The mark of a job's key. The king keeps no key, so that it can tell none.
+fn check_key(key: &[u8]) -> Result<Mark, LinkError> {
+    let key = Secret::from_wire(key).ok_or(LinkError::Nonsense("the key of a job has 16 bytes"))?;
+    Ok(key.mark(Purpose::Job))
 }
 
 fn check_resumption(resumption: wire::Resumption) -> Result<(JobId, Resumption), LinkError> {
@@ -331,6 +342,7 @@ mod tests {
             project: "p".to_owned(),
             program_digest: digest(b"program").to_wire(),
             guest: Some(wire::GuestSettings { shares, ..wire::GuestSettings::default() }),
+            key: vec![0; 16].into(),
             ..wire::OpenJob::default()
         }
     }

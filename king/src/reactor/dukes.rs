@@ -13,7 +13,7 @@ use distwasm_proto::{
 use distwasm_transport::transfer::Outbox;
 use tracing::{debug, info, warn};
 
-use super::{Duke, Evidence, Reactor};
+use super::{Duke, Evidence, Queen, Reactor};
 use crate::{
     authority::Origin,
     border::fetches::Fetches,
@@ -105,7 +105,7 @@ impl Reactor {
         let event = match word {
             DukeWord::BlobWanted(digest) => return self.send_blob(duke, digest),
             DukeWord::ProgramUnfit { job, failure } => {
-                self.complain(job, failure);
+                self.on_program_unfit(duke, job, failure);
                 Event::ProgramUnfit { duke, job }
             }
             DukeWord::AttemptDone { attempt, .. } | DukeWord::AttemptFailed { attempt, .. }
@@ -128,6 +128,9 @@ impl Reactor {
             }
             DukeWord::AttemptReturned { attempt, suspect } => {
                 Event::AttemptEnded { duke, attempt, outcome: Outcome::Returned { suspect }, run_us: 0 }
+            }
+            DukeWord::AttemptPreempted { attempt, run_us } => {
+                Event::AttemptEnded { duke, attempt, outcome: Outcome::Preempted, run_us }
             }
             DukeWord::ResultOffered { attempt, bytes, run_us } => match self.scheduler.longest_result(attempt) {
                 Some(longest) if bytes > longest => {
@@ -154,20 +157,30 @@ impl Reactor {
                 if let Some(before) = self.repeats.count(self.now, &format!("{host}: {reason}")) {
                     warn!(duke = duke.0, host, job = job.0, reason, before, "a duke cannot start more peasants");
                 }
-                self.complain(
-                    job,
-                    Failure::new(FailureKind::Other, format!("duke {host} cannot start peasants: {reason}")),
-                );
+                let failure = Failure::new(FailureKind::Other, format!("duke {host} cannot start peasants: {reason}"));
+                if let Some(queen) = self.queen_served_by(duke, job) {
+                    queen.complaint = Some(failure);
+                }
                 Event::SlotsBroken { duke, job, slots }
             }
         };
         self.events.push(event);
     }
 
-    fn complain(&mut self, job: JobId, failure: Failure) {
-        if let Some(queen) = self.queens.get_mut(&job) {
-            queen.complaint = Some(failure);
-        }
+    fn on_program_unfit(&mut self, duke: DukeId, job: JobId, failure: Failure) {
+        let host = self.dukes.get(&duke).map(|duke| duke.machine.hostname.clone()).unwrap_or_default();
+        let Some(queen) = self.queen_served_by(duke, job) else { return };
+        let words =
+            format!("duke {host} says that the program cannot run ({}); it is tried once more", failure.message);
+        queen.complaint = Some(Failure::new(FailureKind::Program, words));
+        queen.unfit = Some(failure);
+        info!(duke = duke.0, host, job = job.0, "a duke says that the program of a job cannot run");
+    }
+
+    /// The queen of a job, if this duke works for the job: others say nothing about it.
+    fn queen_served_by(&mut self, duke: DukeId, job: JobId) -> Option<&mut Queen> {
+        let serves = self.scheduler.serves(duke, job);
+        self.queens.get_mut(&job).filter(|_| serves)
     }
 
     fn send_blob(&mut self, id: DukeId, digest: Digest) {

@@ -4,6 +4,7 @@
 //! speed. The scheduler bounds the contents of an outbox: it stops handing out units when their results are not taken.
 //! The loop that drives it is `run`.
 
+mod cancel;
 mod check;
 mod dukes;
 mod perform;
@@ -12,7 +13,10 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    time::Duration,
+};
 
 use distwasm_process::repeats::Repeats;
 use distwasm_proto::{
@@ -21,6 +25,7 @@ use distwasm_proto::{
     guest::GuestSettings,
     ids::{AttemptId, DukeId, JobId, UnitNo},
     limits::HELD_ATTEMPTS_NAMED,
+    secret::Mark,
     time::Time,
     wire::{self, DukeOrder, QueenNews, duke_order::Order, queen_news::News},
 };
@@ -41,6 +46,7 @@ use crate::{
     view::{Totals, View},
 };
 
+pub use cancel::CancelError;
 pub(crate) use run::run;
 
 /// See the module's documentation.
@@ -49,7 +55,7 @@ pub struct Reactor {
     scheduler: Scheduler,
     dukes: FxHashMap<DukeId, Duke>,
     /// The duke in each seat.
-    seats: HashMap<u64, DukeId>,
+    seats: HashMap<Mark, DukeId>,
     queens: FxHashMap<JobId, Queen>,
     /// Links of queens that have not ended. Some may still have news to take after the ends of their jobs.
     links: HashMap<LinkId, JobId>,
@@ -57,6 +63,10 @@ pub struct Reactor {
     unclaimed: HashMap<JobId, VecDeque<Unheard>>,
     /// Blobs that dukes asked for and that no queen has brought yet.
     wants: BTreeSet<(Digest, DukeId)>,
+    /// Jobs that were cancelled, the last first: their queens may be away.
+    cancelled: VecDeque<Mark>,
+    /// The longest timeout of a unit, which is also that of jobs without one.
+    timeout_max: Option<Duration>,
     /// How many units of a job may be without a verdict.
     window_units: u32,
     /// The number of the last job.
@@ -93,9 +103,11 @@ struct Queen {
     link: Option<LinkId>,
     /// Which of the queen's links it is, or was.
     ordinal: u64,
-    key: u64,
+    /// The mark of the key that its queen made up.
+    mark: Mark,
     digest: Digest,
-    timeout_ms: u64,
+    /// How long one unit may take, as the queen wishes.
+    timeout: Option<Duration>,
     guest: GuestSettings,
     /// Archives that the job needs, each once.
     shares: Vec<Digest>,
@@ -118,8 +130,10 @@ struct Queen {
     unheard: VecDeque<Unheard>,
     /// Why units could not be sent whole, until their verdicts are sent.
     broken: HashMap<UnitNo, Failure>,
-    /// The last reason why the program was unfit, or why a duke could not start peasants.
+    /// The last reason why a duke does not work for the job.
     complaint: Option<Failure>,
+    /// The last reason why a duke called the program unfit.
+    unfit: Option<Failure>,
 }
 
 /// A verdict that its queen has not heard.
@@ -145,13 +159,15 @@ impl Reactor {
         let Shares { results, reserve, .. } = Shares::of(reign.memory_bytes);
         Reactor {
             now,
-            scheduler: Scheduler::new(now, reign.grace, reign.began, ResultBounds { most: results, reserve }),
+            scheduler: Scheduler::new(now, reign.rules, reign.began, ResultBounds { most: results, reserve }),
             dukes: FxHashMap::default(),
             seats: HashMap::new(),
             queens: FxHashMap::default(),
             links: HashMap::new(),
             unclaimed: HashMap::new(),
             wants: BTreeSet::new(),
+            cancelled: VecDeque::new(),
+            timeout_max: reign.timeout_max,
             window_units: reign.window_units,
             last_job: reign.began,
             draining: false,
@@ -212,6 +228,10 @@ impl Reactor {
                 words.into_iter().for_each(|word| self.on_queen_said(link, word));
             }
             Happening::QueenGone { link, outbox, leaving } => self.on_queen_gone(link, &outbox, leaving),
+            Happening::JobCancelled { job, caller, answer } => {
+                // The caller may have gone.
+                let _there = answer.send(self.cancel_job(job, &caller));
+            }
             Happening::Tick => self.events.push(Event::Tick),
             Happening::Draining => {
                 info!(jobs = self.queens.len(), "the king takes no new jobs, and ends when its jobs have ended");

@@ -1,5 +1,7 @@
 //! Performs the scheduler's actions: orders to dukes, news to queens.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use distwasm_proto::{
     failure::{Failure, FailureKind},
@@ -15,15 +17,17 @@ use crate::scheduler::{Action, JobEnd, JobStatus, LongestAttempt, Verdict, Waits
 impl Reactor {
     pub(super) fn perform(&mut self, action: Action) {
         match action {
-            Action::OpenLease { duke, job, slot_bytes } => {
+            Action::OpenLease { duke, job, slot_bytes, fresh } => {
                 let Some(queen) = self.queens.get(&job) else { return };
                 let order = wire::OpenLease {
                     job: job.0,
                     program_digest: queen.digest.to_wire(),
                     slot_bytes,
-                    timeout_ms: queen.timeout_ms,
+                    timeout_ms: millis(queen.timeout.or(self.timeout_max)),
+                    start_ms: millis(queen.timeout),
                     guest: Some(queen.guest.to_wire()),
-                    key: queen.key,
+                    mark: queen.mark.to_wire(),
+                    fresh,
                 };
                 self.tell_duke(duke, Order::OpenLease(Box::new(order)));
             }
@@ -33,16 +37,19 @@ impl Reactor {
             Action::ReleaseSlots { duke, job, slots } => {
                 self.tell_duke(duke, Order::ReleaseSlots(wire::ReleaseSlots { job: job.0, slots }));
             }
+            Action::TakeSlots { duke, job, slots } => {
+                self.tell_duke(duke, Order::TakeSlots(wire::TakeSlots { job: job.0, slots }));
+            }
             Action::CloseLease { duke, job } => {
                 self.recall(duke, |start| start.job == job.0);
                 self.tell_duke(duke, Order::CloseLease(wire::CloseLease { job: job.0 }));
             }
-            Action::StartAttempt { duke, job, unit, attempt, number, alone } => {
+            Action::StartAttempt { duke, job, unit, attempt, number, alone, spared_us } => {
                 let (Some(duke), Some(queen)) = (self.dukes.get(&duke), self.queens.get(&job)) else { return };
                 let Some(input) = queen.inputs.get(unit) else { return };
                 let (job, unit, attempt) = (job.0, unit.0, attempt.0);
                 let name = input.name.clone();
-                let order = wire::StartAttempt { job, unit, attempt, alone, input: None, name, number };
+                let order = wire::StartAttempt { job, unit, attempt, alone, input: None, name, number, spared_us };
                 duke.peer.outbox.push_with(Order::StartAttempt(order), input.content.clone());
                 self.totals.attempts += 1;
             }
@@ -160,14 +167,22 @@ impl Reactor {
     fn end_job(&mut self, job: JobId, end: JobEnd) {
         let Some(queen) = self.forget_queen(job) else { return };
         info!(job = job.0, project = queen.project, ?end, "a job ended");
-        let failure = match end {
-            JobEnd::Complete => None,
-            JobEnd::Unfit => queen.complaint,
+        let (failure, cancelled) = match end {
+            JobEnd::Complete => (None, false),
+            JobEnd::Unfit => (queen.unfit, false),
+            JobEnd::Cancelled => (None, true),
             JobEnd::Abandoned => return,
         };
-        queen.peer.outbox.push(News::JobEnded(wire::JobEnded { failure: failure.map(wire::Failure::from) }));
+        let failure = failure.map(wire::Failure::from);
+        // Units that the queen has not been told of yet are told before this.
+        queen.peer.outbox.push(News::JobEnded(wire::JobEnded { failure, cancelled }));
         queen.peer.close(News::End(wire::End::default()));
     }
+}
+
+/// A timeout in milliseconds; 0 for none.
+fn millis(timeout: Option<Duration>) -> u64 {
+    timeout.map_or(0, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1))
 }
 
 /// Adds attempts that a duke may forget to those that it has not been told of yet.

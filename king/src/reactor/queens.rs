@@ -1,6 +1,9 @@
 //! Handles the words of queens, and queens that join, leave or come back.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    time::Duration,
+};
 
 use distwasm_proto::{
     VERSION,
@@ -8,18 +11,22 @@ use distwasm_proto::{
     failure::{Failure, FailureKind},
     ids::{JobId, UnitNo},
     limits::{JOBS_MAX, PEER_JOBS_MAX, WINDOW_BYTES},
+    secret::Mark,
     wire::{self, QueenNews, queen_news::News},
 };
 use distwasm_transport::{payload::Payload, transfer::Outbox};
 use tracing::{info, warn};
 
-use super::{Queen, Reactor, Unheard};
+use super::{Queen, Reactor, Unheard, cancel::tell_cancelled};
 use crate::{
     authority::{Identity, Origin},
     inbox::{JobRequest, Leaving, LinkId, Peer, QueenWord},
     payloads::{HeldBytes, Inputs, QueenRoom, UnitInput},
     scheduler::{Event, Overview, Resumption},
 };
+
+/// Why a queen is sent away whose job another queen has replaced.
+const STARTED_AGAIN: &str = "the queen was started again";
 
 impl Reactor {
     pub(super) fn on_queen_joined(
@@ -31,27 +38,33 @@ impl Reactor {
     ) {
         // Earlier events may end the job that the queen comes back to.
         self.run_core();
-        if let Some((earlier, key)) = request.replaces {
-            self.end_earlier(earlier, key, &peer.identity);
+        for mark in &request.replaces {
+            self.end_earlier(*mark, &peer.identity);
+        }
+        if self.is_cancelled(request.mark) {
+            let job = request.resumes.as_ref().map_or_else(|| self.next_job(), |(job, _)| *job);
+            return tell_cancelled(&peer, job, self.window_units);
         }
         let (job, mut resumes) = match request.resumes.take() {
-            Some((job, resumes)) if self.may_have(job, request.key, &peer.identity) => (job, resumes),
+            Some((job, resumes)) if self.may_have(job, request.mark, &peer.identity) => (job, resumes),
             // The job was dropped, or belongs to another queen: this queen gets a new one.
             Some((_, resumes)) => (self.next_job(), resumes),
             None => (self.next_job(), Resumption::default()),
         };
         let refused = match self.queens.get(&job) {
-            Some(queen) if queen.key == request.key && queen.ordinal < request.ordinal => None,
+            Some(queen) if queen.mark == request.mark && queen.ordinal < request.ordinal => None,
             // The first word of a broken connection may arrive after that of the next one.
             Some(_) => Some(("the queen has a newer link".to_owned(), false)),
-            None => self.why_no_job(peer.origin),
+            // The first word of a killed queen may arrive after that of the queen that replaces it.
+            None if self.scheduler.is_replaced(request.mark) => Some((STARTED_AGAIN.to_owned(), false)),
+            None => self.why_no_job(peer.origin).or_else(|| self.why_too_long(request.timeout)),
         };
         self.links.insert(link, job);
         if let Some((reason, come_back)) = refused {
             return peer.send_away(News::End(wire::End { reason, come_back, refused: false }));
         }
         let ordinal = request.ordinal;
-        let (key, spec, project) = (request.key, request.spec.clone(), request.spec.project.clone());
+        let (mark, spec, project) = (request.mark, request.spec.clone(), request.spec.project.clone());
         let (numbered, lacking) = (resumes.sent, resumes.lacking.iter().copied().collect::<BTreeSet<UnitNo>>());
         if let Some(queen) = self.queens.get_mut(&job) {
             info!(job = job.0, project, lacking = lacking.len(), "a queen came back");
@@ -79,31 +92,34 @@ impl Reactor {
         let unheard = self.queens.get(&job).into_iter().flat_map(|queen| &queen.unheard);
         let unheard: BTreeSet<UnitNo> = unheard.map(Unheard::unit).collect();
         resumes.lacking.retain(|unit| !unheard.contains(unit));
-        self.events.push(Event::JobOpened { job, key, spec, resumes });
+        self.events.push(Event::JobOpened { job, mark, spec, resumes });
         self.welcome(job, numbered, &lacking);
         // The next words are about units that the scheduler must know.
         self.run_core();
     }
 
-    /// Whether a queen with this key may have the job. If the king knows the job from dukes alone, it does not know whose
-    /// job it was.
-    fn may_have(&self, job: JobId, key: u64, identity: &Identity) -> bool {
-        let is_its_own = |queen: &Queen| queen.key == key && identity.may_replace(&queen.peer.identity);
-        self.queens.get(&job).map_or_else(|| self.scheduler.may_resume(job, key), is_its_own)
+    /// Whether a queen whose key has this mark may have the job. If the king knows the job from dukes alone, it does not
+    /// know whose job it was.
+    fn may_have(&self, job: JobId, mark: Mark, identity: &Identity) -> bool {
+        let is_its_own = |queen: &Queen| queen.mark == mark && identity.may_replace(&queen.peer.identity);
+        self.queens.get(&job).map_or_else(|| self.scheduler.may_resume(job, mark), is_its_own)
     }
 
-    /// Ends the job of a queen that died without saying `end`, for a queen that replaces it.
-    fn end_earlier(&mut self, job: JobId, key: u64, identity: &Identity) {
-        if !self.may_have(job, key, identity) {
+    /// Ends the job of a queen that died without saying `end`, for a queen that replaces it and knows its key.
+    fn end_earlier(&mut self, mark: Mark, identity: &Identity) {
+        let jobs = self.scheduler.jobs_of(mark);
+        if !jobs.iter().all(|job| self.may_have(*job, mark, identity)) {
             return;
         }
-        if let Some(queen) = self.forget_queen(job) {
+        for job in jobs {
+            // The job may be known from dukes alone.
+            let Some(queen) = self.forget_queen(job) else { continue };
             info!(job = job.0, project = queen.project, "its queen was started again as another job; this one is over");
-            let reason = "the queen was started again".to_owned();
+            let reason = STARTED_AGAIN.to_owned();
             queen.peer.send_away(News::End(wire::End { reason, come_back: false, refused: false }));
         }
-        // The job may be known from dukes alone, or not at all.
-        self.events.push(Event::QueenLost { job });
+        // Dukes may bring the job yet.
+        self.events.push(Event::JobReplaced { mark });
         self.run_core();
     }
 
@@ -160,6 +176,14 @@ impl Reactor {
             return full(PEER_JOBS_MAX, origin.whose());
         }
         None
+    }
+
+    /// A longer timeout than the king allows is refused, and not shortened in silence: the job would fail late, and
+    /// without need.
+    fn why_too_long(&self, timeout: Option<Duration>) -> Option<(String, bool)> {
+        let (timeout, max) = (timeout?, self.timeout_max?);
+        let why = || format!("a unit may take {max:?} at most here (king --timeout-max), and --timeout is {timeout:?}");
+        (timeout > max).then(|| (why(), false))
     }
 
     pub(super) fn on_queen_said(&mut self, link: LinkId, word: QueenWord) {
@@ -320,15 +344,15 @@ impl Queen {
         held: HeldBytes,
         unheard: VecDeque<Unheard>,
     ) -> Queen {
-        let JobRequest { spec, digest, timeout, guest, key, ordinal, .. } = request;
+        let JobRequest { spec, digest, timeout, guest, mark, ordinal, .. } = request;
         let shares: BTreeSet<Digest> = guest.shares.iter().map(|share| share.digest).collect();
         Queen {
             project: spec.project,
             link: Some(link),
             ordinal,
-            key,
+            mark,
             digest,
-            timeout_ms: timeout.map_or(0, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+            timeout,
             guest,
             shares: shares.into_iter().collect(),
             min_ram_bytes: spec.min_ram_bytes,
@@ -344,6 +368,7 @@ impl Queen {
             unheard,
             broken: HashMap::new(),
             complaint: None,
+            unfit: None,
         }
     }
 }

@@ -78,7 +78,13 @@ impl King {
         self.links += 1;
         let (peer, words) = Peer::new(identity, from);
         let mut link = Link { ended: peer.ended.clone(), border: DukeBorder::new(DukeId(self.links), peer), words };
-        let hello = wire::DukeHello { protocol: PROTOCOL, cpus: 1, boot: self.links, seat, ..Default::default() };
+        let hello = wire::DukeHello {
+            protocol: PROTOCOL,
+            cpus: 1,
+            boot: self.links,
+            seat: u128::from(seat).to_be_bytes().to_vec().into(),
+            ..Default::default()
+        };
         self.hear(&mut link, from_duke(vec![duke_word::Word::Hello(Box::new(hello))]));
         link
     }
@@ -103,6 +109,7 @@ impl King {
         let mut open = wire::OpenJob {
             protocol: PROTOCOL,
             project: "p".to_owned(),
+            key: u128::from(self.links).to_be_bytes().to_vec().into(),
             program_digest: Digest::of([program]).to_wire(),
             program: Some(wire::Payload { bytes_total: program.len() as u64, data: Bytes::from_static(program) }),
             ..Default::default()
@@ -343,6 +350,10 @@ fn identities<const N: usize>(roles: [Role; N]) -> [Identity; N] {
     })
 }
 
+fn secret(number: u8) -> Bytes {
+    vec![number; 16].into()
+}
+
 /// The number of the job that a queen was welcomed to.
 fn job_of(link: &mut Link<QueenBorder, QueenNews>) -> u64 {
     let welcomed = news(link).into_iter().find_map(|news| match news {
@@ -357,19 +368,17 @@ fn only_the_same_token_comes_back_to_a_job_or_replaces_it() {
     let [one, two, admin] = identities([Role::Queen, Role::Queen, Role::Admin]);
     for (identity, is_taken_over) in [(&one, true), (&two, false), (&admin, true), (&Identity::Trusted, true)] {
         let mut king = King::new();
-        let mut first = king.queen_of(one.clone(), address(1), b"", |open| open.key = 7);
+        let mut first = king.queen_of(one.clone(), address(1), b"", |open| open.key = secret(7));
         let job = job_of(&mut first);
         let resumes = wire::Resumption { job, link: 1, ..Default::default() };
         let mut second = king.queen_of(identity.clone(), address(1), b"", |open| {
-            open.key = 7;
+            open.key = secret(7);
             open.resumes = Some(resumes);
         });
         assert_eq!((job_of(&mut second) == job, first.ended.is_cancelled()), (is_taken_over, is_taken_over));
         let mut king = King::new();
-        let mut first = king.queen_of(one.clone(), address(1), b"", |open| open.key = 7);
-        let job = job_of(&mut first);
-        let earlier = wire::EarlierJob { job, key: 7 };
-        let second = king.queen_of(identity.clone(), address(1), b"", |open| open.replaces = Some(earlier));
+        let first = king.queen_of(one.clone(), address(1), b"", |open| open.key = secret(7));
+        let second = king.queen_of(identity.clone(), address(1), b"", |open| open.replaces = vec![secret(7)]);
         assert_eq!((first.ended.is_cancelled(), second.ended.is_cancelled()), (is_taken_over, false));
     }
 }

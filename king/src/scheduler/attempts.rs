@@ -11,7 +11,15 @@ use super::{Action, Outcome, Scheduler, Verdict, ledger::Attempt, units::UnitSta
 
 impl Scheduler {
     /// Decides what the outcome of an attempt means for its unit.
-    pub(super) fn judge(&mut self, id: AttemptId, attempt: Attempt, outcome: Outcome, actions: &mut Vec<Action>) {
+    pub(super) fn judge(
+        &mut self,
+        id: AttemptId,
+        attempt: Attempt,
+        outcome: Outcome,
+        run_us: u64,
+        actions: &mut Vec<Action>,
+    ) {
+        let patience = self.rules.preempt_after.unwrap_or_default();
         let Some(job) = self.jobs.get_mut(&attempt.job) else { return };
         let (retries, is_unclaimed) = (job.spec.retries, job.unclaimed);
         let Some(unit) = job.units.get_mut(attempt.unit) else { return };
@@ -37,6 +45,10 @@ impl Scheduler {
             }
             Outcome::Returned { suspect } => {
                 unit.suspect |= suspect;
+                self.again(id);
+            }
+            Outcome::Preempted => {
+                unit.set_preempted(run_us, patience);
                 self.again(id);
             }
         }

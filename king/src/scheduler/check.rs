@@ -14,6 +14,7 @@ impl Scheduler {
     /// When one does not hold; the message names it.
     pub fn check(&self) {
         self.ledger.check();
+        self.check_preemption();
         self.check_leases();
         self.check_jobs();
         self.check_projects();

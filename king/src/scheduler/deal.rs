@@ -3,7 +3,8 @@
 //! Projects get slots by their weights, as far as they have use for them (weighted max-min fairness); where slots
 //! cannot be divided like that, they take turns. Within a project a higher priority comes first; among equals every job
 //! gets one slot before any gets a second, then the oldest comes first. Slots of a job that has more are asked back,
-//! one for one, for a job that has less: their peasants finish the units that they run, and no peasant is killed. A
+//! one for one, for a job that has less: their peasants finish the units that they run, and no peasant is killed
+//! (`preemption` is the exception). A
 //! slot that is being asked back is reserved for the job that it is meant for, so that a job which needs much of a
 //! machine is not overtaken forever by jobs which need little.
 
@@ -30,6 +31,8 @@ struct Kind {
     requires: BTreeMap<String, String>,
     yields: bool,
     has_slots: bool,
+    /// Dukes that get no slots for it.
+    shunned: Vec<DukeId>,
     /// With the priority within it. Without slots, one project is like another of these figures.
     project: Option<(ProjectNo, i32)>,
     figures: (u32, u32, u128),
@@ -42,6 +45,7 @@ impl Scheduler {
             return;
         }
         self.schedule_deal();
+        self.look_for_all_other_dukes();
         self.drop_needless_reservations();
         self.jobs.values_mut().for_each(|job| job.fits_nowhere = false);
         let count = |(id, job): (&JobId, &Job)| {
@@ -80,6 +84,7 @@ impl Scheduler {
                 }
             }
         }
+        self.take_overdue_slots(actions);
     }
 
     /// Schedules the next deal of slots for when a lease with broken slots may have slots again, or a job begins to
@@ -118,6 +123,7 @@ impl Scheduler {
             requires: job.spec.requires.clone(),
             yields: job.yields(self.now),
             has_slots: self.ledger.account(id).promised() > 0,
+            shunned: job.doubts.keys().copied().filter(|duke| job.shuns(*duke)).collect(),
             project: (share > 0).then_some((job.project, priority)),
             figures: (weight, share, pass),
         })
@@ -126,7 +132,8 @@ impl Scheduler {
     /// The duke with the most processors left among those that have room for one more slot of this job.
     fn roomiest(&self, id: JobId) -> Option<DukeId> {
         let job = self.jobs.get(&id)?;
-        let left = self.ledger.dukes().filter_map(|(duke_id, duke)| {
+        let dukes = self.ledger.dukes().filter(|(duke, _)| !job.shuns(*duke));
+        let left = dukes.filter_map(|(duke_id, duke)| {
             let slot = duke.slot_for(id, &job.spec)?;
             Some((duke_id, duke.uncommitted()?.minus(slot)?))
         });
@@ -136,7 +143,7 @@ impl Scheduler {
     fn reserve(&mut self, job_id: JobId, duke_id: DukeId) {
         let (Some(job), Some(duke)) = (self.jobs.get(&job_id), self.ledger.duke(duke_id)) else { return };
         if let Some((_, slot)) = duke.capacity(&job.spec) {
-            self.ledger.reserve(duke_id, job_id, slot);
+            self.ledger.reserve(duke_id, job_id, slot, self.now);
             self.projects.give(job.project);
         }
     }
@@ -144,7 +151,9 @@ impl Scheduler {
     fn serve_reservations(&mut self, duke: DukeId, actions: &mut Vec<Action>) {
         let mut granted: BTreeMap<JobId, u32> = BTreeMap::new();
         for Granted { job, opened } in self.ledger.serve_reservations(duke, self.now) {
-            actions.extend(opened.map(|slot_bytes| Action::OpenLease { duke, job, slot_bytes }));
+            let doubt = self.jobs.get_mut(&job).and_then(|job| job.doubts.get_mut(&duke)).filter(|_| opened.is_some());
+            let fresh = doubt.map(|doubt| doubt.is_asked_again = true).is_some();
+            actions.extend(opened.map(|slot_bytes| Action::OpenLease { duke, job, slot_bytes, fresh }));
             *granted.entry(job).or_default() += 1;
             self.hungry.insert(job);
         }
@@ -153,7 +162,7 @@ impl Scheduler {
 
     /// Asks one slot back; the duke will say when it is free.
     pub(super) fn ask_back(&mut self, job: JobId, duke: DukeId, actions: &mut Vec<Action>) {
-        self.ledger.ask_back(duke, job);
+        self.ledger.ask_back(duke, job, self.now);
         if let Some(job) = self.jobs.get(&job) {
             self.projects.take(job.project);
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
+    secret::Mark,
     time::Time,
 };
 
@@ -28,8 +29,8 @@ pub enum Event {
     DukeDraining { duke: DukeId },
     /// A duke is gone for good.
     DukeLost { duke: DukeId },
-    /// A queen opened a job, or came back to it. A peer that names the job later must know its key.
-    JobOpened { job: JobId, key: u64, spec: JobSpec, resumes: Resumption },
+    /// A queen opened a job, or came back to it. A peer that names the job later must know its mark.
+    JobOpened { job: JobId, mark: Mark, spec: JobSpec, resumes: Resumption },
     /// A queen added the next unit of a job, with an input of this size.
     UnitAdded { job: JobId, unit: UnitNo, bytes: u64 },
     /// A queen announced the next unit of a job, and could not send its input; the reason has this many bytes.
@@ -40,6 +41,10 @@ pub enum Event {
     QueenAway { job: JobId },
     /// A queen left; the results of its job are not wanted any more.
     QueenLost { job: JobId },
+    /// A queen that was killed was started again as another job: that with this mark is over.
+    JobReplaced { mark: Mark },
+    /// Somebody has cancelled a job.
+    JobCancelled { job: JobId },
     /// A duke says how an attempt ended.
     AttemptEnded { duke: DukeId, attempt: AttemptId, outcome: Outcome, run_us: u64 },
     /// A duke has a result that is too large to be sent unasked.
@@ -61,8 +66,8 @@ pub enum Event {
 pub struct HeldLease {
     /// The job.
     pub job: JobId,
-    /// The job's key, as its queen made it.
-    pub key: u64,
+    /// The job's mark, as the duke was told it.
+    pub mark: Mark,
     /// The machine's memory that each slot has.
     pub slot_bytes: u64,
     /// Slots that serve the job.
@@ -152,22 +157,35 @@ pub enum Outcome {
     Killed { bytes: u64 },
     /// The duke gives the unit back. The unit is not to blame, or not known to be: a suspect is to be tried alone.
     Returned { suspect: bool },
+    /// The duke ended it because its slot was taken by force.
+    Preempted,
 }
 
 /// Something to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are named for what they are")]
 pub enum Action {
-    /// Tell a duke about a job that it is going to work for.
-    OpenLease { duke: DukeId, job: JobId, slot_bytes: u64 },
+    /// Tell a duke about a job that it is going to work for. If `fresh`, it is to get the program anew.
+    OpenLease { duke: DukeId, job: JobId, slot_bytes: u64, fresh: bool },
     /// Give a duke's slots to a job.
     GrantSlots { duke: DukeId, job: JobId, slots: u32 },
     /// Ask slots back; the duke finishes what they run.
     ReleaseSlots { duke: DukeId, job: JobId, slots: u32 },
+    /// Take slots by force that were asked back: the duke ends what runs there.
+    TakeSlots { duke: DukeId, job: JobId, slots: u32 },
     /// Tell a duke that a job is over.
     CloseLease { duke: DukeId, job: JobId },
-    /// Hand a unit to a duke. `number` says which try of the unit it is; the first is 1.
-    StartAttempt { duke: DukeId, job: JobId, unit: UnitNo, attempt: AttemptId, number: u32, alone: bool },
+    /// Hand a unit to a duke. `number` says which try of the unit it is; the first is 1. It is not preempted before it
+    /// has run for `spared_us`.
+    StartAttempt {
+        duke: DukeId,
+        job: JobId,
+        unit: UnitNo,
+        attempt: AttemptId,
+        number: u32,
+        alone: bool,
+        spared_us: u64,
+    },
     /// Tell a duke that an attempt is not wanted any more, whatever its state.
     ForgetAttempt { duke: DukeId, attempt: AttemptId },
     /// Ask a duke for a result that it offered.
@@ -246,6 +264,8 @@ pub enum JobEnd {
     Unfit,
     /// Its queen has not come back in time.
     Abandoned,
+    /// Somebody has cancelled it.
+    Cancelled,
 }
 
 /// Counts of jobs, dukes, slots and units, for metrics.

@@ -52,7 +52,8 @@ impl Scheduler {
     /// The way to make room for a job that costs the fewest slots.
     pub(super) fn best_eviction(&mut self, id: JobId) -> Option<Eviction> {
         let mut wait_until = None;
-        let evictions = self.ledger.dukes().filter_map(|(duke_id, duke)| {
+        let shuns = |duke| self.jobs.get(&id).is_some_and(|job| job.shuns(duke));
+        let evictions = self.ledger.dukes().filter(|(duke, _)| !shuns(*duke)).filter_map(|(duke_id, duke)| {
             let victims = self.victims(id, duke, &mut wait_until)?;
             Some(Eviction { duke: duke_id, victims })
         });

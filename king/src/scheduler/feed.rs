@@ -84,10 +84,10 @@ impl Scheduler {
         unit.state = UnitState::Trying;
         unit.trying += 1;
         unit.attempts = unit.attempts.saturating_add(1);
-        let (input_bytes, number) = (unit.bytes, unit.attempts);
+        let (input_bytes, number, spared_us) = (unit.bytes, unit.attempts, unit.spared_us());
         let id = self.heritage.next_attempt();
         self.ledger.start(id, Attempt { duke, job, unit: no, input_bytes, since: self.now, runs: true });
-        actions.push(Action::StartAttempt { duke, job, unit: no, attempt: id, number, alone });
+        actions.push(Action::StartAttempt { duke, job, unit: no, attempt: id, number, alone, spared_us });
     }
 
     // ---- Results --------------------------------------------------------------------------------------------------

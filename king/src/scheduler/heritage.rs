@@ -1,10 +1,15 @@
 //! What kings before this one may have left: jobs and attempts that dukes bring with them until the grace time of this
 //! king is over.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use distwasm_proto::{
     ids::{AttemptId, JobId},
+    limits::JOBS_MAX,
+    secret::Mark,
     time::Time,
 };
 
@@ -19,6 +24,9 @@ pub(super) struct Heritage {
     learning_until: Option<Time>,
     /// Jobs that ended since this king began: it learns nothing more of them from dukes.
     ended: BTreeSet<JobId>,
+    /// Jobs whose queens were killed and started again, the last first: dukes may still bring them, and their first
+    /// word may still arrive.
+    replaced: VecDeque<Mark>,
     /// Attempts of earlier kings that ended since this king began.
     judged: BTreeSet<AttemptId>,
 }
@@ -28,8 +36,14 @@ impl Heritage {
     /// numbers up to `began << 20`.
     pub(super) fn new(now: Time, grace: Duration, began: u64) -> Heritage {
         let learning_until = Some(now.after(grace));
-        let mut heritage =
-            Heritage { began, attempts_made: 0, learning_until, ended: BTreeSet::new(), judged: BTreeSet::new() };
+        let mut heritage = Heritage {
+            began,
+            attempts_made: 0,
+            learning_until,
+            ended: BTreeSet::new(),
+            replaced: VecDeque::new(),
+            judged: BTreeSet::new(),
+        };
         heritage.expire(now);
         heritage
     }
@@ -64,6 +78,19 @@ impl Heritage {
         if self.learning_until.is_some() {
             self.ended.insert(id);
         }
+    }
+
+    /// The job with this mark is over, whatever its number.
+    pub(super) fn job_replaced(&mut self, mark: Mark) {
+        if !self.is_replaced(mark) {
+            self.replaced.truncate(JOBS_MAX - 1);
+            self.replaced.push_front(mark);
+        }
+    }
+
+    /// Whether the queen of this job was killed and started again as another job.
+    pub(super) fn is_replaced(&self, mark: Mark) -> bool {
+        self.replaced.contains(&mark)
     }
 
     pub(super) fn attempt_ended(&mut self, id: AttemptId) {

@@ -1,10 +1,11 @@
 //! The scheduler's view of a job.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use distwasm_proto::{
-    ids::UnitNo,
+    ids::{DukeId, UnitNo},
     limits::{SLOT_QUEUE, SLOT_UNITS_MAX, SLOT_UNITS_MIN},
+    secret::Mark,
     time::{Time, UnitTime},
 };
 
@@ -13,6 +14,7 @@ use super::{
     ledger::Account,
     projects::ProjectNo,
     results::Results,
+    unfit::Doubt,
     units::Units,
 };
 
@@ -21,8 +23,8 @@ use super::{
 pub(super) struct Job {
     pub(super) spec: JobSpec,
     pub(super) project: ProjectNo,
-    /// A number that its queen made up, so that no other queen can claim the job.
-    pub(super) key: u64,
+    /// That of the key which its queen made up, so that nobody else can claim the job.
+    pub(super) mark: Mark,
     /// Known only from dukes that came back. Its queen has not come back yet, so its spec is still unknown.
     pub(super) unclaimed: bool,
     /// From this time on, its slots serve jobs whose queens are connected.
@@ -47,16 +49,20 @@ pub(super) struct Job {
     pub(super) longest: Option<LongestAttempt>,
     /// The status that the queen was told last.
     pub(super) told: Option<JobStatus>,
+    /// What dukes that are here have said against its program.
+    pub(super) doubts: BTreeMap<DukeId, Doubt>,
+    /// Others may try it, when that was last looked at.
+    pub(super) has_other_dukes: bool,
     /// How long a unit takes in a slot.
     pub(super) unit_time: UnitTime,
 }
 
 impl Job {
-    pub(super) fn new(key: u64, spec: JobSpec, project: ProjectNo) -> Job {
+    pub(super) fn new(mark: Mark, spec: JobSpec, project: ProjectNo) -> Job {
         Job {
             spec,
             project,
-            key,
+            mark,
             unclaimed: false,
             yields_from: None,
             awaits_dukes: None,
@@ -69,6 +75,8 @@ impl Job {
             results: Results::default(),
             longest: None,
             told: None,
+            doubts: BTreeMap::new(),
+            has_other_dukes: false,
             unit_time: UnitTime::default(),
         }
     }
@@ -127,11 +135,14 @@ impl Job {
 
 #[cfg(test)]
 mod tests {
+    use distwasm_proto::ids::JobId;
+
     use super::*;
+    use crate::scheduler::testing::mark_of;
 
     #[test]
     fn whatever_a_duke_claims_of_time_gives_a_depth() {
-        let mut job = Job::new(0, JobSpec::default(), ProjectNo::default());
+        let mut job = Job::new(mark_of(JobId(0)), JobSpec::default(), ProjectNo::default());
         job.waiting.extend((0..100_000).map(UnitNo));
         for claims in [[0, 0, 0], [u64::MAX, u64::MAX, 0], [0, u64::MAX, u64::MAX]] {
             claims.into_iter().for_each(|run_us| job.unit_time.measure(run_us));

@@ -20,6 +20,7 @@ mod job;
 mod ledger;
 mod longest;
 mod overview;
+mod preemption;
 mod projects;
 mod ranking;
 mod results;
@@ -29,6 +30,7 @@ mod stragglers;
 #[cfg(test)]
 mod testing;
 mod timers;
+mod unfit;
 mod units;
 
 use std::{
@@ -39,6 +41,7 @@ use std::{
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
     limits::{AWAY_PATIENCE, BROKEN_SLOTS_REST, GRACE, RESULTS_BYTES},
+    secret::Mark,
     time::Time,
     wire::is_offered,
 };
@@ -61,8 +64,7 @@ pub use room::ResultBounds;
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Scheduler {
-    /// How long a peer whose link broke may take to come back.
-    grace: Duration,
+    rules: Rules,
     /// When the last batch of events came.
     now: Time,
     ledger: Ledger,
@@ -79,23 +81,42 @@ pub struct Scheduler {
     deal: bool,
 }
 
+/// What a king's operator decides.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// How long a peer whose link broke may take to come back.
+    pub grace: Duration,
+    /// One duke's word is enough, because all dukes belong to the queen's own process.
+    pub trusts_dukes: bool,
+    /// How long slots that are owed to another job may take to come back, until they are taken by force; `None` for as
+    /// long as their units take.
+    pub preempt_after: Option<Duration>,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules { grace: GRACE, trusts_dukes: false, preempt_after: None }
+    }
+}
+
 impl Default for Scheduler {
     fn default() -> Scheduler {
-        Scheduler::new(Time::default(), GRACE, 0, ResultBounds { most: u64::MAX, reserve: RESULTS_BYTES })
+        let result_bounds = ResultBounds { most: u64::MAX, reserve: RESULTS_BYTES };
+        Scheduler::new(Time::default(), Rules::default(), 0, result_bounds)
     }
 }
 
 impl Scheduler {
     /// The scheduler of a king that begins `now`. Jobs of earlier kings have numbers up to `began`, and their attempts
     /// have numbers up to `began << 20`.
-    pub fn new(now: Time, grace: Duration, began: u64, result_bounds: ResultBounds) -> Scheduler {
+    pub fn new(now: Time, rules: Rules, began: u64, result_bounds: ResultBounds) -> Scheduler {
         Scheduler {
-            grace,
+            rules,
             now,
             ledger: Ledger::default(),
             jobs: BTreeMap::new(),
             projects: Projects::default(),
-            heritage: Heritage::new(now, grace, began),
+            heritage: Heritage::new(now, rules.grace, began),
             timers: Timers::default(),
             hungry: BTreeSet::new(),
             short: BTreeSet::new(),
@@ -136,13 +157,28 @@ impl Scheduler {
         Some(self.result_bounds.longest(job))
     }
 
-    /// Whether a job may keep its number: this king knows it by this key, or may still learn of it as a job of an
+    /// Whether a job may keep its number: this king knows it by this mark, or may still learn of it as a job of an
     /// earlier king.
-    pub fn may_resume(&self, id: JobId, key: u64) -> bool {
+    pub fn may_resume(&self, id: JobId, mark: Mark) -> bool {
         match self.jobs.get(&id) {
-            Some(job) => job.key == key,
+            Some(job) => job.mark == mark,
             None => self.heritage.may_bring_job(id).is_some(),
         }
+    }
+
+    /// Whether the queen of the job with this mark was killed and started again as another job.
+    pub fn is_replaced(&self, mark: Mark) -> bool {
+        self.heritage.is_replaced(mark)
+    }
+
+    /// The mark of a job, if there is one of this number.
+    pub fn mark_of(&self, id: JobId) -> Option<Mark> {
+        self.jobs.get(&id).map(|job| job.mark)
+    }
+
+    /// The jobs with this mark.
+    pub fn jobs_of(&self, mark: Mark) -> Vec<JobId> {
+        self.jobs.iter().filter(|(_, job)| job.mark == mark).map(|(id, _)| *id).collect()
     }
 
     /// Whether there is a job of this number.
@@ -158,12 +194,14 @@ impl Scheduler {
             Event::DukeDraining { duke } => self.on_duke_draining(duke, actions),
             Event::DukeAway { duke } => self.on_duke_away(duke),
             Event::DukeLost { duke } => self.on_duke_lost(duke),
-            Event::JobOpened { job, key, spec, resumes } => self.on_job_opened(job, key, spec, &resumes, actions),
+            Event::JobOpened { job, mark, spec, resumes } => self.on_job_opened(job, mark, spec, &resumes, actions),
             Event::UnitAdded { job, unit, bytes } => self.on_unit_added(job, unit, bytes),
             Event::UnitBroken { job, unit, bytes } => self.on_unit_broken(job, unit, bytes, actions),
             Event::JobClosed { job } => self.on_job_closed(job, actions),
             Event::QueenAway { job } => self.on_queen_away(job),
             Event::QueenLost { job } => self.on_queen_lost(job, actions),
+            Event::JobCancelled { job } => self.end_job(job, JobEnd::Cancelled, actions),
+            Event::JobReplaced { mark } => self.on_job_replaced(mark, actions),
             Event::AttemptEnded { duke, attempt, outcome, run_us } => {
                 self.on_attempt_ended(duke, attempt, outcome, run_us, actions);
             }
@@ -186,7 +224,7 @@ impl Scheduler {
                 Alarm::Unpark(job) => self.unpark(job),
                 Alarm::Stragglers(job) => self.look_for_stragglers(job, actions),
                 Alarm::Results(job) => self.look_at_results(job),
-                Alarm::Deal => self.deal = true,
+                Alarm::Deal | Alarm::Preempt => self.deal = true,
                 Alarm::Longest => self.find_longest(),
             }
         }
@@ -205,6 +243,7 @@ impl Scheduler {
         let mut before = BTreeMap::new();
         if let Some(was) = was {
             before = self.take_attempts(self.ledger.attempts_of_duke(was));
+            self.carry_doubts(was, id);
             self.on_duke_lost(was);
         }
         self.ledger.join(id, duke);
@@ -227,7 +266,7 @@ impl Scheduler {
         // The duke may have been expelled before its link broke.
         let Some(duke) = self.ledger.duke(id).filter(|duke| duke.away_since.is_none()) else { return };
         self.hungry.extend(duke.leases.keys());
-        self.timers.set(Alarm::DukeAway(id), self.now.after(self.grace));
+        self.timers.set(Alarm::DukeAway(id), self.now.after(self.rules.grace));
         // The slots that this asks back are free when the duke is back, or gone.
         self.ledger.set_away(id, self.now);
         self.recall_results(id);
@@ -244,6 +283,7 @@ impl Scheduler {
         // A duke that was expelled is lost again when its link has ended.
         let Some(jobs) = self.ledger.lose(id) else { return };
         self.timers.stop(Alarm::DukeAway(id));
+        self.forget_doubts(id);
         self.forget_links(id, jobs);
         self.put_all_back(attempts);
         self.deal = true;
@@ -267,18 +307,6 @@ impl Scheduler {
         }
     }
 
-    fn on_program_unfit(&mut self, duke: DukeId, id: JobId, actions: &mut Vec<Action>) {
-        // Another duke may have said so before.
-        if !self.has_job(id) {
-            return;
-        }
-        if self.ledger.lease(duke, id).is_none() {
-            actions.push(Action::ExpelDuke { duke, why: "it judged the program of a job that it was never given" });
-            return;
-        }
-        self.end_job(id, JobEnd::Unfit, actions);
-    }
-
     // ---- Attempts -------------------------------------------------------------------------------------------------
 
     fn on_attempt_ended(
@@ -299,11 +327,13 @@ impl Scheduler {
             actions.push(Action::ExpelDuke { duke, why: "it sent a result that was to wait until it is fetched" });
             return;
         }
+        // A duke cannot have run a unit for longer than it had it.
+        let run_us = run_us.min(self.now.micros_since(attempt.since));
         if attempt.runs && matches!(outcome, Outcome::Done { .. } | Outcome::Failed { .. }) {
             job.record_work(run_us);
         }
         self.heritage.attempt_ended(id);
-        self.judge(id, attempt, outcome, actions);
+        self.judge(id, attempt, outcome, run_us, actions);
     }
 
     fn on_result_offered(&mut self, duke: DukeId, id: AttemptId, bytes: u64, run_us: u64, actions: &mut Vec<Action>) {
@@ -314,7 +344,7 @@ impl Scheduler {
             return;
         }
         let Some(job) = self.jobs.get_mut(&attempt.job) else { return };
-        job.record_work(run_us);
+        job.record_work(run_us.min(self.now.micros_since(attempt.since)));
         job.results.offer(id, duke, bytes, self.now);
         self.ledger.set_done(id);
         self.hungry.insert(attempt.job);
@@ -326,8 +356,8 @@ impl Scheduler {
 
     // ---- Queens ---------------------------------------------------------------------------------------------------
 
-    fn on_job_opened(&mut self, id: JobId, key: u64, spec: JobSpec, resumes: &Resumption, actions: &mut Vec<Action>) {
-        let is_new = self.claim_job(id, key, spec);
+    fn on_job_opened(&mut self, id: JobId, mark: Mark, spec: JobSpec, resumes: &Resumption, actions: &mut Vec<Action>) {
+        let is_new = self.claim_job(id, mark, spec);
         self.timers.stop(Alarm::QueenAway(id));
         self.resume_job(id, resumes, is_new, actions);
         self.close_misfits(id, actions);
@@ -386,7 +416,7 @@ impl Scheduler {
         // The queen's job may have ended.
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.yields_from = Some(self.now.after(AWAY_PATIENCE));
-        self.timers.set(Alarm::QueenAway(id), self.now.after(self.grace));
+        self.timers.set(Alarm::QueenAway(id), self.now.after(self.rules.grace));
         self.deal = true;
     }
 
@@ -396,6 +426,11 @@ impl Scheduler {
 
     fn on_queen_lost(&mut self, id: JobId, actions: &mut Vec<Action>) {
         self.remove_job(id, actions);
+    }
+
+    fn on_job_replaced(&mut self, mark: Mark, actions: &mut Vec<Action>) {
+        self.jobs_of(mark).into_iter().for_each(|id| self.remove_job(id, actions));
+        self.heritage.job_replaced(mark);
     }
 
     // ---- The end of a job -----------------------------------------------------------------------------------------

@@ -152,7 +152,10 @@ impl Projects {
 
 #[cfg(test)]
 mod tests {
+    use distwasm_proto::ids::JobId;
+
     use super::*;
+    use crate::scheduler::testing::mark_of;
 
     fn project(weight: u32, share: u32) -> Project {
         Project { weight, share, pass: 0 }
@@ -185,7 +188,7 @@ mod tests {
         let c = projects.enter(&spec("c", 7));
         assert_eq!(projects.get(c).map(|c| (c.pass, c.weight)), Some((10 * PARTS, 7)));
         assert_eq!(projects.enter(&spec("b", 5)), b);
-        projects.leave(b, std::iter::once(&Job::new(0, spec("b", 5), b)));
+        projects.leave(b, std::iter::once(&Job::new(mark_of(JobId(0)), spec("b", 5), b)));
         assert_eq!(projects.get(b).map(|b| b.weight), Some(5));
         projects.leave(b, std::iter::empty());
         assert!(projects.get(b).is_none());

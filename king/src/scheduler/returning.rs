@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
     limits::DUKES_AWAITED,
+    secret::Mark,
 };
 
 use super::{
@@ -65,11 +66,11 @@ impl Scheduler {
             return false;
         }
         if !held.closed {
-            self.learn_job(held.job, held.key);
+            self.learn_job(held.job, held.mark);
         }
         let lease = Lease::returning(slot, held.slots, held.leaving, self.now);
         let fits = |job: &Job| job.unclaimed || self.ledger.duke(id).is_some_and(|duke| fits(&lease, duke, job));
-        let is_wanted = |job: &Job| job.key == held.key && !held.closed && fits(job);
+        let is_wanted = |job: &Job| job.mark == held.mark && !held.closed && job.may_keep_lease(id) && fits(job);
         let is_wanted = self.jobs.get(&held.job).is_some_and(is_wanted);
         self.ledger.adopt(id, held.job, lease, is_wanted);
         if is_wanted {
@@ -82,14 +83,14 @@ impl Scheduler {
     }
 
     /// Adds a job that only a duke has named, if it may be one of an earlier king.
-    fn learn_job(&mut self, id: JobId, key: u64) {
+    fn learn_job(&mut self, id: JobId, mark: Mark) {
         if self.has_job(id) {
             return;
         }
-        let Some(until) = self.heritage.may_bring_job(id) else { return };
+        let Some(until) = self.heritage.may_bring_job(id).filter(|_| !self.heritage.is_replaced(mark)) else { return };
         let spec = JobSpec::default();
         let project = self.projects.enter(&spec);
-        self.jobs.insert(id, Job { unclaimed: true, ..Job::new(key, spec, project) });
+        self.jobs.insert(id, Job { unclaimed: true, ..Job::new(mark, spec, project) });
         self.timers.set(Alarm::QueenAway(id), until);
     }
 
@@ -149,9 +150,9 @@ impl Scheduler {
 
     /// Adds a job that a queen opens, or gives a job that only dukes have named its spec. Returns whether the king had
     /// not heard of it from a queen.
-    pub(super) fn claim_job(&mut self, id: JobId, key: u64, spec: JobSpec) -> bool {
+    pub(super) fn claim_job(&mut self, id: JobId, mark: Mark, spec: JobSpec) -> bool {
         let known = self.jobs.get_mut(&id);
-        debug_assert!(known.as_ref().is_none_or(|job| job.key == key), "the service knows whose job it is");
+        debug_assert!(known.as_ref().is_none_or(|job| job.mark == mark), "the service knows whose job it is");
         match known {
             Some(job) if !job.unclaimed => return false,
             Some(job) => {
@@ -162,7 +163,7 @@ impl Scheduler {
             }
             None => {
                 let project = self.projects.enter(&spec);
-                self.jobs.insert(id, Job::new(key, spec, project));
+                self.jobs.insert(id, Job::new(mark, spec, project));
             }
         }
         true
@@ -225,7 +226,7 @@ mod tests {
     use super::*;
     use crate::scheduler::{
         Event, JobEnd,
-        testing::{Kingdom, RAM_BYTES, joined, returned},
+        testing::{Kingdom, RAM_BYTES, joined, mark_of, returned},
     };
 
     const JOB: JobId = JobId(7);
@@ -247,8 +248,8 @@ mod tests {
             bytes: 1,
             number: u32::MAX,
         });
-        let (key, slot_bytes, leaving, closed) = (JOB.0, RAM_BYTES, 0, false);
-        let held = HeldLease { job: JOB, key, slot_bytes, slots, leaving, closed, attempts: attempts.collect() };
+        let (mark, slot_bytes, leaving, closed) = (mark_of(JOB), RAM_BYTES, 0, false);
+        let held = HeldLease { job: JOB, mark, slot_bytes, slots, leaving, closed, attempts: attempts.collect() };
         [joined(NEW, 1, Some(OLD), vec![held])]
     }
 

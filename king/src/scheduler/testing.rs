@@ -4,10 +4,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
+    limits::RESULTS_BYTES,
+    secret::{Mark, Purpose, Secret},
     time::Time,
 };
 
-use super::{Action, Event, HeldLease, JobSpec, Outcome, Resumption, Scheduler};
+use super::{Action, Event, HeldLease, JobSpec, Outcome, ResultBounds, Resumption, Rules, Scheduler};
 
 /// The memory of each duke, in bytes.
 pub(super) const RAM_BYTES: u64 = 1 << 30;
@@ -21,7 +23,14 @@ pub(super) struct Kingdom {
 
 impl Kingdom {
     pub(super) fn new() -> Kingdom {
-        Kingdom { scheduler: Scheduler::default(), now: Time::default(), started: Vec::new() }
+        Kingdom::under(Rules::default())
+    }
+
+    /// With these rules.
+    pub(super) fn under(rules: Rules) -> Kingdom {
+        let bounds = ResultBounds { most: u64::MAX, reserve: RESULTS_BYTES };
+        let scheduler = Scheduler::new(Time::default(), rules, 0, bounds);
+        Kingdom { scheduler, now: Time::default(), started: Vec::new() }
     }
 
     /// With one more duke.
@@ -38,7 +47,7 @@ impl Kingdom {
 
     /// Opens a job with this many units; returns the actions that follow.
     pub(super) fn open(&mut self, job: JobId, spec: JobSpec, units: u64) -> Vec<Action> {
-        let opened = Event::JobOpened { job, key: job.0, spec, resumes: Resumption::default() };
+        let opened = Event::JobOpened { job, mark: mark_of(job), spec, resumes: Resumption::default() };
         let units = (0..units).map(|unit| Event::UnitAdded { job, unit: UnitNo(unit), bytes: 1 });
         self.tell(std::iter::once(opened).chain(units))
     }
@@ -77,6 +86,11 @@ pub(super) fn started(actions: &[Action]) -> Vec<(DukeId, UnitNo, AttemptId)> {
         _ => None,
     };
     actions.iter().filter_map(start).collect()
+}
+
+/// The mark of a job: that of a key made of its number.
+pub(super) fn mark_of(JobId(job): JobId) -> Mark {
+    Secret::new(u128::from(job).to_be_bytes()).mark(Purpose::Job)
 }
 
 pub(super) fn joined(duke: DukeId, cpus: u32, was: Option<DukeId>, holds: Vec<HeldLease>) -> Event {

@@ -22,6 +22,8 @@ pub(super) enum Alarm {
     Results(JobId),
     /// Slots may have to be dealt out again, even without an event.
     Deal,
+    /// Slots that are owed to a job have not come back in time.
+    Preempt,
     /// The units that run longest may have changed.
     Longest,
 }

@@ -12,6 +12,8 @@ pub(super) struct Unit {
     pub(super) attempts: u32,
     pub(super) failures: u32,
     pub(super) kills: u32,
+    /// How long it had run when it was last preempted, in milliseconds; 0 if it never was.
+    pub(super) preempted_ms: u32,
     /// Attempts that have not ended: two where a second was made because the first took long.
     pub(super) trying: u8,
     /// It was in a pipe with others when its peasant died or hung.
@@ -51,6 +53,7 @@ impl Unit {
             attempts: 0,
             failures: 0,
             kills: 0,
+            preempted_ms: 0,
             trying: 0,
             suspect: false,
             has_input: false,

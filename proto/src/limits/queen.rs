@@ -58,6 +58,10 @@ pub const DESCRIPTOR_TRIES: u32 = 200;
 #[expect(missing_docs, reason = "described with the limit above")]
 pub const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(50);
 
+/// Jobs of killed queens that a queen has a king end, and keys in a note: queens that are killed before the king has
+/// heard of their jobs hand on those that they were to replace.
+pub const REPLACED_MAX: usize = 8;
+
 /// Longer than any note about a job.
 pub const JOB_NOTE_BYTES_MAX: u64 = 4096;
 

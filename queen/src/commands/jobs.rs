@@ -37,7 +37,8 @@ pub struct JobOptions {
     pub jobs: JobsOptions,
 }
 
-fn parse_job(text: &str) -> Result<u64, String> {
+/// A number on the command line that names a job.
+pub(super) fn parse_job(text: &str) -> Result<u64, String> {
     flags::whole_number(1..=u64::MAX)(text)
         .map_err(|_| "it must be the number of a job, as `queen jobs` shows it".to_owned())
 }

@@ -63,7 +63,7 @@ fn to_queen(rng: &mut Rng) {
         News::Verdict(wire::Verdict { unit: 2, failure: Some(Box::new(failure.clone())), ..Default::default() }),
         News::JobState(wire::JobState { slots: 1, longest: Some(wire::LongestUnit::default()), ..Default::default() }),
         News::Piece(wire::Piece { data: b"piece".as_slice().into(), broken: String::new() }),
-        News::JobEnded(wire::JobEnded { failure: Some(failure) }),
+        News::JobEnded(wire::JobEnded { failure: Some(failure), cancelled: false }),
         News::End(wire::End::default()),
     ];
     let mut border = QueenSide::default();

@@ -11,8 +11,8 @@ const LABEL: (&str, &str) = ("honest", "yes");
 
 const PROGRAM: &[u8] = b"program";
 
-fn secret(number: u8) -> u64 {
-    u64::from(number) + 1
+fn secret(number: u8) -> Vec<u8> {
+    vec![number; 16]
 }
 
 pub(super) fn hello(is_honest: bool) -> duke_word::Word {
@@ -25,7 +25,7 @@ pub(super) fn hello(is_honest: bool) -> duke_word::Word {
         ram_bytes,
         labels,
         boot,
-        seat: secret(u8::from(is_honest)),
+        seat: secret(u8::from(is_honest)).into(),
         link: 1,
         ..Default::default()
     }))
@@ -38,7 +38,7 @@ pub(super) fn open_job(is_honest: bool) -> queen_word::Word {
         project: if is_honest { "honest" } else { "other" }.to_owned(),
         program_digest: Digest::of([PROGRAM]).to_wire(),
         program: Some(payload(PROGRAM)),
-        key: secret(2 + u8::from(is_honest)),
+        key: secret(2 + u8::from(is_honest)).into(),
         requires,
         weight: 1,
         ..Default::default()

@@ -13,7 +13,8 @@ use distwasm_duke::{
 use distwasm_proto::{
     digest::Digest,
     failure::{Failure, FailureKind},
-    ids::{AttemptId, BaronId, DukeId, JobId},
+    ids::{AttemptId, BaronId, DukeId},
+    secret::Secret,
     time::Time,
     wire::{self, DukeOrder, DukeWord, duke_word::Word},
 };
@@ -75,7 +76,7 @@ impl Duke {
             labels: [("zone".to_owned(), zone.to_string())].into(),
             walls: Vec::new(),
             boot: number.0,
-            seat: seat.0,
+            seat: Secret::new(u128::from(seat.0).to_be_bytes()),
         };
         let grace = Duration::from_micros(grace_us);
         let parallel = if number.0.is_multiple_of(3) { 2 } else { 1 };
@@ -107,11 +108,6 @@ impl Duke {
     /// The number of the current link.
     pub(super) fn link(&self) -> Option<DukeId> {
         self.link.as_ref().map(|link| link.number)
-    }
-
-    /// The queen of a job that it has: the key of the job.
-    fn queen_of(&self, job: JobId) -> Option<JobId> {
-        self.reactor.key_of(job).map(JobId)
     }
 
     /// Whether another compiler would be one too many.
@@ -275,7 +271,10 @@ impl World {
         let Some(duke) = self.dukes.get_mut(&id) else { return };
         match deed {
             Deed::Hire { baron, job, program, slot_bytes, room } => {
-                let Some(queen) = duke.queen_of(job) else { panic!("peasants_are_of_open_leases: {job}") };
+                let mark = duke.reactor.mark_of(job);
+                let Some(queen) = mark.and_then(|mark| self.queen_of(mark)) else {
+                    panic!("peasants_are_of_open_leases: {job}")
+                };
                 self.hire(id, baron, (job, queen), program, slot_bytes, room);
             }
             Deed::Feed(baron, input) => {
@@ -374,6 +373,11 @@ impl World {
                 Some(Word::AttemptEnded(ended)) if ended.outcome() == wire::Outcome::Killed && !lies => {
                     self.check_blame(id, AttemptId(ended.attempt));
                 }
+                Some(Word::AttemptEnded(ended)) if ended.outcome() == wire::Outcome::Preempted && !lies => {
+                    self.tally.units_preempted += 1;
+                    let spared_us = self.spared.get(&AttemptId(ended.attempt)).copied().unwrap_or(0);
+                    assert!(ended.run_us >= spared_us, "unit_that_was_preempted_gets_longer: {id}: {}", ended.run_us);
+                }
                 Some(Word::End(end)) => {
                     let is_leaving = end.reason == "the duke is leaving";
                     assert!(is_leaving || lies, "orders_of_a_king_can_be_obeyed: {id}: {}", end.reason);
@@ -388,7 +392,9 @@ impl World {
         let Some(duke) = self.dukes.get(&id) else { return };
         // It may have been forgotten as soon as it was said.
         let Some((job, unit)) = duke.reactor.unit_of(attempt) else { return };
-        let Some(queen) = duke.queen_of(job) else { panic!("attempts_are_of_jobs: {attempt}") };
+        let Some(queen) = duke.reactor.mark_of(job).and_then(|mark| self.queen_of(mark)) else {
+            panic!("attempts_are_of_jobs: {attempt}")
+        };
         let nature = self.queens[&queen].unit(unit).nature;
         let by_chance = self.weather.peasant_dies > 0;
         assert!(nature == Nature::Kills || by_chance, "only_the_guilty_is_blamed: {queen}, {unit}");

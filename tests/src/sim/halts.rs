@@ -164,7 +164,7 @@ fn is_for(machines: &BTreeMap<DukeId, DukeId>, due: &Due, process: Process) -> b
         | Due::QueenComes(_)
         | Due::Halts(..)
         | Due::GoesOn(_) => false,
-        Due::ToKing(..) | Due::KingMisses(_) | Due::KingTick => process == Process::King,
+        Due::ToKing(..) | Due::KingMisses(_) | Due::KingTick | Due::JobCancelled(_) => process == Process::King,
         Due::ToDuke(link, _) => machines.get(&link).is_some_and(|duke| process == Process::Duke(*duke)),
         Due::DukeTick(duke)
         | Due::DukeLies(duke)

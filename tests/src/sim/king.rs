@@ -1,6 +1,9 @@
 //! The simulated king: the real reactor with the real borders of its links, and an eye on what it says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use distwasm_king::{
     Reign,
@@ -9,10 +12,12 @@ use distwasm_king::{
     budget::Budget,
     inbox::{DukeWord, Happening, LinkError, LinkId, Peer},
     reactor::Reactor,
+    scheduler::Rules,
 };
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId},
-    limits::{GRACE, JOB_RESERVE_BYTES, REACTOR_BATCH, RESULT_PATIENCE, RESULTS_BYTES},
+    limits::{JOB_RESERVE_BYTES, REACTOR_BATCH, RESULT_PATIENCE, RESULTS_BYTES},
+    secret::Mark,
     time::Time,
     wire::{self, DukeOrder, QueenNews, duke_order::Order, queen_news::News},
 };
@@ -37,11 +42,11 @@ pub(super) struct King {
     /// The memory for payloads.
     budget: Budget,
     /// What happens with the next batch.
-    batch: Vec<Happening>,
+    pub(super) batch: Vec<Happening>,
     /// Which dukes have a part in which jobs of which queens, as the king gave it or as the dukes claimed.
     pub(super) leases: BTreeMap<(DukeId, JobId), JobId>,
-    /// Jobs that are replaced with the next batch.
-    replaced: BTreeSet<JobId>,
+    /// Jobs that were replaced, or are with the next batch.
+    replaced: Vec<Mark>,
     /// Jobs that are open, and whether their queens have a link; and jobs that are over.
     open: BTreeMap<JobId, bool>,
     over: BTreeSet<JobId>,
@@ -72,16 +77,18 @@ enum Words {
 
 impl King {
     pub(super) fn new(now: Time, began: u64, weather: &Weather) -> King {
+        let after_us = Some(weather.preempt_after_us).filter(|after_us| *after_us > 0);
+        let rules = Rules { preempt_after: after_us.map(Duration::from_micros), ..Rules::default() };
         let Weather { window_units, memory_bytes, .. } = *weather;
         King {
-            reactor: Reactor::new(now, Reign { grace: GRACE, began, window_units, memory_bytes }),
+            reactor: Reactor::new(now, Reign { rules, began, window_units, memory_bytes, ..Reign::first() }),
             ticks_at: None,
             links: BTreeMap::new(),
             gone: BTreeSet::new(),
             budget: Budget::new(memory_bytes),
             batch: Vec::new(),
             leases: BTreeMap::new(),
-            replaced: BTreeSet::new(),
+            replaced: Vec::new(),
             open: BTreeMap::new(),
             over: BTreeSet::new(),
             fetched: BTreeMap::new(),
@@ -91,7 +98,7 @@ impl King {
 
     /// Checks that no job that is over comes back, though a duke may still name it.
     fn check_over(&self) {
-        let is_left = self.replaced.iter().find(|job| self.reactor.scheduler().has_job(**job));
+        let is_left = self.replaced.iter().flat_map(|mark| self.reactor.scheduler().jobs_of(*mark)).next();
         assert!(is_left.is_none(), "job_that_was_replaced_is_over: {is_left:?}");
         let comes_again = self.over.iter().find(|job| self.reactor.scheduler().has_job(**job));
         assert!(comes_again.is_none(), "job_that_ended_is_over: {comes_again:?}");
@@ -159,6 +166,8 @@ impl World {
         self.last_job = began;
         self.king = King::new(self.now, began, &self.weather);
         self.halted.remove(&Process::King);
+        // The next king knows nothing of jobs that this one has cancelled.
+        self.queens.values_mut().for_each(|queen| queen.cancelled = false);
         let dukes: Vec<DukeId> = self.dukes.keys().copied().collect();
         for duke in dukes {
             self.duke_loses_king(duke);
@@ -230,25 +239,22 @@ impl World {
             match happening {
                 Happening::DukeJoined { duke, holds, .. } => {
                     self.tally.attempts_kept += holds.iter().map(|lease| lease.attempts.len() as u64).sum::<u64>();
-                    let leases = holds.iter().map(|lease| ((*duke, lease.job), JobId(lease.key)));
+                    let owner = |mark| self.queen_of(mark).unwrap_or(JobId(0));
+                    let leases: Vec<_> = holds.iter().map(|lease| ((*duke, lease.job), owner(lease.mark))).collect();
                     self.king.leases.extend(leases);
                 }
                 Happening::QueenJoined { request, .. } if !self.lies(sender) => {
-                    // A job that dukes have yet to bring to this king is kept for the grace time.
-                    let scheduler = self.king.reactor.scheduler();
-                    let replaced = request.replaces.map(|(job, _)| job).filter(|job| scheduler.has_job(*job));
-                    self.king.replaced.extend(replaced);
+                    self.king.replaced.extend(&request.replaces);
                 }
                 Happening::DukeSaid { duke, words } => {
                     for word in words {
                         match word {
                             DukeWord::ProgramUnfit { job, .. } if self.lies(sender) => {
-                                // It may have claimed its lease with a false key.
-                                let of_lease = self.king.leases.get(&(*duke, *job)).copied();
-                                let queens = self.queens.iter_mut();
-                                queens
-                                    .filter(|(key, queen)| queen.number == *job || Some(**key) == of_lease)
-                                    .for_each(|(_, queen)| queen.slandered = true);
+                                // What it says of a job without a lease counts for nothing.
+                                let of_lease = self.king.leases.get(&(*duke, *job));
+                                if let Some(queen) = of_lease.and_then(|queen| self.queens.get_mut(queen)) {
+                                    queen.slanders += 1;
+                                }
                             }
                             DukeWord::AttemptDone { attempt, .. } => {
                                 let fetched = self.king.fetched.remove(attempt);
@@ -290,7 +296,6 @@ impl World {
             self.count_jobs();
             self.carry_from_king();
             self.king.check_over();
-            self.king.replaced.clear();
             self.king.check_results();
             self.king.check_budget();
             // The tasks of links that the king has ended say so.
@@ -369,13 +374,19 @@ impl World {
     fn watch_order(&mut self, duke: DukeId, order: &DukeOrder) {
         match &order.order {
             Some(Order::OpenLease(lease)) => {
-                self.king.leases.insert((duke, JobId(lease.job)), JobId(lease.key));
+                let queen = Mark::from_wire(&lease.mark).and_then(|mark| self.queen_of(mark));
+                self.king.leases.insert((duke, JobId(lease.job)), queen.unwrap_or(JobId(0)));
+            }
+            Some(Order::TakeSlots(take)) => {
+                assert!(self.weather.preempt_after_us > 0, "slots_are_taken_only_if_that_is_wanted: {duke}");
+                self.tally.slots_taken += u64::from(take.slots);
             }
             Some(Order::ReleaseSlots(release)) => self.tally.slots_asked_back += u64::from(release.slots),
             Some(Order::StartAttempt(start)) => {
                 let (job, attempt) = (JobId(start.job), AttemptId(start.attempt));
                 let queen = self.king.leases.get(&(duke, job)).and_then(|queen| self.queens.get_mut(queen));
                 let Some(queen) = queen else { panic!("jobs_are_of_queens: {job}") };
+                self.spared.insert(attempt, start.spared_us);
                 assert!(start.number > 0, "attempts_are_numbered_from_1: {job}, {}", start.unit);
                 assert!(queen.attempts.insert(attempt), "attempt_has_a_number_of_its_own: {attempt}");
             }

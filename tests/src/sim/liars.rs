@@ -18,6 +18,7 @@ use distwasm_transport::payload::Payload;
 
 use super::{
     duke::Duke,
+    keys::mark_of,
     queen::Queen,
     wires::payload,
     world::{Due, Sender, World},
@@ -182,7 +183,7 @@ impl World {
         let right = slot.unwrap_or_default();
         HeldLease {
             job: job.0,
-            key: if self.dice.permille(300) { 0 } else { queen.0 },
+            mark: mark_of(if self.dice.permille(300) { NO_JOB } else { queen }).to_wire(),
             slot_bytes: self.dice.pick(&[right, right, right, right / 2, 0, u64::MAX]),
             slots: self.dice.pick(&[0, 1, 1, 2, 1000, u32::MAX]),
             leaving: self.dice.pick(&[0, 0, 1, u32::MAX]),

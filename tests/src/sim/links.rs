@@ -131,6 +131,7 @@ impl World {
     pub(super) fn queen_cut_off(&mut self, job: JobId) {
         if self.queens.get(&job).and_then(Queen::standing_link).is_some() {
             self.tally.queens_cut_off += 1;
+            self.strike_job(job, 20 * self.weather.job_cancelled);
             self.queen_loses_link(job, LinkError::Silent);
         }
     }

@@ -1,8 +1,10 @@
 //! The whole kingdom in one thread, from one seed: the real king, real dukes and real queens in a made-up world.
 
+mod cancel;
 mod duke;
 mod halts;
 mod hands;
+mod keys;
 mod king;
 mod liars;
 mod links;
@@ -21,7 +23,7 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use tally::Tally;
-pub use weather::{Dice, QueenPlan, Slowness};
+pub use weather::{Dice, Nature, QueenPlan, Slowness};
 pub use world::World;
 
 /// A seed that breaks an invariant.

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use distwasm_jobs::{
     inputs::{ReadOrder, Sent, numbers::Numbers},
-    king_link::{Border, KingNews, LinkError, words},
+    king_link::{Border, JobEnd, KingNews, LinkError, words},
     outputs::Written,
     reactor::{Command, Happening, Reactor},
     request::{JobRequest, Scheduling},
@@ -28,6 +28,7 @@ use distwasm_transport::transfer::Outbox;
 
 use super::{
     halts::Process,
+    keys::key_of,
     oracle::Oracle,
     readers::Inbox,
     weather::{Nature, QueenPlan, UnitPlan},
@@ -67,8 +68,12 @@ pub(super) struct Queen {
     request: JobRequest,
     /// The king's number for its job.
     pub(super) number: JobId,
-    /// A lying duke has said that its program is unfit.
-    pub(super) slandered: bool,
+    /// How often lying dukes have said that its program is unfit.
+    pub(super) slanders: u32,
+    /// A king has said that it cancelled the job, and has not fallen since.
+    pub(super) cancelled: bool,
+    /// A king has said so at any time.
+    pub(super) was_cancelled: bool,
     /// How often bad luck struck a unit.
     pub(super) struck: BTreeMap<UnitNo, u32>,
     /// It was stopped before its job was done.
@@ -115,7 +120,9 @@ impl Queen {
             link: QueenLink::default(),
             request: request(&plan, job),
             number: job,
-            slandered: false,
+            slanders: 0,
+            cancelled: false,
+            was_cancelled: false,
             struck: BTreeMap::new(),
             left: false,
             killed: false,
@@ -187,7 +194,9 @@ impl Queen {
         // A job may be over before its program is known if none of its units arrives.
         let tried = self.plan.units.iter().any(|unit| unit.nature != Nature::Broken);
         let expected = match self.reactor.end() {
-            Some(End::Unfit) if self.slandered || (self.plan.unfit && !tried) => End::Unfit,
+            _ if self.cancelled => End::Cancelled,
+            Some(End::Cancelled) if self.was_cancelled => End::Cancelled,
+            Some(End::Unfit) if self.slanders > 1 || (self.plan.unfit && !tried) => End::Unfit,
             _ if self.plan.unfit && tried => End::Unfit,
             _ => End::Complete,
         };
@@ -198,11 +207,9 @@ impl Queen {
     }
 }
 
-/// The job of a queen with this plan and key.
-fn request(plan: &QueenPlan, JobId(key): JobId) -> JobRequest {
+/// The job of a queen with this plan.
+fn request(plan: &QueenPlan, queen: JobId) -> JobRequest {
     JobRequest {
-        project: plan.project.clone(),
-        program: Bytes::from_static(plan.program()).into(),
         min_ram_bytes: plan.min_ram_bytes,
         one_per_machine: plan.one_per_machine,
         scheduling: Scheduling {
@@ -215,9 +222,8 @@ fn request(plan: &QueenPlan, JobId(key): JobId) -> JobRequest {
         guest: GuestSettings { deterministic: plan.deterministic, ..GuestSettings::default() },
         timeout: plan.timeout_us.map(Duration::from_micros),
         retries: plan.retries,
-        key,
-        replaces: plan.replaces,
-        ..JobRequest::default()
+        replaces: plan.replaces.iter().map(|queen| key_of(*queen)).collect(),
+        ..JobRequest::new(&plan.project, Bytes::from_static(plan.program()).into(), key_of(queen))
     }
 }
 
@@ -277,9 +283,7 @@ impl World {
             !oracle.is_done(*place) || writing.into_iter().any(|it| it == *place)
         };
         let units = (0..queen.plan.units.len()).filter(is_unwritten).map(|place| queen.plan.units[place]).collect();
-        // Without a welcome, it has no note about its job.
-        let noted = queen.number != job;
-        let replaces = noted.then_some((queen.number.0, job.0));
+        let replaces = queen.plan.replaces.iter().copied().chain([job]).collect();
         self.plans.push(QueenPlan { units, replaces, ..QueenPlan::clone(&queen.plan) });
         let back_in = self.dice.below(5_000_000);
         self.later(back_in, Due::QueenComes(self.plans.len() - 1));
@@ -343,8 +347,10 @@ impl World {
                     let was_sent = queen.plan.lies || (verdict.unit.0 as usize) < queen.units.len();
                     assert!(was_sent, "verdict_is_on_a_unit: {job}, {}", verdict.unit);
                 }
-                KingNews::JobEnded(Some(_)) => self.tally.jobs_unfit += 1,
-                KingNews::JobEnded(None) | KingNews::Welcome(_) | KingNews::JobState(_) => {}
+                KingNews::JobEnded(JobEnd::Unfit(_)) => self.tally.jobs_unfit += 1,
+                KingNews::JobEnded(JobEnd::Complete | JobEnd::Cancelled)
+                | KingNews::Welcome(_)
+                | KingNews::JobState(_) => {}
             }
         }
     }
@@ -364,6 +370,7 @@ impl World {
                 self.later(in_us, Due::Queen(job, due));
             }
         }
+        self.strike_job(job, self.weather.job_cancelled);
         if self.dice.permille(halts) {
             let (in_us, for_us) = (self.dice.below(10_000), self.halt_us());
             self.later(in_us, Due::Halts(Process::Queen(job), for_us));

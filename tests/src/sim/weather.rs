@@ -1,7 +1,10 @@
 //! The conditions and faults of a simulated kingdom, all drawn from one seed.
 
 use distwasm_jobs::run_limits::FailureLimit;
-use distwasm_proto::limits::{RESULT_UNASKED_BYTES_MAX, RESULTS_BYTES, WINDOW_BYTES, WINDOW_UNITS};
+use distwasm_proto::{
+    ids::JobId,
+    limits::{RESULT_UNASKED_BYTES_MAX, RESULTS_BYTES, WINDOW_BYTES, WINDOW_UNITS},
+};
 
 /// A small random number generator (S. Vigna, SplitMix64, 2015). The same seed gives the same numbers.
 #[derive(Clone, Debug)]
@@ -87,6 +90,10 @@ pub struct Weather {
     pub queen_leaves: u64,
     /// Chance that a queen is killed with a verdict that it gets.
     pub queen_dies: u64,
+    /// How long slots that are owed may take to come back until they are taken by force, in microseconds; 0 for ever.
+    pub preempt_after_us: u64,
+    /// Chance that the job of a queen is cancelled with a verdict that the queen gets.
+    pub job_cancelled: u64,
     /// Chance that an output cannot be written.
     pub outputs_fail: u64,
     /// Chance that a peasant dies for no fault of its unit.
@@ -179,8 +186,8 @@ pub struct QueenPlan {
     pub reads_every_us: u64,
     /// How long its disk takes at most to list, read or write something.
     pub disk_us: u64,
-    /// The job of an earlier run that was killed, and its key.
-    pub replaces: Option<(u64, u64)>,
+    /// The queens of earlier runs that were killed.
+    pub replaces: Vec<JobId>,
     /// Whether it lies.
     pub lies: bool,
     /// Its inputs.
@@ -228,7 +235,7 @@ impl QueenPlan {
             time_limit_us: None,
             reads_every_us: 0,
             disk_us: 0,
-            replaces: None,
+            replaces: Vec::new(),
             lies: false,
             units: vec![unit; units],
             comes_us: 0,
@@ -263,6 +270,8 @@ impl Weather {
             king_falls_us: 0,
             queen_leaves: 0,
             queen_dies: 0,
+            preempt_after_us: 0,
+            job_cancelled: 0,
             outputs_fail: 0,
             peasant_dies: 0,
             start_fails: 0,
@@ -302,6 +311,8 @@ impl Weather {
             king_falls_us: dice.pick(&[0, 0, 0, 1_000_000, 10_000_000]),
             queen_leaves: dice.pick(&[0, 0, 10]),
             queen_dies: dice.pick(&[0, 0, 0, 10]),
+            preempt_after_us: dice.pick(&[0, 0, 50_000, 300_000, 3_000_000]),
+            job_cancelled: dice.pick(&[0, 0, 0, 40]),
             outputs_fail: dice.pick(&[0, 0, 0, 20]),
             peasant_dies: dice.pick(&[0, 0, 5]),
             start_fails: dice.pick(&[0, 0, 0, 300]),
@@ -342,7 +353,7 @@ impl Weather {
             time_limit_us: dice.pick(&[None, None, None, Some(200_000), Some(3_000_000)]),
             reads_every_us: dice.pick(&[0, 0, 0, 0, 20_000, 300_000]),
             disk_us: dice.pick(&[0, 0, 1_000, 200_000]),
-            replaces: None,
+            replaces: Vec::new(),
             lies: dice.permille(self.queen_lies),
             units,
             comes_us: dice.below(2_000_000),

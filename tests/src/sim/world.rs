@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use distwasm_duke::cache::Supply;
 use distwasm_proto::{
-    ids::{BaronId, DukeId, JobId, UnitNo},
+    ids::{AttemptId, BaronId, DukeId, JobId, UnitNo},
     time::Time,
     wire::{DukeOrder, DukeWord, QueenNews, QueenWord},
 };
@@ -38,6 +38,8 @@ pub(super) enum Due {
     KingMisses(Sender),
     KingFalls,
     KingTick,
+    /// Somebody cancels the job of this queen.
+    JobCancelled(JobId),
     DukeTick(DukeId),
     /// A duke starts, perhaps in the place of another.
     DukeComes(Option<DukeId>),
@@ -130,6 +132,8 @@ pub struct World {
     /// Dukes' links that are slow.
     pub(super) slow_links: BTreeMap<DukeId, Slowness>,
     pub(super) queens: BTreeMap<JobId, Queen>,
+    /// How long each attempt runs in any case, in microseconds.
+    pub(super) spared: BTreeMap<AttemptId, u64>,
     pub(super) plans: Vec<QueenPlan>,
     due: BTreeMap<(Time, u64), Due>,
     dues_made: u64,
@@ -167,7 +171,13 @@ impl World {
 
     /// A world without faults: dukes with these numbers of processors, and these queens.
     pub fn fair(dukes: &[u32], plans: Vec<QueenPlan>) -> World {
-        let mut world = World::empty(Dice::new(0), Weather::fair(), plans, false);
+        World::preempting(0, dukes, plans)
+    }
+
+    /// The same with a king that takes slots by force that are not back after this many microseconds.
+    pub fn preempting(preempt_after_us: u64, dukes: &[u32], plans: Vec<QueenPlan>) -> World {
+        let weather = Weather { preempt_after_us, ..Weather::fair() };
+        let mut world = World::empty(Dice::new(0), weather, plans, false);
         for cpus in dukes {
             world.new_duke(*cpus, DUKE_BYTES_MIN, None);
         }
@@ -193,6 +203,7 @@ impl World {
             liars: BTreeSet::new(),
             slow_links: BTreeMap::new(),
             queens: BTreeMap::new(),
+            spared: BTreeMap::new(),
             plans,
             due: BTreeMap::new(),
             dues_made: 0,
@@ -290,6 +301,7 @@ impl World {
                 self.king_runs();
             }
             Due::KingFalls => self.king_falls(),
+            Due::JobCancelled(queen) => self.job_cancelled(queen),
             Due::Halts(process, for_us) => self.halts(process, for_us),
             Due::GoesOn(process) => self.goes_on(process),
             Due::DukeCutOff(duke) => self.duke_cut_off(duke),

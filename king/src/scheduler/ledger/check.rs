@@ -41,6 +41,8 @@ impl Ledger {
         let of_lease = |attempt: &&Attempt| attempt.duke == duke_id && attempt.job == job_id;
         let attempts: Vec<&Attempt> =
             lease.attempts.iter().filter_map(|id| self.attempts.get(id)).filter(of_lease).collect();
+        let asked = lease.asked.len() + lease.taken as usize;
+        assert!(asked <= lease.releasing as usize, "slots_are_asked_back_once: {duke_id}, {job_id}");
         assert_eq!(lease.attempts.len(), attempts.len(), "lease_lists_its_attempts: {duke_id}, {job_id}");
         let running = || attempts.iter().filter(|attempt| attempt.runs);
         assert_eq!(lease.running as usize, running().count(), "lease_counts_its_attempts: {duke_id}, {job_id}");

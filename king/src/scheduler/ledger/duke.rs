@@ -29,6 +29,7 @@ pub(in crate::scheduler) struct Duke {
 pub(super) struct Reservation {
     pub(super) job: JobId,
     pub(super) slot: Room,
+    pub(super) since: Time,
 }
 
 /// A part of a machine.

@@ -19,6 +19,11 @@ pub(in crate::scheduler) struct Lease {
     pub(in crate::scheduler) slots: u32,
     /// Slots that were asked back and are not free yet.
     pub(in crate::scheduler) releasing: u32,
+    /// When those of them were asked back that the duke gives back in its own time. Slots that it gives back because it
+    /// leaves, or because the job is over, are not among them.
+    pub(in crate::scheduler) asked: VecDeque<Time>,
+    /// How many of them are taken by force.
+    pub(in crate::scheduler) taken: u32,
     /// When it was last granted a slot.
     pub(in crate::scheduler) since: Time,
     /// Its attempts, in the order of their numbers.
@@ -53,6 +58,8 @@ impl Lease {
             slot,
             slots,
             releasing,
+            asked: (0..releasing).map(|_| since).collect(),
+            taken: 0,
             since,
             attempts: VecDeque::new(),
             running: 0,
@@ -105,10 +112,24 @@ impl Lease {
         self.slots = 0;
     }
 
+    /// Slots that were asked back are free: first those that were taken, and then those that were asked back first.
+    pub(super) fn settle(&mut self, slots: u32) {
+        self.releasing -= slots;
+        let taken = slots.min(self.taken);
+        self.taken -= taken;
+        self.forget_asked(slots - taken);
+    }
+
+    /// Slots that were asked back first are not waited for any more.
+    pub(super) fn forget_asked(&mut self, slots: u32) {
+        self.asked.drain(..(slots as usize).min(self.asked.len()));
+    }
+
     /// Asks all slots back, permanently.
     pub(super) fn close(&mut self) {
         self.release_all();
         self.closed = true;
+        (self.taken, self.asked) = (0, VecDeque::new());
         self.attempts.clear();
         (self.running, self.running_bytes, self.blocked) = (0, 0, false);
     }

@@ -9,7 +9,10 @@ mod check;
 mod duke;
 mod lease;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
@@ -102,9 +105,9 @@ impl Ledger {
     // ---- Slots ----------------------------------------------------------------------------------------------------
 
     /// Reserves the next slot of this size on a duke for a job.
-    pub(super) fn reserve(&mut self, duke_id: DukeId, job: JobId, slot: Room) {
+    pub(super) fn reserve(&mut self, duke_id: DukeId, job: JobId, slot: Room, since: Time) {
         if let Some(duke) = self.dukes.get_mut(&duke_id) {
-            duke.reserved.push_back(Reservation { job, slot });
+            duke.reserved.push_back(Reservation { job, slot, since });
             self.account_mut(job).reserved += 1;
         }
     }
@@ -127,7 +130,7 @@ impl Ledger {
     /// Grants a duke's reserved slots while there is room, in their order.
     pub(super) fn serve_reservations(&mut self, id: DukeId, now: Time) -> Vec<Granted> {
         let mut granted = Vec::new();
-        while let Some(Reservation { job, slot }) = self.dukes.get(&id).and_then(Duke::servable) {
+        while let Some(Reservation { job, slot, .. }) = self.dukes.get(&id).and_then(Duke::servable) {
             let Some(duke) = self.dukes.get_mut(&id) else { break };
             duke.reserved.pop_front();
             let opened = (!duke.leases.contains_key(&job)).then_some(slot.bytes);
@@ -143,10 +146,32 @@ impl Ledger {
     }
 
     /// Asks one slot back; the duke will say when it is free.
-    pub(super) fn ask_back(&mut self, duke: DukeId, job: JobId) {
+    pub(super) fn ask_back(&mut self, duke: DukeId, job: JobId, now: Time) {
         self.change(duke, job, |lease| {
             lease.slots -= 1;
             lease.releasing += 1;
+            lease.asked.push_back(now);
+        });
+    }
+
+    /// When each slot that another job waits for is overdue: a slot that was asked back, and not taken, on a duke where
+    /// a slot is reserved. Those of one lease come one after the other.
+    pub(super) fn slots_owed(&self, patience: Duration) -> Vec<(DukeId, JobId, Time)> {
+        let mut owed = Vec::new();
+        for (id, duke) in &self.dukes {
+            let Some(reserved) = duke.reserved.front() else { continue };
+            for (job, lease) in duke.leases.iter().filter(|(_, lease)| !lease.is_closed()) {
+                owed.extend(lease.asked.iter().map(|asked| (*id, *job, (*asked).max(reserved.since).after(patience))));
+            }
+        }
+        owed
+    }
+
+    /// Slots that were asked back are taken by force.
+    pub(super) fn take(&mut self, duke: DukeId, job: JobId, slots: u32) {
+        self.change(duke, job, |lease| {
+            lease.forget_asked(slots);
+            lease.taken += slots;
         });
     }
 
@@ -157,7 +182,7 @@ impl Ledger {
         if slots > lease.releasing {
             return Err(Overdrawn);
         }
-        self.change(duke, job, |lease| lease.releasing -= slots);
+        self.change(duke, job, |lease| lease.settle(slots));
         Ok(true)
     }
 
@@ -172,7 +197,7 @@ impl Ledger {
         let staying = slots.min(lease.slots);
         self.change(duke, job, |lease| {
             lease.slots -= staying;
-            lease.releasing -= slots - staying;
+            lease.settle(slots - staying);
             lease.broken_until = Some(until);
         });
         Ok(true)
