@@ -67,6 +67,13 @@ fn files_made_for_later_are_complete_or_missing() {
     fail_late(&mut command, &compiled, EIO);
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(1), "not the program's fault: {output:?}");
+    // The key of a king.
+    let data = here.join("king");
+    let mut command = place.command("king");
+    command.args(["--port", "0", "--http", "none"]);
+    fail_late(&mut command, &data.join(".distwasm"), EIO);
+    Finished::of(&mut command).expect(2, &["failed to write the king's key", "Input/output error"]);
+    assert_eq!(fs::read_dir(&data).unwrap().count(), 0);
     // The port file of a king.
     let port_file = here.join("port");
     let mut command = place.command("king");
@@ -79,7 +86,7 @@ fn files_made_for_later_are_complete_or_missing() {
     fail_late(&mut command, &here, EIO);
     Finished::of(&mut command).expect(2, &["failed to write the new folder"]);
     let left: Vec<_> = fs::read_dir(&here).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left.len(), 2, "an input folder and an empty compiled file: {left:?}");
+    assert_eq!(left.len(), 3, "an input folder, the king's key and an empty compiled file: {left:?}");
     assert_eq!(fs::metadata(compiled).unwrap().len(), 0);
 }
 

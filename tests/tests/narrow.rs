@@ -162,7 +162,7 @@ fn a_home_that_does_not_exist_is_not_made() {
     Finished::of(queen.arg("-v")).expect(0, &["3 done", "HOME is not a folder"]);
     assert!(!home.exists());
     let user = rustix::process::geteuid().as_raw();
-    assert!(temporary.join(format!("distwasm-{user}")).is_dir());
+    assert!(temporary.join(format!("distwasm-cache-{user}")).is_dir());
     // An existing home gets the cache.
     fs::create_dir(&home).unwrap();
     place.write("4", "4 + 4");
