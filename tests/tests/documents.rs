@@ -194,6 +194,19 @@ fn the_kingdom_of_the_readme_sums_ten_thousand_pairs() {
     assert_eq!(sums, 10_000);
 }
 
+/// Each of the places that are said to show something is there.
+#[test]
+fn the_tests_that_the_security_page_names_exist() {
+    let text = fs::read_to_string(root().join("SECURITY.md")).unwrap();
+    let named = text.split('`').skip(1).step_by(2).filter(|name| name.contains('/') && !name.contains(' '));
+    let mut count = 0;
+    for name in named {
+        assert!(root().join(name).exists(), "{name}");
+        count += 1;
+    }
+    assert!(count > 20, "{count}");
+}
+
 /// A reader who follows the table finds each step in the file that it names.
 #[test]
 fn the_path_of_one_unit_is_where_the_architecture_says() {

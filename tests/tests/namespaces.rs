@@ -1,4 +1,4 @@
-//! A duke on a network host of its own: a network namespace, whose link is cut and restored.
+//! Dukes and queens on network hosts of their own: network namespaces, whose links may be cut and restored.
 //!
 //! `DISTWASM_CUT_SECONDS` says for how long. From 20 seconds on, the connection is given up and the duke comes back.
 //! With less, the connection survives.
@@ -10,6 +10,7 @@
 
 use std::{
     process::{Command, id},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::Duration,
 };
@@ -32,9 +33,12 @@ fn ip(args: &str) -> bool {
 impl Host {
     /// Makes a host. `None` if this machine does not allow it.
     fn new() -> Option<Host> {
-        let (name, link) = (format!("distwasm-{}", id()), format!("dw{}", id()));
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let made = MADE.fetch_add(1, Ordering::Relaxed);
+        let (name, link) = (format!("distwasm-{}-{made}", id()), format!("dw{}-{made}", id()));
         // One of 16,384 small networks that should not be in use.
-        let (high, low) = (id() >> 6 & 255, (id() & 63) << 2);
+        let number = id().wrapping_mul(4).wrapping_add(made);
+        let (high, low) = (number >> 6 & 255, (number & 63) << 2);
         let network = format!("10.231.{high}");
         let made = ip(&format!("netns add {name}"))
             && ip(&format!("link add {link} type veth peer name eth0 netns {name}"))
@@ -44,6 +48,16 @@ impl Host {
             && ip(&format!("-n {name} link set eth0 up"));
         let host = Host { name, link, address: format!("{network}.{}", low + 1) };
         made.then_some(host)
+    }
+
+    /// A command that runs this line of a shell there.
+    fn shell(&self, line: &str, place: &Place) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, "sh", "-c", line]);
+        let path = std::env::var("PATH").unwrap();
+        command.env("PATH", format!("{}:{path}", programs().display()));
+        command.env("DISTWASM_CACHE", place.path().join("cache"));
+        command
     }
 
     /// Cuts the link for this time.
@@ -86,4 +100,35 @@ fn a_host_that_is_cut_off_loses_nothing() {
     // Orders in transit when the link was cut may be repeated; units that ran are not run again.
     assert!(attempts <= 165, "{attempts} attempts for 150 units");
     assert_eq!(king.process.log().contains("a duke came back"), seconds >= 20);
+}
+
+#[test]
+fn two_hosts_join_by_the_lines_that_the_king_prints() {
+    let (Some(one), Some(two)) = (Host::new(), Host::new()) else {
+        return println!("==== SKIPPED: no network namespaces can be made here (`ip netns`, as root)");
+    };
+    let place = Place::default();
+    let king = place.king_with(&["--listen", "0.0.0.0:0", "--advertise", &one.address]);
+    let lines = until(
+        "the two lines",
+        || Some(king.process.stdout()).filter(|out| out.lines().count() == 2),
+        || king.process.log(),
+    );
+    let (duke, queen) = lines.trim().split_once('\n').unwrap();
+    let _duke = Process::start(&mut one.shell(&format!("exec env {duke}"), &place), "duke", place.path());
+    place.write_sums(50);
+    // The king has another address there.
+    let queen = queen.replace(&one.address, &two.address);
+    let (queen, _) = queen.split_once(" --binary").unwrap_or((&queen, ""));
+    let run = format!(
+        "exec env {queen} --binary {} --input {} --output {} --project sums",
+        guest("summer.wasm").display(),
+        place.path().join("in").display(),
+        place.path().join("out").display()
+    );
+    let queen = Process::start(&mut two.shell(&run, &place), "queen", place.path());
+    queen.finish().expect(0, &["50 done"]);
+    // Without a token nothing is to be had there.
+    let bare = format!("exec queen jobs --king-address {}", king.address.replace("0.0.0.0", &two.address));
+    Process::start(&mut two.shell(&bare, &place), "bare", place.path()).finish().expect(2, &["token"]);
 }

@@ -191,16 +191,20 @@ fn digest() -> Digest {
 }
 
 fn opened() -> KingOrder {
+    opened_as(JOB, false)
+}
+
+fn opened_as(job: JobId, fresh: bool) -> KingOrder {
     let (mark, slot_bytes) = (Secret::new([1; 16]).mark(Purpose::Job), 1 << 20);
     KingOrder::LeaseOpened {
-        job: JOB,
+        job,
         mark,
         digest: digest(),
         slot_bytes,
         timeout: None,
         start_within: Duration::from_secs(60),
         guest: GuestSettings::default(),
-        fresh: false,
+        fresh,
     }
 }
 
@@ -360,6 +364,17 @@ fn a_compiler_is_stopped_when_no_job_needs_its_program_any_more() {
     assert!(!duke.reactor.is_at_rest(), "its compiler has not ended");
     duke.handle(Happening::SupplyTried { supply, result: Err(MakeError::Stopped) });
     assert_eq!((duke.deeds(), duke.reactor.is_at_rest()), (vec![Deed::MemoryGivenBack], true));
+}
+
+#[test]
+fn a_program_that_the_duke_called_unfit_is_fetched_anew_although_it_has_one() {
+    let mut duke = Duke::new();
+    duke.connects();
+    duke.hears([opened()]);
+    assert_eq!((duke.said(), duke.deeds()), (vec![], vec![]), "it is in the cache");
+    duke.hears([opened_as(JobId(2), true)]);
+    assert!(matches!(duke.said().as_slice(), [Word::BlobWanted(_)]));
+    assert_eq!(duke.deeds(), [Deed::Removed]);
 }
 
 #[test]

@@ -264,7 +264,7 @@ impl<'a> Kingdom<'a> {
                 told
             }
         };
-        self.corpus.learn(is_duke, bytes, &answer);
+        self.corpus.learn(is_duke, bytes, &answer, &mut self.rng);
     }
 
     fn any_link(&mut self) -> Option<usize> {

@@ -47,12 +47,18 @@ impl Corpus {
         messages[rng.usize(..messages.len())].clone()
     }
 
-    /// Keeps a message if its answer is a new one.
-    fn learn(&mut self, is_duke: bool, bytes: &[u8], answer: &str) {
-        let template: String = answer.chars().filter(|c| !c.is_ascii_digit()).take(400).collect();
+    /// Keeps a message if its answer is a new one. When there are many, it replaces another.
+    fn learn(&mut self, is_duke: bool, bytes: &[u8], answer: &str, rng: &mut Rng) {
+        let template: String = answer.chars().filter(char::is_ascii_alphabetic).take(80).collect();
         let messages = if is_duke { &mut self.of_dukes } else { &mut self.of_queens };
-        if messages.len() < CORPUS_MAX && bytes.len() < 10_000 && self.answers.insert(format!("{is_duke} {template}")) {
+        if bytes.len() >= 10_000 || !self.answers.insert(format!("{is_duke} {template}")) {
+            return;
+        }
+        if messages.len() < CORPUS_MAX {
             messages.push(bytes.to_vec());
+        } else {
+            let place = rng.usize(..CORPUS_MAX);
+            messages[place] = bytes.to_vec();
         }
     }
 

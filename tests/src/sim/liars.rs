@@ -10,7 +10,7 @@ use distwasm_king::scheduler::JobSpec;
 use distwasm_proto::{
     failure::{Failure, FailureKind},
     ids::{AttemptId, DukeId, JobId},
-    limits::{DUKE_CPUS_MAX, UNIT_BYTES_MAX},
+    limits::{DUKE_CPUS_MAX, UNFIT_WORDS_MAX, UNIT_BYTES_MAX},
     time::Time,
     wire::{self, DukeWord, HeldAttempt, HeldLease, duke_word::Word},
 };
@@ -55,8 +55,13 @@ impl World {
             8 => self.duke_says(machine, Word::Draining(wire::Draining {})),
             9 if self.dice.permille(300) => {
                 let (JobId(job), _) = self.any_job();
-                let failure = Some(Failure::new(FailureKind::Program, "it is unfit").into());
-                self.duke_says(machine, Word::ProgramUnfit(wire::ProgramUnfit { job, failure }));
+                let link = self.dukes.get(&machine).and_then(Duke::link);
+                let is_given = link.is_some_and(|link| self.king.leases.contains_key(&(link, JobId(job))));
+                // If it has no part in the job, it may say so as often as it likes.
+                for _ in 0..if is_given { 1 } else { UNFIT_WORDS_MAX } {
+                    let failure = Some(Failure::new(FailureKind::Program, "it is unfit").into());
+                    self.duke_says(machine, Word::ProgramUnfit(wire::ProgramUnfit { job, failure }));
+                }
             }
             // It comes back with a false hello.
             _ => self.duke_cut_off(machine),
