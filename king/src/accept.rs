@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     io::{self, ErrorKind},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker, ready},
@@ -89,12 +89,13 @@ impl Connections {
                         self.tell("the socket is for this user and for root alone", None);
                         continue;
                     }
+                    // The king's own user is not counted with those who share its address.
                     let address = match &accepted {
-                        Accepted::Unix(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-                        Accepted::Tcp(_, address) => address.ip().to_canonical(),
+                        Accepted::Unix(_) => None,
+                        Accepted::Tcp(_, address) => Some(address.ip().to_canonical()),
                     };
                     let Some(place) = self.places.take(address) else {
-                        self.tell("one address may not have more of the connections", Some(address));
+                        self.tell("one address may not have more of the connections", address);
                         continue;
                     };
                     return Poll::Ready((accepted, place));
@@ -146,7 +147,7 @@ struct Places {
 #[derive(Debug, Default)]
 struct Taken {
     all: usize,
-    by: HashMap<IpAddr, usize>,
+    by: HashMap<Option<IpAddr>, usize>,
     /// Waits for a place.
     waker: Option<Waker>,
 }
@@ -154,7 +155,7 @@ struct Taken {
 /// The place of one connection, free again when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
-    address: IpAddr,
+    address: Option<IpAddr>,
     taken: Arc<Mutex<Taken>>,
 }
 
@@ -170,10 +171,10 @@ impl Places {
     }
 
     /// Takes a place, unless the address has three quarters of them.
-    fn take(&self, address: IpAddr) -> Option<Place> {
+    fn take(&self, address: Option<IpAddr>) -> Option<Place> {
         let mut taken = lock(&self.taken);
         let of_peer = taken.by.entry(address).or_default();
-        if *of_peer >= self.max - self.max / 4 {
+        if address.is_some() && *of_peer >= self.max - self.max / 4 {
             return None;
         }
         *of_peer += 1;
@@ -211,7 +212,7 @@ mod tests {
     fn one_address_does_not_take_all_places() {
         let places = Places { max: 8, taken: Arc::default() };
         let context = Context::from_waker(Waker::noop());
-        let address = |last| IpAddr::from([10, 0, 0, last]);
+        let address = |last| Some(IpAddr::from([10, 0, 0, last]));
         let mut kept: Vec<Place> = (0..10).map_while(|_| places.take(address(1))).collect();
         assert_eq!(kept.len(), 6);
         assert!(!places.are_taken(&context));

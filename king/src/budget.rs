@@ -17,10 +17,7 @@ use std::{
     },
 };
 
-use distwasm_proto::limits::{
-    JOB_RESERVE_BYTES, JOBS_MAX, MESSAGE_UNCOUNTED_BYTES, PROGRAM_BYTES_MAX, SHARES_BYTES_MAX, WINDOW_BYTES,
-    WINDOW_PART,
-};
+use distwasm_proto::limits::{JOB_RESERVE_BYTES, JOBS_MAX, MESSAGE_UNCOUNTED_BYTES, WINDOW_BYTES, WINDOW_PART};
 use distwasm_transport::stream::{Meter, NoRoom};
 
 use crate::authority::Origin;
@@ -61,9 +58,7 @@ impl Budget {
     /// A budget of which nothing is taken.
     pub fn new(memory_bytes: u64) -> Budget {
         let Shares { programs, inputs, reserve, .. } = Shares::of(memory_bytes);
-        // The largest job has room in every pot that is large enough for it.
-        let of_peer = (programs / 2).max(PROGRAM_BYTES_MAX + SHARES_BYTES_MAX).min(programs);
-        Budget { programs: Pot::new(programs, of_peer, 0), inputs: Pot::new(inputs, inputs / 2, reserve) }
+        Budget { programs: Pot::new(programs, programs / 2, 0), inputs: Pot::new(inputs, inputs / 2, reserve) }
     }
 }
 
@@ -384,12 +379,5 @@ mod tests {
         assert_eq!(meter().hold(1 << 20), Ok(()));
         drop(meters);
         assert_eq!(pot.taken(), 0);
-    }
-
-    #[test]
-    fn a_small_king_takes_the_largest_job_from_anywhere() {
-        let budget = Budget::new(2 << 30);
-        let account = budget.programs.account(address(1));
-        assert_eq!(account.check(PROGRAM_BYTES_MAX + SHARES_BYTES_MAX), Ok(()));
     }
 }

@@ -234,7 +234,7 @@ pub enum LinkError {
     #[error("the king has no room for this at the moment{0}: try again later")]
     Busy(&'static str),
     #[error(
-        "its program and shared directories have more than the {0} bytes that the king may hold (its --memory-limit)"
+        "its program and shared directories have more than the {0} bytes that the king holds for one peer (its --memory-limit)"
     )]
     TooMuch(u64),
     #[error("it speaks protocol {0}, and this king speaks {PROTOCOL}: use the same version of distwasm everywhere")]
@@ -270,7 +270,7 @@ impl From<Full> for LinkError {
     fn from(full: Full) -> LinkError {
         LinkError::Busy(match full {
             Full::All => "",
-            Full::Peer => ", since others at this address have taken their part",
+            Full::Peer => ", since others with this token or address have taken their part",
         })
     }
 }

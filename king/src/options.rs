@@ -68,8 +68,8 @@ pub struct Options {
     #[arg(long, value_name = "DURATION", default_value = "30s", env = "DISTWASM_GRACE", value_parser = flags::duration)]
     pub grace: Duration,
 
-    /// Memory for programs, inputs and results of all jobs, such as 512MB or 8G; a plain number is MB (1 MB =
-    /// 1,048,576 bytes) [default: half of this machine's memory]
+    /// Memory for programs, inputs and results of all jobs, such as 512MB or 8G, and at least 64MB; a plain number is MB
+    /// (1 MB = 1,048,576 bytes) [default: half of this machine's memory]
     #[arg(long, value_name = "SIZE", env = "DISTWASM_MEMORY_LIMIT", value_parser = memory_limit)]
     pub memory_limit: Option<u64>,
     /// Where the key is.

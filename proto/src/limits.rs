@@ -239,26 +239,6 @@ pub const PEER_JOBS_MAX: usize = JOBS_MAX / 2;
 #[expect(missing_docs, reason = "described with the limit above")]
 pub const PEER_DUKES_MAX: usize = DUKES_MAX / 2;
 
-/// The least memory that a king may be given: a job with a large program fits.
-pub const KING_MEMORY_BYTES_MIN: u64 = 64 << 20;
-
-/// The memory of a king where that of the machine is unknown.
-pub const UNKNOWN_MEMORY_KING_BYTES: u64 = 2 << 30;
-
-/// Bytes of inputs, and of results, that each job may have at the king, however little room is left: tens of thousands
-/// of the smallest units, for all jobs together a quarter of a gibibyte.
-pub const JOB_RESERVE_BYTES: u64 = 256 << 10;
-
-/// Bytes of each message that has not come whole which are not counted: most messages are no longer.
-pub const MESSAGE_UNCOUNTED_BYTES: u64 = 64 << 10;
-
-/// The longest request besides the two streams: none has more than a name in it.
-pub const REQUEST_BYTES_MAX: usize = 16 << 10;
-
-/// Each job may have this part of the room that the others leave: eight busy jobs take half of it, and there is always
-/// some left for the next.
-pub const WINDOW_PART: u64 = 8;
-
 /// Units of a job that may be without a verdict at a time: enough for a thousand slots with 64 units each.
 pub const WINDOW_UNITS: u32 = 65_536;
 

@@ -103,7 +103,7 @@ fn live_peasants_and_compilers_are_behind_the_walls_that_were_told() {
     let mut compiler = waiting_compiler(&place);
     until("a locked jail", || is_locked(compiler.id()).then_some(()), || format!("{:?}", status(compiler.id())));
     expect_jail(compiler.id(), &walls);
-    assert_eq!(limit(compiler.id(), "Max cpu time"), "300");
+    assert_eq!(limit(compiler.id(), "Max cpu time"), "301");
     assert_eq!(limit(compiler.id(), "Max data size"), (8_u64 << 30).to_string());
     let mut stdin = compiler.stdin.take().unwrap();
     stdin.write_all(&fs::read(guest("echo.wat")).unwrap()).unwrap();

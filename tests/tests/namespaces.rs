@@ -123,8 +123,8 @@ fn two_hosts_join_by_the_lines_that_the_king_prints() {
     let run = format!(
         "exec env {queen} --binary {} --input {} --output {} --project sums",
         guest("summer.wasm").display(),
-        place.path().join("in").display(),
-        place.path().join("out").display()
+        place.input().display(),
+        place.output().display()
     );
     let queen = Process::start(&mut two.shell(&run, &place), "queen", place.path());
     queen.finish().expect(0, &["50 done"]);

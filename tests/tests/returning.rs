@@ -189,7 +189,7 @@ fn the_job_of_a_killed_queen_ends_when_the_queen_is_started_again() {
 fn the_job_of_a_killed_queen_ends_at_a_new_king_too() {
     let place = Place::default();
     place.write("a", "loop for ever");
-    let king = place.king();
+    let king = place.insecure_king();
     let way = Proxy::start(&king.address);
     let _duke = duke_with_cache(&place, &way.address, "cache");
     let first = place.start_queen(&king, guest("loop.wat"), &[]);
@@ -197,7 +197,7 @@ fn the_job_of_a_killed_queen_ends_at_a_new_king_too() {
     first.signal(Signal::KILL);
     assert_eq!(first.finish().status, None);
     king.process.signal(Signal::KILL);
-    let king = place.king();
+    let king = place.insecure_king();
     way.lead_to(&king.address);
     place.write("a", "fine");
     // The duke may bring the job of the killed queen before or after the next queen comes.

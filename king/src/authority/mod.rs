@@ -98,7 +98,8 @@ impl Request {
             Some(("/distwasm.v1.King", "SubmitJob")) => Request::SubmitJob,
             Some(("/distwasm.v1.King", "CancelJob")) => Request::CancelJob,
             Some(("/distwasm.v1.King", "ListJobs" | "ListDukes")) => Request::List,
-            Some(("/grpc.health.v1.Health", _)) => Request::Health,
+            // `Watch` never ends, and strangers may not hold a connection.
+            Some(("/grpc.health.v1.Health", "Check")) => Request::Health,
             _ => Request::Other,
         }
     }

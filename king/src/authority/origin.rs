@@ -7,7 +7,7 @@ use distwasm_transport::token::TokenId;
 use super::Identity;
 
 /// Where a peer comes from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Origin {
     /// The king's own machine, however many processes there are: they may have all of it.
     #[default]

@@ -18,7 +18,7 @@ use distwasm_transport::{
     transfer::{Arrived, Assembler},
 };
 
-use super::{Border, Heard, are_labels, check_protocol, fetches::Fetches, is_name};
+use super::{Border, Heard, are_labels, check_protocol, check_words, fetches::Fetches, is_name};
 use crate::{
     inbox::{DukeWord, Happening, Leaving, LinkError, Machine, Peer},
     scheduler::{HeldAttempt, HeldLease},
@@ -82,6 +82,7 @@ impl Border for DukeBorder {
     const INTRODUCED_WITHIN: Duration = INTRODUCTION_WITHIN;
 
     fn take(&mut self, message: FromDuke) -> Result<Heard, LinkError> {
+        check_words(message.words.len())?;
         let mut heard = Heard::default();
         let mut words = Vec::with_capacity(message.words.len());
         for word in message.words {
@@ -117,7 +118,12 @@ impl Border for DukeBorder {
 /// A large result must be one that the king has asked for; nothing else of it is taken in.
 fn check_wanted(word: &wire::DukeWord, fetches: &Fetches) -> Result<(), LinkError> {
     let Some(Word::AttemptEnded(ended)) = &word.word else { return Ok(()) };
-    let bytes = ended.result.as_ref().map_or(0, |result| result.bytes_total);
+    let (bytes, begun) = ended.result.as_ref().map_or((0, 0), |result| (result.bytes_total, result.data.len() as u64));
+    // Nothing else of a word waits for the rest of its payload.
+    let waits = begun < bytes;
+    if waits && (!is_offered(bytes) || ended.failure.is_some()) {
+        return Err(LinkError::Nonsense("it sends a small result in parts, or a failure with one"));
+    }
     if is_offered(bytes) && fetches.take(AttemptId(ended.attempt)) != Some(bytes) {
         return Err(LinkError::Nonsense("it sends a large result that the king did not ask for"));
     }

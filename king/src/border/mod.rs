@@ -3,11 +3,16 @@
 pub mod duke;
 pub mod fetches;
 mod job_spec;
+mod opening;
 pub mod queen;
 
 use std::{collections::HashMap, time::Duration};
 
-use distwasm_proto::{PROTOCOL, limits::LABELS_MAX, text::is_name};
+use distwasm_proto::{
+    PROTOCOL,
+    limits::{LABELS_MAX, MESSAGE_WORDS_MAX},
+    text::is_name,
+};
 
 use crate::inbox::{Happening, Leaving, LinkError};
 
@@ -40,6 +45,10 @@ pub struct Heard {
     pub happenings: Vec<Happening>,
     /// The peer says goodbye.
     pub leaves: bool,
+}
+
+fn check_words(count: usize) -> Result<(), LinkError> {
+    if count > MESSAGE_WORDS_MAX { Err(LinkError::Nonsense("a message of too many words")) } else { Ok(()) }
 }
 
 fn check_protocol(protocol: u32) -> Result<(), LinkError> {

@@ -1,35 +1,25 @@
 //! A queen's link: its words, checked.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use distwasm_proto::{
-    digest::Digest,
-    guest::GuestSettings,
-    ids::{JobId, UnitNo},
+    ids::UnitNo,
     limits::{
-        OPENING_WITHIN, PROGRAM_BYTES_MAX, REPLACED_MAX, SHARES_BYTES_MAX, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX,
-        UNITS_MAX, WINDOW_BYTES, WINDOW_UNITS,
+        BROKEN_REASON_BYTES_MAX, OPENING_WITHIN, PROGRAM_BYTES_MAX, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX, UNITS_MAX,
+        WINDOW_BYTES,
     },
-    secret::{Mark, Purpose, Secret},
     wire::{self, FromQueen, QueenNews, queen_word::Word},
 };
 use distwasm_transport::{
-    payload::{Payload, Shelf},
-    transfer::{Arrived, Assembler, Word as _},
+    payload::Shelf,
+    transfer::{Arrived, Assembler},
 };
 
-use prost::Message as _;
-
-use super::{Border, Heard, check_protocol, job_spec::check_job_spec};
+use super::{Border, Heard, check_words, opening::Opening};
 use crate::{
-    authority::Identity,
     budget::{Budget, Claim},
-    inbox::{Happening, JobRequest, Leaving, LinkError, LinkId, Peer, QueenWord},
+    inbox::{Happening, Leaving, LinkError, LinkId, Peer, QueenWord},
     payloads::{HeldBytes, QueenRoom, UnitInput},
-    scheduler::Resumption,
 };
 
 /// The border of a queen's link.
@@ -91,6 +81,7 @@ impl Border for QueenBorder {
     const INTRODUCED_WITHIN: Duration = OPENING_WITHIN;
 
     fn take(&mut self, message: FromQueen) -> Result<Heard, LinkError> {
+        check_words(message.words.len())?;
         let mut heard = Heard::default();
         let mut words = Vec::with_capacity(message.words.len());
         for mut word in message.words {
@@ -122,7 +113,7 @@ impl Border for QueenBorder {
         if !words.is_empty() {
             let stays = if self.assembler.is_within_payload() { self.progress.begun } else { 0 };
             let arriving = &mut self.progress.arriving;
-            let arrived = arriving.split(arriving.bytes() - stays);
+            let arrived = arriving.split(arriving.bytes().saturating_sub(stays));
             heard.happenings.push(Happening::QueenSaid { link: self.link, words, arrived });
         }
         Ok(heard)
@@ -137,120 +128,6 @@ impl Border for QueenBorder {
     }
 }
 
-/// The words that open a job, until all of them are there.
-#[derive(Debug)]
-struct Opening {
-    request: Option<JobRequest>,
-    /// Archives that have not come.
-    missing: BTreeSet<Digest>,
-    /// The room for what is announced.
-    claim: Claim,
-}
-
-impl Opening {
-    fn new(claim: Claim) -> Opening {
-        Opening { request: None, missing: BTreeSet::new(), claim }
-    }
-
-    /// Checks the first part of a word, before the rest of the word's payload is taken in.
-    fn check_begun(&mut self, word: &mut wire::QueenWord, identity: &Identity) -> Result<(), LinkError> {
-        match (&word.word, &self.request) {
-            (Some(Word::Piece(_)), _) => return Ok(()),
-            (Some(Word::OpenJob(request)), None) => {
-                check_protocol(request.protocol)?;
-                identity.check_project(&request.project).map_err(LinkError::Refused)?;
-            }
-            (Some(Word::ShareData(share)), Some(_)) => {
-                let digest = Digest::from_wire(&share.digest);
-                if !digest.is_some_and(|digest| self.missing.contains(&digest)) {
-                    return Err(LinkError::Nonsense("a share that its job does not need"));
-                }
-            }
-            (_, None) => return Err(LinkError::Nonsense("its first word opens no job")),
-            (_, Some(_)) => return Err(LinkError::Nonsense("a share of its job is missing")),
-        }
-        // Sizes that are too large are refused for that.
-        let payload = word.payload().and_then(|payload| payload.as_ref());
-        let bytes = payload.map_or(0, |payload| payload.bytes_total.min(PROGRAM_BYTES_MAX));
-        let bytes = bytes + word.encoded_len() as u64;
-        if self.claim.bytes() + bytes > self.claim.most() {
-            return Err(LinkError::TooMuch(self.claim.most()));
-        }
-        Ok(self.claim.add(bytes)?)
-    }
-
-    /// Takes in a word; returns the request when nothing is missing any more.
-    fn check_word(&mut self, (word, payload): Arrived<wire::QueenWord>) -> Result<Option<JobRequest>, LinkError> {
-        let payload = payload.map_err(|_| LinkError::Nonsense("it broke off in its program or in a share"))?;
-        match (word.word, &mut self.request) {
-            (Some(Word::OpenJob(request)), None) => {
-                let request = check_request(*request, payload)?;
-                self.missing.extend(request.guest.shares.iter().map(|share| share.digest));
-                self.request = Some(request);
-            }
-            (Some(Word::ShareData(share)), Some(request)) => {
-                let digest = Digest::of(payload.chunks().map(AsRef::as_ref));
-                if Digest::from_wire(&share.digest) != Some(digest) {
-                    return Err(LinkError::Nonsense("a share is not the one whose digest it sent"));
-                }
-                if !self.missing.remove(&digest) {
-                    return Err(LinkError::Nonsense("a share that its job does not need"));
-                }
-                request.archives.insert(digest, payload);
-            }
-            (_, None) => return Err(LinkError::Nonsense("its first word opens no job")),
-            (_, Some(_)) => return Err(LinkError::Nonsense("a share of its job is missing")),
-        }
-        Ok(if self.missing.is_empty() { self.request.take() } else { None })
-    }
-
-    /// How large the next share may be.
-    fn room_bytes(&self) -> u64 {
-        let archives = self.request.iter().flat_map(|request| request.archives.values());
-        SHARES_BYTES_MAX.saturating_sub(archives.map(Payload::bytes).sum())
-    }
-}
-
-fn check_request(mut request: wire::OpenJob, program: Payload) -> Result<JobRequest, LinkError> {
-    check_protocol(request.protocol)?;
-    let spec = check_job_spec(&mut request)?;
-    let guest = GuestSettings::from_wire(request.guest)?;
-    let digest = Digest::of(program.chunks().map(AsRef::as_ref));
-    if Digest::from_wire(&request.program_digest) != Some(digest) {
-        return Err(LinkError::Nonsense("the program is not the one whose digest it sent"));
-    }
-    let timeout = (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms));
-    let ordinal = request.resumes.as_ref().map_or(0, |resumes| resumes.link);
-    let resumes = request.resumes.map(check_resumption).transpose()?;
-    let mark = check_key(&request.key)?;
-    if request.replaces.len() > REPLACED_MAX {
-        return Err(LinkError::Nonsense("it replaces more jobs than a queen can"));
-    }
-    let replaces = request.replaces.iter().map(|key| check_key(key)).collect::<Result<_, _>>()?;
-    let archives = BTreeMap::new();
-    Ok(JobRequest { spec, digest, program, timeout, guest, archives, mark, resumes, ordinal, replaces })
-}
-
-/// The mark of a job's key. The king keeps no key, so that it can tell none.
-fn check_key(key: &[u8]) -> Result<Mark, LinkError> {
-    let key = Secret::from_wire(key).ok_or(LinkError::Nonsense("the key of a job has 16 bytes"))?;
-    Ok(key.mark(Purpose::Job))
-}
-
-fn check_resumption(resumption: wire::Resumption) -> Result<(JobId, Resumption), LinkError> {
-    let wire::Resumption { job, sent, mut lacking, dukes, .. } = resumption;
-    lacking.sort_unstable();
-    lacking.dedup();
-    if sent > UNITS_MAX {
-        return Err(LinkError::Nonsense("it has sent more units than anybody can"));
-    }
-    if lacking.len() > WINDOW_UNITS as usize || lacking.last().is_some_and(|unit| *unit >= sent) {
-        return Err(LinkError::Nonsense("it lacks more units than it can have sent"));
-    }
-    let lacking = lacking.into_iter().map(UnitNo).collect();
-    Ok((JobId(job), Resumption { sent, lacking, dukes }))
-}
-
 impl Progress {
     fn new(held: HeldBytes) -> Progress {
         let (arriving, names) = (held.arriving(), Shelf::default());
@@ -260,7 +137,16 @@ impl Progress {
     /// Checks the first part of an input before the rest is taken in. The queen has not heard of verdicts that the
     /// king does not know, so that it never sees more room than there is.
     fn check_begun(&mut self, word: &wire::QueenWord) -> Result<(), LinkError> {
-        let Some(Word::Unit(wire::Unit { input: Some(input), .. })) = &word.word else { return Ok(()) };
+        let unit = match &word.word {
+            Some(Word::Unit(unit)) if unit.name.len() > UNIT_NAME_BYTES_MAX => {
+                return Err(LinkError::Nonsense("the name of a unit is too long"));
+            }
+            Some(Word::Unit(unit)) => unit,
+            Some(Word::ShareData(_)) => return Err(LinkError::Nonsense("a share after its job was opened")),
+            Some(Word::OpenJob(_)) => return Err(LinkError::Nonsense("a second job on one stream")),
+            _ => return Ok(()),
+        };
+        let Some(input) = &unit.input else { return Ok(()) };
         let (held, is_begun) = (self.held.get(), (input.data.len() as u64) < input.bytes_total);
         if is_begun && held > 0 && held.saturating_add(input.bytes_total) > WINDOW_BYTES {
             return Err(LinkError::Nonsense("it sent more units than its window allows"));
@@ -293,12 +179,13 @@ impl Progress {
     /// The word as the reactor knows it.
     fn check_word(&mut self, (word, payload): Arrived<wire::QueenWord>) -> Result<QueenWord, LinkError> {
         match word.word {
-            Some(Word::Unit(unit)) if unit.name.len() > UNIT_NAME_BYTES_MAX => {
-                Err(LinkError::Nonsense("the name of a unit is too long"))
-            }
             Some(Word::Unit(unit)) => {
                 self.check_number(unit.unit)?;
                 let input = payload.map(|content| UnitInput { name: self.names.keep_bytes(&unit.name), content });
+                let input = input.map_err(|mut reason| {
+                    reason.truncate(reason.floor_char_boundary(BROKEN_REASON_BYTES_MAX));
+                    reason
+                });
                 Ok(QueenWord::Unit { unit: UnitNo(unit.unit), input })
             }
             Some(Word::CloseJob(_)) if self.closed => Err(LinkError::Nonsense("a second last unit")),
@@ -309,20 +196,21 @@ impl Progress {
                 self.closed = true;
                 Ok(QueenWord::Closed)
             }
-            Some(Word::ShareData(_)) => Err(LinkError::Nonsense("a share after its job was opened")),
-            Some(Word::OpenJob(_)) => Err(LinkError::Nonsense("a second job on one stream")),
-            Some(Word::Piece(_) | Word::End(_) | Word::VerdictsHeard(_)) | None => {
-                Err(LinkError::Nonsense("a word of a kind that is not known"))
-            }
+            Some(_) | None => Err(LinkError::Nonsense("a word of a kind that is not known")),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use distwasm_proto::PROTOCOL;
+    use distwasm_proto::{
+        PROTOCOL,
+        digest::Digest,
+        limits::{SHARES_BYTES_MAX, WINDOW_UNITS},
+    };
 
-    use crate::authority::Origin;
+    use super::super::opening::check_resumption;
+    use crate::authority::{Identity, Origin};
 
     use super::*;
 
@@ -432,6 +320,21 @@ mod tests {
         assert!(refusal(&[job, Word::ShareData(share)]).contains("does not need"));
     }
 
+    #[test]
+    fn only_units_have_payloads_once_the_job_is_open() {
+        let payload = || Some(wire::Payload { bytes_total: 1 << 30, data: vec![1].into() });
+        let digest = digest(b"b").to_wire();
+        let share = Word::ShareData(wire::ShareData { digest, archive: payload() });
+        let job = Word::OpenJob(wire::OpenJob { program: payload(), ..open(&[]) }.into());
+        for (word, why) in [(share, "a share after"), (job, "a second job")] {
+            let refused = progress().check_begun(&word.into()).unwrap_err();
+            assert!(refused.to_string().contains(why), "{refused}");
+        }
+        let name = vec![b'x'; UNIT_NAME_BYTES_MAX + 1].into();
+        let unit = wire::Unit { name, input: payload(), ..Default::default() };
+        assert!(progress().check_begun(&Word::Unit(unit).into()).is_err());
+    }
+
     /// The outcome of these words: the number of the job's archives, nothing yet, or why its link ends.
     fn opened(words: Vec<Arrived<wire::QueenWord>>) -> Result<Option<usize>, String> {
         let mut opening = opening();
@@ -500,7 +403,6 @@ mod tests {
         };
         let longest = unit(vec![0xff; UNIT_NAME_BYTES_MAX]).unwrap();
         assert!(matches!(longest, QueenWord::Unit { input: Ok(input), .. } if input.bytes() == 4096 + 5));
-        assert!(unit(vec![b'x'; UNIT_NAME_BYTES_MAX + 1]).is_err());
     }
 
     #[test]

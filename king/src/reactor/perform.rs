@@ -38,6 +38,8 @@ impl Reactor {
                 self.tell_duke(duke, Order::ReleaseSlots(wire::ReleaseSlots { job: job.0, slots }));
             }
             Action::TakeSlots { duke, job, slots } => {
+                let project = self.queens.get(&job).map(|queen| queen.project.as_str());
+                info!(duke = duke.0, job = job.0, project, slots, "slots that another job is owed are taken by force");
                 self.tell_duke(duke, Order::TakeSlots(wire::TakeSlots { job: job.0, slots }));
             }
             Action::CloseLease { duke, job } => {

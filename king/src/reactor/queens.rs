@@ -45,6 +45,7 @@ impl Reactor {
             let job = request.resumes.as_ref().map_or_else(|| self.next_job(), |(job, _)| *job);
             return tell_cancelled(&peer, job, self.window_units);
         }
+        let is_back = request.resumes.is_some();
         let (job, mut resumes) = match request.resumes.take() {
             Some((job, resumes)) if self.may_have(job, request.mark, &peer.identity) => (job, resumes),
             // The job was dropped, or belongs to another queen: this queen gets a new one.
@@ -57,7 +58,7 @@ impl Reactor {
             Some(_) => Some(("the queen has a newer link".to_owned(), false)),
             // The first word of a killed queen may arrive after that of the queen that replaces it.
             None if self.scheduler.is_replaced(request.mark) => Some((STARTED_AGAIN.to_owned(), false)),
-            None => self.why_no_job(peer.origin).or_else(|| self.why_too_long(request.timeout)),
+            None => self.why_no_job(peer.origin, is_back).or_else(|| self.why_too_long(request.timeout)),
         };
         self.links.insert(link, job);
         if let Some((reason, come_back)) = refused {
@@ -157,10 +158,11 @@ impl Reactor {
         self.forget_heard(job, heard);
     }
 
-    fn why_no_job(&self, origin: Origin) -> Option<(String, bool)> {
+    fn why_no_job(&self, origin: Origin, is_back: bool) -> Option<(String, bool)> {
         if self.draining {
+            // A queen with a job looks for the next king; another one tells its user.
             let reason = "the king is going to end, and takes no new jobs: try again when it is back";
-            return Some((reason.to_owned(), true));
+            return Some((reason.to_owned(), is_back));
         }
         let full = |jobs, whose| {
             Some((

@@ -1,9 +1,10 @@
 //! The scheduler's input and output: events, actions, and their parts.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
+    limits::GRACE,
     secret::Mark,
     time::Time,
 };
@@ -279,4 +280,22 @@ pub struct Census {
     pub units_waiting: u64,
     pub units_running: u64,
     pub results_bytes: u64,
+}
+
+/// What a king's operator decides.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// How long a peer whose link broke may take to come back.
+    pub grace: Duration,
+    /// One duke's word is enough, because all dukes belong to the queen's own process.
+    pub trusts_dukes: bool,
+    /// How long slots that are owed to another job may take to come back, until they are taken by force; `None` for as
+    /// long as their units take.
+    pub preempt_after: Option<Duration>,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules { grace: GRACE, trusts_dukes: false, preempt_after: None }
+    }
 }

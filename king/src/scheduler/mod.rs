@@ -33,14 +33,11 @@ mod timers;
 mod unfit;
 mod units;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
-    limits::{AWAY_PATIENCE, BROKEN_SLOTS_REST, GRACE, RESULTS_BYTES},
+    limits::{AWAY_PATIENCE, BROKEN_SLOTS_REST, RESULTS_BYTES},
     secret::Mark,
     time::Time,
     wire::is_offered,
@@ -56,7 +53,7 @@ use units::UnitState;
 
 pub use events::{
     Action, Census, Event, HeldAttempt, HeldLease, JobEnd, JobSpec, JobStatus, LongestAttempt, Outcome, Resumption,
-    Verdict, WaitsFor,
+    Rules, Verdict, WaitsFor,
 };
 pub use overview::Overview;
 pub use room::ResultBounds;
@@ -79,24 +76,6 @@ pub struct Scheduler {
     result_bounds: ResultBounds,
     /// Whether slots may have to be dealt out again.
     deal: bool,
-}
-
-/// What a king's operator decides.
-#[derive(Clone, Copy, Debug)]
-pub struct Rules {
-    /// How long a peer whose link broke may take to come back.
-    pub grace: Duration,
-    /// One duke's word is enough, because all dukes belong to the queen's own process.
-    pub trusts_dukes: bool,
-    /// How long slots that are owed to another job may take to come back, until they are taken by force; `None` for as
-    /// long as their units take.
-    pub preempt_after: Option<Duration>,
-}
-
-impl Default for Rules {
-    fn default() -> Rules {
-        Rules { grace: GRACE, trusts_dukes: false, preempt_after: None }
-    }
 }
 
 impl Default for Scheduler {

@@ -1,6 +1,6 @@
 //! The room for large results of all jobs together: how much of it a job may have.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use distwasm_proto::{
     ids::JobId,
@@ -37,7 +37,7 @@ impl ResultBounds {
 pub(super) struct Room {
     bounds: ResultBounds,
     taken: u64,
-    by_peer: HashMap<Origin, u64>,
+    by_peer: BTreeMap<Origin, u64>,
 }
 
 /// The results that one job may have in transit and held, in bytes.
@@ -51,7 +51,7 @@ pub(super) struct Allowance {
 
 impl Room {
     pub(super) fn count(bounds: ResultBounds, jobs: &BTreeMap<JobId, Job>) -> Room {
-        let mut room = Room { bounds, taken: 0, by_peer: HashMap::new() };
+        let mut room = Room { bounds, taken: 0, by_peer: BTreeMap::new() };
         jobs.values().for_each(|job| room.take(job, job.results.bytes_in_all()));
         room
     }

@@ -311,7 +311,7 @@ impl Weather {
             king_falls_us: dice.pick(&[0, 0, 0, 1_000_000, 10_000_000]),
             queen_leaves: dice.pick(&[0, 0, 10]),
             queen_dies: dice.pick(&[0, 0, 0, 10]),
-            preempt_after_us: dice.pick(&[0, 0, 50_000, 300_000, 3_000_000]),
+            preempt_after_us: dice.pick(&[0, 20_000, 50_000, 300_000, 3_000_000]),
             job_cancelled: dice.pick(&[0, 0, 0, 40]),
             outputs_fail: dice.pick(&[0, 0, 0, 20]),
             peasant_dies: dice.pick(&[0, 0, 5]),
