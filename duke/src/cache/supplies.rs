@@ -72,7 +72,7 @@ pub enum MakeError {
     Unfit(Failure),
     /// This machine lacks something. Holds the reason as text.
     Trouble(String),
-    /// It was stopped, as [`Order::Stop`] says.
+    /// It was stopped, because no job waits for it any more.
     Stopped,
 }
 

@@ -68,8 +68,8 @@ struct Link {
 }
 
 enum Side {
-    Duke(Option<DukeBorder>, OutboxStream<DukeOrder>),
-    Queen(Option<QueenBorder>, OutboxStream<QueenNews>),
+    Duke(Option<Box<DukeBorder>>, OutboxStream<DukeOrder>),
+    Queen(Option<Box<QueenBorder>>, OutboxStream<QueenNews>),
 }
 
 /// A queen and a duke that do what they should.
@@ -163,10 +163,10 @@ impl<'a> Kingdom<'a> {
         let address = IpAddr::from([10, 0, 0, self.rng.u8(1..4)]);
         let side = if self.rng.bool() {
             let (peer, orders) = Peer::new(Identity::Trusted, Some(address));
-            Side::Duke(Some(DukeBorder::new(DukeId(number), peer)), orders)
+            Side::Duke(Some(Box::new(DukeBorder::new(DukeId(number), peer))), orders)
         } else {
             let (peer, news) = Peer::new(Identity::Trusted, Some(address));
-            Side::Queen(Some(QueenBorder::new(LinkId(number), peer, &self.budget)), news)
+            Side::Queen(Some(Box::new(QueenBorder::new(LinkId(number), peer, &self.budget))), news)
         };
         self.links.push(Link { side, attempts: Vec::new(), units: 0 });
         // Most begin as they should.
