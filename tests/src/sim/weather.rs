@@ -289,7 +289,7 @@ impl Weather {
             units_max: dice.pick(&[1, 5, 40, 120]),
             window_units: dice.pick(&[WINDOW_UNITS, WINDOW_UNITS, 20, 2]),
             // In the smallest, two of the largest inputs have no room beside each other.
-            memory_bytes: dice.pick(&[1 << 40, 1 << 30, 512 << 20, 400 << 20]),
+            memory_bytes: dice.pick(&[1 << 40, 512 << 20, 400 << 20, 400 << 20]),
             delay_us_max: dice.pick(&[1, 500, 50_000]),
             slow_links: Slowness {
                 delay_us_max: dice.pick(&[0, 0, 0, 200_000, 2_000_000]),
