@@ -119,10 +119,9 @@ impl Border for DukeBorder {
 fn check_wanted(word: &wire::DukeWord, fetches: &Fetches) -> Result<(), LinkError> {
     let Some(Word::AttemptEnded(ended)) = &word.word else { return Ok(()) };
     let (bytes, begun) = ended.result.as_ref().map_or((0, 0), |result| (result.bytes_total, result.data.len() as u64));
-    // Nothing else of a word waits for the rest of its payload.
-    let waits = begun < bytes;
-    if waits && (!is_offered(bytes) || ended.failure.is_some()) {
-        return Err(LinkError::Nonsense("it sends a small result in parts, or a failure with one"));
+    // A small result may come in parts, too, where a message is full; nothing else of its word may wait for the rest.
+    if begun < bytes && ended.failure.is_some() {
+        return Err(LinkError::Nonsense("it sends a failure with a result"));
     }
     if is_offered(bytes) && fetches.take(AttemptId(ended.attempt)) != Some(bytes) {
         return Err(LinkError::Nonsense("it sends a large result that the king did not ask for"));
@@ -251,6 +250,21 @@ mod tests {
         let attempts =
             attempts.iter().map(|attempt| wire::HeldAttempt { attempt: *attempt, bytes, ..Default::default() });
         wire::HeldLease { job, mark: vec![0; 16].into(), slots: 1, attempts: attempts.collect(), ..Default::default() }
+    }
+
+    #[test]
+    fn a_small_result_may_come_in_parts() {
+        let (mut border, _) = border();
+        let result = Some(wire::Payload { bytes_total: 100, data: vec![0; 40].into() });
+        let outcome = wire::Outcome::Done.into();
+        let ended = wire::AttemptEnded { attempt: 1, outcome, result, ..Default::default() };
+        let rest = wire::Piece { data: vec![0; 60].into(), broken: String::new() };
+        let mut hear = |word: Word| border.take(FromDuke { words: vec![word.into()] });
+        assert!(hear(Word::AttemptEnded(ended.clone())).unwrap().happenings.is_empty());
+        assert_eq!(hear(Word::Piece(rest)).unwrap().happenings.len(), 1);
+        let failure = Some(wire::Failure::default());
+        let both = wire::AttemptEnded { failure: failure.map(Into::into), ..ended };
+        assert!(hear(Word::AttemptEnded(both)).is_err());
     }
 
     fn border() -> (DukeBorder, Fetches) {
