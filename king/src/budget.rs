@@ -6,8 +6,8 @@
 //!   nevertheless ends its link, and the queen comes back with it.
 //! - *Results*: the scheduler fetches large ones only when there is room (`scheduler/results.rs`).
 //!
-//! No token, and no address on another machine, has more than half of a pot. A job that holds very little always has room for a little
-//! more, so that small jobs go on beside large ones.
+//! No token, and no address on another machine, has more than half of a pot. A job that holds very little always has
+//! room for a little more, so that small jobs go on beside large ones.
 
 use std::{
     collections::HashMap,
@@ -110,7 +110,7 @@ impl Pot {
         if !origin.is_bounded() {
             return Account { pot: self.clone(), of_peer: None };
         }
-        let mut accounts = self.accounts();
+        let mut accounts = self.0.accounts();
         let known = accounts.get(&origin).and_then(Weak::upgrade);
         let of_peer = known.unwrap_or_else(|| {
             let taken = Taken { pot: Arc::downgrade(&self.0), origin, bytes: AtomicU64::new(0) };
@@ -127,21 +127,23 @@ impl Pot {
         self.0.taken.load(Ordering::Relaxed)
     }
 
-    /// The most that there may be of one payload.
+    /// The most that may be taken.
     pub fn most(&self) -> u64 {
         self.0.most
     }
+}
 
+impl Inner {
     fn accounts(&self) -> MutexGuard<'_, HashMap<Origin, Weak<Taken>>> {
         // Nothing in here can panic half-way through a change.
-        self.0.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
         let Some(inner) = self.pot.upgrade() else { return };
-        let mut accounts = inner.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut accounts = inner.accounts();
         // The peer may have come again meanwhile.
         if accounts.get(&self.origin).is_some_and(|taken| taken.strong_count() == 0) {
             accounts.remove(&self.origin);
@@ -314,7 +316,7 @@ mod tests {
         drop(first);
         let again = claim(1, half).unwrap();
         drop((second, again));
-        assert_eq!((pot.taken(), pot.accounts().len()), (0, 0));
+        assert_eq!((pot.taken(), pot.0.accounts().len()), (0, 0));
     }
 
     #[test]
