@@ -140,7 +140,8 @@ async fn next(news: &mut Incoming<wire::ToQueen>) -> Result<Vec<QueenNews>> {
     Ok(news.message().await?.context("the link ended without a word")?.news)
 }
 
-fn opening(program: &Bytes) -> wire::OpenJob {
+/// The first word of a queen with this program.
+pub(crate) fn opening(program: &Bytes) -> wire::OpenJob {
     wire::OpenJob {
         protocol: PROTOCOL,
         version: VERSION.to_owned(),

@@ -20,6 +20,8 @@ use crate::{
 
 /// The timeout of steps that should take a moment.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The timeout of longer steps, as when a thousand dukes join.
+const WORD_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A daemon. Dropping it kills it.
 #[derive(Debug)]
@@ -54,6 +56,21 @@ impl Daemon {
     /// The end of its log.
     pub fn last_words(&self) -> String {
         tail(&self.log)
+    }
+
+    /// Waits until its log has this word.
+    ///
+    /// # Errors
+    ///
+    /// When it ends, or takes too long.
+    pub fn await_word(&mut self, word: &str) -> Result<()> {
+        let clock = Clock::start();
+        while !self.log().contains(word) {
+            let is_late = Duration::from_micros(clock.now().0) > WORD_PATIENCE;
+            ensure!(!is_late && !self.has_ended()?, "it did not say {word:?}: {}", self.last_words());
+            park_timeout(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     /// Whether it has ended.
@@ -104,6 +121,10 @@ impl Kingdom {
     ///
     /// When the king does not listen in time.
     pub fn without_dukes(place: &Place) -> Result<Kingdom> {
+        Kingdom::king(place, &[])
+    }
+
+    fn king(place: &Place, flags: &[String]) -> Result<Kingdom> {
         let port_file = place.path().join("port");
         let _old = fs::remove_file(&port_file);
         let mut command = program("king")?;
@@ -113,6 +134,7 @@ impl Kingdom {
             Wire::Tls => &["--no-socket"],
             Wire::Plain => &["--insecure", "--no-socket"],
         });
+        command.args(flags);
         let king = Daemon::start(command, "king", place.path())?;
         let clock = Clock::start();
         loop {
@@ -139,7 +161,16 @@ impl Kingdom {
     ///
     /// When they cannot be started.
     pub fn new(place: &Place, cpus: usize) -> Result<Kingdom> {
-        let mut kingdom = Kingdom::without_dukes(place)?;
+        Kingdom::with_flags(place, cpus, &[])
+    }
+
+    /// The same, with more flags of the king.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be started.
+    pub fn with_flags(place: &Place, cpus: usize, flags: &[String]) -> Result<Kingdom> {
+        let mut kingdom = Kingdom::king(place, flags)?;
         let mut command = program("duke")?;
         command.args(&kingdom.flags).args(["--num-cpus", &cpus.to_string(), "--cache"]);
         command.arg(place.folder("duke-cache")?);

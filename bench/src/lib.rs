@@ -4,13 +4,14 @@
 //! ([`kingdom`]), and its references, each a command whose time, processor time and memory are measured in the same
 //! way ([`processes`]), take turns on the same inputs ([`inputs`]). The references are other faces of this program
 //! ([`guest_loop`], [`one`]). Cases without files use a simulated queen and simulated dukes
-//! ([`generator`], [`echo_dukes`]). Results go to [`report`] and [`chart`].
+//! ([`generator`], [`echo_dukes`]), and one measures a king that others flood ([`flood`]). Results go to [`report`] and [`chart`].
 
 pub mod cases;
 pub mod chart;
 pub mod contest;
 pub mod echo_dukes;
 pub mod figures;
+pub mod flood;
 pub mod generator;
 pub mod guest_loop;
 pub mod inputs;
@@ -52,5 +53,6 @@ pub fn run(options: Options) -> Result<ExitCode> {
         Some(Command::Loop(options)) => guest_loop::run(&options),
         Some(Command::One(options)) => one::run(&options),
         Some(Command::EchoDuke(options)) => echo_dukes::run(&options),
+        Some(Command::Flood(options)) => flood::run(&options),
     }
 }

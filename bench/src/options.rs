@@ -77,6 +77,9 @@ pub enum Command {
     /// Dukes that answer without peasants
     #[command(hide = true)]
     EchoDuke(EchoDuke),
+    /// Peers that flood a king
+    #[command(hide = true)]
+    Flood(Flood),
 }
 
 /// How a loop answers its inputs.
@@ -156,4 +159,35 @@ pub struct EchoDuke {
     /// How long a unit takes; 0 to answer at once
     #[arg(long, default_value_t = 0)]
     pub unit_us: u64,
+}
+
+/// What a king is flooded with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FloodKind {
+    /// Nothing: one processor is kept busy
+    Busy,
+    /// Connections that say nothing
+    Connections,
+    /// Long programs whose ends never come
+    Programs,
+    /// Inputs that no duke takes
+    Inputs,
+    /// Inputs in pieces of one byte
+    Pieces,
+    /// Dukes that join, ask for what they may not have, and leave
+    Dukes,
+}
+
+/// Peers that flood a king.
+#[derive(Args, Debug)]
+pub struct Flood {
+    /// The king's address
+    #[arg(long, value_name = "HOST:PORT")]
+    pub king_address: Address,
+    /// How the king lets them in
+    #[command(flatten)]
+    pub token: TokenFlags,
+    /// With what
+    #[arg(long, value_enum)]
+    pub kind: FloodKind,
 }

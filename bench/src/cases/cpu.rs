@@ -22,11 +22,7 @@ const HASHES: std::ops::Range<u64> = 20_000..40_000;
 /// Searches for hashes that begin with zeros.
 pub(super) fn measure(options: &Run, place: &Place) -> Result<Chapter> {
     let units = scaled(options, UNITS);
-    let searches: Vec<u64> = (1..).filter(|a| is_right_length(*a)).take(usize::try_from(SEARCHES)?).collect();
-    let inputs = Inputs::make(place.path().join("input"), units, Task::Hash, |number| {
-        let at = usize::try_from(number % SEARCHES).unwrap_or(0);
-        format!("{} 4\n", searches.get(at).copied().unwrap_or(0)).into_bytes()
-    })?;
+    let inputs = searches(place, units)?;
     let kingdom = Kingdom::new(place, cpus(options))?;
     let contest = Contest { options, place, guest: root().join("examples/hash/hash.wasm"), inputs };
     let mut contestants = vec![contest.guest_loop(Kind::Kept)?, contest.queen(Some(&kingdom))];
@@ -43,6 +39,15 @@ pub(super) fn measure(options: &Run, place: &Place) -> Result<Chapter> {
         goals,
         notes: contest::notes(&standings),
         ..Chapter::default()
+    })
+}
+
+/// Inputs that each take about ten milliseconds.
+pub(super) fn searches(place: &Place, units: u64) -> Result<Inputs> {
+    let searches: Vec<u64> = (1..).filter(|a| is_right_length(*a)).take(usize::try_from(SEARCHES)?).collect();
+    Inputs::make(place.path().join("input"), units, Task::Hash, |number| {
+        let at = usize::try_from(number % SEARCHES).unwrap_or(0);
+        format!("{} 4\n", searches.get(at).copied().unwrap_or(0)).into_bytes()
     })
 }
 

@@ -1,10 +1,9 @@
 //! A king between a simulated queen and simulated dukes: the cost of the king itself.
 
-use std::{process::Command, thread::park_timeout, time::Duration};
+use std::{process::Command, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use bytes::Bytes;
-use distwasm_process::clock::Clock;
 
 use crate::{
     generator::{self, Job, Outcome},
@@ -12,9 +11,6 @@ use crate::{
     place::Place,
     processes,
 };
-
-/// How long a thousand dukes may take to join.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Any bytes: no simulated duke looks at the program.
 const PROGRAM: &[u8] = b"\0asm\x01\0\0\0";
@@ -74,12 +70,7 @@ pub(super) fn echo_dukes(place: &Place, kingdom: &Kingdom, dukes: Dukes) -> Resu
     command.arg("echo-duke").args(&kingdom.flags).args(["--dukes", &dukes.dukes.to_string()]);
     command.args(["--cpus", &dukes.cpus.to_string(), "--unit-us", &dukes.unit_us.to_string()]);
     let mut daemon = Daemon::start(command, "dukes", place.path())?;
-    let clock = Clock::start();
-    while !daemon.log().contains("ready") {
-        let is_late = Duration::from_micros(clock.now().0) > PATIENCE;
-        ensure!(!is_late && !daemon.has_ended()?, "the simulated dukes did not join: {}", daemon.last_words());
-        park_timeout(Duration::from_millis(5));
-    }
+    daemon.await_word("ready").context("the simulated dukes did not join")?;
     Ok(daemon)
 }
 

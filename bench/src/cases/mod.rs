@@ -5,6 +5,7 @@ mod command_line;
 mod cpu;
 mod crowd;
 mod first;
+mod floods;
 mod growth;
 mod links;
 mod million;
@@ -44,6 +45,8 @@ pub enum Name {
     Million,
     /// One unit
     First,
+    /// Units of ten milliseconds, while others flood the king
+    Floods,
     /// Many simulated dukes
     Wide,
     /// As many jobs as there may be
@@ -89,6 +92,7 @@ fn measure(name: Name, options: &Run, place: &Place) -> Result<Chapter> {
         Name::Error => tiny::error(options, place),
         Name::Million => million::measure(options, place),
         Name::First => first::measure(options, place),
+        Name::Floods => floods::measure(options, place),
         Name::Wide => wide::measure(options, place),
         Name::Crowd => crowd::measure(options, place),
         Name::Growth => growth::measure(options, place),
