@@ -249,6 +249,8 @@ pub enum LinkError {
     Nonsense(&'static str),
     #[error(transparent)]
     Refused(Refusal),
+    #[error("the king failed at this message, which its log tells: a fault in distwasm, worth a report")]
+    Stumbled,
     #[error("the king ended the link")]
     Ended,
 }

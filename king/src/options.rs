@@ -91,7 +91,7 @@ pub struct Options {
 
     /// Take slots by force that another job is owed and that have not come back after this time, such as 10min; what
     /// runs there is killed and runs again later. Without it, slots change hands when their units are done
-    #[arg(long, value_name = "DURATION", env = "DISTWASM_PREEMPT_AFTER", value_parser = flags::duration)]
+    #[arg(long, value_name = "DURATION", env = "DISTWASM_PREEMPT_AFTER", value_parser = flags::positive_duration)]
     pub preempt_after: Option<Duration>,
 
     /// Format of log lines; RUST_LOG selects which are written

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -279,7 +280,9 @@ where
                 () = &mut introduced => return Err(LinkError::SlowHello(B::INTRODUCED_WITHIN)),
             }
         };
-        let heard = border.take(message)?;
+        // A message that the king stumbles over ends this link, and nothing else.
+        let taken = catch_unwind(AssertUnwindSafe(|| border.take(message)));
+        let heard = taken.unwrap_or(Err(LinkError::Stumbled))?;
         for happening in heard.happenings {
             reactor.send(happening).await.map_err(|_| LinkError::Ended)?;
         }
@@ -312,6 +315,35 @@ mod tests {
     use crate::border::Heard;
 
     use super::*;
+
+    /// A border with a fault.
+    struct Faulty;
+
+    impl Border for Faulty {
+        type Message = wire::FromQueen;
+
+        const INTRODUCED_WITHIN: Duration = Duration::from_secs(20);
+
+        fn take(&mut self, _: wire::FromQueen) -> Result<Heard, LinkError> {
+            panic!("a fault")
+        }
+
+        fn has_joined(&self) -> bool {
+            true
+        }
+
+        fn end(self, _: Leaving) -> Happening {
+            Happening::Tick
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_over_which_the_king_stumbles_ends_its_link() {
+        let (reactor, _inbox) = mpsc::channel(1);
+        let mut messages = Incoming::local(tokio_stream::iter([wire::FromQueen::default()]));
+        let leaving = listen(&mut messages, &mut Faulty, &reactor, &CancellationToken::new()).await;
+        assert!(matches!(leaving, Err(LinkError::Stumbled)), "{leaving:?}");
+    }
 
     /// A border whose peer never gets to the end of its introduction.
     struct Endless;

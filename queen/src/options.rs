@@ -94,7 +94,7 @@ pub struct Options {
     #[command(flatten)]
     pub scheduling: SchedulingOptions,
 
-    /// How long one unit may take, such as 30s or 5min [default: no limit]
+    /// How long one unit may take, such as 30s or 5min [default: no limit, or the longest that the king allows]
     #[arg(long, value_name = "DURATION", env = "DISTWASM_TIMEOUT", value_parser = flags::positive_duration)]
     pub timeout: Option<Duration>,
 

@@ -128,7 +128,7 @@ fn a_role_allows_nothing_but_what_it_is_for() {
     }
     for token in [&duke, &observer] {
         let ended = kingdom.queen(&kingdom.place, token, guest("summer.wasm"), &[]).finish();
-        ended.expect(2, &["does not allow submitting jobs: use one with the role queen"]);
+        ended.expect(2, &["does not allow submitting jobs: use one for queens or admins"]);
     }
     kingdom.jobs(&duke).expect(2, &["does not allow seeing jobs"]);
     for token in [&queen, &observer, &admin] {

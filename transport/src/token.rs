@@ -33,8 +33,14 @@ pub struct SecretDigest(Digest);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum TokenError {
+    #[error("it is empty: a token is one line that begins with {PREFIX}")]
+    Empty,
     #[error("it is not a token: a token is one line that begins with {PREFIX}")]
     NotToken,
+    #[error("it has text before the token: keep the token alone, from {PREFIX} on")]
+    TextBefore,
+    #[error("it has {0} lines: keep the one line of the token")]
+    Lines(usize),
     #[error("the token is cut off: it has {0} of {TOKEN_CHARS} characters")]
     CutOff(usize),
     #[error("the token is too long: it has {0} characters instead of {TOKEN_CHARS}")]
@@ -109,7 +115,17 @@ impl FromStr for Token {
     /// Whitespace around a token is allowed: it comes from files and from lines that were pasted.
     fn from_str(text: &str) -> Result<Token, TokenError> {
         let text = text.trim();
+        if text.is_empty() {
+            return Err(TokenError::Empty);
+        }
+        let lines = text.lines().count();
+        if lines > 1 {
+            return Err(TokenError::Lines(lines));
+        }
         let is_one = text.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
+        if !is_one && text.contains(PREFIX) {
+            return Err(TokenError::TextBefore);
+        }
         let Some(rest) = text.get(PREFIX.len()..).filter(|_| is_one) else { return Err(TokenError::NotToken) };
         if let Some((before, _)) = text.char_indices().find(|(_, character)| !is_digit(*character) && *character != '_')
         {
@@ -239,7 +255,14 @@ mod tests {
     #[test]
     fn a_text_that_is_not_a_token_is_told_from_one_that_was_cut_or_mistyped() {
         let text = token().to_bearer();
-        for other in ["", " ", "secret", "K10abc::server:x", "distwasm", "-distwasm_0"] {
+        for other in ["", " ", "\n"] {
+            assert_eq!(other.parse::<Token>().unwrap_err(), TokenError::Empty, "{other:?}");
+        }
+        for before in ["DISTWASM_TOKEN=", "token: "] {
+            assert_eq!(format!("{before}{text}").parse::<Token>().unwrap_err(), TokenError::TextBefore, "{before}");
+        }
+        assert_eq!(format!("{text}\n{text}\n").parse::<Token>().unwrap_err(), TokenError::Lines(2));
+        for other in ["secret", "K10abc::server:x", "distwasm", "-distwasm_0"] {
             assert_eq!(other.parse::<Token>().unwrap_err(), TokenError::NotToken, "{other}");
         }
         for length in PREFIX.len()..text.len() {

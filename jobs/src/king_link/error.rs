@@ -15,7 +15,9 @@ pub enum LinkError {
     #[error("{0}")]
     NoWay(String),
     #[error("the connection to the king broke: {0}")]
-    Broken(#[from] StreamError),
+    Broken(StreamError),
+    #[error("the king does not let this queen in: {0}")]
+    NotLetIn(String),
     #[error("the connection to the king ended without a word")]
     Silent,
     #[error("the listener at {0} said nothing within {HELLO_WITHIN:?}; is it a king?")]
@@ -30,15 +32,24 @@ pub enum LinkError {
     Nonsense(&'static str),
 }
 
+impl From<StreamError> for LinkError {
+    fn from(error: StreamError) -> LinkError {
+        match error {
+            StreamError::Denied(why) => LinkError::NotLetIn(why),
+            error => LinkError::Broken(error),
+        }
+    }
+}
+
 impl LinkError {
     /// Whether retrying may help. `comes_back` is true once this queen has been welcomed.
     pub fn may_pass(&self, comes_back: bool) -> bool {
         match self {
-            LinkError::Broken(error) => !matches!(error, StreamError::Denied(_)),
-            LinkError::Silent => true,
+            LinkError::Broken(_) | LinkError::Silent => true,
             LinkError::NoWelcome(_) => comes_back,
             LinkError::Ended { come_back, .. } => *come_back,
-            LinkError::NoWay(_)
+            LinkError::NotLetIn(_)
+            | LinkError::NoWay(_)
             | LinkError::NoKing { .. }
             | LinkError::Gone { .. }
             | LinkError::Transfer(_)

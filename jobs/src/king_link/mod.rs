@@ -8,7 +8,7 @@ pub mod words;
 
 use std::{
     pin::Pin,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     task::{Context, Poll},
     time::Duration,
 };
@@ -111,11 +111,14 @@ static LINKS: AtomicU64 = AtomicU64::new(1);
 /// # Errors
 ///
 /// When no king answers in time, or the king does not take the job.
+///
+/// While a king has been asked, and may have opened the job without having said so, `asked` is true.
 pub(crate) async fn submit(
     address: &KingAddress,
     request: &JobRequest,
     resumes: Option<wire::Resumption>,
     patience: Duration,
+    asked: &AtomicBool,
 ) -> Result<Link, LinkError> {
     // The last reason, and the last king's refusal.
     let (mut last, mut refused) = (None, None);
@@ -138,7 +141,10 @@ pub(crate) async fn submit(
             };
             let link = LINKS.fetch_add(1, Ordering::Relaxed);
             let resumes = resumes.clone().map(|resumes| wire::Resumption { link, ..resumes });
-            match open_link(address, king, request, resumes).await {
+            asked.store(true, Ordering::Relaxed);
+            let opened = open_link(address, king, request, resumes).await;
+            asked.store(opened.is_ok(), Ordering::Relaxed);
+            match opened {
                 Err(error) if error.may_pass(resuming) => {
                     last = Some(error.to_string());
                     refused = matches!(error, LinkError::Ended { .. }).then_some(error);
@@ -219,6 +225,11 @@ impl Incoming {
                 }
             }
         }
+    }
+
+    /// Waits until the king has closed the link.
+    pub(crate) async fn close(mut self) {
+        while self.messages.message().await.is_ok_and(|message| message.is_some()) {}
     }
 
     /// The news of the next message.

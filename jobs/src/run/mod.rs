@@ -4,7 +4,11 @@
 mod threads;
 mod world;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use distwasm_process::clock::Clock;
 use distwasm_proto::time::Time;
@@ -71,7 +75,8 @@ pub async fn run(
     let (orders, channels) = threads::start(&mut threads, folders);
     let mut reactor = Reactor::new(limits, reporter);
     let listening = JoinSet::new();
-    let mut world = World { address, request, grace, note, orders, link: LinkState::None, listening };
+    let asked = AtomicBool::new(false);
+    let mut world = World { address, request, grace, note, orders, link: LinkState::None, asked: &asked, listening };
     let mut events = Events { clock, channels, is_listing: true, ticks: interval(PROGRESS_DRAWN_EVERY), interrupted };
     tokio::pin!(local_kingdom);
     while reactor.end().is_none() {

@@ -1,6 +1,13 @@
 //! The world around the reactor: performs its commands, and says what becomes of the link.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use distwasm_proto::{
     limits::{GOODBYE_WITHIN, KING_PATIENCE},
@@ -30,16 +37,21 @@ pub(super) struct World<'a> {
     pub(super) note: Option<&'a JobNote>,
     pub(super) orders: Orders,
     pub(super) link: LinkState<'a>,
+    /// Whether a king has been asked that has not answered yet.
+    pub(super) asked: &'a AtomicBool,
     /// Tasks that pass on the king's words.
     pub(super) listening: JoinSet<()>,
 }
+
+/// What becomes of trying to reach the king.
+type Seeking<'a> = Pin<Box<dyn Future<Output = Result<Link, LinkError>> + Send + 'a>>;
 
 /// The state of the link.
 pub(super) enum LinkState<'a> {
     /// There is none, and none is sought.
     None,
     /// The queen is trying to reach the king.
-    Seeking(Pin<Box<dyn Future<Output = Result<Link, LinkError>> + Send + 'a>>),
+    Seeking(Seeking<'a>),
     /// The king has welcomed the queen, and the readers do not know it yet.
     Welcomed(Outgoing, Box<Incoming>, mpsc::Sender<FromQueen>),
     /// The link is open.
@@ -80,7 +92,7 @@ impl World<'_> {
                 if let Some(note) = self.note.filter(|_| resumes.is_none()) {
                     tokio::task::block_in_place(|| note.write(&self.request.replaces));
                 }
-                let seeking = king_link::submit(self.address, self.request, resumes, patience);
+                let seeking = king_link::submit(self.address, self.request, resumes, patience, self.asked);
                 self.link = LinkState::Seeking(Box::pin(seeking));
             }
             Command::DropLink => {
@@ -117,7 +129,16 @@ impl World<'_> {
             }
             // Queued words are still sent; inputs that were not yet read are not. If none could be read, the job is
             // still open.
-            Command::Leave => self.link = LinkState::None,
+            Command::Leave => match std::mem::replace(&mut self.link, LinkState::None) {
+                LinkState::Seeking(seeking) if self.asked.load(Ordering::Relaxed) => {
+                    self.link = LinkState::Seeking(seeking);
+                }
+                LinkState::Welcomed(outgoing, incoming, _) => {
+                    drop(outgoing);
+                    self.listening.spawn(incoming.close());
+                }
+                _ => {}
+            },
         }
     }
 
@@ -126,6 +147,13 @@ impl World<'_> {
         // Readers that are sending stop once the link is closed. On a frozen link that can take a while.
         let post = Arc::clone(&self.orders.post);
         threads.spawn_blocking(move || post.end());
+        // A king that has been asked may have opened the job already.
+        if let LinkState::Seeking(seeking) = self.link
+            && let Ok(Ok(Link { incoming, outgoing, .. })) = timeout(GOODBYE_WITHIN, seeking).await
+        {
+            drop(outgoing);
+            self.listening.spawn(incoming.close());
+        }
         // The king closes the link when it has heard of the end.
         let closed = async { while self.listening.join_next().await.is_some() {} };
         let _closed = timeout(GOODBYE_WITHIN, closed).await;

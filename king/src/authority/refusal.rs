@@ -29,7 +29,7 @@ pub enum Refusal {
     Revoked(TokenId),
     #[error("token {0} was made later than it is now by the king's clock, which must be wrong: set the clock")]
     FromTheFuture(TokenId),
-    #[error("token {id} is for {role}s, and does not allow {}: use one with the role {}", .request.what(), .request.role())]
+    #[error("token {id} is for {role}s, and does not allow {}: use one for {}", .request.what(), .request.roles())]
     WrongRole { id: TokenId, role: Role, request: Request },
     #[error("token {id} is for other projects ({projects}), and does not allow jobs of project {project}")]
     WrongProject { id: TokenId, project: String, projects: String },
@@ -70,12 +70,13 @@ impl Request {
         }
     }
 
-    /// The least role that may ask for it.
-    fn role(self) -> Role {
+    /// The roles that may ask for it.
+    fn roles(self) -> &'static str {
         match self {
-            Request::Volunteer => Role::Duke,
-            Request::SubmitJob | Request::CancelJob => Role::Queen,
-            Request::List | Request::Metrics | Request::Health | Request::Other => Role::Observer,
+            Request::Volunteer => "dukes or admins",
+            Request::SubmitJob | Request::CancelJob => "queens or admins",
+            Request::List => "queens, observers or admins",
+            Request::Metrics | Request::Health | Request::Other => "observers or admins",
         }
     }
 }
