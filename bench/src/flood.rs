@@ -25,6 +25,8 @@ use crate::{
     say,
 };
 
+/// Any bytes: no duke looks at them.
+const PROGRAM: Bytes = Bytes::from_static(b"any");
 /// How many peers of a kind there are at a time.
 const PEERS: usize = 40;
 /// How long each stays before another takes its place.
@@ -94,11 +96,11 @@ async fn submit(
 /// The first message of a queen with a long program, whose rest never comes.
 fn begun_opening(number: usize) -> FromQueen {
     let program = wire::Payload { bytes_total: PROGRAM_BYTES_MAX, data: vec![number as u8; 1 << 20].into() };
-    let job = wire::OpenJob { program: Some(program), ..generator::opening(&Bytes::from_static(b"any")) };
+    let job = wire::OpenJob { program: Some(program), ..generator::opening(&PROGRAM) };
     FromQueen { words: vec![Word::OpenJob(Box::new(job)).into()] }
 }
 
-/// Inputs that no duke takes, for a program that is none.
+/// Inputs that no duke takes.
 async fn submit_inputs(address: &KingAddress, number: usize) -> Result<()> {
     let (outbox, words) = Outbox::<QueenWord>::new();
     open(&outbox);
@@ -112,22 +114,26 @@ async fn submit_inputs(address: &KingAddress, number: usize) -> Result<()> {
 }
 
 fn open(outbox: &Outbox<QueenWord>) {
-    let program = Bytes::from_static(b"any");
-    outbox.push_with(Word::OpenJob(Box::new(generator::opening(&program))), Payload::from(program));
+    outbox.push_with(Word::OpenJob(Box::new(unwanted())), Payload::from(PROGRAM));
+}
+
+/// A job that no duke takes.
+fn unwanted() -> wire::OpenJob {
+    let requires = [("flood".to_owned(), "yes".to_owned())].into();
+    wire::OpenJob { requires, ..generator::opening(&PROGRAM) }
 }
 
 /// A job whose inputs come in pieces of one byte each.
 fn in_pieces(number: usize) -> impl Iterator<Item = FromQueen> + Send {
-    let program = Bytes::from_static(b"any");
-    let program = wire::Payload { bytes_total: program.len() as u64, data: program };
-    let job = wire::OpenJob { program: Some(program), ..generator::opening(&Bytes::from_static(b"any")) };
+    let program = wire::Payload { bytes_total: PROGRAM.len() as u64, data: PROGRAM };
+    let job = wire::OpenJob { program: Some(program), ..unwanted() };
     let piece = move |_| {
         let data = Bytes::from(vec![number as u8]);
         Word::Piece(wire::Piece { data, broken: String::new() }).into()
     };
     let unit = move |unit| {
         let input = Some(wire::Payload { bytes_total: PIECES as u64, data: Bytes::new() });
-        let begun: QueenWord = Word::Unit(wire::Unit { unit, input, name: Bytes::new() }).into();
+        let begun: QueenWord = Word::Unit(wire::Unit { unit, input, ..Default::default() }).into();
         FromQueen { words: std::iter::once(begun).chain((0..PIECES).map(piece)).collect() }
     };
     std::iter::once(FromQueen { words: vec![Word::OpenJob(Box::new(job)).into()] }).chain((0..).map(unit))

@@ -208,7 +208,7 @@ impl Queen<'_> {
             let (left, right) = inputs::summands(unit);
             writeln!(text, "{left} + {right}")?;
             let content = text.split().freeze();
-            self.outbox.push_with(Word::Unit(wire::Unit { unit, input: None, name }), Payload::from(content));
+            self.outbox.push_with(Word::Unit(wire::Unit { unit, name, ..Default::default() }), Payload::from(content));
         }
         self.sent = end;
         if is_over || end == self.job.units {

@@ -16,6 +16,7 @@ use distwasm_peasant::{
     abi::{self, Abi, Unit},
     guest::Grants,
     program::{CompiledFile, Program},
+    stdio::Input,
 };
 use distwasm_proto::limits::GUEST_MEMORY_BYTES;
 
@@ -101,7 +102,7 @@ impl Callee {
     pub fn answer(&mut self, input: Vec<u8>) -> Result<&[u8]> {
         match self {
             Callee::Guest(guest) => {
-                let unit = Unit { input: input.into(), description: None };
+                let unit = Unit { input: Input::Bytes(input.into()), output: None, description: None };
                 guest.answer(unit).map_err(|failure| anyhow!(failure.message))
             }
             Callee::Native(task, answer) => {

@@ -17,7 +17,7 @@ use distwasm_transport::{
 };
 use thiserror::Error;
 
-use crate::peasant::UnitInput;
+use crate::peasant::{Content, UnitInput};
 
 /// A checked order of the king.
 #[derive(Debug)]
@@ -48,8 +48,9 @@ pub enum KingOrder {
     AttemptArrived { job: JobId, attempt: AttemptId, alone: bool, spared: Duration, input: UnitInput },
     /// A result that was offered is to be sent.
     ResultWanted { attempt: AttemptId },
-    /// What these attempts left is not needed any more, and they are not to go on.
-    Forget { attempts: Vec<AttemptId> },
+    /// What these attempts left is not needed any more, and they are not to go on. What was written for those that were
+    /// unused is removed.
+    Forget { attempts: Vec<AttemptId>, unused: Vec<AttemptId> },
     /// A blob that the duke asked for.
     BlobArrived { digest: Digest, blob: Payload },
 }
@@ -164,12 +165,15 @@ impl Border {
                     number: start.number,
                     // Copied out, because the message that it came in may be a hundred times larger.
                     name: self.names.keep_bytes(&start.name),
-                    content: payload,
+                    content: Content::Carried(payload),
+                    is_left: start.in_places,
                 },
             }),
             Some(Order::SendResult(send)) => Ok(KingOrder::ResultWanted { attempt: AttemptId(send.attempt) }),
             Some(Order::Forget(forget)) => {
-                Ok(KingOrder::Forget { attempts: forget.attempts.into_iter().map(AttemptId).collect() })
+                let [attempts, unused] =
+                    [forget.attempts, forget.unused].map(|attempts| attempts.into_iter().map(AttemptId).collect());
+                Ok(KingOrder::Forget { attempts, unused })
             }
             Some(Order::Blob(blob)) => Ok(KingOrder::BlobArrived { digest: digest(&blob.digest)?, blob: payload }),
             Some(Order::End(end)) => Err(end.into()),
@@ -223,7 +227,8 @@ mod tests {
         let [KingOrder::AttemptArrived { attempt: AttemptId(5), input, .. }] = orders.as_slice() else {
             panic!("{orders:?}");
         };
-        assert_eq!(input.content.contiguous().as_ref(), b"abcd");
+        let Content::Carried(content) = &input.content else { panic!() };
+        assert_eq!(content.contiguous().as_ref(), b"abcd");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //!
 //! [`run`] is the whole duke. The pure [`roster`] makes its decisions.
 
+pub mod allowed;
 pub mod border;
 pub mod cache;
 pub mod jail;
@@ -11,6 +12,7 @@ mod local_hands;
 pub mod machine;
 pub mod options;
 pub mod peasant;
+pub mod places;
 pub mod reactor;
 mod rehearsal;
 pub mod roster;
@@ -23,6 +25,7 @@ use distwasm_transport::link::KingAddress;
 use thiserror::Error;
 use tracing::{info, warn};
 
+use allowed::AllowedDirs;
 use cache::{Cache, CompileLimits};
 pub use cache::{CacheError, FingerprintError};
 use jail::{JailError, RequiredJail};
@@ -54,6 +57,8 @@ pub struct Settings {
     pub grace: Duration,
     /// The walls of the jail that must hold.
     pub required_jail: RequiredJail,
+    /// The folders that jobs may name.
+    pub allowed_dirs: AllowedDirs,
     /// What compilers may take.
     pub compile: CompileLimits,
 }
@@ -101,14 +106,15 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
     let jail = jail::probe(&spawner).await?;
     jail.check(settings.required_jail)?;
     jail.log(is_alone);
-    let spawner = spawner.demanding(&jail.holds);
+    let cpus = slots_that_fit(settings.cpus);
+    let spawner = spawner.demanding(&jail.holds).with_files_of(machine::units_with_files(cpus));
     let cache = Cache::open(&settings.cache, engine)?;
     let seat = if is_alone { Seat::anywhere() } else { Seat::take(&settings.cache, &settings.hostname) };
     let seat = seat.map_err(DukeError::Randomness)?;
     let boot = randomness::bytes().map_err(DukeError::Randomness)?;
     let introduction = Introduction {
         hostname: settings.hostname,
-        cpus: slots_that_fit(settings.cpus),
+        cpus,
         ram_bytes: settings.ram_bytes,
         labels: settings.labels,
         walls: jail.holds.iter().map(ToString::to_string).collect(),
@@ -124,7 +130,7 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
         "the duke is ready"
     );
     let clock = Clock::start();
-    let (hands, reports) = LocalHands::new(cache, spawner, settings.compile);
+    let (hands, reports) = LocalHands::new(cache, spawner, settings.compile, settings.allowed_dirs);
     let (grace, parallel) = (settings.grace, settings.compile.parallel);
     let reactor = Reactor::new(ReactorSettings { introduction, grace, parallel, is_alone }, hands);
     let link = KingLink::new(settings.king, clock);

@@ -13,6 +13,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    allowed::AllowedDirs,
     cache::{Cache, CompileLimits, Made, MakeError, Recipe, Supply},
     peasant::{self, HeldRoom, PeasantNews, PeasantSettings, Spawner, UnitInput},
     reactor::Hands,
@@ -22,6 +23,8 @@ use crate::{
 pub(crate) struct LocalHands {
     cache: Cache,
     spawner: Spawner,
+    /// The folders that jobs may name.
+    allowed: AllowedDirs,
     peasants: FxHashMap<BaronId, peasant::Handle>,
     news: mpsc::Sender<PeasantNews>,
     tried: mpsc::Sender<Tried>,
@@ -43,12 +46,17 @@ pub(crate) struct Reports {
 
 impl LocalHands {
     /// Idle hands.
-    pub(crate) fn new(cache: Cache, spawner: Spawner, limits: CompileLimits) -> (LocalHands, Reports) {
+    pub(crate) fn new(
+        cache: Cache,
+        spawner: Spawner,
+        limits: CompileLimits,
+        allowed: AllowedDirs,
+    ) -> (LocalHands, Reports) {
         let (news, news_receiver) = mpsc::channel(REACTOR_QUEUE);
         let (tried, tried_receiver) = mpsc::channel(REACTOR_QUEUE);
         let (peasants, tasks, stop) = (FxHashMap::default(), TaskTracker::new(), CancellationToken::new());
         let making = BTreeMap::new();
-        let hands = LocalHands { cache, spawner, peasants, news, tried, tasks, stop, limits, making };
+        let hands = LocalHands { cache, spawner, allowed, peasants, news, tried, tasks, stop, limits, making };
         (hands, Reports { news: news_receiver, tried: tried_receiver })
     }
 
@@ -64,7 +72,8 @@ impl LocalHands {
 
 impl Hands for LocalHands {
     fn hire(&mut self, baron: BaronId, job: JobId, settings: PeasantSettings, room: HeldRoom) {
-        let (handle, life) = peasant::hire(baron, job, settings, self.spawner.clone(), room, self.news.clone());
+        let (handle, life) =
+            peasant::hire(baron, job, settings, self.spawner.clone(), self.allowed.clone(), room, self.news.clone());
         self.peasants.insert(baron, handle);
         self.tasks.spawn(life);
     }

@@ -5,7 +5,8 @@ use std::{fs, num::NonZero};
 use distwasm_process::{allowance, memory};
 use distwasm_proto::{
     limits::{
-        DUKE_CPUS_MAX, DUKE_DESCRIPTORS, DUKE_THREADS, PEASANT_DESCRIPTORS, PEASANT_THREADS, UNKNOWN_MEMORY_SLOT_BYTES,
+        DUKE_CPUS_MAX, DUKE_DESCRIPTORS, DUKE_THREADS, PEASANT_DESCRIPTORS, PEASANT_THREADS,
+        REFERENCED_UNIT_DESCRIPTORS, REFERENCED_UNITS_MAX, UNKNOWN_MEMORY_SLOT_BYTES,
     },
     text,
 };
@@ -60,6 +61,16 @@ pub fn peasants_that_fit(wanted: u32) -> (u32, Option<&'static str>) {
     if fit < wanted { (fit, Some(bound)) } else { (wanted, None) }
 }
 
+/// How many units of each of `peasants` may have their files open at a time: as many as make sense, if there are
+/// descriptors for them, and one in any case.
+pub fn units_with_files(peasants: u32) -> usize {
+    let Some(left) = allowance::descriptors_left() else { return REFERENCED_UNITS_MAX };
+    let each = left.saturating_sub(DUKE_DESCRIPTORS) / u64::from(peasants.max(1));
+    let own = PEASANT_DESCRIPTORS - REFERENCED_UNIT_DESCRIPTORS;
+    let units = each.saturating_sub(own) / REFERENCED_UNIT_DESCRIPTORS;
+    usize::try_from(units).unwrap_or(REFERENCED_UNITS_MAX).clamp(1, REFERENCED_UNITS_MAX)
+}
+
 /// An id of this machine's current boot, unique among machines. Empty where the system has none.
 pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
@@ -79,5 +90,6 @@ mod tests {
         assert_eq!(peasants_that_fit(0), (0, None));
         let (fit, bound) = peasants_that_fit(u32::MAX);
         assert!(bound.is_none() || fit < u32::MAX);
+        assert_eq!(units_with_files(u32::MAX), 1);
     }
 }

@@ -16,7 +16,7 @@ use distwasm_transport::{
 
 use tracing::info;
 
-use crate::{Settings, cache::CompileLimits, jail::RequiredJail, machine};
+use crate::{Settings, allowed::AllowedDirs, cache::CompileLimits, jail::RequiredJail, machine};
 
 /// Offers this machine's processors to a distwasm king, and runs peasants for it.
 ///
@@ -57,6 +57,11 @@ pub struct Options {
     /// Folder for compiled programs [default: distwasm in the user's cache folder]
     #[arg(long, value_name = "DIR", env = "DISTWASM_CACHE")]
     pub cache: Option<PathBuf>,
+
+    /// A folder in which jobs may read inputs and write results (`queen --shared`), with all that is beneath it; may be given
+    /// several times [default: none]
+    #[arg(long = "allow-dir", value_name = "DIR", env = "DISTWASM_ALLOW_DIR")]
+    pub allow_dirs: Vec<PathBuf>,
 
     /// Programs to compile at a time [default: 1 for up to 4 peasants, else 2]
     #[arg(long, value_name = "N", env = "DISTWASM_COMPILE_PARALLEL", value_parser = flags::whole_number(1..=DUKE_CPUS_MAX))]
@@ -118,6 +123,7 @@ impl Options {
             labels: self.labels.into_iter().collect(),
             grace: self.grace,
             required_jail: self.require_jail,
+            allowed_dirs: AllowedDirs::Beneath(self.allow_dirs.into()),
             ..Settings::of_this_machine(king, offer, self.peasant, self.cache)
         })
     }
@@ -157,6 +163,7 @@ impl Settings {
             cache: cache.unwrap_or_else(cache_folder),
             grace: GRACE,
             required_jail: RequiredJail::None,
+            allowed_dirs: AllowedDirs::Beneath([].into()),
             compile: CompileLimits::of_machine(cpus, ram_bytes, offer.compile_parallel, offer.compile_within),
         }
     }

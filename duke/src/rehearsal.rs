@@ -7,7 +7,7 @@ use distwasm_proto::{
     digest::Digest,
     error_text::chain,
     failure::Failure,
-    guest::GuestSettings,
+    guest::{GuestSettings, Places},
     ids::{BaronId, JobId},
     limits::START_WITHIN,
 };
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Settings,
+    allowed::AllowedDirs,
     cache::{self, Cache, MakeError, Supply},
     jail,
     peasant::{self, HeldRoom, PeasantEvent, PeasantSettings, Spawner},
@@ -79,14 +80,17 @@ pub async fn rehearse(
         };
         supplies.push(made);
     }
-    let settings = PeasantSettings { supplies, memory_bytes, guest: Arc::new(guest.clone()) };
+    // No unit comes, so no file is opened.
+    let guest = GuestSettings { places: Places::default(), ..guest.clone() };
+    let settings = PeasantSettings { supplies, memory_bytes, guest: Arc::new(guest) };
     initialise(settings, spawner).await
 }
 
 /// Starts a peasant, waits until it is ready or says why it is not, and ends it.
 async fn initialise(settings: PeasantSettings, spawner: Spawner) -> Result<(), RehearsalError> {
     let (news, mut said) = mpsc::channel(1);
-    let (handle, life) = peasant::hire(BaronId(0), JobId(0), settings, spawner, HeldRoom::default(), news);
+    let (handle, life) =
+        peasant::hire(BaronId(0), JobId(0), settings, spawner, AllowedDirs::All, HeldRoom::default(), news);
     let listen = async {
         let first = timeout(START_WITHIN, said.recv()).await;
         handle.kill();

@@ -14,6 +14,7 @@ use std::{
 use distwasm_process::{
     beneath::{self, Links, Missing},
     files,
+    unfinished::OWN_FOLDER,
 };
 use distwasm_proto::{
     VERSION,
@@ -27,9 +28,6 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{file_time::FileTime, inputs::Outdated};
-
-/// The folder of the record, in the output folder. No input and no output is in it.
-pub const RECORD_FOLDER: &str = ".distwasm";
 
 /// The record's name in that folder.
 const RECORD_FILE: &str = "run.json";
@@ -98,7 +96,9 @@ pub enum RecordError {
 impl Making {
     /// How a program with these settings makes outputs from the inputs in a folder.
     pub fn new(input: &Path, program: &Payload, guest: &GuestSettings) -> Making {
-        let GuestSettings { args, env, call, fresh, deterministic, seed, shares } = guest;
+        // Where bytes go, and how many there may be, changes nothing about outputs.
+        let GuestSettings { args, env, call, fresh, deterministic, seed, shares, places: _, result_bytes_max: _ } =
+            guest;
         let shares: Vec<(String, &str)> =
             shares.iter().map(|share| (share.digest.to_string(), share.guest_path.as_str())).collect();
         // The debug format tells where each part ends.
@@ -216,12 +216,12 @@ impl History {
 
 /// The path of the record.
 fn path_in(output: &Path) -> PathBuf {
-    output.join(RECORD_FOLDER).join(RECORD_FILE)
+    output.join(OWN_FOLDER).join(RECORD_FILE)
 }
 
 /// Opens the folder of the record. It is never a link.
 pub(crate) fn open_record_folder(output: &Path, missing: Missing) -> io::Result<File> {
-    beneath::open_folder(File::open(output)?, Path::new(RECORD_FOLDER), Links::Refused, missing)
+    beneath::open_folder(File::open(output)?, Path::new(OWN_FOLDER), Links::Refused, missing)
 }
 
 fn read(output: &Path) -> Result<RunRecord, RecordError> {
@@ -352,7 +352,7 @@ mod tests {
         fs::create_dir_all(&victim).unwrap();
         fs::create_dir_all(&output).unwrap();
         fs::write(victim.join("run.json"), "precious").unwrap();
-        symlink(&victim, output.join(RECORD_FOLDER)).unwrap();
+        symlink(&victim, output.join(OWN_FOLDER)).unwrap();
         for _ in 0..2 {
             let (mut history, error) = History::read(&output, making("a", &[], ""));
             assert!(matches!(error, Some(RecordError::Unread { .. })), "{error:?}");
@@ -360,8 +360,8 @@ mod tests {
             assert_eq!(fs::read_to_string(victim.join("run.json")).unwrap(), "precious");
             assert_eq!(fs::read_dir(&victim).unwrap().count(), 1);
             // The second time the file alone is a link.
-            fs::remove_file(output.join(RECORD_FOLDER)).unwrap_or_default();
-            fs::create_dir_all(output.join(RECORD_FOLDER)).unwrap();
+            fs::remove_file(output.join(OWN_FOLDER)).unwrap_or_default();
+            fs::create_dir_all(output.join(OWN_FOLDER)).unwrap();
             symlink(victim.join("run.json"), path_in(&output)).unwrap_or_default();
         }
         assert!(path_in(&output).is_symlink(), "a record that cannot be read is left as it is");
@@ -371,7 +371,7 @@ mod tests {
     fn a_record_that_cannot_be_used_is_told_and_is_not_in_the_way() {
         let folder = tempfile::tempdir().unwrap();
         let path = path_in(folder.path());
-        fs::create_dir(folder.path().join(RECORD_FOLDER)).unwrap();
+        fs::create_dir(folder.path().join(OWN_FOLDER)).unwrap();
         for text in ["", "{", "[]", r#"{"format":1}"#, r#"{"format":1,"runs":[{}]}"#] {
             fs::write(&path, text).unwrap();
             let (mut history, error) = History::read(folder.path(), making("a", &[], ""));
@@ -385,11 +385,11 @@ mod tests {
         assert!(matches!(error, Some(RecordError::Newer { .. })), "{error:?}");
         history.record(folder.path(), "x.wasm").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), newer);
-        fs::remove_dir_all(folder.path().join(RECORD_FOLDER)).unwrap();
-        fs::write(folder.path().join(RECORD_FOLDER), "a file of the user").unwrap();
+        fs::remove_dir_all(folder.path().join(OWN_FOLDER)).unwrap();
+        fs::write(folder.path().join(OWN_FOLDER), "a file of the user").unwrap();
         let (mut history, error) = History::read(folder.path(), making("a", &[], ""));
         assert!(matches!(error, Some(RecordError::Unread { .. })), "{error:?}");
         history.record(folder.path(), "x.wasm").unwrap();
-        assert!(folder.path().join(RECORD_FOLDER).is_file());
+        assert!(folder.path().join(OWN_FOLDER).is_file());
     }
 }

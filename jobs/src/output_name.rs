@@ -7,10 +7,9 @@ use std::{
     str::FromStr,
 };
 
+use distwasm_process::unfinished::{OWN_FOLDER, is_unfinished};
 use distwasm_proto::limits::{FILE_NAME_BYTES_MAX, OUTPUT_PATH_BYTES_MAX};
 use thiserror::Error;
-
-use crate::{history::RECORD_FOLDER, outputs::is_unfinished};
 
 /// See the module's documentation. The parts are filled in byte for byte, whatever the names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -258,7 +257,7 @@ pub(crate) fn check_output(path: &Path) -> Result<(), String> {
         return Err(format!("its output would have a name of more than {FILE_NAME_BYTES_MAX} bytes"));
     }
     let is_ours = |name: &[u8]| is_unfinished(OsStr::from_bytes(name));
-    if parts().next() == Some(RECORD_FOLDER.as_bytes()) || parts().next_back().is_some_and(is_ours) {
+    if parts().next() == Some(OWN_FOLDER.as_bytes()) || parts().next_back().is_some_and(is_ours) {
         return Err("its output would have a name that distwasm uses itself".to_owned());
     }
     Ok(())

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use distwasm_proto::{digest::Digest, guest::GuestSettings, secret::Secret};
 use distwasm_transport::payload::Payload;
 
+use crate::inputs::Input;
+
 /// The job that the queen submits, without its units.
 #[derive(Clone, Debug)]
 pub struct JobRequest {
@@ -24,6 +26,8 @@ pub struct JobRequest {
     pub retries: u32,
     /// The settings of its guests.
     pub guest: GuestSettings,
+    /// For inputs of this size and more, dukes use the folders that they see. Smaller ones are carried with less effort.
+    pub in_places_from_bytes: u64,
     /// The archives of its shares, each once.
     pub archives: Vec<(Digest, Payload)>,
     /// A queen must know this key to come back to the job.
@@ -44,10 +48,43 @@ impl JobRequest {
             timeout: None,
             retries: 0,
             guest: GuestSettings::default(),
+            in_places_from_bytes: 0,
             archives: Vec::new(),
             key,
             replaces: Vec::new(),
         }
+    }
+}
+
+/// For which inputs dukes use the folders of the job.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct InPlaces {
+    reads: bool,
+    writes: bool,
+    from_bytes: u64,
+}
+
+impl InPlaces {
+    /// As the request says.
+    pub fn of(request: &JobRequest) -> InPlaces {
+        let places = &request.guest.places;
+        let (reads, writes) = (places.input.is_some(), places.output.is_some());
+        InPlaces { reads, writes, from_bytes: request.in_places_from_bytes }
+    }
+
+    /// Whether the duke reads or writes files for this input.
+    pub fn applies(self, input: &Input) -> bool {
+        (self.reads || self.writes) && input.bytes >= self.from_bytes
+    }
+
+    /// Whether the duke reads this input.
+    pub fn reads(self, input: &Input) -> bool {
+        self.reads && self.applies(input)
+    }
+
+    /// Whether the duke writes the output of this input.
+    pub fn writes(self, input: &Input) -> bool {
+        self.writes && self.applies(input)
     }
 }
 

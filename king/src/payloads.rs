@@ -22,6 +22,8 @@ pub struct UnitInput {
     pub name: Bytes,
     /// Its content.
     pub content: Payload,
+    /// What the queen says of its places, for the duke.
+    pub in_places: bool,
 }
 
 impl UnitInput {

@@ -19,6 +19,8 @@ use crate::determinism::Clock;
 pub struct Answers<'a, W> {
     held: &'a Held<W>,
     watcher: Thread,
+    /// The number of answers that are held at most.
+    held_max: usize,
 }
 
 /// The held answers, shared by the thread that answers and the watcher, which makes sure that none is held for long.
@@ -35,6 +37,8 @@ pub struct Held<W> {
 struct Frames<W> {
     sink: W,
     held: Vec<u8>,
+    /// The number of held answers.
+    count: usize,
     /// When the first held answer was pushed.
     since: Option<Duration>,
     /// The watcher's write error.
@@ -45,7 +49,7 @@ impl<W: Write> Held<W> {
     /// Starts empty. Frames go to `sink`, which should not have a buffer of its own. `clock` says how long answers are
     /// held.
     pub fn new(sink: W, clock: Clock) -> Held<W> {
-        let frames = Frames { sink, held: Vec::new(), since: None, broken: None };
+        let frames = Frames { sink, held: Vec::new(), count: 0, since: None, broken: None };
         let (is_watched, ended) = (AtomicBool::new(false), AtomicBool::new(false));
         Held { frames: Mutex::new(frames), is_watched, ended, clock }
     }
@@ -83,6 +87,7 @@ impl<W: Write> Frames<W> {
             return Err(error);
         }
         self.since = None;
+        self.count = 0;
         if self.held.is_empty() {
             return Ok(());
         }
@@ -93,9 +98,9 @@ impl<W: Write> Frames<W> {
 }
 
 impl<'a, W: Write> Answers<'a, W> {
-    /// Answers that are held in `held`, which the thread `watcher` [watches](Held::watch).
-    pub fn new(held: &'a Held<W>, watcher: Thread) -> Answers<'a, W> {
-        Answers { held, watcher }
+    /// Answers that are held in `held`, at most `held_max`, which the thread `watcher` [watches](Held::watch).
+    pub fn new(held: &'a Held<W>, watcher: Thread, held_max: usize) -> Answers<'a, W> {
+        Answers { held, watcher, held_max }
     }
 
     /// Says that the guest is ready for inputs.
@@ -127,9 +132,10 @@ impl<'a, W: Write> Answers<'a, W> {
             }
             Err(failure) => pipe::append_failure(failure, &mut frames.held),
         }
+        frames.count += 1;
         let since = *frames.since.get_or_insert(now);
         let is_old = now.saturating_sub(since.min(began)) >= ANSWERS_HELD;
-        if is_old || frames.held.len() >= ANSWERS_BYTES {
+        if is_old || frames.held.len() >= ANSWERS_BYTES || frames.count >= self.held_max {
             return frames.write_held();
         }
         drop(frames);
@@ -195,7 +201,7 @@ mod tests {
         // Its time passes only by the few microseconds in which it is read.
         let held = Held::new(Writes::default(), Clock::fixed());
         // There is no watcher thread.
-        let mut answers = Answers::new(&held, thread::current());
+        let mut answers = Answers::new(&held, thread::current(), usize::MAX);
         let writes = || held.lock().sink.0.clone();
         for answer in [b"abc".as_slice(), b""] {
             let began = answers.now();
@@ -210,7 +216,7 @@ mod tests {
     fn an_answer_that_took_long_is_not_held() {
         let clock = Clock::fixed();
         let held = Held::new(Writes::default(), clock.clone());
-        let mut answers = Answers::new(&held, thread::current());
+        let mut answers = Answers::new(&held, thread::current(), usize::MAX);
         let began = answers.now();
         clock.sleep(ANSWERS_HELD);
         answers.push(Ok(b"slow"), began).unwrap();
@@ -224,7 +230,7 @@ mod tests {
         let held = Held::new(Writes::default(), clock.clone());
         thread::scope(|scope| {
             let watcher = scope.spawn(|| held.watch());
-            let mut answers = Answers::new(&held, watcher.thread().clone());
+            let mut answers = Answers::new(&held, watcher.thread().clone(), usize::MAX);
             answers.push(Ok(b"answer"), answers.now()).unwrap();
             clock.sleep(ANSWERS_WATCHED);
             while held.lock().sink.0.is_empty() {

@@ -25,7 +25,8 @@ use crate::abi::{self, Unit};
 use crate::guest::Grants;
 use crate::options::CompileLimits;
 use crate::program::{ComponentEntry, ModuleEntry, Program, Unfit};
-use crate::sandbox::Weak;
+use crate::sandbox::{Needs, Weak};
+use crate::stdio::Input;
 use crate::verdict::size;
 use crate::{CompileError, enter_to_compile, read_program, sandbox};
 
@@ -87,7 +88,7 @@ pub fn check(
     // Started before the jail is locked, which allows no threads afterwards.
     let watch = Watch::start(within, name.to_owned());
     let for_files = abi::runtime_for_files(&grants)?;
-    jail.lock(for_files.is_some(), required)?;
+    jail.lock(Needs { reads_files: for_files.is_some(), ..Needs::default() }, required)?;
     let mut report = io::stdout().lock();
 
     let began = now();
@@ -109,7 +110,7 @@ pub fn check(
     let Some((input, path)) = input else { return Ok(()) };
     watch.begin("answer", Exit::SomeFailed);
     let input_bytes = input.len();
-    let unit = Unit { input, description: Some(description(&path)) };
+    let unit = Unit { input: Input::Bytes(input), output: None, description: Some(description(&path)) };
     let began = now();
     let answer = guest.answer(unit).map_err(|failure| CheckError::Failed(Failed(failure)))?;
     let (took, bytes) = (Millis(began.elapsed()), answer.len());

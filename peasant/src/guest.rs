@@ -24,10 +24,7 @@ use wasmtime_wasi::{FsPerms, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use crate::determinism::{Clock, seeded_random};
 use crate::sandbox;
-use crate::stdio::{
-    Shared, Stdio,
-    streams::{Input, Output},
-};
+use crate::stdio::{Shared, Stdio, streams};
 
 /// A guest's grants, and how it is called.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +47,8 @@ pub struct Grants {
     pub memory_bytes_max: usize,
     /// The bound on its output to stdout for one unit.
     pub output_bytes_max: usize,
+    /// The same for an output that goes to a file.
+    pub file_bytes_max: u64,
 }
 
 /// A directory that a guest may read.
@@ -120,7 +119,7 @@ pub struct Guest {
 /// `description` is that of the unit, if the instance lives for one only.
 pub fn store(engine: &Engine, grants: &Arc<Grants>, description: Option<Bytes>) -> Result<Store<Guest>> {
     let mut guest = Guest {
-        stdio: Shared::new(Stdio::new(grants.output_bytes_max)),
+        stdio: Shared::new(Stdio::new(grants.output_bytes_max, grants.file_bytes_max)),
         bounds: Bounds { memory_bytes_max: grants.memory_bytes_max, ..Bounds::default() },
         grants: Arc::clone(grants),
         description,
@@ -135,8 +134,10 @@ pub fn store(engine: &Engine, grants: &Arc<Grants>, description: Option<Bytes>) 
     }
     let mut store = Store::new(engine, guest);
     store.limiter(|guest| &mut guest.bounds);
-    // Bounds what a component passes to its host in one call: a list may name the same bytes again and again.
-    store.set_hostcall_fuel(grants.output_bytes_max.max(HOSTCALL_BYTES_MIN));
+    // Bounds what a guest passes to its host in one call: a list may name the same bytes again and again. A guest may pass
+    // all of its memory, which can be longer than an answer through the pipe.
+    let passed_bytes_max = grants.output_bytes_max.max(grants.memory_bytes_max);
+    store.set_hostcall_fuel(passed_bytes_max.max(HOSTCALL_BYTES_MIN));
     Ok(store)
 }
 
@@ -166,8 +167,8 @@ fn wasi_builder(grants: &Grants, description: Option<&Bytes>, clock: &Clock, std
         builder.secure_random(random("secure")).insecure_random(random("insecure"));
         builder.insecure_random_seed(u128::from(seeds.next_u64()) << 64 | u128::from(seeds.next_u64()));
     }
-    builder.stdin(Input(stdio.clone()));
-    builder.stdout(Output::Stdout(stdio.clone())).stderr(Output::Stderr(stdio.clone()));
+    builder.stdin(streams::Input(stdio.clone()));
+    builder.stdout(streams::Output::Stdout(stdio.clone())).stderr(streams::Output::Stderr(stdio.clone()));
     builder.allow_tcp(false).allow_udp(false);
     // There are no threads in a peasant, so a guest that reads a file blocks.
     builder.allow_blocking_current_thread(true);
@@ -214,7 +215,7 @@ impl Default for Guest {
     /// A guest without any grant.
     fn default() -> Guest {
         Guest {
-            stdio: Shared::new(Stdio::new(0)),
+            stdio: Shared::new(Stdio::new(0, 0)),
             bounds: Bounds::default(),
             grants: Arc::default(),
             description: None,

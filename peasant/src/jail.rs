@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::enter_to_compile;
 use crate::guest::{Grants, SharedDir};
 use crate::options::{CompileLimits, Inmate};
-use crate::sandbox::{self, Jail};
+use crate::sandbox::{self, Jail, Needs};
 
 /// Enters the jail as this inmate does, and prints which walls hold and why others do not. Then tries what `attempt`
 /// says, if anything: what to do, and where.
@@ -29,7 +29,7 @@ pub fn show(of: Inmate, share: Option<PathBuf>, attempt: &[String]) -> io::Resul
         rustix::process::fchdir(share)?;
     }
     // Without a required wall this cannot fail.
-    let _locked = jail.lock(!shares.is_empty(), &[]);
+    let _locked = jail.lock(Needs { reads_files: !shares.is_empty(), ..Needs::default() }, &[]);
     if matches!(of, Inmate::Peasant) {
         sandbox::limit_files()?;
     }

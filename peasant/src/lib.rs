@@ -27,7 +27,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use distwasm_process::files;
+use distwasm_process::{files, handover, start};
 use distwasm_proto::{exit::Exit, limits::PROGRAM_BYTES_MAX, walls::Wall};
 
 use crate::check::CheckError;
@@ -35,15 +35,15 @@ use crate::engine::Kind;
 use crate::guest::Grants;
 use crate::options::{Command, CompileLimits, Options, Serve, grants_to_compile};
 use crate::program::{Program, Unfit};
-use crate::sandbox::{Jail, Weak};
-use crate::serving::{Lock, ServeError};
+use crate::sandbox::{Jail, Needs, Weak};
+use crate::serving::{Framing, Lock, ServeError};
 
 /// The exit status of `peasant compile` if the machine, not the program, is to blame: for example a full disk.
 pub const TROUBLE: u8 = 1;
 
 /// Runs the command line.
 pub fn run(options: Options) -> ExitCode {
-    if let Err(error) = sandbox::open() {
+    if let Err(error) = sandbox::open(options.serve.descriptors) {
         return report("cannot raise the sandbox", &error, TROUBLE);
     }
     let required = &*options.walls;
@@ -87,6 +87,16 @@ pub fn refuse(error: &io::Error) -> ExitCode {
 }
 
 fn serve(options: &Serve, required: &[Wall]) -> Result<(), ServeError> {
+    let framing = match options.descriptors {
+        Some(number) => {
+            // While there is one thread.
+            start::make_room_for_descriptors();
+            let socket = handover::inherited(number).map_err(ServeError::Socket)?;
+            Framing::WithFiles(handover::Receiver::new(socket))
+        }
+        None if options.described => Framing::Described,
+        None => Framing::Inputs,
+    };
     let intake = serving::open(options.compiled.as_deref(), options.guest.grants());
     let compilers = engine::compilers();
     let shares = intake.as_ref().map_or_else(|_| Vec::new(), |intake| intake.grants.opened_dirs().collect());
@@ -96,7 +106,7 @@ fn serve(options: &Serve, required: &[Wall]) -> Result<(), ServeError> {
     }
     // Reads larger than the buffer of the standard library's stdin bypass it.
     let (stdin, stdout) = (io::stdin().lock(), answers::stdout()?);
-    serving::serve(intake, options.described, stdin, stdout, Some(Lock { jail, required }))
+    serving::serve(intake, framing, stdin, stdout, Some(Lock { jail, required }))
 }
 
 /// Why a program could not be compiled.
@@ -115,7 +125,7 @@ enum CompileError {
 
 fn compile(output: &Path, grants: &Grants, limits: CompileLimits, required: &[Wall]) -> Result<(), CompileError> {
     let mut file = files::create_private(output)?;
-    enter_to_compile(&[], limits)?.lock(false, required)?;
+    enter_to_compile(&[], limits)?.lock(Needs::default(), required)?;
     let compiled = Program::compile(&read_program()?, grants)?.serialize()?;
     file.write_all(&compiled)?;
     file.sync_all()?;

@@ -8,7 +8,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use distwasm_process::guest_flags::{CallFlags, GuestFlags};
 use distwasm_process::version::version;
 use distwasm_proto::limits::{
-    CHECK_WITHIN, COMPILE_DATA_BYTES_MAX, COMPILE_WITHIN, GUEST_MEMORY_BYTES, UNIT_BYTES_MAX,
+    CHECK_WITHIN, COMPILE_DATA_BYTES_MAX, COMPILE_WITHIN, FILE_OUTPUT_BYTES_MAX, GUEST_MEMORY_BYTES, UNIT_BYTES_MAX,
 };
 use distwasm_proto::walls::{Wall, names};
 
@@ -134,6 +134,14 @@ pub struct Serve {
     /// It holds the unit's number (64 bits), the attempt's number (32 bits; both little-endian), and the unit's name.
     #[arg(long, env = "DISTWASM_DESCRIBED", value_parser = BoolishValueParser::new())]
     pub described: bool,
+    /// Take open files of inputs and outputs from this Unix socket, which is open as this descriptor.
+    ///
+    /// Implies --described. Before each description, in the same message, are a byte that says whether the input (1) and
+    /// the output (2) of the unit are files, and the input's size (64 bits, little-endian). Their descriptors come over
+    /// the socket in this order, those of many units in a message, whose one byte is their number. An input that is a
+    /// file has no message of its own, and the answer to a unit whose output is a file is empty if it is good.
+    #[arg(long, value_name = "N")]
+    pub descriptors: Option<i32>,
     /// The guest's grants.
     #[command(flatten)]
     pub guest: Guest,
@@ -157,6 +165,9 @@ pub struct Guest {
     /// The longest answer of the guest to one input. [default: the same as --memory-bytes]
     #[arg(long, env = "DISTWASM_ANSWER_BYTES", value_name = "N")]
     pub answer_bytes: Option<u64>,
+    /// The longest answer to one input, also where that goes to a file. [default: --answer-bytes, or 16 GiB in a file]
+    #[arg(long, value_name = "N")]
+    pub max_output_bytes: Option<u64>,
 }
 
 /// The grants that compiling needs.
@@ -172,7 +183,7 @@ impl Guest {
     }
 
     fn checked(&self) -> Result<Grants, String> {
-        let Guest { flags, seed, job, memory_bytes, answer_bytes } = self;
+        let Guest { flags, seed, job, memory_bytes, answer_bytes, max_output_bytes } = self;
         let CallFlags { call, deterministic } = flags.calling.clone();
         let variable = |text: &String| {
             let (key, value) = text.split_once('=').ok_or_else(|| format!("--env {text} is not KEY=VALUE"))?;
@@ -183,6 +194,7 @@ impl Guest {
         let dirs = dirs.into_iter().map(|(host_path, guest_path)| SharedDir::new(host_path, guest_path));
         // The longest answer is never above what a frame can carry.
         let answer_bytes = answer_bytes.unwrap_or(*memory_bytes).min(UNIT_BYTES_MAX);
+        let answer_bytes = answer_bytes.min(max_output_bytes.unwrap_or(u64::MAX));
         Ok(Grants {
             args: flags.args.clone(),
             env: env.iter().map(variable).collect::<Result<_, String>>()?,
@@ -193,6 +205,7 @@ impl Guest {
             job: job.clone(),
             memory_bytes_max: usize::try_from(*memory_bytes).unwrap_or(usize::MAX),
             output_bytes_max: usize::try_from(answer_bytes).unwrap_or(usize::MAX),
+            file_bytes_max: max_output_bytes.unwrap_or(FILE_OUTPUT_BYTES_MAX),
         })
     }
 }

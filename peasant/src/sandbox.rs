@@ -19,7 +19,7 @@ mod other;
 use other as os;
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::OnceLock;
 
 use distwasm_proto::walls::Wall;
@@ -44,9 +44,18 @@ pub struct Weak {
     why: String,
 }
 
-/// At the very start: no descriptors but the three streams, a process group of its own, no core files.
-pub fn open() -> io::Result<()> {
-    os::open()
+/// What a process in the jail does that others do not.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Needs {
+    /// It opens files beneath folders that it shares.
+    pub reads_files: bool,
+    /// It gets open files over a socket.
+    pub takes_files: bool,
+}
+
+/// At the very start: no descriptors but the three streams and `kept`, a process group of its own, no core files.
+pub fn open(kept: Option<RawFd>) -> io::Result<()> {
+    os::open(kept)
 }
 
 impl Jail {
@@ -64,14 +73,13 @@ impl Jail {
         jail
     }
 
-    /// Raises the rest: no new threads or processes, and only the system calls that are needed. `reads_files` says that
-    /// the process opens files beneath folders that it shares.
+    /// Raises the rest: no new threads or processes, and only the system calls that are needed.
     ///
     /// # Errors
     ///
     /// When one of the `required` walls does not hold.
-    pub fn lock(&mut self, reads_files: bool, required: &[Wall]) -> Result<(), Weak> {
-        os::lock(self, reads_files);
+    pub fn lock(&mut self, needs: Needs, required: &[Wall]) -> Result<(), Weak> {
+        os::lock(self, needs);
         match required.iter().find(|wall| !self.holds.contains(wall)) {
             None => Ok(()),
             Some(wall) => {
@@ -97,6 +105,11 @@ pub fn limit_compiling(cpu_seconds: u64, data_bytes: u64) -> io::Result<()> {
 /// Before the first guest, and after the engine has made its files in memory: no bytes into files.
 pub fn limit_files() -> io::Result<()> {
     os::limit_files()
+}
+
+/// For a peasant that gets files to write to: a limit of the user on the size of files is an error, and does not kill.
+pub fn survive_file_limit() {
+    os::survive_file_limit();
 }
 
 /// Whether memory may be swapped out here.

@@ -4,11 +4,12 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::thread;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
+use distwasm_process::handover::{ReceiveError, Receiver};
 use distwasm_proto::{
     failure::{Failure, FailureKind},
-    limits::{PROGRAM_BYTES_MAX, UNIT_BYTES_MAX, UNIT_DESCRIPTION_BYTES_MAX},
-    pipe::Description,
+    limits::{PROGRAM_BYTES_MAX, REFERENCED_ANSWERS_HELD, UNIT_BYTES_MAX, UNIT_DESCRIPTION_BYTES_MAX},
+    pipe::{Description, Reference},
     walls::Wall,
 };
 use tokio::runtime::Runtime;
@@ -19,7 +20,8 @@ use crate::determinism::Clock;
 use crate::guest::Grants;
 use crate::inputs::{InputError, Inputs};
 use crate::program::{CompiledFile, LoadError, Program, Unfit};
-use crate::sandbox::{self, Jail, Weak};
+use crate::sandbox::{self, Jail, Needs, Weak};
+use crate::stdio::Input;
 
 /// Why a peasant stopped before its inputs ended.
 #[derive(Debug, thiserror::Error)]
@@ -30,9 +32,15 @@ pub enum ServeError {
     /// The next input cannot be read.
     #[error(transparent)]
     Input(#[from] InputError),
-    /// The frame that should describe the next unit is too short.
-    #[error("a frame of {0} bytes on stdin is too short to describe a unit")]
+    /// The frame that should describe the next unit does not.
+    #[error("a frame of {0} bytes on stdin does not describe a unit")]
     Description(usize),
+    /// The socket of open files cannot be used.
+    #[error("cannot use the socket of open files")]
+    Socket(#[source] io::Error),
+    /// The open files of the next unit do not come.
+    #[error(transparent)]
+    Files(#[from] ReceiveError),
     /// The answers cannot be written.
     #[error("cannot write to stdout")]
     Output(#[from] io::Error),
@@ -54,6 +62,17 @@ pub enum ProgramSource {
     FirstFrame,
     /// A file of the duke's own cache.
     Compiled(CompiledFile),
+}
+
+/// What comes for each unit.
+#[derive(Debug)]
+pub enum Framing {
+    /// Its input.
+    Inputs,
+    /// Its description, then its input.
+    Described,
+    /// Its description with a reference, and its files; then its input, if that is not a file.
+    WithFiles(Receiver),
 }
 
 /// Enough, because the watcher calls nothing but the system.
@@ -86,12 +105,11 @@ pub struct Lock<'a> {
     pub required: &'a [Wall],
 }
 
-/// Serves until the inputs end. With `described`, a description precedes each input. What could not be opened is told
-/// to the duke like any other reason why there is no guest. Without a `lock` the process is not jailed, as in tests that
-/// serve within their own process.
+/// Serves until the inputs end. What could not be opened is told to the duke like any other reason why there is no guest.
+/// Without a `lock` the process is not jailed, as in tests that serve within their own process.
 pub fn serve(
     intake: Result<Intake, StartError>,
-    described: bool,
+    framing: Framing,
     stdin: impl Read,
     stdout: impl Write + Send,
     lock: Option<Lock<'_>>,
@@ -102,19 +120,25 @@ pub fn serve(
         // Started before the jail is locked, because no new threads are possible afterwards.
         let watcher = thread::Builder::new().stack_size(WATCHER_STACK_BYTES).spawn_scoped(scope, || held.watch());
         let watcher = watcher.map_err(ServeError::Thread)?;
-        let mut answers = Answers::new(&held, watcher.thread().clone());
+        let takes_files = matches!(framing, Framing::WithFiles(_));
+        let held_max = if takes_files { REFERENCED_ANSWERS_HELD } else { usize::MAX };
+        let mut answers = Answers::new(&held, watcher.thread().clone(), held_max);
         let for_files = match &intake {
             Ok(intake) => abi::runtime_for_files(&intake.grants).map_err(ServeError::Thread)?,
             Err(_) => None,
         };
         let is_jailed = lock.is_some();
         if let Some(Lock { mut jail, required }) = lock {
-            jail.lock(for_files.is_some(), required)?;
+            jail.lock(Needs { reads_files: for_files.is_some(), takes_files }, required)?;
+            if takes_files {
+                sandbox::survive_file_limit();
+            }
         }
-        match intake.and_then(|intake| start(intake, for_files, is_jailed, &mut inputs)) {
+        let limits_files = is_jailed && !takes_files;
+        match intake.and_then(|intake| start(intake, for_files, limits_files, &mut inputs)) {
             Ok(mut guest) => {
                 answers.write_ready()?;
-                answer_all(described, &mut inputs, &mut answers, guest.as_mut())
+                answer_all(framing, &mut inputs, &mut answers, guest.as_mut())
             }
             Err(StartError::Failed(failure)) => {
                 answers.push(Err(&failure), answers.now())?;
@@ -125,6 +149,7 @@ pub fn serve(
         }
     })
 }
+
 /// Why there is no guest.
 #[derive(Debug)]
 pub enum StartError {
@@ -164,14 +189,14 @@ impl From<ServeError> for StartError {
 fn start(
     Intake { source, grants }: Intake,
     for_files: Option<Runtime>,
-    is_jailed: bool,
+    limits_files: bool,
     inputs: &mut Inputs<impl Read>,
 ) -> Result<Box<dyn Abi>, StartError> {
     let program = load(&source, &grants, inputs)?;
     program.make_image()?;
     let runtime = abi::runtime(&program, for_files);
     let runtime = runtime.map_err(|error| Failure::new(FailureKind::Other, format!("no runtime: {error}")))?;
-    if is_jailed {
+    if limits_files {
         sandbox::limit_files().map_err(ServeError::Limit)?;
     }
     Ok(abi::start(program, grants, runtime).map_err(|failure| cannot_be_initialised(&failure))?)
@@ -201,28 +226,50 @@ fn cannot_be_initialised(failure: &Failure) -> Failure {
 }
 
 fn answer_all(
-    described: bool,
+    mut framing: Framing,
     inputs: &mut Inputs<impl Read>,
     answers: &mut Answers<'_, impl Write>,
     guest: &mut dyn Abi,
 ) -> Result<(), ServeError> {
-    loop {
-        let mut description = None;
-        if described {
-            description = next(UNIT_DESCRIPTION_BYTES_MAX, inputs, answers)?;
-            match &description {
-                Some(body) if Description::parse(body).is_none() => return Err(ServeError::Description(body.len())),
-                Some(_) => {}
-                None => return Ok(()),
-            }
-        }
-        let Some(input) = next(UNIT_BYTES_MAX, inputs, answers)? else { return Ok(()) };
+    while let Some(unit) = next_unit(&mut framing, inputs, answers)? {
         let began = answers.now();
-        match guest.answer(Unit { input, description }) {
+        match unit.and_then(|unit| guest.answer(unit)) {
             Ok(answer) => answers.push(Ok(answer), began)?,
             Err(failure) => answers.push(Err(&failure), began)?,
         }
     }
+    Ok(())
+}
+
+/// The next unit, or why it cannot be run.
+fn next_unit(
+    framing: &mut Framing,
+    inputs: &mut Inputs<impl Read>,
+    answers: &mut Answers<'_, impl Write>,
+) -> Result<Option<Result<Unit, Failure>>, ServeError> {
+    let (mut description, mut input, mut output) = (None, None, None);
+    if !matches!(framing, Framing::Inputs) {
+        let Some(mut body) = next(UNIT_DESCRIPTION_BYTES_MAX, inputs, answers)? else { return Ok(None) };
+        let wrong = ServeError::Description(body.len());
+        if let Framing::WithFiles(files) = framing {
+            let Some(reference) = Reference::parse(&body) else { return Err(wrong) };
+            body.advance(Reference::BYTES);
+            input = reference.input_bytes.map(|bytes| files.next_file().map(|file| (file, bytes))).transpose()?;
+            output = reference.output.then(|| files.next_file()).transpose()?;
+        }
+        if Description::parse(&body).is_none() {
+            return Err(wrong);
+        }
+        description = Some(body);
+    }
+    let input = match input {
+        Some((file, bytes)) => Input::of_file(file, bytes).map_err(Failure::from),
+        None => match next(UNIT_BYTES_MAX, inputs, answers)? {
+            Some(input) => Ok(Input::Bytes(input)),
+            None => return Ok(None),
+        },
+    };
+    Ok(Some(input.map(|input| Unit { input, output, description })))
 }
 
 /// The next frame. If it has not arrived, held answers are written before waiting for it.

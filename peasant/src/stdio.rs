@@ -1,11 +1,17 @@
-//! The guest's stdin, stdout and stderr, in bounded memory: nothing that a guest does reaches the real pipes.
+//! The guest's stdin, stdout and stderr, in bounded memory: nothing that a guest does reaches the real pipes. Stdin and
+//! stdout may be files, which the duke has opened for the unit.
 
+mod files;
 pub mod streams;
 
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, Bytes};
+use distwasm_proto::failure::{Failure, FailureKind};
 use distwasm_proto::limits::{PEASANT_BUFFER_KEPT_BYTES, STDERR_HALF_BYTES};
+
+pub use files::{FileInput, FileOutput, Input, Written, deliver};
 
 /// The streams of one guest, which its store and [`streams`] share.
 #[derive(Clone, Debug)]
@@ -27,29 +33,60 @@ impl Shared {
 #[derive(Debug)]
 pub struct Stdio {
     /// The rest of the input that the guest has not read. Empty means the end of the file.
-    input: Bytes,
+    input: Input,
+    /// The output, or what is gathered of it before it goes to the file.
     output: Vec<u8>,
+    file: Option<FileOutput>,
     output_bytes_max: usize,
+    file_bytes_max: u64,
     /// Output to stdout is not the answer, and is dropped.
     is_output_dropped: bool,
     stderr: Stderr,
 }
 
-/// The guest has written more to stdout than it may.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("answer is longer than {output_bytes_max} bytes")]
-pub struct OutputTooLong {
-    /// The bound.
-    pub output_bytes_max: usize,
+/// The guest cannot go on with its streams, and is ended.
+#[derive(Debug, thiserror::Error)]
+pub enum StdioError {
+    /// It has written more to stdout than it may.
+    #[error("answer is longer than {output_bytes_max} bytes")]
+    OutputTooLong {
+        /// The bound.
+        output_bytes_max: u64,
+    },
+    /// The file of its input cannot be read.
+    #[error("cannot read the input: {0}")]
+    Input(#[source] io::Error),
+    /// The file of its output cannot be written.
+    #[error("cannot write the output: {0}")]
+    Output(#[source] io::Error),
+}
+
+impl StdioError {
+    /// The kind of failure that the unit ends in.
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            StdioError::OutputTooLong { .. } => FailureKind::Answer,
+            StdioError::Input(_) => FailureKind::Input,
+            StdioError::Output(error) => FailureKind::of_output(error.kind()),
+        }
+    }
+}
+
+impl From<StdioError> for Failure {
+    fn from(error: StdioError) -> Failure {
+        Failure::new(error.kind(), error.to_string())
+    }
 }
 
 impl Stdio {
-    /// Empty streams; stdout takes at most `output_bytes_max` bytes for one unit.
-    pub fn new(output_bytes_max: usize) -> Stdio {
+    /// Empty streams; stdout takes at most `output_bytes_max` bytes for one unit, or `file_bytes_max` into a file.
+    pub fn new(output_bytes_max: usize, file_bytes_max: u64) -> Stdio {
         Stdio {
-            input: Bytes::new(),
+            input: Input::default(),
             output: Vec::new(),
+            file: None,
             output_bytes_max,
+            file_bytes_max,
             is_output_dropped: false,
             stderr: Stderr::default(),
         }
@@ -60,47 +97,68 @@ impl Stdio {
         self.is_output_dropped = true;
     }
 
-    /// Begins a unit: `input` to read, nothing written yet. Reuses the buffer of `answer`, an earlier answer.
-    pub fn begin(&mut self, input: Bytes, answer: &mut Vec<u8>) {
+    /// Begins a unit: `input` to read, nothing written yet. The output goes to `file`, if there is one. Reuses the buffer of
+    /// `answer`, an earlier answer.
+    pub fn begin(&mut self, input: Input, file: Option<FileOutput>, answer: &mut Vec<u8>) {
         self.input = input;
+        self.file = file;
         self.stderr = Stderr::default();
         self.output = std::mem::take(answer);
         self.output.clear();
         self.output.shrink_to(PEASANT_BUFFER_KEPT_BYTES);
     }
 
-    /// Ends a unit: drops its input, and returns its output to stdout in `answer`.
-    pub fn end(&mut self, answer: &mut Vec<u8>) {
-        self.input = Bytes::new();
+    /// Ends a unit: drops its input, and returns its output to stdout in `answer`. If the output went to a file, that is
+    /// closed, and nothing is in `answer`.
+    pub fn end(&mut self, answer: &mut Vec<u8>) -> Result<Option<Written>, StdioError> {
+        self.input = Input::default();
         *answer = std::mem::take(&mut self.output);
+        let written = self.file.take().map(|file| file.finish(answer)).transpose();
+        if written.is_err() {
+            answer.clear();
+        }
+        written.map_err(StdioError::Output)
     }
 
     /// Reads as much of the input into `target` as there is.
-    pub fn read(&mut self, target: &mut [u8]) -> usize {
-        let count = target.len().min(self.input.len());
-        if let (Some(target), Some(source)) = (target.get_mut(..count), self.input.get(..count)) {
+    pub fn read(&mut self, target: &mut [u8]) -> Result<usize, StdioError> {
+        let input = match &mut self.input {
+            Input::Bytes(input) => input,
+            Input::File(file) => return file.read(target).map_err(StdioError::Input),
+        };
+        let count = target.len().min(input.len());
+        if let (Some(target), Some(source)) = (target.get_mut(..count), input.get(..count)) {
             target.copy_from_slice(source);
         }
-        self.input.advance(count);
-        if self.input.is_empty() {
+        input.advance(count);
+        if input.is_empty() {
             // Frees the input before the answer takes as much memory.
-            self.input = Bytes::new();
+            *input = Bytes::new();
         }
-        count
+        Ok(count)
     }
 
-    /// Takes at most `count` bytes of the input.
-    pub fn take(&mut self, count: usize) -> Bytes {
-        self.input.split_to(count.min(self.input.len()))
+    /// Takes at most `count` bytes of the input; none only at its end.
+    pub fn take(&mut self, count: usize) -> Result<Bytes, StdioError> {
+        match &mut self.input {
+            Input::Bytes(input) => Ok(input.split_to(count.min(input.len()))),
+            Input::File(file) => file.take(count).map_err(StdioError::Input),
+        }
     }
 
     /// Writes to stdout, all or nothing.
-    pub fn write_output(&mut self, bytes: &[u8]) -> Result<(), OutputTooLong> {
+    pub fn write_output(&mut self, bytes: &[u8]) -> Result<(), StdioError> {
         if self.is_output_dropped {
             return Ok(());
         }
+        if let Some(file) = &mut self.file {
+            if bytes.len() as u64 > self.file_bytes_max.saturating_sub(file.body_bytes()) {
+                return Err(StdioError::OutputTooLong { output_bytes_max: self.file_bytes_max });
+            }
+            return file.write(bytes, &mut self.output).map_err(StdioError::Output);
+        }
         if bytes.len() > self.output_bytes_max.saturating_sub(self.output.len()) {
-            return Err(OutputTooLong { output_bytes_max: self.output_bytes_max });
+            return Err(StdioError::OutputTooLong { output_bytes_max: self.output_bytes_max as u64 });
         }
         self.output.extend_from_slice(bytes);
         Ok(())
@@ -191,15 +249,15 @@ mod tests {
 
     #[test]
     fn stdout_takes_exactly_what_it_may() {
-        let mut stdio = Stdio::new(4);
+        let mut stdio = Stdio::new(4, 0);
         stdio.write_output(b"abc").unwrap();
         assert!(stdio.write_output(b"de").is_err());
         stdio.write_output(b"d").unwrap();
         assert_eq!(stdio.output, b"abcd");
-        stdio.begin(Bytes::from_static(b"xyz"), &mut Vec::new());
+        stdio.begin(Input::Bytes(Bytes::from_static(b"xyz")), None, &mut Vec::new());
         assert_eq!(stdio.output, b"");
         let mut target = [0; 2];
-        assert_eq!((stdio.read(&mut target), target), (2, *b"xy"));
-        assert_eq!((stdio.read(&mut target), target[0], stdio.read(&mut target)), (1, b'z', 0));
+        assert_eq!((stdio.read(&mut target).unwrap(), target), (2, *b"xy"));
+        assert_eq!((stdio.read(&mut target).unwrap(), target[0], stdio.read(&mut target).unwrap()), (1, b'z', 0));
     }
 }

@@ -8,7 +8,7 @@ use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use crate::guest::Guest;
-use crate::stdio::OutputTooLong;
+use crate::stdio::StdioError;
 
 /// Judges a guest that ended with `error` instead of returning. Exit status 0 is not a failure.
 pub fn of_error(error: &wasmtime::Error, guest: &Guest) -> Result<(), Failure> {
@@ -17,8 +17,8 @@ pub fn of_error(error: &wasmtime::Error, guest: &Guest) -> Result<(), Failure> {
             0 => return Ok(()),
             status => (FailureKind::Exit, format!("exited with status {status}")),
         }
-    } else if let Some(too_long) = error.downcast_ref::<OutputTooLong>() {
-        (FailureKind::Answer, too_long.to_string())
+    } else if let Some(error) = error.downcast_ref::<StdioError>() {
+        (error.kind(), error.to_string())
     } else if let Some(trap) = error.downcast_ref::<Trap>() {
         (FailureKind::Trap, of_trap(*trap))
     } else {
@@ -45,6 +45,11 @@ pub fn of_refusal(message: String, guest: &Guest) -> Failure {
 /// The guest ended with a failure status. The reason is in its log.
 pub fn of_exit(status: i32, guest: &Guest) -> Failure {
     of_refusal(with_last_words(format!("exited with status {status}"), guest), guest)
+}
+
+/// The output could not be kept, found after the guest returned.
+pub fn of_stdio(error: &StdioError, guest: &Guest) -> Failure {
+    Failure::new(error.kind(), error.to_string()).with_stderr(&guest.stdio.lock().stderr())
 }
 
 /// A failure to answer as the ABI demands, found after the guest returned.

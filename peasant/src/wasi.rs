@@ -161,7 +161,7 @@ fn fd_read(bytes: &mut [u8], guest: &mut Guest, fd: i32, iovs: u32, count: u32, 
     let mut total = 0_u32;
     for index in 0..count {
         let (start, length) = iovec(bytes, iovs, index)?;
-        let read = stdio.read(slice_mut(bytes, start, length)?);
+        let read = stdio.read(slice_mut(bytes, start, length)?).map_err(|error| Stop::Now(error.into()))?;
         // A guest may list the same bytes again and again; it gets no more than a 32-bit count can say.
         let Some(sum) = u32::try_from(read).ok().and_then(|read| total.checked_add(read)) else { break };
         total = sum;

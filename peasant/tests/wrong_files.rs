@@ -5,7 +5,7 @@ mod talk;
 
 use distwasm_peasant::guest::Grants;
 use distwasm_peasant::program::Program;
-use distwasm_peasant::serving::{self, Intake, ProgramSource, ServeError};
+use distwasm_peasant::serving::{self, Framing, Intake, ProgramSource, ServeError};
 use talk::{frame, guest};
 
 /// Why `bytes` cannot run.
@@ -150,7 +150,7 @@ fn flipped_bits_never_panic() {
             // end.
             let mut answers = Vec::new();
             let intake = Ok(Intake { source: ProgramSource::FirstFrame, grants: grants() });
-            let ended = serving::serve(intake, false, &frame(&bytes)[..], &mut answers, None);
+            let ended = serving::serve(intake, Framing::Inputs, &frame(&bytes)[..], &mut answers, None);
             match ended {
                 Ok(()) => assert_eq!(answers, [0; 4], "{name}, round {round}"),
                 Err(ServeError::Program(reason)) => assert!(!reason.is_empty(), "{name}, round {round}"),

@@ -94,6 +94,11 @@ impl Root {
         Ok(Root { path: path.to_owned(), opened: open(path, LOOK | FOLDER, Mode::empty())? })
     }
 
+    /// The folder that was opened by this path.
+    pub fn of(path: &Path, opened: File) -> Root {
+        Root { path: path.to_owned(), opened: opened.into() }
+    }
+
     /// Opens a regular file to read it. Links are followed while they stay beneath the folder.
     ///
     /// # Errors

@@ -5,9 +5,12 @@ use std::{error::Error, io, num::NonZero, process::ExitCode, sync::Mutex, thread
 use distwasm_proto::{
     error_text::chain,
     exit::Exit,
-    limits::{BLOCKING_THREADS_MAX, DESCRIPTORS_MAX, WORKER_THREADS_MAX},
+    limits::{BLOCKING_THREADS_MAX, DESCRIPTORS_EXPECTED, DESCRIPTORS_MAX, WORKER_THREADS_MAX},
 };
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::{
+    io::fcntl_dupfd_cloexec,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 
@@ -53,6 +56,7 @@ pub fn begin() {
     keep_memory_private();
     memory::keep_together();
     raise_descriptors();
+    make_room_for_descriptors();
     // If the thread cannot be started, stderr is written directly; the runtime reports the lack of threads.
     let _started = stderr::start();
 }
@@ -78,6 +82,15 @@ fn raise_descriptors() {
         // If this is refused, the limit stays as it is and is counted with.
         let _raised = setrlimit(Resource::Nofile, Rlimit { current: Some(most), ..limit });
     }
+}
+
+/// Grows the table of descriptors while there is one thread: later, the kernel lets a thread wait until no other one uses
+/// the old table.
+pub fn make_room_for_descriptors() {
+    let most = getrlimit(Resource::Nofile).current.unwrap_or(DESCRIPTORS_EXPECTED).min(DESCRIPTORS_EXPECTED);
+    let last = i32::try_from(most.saturating_sub(1)).unwrap_or(0);
+    // Closed at once; the table stays as large as it is. Without it the process is only slower.
+    let _last = fcntl_dupfd_cloexec(io::stderr(), last);
 }
 
 /// Starts a runtime that has the threads it needs: its own, and `blocking` more that work for as long as it does.

@@ -1,5 +1,7 @@
 //! Why a unit or a program failed, in the form that travels from the peasant to the queen.
 
+use std::io::ErrorKind;
+
 use byteorder::{ByteOrder, LittleEndian};
 
 use crate::limits::{FAILURE_MESSAGE_BYTES_MAX, STDERR_BYTES_MAX};
@@ -24,15 +26,17 @@ pub enum FailureKind {
     Killed,
     /// The input could not be read, or did not match its announcement.
     Input,
-    /// The output could not be written. Known only to the queen.
+    /// The output could not be written.
     Output,
+    /// The output could not be written, and no other can be: the disk is full, for example.
+    NoOutputs,
     /// A kind that this version does not know, from a newer peer.
     Other,
 }
 
 impl FailureKind {
     /// Every kind, with its number on the wire and its name in reports.
-    const TABLE: [(FailureKind, u8, &'static str); 10] = [
+    const TABLE: [(FailureKind, u8, &'static str); 11] = [
         (FailureKind::Other, 0, "other"),
         (FailureKind::Program, 1, "program"),
         (FailureKind::Exit, 2, "exit"),
@@ -43,7 +47,16 @@ impl FailureKind {
         (FailureKind::Killed, 7, "killed"),
         (FailureKind::Input, 8, "input"),
         (FailureKind::Output, 9, "output"),
+        (FailureKind::NoOutputs, 10, "output"),
     ];
+
+    /// The kind of an output that was not written because of such an error.
+    pub fn of_output(error: ErrorKind) -> FailureKind {
+        match error {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem => FailureKind::NoOutputs,
+            _ => FailureKind::Output,
+        }
+    }
 
     /// The kind's number on the wire.
     pub fn code(self) -> u8 {

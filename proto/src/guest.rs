@@ -1,11 +1,19 @@
 //! A queen's settings for a job's guests, checked: the king passes them on to the dukes as they are.
 
+use std::{
+    ffi::OsString,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
 use thiserror::Error;
 
 use crate::{
     digest::Digest,
     limits::{
-        DISK_BLOCK_BYTES, GUEST_ARGS_BYTES_MAX, GUEST_ENV_BYTES_MAX, NAME_BYTES_MAX, SHARES_MAX, UNIT_NAME_BYTES_MAX,
+        DISK_BLOCK_BYTES, GUEST_ARGS_BYTES_MAX, GUEST_ENV_BYTES_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX, SHARES_MAX,
+        UNIT_NAME_BYTES_MAX,
     },
     wire,
 };
@@ -30,6 +38,22 @@ pub struct GuestSettings {
     pub seed: String,
     /// Directories that each guest sees.
     pub shares: Vec<Share>,
+    /// Folders of the job that its dukes see, too.
+    pub places: Places,
+    /// How long a result may be, if the queen has a wish.
+    pub result_bytes_max: Option<u64>,
+}
+
+/// Folders of a job that its dukes see, too: from there a duke reads inputs, or there it writes results, itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// The absolute path of the input folder; `None` if inputs are carried.
+    pub input: Option<PathBuf>,
+    /// The absolute path of the output folder; `None` if results are carried.
+    pub output: Option<PathBuf>,
+    /// The name of a file in the own folder of distwasm in the output folder, if there is one: a duke that does not find
+    /// it sees another folder.
+    pub probe: Option<PathBuf>,
 }
 
 /// A read-only directory that each guest of a job sees.
@@ -65,6 +89,8 @@ pub enum GuestError {
     NameTooLong,
     #[error("{count} directories are shared with the program, and {SHARES_MAX} may be")]
     TooManyShares { count: usize },
+    #[error("the folder {path:?} of its inputs or outputs is not an absolute path of less than {PATH_BYTES_MAX} bytes")]
+    Place { path: PathBuf },
     #[error("the digest of a shared directory does not have 32 bytes")]
     Digest,
     #[error(
@@ -82,7 +108,8 @@ impl GuestSettings {
     ///
     /// When they are not valid, or are larger than they may be.
     pub fn from_wire(settings: Option<wire::GuestSettings>) -> Result<GuestSettings, GuestError> {
-        let wire::GuestSettings { args, env, call, fresh, deterministic, seed, shares } = settings.unwrap_or_default();
+        let wire::GuestSettings { args, env, call, fresh, deterministic, seed, shares, places, result_bytes_max } =
+            settings.unwrap_or_default();
         if shares.len() > SHARES_MAX {
             return Err(GuestError::TooManyShares { count: shares.len() });
         }
@@ -92,17 +119,21 @@ impl GuestSettings {
         };
         let shares = shares.into_iter().map(share).collect::<Result<_, _>>()?;
         let fresh = fresh || deterministic;
-        let settings = GuestSettings { args, env, call, fresh, deterministic, seed, shares };
+        let places = Places::from_wire(places.unwrap_or_default());
+        let result_bytes_max = (result_bytes_max > 0).then_some(result_bytes_max);
+        let settings = GuestSettings { args, env, call, fresh, deterministic, seed, shares, places, result_bytes_max };
         settings.check()?;
         Ok(settings)
     }
 
     /// The settings as a message has them.
     pub fn to_wire(&self) -> wire::GuestSettings {
-        let GuestSettings { args, env, call, fresh, deterministic, seed, shares } = self.clone();
+        let GuestSettings { args, env, call, fresh, deterministic, seed, shares, places, result_bytes_max } =
+            self.clone();
         let share = |share: Share| wire::Share { digest: share.digest.to_wire(), guest_path: share.guest_path };
         let shares = shares.into_iter().map(share).collect();
-        wire::GuestSettings { args, env, call, fresh, deterministic, seed, shares }
+        let (places, result_bytes_max) = (places.to_wire(), result_bytes_max.unwrap_or(0));
+        wire::GuestSettings { args, env, call, fresh, deterministic, seed, shares, places, result_bytes_max }
     }
 
     /// Whether a peasant can be started with these settings.
@@ -130,7 +161,42 @@ impl GuestSettings {
         if self.shares.len() > SHARES_MAX {
             return Err(GuestError::TooManyShares { count: self.shares.len() });
         }
+        self.places.check()?;
         check_places(self.shares.iter().map(|share| share.guest_path.as_str()))
+    }
+}
+
+impl Places {
+    fn from_wire(places: wire::Places) -> Places {
+        let path = |path: Bytes| (!path.is_empty()).then(|| PathBuf::from(OsString::from_vec(path.to_vec())));
+        Places { input: path(places.input), output: path(places.output), probe: path(places.probe) }
+    }
+
+    fn to_wire(&self) -> Option<wire::Places> {
+        let path = |path: &Option<PathBuf>| {
+            path.as_ref().map(|path| Bytes::copy_from_slice(path.as_os_str().as_bytes())).unwrap_or_default()
+        };
+        let places = wire::Places { input: path(&self.input), output: path(&self.output), probe: path(&self.probe) };
+        (*self != Places::default()).then_some(places)
+    }
+
+    fn check(&self) -> Result<(), GuestError> {
+        let is_bad = |path: &Path| {
+            let bytes = path.as_os_str().as_bytes();
+            !path.is_absolute() || bytes.len() >= PATH_BYTES_MAX || bytes.contains(&0)
+        };
+        let is_name =
+            |probe: &&PathBuf| probe.file_name() == Some(probe.as_os_str()) && !is_bad(&Path::new("/").join(probe));
+        match self
+            .input
+            .iter()
+            .chain(&self.output)
+            .find(|path| is_bad(path))
+            .or(self.probe.as_ref().filter(|probe| !is_name(probe)))
+        {
+            Some(path) => Err(GuestError::Place { path: path.clone() }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -207,6 +273,8 @@ mod tests {
             deterministic: true,
             seed: "project".to_owned(),
             shares,
+            places: Places { input: Some("/in".into()), output: None, probe: Some("x".into()) },
+            result_bytes_max: Some(7),
             ..with_env(&["A=1", "B=", "C=a=b"])
         };
         assert_eq!(GuestSettings::from_wire(Some(settings.to_wire())), Ok(settings));
@@ -240,6 +308,22 @@ mod tests {
         assert_eq!(args("a\0".to_owned()), Err(GuestError::Nul));
         let call = "f".repeat(NAME_BYTES_MAX + 1);
         assert_eq!(GuestSettings { call, ..GuestSettings::default() }.check(), Err(GuestError::NameTooLong));
+    }
+
+    #[test]
+    fn folders_of_a_job_are_absolute_paths_that_a_system_may_have() {
+        let told = |path: &str| {
+            let places = Places { output: Some(path.into()), ..Places::default() };
+            GuestSettings { places, ..GuestSettings::default() }.check()
+        };
+        for probe in ["/x", "x/y", "..", "", "x\0"] {
+            let places = Places { probe: Some(probe.into()), ..Places::default() };
+            assert!(GuestSettings { places, ..GuestSettings::default() }.check().is_err(), "{probe:?}");
+        }
+        assert_eq!(told("/a b/\u{1b}"), Ok(()));
+        for path in ["a", "../a", "/a\0", &format!("/{}", "a".repeat(PATH_BYTES_MAX - 1))] {
+            assert_eq!(told(path), Err(GuestError::Place { path: path.into() }), "{path:?}");
+        }
     }
 
     #[test]

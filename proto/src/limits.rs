@@ -3,6 +3,7 @@
 //! A limit that a user may change is the default of a flag; the flag's documentation says so.
 
 mod access;
+mod handover;
 mod king;
 mod queen;
 mod supplies;
@@ -14,6 +15,7 @@ pub use access::{
     BEARER_BYTES_MAX, TOKEN_CLOCK_SKEW, TOKEN_LIFE_MAX, TOKEN_PROJECTS_MAX, TOKENS_BYTES_MAX, TOKENS_LOOK_EVERY,
     TOKENS_LOOK_PAUSE, TOKENS_MAX,
 };
+pub use handover::*;
 pub use king::*;
 pub use queen::{
     DESCRIPTOR_PAUSE, DESCRIPTOR_TRIES, ENTRIES_SEARCHED_MAX, FAILURE_LINE_BYTES_MAX, FAILURES_JUDGED_FROM,
@@ -77,8 +79,11 @@ pub const GUEST_ENV_BYTES_MAX: usize = 128 * KIB;
 /// The name of a unit: the longest path that Linux opens.
 pub const UNIT_NAME_BYTES_MAX: usize = 4 * KIB;
 
-/// The description of a unit on the pipe: its name, its number and that of the attempt.
-pub const UNIT_DESCRIPTION_BYTES_MAX: u64 = 12 + UNIT_NAME_BYTES_MAX as u64;
+/// A path on a machine, with the zero byte at its end: the longest that Linux takes.
+pub const PATH_BYTES_MAX: usize = 4 * KIB;
+
+/// The description of a unit on the pipe: which of its files are handed over, its number, that of the attempt, its name.
+pub const UNIT_DESCRIPTION_BYTES_MAX: u64 = 9 + 12 + UNIT_NAME_BYTES_MAX as u64;
 
 /// All files of all directories that a job shares with its guests, packed. The king holds them as long as the job.
 pub const SHARES_BYTES_MAX: u64 = 256 << 20;
@@ -419,9 +424,6 @@ pub const WALLS_MAX: usize = 64;
 /// How much of an answer `check` shows.
 pub const ANSWER_SHOWN_BYTES: usize = 4 * KIB;
 
-/// Descriptors of a process in the jail: the files that its guest has open in shared directories, and a few of its own.
-pub const JAIL_DESCRIPTORS_MAX: u64 = 1024;
-
 /// Names of missing imports that are listed before "and N more".
 pub const MISSING_IMPORTS_NAMED: usize = 10;
 
@@ -485,9 +487,7 @@ pub const PEASANT_STDERR_BYTES_MAX: usize = 4 * KIB;
 /// Descriptors that a duke needs besides its peasants', in local mode with a king and a queen in the same process.
 pub const DUKE_DESCRIPTORS: u64 = 48;
 
-/// Descriptors of a peasant at its duke, its threads, and its memory where that of the machine is unknown.
-pub const PEASANT_DESCRIPTORS: u64 = 4;
-#[expect(missing_docs, reason = "described with the limit above")]
+/// Threads of a peasant, and its memory where that of the machine is unknown.
 pub const PEASANT_THREADS: u64 = 2;
 #[expect(missing_docs, reason = "described with the limit above")]
 pub const UNKNOWN_MEMORY_SLOT_BYTES: u64 = 256 << 20;

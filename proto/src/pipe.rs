@@ -9,6 +9,9 @@
 //! frame with one frame, in order. The framing is that of the original distwasm; the failure bit is ours.
 //!
 //! A peasant that was started with `--described` gets two frames for each unit: a [`Description`], then the input.
+//!
+//! A peasant that was started with `--descriptors` gets a [`Reference`] before each description, in the same frame. It
+//! says which files of the unit come over a socket, as descriptors. If the input does, its frame is left out.
 
 use byteorder::{ByteOrder, LittleEndian};
 
@@ -78,8 +81,19 @@ impl<'a> Description<'a> {
 
     /// A description's frame as a whole: the header, 64 bits of the unit's number and 32 bits of the attempt's, both
     /// little-endian, then the name.
-    pub fn append(self, mut extend: impl FnMut(&[u8])) {
-        extend(&Header { body_bytes: Self::NUMBERS_BYTES + self.name.len(), is_failure: false }.encode());
+    pub fn append(self, extend: impl FnMut(&[u8])) {
+        self.append_after(&[], extend);
+    }
+
+    /// A description's frame with a reference before the description.
+    pub fn append_with(self, reference: Reference, extend: impl FnMut(&[u8])) {
+        self.append_after(&reference.encode(), extend);
+    }
+
+    fn append_after(self, before: &[u8], mut extend: impl FnMut(&[u8])) {
+        let body_bytes = before.len() + Self::NUMBERS_BYTES + self.name.len();
+        extend(&Header { body_bytes, is_failure: false }.encode());
+        extend(before);
         extend(&self.unit.0.to_le_bytes());
         extend(&self.attempt.to_le_bytes());
         extend(self.name);
@@ -90,6 +104,46 @@ impl<'a> Description<'a> {
         let (numbers, name) = body.split_at_checked(Self::NUMBERS_BYTES)?;
         let (unit, attempt) = numbers.split_at_checked(8)?;
         Some(Description { unit: UnitNo(LittleEndian::read_u64(unit)), attempt: LittleEndian::read_u32(attempt), name })
+    }
+}
+
+/// What of a unit is in files whose descriptors come over the socket beside the pipe: the input, then the output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reference {
+    /// The size of the input, if it is in a file.
+    pub input_bytes: Option<u64>,
+    /// Whether the answer is to be written to a file. The frame of a good answer is empty then.
+    pub output: bool,
+}
+
+impl Reference {
+    /// Bytes of a reference.
+    pub const BYTES: usize = 9;
+
+    const INPUT: u8 = 1;
+    const OUTPUT: u8 = 2;
+
+    /// The bytes that go before the description: one with a bit for the input (1) and one for the output (2), and 64 bits
+    /// of the input's size, little-endian.
+    pub fn encode(self) -> [u8; Self::BYTES] {
+        let input = self.input_bytes.map_or(0, |_| Self::INPUT);
+        let output = if self.output { Self::OUTPUT } else { 0 };
+        let [a, b, c, d, e, f, g, h] = self.input_bytes.unwrap_or(0).to_le_bytes();
+        [input | output, a, b, c, d, e, f, g, h]
+    }
+
+    /// The reference at the start of a frame's body; `None` if there is none, or it says what is not known.
+    pub fn parse(body: &[u8]) -> Option<Reference> {
+        let (flags, size) = body.get(..Self::BYTES)?.split_first()?;
+        let (is_input, is_output) = (flags & Self::INPUT != 0, flags & Self::OUTPUT != 0);
+        let input_bytes = is_input.then(|| LittleEndian::read_u64(size));
+        let is_known = flags & !(Self::INPUT | Self::OUTPUT) == 0;
+        is_known.then_some(Reference { input_bytes, output: is_output })
+    }
+
+    /// Descriptors that come for the unit.
+    pub fn descriptors(self) -> usize {
+        usize::from(self.input_bytes.is_some()) + usize::from(self.output)
     }
 }
 
@@ -149,6 +203,21 @@ mod tests {
         let frame = parse(&bytes).unwrap();
         assert_eq!((frame.header.frame_bytes(), Description::parse(frame.body)), (bytes.len(), Some(description)));
         assert_eq!(Description::parse(&frame.body[..11]), None);
+    }
+
+    #[test]
+    fn a_reference_comes_back_as_it_was() {
+        let description = Description { unit: UnitNo(5), attempt: 1, name: b"a" };
+        for (input_bytes, output, descriptors) in [(None, false, 0), (Some(0), false, 1), (Some(5 << 30), true, 2)] {
+            let reference = Reference { input_bytes, output };
+            let mut bytes = Vec::new();
+            description.append_with(reference, |part| bytes.extend_from_slice(part));
+            let body = parse(&bytes).unwrap().body;
+            assert_eq!((Reference::parse(body), reference.descriptors()), (Some(reference), descriptors));
+            assert_eq!(Description::parse(&body[Reference::BYTES..]), Some(description));
+        }
+        assert_eq!(Reference::parse(&[0; 8]), None);
+        assert_eq!(Reference::parse(&[4, 0, 0, 0, 0, 0, 0, 0, 0]), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use distwasm_jobs::shares::{self, Packed, ShareError};
 use distwasm_process::guest_flags::{CallFlags, GuestFlags, NoValue, NotADirectory};
 use distwasm_proto::{
     digest::Digest,
-    guest::{GuestError, GuestSettings},
+    guest::{GuestError, GuestSettings, Places},
 };
 use distwasm_transport::payload::Payload;
 use thiserror::Error;
@@ -50,6 +50,8 @@ fn settings(flags: &GuestFlags, project: &str) -> Result<GuestSettings, NoValue>
         deterministic,
         seed: if deterministic { project.to_owned() } else { String::new() },
         shares: Vec::new(),
+        places: Places::default(),
+        result_bytes_max: None,
     })
 }
 

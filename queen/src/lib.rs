@@ -19,4 +19,5 @@ mod refusal;
 pub mod report;
 mod scheduling_options;
 pub mod selection_options;
+pub mod shared_folders;
 mod templates;

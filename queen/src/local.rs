@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use distwasm_duke::{RehearsalError, Settings, options::Offer};
+use distwasm_duke::{RehearsalError, Settings, allowed::AllowedDirs, options::Offer};
 use distwasm_jobs::request::JobRequest;
 use distwasm_king::Reign;
 use distwasm_process::shutdown::Stop;
@@ -36,7 +36,8 @@ fn settings(options: &Options, address: KingAddress) -> Settings {
         compile_within: options.compile_timeout,
     };
     let (peasant, cache) = (options.peasant.clone(), options.cache.clone());
-    Settings { required_jail: options.require_jail, ..Settings::of_this_machine(address, offer, peasant, cache) }
+    let settings = Settings::of_this_machine(address, offer, peasant, cache);
+    Settings { required_jail: options.require_jail, allowed_dirs: AllowedDirs::All, ..settings }
 }
 
 /// Whether the program of a job with nothing to do would run, as far as this machine can tell.

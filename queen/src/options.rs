@@ -16,7 +16,7 @@ use distwasm_transport::{
     link::KingAddress,
 };
 
-use crate::{scheduling_options::SchedulingOptions, selection_options::SelectionOptions};
+use crate::{scheduling_options::SchedulingOptions, selection_options::SelectionOptions, shared_folders::Shared};
 
 /// Runs one WebAssembly program over every file below a folder, and writes a folder of results.
 ///
@@ -64,6 +64,12 @@ pub struct Options {
     /// Which files are inputs.
     #[command(flatten)]
     pub selection: SelectionOptions,
+
+    /// The dukes see the folders of inputs and outputs, or one of them, at the same paths, and may use them (`duke
+    /// --allow-dir`): they read and write there themselves, and nothing goes through the king. Without a king that is done
+    /// for inputs of 16 KiB and more; with this flag for all
+    #[arg(long, value_name = "FOLDERS", num_args = 0..=1, require_equals = true, default_missing_value = "both", value_enum, env = "DISTWASM_SHARED")]
+    pub shared: Option<Shared>,
 
     /// Print what would be done with each input, and why, and run nothing
     #[arg(short = 'n', long, env = "DISTWASM_DRY_RUN", value_parser = BoolishValueParser::new())]
@@ -122,6 +128,11 @@ pub struct Options {
     /// File of failures, one JSON object per line; must not be in the input folder [default: OUTPUT.failures.jsonl]
     #[arg(long, value_name = "FILE", env = "DISTWASM_FAILURES")]
     pub failures: Option<PathBuf>,
+
+    /// How long an output may be, such as 100MB or 50G; a longer one is a failure [default: the memory of its slot, or 16G
+    /// where dukes write outputs themselves]
+    #[arg(long, value_name = "SIZE", env = "DISTWASM_MAX_OUTPUT", value_parser = flags::positive_megabytes)]
+    pub max_output: Option<u64>,
 
     /// The settings of the guest program
     #[command(flatten)]

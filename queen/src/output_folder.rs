@@ -6,8 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use distwasm_jobs::{history::RECORD_FOLDER, selection::Shard};
-use distwasm_process::beneath::{self, Links, Missing};
+use distwasm_jobs::selection::Shard;
+use distwasm_process::{beneath, unfinished::open_own_folder};
 use rustix::fs::OFlags;
 use thiserror::Error;
 
@@ -84,7 +84,7 @@ pub fn claim<'a>(
     if is_taken(whole.try_lock_shared()) {
         return Err(OutputFolderError::Busy { path: path.to_owned() });
     }
-    let place = beneath::open_folder(&whole, Path::new(RECORD_FOLDER), Links::Refused, Missing::Made);
+    let place = open_own_folder(&whole);
     let name = format!("{}.lock", shard.word());
     let own = place.and_then(|place| beneath::file_in(place, Path::new(&name), OFlags::RDWR | OFlags::CREATE));
     let own = own.map_err(cannot_use)?;

@@ -17,7 +17,7 @@ use distwasm_jobs::{
     job_note::JobNote,
     output_name::OutputName,
     outputs::{
-        OutputPlace,
+        self, OutputPlace,
         prune::{self, PruneError},
     },
     request::JobRequest,
@@ -26,7 +26,7 @@ use distwasm_jobs::{
 use distwasm_process::randomness;
 use distwasm_proto::{
     error_text::chain,
-    limits::{NAME_BYTES_MAX, NAMES_SHOWN},
+    limits::{IN_PLACES_FROM_BYTES, NAME_BYTES_MAX, NAMES_SHOWN},
     text::is_name,
 };
 use distwasm_transport::credentials::CredentialsError;
@@ -44,6 +44,7 @@ use crate::{
     program::{ProgramError, project_of, read_program},
     report::harmless_path,
     selection_options::SelectionError,
+    shared_folders::{self, Probe, Shared},
 };
 
 /// Why a run cannot begin.
@@ -66,6 +67,8 @@ pub enum PrepareError {
     Survey(#[from] SurveyError),
     #[error(transparent)]
     Prune(#[from] PruneError),
+    #[error("the current folder, to which the paths of inputs and outputs are relative, cannot be found")]
+    NoCurrentFolder(#[source] io::Error),
     #[error("two inputs would have one output (--output-name; {{dir}} or {{path}} in the name keeps inputs of several folders apart):{}", show_clashes(.clashes))]
     Clash { clashes: Vec<Clash> },
     #[error("the output {} would take the place of an input: --output names another folder, or --output-name another name", .path.display())]
@@ -147,6 +150,8 @@ pub struct Preparation {
     pub warnings: Vec<String>,
     /// Keeps what was read from stdin.
     pub _input: InputPlace,
+    /// Shows dukes that they see the same output folder.
+    pub _probe: Option<Probe>,
     /// Keeps other queens from the output folder.
     pub _lock: Option<FolderLock>,
 }
@@ -162,7 +167,8 @@ pub fn plan(options: &Options, interrupted: &CancellationToken) -> Result<Plan, 
     if project.is_empty() || !is_name(&project) {
         return Err(PrepareError::Project);
     }
-    let (guest, archives) = guest_options::prepare(&options.guest, &project)?;
+    let (mut guest, archives) = guest_options::prepare(&options.guest, &project)?;
+    guest.result_bytes_max = options.max_output.map(|megabytes| megabytes.saturating_mul(1 << 20));
     let selection = options.selection.selection()?;
     let input = input_place::open(&options.input, options.selection.input_list.as_deref(), options.selection.null)?;
     combinations::check(options, &input.names)?;
@@ -221,6 +227,11 @@ pub fn plan(options: &Options, interrupted: &CancellationToken) -> Result<Plan, 
         timeout: options.timeout,
         retries: options.retries,
         guest,
+        // On one machine the small ones take the way through memory.
+        in_places_from_bytes: match options.king_address.is_none() && options.shared.is_none() {
+            true => IN_PLACES_FROM_BYTES,
+            false => 0,
+        },
         archives,
     };
     Ok(Plan { folders, request, failures, orphans, warnings, input })
@@ -253,6 +264,20 @@ pub fn prepare(options: &Options, interrupted: &CancellationToken) -> Result<Pre
         request.replaces = note.as_ref().map(JobNote::earlier).unwrap_or_default();
         lock = Some(claimed);
     }
+    let is_local = options.king_address.is_none();
+    let mut probe = None;
+    if let Some(shared) = if is_local { Some(Shared::Both) } else { options.shared } {
+        if let (OutputPlace::Folder(folder), true) = (&folders.output, folders.rules.sweeps) {
+            outputs::sweep(folder);
+        }
+        let found = shared_folders::places(&folders, options.shared.unwrap_or(shared), !is_local)
+            .map_err(PrepareError::NoCurrentFolder)?;
+        let carried;
+        (request.guest.places, probe, carried) = found;
+        if !is_local {
+            warnings.extend(carried.into_iter().map(|why| format!("--shared: {why}")));
+        }
+    }
     // The lines of a file that the user named say which outputs they are about.
     let about = lock.as_ref().map_or(Path::new(STANDARD), |lock| &*lock.folder);
     let about = options.failures.as_ref().map(|_| about);
@@ -269,7 +294,17 @@ pub fn prepare(options: &Options, interrupted: &CancellationToken) -> Result<Pre
         // Last of all: nothing can keep the run from its beginning now.
         prune::remove(&lock.folder, &orphans, interrupted)?;
     }
-    Ok(Preparation { folders, request, failures, note, pruned: orphans.len(), warnings, _input: input, _lock: lock })
+    Ok(Preparation {
+        folders,
+        request,
+        failures,
+        note,
+        pruned: orphans.len(),
+        warnings,
+        _input: input,
+        _probe: probe,
+        _lock: lock,
+    })
 }
 
 /// The folder of inputs, if this folder of outputs overlaps it in a way that outputs might be taken for inputs.

@@ -211,7 +211,7 @@ fn frame() -> u64 {
         for unit in (first..UNITS).take(BATCH) {
             let name = Bytes::from_static(b"folder/name");
             let input = Payload::from(Bytes::from_static(b"12345 + 6789\n"));
-            outbox.push_with(Word::Unit(wire::Unit { unit, input: None, name }), input);
+            outbox.push_with(Word::Unit(wire::Unit { unit, name, ..Default::default() }), input);
         }
         let Poll::Ready(Some(message)) = Pin::new(&mut stream).poll_next(&mut context) else { return done };
         let Ok(arrived) = FromQueen::decode(message.encode_to_vec().as_slice()) else { return done };

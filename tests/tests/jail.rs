@@ -230,6 +230,29 @@ fn no_descriptor_of_the_parent_is_inherited() {
 }
 
 #[test]
+fn what_was_handed_over_for_reading_cannot_be_written() {
+    let place = Place::default();
+    place.write("data", "data");
+    let path = place.input().join("data");
+    let jailed = |what: &str, place: &str| {
+        let mut command = jail(&["--try", what, place]);
+        run(command.stdin(File::open(&path).unwrap()))
+    };
+    // Seen by the kernel, whatever walls there are.
+    assert_eq!(jailed("descriptor", "0").said, "descriptor: done\n");
+    for what in ["overwrite", "truncate"] {
+        let tried = jailed(what, "0");
+        assert!(tried.said.contains(": refused: "), "{what}: {tried:?}");
+    }
+    for fd in ["/proc/self/fd/0", "/dev/fd/0", "/dev/stdin"] {
+        let tried = jailed("write", fd);
+        let is_refused = tried.said.contains(": refused: ");
+        assert!(is_refused || !FILES.iter().any(|wall| tried.walls.contains(wall)), "{fd}: {tried:?}");
+    }
+    assert_eq!(fs::read(&path).unwrap(), b"data");
+}
+
+#[test]
 fn a_wall_that_is_demanded_and_cannot_be_raised_is_told() {
     let place = Place::default();
     let wasm = place.path().join("program.cwasm");

@@ -104,7 +104,7 @@ fn guests_that_misbehave_fail_alone_each_with_its_reason() {
     let mut said: Vec<&str> = said.iter().map(String::as_str).collect();
     said.extend(troubles.iter().map(|(_, reason)| *reason));
     // Little memory, so that a guest does not need long to take all of it.
-    place.queen(guest("trouble.wat"), &["--ram-limit", "128"]).expect(1, &said);
+    place.queen(guest("trouble.wat"), &["--ram-limit", "128", "--max-output", "32MB"]).expect(1, &said);
     assert_eq!(place.outputs().into_iter().collect::<Vec<_>>(), [(PathBuf::from("good"), b"fine".to_vec())]);
 }
 

@@ -353,7 +353,7 @@ mod tests {
             _ => false,
         };
         let (outbox, mut stream) = Outbox::<DukeOrder>::new();
-        let forget = |attempt| Order::Forget(Forget { attempts: vec![attempt] });
+        let forget = |attempt| Order::Forget(Forget { attempts: vec![attempt], unused: Vec::new() });
         (0..100).for_each(|attempt| outbox.push_uncounted(forget(attempt), merge).unwrap());
         let orders = next(&mut stream).unwrap().orders;
         assert!(matches!(&orders[..], [DukeOrder { order: Some(Order::Forget(all)) }] if all.attempts.len() == 100));

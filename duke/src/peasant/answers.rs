@@ -16,7 +16,11 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-use super::{PeasantEvent, handle::Peasant};
+use super::{
+    PeasantEvent, Unfinished,
+    handing::{Handed, Ledger, Noted},
+    handle::Peasant,
+};
 
 /// One answer of a peasant.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub enum Answer {
     Result(HeldResult),
     /// Why there is no result.
     Failure(Failure),
+    /// The result is in the folder of the output, under this name.
+    Written(Unfinished),
 }
 
 /// A result, and the room that it takes of what the duke may hold.
@@ -82,6 +88,9 @@ fn permits(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(HELD_BYTES).min(HELD_BYTES)
 }
 
+/// Answers to units in the order of the pipe, with the files of those units.
+pub(super) type NotedBatch = Vec<(Answer, Option<Handed>)>;
+
 /// Assembles a peasant's output into answers. `None` means that it cannot go on: the pipe broke or ended within an
 /// answer, or the peasant spoke out of turn.
 pub(super) struct Answers<'a> {
@@ -103,7 +112,7 @@ impl<'a> Answers<'a> {
                 peasant.tell(PeasantEvent::Ready).await;
                 Some(true)
             }
-            Answer::Result(_) => None,
+            Answer::Result(_) | Answer::Written(_) => None,
             Answer::Failure(failure) => {
                 let is_unfit = failure.kind == FailureKind::Program;
                 peasant
@@ -127,6 +136,49 @@ impl<'a> Answers<'a> {
         }
         peasant.tell(PeasantEvent::Answered(batch)).await;
         Some(true)
+    }
+
+    /// Waits for the answer to the next unit in the ledger, and takes all answers that arrived with it. Units that the
+    /// duke answers itself are among them. Returns `Some(None)` at the end of the pipe.
+    pub(super) async fn next_noted(&mut self, ledger: &mut Ledger, peasant: &Peasant) -> Option<Option<NotedBatch>> {
+        let first = match ledger.try_next() {
+            Some(first) => Some(first),
+            // It answers what it was not asked.
+            None if !self.buffer.is_empty() => return None,
+            None => tokio::select! {
+                first = ledger.next() => first,
+                // Without a unit the peasant can only end.
+                read = self.stdout.read_buf(&mut self.buffer) => match read.ok()? {
+                    0 => return Some(None),
+                    // Units are noted before they are written.
+                    _ => Some(ledger.try_next()?),
+                },
+            },
+        };
+        let Some(first) = first else {
+            return if self.next(peasant).await?.is_none() { Some(None) } else { None };
+        };
+        let mut batch = Vec::new();
+        match first {
+            Noted::Failed(failure) => batch.push((Answer::Failure(failure), None)),
+            Noted::Fed(handed) => match self.next(peasant).await? {
+                Some(answer) => batch.push((answer, handed)),
+                None => return Some(None),
+            },
+        }
+        while let Some(noted) = ledger.try_next() {
+            match noted {
+                Noted::Failed(failure) => batch.push((Answer::Failure(failure), None)),
+                Noted::Fed(handed) => match self.buffered() {
+                    Some(answer) => batch.push((answer, handed)),
+                    None => {
+                        ledger.put_back(Noted::Fed(handed));
+                        break;
+                    }
+                },
+            }
+        }
+        Some(Some(batch))
     }
 
     /// The next answer; `Some(None)` at a clean end.

@@ -30,6 +30,9 @@ impl PeasantSettings {
             }
         }
         shown.extend(["--memory-bytes".into(), self.memory_bytes.to_string().into()]);
+        if let Some(bytes) = guest.result_bytes_max {
+            shown.extend(["--max-output-bytes".into(), bytes.to_string().into()]);
+        }
         if !guest.call.is_empty() {
             shown.push(format!("--call={}", guest.call).into());
         }
@@ -62,6 +65,8 @@ impl PeasantSettings {
 
 #[cfg(test)]
 mod tests {
+    use distwasm_proto::guest::Places;
+
     use super::*;
 
     fn settings(guest: GuestSettings) -> PeasantSettings {
@@ -92,9 +97,11 @@ mod tests {
             deterministic: true,
             seed: "-project".to_owned(),
             shares: Vec::new(),
+            places: Places::default(),
+            result_bytes_max: Some(9),
         });
         let told = settings.command_line(JobId(3));
-        let shown = "--compiled c.cwasm --memory-bytes 7 --call=-f --fresh --deterministic --job 3 --described";
+        let shown = "--compiled c.cwasm --memory-bytes 7 --max-output-bytes 9 --call=-f --fresh --deterministic --job 3 --described";
         assert_eq!(line(told.shown), shown);
         assert_eq!(line(told.handed), "--seed=-project --env=A=-1 --env=B= -- a");
     }

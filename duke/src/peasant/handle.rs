@@ -1,7 +1,10 @@
 //! The duke's end of a peasant process: starts it, feeds it, reads its answers, ends it, and waits for its end.
 
+use std::sync::Arc;
+
 use distwasm_proto::{
     error_text::chain,
+    guest,
     ids::{BaronId, JobId},
     limits::{PEASANT_STDERR_BYTES_MAX, PIPE_UNITS_MAX},
 };
@@ -9,25 +12,30 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     process::{Child, ChildStderr, ChildStdin, ChildStdout},
     sync::mpsc,
+    task::spawn_blocking,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{
-    HeldRoom, PeasantEvent, PeasantNews, PeasantSettings, Spawner, UnitInput, answers::Answers, ending::describe,
+    HeldRoom, PeasantEvent, PeasantNews, PeasantSettings, Spawner, UnitInput,
+    answers::Answers,
+    ending::describe,
     frames::Frames,
+    handing::{self, Ledger},
 };
+use crate::{allowed::AllowedDirs, places::Places};
 
 /// Feeds and ends one peasant.
 #[derive(Debug)]
-pub(crate) struct Handle {
+pub struct Handle {
     inputs: Option<mpsc::Sender<UnitInput>>,
     kill: CancellationToken,
 }
 
 impl Handle {
     /// Writes a unit into the peasant's pipe. The roster keeps fewer units there than the queue has room for.
-    pub(crate) fn feed(&self, input: UnitInput) {
+    pub fn feed(&self, input: UnitInput) {
         let Some(inputs) = &self.inputs else { return };
         if let Err(mpsc::error::TrySendError::Full(_)) = inputs.try_send(input) {
             debug_assert!(false, "the roster puts more into a pipe than it may");
@@ -36,21 +44,23 @@ impl Handle {
     }
 
     /// Lets the peasant end when it has answered everything.
-    pub(crate) fn retire(&mut self) {
+    pub fn retire(&mut self) {
         self.inputs = None;
     }
 
-    pub(crate) fn kill(&self) {
+    /// Ends the peasant at once.
+    pub fn kill(&self) {
         self.kill.cancel();
     }
 }
 
-/// Starts a peasant. The returned future is its whole life; it sends [`PeasantEvent::Gone`] last.
-pub(crate) fn hire(
+/// Starts a peasant, which may be given files in folders that are allowed. The returned future is its whole life; it sends [`PeasantEvent::Gone`] last.
+pub fn hire(
     baron: BaronId,
     job: JobId,
     settings: PeasantSettings,
     spawner: Spawner,
+    allowed: AllowedDirs,
     room: HeldRoom,
     news: mpsc::Sender<PeasantNews>,
 ) -> (Handle, impl Future<Output = ()>) {
@@ -59,10 +69,26 @@ pub(crate) fn hire(
     let handle = Handle { inputs: Some(inputs), kill: kill.clone() };
     let life = async move {
         let peasant = Peasant { baron, job, room, news, kill };
-        let ending = peasant.live(settings, &spawner, waiting).await;
+        let ending = match open_places(&settings, allowed).await {
+            Ok(places) => peasant.live(settings, places, &spawner, waiting).await,
+            Err(why) => why,
+        };
         peasant.tell(PeasantEvent::Gone(ending)).await;
     };
     (handle, life)
+}
+
+/// Opens the folders of the job that its duke sees; an error is how the peasant ends.
+async fn open_places(settings: &PeasantSettings, allowed: AllowedDirs) -> Result<Option<Places>, String> {
+    let wanted = settings.guest.places.clone();
+    if wanted == guest::Places::default() {
+        return Ok(None);
+    }
+    // A file system in trouble may take its time.
+    match spawn_blocking(move || Places::open(&wanted, &allowed)).await {
+        Ok(opened) => opened.map_err(|error| chain(&error)),
+        Err(_) => Err("the duke is ending".to_owned()),
+    }
 }
 
 /// A peasant, as its task sees it.
@@ -75,8 +101,21 @@ pub(super) struct Peasant {
 }
 
 impl Peasant {
-    async fn live(&self, settings: PeasantSettings, spawner: &Spawner, inputs: mpsc::Receiver<UnitInput>) -> String {
-        let mut child = match spawner.spawn(settings.command_line(self.job)).await {
+    async fn live(
+        &self,
+        settings: PeasantSettings,
+        places: Option<Places>,
+        spawner: &Spawner,
+        inputs: mpsc::Receiver<UnitInput>,
+    ) -> String {
+        let args = settings.command_line(self.job);
+        let prepare = |places| handing::prepare(places, spawner.units_with_files(), self.kill.clone());
+        let (feeder, mut ledger, socket) = match places.map(Arc::new).map(prepare).transpose() {
+            Ok(None) => (None, None, None),
+            Ok(Some((feeder, ledger, socket))) => (Some(feeder), Some(ledger), Some(socket)),
+            Err(error) => return format!("no socket can be made for a peasant: {error}"),
+        };
+        let mut child = match spawner.spawn_with(args, socket).await {
             Ok(child) => child,
             Err(error) => return chain(&error),
         };
@@ -84,10 +123,16 @@ impl Peasant {
         else {
             return "the peasant has no pipes".to_owned();
         };
+        let feeding = async {
+            match feeder {
+                Some(feeder) => feeder.feed(stdin, inputs).await,
+                None => feed(stdin, inputs, &self.kill).await,
+            }
+        };
         // Feeding may block until the peasant's output is read, and the other way round, so all three pipes run at
         // once.
         let (_, (), words) =
-            tokio::join!(feed(stdin, inputs, &self.kill), self.listen(stdout, &mut child), last_words(stderr));
+            tokio::join!(feeding, self.listen(stdout, ledger.as_mut(), &mut child), last_words(stderr));
         let ending = match child.wait().await {
             Ok(status) => describe(status),
             Err(error) => format!("it could not be waited for: {error}"),
@@ -101,23 +146,39 @@ impl Peasant {
     }
 
     /// Reads answers to the end of the pipe. If anything fails, the peasant is dead afterwards or about to end.
-    async fn listen(&self, mut stdout: ChildStdout, child: &mut Child) {
-        let read_all = async {
-            let mut answers = Answers::new(&mut stdout);
-            if answers.initialised(self).await? {
-                while answers.next_batch(self).await? {}
-            }
-            Some(())
-        };
-        let killed = tokio::select! {
-            read = read_all => read.is_none(),
-            () = self.kill.cancelled() => true,
+    async fn listen(&self, mut stdout: ChildStdout, ledger: Option<&mut Ledger>, child: &mut Child) {
+        let mut answers = Answers::new(&mut stdout);
+        let read = match ledger {
+            Some(ledger) => self.hear_with_files(&mut answers, ledger).await,
+            None => self.kill.run_until_cancelled(self.hear(&mut answers)).await.flatten(),
         };
         // Stops the feeding too, in case the peasant closed its stdout and keeps reading.
+        let killed = read.is_none() || self.kill.is_cancelled();
         self.kill.cancel();
         if killed && let Err(error) = child.start_kill() {
             debug!(baron = self.baron.0, %error, "a peasant could not be killed");
         }
+    }
+
+    /// Hears all answers. `None` means that the peasant cannot go on.
+    async fn hear(&self, answers: &mut Answers<'_>) -> Option<()> {
+        if answers.initialised(self).await? {
+            while answers.next_batch(self).await? {}
+        }
+        Some(())
+    }
+
+    /// Hears all answers of a peasant that gets open files, and looks after the files.
+    async fn hear_with_files(&self, answers: &mut Answers<'_>, ledger: &mut Ledger) -> Option<()> {
+        if !self.kill.run_until_cancelled(answers.initialised(self)).await?? {
+            return Some(());
+        }
+        while let Some(batch) = self.kill.run_until_cancelled(answers.next_noted(ledger, self)).await?? {
+            // Not given up when the peasant is killed: nothing of its outputs is left by then.
+            let answered = PeasantEvent::Answered(ledger.finish(batch).await?);
+            self.kill.run_until_cancelled(self.tell(answered)).await?;
+        }
+        Some(())
     }
 }
 
@@ -134,7 +195,7 @@ async fn feed(mut stdin: ChildStdin, mut inputs: mpsc::Receiver<UnitInput>, kill
         }
         let mut frames = Frames::default();
         for input in batch.drain(..) {
-            frames.push(&input);
+            frames.push(&input, None);
         }
         let mut frames = frames.finish();
         // A peasant that has ended has closed its pipe. `live` finds out how it ended.

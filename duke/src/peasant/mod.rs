@@ -3,7 +3,9 @@
 mod answers;
 mod command_line;
 mod ending;
+mod files;
 mod frames;
+mod handing;
 mod handle;
 mod spawn;
 
@@ -15,9 +17,11 @@ use distwasm_proto::{
 pub use answers::{Answer, HeldResult, HeldRoom};
 pub use command_line::PeasantSettings;
 pub(crate) use ending::describe;
-pub use frames::UnitInput;
-pub(crate) use handle::{Handle, hire};
-pub(crate) use spawn::{SpawnError, Spawner};
+pub use frames::{Content, UnitInput};
+pub use handle::{Handle, hire};
+pub use spawn::{SpawnError, Spawner};
+
+pub use crate::places::Unfinished;
 
 /// Something that happened to the peasant of a baron.
 #[derive(Debug)]

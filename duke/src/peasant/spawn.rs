@@ -5,15 +5,18 @@
 
 use std::{
     io,
-    os::fd::RawFd,
+    os::fd::{AsRawFd, OwnedFd, RawFd},
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
 };
 
-use distwasm_process::handed::{self, Arguments, Handed};
+use distwasm_process::{
+    handed::{self, Arguments, Handed},
+    handover,
+};
 use distwasm_proto::{
-    limits::PIPE_BUFFER_BYTES,
+    limits::{PIPE_BUFFER_BYTES, REFERENCED_UNITS_MAX},
     walls::{self, Wall},
 };
 use thiserror::Error;
@@ -25,22 +28,26 @@ use tokio::{
 
 /// Starts peasants.
 #[derive(Clone, Debug)]
-pub(crate) struct Spawner {
+pub struct Spawner {
     peasant: Arc<Path>,
     requests: mpsc::Sender<Request>,
     /// The walls that each child must raise: a child whose jail is weaker does not start.
     walls: Arc<[Wall]>,
+    /// Units whose files each peasant may have open at a time.
+    units_with_files: usize,
 }
 
 struct Request {
     args: Arguments,
+    /// A socket that the child inherits.
+    socket: Option<OwnedFd>,
     answer: oneshot::Sender<io::Result<Child>>,
 }
 
 /// Why a peasant could not be started.
 #[derive(Debug, Error)]
 #[error("failed to start {}", .peasant.display())]
-pub(crate) struct SpawnError {
+pub struct SpawnError {
     peasant: PathBuf,
     source: io::Error,
 }
@@ -50,18 +57,22 @@ const REQUESTS: usize = 16;
 
 impl Spawner {
     /// Starts the thread. It ends when the last clone of the spawner is gone.
-    pub(crate) fn start(peasant: &Path) -> io::Result<Spawner> {
+    ///
+    /// # Errors
+    ///
+    /// When there is no thread for it.
+    pub fn start(peasant: &Path) -> io::Result<Spawner> {
         let (requests, mut waiting) = mpsc::channel::<Request>(REQUESTS);
         let peasant: Arc<Path> = peasant.into();
         let (program, runtime) = (Arc::clone(&peasant), Handle::current());
         std::thread::Builder::new().name("spawner".to_owned()).spawn(move || {
             let _inside = runtime.enter();
-            while let Some(Request { args, answer }) = waiting.blocking_recv() {
+            while let Some(Request { args, socket, answer }) = waiting.blocking_recv() {
                 // If the baron was dropped, the child is dropped here, which kills it.
-                let _sent = answer.send(spawn(&program, args));
+                let _sent = answer.send(spawn(&program, args, socket.as_ref()));
             }
         })?;
-        Ok(Spawner { peasant, requests, walls: Arc::default() })
+        Ok(Spawner { peasant, requests, walls: Arc::default(), units_with_files: REFERENCED_UNITS_MAX })
     }
 
     /// A spawner whose children must raise these walls.
@@ -69,15 +80,30 @@ impl Spawner {
         Spawner { walls: walls.into(), ..self }
     }
 
+    /// A spawner whose peasants have the files of at most this many units open at a time.
+    pub fn with_files_of(self, units_with_files: usize) -> Spawner {
+        Spawner { units_with_files, ..self }
+    }
+
+    /// Units whose files each peasant may have open at a time.
+    pub(crate) fn units_with_files(&self) -> usize {
+        self.units_with_files
+    }
+
     /// Starts a peasant with piped standard streams, in a process group of its own, without the duke's environment.
-    pub(crate) async fn spawn(&self, mut args: Arguments) -> Result<Child, SpawnError> {
+    pub(crate) async fn spawn(&self, args: Arguments) -> Result<Child, SpawnError> {
+        self.spawn_with(args, None).await
+    }
+
+    /// Starts a peasant, as [`Spawner::spawn`] does, that takes descriptors from this socket.
+    pub(crate) async fn spawn_with(&self, mut args: Arguments, socket: Option<OwnedFd>) -> Result<Child, SpawnError> {
         if !self.walls.is_empty() {
             let names = walls::names(self.walls.iter().copied());
             args.shown.extend(["--walls".into(), names.into()]);
         }
         let (answer, answered) = oneshot::channel();
         let ended = || io::Error::other("the thread that starts processes has ended");
-        let child = match self.requests.send(Request { args, answer }).await {
+        let child = match self.requests.send(Request { args, socket, answer }).await {
             Ok(()) => answered.await.unwrap_or_else(|_| Err(ended())),
             Err(_) => Err(ended()),
         };
@@ -85,12 +111,15 @@ impl Spawner {
     }
 }
 
-fn spawn(program: &Path, args: Arguments) -> io::Result<Child> {
+fn spawn(program: &Path, mut args: Arguments, socket: Option<&OwnedFd>) -> io::Result<Child> {
+    if let Some(socket) = socket {
+        args.shown.extend([handover::FLAG.into(), socket.as_raw_fd().to_string().into()]);
+    }
     let (args, handed) = args.split()?;
     let mut command = Command::new(program);
     command.args(args).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0).kill_on_drop(true);
-    confine(&mut command, handed.as_ref().map(Handed::descriptor));
+    confine(&mut command, [handed.as_ref().map(Handed::descriptor), socket.map(AsRawFd::as_raw_fd)]);
     let child = command.spawn()?;
     enlarge(child.stdin.as_ref());
     enlarge(child.stdout.as_ref());
@@ -108,7 +137,7 @@ fn enlarge(pipe: Option<&impl std::os::fd::AsFd>) {
 fn enlarge<P>(_pipe: Option<&P>) {}
 
 #[cfg(target_os = "linux")]
-fn confine(command: &mut Command, kept: Option<RawFd>) {
+fn confine(command: &mut Command, kept: [Option<RawFd>; 2]) {
     let duke = rustix::process::getpid();
     let before_exec = move || {
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
@@ -118,7 +147,7 @@ fn confine(command: &mut Command, kept: Option<RawFd>) {
         }
         rustix::thread::set_no_new_privs(true)?;
         close_on_exec_from(3)?;
-        kept.map_or(Ok(()), handed::keep_open)
+        kept.iter().flatten().try_for_each(|kept| handed::keep_open(*kept))
     };
     // SAFETY: between fork and exec only system calls are made, which are async-signal-safe; nothing is allocated.
     unsafe {
@@ -127,7 +156,13 @@ fn confine(command: &mut Command, kept: Option<RawFd>) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn confine(_command: &mut Command, _kept: Option<RawFd>) {}
+fn confine(command: &mut Command, kept: [Option<RawFd>; 2]) {
+    let before_exec = move || kept.iter().flatten().try_for_each(|kept| handed::keep_open(*kept));
+    // SAFETY: as above.
+    unsafe {
+        command.pre_exec(before_exec);
+    }
+}
 
 /// Keeps all descriptors from `first` on from reaching the program that is executed next.
 #[cfg(target_os = "linux")]

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use super::{Hands, Reactor, link::Link};
 use crate::{
     border::{KingOrder, LinkError},
-    peasant::{HeldResult, UnitInput},
+    peasant::{HeldResult, Unfinished, UnitInput},
     roster::Event,
 };
 
@@ -31,18 +31,22 @@ pub(super) struct Left {
     remains: Remains,
     /// The end of the attempt, with its result, was said over the current link.
     pub(super) said: bool,
+    /// It was said over any link.
+    is_known: bool,
 }
 
 /// A result, or why there is none.
 pub(super) enum Remains {
     Result(HeldResult),
+    /// The result is in the job's output folder.
+    Written(Unfinished),
     Failure(Failure),
     Killed(Failure),
 }
 
 impl Left {
     pub(super) fn new(job: JobId, attempt: AttemptId, input: &UnitInput, run_us: u64, remains: Remains) -> Left {
-        Left { job, held: name(attempt, input), run_us, remains, said: false }
+        Left { job, held: name(attempt, input), run_us, remains, said: false, is_known: false }
     }
 
     /// Whether it is a result that the king must ask for.
@@ -57,13 +61,16 @@ impl Left {
                 let (attempt, result_bytes, run_us) = (self.held.attempt, held.result.bytes(), self.run_us);
                 link.say(Word::ResultOffered(wire::ResultOffered { attempt, result_bytes, run_us }));
             }
-            Remains::Result(_) | Remains::Failure(_) | Remains::Killed(_) => self.say_ended(link),
+            Remains::Result(_) | Remains::Written(_) | Remains::Failure(_) | Remains::Killed(_) => self.say_ended(link),
         }
     }
 
     pub(super) fn say_ended(&mut self, link: &Link) {
         let (outcome, failure, result) = match &self.remains {
             Remains::Result(held) => (wire::Outcome::Done, None, held.result.clone()),
+            Remains::Written(unfinished) => {
+                (wire::Outcome::Done, None, Payload::from(unfinished.name().as_bytes().to_vec()))
+            }
             Remains::Failure(failure) => (wire::Outcome::Failed, Some(failure), Payload::default()),
             Remains::Killed(failure) => (wire::Outcome::Killed, Some(failure), Payload::default()),
         };
@@ -73,6 +80,16 @@ impl Left {
         ended.set_outcome(outcome);
         link.say_with(Word::AttemptEnded(ended), result);
         self.said = link.is_up();
+        self.is_known |= self.said;
+    }
+
+    /// What was written stays where it is, also when this is dropped, if its queen may know of it and give it its name.
+    fn leave_output(&mut self) {
+        if let Remains::Written(unfinished) = &mut self.remains
+            && self.is_known
+        {
+            unfinished.leave();
+        }
     }
 }
 
@@ -180,6 +197,11 @@ impl<H: Hands> Reactor<H> {
         jobs.into_iter().for_each(|job| self.close_job(job));
     }
 
+    /// The duke leaves: what it has written, and a king knows of, stays for its queen.
+    pub(super) fn leave_outputs(&mut self) {
+        self.left.values_mut().for_each(Left::leave_output);
+    }
+
     pub(super) fn close_job(&mut self, id: JobId) {
         // A king that has just started may not know that the job is already over.
         let Some(job) = self.jobs.get_mut(&id).filter(|job| job.open) else { return };
@@ -188,17 +210,20 @@ impl<H: Hands> Reactor<H> {
         self.inputs.retain(|_, (of, _)| *of != id);
         let left: Vec<AttemptId> =
             self.left.iter().filter(|(_, left)| left.job == id).map(|(attempt, _)| *attempt).collect();
-        self.forget_attempts(left);
+        self.forget_attempts(left, false);
         self.events.push(Event::LeaseClosed { job: id });
     }
 
-    pub(super) fn forget_attempts(&mut self, attempts: Vec<AttemptId>) {
+    pub(super) fn forget_attempts(&mut self, attempts: Vec<AttemptId>, are_unused: bool) {
         let mut unsent = BTreeSet::new();
         for attempt in attempts {
-            if let Some(left) = self.left.remove(&attempt) {
+            if let Some(mut left) = self.left.remove(&attempt) {
                 // It may still wait behind others on a slow link.
                 if left.said && left.is_offered() {
                     unsent.insert(attempt);
+                }
+                if !are_unused {
+                    left.leave_output();
                 }
             } else if let Some((job, _)) = self.inputs.get(&attempt) {
                 self.events.push(Event::AttemptForgotten { job: *job, attempt });

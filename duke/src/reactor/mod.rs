@@ -20,7 +20,7 @@ use distwasm_process::repeats::Repeats;
 use distwasm_proto::{
     digest::Digest,
     failure::{Failure, FailureKind},
-    guest::GuestSettings,
+    guest::{GuestSettings, Places},
     ids::{AttemptId, BaronId, JobId},
     limits::{BROKEN_SLOTS_REST, GOODBYE_WITHIN, START_WITHIN, STARTS_GIVEN_UP_MAX},
     secret::Mark,
@@ -34,7 +34,7 @@ use tracing::{debug, info, warn};
 use crate::{
     border::{KingOrder, LinkError},
     cache::{Made, MakeError, Supplies, Supply},
-    peasant::{Answer, HeldRoom, PeasantEvent, PeasantNews, UnitInput},
+    peasant::{Answer, Content, HeldRoom, PeasantEvent, PeasantNews, UnitInput},
     roster::{Action, AnswerId, Event, Outcome, Roster},
 };
 
@@ -233,6 +233,7 @@ impl<H: Hands> Reactor<H> {
     /// Says goodbye to the king, after everything else. Returns how long the king may take to hear all of it.
     pub fn leave(&mut self, now: Time) -> Duration {
         self.link.end("the duke is leaving".to_owned());
+        self.leave_outputs();
         // Results in transit get the time that is left; goodbye gets a little in any case.
         let Some(until) = self.drained_at.filter(|_| !self.left.is_empty()) else { return GOODBYE_WITHIN };
         info!(results = self.left.len(), "waiting until the king has all results");
@@ -325,8 +326,8 @@ impl<H: Hands> Reactor<H> {
                 self.open_job(job)?;
                 self.events.push(Event::SlotsTaken { job, slots });
             }
-            KingOrder::AttemptArrived { job, attempt, alone, spared, input } => {
-                self.open_job(job)?;
+            KingOrder::AttemptArrived { job, attempt, alone, spared, mut input } => {
+                refer(&self.open_job(job)?.guest.places, &mut input);
                 if self.inputs.contains_key(&attempt) || self.left.contains_key(&attempt) {
                     return Err(LinkError::Nonsense("an attempt was started twice"));
                 }
@@ -339,7 +340,10 @@ impl<H: Hands> Reactor<H> {
                 let left = left.ok_or(LinkError::Nonsense("a result was wanted that was not offered"))?;
                 left.say_ended(&self.link);
             }
-            KingOrder::Forget { attempts } => self.forget_attempts(attempts),
+            KingOrder::Forget { attempts, unused } => {
+                self.forget_attempts(attempts, false);
+                self.forget_attempts(unused, true);
+            }
             KingOrder::BlobArrived { digest, blob } => self.on_blob_arrived(digest, blob)?,
         }
         Ok(())
@@ -446,6 +450,7 @@ impl<H: Hands> Reactor<H> {
             Outcome::Answered(answer) => match self.answers.remove(&answer) {
                 Some(Answer::Result(held)) => Remains::Result(held),
                 Some(Answer::Failure(failure)) => Remains::Failure(failure),
+                Some(Answer::Written(unfinished)) => Remains::Written(unfinished),
                 // The answer was put there with the event that leads here.
                 None => return self.give_back(attempt, wire::Outcome::Returned, run_us),
             },
@@ -474,4 +479,19 @@ impl<H: Hands> Reactor<H> {
         let failure = Some(failure.into());
         self.link.say(Word::ProgramUnfit(wire::ProgramUnfit { job: job.0, failure }));
     }
+}
+
+/// What comes of a unit for which the folders of its job may be used.
+fn refer(places: &Places, input: &mut UnitInput) {
+    if !input.is_left {
+        return;
+    }
+    if places.input.is_some()
+        && let Content::Carried(content) = &input.content
+    {
+        // What is not a size is the size of no file.
+        let size = <[u8; 8]>::try_from(&*content.contiguous()).map_or(u64::MAX, u64::from_le_bytes);
+        input.content = Content::Referenced { listed_bytes: size };
+    }
+    input.is_left = places.output.is_some();
 }

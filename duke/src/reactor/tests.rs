@@ -18,7 +18,10 @@ use distwasm_transport::{
 use futures_core::Stream;
 
 use super::*;
-use crate::{cache::Recipe, peasant::PeasantSettings};
+use crate::{
+    cache::Recipe,
+    peasant::{Content, PeasantSettings},
+};
 
 const JOB: JobId = JobId(1);
 const BARON: BaronId = BaronId(1);
@@ -209,12 +212,13 @@ fn opened_as(job: JobId, fresh: bool) -> KingOrder {
 }
 
 fn started(attempt: u64) -> KingOrder {
-    let input = UnitInput { unit: UnitNo(attempt), number: 1, name: "name".into(), content: Payload::default() };
+    let content = Content::Carried(Payload::default());
+    let input = UnitInput { unit: UnitNo(attempt), number: 1, name: "name".into(), content, is_left: false };
     KingOrder::AttemptArrived { job: JOB, attempt: AttemptId(attempt), alone: false, spared: Duration::ZERO, input }
 }
 
 fn forget(attempt: u64) -> KingOrder {
-    KingOrder::Forget { attempts: vec![AttemptId(attempt)] }
+    KingOrder::Forget { attempts: vec![AttemptId(attempt)], unused: Vec::new() }
 }
 
 /// How attempts ended, as the king was told.

@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use distwasm_process::unfinished::OWN_FOLDER;
 use distwasm_proto::failure::{Failure, FailureKind};
 use tokio::sync::mpsc;
 
@@ -19,9 +20,7 @@ use super::{
     old_outputs::OldOutputs,
     walk::{WalkHandler, walk},
 };
-use crate::{
-    history::RECORD_FOLDER, output_name::check_output, outputs::OutputPlace, run::Folders, selection::LeftOutBy,
-};
+use crate::{output_name::check_output, outputs::OutputPlace, run::Folders, selection::LeftOutBy};
 
 /// Why an input cannot have an output.
 const BLOCKED: &str = "its output cannot be written: something that is not a file has that name";
@@ -94,7 +93,7 @@ impl Lister<'_> {
                 name.fill_in(path, number).map(|output| Some(output).filter(is_other))
             }
             // The user may have named the record, and a file may have its name.
-            None if matches!(self.rules.names, Names::All) && path.as_os_str() != RECORD_FOLDER => Ok(None),
+            None if matches!(self.rules.names, Names::All) && path.as_os_str() != OWN_FOLDER => Ok(None),
             None => check_output(path).map(|()| None),
         }
     }

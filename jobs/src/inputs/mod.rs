@@ -123,11 +123,6 @@ impl Input {
     pub fn name(&self) -> &[u8] {
         self.path.as_os_str().as_bytes()
     }
-
-    /// The bytes that it takes in the window.
-    pub fn window_bytes(&self) -> u64 {
-        self.bytes + self.name().len() as u64
-    }
 }
 
 /// A finding of the lister.

@@ -12,6 +12,7 @@ use std::{
 use distwasm_process::{
     beneath::{self, Links, Missing},
     files,
+    unfinished::is_unfinished,
 };
 
 use super::{
@@ -19,7 +20,7 @@ use super::{
     places::Places,
     walk::{kind_at, read_folder},
 };
-use crate::{output_name::split_last, outputs::is_unfinished};
+use crate::output_name::split_last;
 
 /// See the module's documentation.
 pub(super) struct OldOutputs<'a> {

@@ -1,7 +1,8 @@
 //! Reads inputs and sends them, on threads of their own: opening thousands of small files is work that blocks.
 //!
 //! Small inputs gather in one message; a large one is sent in pieces as it is read, so that it is never in memory as a
-//! whole. Units get their numbers when their message is sent ([`super::numbers`]).
+//! whole. Units get their numbers when their message is sent ([`super::numbers`]). Of inputs that dukes
+//! read, only names and sizes are sent.
 
 use std::{
     fs::File,
@@ -20,23 +21,30 @@ use super::{
     numbers::LinkNo,
     post::{Cut, OpenLink, Over, Post},
 };
-use crate::{descriptors::when_there_are, king_link::words, work_queue::Taker};
+use crate::{descriptors::when_there_are, king_link::words, request::InPlaces, work_queue::Taker};
+
+/// Where inputs are read from, and which are not read here.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub(crate) folder: &'a InputFolder,
+    pub(crate) in_places: InPlaces,
+}
 
 /// Works until there are no more orders, or the run is over.
-pub(crate) fn read(folder: &InputFolder, orders: &Taker<ReadOrder>, post: &Post, sent: &mpsc::Sender<Sent>) {
+pub(crate) fn read(source: Source<'_>, orders: &Taker<ReadOrder>, post: &Post, sent: &mpsc::Sender<Sent>) {
     while let Some(orders) = orders.take(BATCH) {
-        if obey(folder, orders, post, sent).is_err() {
+        if obey(source, orders, post, sent).is_err() {
             return;
         }
     }
 }
 
-fn obey(folder: &InputFolder, orders: Vec<ReadOrder>, post: &Post, sent: &mpsc::Sender<Sent>) -> Result<(), Over> {
+fn obey(source: Source<'_>, orders: Vec<ReadOrder>, post: &Post, sent: &mpsc::Sender<Sent>) -> Result<(), Over> {
     let mut batch = Batch::default();
     for order in orders {
         match order {
-            ReadOrder::Input(input) => batch.read(folder, input, post, sent)?,
-            ReadOrder::Again(link, units) => send_again(folder, link, units, post)?,
+            ReadOrder::Input(input) => batch.read(source, input, post, sent)?,
+            ReadOrder::Again(link, units) => send_again(source, link, units, post)?,
             ReadOrder::Close(link, units) => {
                 post.send_over(link, |open| open.say(vec![words::close_job(units)]))?;
             }
@@ -51,33 +59,45 @@ struct Batch {
     inputs: Vec<Input>,
     names: Vec<Bytes>,
     contents: Vec<Bytes>,
+    in_places: Vec<bool>,
     bytes: usize,
 }
 
 impl Batch {
-    fn read(&mut self, folder: &InputFolder, input: Input, post: &Post, sent: &mpsc::Sender<Sent>) -> Result<(), Over> {
+    fn read(&mut self, source: Source<'_>, input: Input, post: &Post, sent: &mpsc::Sender<Sent>) -> Result<(), Over> {
         let unreadable = |input, why| sent.blocking_send(Sent::Unreadable(input, why)).map_err(|_| Over);
         if input.name().len() > UNIT_NAME_BYTES_MAX {
             let why = format!("its path below the input folder has more than {UNIT_NAME_BYTES_MAX} bytes");
             return unreadable(input, why);
         }
-        if let Err(error) = check_length(&input, post) {
-            return unreadable(input, error.to_string());
-        }
-        if input.bytes > GATHERED_INPUT_BYTES_MAX {
-            self.flush(post, sent)?;
-            return send_large(folder, input, post, sent);
-        }
-        match read_small(folder, &input) {
+        let Source { folder, in_places } = source;
+        let content = if in_places.reads(&input) {
+            Ok(size_of(&input))
+        } else {
+            if let Err(error) = check_length(&input, post) {
+                return unreadable(input, error.to_string());
+            }
+            if input.bytes > GATHERED_INPUT_BYTES_MAX {
+                self.flush(post, sent)?;
+                return send_large(source, input, post, sent);
+            }
+            read_small(folder, &input)
+        };
+        match content {
             Ok(content) => {
-                self.bytes += input.name().len() + content.len();
-                self.names.push(name_of(&input));
-                self.inputs.push(input);
-                self.contents.push(content);
+                self.in_places.push(in_places.applies(&input));
+                self.push(input, content);
             }
             Err(error) => return unreadable(input, error.to_string()),
         }
         if self.bytes >= MESSAGE_FILL_BYTES { self.flush(post, sent) } else { Ok(()) }
+    }
+
+    fn push(&mut self, input: Input, content: Bytes) {
+        self.bytes += input.name().len() + content.len();
+        self.names.push(name_of(&input));
+        self.inputs.push(input);
+        self.contents.push(content);
     }
 
     fn flush(&mut self, post: &Post, sent: &mpsc::Sender<Sent>) -> Result<(), Over> {
@@ -85,10 +105,11 @@ impl Batch {
             return Ok(());
         }
         let (names, contents) = (std::mem::take(&mut self.names), std::mem::take(&mut self.contents));
+        let in_places = std::mem::take(&mut self.in_places);
         self.bytes = 0;
         post.send(std::mem::take(&mut self.inputs), sent, |units, link| {
-            let units = units.iter().zip(names).zip(contents);
-            link.say(units.map(|((unit, name), data)| words::unit(*unit, name, data)).collect())
+            let units = units.iter().zip(names).zip(contents).zip(in_places);
+            link.say(units.map(|(((unit, name), data), places)| words::unit(*unit, name, data, places)).collect())
         })
     }
 }
@@ -103,6 +124,11 @@ fn check_length(input: &Input, post: &Post) -> io::Result<()> {
         return Ok(());
     };
     Err(io::Error::other(why))
+}
+
+/// What is sent of an input that dukes read: its size.
+fn size_of(input: &Input) -> Bytes {
+    Bytes::copy_from_slice(&input.bytes.to_le_bytes())
 }
 
 fn name_of(input: &Input) -> Bytes {
@@ -138,15 +164,20 @@ fn read_small(folder: &InputFolder, input: &Input) -> io::Result<Bytes> {
 }
 
 /// Sends an input in pieces. If it cannot be read to its end, the king is told, and the unit fails.
-fn send_large(folder: &InputFolder, input: Input, post: &Post, sent: &mpsc::Sender<Sent>) -> Result<(), Over> {
+fn send_large(
+    Source { folder, in_places }: Source<'_>,
+    input: Input,
+    post: &Post,
+    sent: &mpsc::Sender<Sent>,
+) -> Result<(), Over> {
     let listed = input.bytes;
     let file = match open_listed(folder, &input) {
         Ok(file) => file,
         Err(error) => return sent.blocking_send(Sent::Unreadable(input, error.to_string())).map_err(|_| Over),
     };
-    let name = name_of(&input);
+    let about = (name_of(&input), in_places.applies(&input));
     post.send(vec![input], sent, |units, link| {
-        units.iter().try_for_each(|unit| send_pieces(&file, listed, *unit, &name, link))
+        units.iter().try_for_each(|unit| send_pieces(&file, listed, *unit, &about, link))
     })
 }
 
@@ -155,8 +186,15 @@ fn open_listed(folder: &InputFolder, input: &Input) -> io::Result<File> {
     if file.metadata()?.len() == input.bytes { Ok(file) } else { Err(changed(input.bytes)) }
 }
 
-fn send_pieces(file: &File, listed: u64, unit: UnitNo, name: &Bytes, link: &OpenLink) -> Result<(), Cut> {
-    let mut message = vec![words::begin_unit(unit, name.clone(), listed)];
+/// Sends an input in pieces, with its name and whether its unit is in places.
+fn send_pieces(
+    file: &File,
+    listed: u64,
+    unit: UnitNo,
+    (name, in_places): &(Bytes, bool),
+    link: &OpenLink,
+) -> Result<(), Cut> {
+    let mut message = vec![words::begin_unit(unit, name.clone(), listed, *in_places)];
     let (mut missing, mut is_broken) = (listed, false);
     while missing > 0 && !is_broken {
         let mut bytes = 0;
@@ -178,20 +216,35 @@ fn send_pieces(file: &File, listed: u64, unit: UnitNo, name: &Bytes, link: &Open
 }
 
 /// Sends units again, unless the link breaks again. Units whose inputs cannot be read any more fail.
-fn send_again(folder: &InputFolder, link: LinkNo, units: Vec<(UnitNo, Input)>, post: &Post) -> Result<(), Over> {
+fn send_again(
+    Source { folder, in_places }: Source<'_>,
+    link: LinkNo,
+    units: Vec<(UnitNo, Input)>,
+    post: &Post,
+) -> Result<(), Over> {
     let mut message = Vec::new();
     let mut bytes = 0;
     for (no, input) in units {
         let (name, listed) = (name_of(&input), input.bytes);
-        let length = check_length(&input, post);
-        let small = (listed <= GATHERED_INPUT_BYTES_MAX).then(|| read_small(folder, &input));
         let mut large = None;
-        let open = || open_listed(folder, &input).map(|file| large.insert(file)).map(|_| Bytes::new());
-        match length.and_then(|()| small.unwrap_or_else(open)) {
+        let mut read = || {
+            if in_places.reads(&input) {
+                return Ok(size_of(&input));
+            }
+            check_length(&input, post)?;
+            if listed <= GATHERED_INPUT_BYTES_MAX {
+                return read_small(folder, &input);
+            }
+            large = Some(open_listed(folder, &input)?);
+            Ok(Bytes::new())
+        };
+        let content: io::Result<Bytes> = read();
+        let applies = in_places.applies(&input);
+        match content {
             Ok(_) if large.is_some() => {}
             Ok(content) => {
                 bytes += name.len() + content.len();
-                message.push(words::unit(no, name.clone(), content));
+                message.push(words::unit(no, name.clone(), content, applies));
             }
             Err(error) => message.extend(words::broken_unit(no, name.clone(), error.to_string())),
         }
@@ -201,7 +254,7 @@ fn send_again(folder: &InputFolder, link: LinkNo, units: Vec<(UnitNo, Input)>, p
         }
         bytes = if is_full { 0 } else { bytes };
         if let Some(file) = large
-            && !post.send_over(link, |open| send_pieces(&file, listed, no, &name, open))?
+            && !post.send_over(link, |open| send_pieces(&file, listed, no, &(name, applies), open))?
         {
             return Ok(());
         }

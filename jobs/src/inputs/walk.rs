@@ -11,14 +11,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use distwasm_process::beneath;
+use distwasm_process::{beneath, unfinished::OWN_FOLDER};
 use rustix::io::Errno;
 
 use super::{EntryKind, InputFolder, Names};
 use crate::{
     descriptors::when_there_are,
     file_time::FileTime,
-    history::RECORD_FOLDER,
     selection::{FolderMatch, LeftOutBy, Selection},
 };
 
@@ -175,7 +174,7 @@ impl<H: WalkHandler> Walker<'_, H> {
         let mut deeper = Vec::new();
         let mut path = folder;
         for (name, kind) in entries {
-            if is_top && name == RECORD_FOLDER && kind == EntryKind::Folder {
+            if is_top && name == OWN_FOLDER && kind == EntryKind::Folder {
                 // Outputs of a run may be inputs of the next.
                 continue;
             }

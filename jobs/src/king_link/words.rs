@@ -44,18 +44,18 @@ pub fn hello(request: &JobRequest, resumes: Option<wire::Resumption>) -> Vec<(Wo
 }
 
 /// A unit whose input is in this one word.
-pub fn unit(unit: UnitNo, name: Bytes, data: Bytes) -> Word {
-    unit_of(unit, name, data.len() as u64, data)
+pub fn unit(unit: UnitNo, name: Bytes, data: Bytes, in_places: bool) -> Word {
+    unit_of(unit, name, (data.len() as u64, data), in_places)
 }
 
 /// A unit whose input of this many bytes follows in pieces.
-pub fn begin_unit(unit: UnitNo, name: Bytes, bytes_total: u64) -> Word {
-    unit_of(unit, name, bytes_total, Bytes::new())
+pub fn begin_unit(unit: UnitNo, name: Bytes, bytes_total: u64, in_places: bool) -> Word {
+    unit_of(unit, name, (bytes_total, Bytes::new()), in_places)
 }
 
 /// A unit that the king waits for, and whose input cannot be read any more.
 pub fn broken_unit(unit: UnitNo, name: Bytes, why: String) -> [Word; 2] {
-    [begin_unit(unit, name, 1), broken_piece(why)]
+    [begin_unit(unit, name, 1, false), broken_piece(why)]
 }
 
 /// The next piece of an input.
@@ -83,6 +83,6 @@ pub fn leaving() -> Word {
     Word::End(wire::End { reason: "the queen is leaving".to_owned(), come_back: false, refused: false })
 }
 
-fn unit_of(unit: UnitNo, name: Bytes, bytes_total: u64, data: Bytes) -> Word {
-    Word::Unit(wire::Unit { unit: unit.0, input: Some(wire::Payload { bytes_total, data }), name })
+fn unit_of(unit: UnitNo, name: Bytes, (bytes_total, data): (u64, Bytes), in_places: bool) -> Word {
+    Word::Unit(wire::Unit { unit: unit.0, input: Some(wire::Payload { bytes_total, data }), name, in_places })
 }

@@ -3,9 +3,6 @@
 
 pub mod prune;
 pub(crate) mod rename;
-mod unfinished;
-
-pub(crate) use unfinished::is_unfinished;
 
 use std::{
     ffi::OsStr,
@@ -13,22 +10,24 @@ use std::{
     io::{self, ErrorKind, Write},
     os::unix::fs::{DirEntryExt, MetadataExt},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
 };
 
 use distwasm_process::{
     beneath::{self, Links, Missing},
     files,
+    unfinished::{OWN_FOLDER, is_unfinished, open_own_folder, unfinished_name},
 };
-use distwasm_proto::{ids::UnitNo, limits::ENTRIES_SEARCHED_MAX};
+use distwasm_proto::{failure::FailureKind, ids::UnitNo, limits::ENTRIES_SEARCHED_MAX};
 use distwasm_transport::payload::Payload;
-use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::{
+    fs::{AtFlags, FileType, Mode, OFlags, openat, renameat, statat, unlinkat},
+    io::Errno,
+};
 use tokio::sync::mpsc;
 
-use crate::{descriptors::when_there_are, inputs::Input, king_link::Room, work_queue::Taker};
+use crate::{descriptors::when_there_are, inputs::Input, king_link::Room, request::InPlaces, work_queue::Taker};
 
 use rename::rename_new;
-use unfinished::unfinished_name;
 
 /// Where outputs are written.
 #[derive(Clone, Debug)]
@@ -72,16 +71,31 @@ pub struct WriteError {
     pub hopeless: bool,
 }
 
-/// Makes the names of unfinished outputs differ between the threads of one process.
-static UNFINISHED: AtomicU64 = AtomicU64::new(0);
+/// How outputs are written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Writing {
+    /// Whether fsync is called for each output before it counts as done.
+    pub(crate) sync: bool,
+    /// For which inputs the results lie in the output folder already, where dukes have written them: such a result is the
+    /// name of a file.
+    pub(crate) in_places: InPlaces,
+}
+
+/// To look at a file that others could have put there.
+const READ: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
 /// Outputs that a thread takes at once.
 const BATCH: usize = 64;
 
 /// Works until there are no more outputs, or the receiver of `written` is gone.
-pub(crate) fn write(place: &OutputPlace, sync: bool, outputs: &Taker<Output>, written: &mpsc::Sender<Vec<Written>>) {
+pub(crate) fn write(
+    place: &OutputPlace,
+    writing: Writing,
+    outputs: &Taker<Output>,
+    written: &mpsc::Sender<Vec<Written>>,
+) {
     let mut writer = match place {
-        OutputPlace::Folder(folder) => Some(Writer { folder, sync, pid: std::process::id(), last: None }),
+        OutputPlace::Folder(folder) => Some(Writer::new(folder, writing)),
         OutputPlace::Stdout => None,
     };
     while let Some(outputs) = outputs.take(BATCH) {
@@ -89,13 +103,15 @@ pub(crate) fn write(place: &OutputPlace, sync: bool, outputs: &Taker<Output>, wr
         for Output { unit, input, result, room } in outputs {
             let outcome = match &mut writer {
                 Some(writer) => writer.put(&input, &result).map_err(|error| writer.explain(input.output(), &error)),
-                None => files::write_stdout_chunks(result.chunks()).map_err(|error| WriteError {
-                    why: format!("it cannot be written to stdout: {error}"),
-                    hopeless: true,
-                }),
+                None => match files::write_stdout_chunks(result.chunks()) {
+                    Ok(()) => Ok(result.bytes()),
+                    Err(error) => {
+                        Err(WriteError { why: format!("it cannot be written to stdout: {error}"), hopeless: true })
+                    }
+                },
             };
             drop(room);
-            done.push(Written { unit, path: input.path, outcome: outcome.map(|()| result.bytes()) });
+            done.push(Written { unit, path: input.path, outcome });
         }
         if written.blocking_send(done).is_err() {
             return;
@@ -103,33 +119,47 @@ pub(crate) fn write(place: &OutputPlace, sync: bool, outputs: &Taker<Output>, wr
     }
 }
 
+/// Removes what dukes have written for runs that are over, as far as that is possible.
+pub fn sweep(output: &Path) {
+    let swept = File::open(output).and_then(open_own_folder).and_then(|own| {
+        for entry in fs::read_dir(output.join(OWN_FOLDER))?.flatten().filter(|entry| is_unfinished(&entry.file_name()))
+        {
+            unlinkat(&own, entry.file_name(), AtFlags::empty())?;
+        }
+        Ok(())
+    });
+    if let Err(error) = swept {
+        tracing::warn!(output = %output.display(), %error, "unfinished outputs of an earlier run cannot be removed");
+    }
+}
+
 /// Puts outputs in their places, for one thread.
 struct Writer<'a> {
     /// The output folder, without links in its path.
     folder: &'a Path,
-    sync: bool,
-    pid: u32,
+    writing: Writing,
+    /// The folder from which it takes results that dukes have written, once it was opened.
+    own: Option<File>,
     /// The folder into which it wrote last, and its path below the output folder.
     last: Option<(PathBuf, File)>,
 }
 
-impl Writer<'_> {
-    fn put(&mut self, input: &Input, result: &Payload) -> io::Result<()> {
+impl<'a> Writer<'a> {
+    fn new(folder: &'a Path, writing: Writing) -> Writer<'a> {
+        Writer { folder, writing, own: None, last: None }
+    }
+
+    /// Puts an output in its place. Returns its size.
+    fn put(&mut self, input: &Input, result: &Payload) -> io::Result<u64> {
         let path = input.output();
         let name = path.file_name().ok_or(ErrorKind::InvalidFilename)?;
-        let sync = self.sync;
-        let unfinished = unfinished_name(self.pid, UNFINISHED.fetch_add(1, Ordering::Relaxed));
+        let sync = self.writing.sync;
         let opened = when_there_are(|| self.open_folder(path.parent().unwrap_or(Path::new(""))))?;
         let (_, folder) = &opened;
-        let placed = fill(folder, &unfinished, result, sync).and_then(|()| match input.replaces() {
-            true => Ok(renameat(folder, &unfinished, folder, name)?),
-            false => rename_new(folder, unfinished.as_ref(), folder, name),
-        });
-        if let Err(error) = placed {
-            // If it cannot be removed now, the next run removes it.
-            let _removed = unlinkat(folder, &unfinished, AtFlags::empty());
-            return Err(error);
-        }
+        let bytes = match self.writing.in_places.writes(input) {
+            true => self.take(folder, name, input.replaces(), result)?,
+            false => self.make(folder, name, input.replaces(), |file| write_chunks(file, result))?,
+        };
         if sync && let Err(error) = folder.sync_all() {
             // The next run must not take a name that may be lost for done. The error of the sync is the one to report.
             // Where an earlier output was, one of the two is there whatever happens.
@@ -138,7 +168,58 @@ impl Writer<'_> {
         }
         // After a failure the folder is opened again: it may have been replaced by another of this name.
         self.last = Some(opened);
-        Ok(())
+        Ok(bytes)
+    }
+
+    /// Writes an output under another name, then gives it its own. Returns its size.
+    fn make(
+        &self,
+        folder: &File,
+        name: &OsStr,
+        replaces: bool,
+        fill: impl FnOnce(&mut File) -> io::Result<u64>,
+    ) -> io::Result<u64> {
+        let unfinished = unfinished_name();
+        let placed = create(folder, &unfinished, self.writing.sync, fill)
+            .and_then(|bytes| rename((folder, &unfinished), (folder, name), replaces).map(|()| bytes));
+        if placed.is_err() {
+            // If it cannot be removed now, the next run removes it.
+            let _removed = unlinkat(folder, &unfinished, AtFlags::empty());
+        }
+        placed
+    }
+
+    /// Gives a result that a duke has written its name. Returns its size.
+    fn take(&mut self, folder: &File, name: &OsStr, replaces: bool, result: &Payload) -> io::Result<u64> {
+        let said = result.contiguous();
+        let unfinished = std::str::from_utf8(&said).ok().filter(|name| is_unfinished(name.as_ref()));
+        let unfinished = unfinished.ok_or_else(|| io::Error::other("what its duke calls the result cannot be"))?;
+        let own = match self.own.take() {
+            Some(own) => own,
+            None => open_own_folder(File::open(self.folder)?)?,
+        };
+        let found = statat(&own, unfinished, AtFlags::SYMLINK_NOFOLLOW).map_err(|error| match error {
+            Errno::NOENT => io::Error::other("what its duke has written is gone from the output folder"),
+            error => error.into(),
+        })?;
+        if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+            return Err(io::Error::other("what its duke has written is not a regular file"));
+        }
+        let open = || Ok::<_, io::Error>(File::from(openat(&own, unfinished, READ, Mode::empty())?));
+        if self.writing.sync {
+            open()?.sync_all()?;
+        }
+        match rename((&own, unfinished), (folder, name), replaces) {
+            // A folder of the output folder may be on another file system.
+            Err(error) if error.kind() == ErrorKind::CrossesDevices => {
+                let mut source = open()?;
+                self.make(folder, name, replaces, |file| io::copy(&mut source, file))?;
+                unlinkat(&own, unfinished, AtFlags::empty())?;
+            }
+            renamed => renamed?,
+        }
+        self.own = Some(own);
+        Ok(u64::try_from(found.st_size).unwrap_or(0))
     }
 
     /// Opens the folder of an output; reuses the last one, because outputs often share a folder.
@@ -157,24 +238,38 @@ impl Writer<'_> {
     }
 
     fn explain(&self, path: &Path, error: &io::Error) -> WriteError {
-        let hopeless =
-            matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem);
+        let hopeless = FailureKind::of_output(error.kind()) == FailureKind::NoOutputs;
         let is_taken = error.kind() == ErrorKind::AlreadyExists;
         let why = if is_taken { taken(self.folder, path) } else { error.to_string() };
         WriteError { why, hopeless }
     }
 }
 
-fn fill(folder: &File, name: &str, result: &Payload, sync: bool) -> io::Result<()> {
+/// Makes a file. Returns the number of bytes in it.
+fn create(folder: &File, name: &str, sync: bool, fill: impl FnOnce(&mut File) -> io::Result<u64>) -> io::Result<u64> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let open = || Ok(openat(folder, name, flags, Mode::from_raw_mode(0o666))?);
     let mut file = File::from(when_there_are(open)?);
-    result.chunks().try_for_each(|chunk| file.write_all(chunk))?;
+    let bytes = fill(&mut file)?;
     if sync {
         file.sync_all()?;
     }
     // With quotas and network file systems, only closing the file tells whether its bytes are kept.
-    files::close(file)
+    files::close(file)?;
+    Ok(bytes)
+}
+
+fn write_chunks(file: &mut File, result: &Payload) -> io::Result<u64> {
+    result.chunks().try_for_each(|chunk| file.write_all(chunk))?;
+    Ok(result.bytes())
+}
+
+/// Gives a finished file its name, in place of an earlier one only if it `replaces` that.
+fn rename(from: (&File, &str), to: (&File, &OsStr), replaces: bool) -> io::Result<()> {
+    match replaces {
+        true => Ok(renameat(from.0, from.1, to.0, to.1)?),
+        false => rename_new(from.0, from.1.as_ref(), to.0, to.1),
+    }
 }
 
 /// Why an output was not written: its name is taken.
@@ -209,11 +304,24 @@ fn real_name(folder: &Path, path: &Path) -> Option<PathBuf> {
 mod tests {
     use std::os::unix::fs::symlink;
 
-    use super::*;
-    use crate::inputs::Reason;
+    use distwasm_proto::secret::Secret;
 
-    fn put(folder: &Path, path: &str, text: &str) -> Result<(), WriteError> {
-        let mut writer = Writer { folder, sync: true, pid: 1, last: None };
+    use super::*;
+    use crate::{inputs::Reason, request::JobRequest};
+
+    fn carried() -> Writing {
+        Writing { sync: true, in_places: InPlaces::default() }
+    }
+
+    /// Dukes write all outputs.
+    fn in_places(sync: bool) -> Writing {
+        let mut request = JobRequest::new("p", Payload::default(), Secret::new([1; 16]));
+        request.guest.places.output = Some("/out".into());
+        Writing { sync, in_places: InPlaces::of(&request) }
+    }
+
+    fn put(folder: &Path, path: &str, text: &str) -> Result<u64, WriteError> {
+        let mut writer = Writer::new(folder, carried());
         let input = Input::new(path, 0);
         let result = Payload::from(text.as_bytes().to_vec());
         writer.put(&input, &result).map_err(|error| writer.explain(input.output(), &error))
@@ -223,7 +331,7 @@ mod tests {
     fn an_output_takes_the_place_of_an_earlier_one_if_that_is_wanted() {
         let place = tempfile::tempdir().unwrap();
         put(place.path(), "x", "old").unwrap();
-        let mut writer = Writer { folder: place.path(), sync: true, pid: 1, last: None };
+        let mut writer = Writer::new(place.path(), carried());
         let input = Input { output: Some(Path::new("x").into()), reason: Reason::Forced, ..Input::new("y", 0) };
         writer.put(&input, &Payload::from(b"new".to_vec())).unwrap();
         assert_eq!(fs::read_to_string(place.path().join("x")).unwrap(), "new");
@@ -244,6 +352,47 @@ mod tests {
         assert_eq!(fs::read_dir(folder.join("x")).unwrap().count(), 1, "nothing unfinished is left");
         put(&folder, "y/b", "four").unwrap();
         assert_eq!(fs::read_to_string(folder.join("x/b")).unwrap(), "four");
+    }
+
+    #[test]
+    fn what_a_duke_has_written_gets_its_name_unless_it_is_taken() {
+        let place = tempfile::tempdir().unwrap();
+        let mut writer = Writer::new(place.path(), in_places(true));
+        let (written, own) = (unfinished_name(), place.path().join(OWN_FOLDER));
+        fs::create_dir(&own).unwrap();
+        let result = Payload::from(written.clone().into_bytes());
+        let mut take = |path: &str, replaces: bool, text: &str| {
+            fs::write(own.join(&written), text).unwrap();
+            let reason = if replaces { Reason::Forced } else { Reason::New };
+            let input = Input { reason, ..Input::new(path, 0) };
+            writer.put(&input, &result).map_err(|error| writer.explain(Path::new(path), &error).why)
+        };
+        assert_eq!(take("x/a", false, "one"), Ok(3));
+        assert!(take("x/a", false, "other").unwrap_err().contains("x/a is there already"));
+        assert_eq!(fs::read_to_string(place.path().join("x/a")).unwrap(), "one");
+        assert_eq!(take("x/a", true, "three"), Ok(5));
+        assert_eq!(fs::read_to_string(place.path().join("x/a")).unwrap(), "three");
+        assert!(!own.join(&written).exists());
+        fs::write(own.join(&written), "").unwrap();
+        fs::write(own.join("other"), "").unwrap();
+        sweep(place.path());
+        assert!(!own.join(&written).exists() && own.join("other").exists());
+    }
+
+    #[test]
+    fn a_duke_cannot_give_away_what_is_not_its_own() {
+        let place = tempfile::tempdir().unwrap();
+        let mut writer = Writer::new(place.path(), in_places(false));
+        fs::write(place.path().join("mine"), "mine").unwrap();
+        let link = unfinished_name();
+        fs::create_dir(place.path().join(OWN_FOLDER)).unwrap();
+        symlink("../mine", place.path().join(OWN_FOLDER).join(&link)).unwrap();
+        let mut told = |name: &[u8]| writer.put(&Input::new("a", 0), &name.to_vec().into()).unwrap_err().to_string();
+        for name in [&b"mine"[..], b"", b"\xff", b"../.distwasm-1-1.unfinished", b"/.distwasm-1-1.unfinished"] {
+            assert_eq!(told(name), "what its duke calls the result cannot be");
+        }
+        assert_eq!(told(link.as_bytes()), "what its duke has written is not a regular file");
+        assert_eq!(told(unfinished_name().as_bytes()), "what its duke has written is gone from the output folder");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::{
 use distwasm_process::{
     beneath::{self, Links, Missing},
     files,
+    unfinished::{OWN_FOLDER, is_unfinished},
 };
 use rustix::fs::{AtFlags, unlinkat};
 use thiserror::Error;
@@ -20,12 +21,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     file_time::FileTime,
-    history::RECORD_FOLDER,
     inputs::{
         EntryKind, read_folder,
         survey::{Survey, SurveyError},
     },
-    outputs::is_unfinished,
 };
 
 /// Why nothing was removed, or not everything.
@@ -80,7 +79,7 @@ pub fn orphans(survey: &Survey<'_>, output: &Path, kept: &[&Path]) -> Result<Vec
         for (name, kind) in entries {
             let path = folder.join(&name);
             match kind {
-                EntryKind::Folder if path != Path::new(RECORD_FOLDER) => folders.push(path),
+                EntryKind::Folder if path != Path::new(OWN_FOLDER) => folders.push(path),
                 EntryKind::File { .. } if !is_unfinished(&name) => {
                     let has_input = match &renamed {
                         Some(outputs) => outputs.has(&path),
@@ -107,7 +106,7 @@ fn device(folder: &Path) -> Option<u64> {
 /// Whether a folder does not belong to the outputs, which are on this device: it is a file system of its own, the output
 /// folder of other runs, or a repository.
 fn is_apart(outputs_on: Option<u64>, folder: &Path) -> bool {
-    outputs_on != device(folder) || folder.join(RECORD_FOLDER).exists() || folder.ends_with(".git")
+    outputs_on != device(folder) || folder.join(OWN_FOLDER).exists() || folder.ends_with(".git")
 }
 
 /// Whether this file may be an output from these inputs: no output is a link, and each is as old as a run over this

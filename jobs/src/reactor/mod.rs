@@ -15,7 +15,7 @@ mod words;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use distwasm_proto::{
@@ -32,6 +32,7 @@ use crate::{
     king_link::{self, JobEnd, JobState, KingNews, LinkError, LongestUnit, Verdict, Welcome},
     outputs::{Output, Written},
     report::{Counts, FailedUnit, LongestInput, Reporter, Tried},
+    request::InPlaces,
     run_limits::RunLimits,
     submission::{Action, End, Event, Submission},
 };
@@ -43,6 +44,8 @@ pub use words::{Command, Happening};
 #[derive(Debug)]
 pub struct Reactor<R> {
     limits: RunLimits,
+    /// For which inputs dukes use the folders of the job.
+    in_places: InPlaces,
     submission: Submission,
     reporter: R,
     counts: Counts,
@@ -80,13 +83,16 @@ struct Job {
     /// Verdicts that arrived over this link and that the king has not been told of, and the bytes of their results.
     heard: u64,
     heard_bytes: u64,
+    /// One of these results is large.
+    heard_large: bool,
 }
 
 impl<R: Reporter> Reactor<R> {
-    /// The reactor of a run that begins now.
-    pub fn new(limits: RunLimits, reporter: R) -> Reactor<R> {
+    /// The reactor of a run that begins now, and whose dukes see the folders of these inputs.
+    pub fn new(limits: RunLimits, in_places: InPlaces, reporter: R) -> Reactor<R> {
         Reactor {
             limits,
+            in_places,
             submission: Submission::new(limits),
             reporter,
             counts: Counts::default(),
@@ -256,7 +262,7 @@ impl<R: Reporter> Reactor<R> {
         self.commands.push(Command::DropLink);
         self.job.linked = false;
         // The queen's first word on the next link names the missing verdicts, so the king will know of the others.
-        (self.job.heard, self.job.heard_bytes) = (0, 0);
+        (self.job.heard, self.job.heard_bytes, self.job.heard_large) = (0, 0, false);
         if !error.may_pass(true) {
             return self.lose_king(error.into());
         }
@@ -289,8 +295,10 @@ impl<R: Reporter> Reactor<R> {
         match found {
             Finding::Inputs(inputs) => {
                 self.counts.found += inputs.len() as u64;
-                self.events.extend(inputs.iter().map(|input| Event::InputListed { bytes: input.window_bytes() }));
-                self.listed.extend(inputs);
+                for input in inputs {
+                    self.events.push(Event::InputListed { bytes: self.window_bytes(&input) });
+                    self.listed.push_back(input);
+                }
             }
             Finding::Tally(Tally { done, newer, outdated, left_out, .. }) => {
                 self.counts.done_before += done;
@@ -313,12 +321,12 @@ impl<R: Reporter> Reactor<R> {
             Sent::Units(units) => {
                 for (unit, input) in units {
                     self.counts.bytes_sent += input.bytes;
-                    self.events.push(Event::UnitSent { unit, bytes: input.window_bytes() });
+                    self.events.push(Event::UnitSent { unit, bytes: self.window_bytes(&input) });
                     self.open.insert(unit, input);
                 }
             }
             Sent::Unreadable(input, why) => {
-                self.events.push(Event::InputFailed { bytes: input.window_bytes() });
+                self.events.push(Event::InputFailed { bytes: self.window_bytes(&input) });
                 self.fail(input.path, Failure::new(FailureKind::Input, why), Tried::default());
             }
         }
@@ -369,21 +377,36 @@ impl<R: Reporter> Reactor<R> {
             self.on_longest(None);
         }
         self.job.heard += 1;
-        self.job.heard_bytes += outcome.as_ref().map_or(0, Payload::bytes);
+        let bytes = outcome.as_ref().map_or_else(Failure::bytes, Payload::bytes);
+        self.job.heard_bytes += bytes;
+        // Its duke keeps a large result, and has no room for others meanwhile.
+        self.job.heard_large |= wire::is_offered(bytes);
         match outcome {
             Ok(result) => self.outputs.push(Output { unit, input, result, room }),
-            Err(failure) => self.fail(input.path, failure, Tried { attempts, duke, run_us }),
+            Err(failure) => {
+                if failure.kind == FailureKind::NoOutputs {
+                    self.lose_outputs(&input.path, &failure.message);
+                }
+                self.fail(input.path, failure, Tried { attempts, duke, run_us });
+            }
         }
+    }
+
+    /// No output can be written any more.
+    fn lose_outputs(&mut self, path: &Path, why: &str) {
+        self.why = Some(CutShort::NoOutputs(format!("{}: {why}", path.display())));
+        self.events.push(Event::OutputsImpossible);
     }
 
     /// Tells the king how many verdicts it may forget: for many units in one message, or at once when the king may be
     /// waiting for it, because few units are left or their results are large.
     fn tell_heard(&mut self) {
-        let Job { heard, heard_bytes, linked: true, .. } = &mut self.job else { return };
+        let Job { heard, heard_bytes, heard_large, linked: true, .. } = &mut self.job else { return };
         let few_are_left = self.open.len() <= HEARD_TOGETHER;
-        let is_worth_it = few_are_left || *heard >= HEARD_TOGETHER as u64 || *heard_bytes >= HEARD_BYTES;
+        let is_worth_it =
+            few_are_left || *heard_large || *heard >= HEARD_TOGETHER as u64 || *heard_bytes >= HEARD_BYTES;
         if *heard > 0 && is_worth_it {
-            *heard_bytes = 0;
+            (*heard_bytes, *heard_large) = (0, false);
             self.commands.push(Command::Say(king_link::words::verdicts_heard(std::mem::take(heard))));
         }
     }
@@ -398,8 +421,7 @@ impl<R: Reporter> Reactor<R> {
                 }
                 Err(error) => {
                     if error.hopeless {
-                        self.why = Some(CutShort::NoOutputs(format!("{}: {}", path.display(), error.why)));
-                        self.events.push(Event::OutputsImpossible);
+                        self.lose_outputs(&path, &error.why);
                     }
                     self.events.push(Event::OutputFailed { unit });
                     let tried = Tried { attempts: 1, ..Tried::default() };
@@ -407,6 +429,11 @@ impl<R: Reporter> Reactor<R> {
                 }
             }
         }
+    }
+
+    /// The bytes that an input takes in the window.
+    fn window_bytes(&self, input: &Input) -> u64 {
+        input.name().len() as u64 + if self.in_places.reads(input) { size_of::<u64>() as u64 } else { input.bytes }
     }
 
     fn fail(&mut self, path: PathBuf, failure: Failure, tried: Tried) {

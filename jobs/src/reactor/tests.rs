@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use distwasm_proto::{
+    limits::RESULT_UNASKED_BYTES_MAX,
     secret::Secret,
     wire::{QueenNews, QueenWelcome, ToQueen, queen_news::News, queen_word::Word},
 };
@@ -53,7 +54,7 @@ impl Queen {
     /// A queen whose inputs have been listed.
     fn with_inputs(count: usize) -> Queen {
         let mut queen = Queen {
-            reactor: Reactor::new(RunLimits::default(), Told::default()),
+            reactor: Reactor::new(RunLimits::default(), InPlaces::default(), Told::default()),
             numbers: Numbers::default(),
             border: Border::default(),
             resumptions: Vec::new(),
@@ -195,6 +196,18 @@ fn verdicts_are_not_counted_twice_after_a_return() {
     assert_eq!(queen.reactor.counts().failed, count);
     queen.hears([fails(0)]);
     assert!(queen.why().contains("a verdict on a unit that does not wait for one"));
+}
+
+#[test]
+fn the_king_is_told_at_once_of_a_result_that_takes_room_at_its_duke() {
+    let mut queen = Queen::with_inputs(HEARD_TOGETHER + 10);
+    queen.is_welcomed([]);
+    queen.hears([fails(0)]);
+    assert_eq!(queen.heard.get(&1), None);
+    let large = RESULT_UNASKED_BYTES_MAX + 1;
+    let result = Some(wire::Payload { bytes_total: large, data: vec![0; large as usize].into() });
+    queen.hears([News::Verdict(wire::Verdict { unit: 1, done: true, result, ..wire::Verdict::default() })]);
+    assert_eq!(queen.heard.get(&1), Some(&2));
 }
 
 #[test]

@@ -26,7 +26,7 @@ use crate::{
     outputs::{OutputPlace, Written},
     reactor::{CutShort, Ending, Happening, Reactor},
     report::{PROGRESS_DRAWN_EVERY, Reporter},
-    request::JobRequest,
+    request::{InPlaces, JobRequest},
     run_limits::RunLimits,
 };
 
@@ -72,8 +72,9 @@ pub async fn run(
 ) -> Ending {
     let Terms { clock, limits, grace, note, interrupted } = *terms;
     let mut threads = JoinSet::new();
-    let (orders, channels) = threads::start(&mut threads, folders);
-    let mut reactor = Reactor::new(limits, reporter);
+    let in_places = InPlaces::of(request);
+    let (orders, channels) = threads::start(&mut threads, folders, in_places);
+    let mut reactor = Reactor::new(limits, in_places, reporter);
     let listening = JoinSet::new();
     let asked = AtomicBool::new(false);
     let mut world = World { address, request, grace, note, orders, link: LinkState::None, asked: &asked, listening };

@@ -7,9 +7,14 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use super::Folders;
 use crate::{
-    inputs::{self, Finding, InputFolder, ReadOrder, Sent, post::Post, readers},
+    inputs::{
+        self, Finding, InputFolder, ReadOrder, Sent,
+        post::Post,
+        readers::{self, Source},
+    },
     king_link::Heard,
-    outputs::{self, Output, Written},
+    outputs::{self, Output, Writing, Written},
+    request::InPlaces,
     work_queue::{Giver, queue},
 };
 
@@ -30,20 +35,23 @@ pub(super) struct Orders {
 }
 
 /// Starts all threads of a run.
-pub(super) fn start(threads: &mut JoinSet<()>, folders: &Folders) -> (Orders, Channels) {
+pub(super) fn start(threads: &mut JoinSet<()>, folders: &Folders, in_places: InPlaces) -> (Orders, Channels) {
     let (readers, orders) = queue(READERS);
     let (sender, sent) = mpsc::channel(REACTOR_QUEUE);
     let post = Arc::new(Post::default());
     let input = Arc::new(InputFolder::new(&folders.input, folders.rules.follows_links));
     for orders in orders {
         let (input, post, sender) = (Arc::clone(&input), Arc::clone(&post), sender.clone());
-        threads.spawn_blocking(move || readers::read(&input, &orders, &post, &sender));
+        threads.spawn_blocking(move || {
+            readers::read(Source { folder: &input, in_places }, &orders, &post, &sender);
+        });
     }
     let (writers, outputs) = queue(WRITERS);
     let (sender, written) = mpsc::channel(REACTOR_QUEUE);
     for outputs in outputs {
         let (folders, sender) = (folders.clone(), sender.clone());
-        threads.spawn_blocking(move || outputs::write(&folders.output, folders.sync, &outputs, &sender));
+        let writing = Writing { sync: folders.sync, in_places };
+        threads.spawn_blocking(move || outputs::write(&folders.output, writing, &outputs, &sender));
     }
     let (sender, found) = mpsc::channel(REACTOR_QUEUE);
     let folders = folders.clone();

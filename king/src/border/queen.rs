@@ -181,7 +181,11 @@ impl Progress {
         match word.word {
             Some(Word::Unit(unit)) => {
                 self.check_number(unit.unit)?;
-                let input = payload.map(|content| UnitInput { name: self.names.keep_bytes(&unit.name), content });
+                let input = payload.map(|content| UnitInput {
+                    name: self.names.keep_bytes(&unit.name),
+                    content,
+                    in_places: unit.in_places,
+                });
                 let input = input.map_err(|mut reason| {
                     reason.truncate(reason.floor_char_boundary(BROKEN_REASON_BYTES_MAX));
                     reason

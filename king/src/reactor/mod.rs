@@ -81,7 +81,7 @@ pub struct Reactor {
     /// The outcomes of attempts that ended in this batch.
     evidence: FxHashMap<AttemptId, Evidence>,
     /// Attempts whose dukes may forget them.
-    forgettable: BTreeMap<DukeId, Vec<u64>>,
+    forgettable: BTreeMap<DukeId, wire::Forget>,
     /// A job is over, and its memory has not been given back to the system yet.
     may_shrink: bool,
     /// Log lines about dukes that repeat.
@@ -252,19 +252,23 @@ impl Reactor {
         }
         // An outcome that led to no verdict is not needed any more: its unit runs again, or was given up.
         for (attempt, evidence) in self.evidence.drain() {
-            self.forgettable.entry(evidence.duke).or_default().push(attempt.0);
+            self.forgettable.entry(evidence.duke).or_default().unused.push(attempt.0);
         }
-        for (duke, mut attempts) in std::mem::take(&mut self.forgettable) {
+        for (duke, wire::Forget { mut attempts, mut unused }) in std::mem::take(&mut self.forgettable) {
             attempts.sort_unstable();
-            for attempts in attempts.chunks(HELD_ATTEMPTS_NAMED) {
-                self.tell_duke(duke, Order::Forget(wire::Forget { attempts: attempts.to_vec() }));
+            unused.sort_unstable();
+            let forgets = attempts.chunks(HELD_ATTEMPTS_NAMED).map(|attempts| (attempts, &[][..]));
+            for (attempts, unused) in forgets.chain(unused.chunks(HELD_ATTEMPTS_NAMED).map(|unused| (&[][..], unused)))
+            {
+                let (attempts, unused) = (attempts.to_vec(), unused.to_vec());
+                self.tell_duke(duke, Order::Forget(wire::Forget { attempts, unused }));
             }
         }
     }
 
     /// The duke may forget the attempt.
     fn let_go(&mut self, duke: DukeId, attempt: AttemptId) {
-        self.forgettable.entry(duke).or_default().push(attempt.0);
+        self.forgettable.entry(duke).or_default().attempts.push(attempt.0);
     }
 
     /// The king as it is now, for people.

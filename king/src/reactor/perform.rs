@@ -50,14 +50,16 @@ impl Reactor {
                 let (Some(duke), Some(queen)) = (self.dukes.get(&duke), self.queens.get(&job)) else { return };
                 let Some(input) = queen.inputs.get(unit) else { return };
                 let (job, unit, attempt) = (job.0, unit.0, attempt.0);
-                let name = input.name.clone();
-                let order = wire::StartAttempt { job, unit, attempt, alone, input: None, name, number, spared_us };
+                let (name, in_places) = (input.name.clone(), input.in_places);
+                let order =
+                    wire::StartAttempt { job, unit, attempt, alone, input: None, name, number, spared_us, in_places };
                 duke.peer.outbox.push_with(Order::StartAttempt(order), input.content.clone());
                 self.totals.attempts += 1;
             }
-            Action::ForgetAttempt { duke, attempt } => {
+            Action::ForgetAttempt { duke, attempt, unused } => {
                 self.recall(duke, |start| start.attempt == attempt.0);
-                self.let_go(duke, attempt);
+                let forgettable = self.forgettable.entry(duke).or_default();
+                if unused { &mut forgettable.unused } else { &mut forgettable.attempts }.push(attempt.0);
             }
             Action::ForgetDuke { duke } => {
                 if let Some(forgotten) = self.forget_duke(duke) {
@@ -192,6 +194,7 @@ fn merge_forgets(last: &mut wire::DukeOrder, next: &wire::DukeOrder) -> bool {
     match (&mut last.order, &next.order) {
         (Some(Order::Forget(last)), Some(Order::Forget(next))) => {
             last.attempts.extend_from_slice(&next.attempts);
+            last.unused.extend_from_slice(&next.unused);
             true
         }
         _ => false,

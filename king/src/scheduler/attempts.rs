@@ -125,7 +125,7 @@ impl Scheduler {
     /// Has dukes forget these attempts.
     pub(super) fn forget_attempts(&mut self, unwanted: BTreeSet<AttemptId>, actions: &mut Vec<Action>) {
         for (attempt, Attempt { duke, .. }) in self.take_attempts(unwanted) {
-            actions.push(Action::ForgetAttempt { duke, attempt });
+            actions.push(Action::ForgetAttempt { duke, attempt, unused: true });
         }
     }
 

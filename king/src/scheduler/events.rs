@@ -187,8 +187,9 @@ pub enum Action {
         alone: bool,
         spared_us: u64,
     },
-    /// Tell a duke that an attempt is not wanted any more, whatever its state.
-    ForgetAttempt { duke: DukeId, attempt: AttemptId },
+    /// Tell a duke that an attempt is not wanted any more, whatever its state. What came of it is `unused`, or may be the
+    /// verdict that its unit has.
+    ForgetAttempt { duke: DukeId, attempt: AttemptId, unused: bool },
     /// Ask a duke for a result that it offered.
     FetchResult { duke: DukeId, attempt: AttemptId, bytes: u64 },
     /// Tell the queen how a unit ended. No later action is about this unit.

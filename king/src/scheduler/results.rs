@@ -21,8 +21,8 @@ use std::{
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId},
     limits::{
-        FETCHED_AHEAD, FETCHED_BYTES, FETCHED_BYTES_MIN, FULL_LOOK, MEBIBYTE_WITHIN, OVERDUE_BYTES, RESULT_PATIENCE,
-        RESULTS_BYTES, STRAGGLER_FACTOR,
+        FETCHED_AHEAD, FETCHED_BYTES, FETCHED_BYTES_MIN, FULL_LOOK, HEARD_BYTES, MEBIBYTE_WITHIN, OVERDUE_BYTES,
+        RESULT_PATIENCE, RESULTS_BYTES, STRAGGLER_FACTOR,
     },
     time::{Time, UnitTime},
 };
@@ -119,8 +119,10 @@ impl Results {
                 fetching.blocked.insert(result.duke);
                 continue;
             }
-            let most = if self.bytes == 0 { allowance.alone } else { allowance.most };
-            if self.bytes.saturating_add(result.bytes) > most {
+            // A queen that has less of them may not say so at once, and would wait for this result.
+            let fits_alone = self.bytes < HEARD_BYTES && result.bytes <= allowance.alone;
+            let fits = fits_alone || self.bytes.saturating_add(result.bytes) <= allowance.most;
+            if !fits {
                 self.waits_for_room = true;
                 self.is_short = has_room(self.bytes, result.bytes, RESULTS_BYTES);
                 break;

@@ -45,7 +45,7 @@ impl Scheduler {
                 if self.adopt_attempt(id, held.job, attempt, known) {
                     before.remove(&attempt.attempt);
                 } else {
-                    actions.push(Action::ForgetAttempt { duke: id, attempt: attempt.attempt });
+                    actions.push(Action::ForgetAttempt { duke: id, attempt: attempt.attempt, unused: false });
                 }
             }
             if let Some(Job { waiting, suspects, units, .. }) = self.jobs.get_mut(&held.job) {

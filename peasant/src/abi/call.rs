@@ -10,6 +10,7 @@ use wasmtime::{ExternType, FuncType, InstancePre, ModuleExport, Store, Val, ValT
 
 use super::{Abi, Unit, initialise, no_guest};
 use crate::guest::{self, Grants, Guest};
+use crate::stdio::deliver;
 use crate::verdict;
 
 /// A program with a function of numbers.
@@ -61,14 +62,14 @@ impl Call {
 
 impl Abi for Call {
     fn answer(&mut self, unit: Unit) -> Result<&[u8], Failure> {
-        let arguments = parse(&unit.input, &self.signature)
+        let arguments = parse(&unit.input.whole()?, &self.signature)
             .map_err(|why| Failure::new(FailureKind::Input, format!("cannot call `{}`: {why}", self.name)))?;
         let mut store = self.store(unit.description)?;
         store.data().stdio.lock().drop_output();
         match self.run(&mut store, &arguments) {
             Ok(results) => {
                 self.answer = show(&results);
-                Ok(self.answer.as_bytes())
+                deliver(self.answer.as_bytes(), unit.output)
             }
             Err(error) => {
                 verdict::of_error(&error, store.data())?;

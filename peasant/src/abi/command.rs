@@ -7,6 +7,7 @@ use wasmtime::{InstancePre, Store};
 
 use super::{Abi, Unit, no_guest};
 use crate::guest::{self, Grants, Guest};
+use crate::stdio::FileOutput;
 use crate::verdict;
 
 /// A program with `_start`.
@@ -37,12 +38,14 @@ impl Abi for Command {
     fn answer(&mut self, unit: Unit) -> Result<&[u8], Failure> {
         let engine = self.linked.module().engine();
         let mut store = guest::store(engine, &self.grants, unit.description).map_err(|error| no_guest(&error))?;
-        store.data().stdio.lock().begin(unit.input, &mut self.answer);
+        let file = unit.output.map(|file| FileOutput::new(file, 0));
+        store.data().stdio.lock().begin(unit.input, file, &mut self.answer);
         let ended = self.run(&mut store);
-        store.data().stdio.lock().end(&mut self.answer);
-        match ended {
-            Ok(()) => Ok(&self.answer),
-            Err(error) => verdict::of_error(&error, store.data()).map(|()| self.answer.as_slice()),
+        let written = store.data().stdio.lock().end(&mut self.answer);
+        if let Err(error) = ended {
+            verdict::of_error(&error, store.data())?;
         }
+        written.map_err(|error| verdict::of_stdio(&error, store.data()))?;
+        Ok(&self.answer)
     }
 }

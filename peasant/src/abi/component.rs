@@ -4,6 +4,7 @@ mod wave;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use distwasm_proto::failure::{Failure, FailureKind};
 use tokio::runtime::Runtime;
 use wasmtime::Store;
@@ -12,6 +13,7 @@ use wasmtime::component::{ComponentExportIndex, Instance, InstancePre, Val};
 use super::{Abi, Unit, no_guest};
 use crate::guest::{self, Grants, Guest};
 use crate::program::{ComponentEntry, ComponentProgram};
+use crate::stdio::{FileOutput, Input, deliver};
 use crate::verdict;
 
 /// A program that is a component.
@@ -39,14 +41,19 @@ impl Component {
 
 impl Abi for Component {
     fn answer(&mut self, unit: Unit) -> Result<&[u8], Failure> {
-        let Unit { input, description } = unit;
+        let Unit { input, output, description } = unit;
         let mut store =
             guest::store(self.linked.engine(), &self.grants, description).map_err(|error| no_guest(&error))?;
         let is_command = matches!(self.entry, ComponentEntry::Command(_));
-        let on_stdin = if is_command { input.clone() } else { bytes::Bytes::new() };
+        let is_left_in_file = output.is_some();
+        // A command has streams; other components take and return values.
+        let (on_stdin, to_stdout, argument, output) = match is_command {
+            true => (input, output.map(|file| FileOutput::new(file, 0)), Bytes::new(), None),
+            false => (Input::default(), None, input.whole()?, output),
+        };
         {
             let mut stdio = store.data().stdio.lock();
-            stdio.begin(on_stdin, &mut self.answer);
+            stdio.begin(on_stdin, to_stdout, &mut self.answer);
             if !is_command {
                 stdio.drop_output();
             }
@@ -59,11 +66,11 @@ impl Abi for Component {
                     let ran = command.wasi_cli_run().call_run(&mut store).await?;
                     Ok(ran.map(|()| None).map_err(|()| verdict::of_exit(1, store.data())))
                 }
-                ComponentEntry::Program(export) => answer_of_program(&mut store, &instance, export, &input).await,
-                ComponentEntry::Call(export) => answer_of_call(&mut store, &instance, export, &input).await,
+                ComponentEntry::Program(export) => answer_of_program(&mut store, &instance, export, &argument).await,
+                ComponentEntry::Call(export) => answer_of_call(&mut store, &instance, export, &argument).await,
             }
         });
-        store.data().stdio.lock().end(&mut self.answer);
+        let written = store.data().stdio.lock().end(&mut self.answer);
         match ended {
             Ok(Ok(None)) => {}
             Ok(Ok(Some(answer))) => self.answer = answer,
@@ -76,12 +83,13 @@ impl Abi for Component {
                 }
             }
         }
+        written.map_err(|error| verdict::of_stdio(&error, store.data()))?;
         let output_bytes_max = self.grants.output_bytes_max;
-        if self.answer.len() > output_bytes_max {
+        if self.answer.len() > output_bytes_max && !is_left_in_file {
             let why = format!("answer is longer than {output_bytes_max} bytes");
             return Err(verdict::of_answer(why, store.data()));
         }
-        Ok(&self.answer)
+        deliver(&self.answer, output)
     }
 }
 

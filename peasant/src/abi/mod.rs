@@ -5,6 +5,7 @@ mod command;
 mod component;
 mod process_stdio;
 
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,19 +18,23 @@ use wasmtime_wasi::I32Exit;
 
 use crate::guest::{Grants, Guest};
 use crate::program::{ModuleEntry, ModuleProgram, Program};
+use crate::stdio::Input;
 
 /// One unit, as its guest gets it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Unit {
     /// The input.
-    pub input: Bytes,
+    pub input: Input,
+    /// The file that the answer goes to, if it does not go through the pipe.
+    pub output: Option<File>,
     /// The body of a [`Description`](distwasm_proto::pipe::Description), if the duke sends them.
     pub description: Option<Bytes>,
 }
 
 /// A guest that is ready for units.
 pub trait Abi {
-    /// Answers one unit. After a failure the next unit gets a new instance.
+    /// Answers one unit; with nothing if the answer is in the unit's file. After a failure the next unit gets a new
+    /// instance.
     fn answer(&mut self, unit: Unit) -> Result<&[u8], Failure>;
 }
 

@@ -3,17 +3,16 @@
 //! For each unit the export is called with the input's length, reads the input from stdin, and writes a 32-bit
 //! little-endian length and that many bytes to stdout. After a failure the instance is thrown away.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use distwasm_proto::{
-    failure::{Failure, FailureKind},
-    pipe::HEADER_BYTES,
-};
+use distwasm_proto::{failure::Failure, pipe::HEADER_BYTES};
 use wasmtime::{InstancePre, Store, TypedFunc};
 
 use super::{Abi, Unit, no_guest};
 use crate::guest::{self, Grants, Guest};
+use crate::stdio::{FileOutput, Input, Written};
 use crate::verdict;
 
 /// A program with `ProcessStdio`.
@@ -51,7 +50,7 @@ impl Abi for ProcessStdio {
             // An instance that serves many units is not told of the first one.
             None => Instance::new(&self.linked, &self.grants, unit.description.filter(|_| self.grants.fresh))?,
         };
-        instance.process(unit.input, &mut self.answer)?;
+        instance.process(unit.input, unit.output, &mut self.answer)?;
         let is_kept = !instance.is_spent && !self.grants.fresh;
         self.instance = Some(instance).filter(|_| is_kept);
         Ok(self.answer.get(HEADER_BYTES..).unwrap_or_default())
@@ -79,37 +78,42 @@ impl Instance {
         Ok(process)
     }
 
-    fn process(&mut self, input: Bytes, answer: &mut Vec<u8>) -> Result<(), Failure> {
-        let size = i32::try_from(input.len()).map_err(|_| {
-            Failure::new(FailureKind::Input, format!("an input of {} bytes is longer than 2 GiB - 1", input.len()))
-        })?;
+    fn process(&mut self, input: Input, output: Option<File>, answer: &mut Vec<u8>) -> Result<(), Failure> {
+        input.check_size()?;
+        // The check has seen that it fits.
+        let size = i32::try_from(input.bytes()).unwrap_or(i32::MAX);
         let guest = self.store.data_mut();
         guest.bounds.begin();
-        guest.stdio.lock().begin(input, answer);
+        guest.stdio.lock().begin(input, output.map(|file| FileOutput::new(file, HEADER_BYTES)), answer);
         let ended = self.process.call(&mut self.store, size);
         let guest = self.store.data();
-        guest.stdio.lock().end(answer);
+        let written = guest.stdio.lock().end(answer);
         if let Err(error) = ended {
             verdict::of_error(&error, guest)?;
             self.is_spent = true;
         }
-        self.check(answer)
+        match written.map_err(|error| verdict::of_stdio(&error, guest))? {
+            Some(Written { head, body_bytes }) => self.check(&head, body_bytes),
+            None => {
+                let (head, body) = answer.split_at(answer.len().min(HEADER_BYTES));
+                self.check(head, body.len() as u64)
+            }
+        }
     }
 
-    /// Checks that stdout holds exactly one answer.
-    fn check(&self, output: &[u8]) -> Result<(), Failure> {
+    /// Checks that stdout got exactly one answer.
+    fn check(&self, head: &[u8], body_bytes: u64) -> Result<(), Failure> {
         let broken = |message: String| {
             let message = if self.is_spent { format!("exited with status 0 and {message}") } else { message };
             Err(verdict::of_answer(message, self.store.data()))
         };
-        let Some((header, body)) = output.split_first_chunk::<HEADER_BYTES>() else {
-            let count = output.len();
+        let Ok(header) = <[u8; HEADER_BYTES]>::try_from(head) else {
+            let count = head.len();
             return broken(format!("wrote {count} bytes to stdout, where the answer's length alone takes 4"));
         };
-        let claimed = u32::from_le_bytes(*header) as usize;
-        if claimed != body.len() {
-            let wrote = body.len();
-            return broken(format!("claims an answer of {claimed} bytes, but wrote {wrote} after the length"));
+        let claimed = u32::from_le_bytes(header);
+        if u64::from(claimed) != body_bytes {
+            return broken(format!("claims an answer of {claimed} bytes, but wrote {body_bytes} after the length"));
         }
         Ok(())
     }

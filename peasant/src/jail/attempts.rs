@@ -24,6 +24,8 @@ pub fn attempt(what: &str, place: &str) -> io::Result<()> {
         "connect" => TcpStream::connect(place).map(drop),
         "abstract" => abstract_socket(place),
         "descriptor" => descriptor(number(place)?),
+        "overwrite" => overwrite(number(place)?),
+        "truncate" => truncate(number(place)?),
         "terminal" => type_into_terminal(),
         "thread" => thread::Builder::new().spawn(|| ()).map(drop),
         "descriptors" => raise(Resource::Nofile),
@@ -111,6 +113,23 @@ fn descriptor(number: i32) -> io::Result<()> {
     let mut byte = [0];
     rustix::io::read(borrowed, &mut byte)?;
     Ok(())
+}
+
+/// Writes to a descriptor that was handed over for reading, also after asking for more rights.
+fn overwrite(number: i32) -> io::Result<()> {
+    // SAFETY: nothing else in this process uses the descriptor while it is borrowed.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    // The kernel does not change for what a file is open.
+    let _asked = rustix::fs::fcntl_setfl(borrowed, rustix::fs::OFlags::RDWR);
+    rustix::io::write(borrowed, b"#")?;
+    Ok(())
+}
+
+/// Empties a file that was handed over for reading.
+fn truncate(number: i32) -> io::Result<()> {
+    // SAFETY: as above.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    Ok(rustix::fs::ftruncate(borrowed, 0)?)
 }
 
 /// Types a byte into the terminal of this process.

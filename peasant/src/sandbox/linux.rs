@@ -1,7 +1,7 @@
 //! The walls on Linux.
 
 use std::io::{self, IsTerminal};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 
 use distwasm_proto::{
     limits::{COMPILE_NICENESS, JAIL_DESCRIPTORS_MAX},
@@ -23,11 +23,11 @@ use rustix::thread::{
     set_thread_res_uid,
 };
 
-use super::{Jail, empty_root, seccomp};
+use super::{Jail, Needs, empty_root, seccomp};
 
 /// At the very start.
-pub fn open() -> io::Result<()> {
-    close_descriptors();
+pub fn open(kept: Option<RawFd>) -> io::Result<()> {
+    close_descriptors(kept);
     if !io::stdin().is_terminal() {
         // Fails for a session leader, which already has a group of its own. Skipped on a terminal, which would be lost.
         let _ = setpgid(None, None);
@@ -52,9 +52,9 @@ pub fn enter(jail: &mut Jail, shares: &[BorrowedFd<'_>]) {
 }
 
 /// Raises the walls that all threads have together.
-pub fn lock(jail: &mut Jail, reads_files: bool) {
+pub fn lock(jail: &mut Jail, needs: Needs) {
     jail.record(Wall::Limits, limit_jail());
-    jail.record(Wall::Seccomp, seccomp::lock(reads_files));
+    jail.record(Wall::Seccomp, seccomp::lock(needs));
 }
 
 /// Whether the process takes another user's id in the jail: root does.
@@ -199,6 +199,12 @@ pub fn limit_files() -> io::Result<()> {
     if is_file(io::stdout()) || is_file(io::stderr()) { Ok(()) } else { limit(Resource::Fsize, 0) }
 }
 
+/// Before the first guest that writes to files.
+pub fn survive_file_limit() {
+    // SAFETY: to ignore a signal runs nothing when it comes.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// Whether memory may be swapped out here. Counts as yes if it cannot be found out.
 pub fn has_swap() -> bool {
     // The first line is a heading.
@@ -213,17 +219,30 @@ fn is_file(stream: impl std::os::fd::AsFd) -> bool {
     fstat(stream).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
 }
 
-fn close_descriptors() {
+fn close_descriptors(kept: Option<RawFd>) {
     const FIRST: libc::c_uint = 3;
-    // SAFETY: the process has opened nothing yet, so no descriptor from 3 on is owned by anything in it.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, 0) };
+    let kept = kept.and_then(|kept| libc::c_uint::try_from(kept).ok()).filter(|kept| *kept >= FIRST);
+    match kept {
+        None => close_range(FIRST, libc::c_uint::MAX),
+        Some(kept) => {
+            if kept > FIRST {
+                close_range(FIRST, kept - 1);
+            }
+            close_range(kept.saturating_add(1), libc::c_uint::MAX);
+        }
+    }
+}
+
+fn close_range(first: libc::c_uint, last: libc::c_uint) {
+    // SAFETY: the process has opened nothing yet, so no descriptor from `first` on is owned by anything in it.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     if result == 0 {
         return;
     }
     // A kernel before 5.9.
-    const LAST: libc::c_int = 65_535;
-    for descriptor in FIRST as libc::c_int..=LAST {
+    const LAST: libc::c_uint = 65_535;
+    for descriptor in first..=last.min(LAST) {
         // SAFETY: as above.
-        unsafe { libc::close(descriptor) };
+        unsafe { libc::close(descriptor.cast_signed()) };
     }
 }

@@ -1,14 +1,14 @@
 //! Systems without known walls.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 
 use distwasm_proto::walls::Wall;
 
-use super::Jail;
+use super::{Jail, Needs};
 
 /// At the very start: nothing.
-pub fn open() -> io::Result<()> {
+pub fn open(_kept: Option<RawFd>) -> io::Result<()> {
     Ok(())
 }
 
@@ -21,7 +21,7 @@ pub fn leaves_root() -> bool {
 pub fn enter(_jail: &mut Jail, _shares: &[BorrowedFd<'_>]) {}
 
 /// The rest: nothing.
-pub fn lock(jail: &mut Jail, _reads_files: bool) {
+pub fn lock(jail: &mut Jail, _needs: Needs) {
     for wall in Wall::all() {
         jail.record(wall, Err("not known for this system"));
     }
@@ -36,6 +36,9 @@ pub fn limit_compiling(_cpu_seconds: u64, _data_bytes: u64) -> io::Result<()> {
 pub fn limit_files() -> io::Result<()> {
     Ok(())
 }
+
+/// A limit of the user on the size of files kills.
+pub fn survive_file_limit() {}
 
 /// Whether memory may be swapped out here: unknown, so yes.
 pub fn has_swap() -> bool {

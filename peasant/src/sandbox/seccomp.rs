@@ -14,6 +14,8 @@ use seccompiler::{
     SeccompRule, TargetArch,
 };
 
+use super::Needs;
+
 /// What every process in the jail needs: memory, its open descriptors, clocks, waiting, signals of its own, and its end.
 const ALWAYS: &[c_long] = &[
     libc::SYS_read,
@@ -83,6 +85,9 @@ const READING: &[c_long] = &[
     libc::SYS_preadv,
     libc::SYS_preadv2,
 ];
+
+/// What a process needs beside that to get open files. To read and write them, it needs nothing more.
+const TAKING: &[c_long] = &[libc::SYS_recvmsg];
 
 /// What only a guest that has got out would do.
 const DEADLY: &[c_long] = &[
@@ -168,7 +173,7 @@ const PRCTLS: &[i32] = &[libc::PR_SET_NAME, libc::PR_SET_VMA];
 type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 
 /// Bounds the system calls of all threads.
-pub fn lock(reads_files: bool) -> io::Result<()> {
+pub fn lock(needs: Needs) -> io::Result<()> {
     let architecture = TargetArch::try_from(ARCH).map_err(io::Error::other)?;
     let program = |rules: Rules, others, matched| {
         let filter = SeccompFilter::new(rules, others, matched, architecture)?;
@@ -180,7 +185,7 @@ pub fn lock(reads_files: bool) -> io::Result<()> {
     let programs = [
         program(plain(&[libc::SYS_clone3]), SeccompAction::Allow, not_there),
         program(plain(DEADLY), SeccompAction::Allow, SeccompAction::KillProcess),
-        allowed(reads_files).and_then(|rules| program(rules, forbidden, SeccompAction::Allow)),
+        allowed(needs).and_then(|rules| program(rules, forbidden, SeccompAction::Allow)),
     ];
     // Of several filters the strictest answer counts. The last one forbids to add others.
     for program in programs {
@@ -189,9 +194,11 @@ pub fn lock(reads_files: bool) -> io::Result<()> {
     Ok(())
 }
 
-fn allowed(reads_files: bool) -> Result<Rules, BackendError> {
-    let reading = if reads_files { READING } else { &[] };
-    let mut rules: Rules = ALWAYS.iter().chain(OLD).chain(reading).map(|call| (*call, Vec::new())).collect();
+fn allowed(needs: Needs) -> Result<Rules, BackendError> {
+    let reading = if needs.reads_files { READING } else { &[] };
+    let taking = if needs.takes_files { TAKING } else { &[] };
+    let mut rules: Rules =
+        ALWAYS.iter().chain(OLD).chain(reading).chain(taking).map(|call| (*call, Vec::new())).collect();
     let one_of = |argument, values: Vec<u64>| -> Result<Vec<SeccompRule>, BackendError> {
         let rule = |value| {
             let is_it = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)?;

@@ -29,7 +29,7 @@ impl Pollable for Input {
 
 impl InputStream for Input {
     fn read(&mut self, size: usize) -> StreamResult<Bytes> {
-        let bytes = self.0.lock().take(size);
+        let bytes = self.0.lock().take(size).map_err(|error| StreamError::Trap(error.into()))?;
         if bytes.is_empty() && size > 0 { Err(StreamError::Closed) } else { Ok(bytes) }
     }
 }

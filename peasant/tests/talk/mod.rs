@@ -2,14 +2,18 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends where its expectation does")]
 
+use std::fs::File;
 use std::io::{BufWriter, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread::JoinHandle;
 
+use distwasm_process::{handed, handover};
 use distwasm_proto::{
     failure::Failure,
-    pipe::{HEADER_BYTES, Header},
+    ids::UnitNo,
+    pipe::{Description, HEADER_BYTES, Header, Reference},
 };
 
 /// The program under test.
@@ -72,6 +76,15 @@ impl Peasant {
         Peasant { child, stdin, sender: None }
     }
 
+    /// Starts a peasant that gets open files over a socket.
+    pub fn start_with_files(program: Vec<u8>, args: &[&str]) -> (Peasant, OwnedFd) {
+        let (ours, theirs) = handover::pair().unwrap();
+        handed::keep_open(theirs.as_raw_fd()).unwrap();
+        let number = theirs.as_raw_fd().to_string();
+        let args: Vec<_> = args.iter().copied().chain([handover::FLAG, &number]).collect();
+        (Peasant::start(program, &args), ours)
+    }
+
     /// The peasant's process.
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -126,6 +139,33 @@ impl Peasant {
         let sent = self.sender.take().map(|sender| sender.join().unwrap());
         self.stdin.take().or(sent).expect("stdin is open")
     }
+}
+
+/// A unit for a peasant that gets open files: where its input is, and the file of its output.
+pub struct FileUnit<'a> {
+    /// Its bytes, or a file and its size.
+    pub input: Result<&'a [u8], (&'a File, u64)>,
+    pub output: Option<&'a File>,
+}
+
+/// Hands the files of units over, as one message; returns what belongs into the pipe.
+pub fn hand(socket: &OwnedFd, units: &[FileUnit<'_>]) -> Vec<Vec<u8>> {
+    let (mut descriptors, mut bodies) = (Vec::new(), Vec::new());
+    for (number, FileUnit { input, output }) in units.iter().enumerate() {
+        descriptors.extend(input.as_ref().err().map(|(file, _)| file.as_fd()));
+        descriptors.extend(output.map(AsFd::as_fd));
+        let reference =
+            Reference { input_bytes: input.as_ref().err().map(|(_, bytes)| *bytes), output: output.is_some() };
+        let mut frame = Vec::new();
+        let description = Description { unit: UnitNo(number as u64), attempt: 1, name: b"name" };
+        description.append_with(reference, |part| frame.extend_from_slice(part));
+        bodies.push(frame.split_off(HEADER_BYTES));
+        bodies.extend(input.as_ref().ok().map(|bytes| bytes.to_vec()));
+    }
+    if !descriptors.is_empty() {
+        handover::send(socket, &descriptors).unwrap();
+    }
+    bodies
 }
 
 impl Drop for Peasant {

@@ -8,9 +8,10 @@ use std::{
 use distwasm_jobs::{
     Folders, Terms,
     inputs::Names,
-    outputs::OutputPlace,
+    outputs::{self, OutputPlace},
     reactor::{CutShort, Ending},
     report::{Counts, FailedUnit},
+    request::JobRequest,
     selection::LeftOut,
 };
 use distwasm_process::clock::Clock;
@@ -43,7 +44,7 @@ pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Re
     let clock = Clock::start();
     let king = options.king()?;
     let prepared = tokio::task::block_in_place(|| prepare(options, &interrupted))?;
-    let Preparation { folders, request, failures, note, pruned, warnings, _input, _lock } = prepared;
+    let Preparation { folders, request, failures, note, pruned, warnings, _input, _probe, _lock } = prepared;
     let (folders, request) = (&folders, &request);
     let (address, mut kingdom) = match king {
         Some(address) => (address, None),
@@ -70,6 +71,7 @@ pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Re
     if let Some(kingdom) = kingdom {
         kingdom.end().await;
     }
+    tokio::task::block_in_place(|| sweep(folders, request, &ending));
     let Ending { counts, mut cut_short } = ending;
     if counts.found == 0 && cut_short.is_none() {
         // It is unknown whether this program made the outputs; check at least that it can run.
@@ -108,6 +110,14 @@ pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Re
     let forced = options.force;
     let summary = Summary { project, counts, elapsed, pruned, failures, cut_short, stopped, forced, retry, exit };
     Ok(Report { summary, first_failures })
+}
+
+/// Removes results of dukes that came too late to get a name. Their units run again.
+fn sweep(folders: &Folders, request: &JobRequest, ending: &Ending) {
+    let may_be_left = ending.cut_short.is_some() && request.guest.places.output.is_some() && folders.rules.sweeps;
+    if let (OutputPlace::Folder(folder), true) = (&folders.output, may_be_left) {
+        outputs::sweep(folder);
+    }
 }
 
 /// Whether all files below the input folder were looked at.

@@ -34,7 +34,7 @@ fn orders() -> Vec<Order> {
         Order::StartAttempt(wire::StartAttempt { job: 1, unit: 1, attempt: 1, input: payload(), ..Default::default() }),
         Order::SendResult(wire::SendResult { attempt: 1 }),
         Order::Blob(wire::Blob { digest, payload: payload() }),
-        Order::Forget(wire::Forget { attempts: vec![1] }),
+        Order::Forget(wire::Forget { attempts: vec![1], unused: vec![2] }),
         Order::ReleaseSlots(wire::ReleaseSlots { job: 1, slots: 1 }),
         Order::CloseLease(wire::CloseLease { job: 1 }),
         Order::Piece(wire::Piece { data: b"piece".as_slice().into(), broken: String::new() }),

@@ -50,7 +50,12 @@ fn payload(data: &'static [u8]) -> wire::Payload {
 }
 
 pub(super) fn unit(unit: u64) -> queen_word::Word {
-    queen_word::Word::Unit(wire::Unit { unit, input: Some(payload(b"input")), name: b"name".as_slice().into() })
+    queen_word::Word::Unit(wire::Unit {
+        unit,
+        input: Some(payload(b"input")),
+        name: b"name".as_slice().into(),
+        in_places: false,
+    })
 }
 
 pub(super) fn close(units: u64) -> queen_word::Word {

@@ -2,12 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
 use distwasm_duke::{
     border::{Border, KingOrder, LinkError},
     cache::{MakeError, Supply},
+    peasant::Content,
     reactor::{Ending, Happening, Introduction, Reactor, ReactorSettings},
 };
 use distwasm_proto::{
@@ -57,6 +59,8 @@ pub(super) struct Duke {
     leaving_said: Option<DukeId>,
     /// Attempts that it claims but never had.
     pub(super) claims: BTreeSet<AttemptId>,
+    /// It was killed, and has not put anything in order.
+    pub(super) is_killed: Arc<AtomicBool>,
 }
 
 /// The duke's side of a link.
@@ -98,6 +102,7 @@ impl Duke {
             waiting: VecDeque::new(),
             leaving_said: None,
             claims: BTreeSet::new(),
+            is_killed: Arc::default(),
         }
     }
 
@@ -188,9 +193,10 @@ impl World {
         for order in orders {
             match order {
                 KingOrder::AttemptArrived { .. } => self.strike_duke(id),
-                KingOrder::Forget { attempts } => {
+                KingOrder::Forget { attempts, unused } => {
                     let Some(duke) = self.dukes.get(&id) else { return };
-                    let ended = duke.reactor.running().filter(|attempt| attempts.contains(attempt));
+                    let is_named = |attempt: &AttemptId| attempts.contains(attempt) || unused.contains(attempt);
+                    let ended = duke.reactor.running().filter(is_named);
                     self.tally.attempts_forgotten += ended.count() as u64;
                 }
                 _ => {}
@@ -253,7 +259,7 @@ impl World {
         if let Some(link) = duke.link() {
             self.carry_to_king(0, Sender::Duke(link));
         }
-        self.remove_duke(id);
+        drop(self.take_duke(id));
         match ending {
             Ending::Drained => {
                 assert!(unsaid.is_none(), "drained_duke_has_said_how_its_attempts_ended: {id}: {unsaid:?}");
@@ -280,7 +286,10 @@ impl World {
             Deed::Feed(baron, input) => {
                 let Some(peasant) = duke.peasants.get_mut(&baron) else { panic!("fed_peasant_lives: {baron}") };
                 let queen = &self.queens[&peasant.queen];
-                let is_whole = input.content.bytes() == queen.unit(input.unit).input_bytes;
+                let is_whole = match &input.content {
+                    Content::Carried(content) => content.bytes() == queen.unit(input.unit).input_bytes,
+                    Content::Referenced { listed_bytes } => *listed_bytes == queen.unit(input.unit).input_bytes,
+                };
                 assert!(is_whole || queen.plan().lies, "attempt_comes_with_its_input: {}", input.unit);
                 peasant.pipe.push_back(input.unit);
                 self.peasant_goes_on(id, baron);

@@ -1,5 +1,7 @@
 //! Links of simulated dukes and queens: how they begin, break, and begin again.
 
+use std::sync::atomic::Ordering;
+
 use distwasm_duke::{border::LinkError as DukeLinkError, reactor::Happening as DukeHappening};
 use distwasm_jobs::{king_link::LinkError, reactor::Happening};
 use distwasm_proto::{
@@ -56,9 +58,16 @@ impl World {
     }
 
     /// Removes a duke, and all that it had yet to do.
-    pub(super) fn remove_duke(&mut self, machine: DukeId) -> Option<Duke> {
+    pub(super) fn take_duke(&mut self, machine: DukeId) -> Option<Duke> {
         self.halted.remove(&Process::Duke(machine));
         self.dukes.remove(&machine)
+    }
+
+    /// The same for a duke that does not put anything in order before.
+    pub(super) fn remove_duke(&mut self, machine: DukeId) -> Option<Duke> {
+        let duke = self.take_duke(machine)?;
+        duke.is_killed.store(true, Ordering::Relaxed);
+        Some(duke)
     }
 
     /// The duke is gone at once. The king notices it a little later, or when the next one takes its place.

@@ -8,7 +8,10 @@ use distwasm_proto::{
     wire::{self, queen_word::Word},
 };
 
-use super::world::{Due, QueenDue, World};
+use super::{
+    wires::payload,
+    world::{Due, QueenDue, World},
+};
 
 impl World {
     /// Makes this queen lie from now on, until the faults end.
@@ -47,7 +50,7 @@ impl World {
         if let Some(queen) = self.queens.get_mut(&job) {
             queen.lied_to = queen.lied_to.max(unit + 1);
         }
-        self.tell_king_unit(job, UnitNo(unit), b"", bytes);
+        self.tell_king_unit(job, UnitNo(unit), b"", bytes.map(payload));
     }
 
     /// Makes up the state of its job, or names another queen's job.

@@ -10,6 +10,7 @@ mod liars;
 mod links;
 mod lying_queens;
 mod oracle;
+mod output_folders;
 mod peasants;
 mod queen;
 mod readers;

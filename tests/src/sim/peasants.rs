@@ -1,6 +1,6 @@
 //! Simulated peasants: they behave as the nature of their units says.
 
-use std::{collections::VecDeque, path::PathBuf};
+use std::{collections::VecDeque, path::PathBuf, sync::Arc};
 
 use distwasm_duke::{
     peasant::{Answer, HeldResult, HeldRoom, PeasantEvent, PeasantNews},
@@ -150,6 +150,12 @@ impl World {
                 let bytes = self.queens[&peasant.queen].result_bytes(unit);
                 PeasantEvent::AnswerBegun { waits: self.begin_to_read(id, baron, bytes) }
             }
+            PeasantDue::Answers { unit, is_done: true } if self.queens[&peasant.queen].plan().dukes_write => {
+                let bytes = self.queens[&peasant.queen].result_bytes(unit);
+                let is_killed = self.dukes.get(&id).map(|duke| Arc::clone(&duke.is_killed)).unwrap_or_default();
+                self.tally.results_written += 1;
+                PeasantEvent::Answered(vec![Answer::Written(self.folders.write(bytes, is_killed))])
+            }
             PeasantDue::Answers { unit, is_done: true } => {
                 let small = || payload(self.queens[&peasant.queen].result_bytes(unit)).into();
                 PeasantEvent::Answered(vec![Answer::Result(peasant.reading.take().unwrap_or_else(small))])
@@ -196,6 +202,7 @@ impl World {
         peasant.busy = true;
         let (number, queen) = (peasant.number, peasant.queen);
         let plan = self.queens[&queen].unit(unit);
+        let dukes_write = self.queens[&queen].plan().dukes_write;
         let ends = Time(self.now.0 + plan.run_us);
         let due = |due| Due::Peasant(id, baron, number, due);
         match plan.nature {
@@ -205,8 +212,9 @@ impl World {
             // A unit that three peasants died with is blamed in any case, so bad luck strikes a unit twice at most.
             _ if dies_by_chance && self.strikes(queen, unit) => self.at(ends, due(PeasantDue::Dies)),
             nature => {
-                let fails = nature == Nature::Fails || (nature == Nature::FailsOnce && self.fails_now(queen, unit));
-                let is_large = !fails && is_offered(plan.result_bytes);
+                let fails = matches!(nature, Nature::Fails | Nature::Broken)
+                    || (nature == Nature::FailsOnce && self.fails_now(queen, unit));
+                let is_large = !fails && !dukes_write && is_offered(plan.result_bytes);
                 let Some(peasant) = self.dukes.get_mut(&id).and_then(|duke| duke.peasants.get_mut(&baron)) else {
                     return;
                 };

@@ -13,7 +13,7 @@ use distwasm_jobs::{
     king_link::{Border, JobEnd, KingNews, LinkError, words},
     outputs::Written,
     reactor::{Command, Happening, Reactor},
-    request::{JobRequest, Scheduling},
+    request::{InPlaces, JobRequest, Scheduling},
     run_limits::RunLimits,
     submission::End,
 };
@@ -24,7 +24,7 @@ use distwasm_proto::{
     time::Time,
     wire::{self, QueenNews, QueenWord, queen_word::Word},
 };
-use distwasm_transport::transfer::Outbox;
+use distwasm_transport::{payload::Payload, transfer::Outbox};
 
 use super::{
     halts::Process,
@@ -54,8 +54,8 @@ pub(super) struct Queen {
     pub(super) sent: VecDeque<Sent>,
     pub(super) reads: bool,
     pub(super) numbers: Numbers,
-    /// How writing went, of outputs that are still being written, with the sizes of their results.
-    pub(super) unwritten: VecDeque<(u64, Written)>,
+    /// How writing went, of outputs that are still being written, with their results.
+    pub(super) unwritten: VecDeque<(Payload, Written)>,
     /// The input of each unit.
     pub(super) units: Vec<usize>,
     /// Units whose first attempt has failed, so that later attempts can be distinguished.
@@ -102,7 +102,7 @@ impl Queen {
         let limits = RunLimits { failures: plan.failures_max, ends_at };
         let plan = Arc::new(plan);
         Queen {
-            reactor: Reactor::new(limits, Oracle::new(job, Arc::clone(&plan))),
+            reactor: Reactor::new(limits, InPlaces::of(&request(&plan, job)), Oracle::new(job, Arc::clone(&plan))),
             inbox: Inbox::default(),
             happens: VecDeque::new(),
             listed: 0,
@@ -219,7 +219,7 @@ fn request(plan: &QueenPlan, queen: JobId) -> JobRequest {
             requires: plan.zone.map(|zone| ("zone".to_owned(), zone.to_string())).into_iter().collect(),
             speculate: plan.speculate,
         },
-        guest: GuestSettings { deterministic: plan.deterministic, ..GuestSettings::default() },
+        guest: GuestSettings { deterministic: plan.deterministic, places: plan.places(), ..Default::default() },
         timeout: plan.timeout_us.map(Duration::from_micros),
         retries: plan.retries,
         replaces: plan.replaces.iter().map(|queen| key_of(*queen)).collect(),

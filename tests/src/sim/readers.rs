@@ -23,7 +23,7 @@ pub(super) struct Inbox {
 impl Queen {
     /// Whether results that are not written yet leave room for others.
     fn has_room(&self) -> bool {
-        self.unwritten.iter().map(|(bytes, _)| bytes).sum::<u64>() < u64::from(UNWRITTEN_BYTES)
+        self.unwritten.iter().map(|(result, _)| result.bytes()).sum::<u64>() < u64::from(UNWRITTEN_BYTES)
     }
 }
 

@@ -35,6 +35,8 @@ tally! {
     queens_killed,
     queens_gave_up,
     outputs_failed,
+    results_written,
+    results_named,
     queens_stopped,
     peasants_died,
     jobs_unfit,

@@ -96,7 +96,8 @@ impl World {
             match queen.orders.remove(place) {
                 Some(ReadOrder::Input(input)) => {
                     let place = place_of(&input.path);
-                    if queen.plan().units[place].nature == Nature::Broken && place.is_multiple_of(3) {
+                    let plan = queen.plan();
+                    if plan.units[place].nature == Nature::Broken && place.is_multiple_of(3) && !plan.dukes_read {
                         queen.sent.push_back(Sent::Unreadable(input, "it is gone".to_owned()));
                     } else {
                         inputs.push(input);
@@ -139,16 +140,23 @@ impl World {
     fn send_unit(&mut self, job: JobId, unit: UnitNo, input: &Input) {
         let Some(queen) = self.queens.get(&job) else { return };
         let is_broken = queen.plan().units[place_of(&input.path)].nature == Nature::Broken;
-        self.tell_king_unit(job, unit, input.name(), (!is_broken).then_some(input.bytes));
+        let content = match (queen.plan().dukes_read, is_broken) {
+            (true, _) => Some(input.bytes.to_le_bytes().to_vec().into()),
+            (false, true) => None,
+            (false, false) => Some(payload(input.bytes)),
+        };
+        self.tell_king_unit(job, unit, input.name(), content);
     }
 
-    /// Sends a unit with an input of this size; without one, an input that does not come whole.
-    pub(super) fn tell_king_unit(&mut self, job: JobId, unit: UnitNo, name: &[u8], bytes: Option<u64>) {
+    /// Sends a unit with this content; without one, an input that does not come whole.
+    pub(super) fn tell_king_unit(&mut self, job: JobId, unit: UnitNo, name: &[u8], content: Option<Payload>) {
         let Some(queen) = self.queens.get(&job) else { return };
         let Some(outbox) = &queen.link.outbox else { return };
         let (sender, name) = (Sender::Queen(job, queen.link.number), name.to_vec().into());
-        if let Some(bytes) = bytes {
-            outbox.push_with(words::begin_unit(unit, name, bytes), payload(bytes));
+        if let Some(content) = content {
+            let plan = queen.plan();
+            let in_places = plan.dukes_read || plan.dukes_write;
+            outbox.push_with(words::begin_unit(unit, name, content.bytes(), in_places), content);
             return self.carry_to_king(0, sender);
         }
         // Outboxes have only whole payloads.
@@ -167,13 +175,17 @@ impl World {
             let fails = self.faults_go_on() && self.dice.permille(self.weather.outputs_fail);
             let hopeless = self.dice.permille(300);
             let Some(queen) = self.queens.get_mut(&job) else { return };
-            let (bytes, place) = (Payload::bytes(&result), place_of(&path));
+            let place = place_of(&path);
             assert_eq!(queen.units.get(unit.0 as usize), Some(&place), "results_are_of_their_inputs: {job}, {unit}");
+            let bytes =
+                if queen.plan().dukes_write { self.folders.bytes_of(&name_of(&result)) } else { Some(result.bytes()) };
+            // What is not there fails when it is to get its name.
+            let bytes = bytes.unwrap_or_else(|| queen.plan().units[place].result_bytes);
             queen.reactor.reporter_mut().writes(place, bytes);
             let why = || WriteError { why: "the disk is broken".to_owned(), hopeless };
-            let outcome = if fails { Err(why()) } else { Ok(bytes) };
+            let outcome = if fails { Err(why()) } else { Ok(result.bytes()) };
             self.tally.outputs_failed += u64::from(fails);
-            queen.unwritten.push_back((bytes, Written { unit, path, outcome }));
+            queen.unwritten.push_back((result, Written { unit, path, outcome }));
         }
         if is_idle {
             self.writers_work_later(job);
@@ -192,9 +204,27 @@ impl World {
         let count = 1 + self.dice.below(20) as usize;
         let Some(queen) = self.queens.get_mut(&job) else { return };
         let count = count.min(queen.unwritten.len());
-        let written = queen.unwritten.drain(..count).map(|(_, written)| written).collect();
+        let dukes_write = queen.plan().dukes_write;
+        // A liar writes nothing, and what belongs to a job that the king ends is removed.
+        let may_be_gone = !self.liars.is_empty() || queen.plan().lies || queen.was_cancelled;
+        let mut written = Vec::new();
+        for (result, mut output) in queen.unwritten.drain(..count) {
+            if dukes_write {
+                let named = self.folders.take(&name_of(&result));
+                assert!(named.is_some() || may_be_gone, "what_a_duke_wrote_is_there_until_it_has_its_name: {job}");
+                self.tally.results_named += u64::from(named.is_some());
+                let gone = || WriteError { why: "it is gone".to_owned(), hopeless: false };
+                output.outcome = output.outcome.and(named.ok_or_else(gone));
+            }
+            written.push(output);
+        }
         self.writers_work_later(job);
         self.queen_happens(job, Happening::Written(written));
         self.queen_reads_later(job);
     }
+}
+
+/// The name of a file that a duke has written.
+fn name_of(result: &Payload) -> String {
+    String::from_utf8_lossy(&result.contiguous()).into_owned()
 }

@@ -2,6 +2,7 @@
 
 use distwasm_jobs::run_limits::FailureLimit;
 use distwasm_proto::{
+    guest::Places,
     ids::JobId,
     limits::{RESULT_UNASKED_BYTES_MAX, RESULTS_BYTES, WINDOW_BYTES, WINDOW_UNITS},
 };
@@ -190,6 +191,10 @@ pub struct QueenPlan {
     pub replaces: Vec<JobId>,
     /// Whether it lies.
     pub lies: bool,
+    /// Whether dukes read the inputs.
+    pub dukes_read: bool,
+    /// Whether dukes write the outputs.
+    pub dukes_write: bool,
     /// Its inputs.
     pub units: Vec<UnitPlan>,
     /// When it starts.
@@ -209,6 +214,12 @@ const PROGRAMS: [&[u8]; 4] = [b"a program", b"another program", b"a third progra
 pub const UNFIT_PROGRAM: &[u8] = b"an unfit program";
 
 impl QueenPlan {
+    /// The folders that dukes see.
+    pub(super) fn places(&self) -> Places {
+        let place = |is_seen: bool, path: &str| is_seen.then(|| path.into());
+        Places { input: place(self.dukes_read, "/in"), output: place(self.dukes_write, "/out"), probe: None }
+    }
+
     /// The job's program.
     pub fn program(&self) -> &'static [u8] {
         if self.unfit { UNFIT_PROGRAM } else { PROGRAMS[self.program] }
@@ -237,6 +248,8 @@ impl QueenPlan {
             disk_us: 0,
             replaces: Vec::new(),
             lies: false,
+            dukes_read: false,
+            dukes_write: false,
             units: vec![unit; units],
             comes_us: 0,
         }
@@ -289,7 +302,7 @@ impl Weather {
             units_max: dice.pick(&[1, 5, 40, 120]),
             window_units: dice.pick(&[WINDOW_UNITS, WINDOW_UNITS, 20, 2]),
             // In the smallest, two of the largest inputs have no room beside each other.
-            memory_bytes: dice.pick(&[1 << 40, 512 << 20, 400 << 20, 400 << 20]),
+            memory_bytes: dice.pick(&[1 << 40, 512 << 20, 400 << 20, 400 << 20, 400 << 20, 400 << 20]),
             delay_us_max: dice.pick(&[1, 500, 50_000]),
             slow_links: Slowness {
                 delay_us_max: dice.pick(&[0, 0, 0, 200_000, 2_000_000]),
@@ -355,6 +368,8 @@ impl Weather {
             disk_us: dice.pick(&[0, 0, 1_000, 200_000]),
             replaces: Vec::new(),
             lies: dice.permille(self.queen_lies),
+            dukes_read: dice.permille(150),
+            dukes_write: dice.permille(200),
             units,
             comes_us: dice.below(2_000_000),
         }

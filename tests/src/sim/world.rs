@@ -19,6 +19,7 @@ use super::{
     duke::Duke,
     halts::{Halted, Process},
     king::King,
+    output_folders::OutputFolders,
     queen::Queen,
     tally::Tally,
     weather::{DUKE_BYTES_MIN, Dice, QueenPlan, Slowness, Weather},
@@ -132,6 +133,8 @@ pub struct World {
     /// Dukes' links that are slow.
     pub(super) slow_links: BTreeMap<DukeId, Slowness>,
     pub(super) queens: BTreeMap<JobId, Queen>,
+    /// Where dukes write results.
+    pub(super) folders: OutputFolders,
     /// How long each attempt runs in any case, in microseconds.
     pub(super) spared: BTreeMap<AttemptId, u64>,
     pub(super) plans: Vec<QueenPlan>,
@@ -203,6 +206,7 @@ impl World {
             liars: BTreeSet::new(),
             slow_links: BTreeMap::new(),
             queens: BTreeMap::new(),
+            folders: OutputFolders::default(),
             spared: BTreeMap::new(),
             plans,
             due: BTreeMap::new(),
