@@ -130,12 +130,14 @@ mod tests {
         raise_descriptors();
         let limit = getrlimit(Resource::Nofile);
         assert_eq!(limit.current, limit.maximum.map(|most| most.min(DESCRIPTORS_MAX)).or(limit.current));
-        let before = descriptors_left();
-        let files: Vec<_> = (0..20).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
-        // Other tests of this process open and close files meanwhile.
-        let taken = before.unwrap_or(0).saturating_sub(descriptors_left().unwrap_or(0));
-        assert!(before.is_none() || taken > 5, "{taken}");
-        drop(files);
+        let are_counted = || {
+            let before = descriptors_left();
+            let _files: Vec<_> = (0..20).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+            let taken = before.unwrap_or(0).saturating_sub(descriptors_left().unwrap_or(0));
+            before.is_none() || taken > 5
+        };
+        // Other tests of this process open and close files meanwhile, but not all the time.
+        assert!((0..1000).any(|_| are_counted()));
     }
 
     #[test]

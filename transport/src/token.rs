@@ -122,10 +122,11 @@ impl FromStr for Token {
         if lines > 1 {
             return Err(TokenError::Lines(lines));
         }
-        let is_one = text.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
-        if !is_one && text.contains(PREFIX) {
+        // `DISTWASM_TOKEN=` begins like a token.
+        if text.rfind(PREFIX).is_some_and(|at| at > 0) {
             return Err(TokenError::TextBefore);
         }
+        let is_one = text.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
         let Some(rest) = text.get(PREFIX.len()..).filter(|_| is_one) else { return Err(TokenError::NotToken) };
         if let Some((before, _)) = text.char_indices().find(|(_, character)| !is_digit(*character) && *character != '_')
         {
