@@ -124,7 +124,7 @@ impl Results {
             let fits = fits_alone || self.bytes.saturating_add(result.bytes) <= allowance.most;
             if !fits {
                 self.waits_for_room = true;
-                self.is_short = has_room(self.bytes, result.bytes, RESULTS_BYTES);
+                self.is_short = self.bytes < HEARD_BYTES || has_room(self.bytes, result.bytes, RESULTS_BYTES);
                 break;
             }
             self.offers.pop_front();
