@@ -4,7 +4,8 @@
 //! ([`kingdom`]), and its references, each a command whose time, processor time and memory are measured in the same
 //! way ([`processes`]), take turns on the same inputs ([`inputs`]). The references are other faces of this program
 //! ([`guest_loop`], [`one`]). Cases without files use a simulated queen and simulated dukes
-//! ([`generator`], [`echo_dukes`]), and one measures a king that others flood ([`flood`]). Results go to [`report`] and [`chart`].
+//! ([`generator`], [`echo_dukes`]), and one measures a king that others flood ([`flood`]). Results go
+//! to [`report`] and [`chart`].
 
 pub mod cases;
 pub mod chart;

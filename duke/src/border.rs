@@ -44,8 +44,9 @@ pub enum KingOrder {
     SlotsAskedBack { job: JobId, slots: u32 },
     /// Slots that were asked back are wanted at once.
     SlotsTaken { job: JobId, slots: u32 },
-    /// A unit to run. Its slot is not taken before it has run for as long as it is spared.
-    AttemptArrived { job: JobId, attempt: AttemptId, alone: bool, spared: Duration, input: UnitInput },
+    /// A unit to run. Its slot is not taken before it has run for as long as it is spared. The folders of its job are
+    /// used for it if it is in places.
+    AttemptArrived { job: JobId, attempt: AttemptId, alone: bool, spared: Duration, input: UnitInput, in_places: bool },
     /// A result that was offered is to be sent.
     ResultWanted { attempt: AttemptId },
     /// What these attempts left is not needed any more, and they are not to go on. What was written for those that were
@@ -166,8 +167,9 @@ impl Border {
                     // Copied out, because the message that it came in may be a hundred times larger.
                     name: self.names.keep_bytes(&start.name),
                     content: Content::Carried(payload),
-                    is_left: start.in_places,
+                    is_left: false,
                 },
+                in_places: start.in_places,
             }),
             Some(Order::SendResult(send)) => Ok(KingOrder::ResultWanted { attempt: AttemptId(send.attempt) }),
             Some(Order::Forget(forget)) => {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use distwasm_process::{
-    beneath::Root,
+    beneath::{Missing, Root},
     files,
     unfinished::{open_own_folder, unfinished_name},
 };
@@ -52,15 +52,12 @@ struct OutputFolder {
 }
 
 impl Places {
-    /// Opens the folders of a job that it names, and that may be used; `None` if everything is carried.
+    /// Opens the folders of a job that it names, and that may be used.
     ///
     /// # Errors
     ///
     /// When one may not be used, or cannot be opened; the error names it.
-    pub fn open(wanted: &guest::Places, allowed: &AllowedDirs) -> Result<Option<Places>, PlacesError> {
-        if *wanted == guest::Places::default() {
-            return Ok(None);
-        }
+    pub fn open(wanted: &guest::Places, allowed: &AllowedDirs) -> Result<Places, PlacesError> {
         let allowed_folder = |path: &Path| {
             let opened = open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
             let folder = opened.map(File::from).map_err(|error| unusable(path, error.into()))?;
@@ -69,7 +66,7 @@ impl Places {
         };
         let input = |path: &PathBuf| Ok::<_, PlacesError>(Root::of(path, allowed_folder(path)?));
         let output = |path: &PathBuf| {
-            let own = open_own_folder(allowed_folder(path)?).map_err(|error| unusable(path, error))?;
+            let own = open_own_folder(allowed_folder(path)?, Missing::Made).map_err(|error| unusable(path, error))?;
             if let Some(probe) = &wanted.probe {
                 let found = statat(&own, probe, AtFlags::SYMLINK_NOFOLLOW);
                 found.map_err(|_| PlacesError::Another { path: path.clone() })?;
@@ -77,7 +74,7 @@ impl Places {
             Ok::<_, PlacesError>(OutputFolder::new(path, own))
         };
         let (input, output) = (wanted.input.as_ref().map(input), wanted.output.as_ref().map(output));
-        Ok(Some(Places { input: input.transpose()?, output: output.transpose()? }))
+        Ok(Places { input: input.transpose()?, output: output.transpose()? })
     }
 
     /// Opens an input: a regular file beneath the input folder.
@@ -187,7 +184,8 @@ impl OpenOutput {
     }
 }
 
-/// A whole output in the own folder of the output folder, under an unfinished name. Removed when it is dropped, if it still has that name.
+/// A whole output in the own folder of the output folder, under an unfinished name. Removed when it is dropped, if it
+/// still has that name.
 pub struct Unfinished {
     name: String,
     remove: Option<Remove>,
@@ -253,7 +251,7 @@ mod tests {
         for makes_nameless in [true, false] {
             let place = tempfile::tempdir().unwrap();
             let wanted = guest::Places { output: Some(place.path().into()), ..guest::Places::default() };
-            let mut places = Places::open(&wanted, &AllowedDirs::All).unwrap().unwrap();
+            let mut places = Places::open(&wanted, &AllowedDirs::All).unwrap();
             places.output.as_mut().unwrap().makes_nameless &= makes_nameless;
             let make = || places.make_output().unwrap();
             let own = place.path().join(OWN_FOLDER);
@@ -293,6 +291,5 @@ mod tests {
             why.ends_with("is another folder here than at the queen: what the queen has written there is missing"),
             "{why}"
         );
-        assert!(Places::open(&guest::Places::default(), &AllowedDirs::All).unwrap().is_none());
     }
 }

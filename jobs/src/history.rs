@@ -12,9 +12,9 @@ use std::{
 };
 
 use distwasm_process::{
-    beneath::{self, Links, Missing},
+    beneath::{self, Missing},
     files,
-    unfinished::OWN_FOLDER,
+    unfinished::{OWN_FOLDER, open_own_folder},
 };
 use distwasm_proto::{
     VERSION,
@@ -166,7 +166,8 @@ impl History {
             record.runs.remove(0);
             text = serde_json::to_vec_pretty(&record).map_err(|error| unwritten(error.into()))?;
         }
-        let folder = open_record_folder(output, Missing::Stays).map_err(unwritten)?;
+        let folder =
+            File::open(output).and_then(|output| open_own_folder(output, Missing::Stays)).map_err(unwritten)?;
         files::replace_in(folder, Path::new(RECORD_FILE), &text).map_err(unwritten)
     }
 
@@ -219,11 +220,6 @@ fn path_in(output: &Path) -> PathBuf {
     output.join(OWN_FOLDER).join(RECORD_FILE)
 }
 
-/// Opens the folder of the record. It is never a link.
-pub(crate) fn open_record_folder(output: &Path, missing: Missing) -> io::Result<File> {
-    beneath::open_folder(File::open(output)?, Path::new(OWN_FOLDER), Links::Refused, missing)
-}
-
 fn read(output: &Path) -> Result<RunRecord, RecordError> {
     let path = &path_in(output);
     #[derive(Deserialize)]
@@ -232,7 +228,8 @@ fn read(output: &Path) -> Result<RunRecord, RecordError> {
     }
     let unread = |source| RecordError::Unread { path: path.to_owned(), source };
     let damaged = || RecordError::Damaged { path: path.to_owned() };
-    let file = open_record_folder(output, Missing::Stays)
+    let file = File::open(output)
+        .and_then(|output| open_own_folder(output, Missing::Stays))
         .and_then(|folder| beneath::file_in(folder, Path::new(RECORD_FILE), OFlags::empty()))
         .map_err(unread)?;
     let mut text = Vec::new();
@@ -249,7 +246,7 @@ fn read(output: &Path) -> Result<RunRecord, RecordError> {
 
 /// Creates the folder of the record, and returns the time by the clock of its file system.
 fn folder_time(output: &Path) -> io::Result<FileTime> {
-    let folder = open_record_folder(output, Missing::Made)?;
+    let folder = open_own_folder(File::open(output)?, Missing::Made)?;
     let clock = files::unfinished_beside(Path::new("clock"));
     files::write_new_in(&folder, &clock, b"")?;
     let now = statat(&folder, &clock, AtFlags::SYMLINK_NOFOLLOW);

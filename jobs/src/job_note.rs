@@ -14,6 +14,7 @@ use std::{
 use distwasm_process::{
     beneath::{self, Missing},
     files,
+    unfinished::open_own_folder,
 };
 use distwasm_proto::{
     limits::{JOB_NOTE_BYTES_MAX, REPLACED_MAX},
@@ -22,7 +23,7 @@ use distwasm_proto::{
 use rustix::fs::{AtFlags, OFlags, statat};
 use tracing::debug;
 
-use crate::{history::open_record_folder, selection::Shard};
+use crate::selection::Shard;
 
 /// The note's name in the folder of the record; with `--shard`, it follows the word for the shard.
 const NAME: &str = "job";
@@ -65,7 +66,7 @@ impl JobNote {
     }
 
     fn folder(&self, missing: Missing) -> io::Result<File> {
-        open_record_folder(&self.output, missing)
+        open_own_folder(File::open(&self.output)?, missing)
     }
 
     /// Writes down the key of the job that is about to be opened, and those of the jobs that are to end with that.

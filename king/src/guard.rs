@@ -73,7 +73,7 @@ where
 
 fn refuse(authority: &Authority, request: &Request<Body>, refusal: &Refusal) -> Response<Body> {
     let address = request.extensions().get::<Caller>().and_then(|caller| caller.address);
-    authority.tell(address.as_ref().map(|address| address as _), refusal);
+    authority.tell(address, refusal);
     let text = refusal.to_string();
     let status =
         if refusal.is_about_rights() { Status::permission_denied(text) } else { Status::unauthenticated(text) };

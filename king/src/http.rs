@@ -126,11 +126,11 @@ impl Pager {
         }
         let judged = self.authority.judge_patiently(caller.wire, bearer(headers), Request::Metrics).await;
         let Err(refusal) = judged else { return Ok(()) };
-        self.authority.tell(caller.address.as_ref().map(|address| address as _), &refusal);
+        self.authority.tell(caller.address, &refusal);
         let text = match &refusal {
             Refusal::NoToken => {
-                "the metrics want a token (`king token create --role observer`), as Authorization: Bearer \
-                                 TOKEN; king --metrics-open shows them to everybody\n"
+                "the metrics want a token (`king token create --role observer`), as Authorization: Bearer TOKEN; king \
+                 --metrics-open shows them to everybody\n"
                     .to_owned()
             }
             refusal => format!("{refusal}\n"),

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{self, Read, Write},
+    io::{self, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -90,7 +90,7 @@ impl Key {
                 Err(error) => return Err(error),
             }
             let pair = KeyPair::generate().map_err(KeyError::Generate)?;
-            match write_new(&path, pair.serialized_der()) {
+            match files::write_new_private_for_good(&path, pair.serialized_der()) {
                 // Another king of this user was faster; all of them have its key.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(source) => return Err(KeyError::Write { path, source }),
@@ -168,16 +168,6 @@ fn read_bounded(file: io::Result<fs::File>, path: &Path) -> Result<Vec<u8>, KeyE
     let read = file.and_then(|file| file.take(CERTIFICATE_BYTES_MAX).read_to_end(&mut bytes));
     read.map_err(|source| KeyError::Read { path: path.to_owned(), source })?;
     Ok(bytes)
-}
-
-/// Writes a file that only this user may read, whole or not at all, and never in the place of another one.
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let unfinished = files::unfinished_beside(path);
-    let mut file = files::create_private(&unfinished)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    let kept = written.and(files::close(file)).and_then(|()| fs::hard_link(&unfinished, path));
-    fs::remove_file(&unfinished)?;
-    kept
 }
 
 #[cfg(test)]

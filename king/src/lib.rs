@@ -76,14 +76,18 @@ pub struct Reign {
 impl Reign {
     /// The first king: no jobs of an earlier one can exist.
     pub fn first() -> Reign {
-        let memory_bytes = default_memory_bytes();
+        Reign::with_memory(default_memory_bytes())
+    }
+
+    /// The first king, with this memory for payloads, in bytes.
+    pub fn with_memory(memory_bytes: u64) -> Reign {
         Reign { rules: Rules::default(), began: 0, timeout_max: None, window_units: WINDOW_UNITS, memory_bytes }
     }
 
     /// The king of the queen's own process, with a duke in the same process. Its one job may use all memory.
     pub fn local() -> Reign {
         let rules = Rules { trusts_dukes: true, ..Rules::default() };
-        Reign { rules, memory_bytes: memory_bytes(), ..Reign::first() }
+        Reign { rules, ..Reign::with_memory(memory_bytes()) }
     }
 
     /// A king that may replace an earlier one: its jobs are numbered from the milliseconds of the wall clock, so that
@@ -92,7 +96,7 @@ impl Reign {
     pub fn now(rules: Rules, timeout_max: Option<Duration>, memory_bytes: u64) -> Reign {
         let since = time_of_day().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let began = u64::try_from(since.as_millis().saturating_sub(EPOCH_MS)).unwrap_or(0);
-        Reign { rules, began, timeout_max, memory_bytes, ..Reign::first() }
+        Reign { rules, began, timeout_max, ..Reign::with_memory(memory_bytes) }
     }
 }
 

@@ -18,11 +18,10 @@ use thiserror::Error;
 use crate::{
     advertise::Advertised,
     data::{DataError, DataFolder},
+    default_memory_bytes,
     key::{Key, KeyError},
     tokens::command::TokenCommand,
 };
-
-use crate::default_memory_bytes;
 
 /// The port of the HTTP pages by default.
 const HTTP_PORT: u16 = 1901;
@@ -72,6 +71,7 @@ pub struct Options {
     /// (1 MB = 1,048,576 bytes) [default: half of this machine's memory]
     #[arg(long, value_name = "SIZE", env = "DISTWASM_MEMORY_LIMIT", value_parser = memory_limit)]
     pub memory_limit: Option<u64>,
+
     /// Where the key is.
     #[command(flatten)]
     pub key: KeyFlags,

@@ -88,7 +88,7 @@ impl Visit {
     fn tell(&self, leaving: &Leaving, authority: &Authority) {
         let Err(error) = leaving else { return };
         if let LinkError::Refused(refusal) = error {
-            return authority.tell(self.address.as_ref().map(|address| address as _), refusal);
+            return authority.tell(self.address, refusal);
         }
         let address = self.address.map_or_else(|| "this machine".to_owned(), |address| address.to_string());
         if error.may_come_back() && !matches!(error, LinkError::Busy(_)) {

@@ -27,7 +27,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use distwasm_process::{files, handover, start};
+use distwasm_process::{files, handed, handover, start};
 use distwasm_proto::{exit::Exit, limits::PROGRAM_BYTES_MAX, walls::Wall};
 
 use crate::check::CheckError;
@@ -91,7 +91,7 @@ fn serve(options: &Serve, required: &[Wall]) -> Result<(), ServeError> {
         Some(number) => {
             // While there is one thread.
             start::make_room_for_descriptors();
-            let socket = handover::inherited(number).map_err(ServeError::Socket)?;
+            let socket = handed::inherited(handover::FLAG, number).map_err(ServeError::Socket)?;
             Framing::WithFiles(handover::Receiver::new(socket))
         }
         None if options.described => Framing::Described,

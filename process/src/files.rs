@@ -108,8 +108,7 @@ pub(crate) fn may_be_planted(path: &Path, found: &Metadata) -> io::Result<bool> 
     if found.uid() == geteuid().as_raw() || found.uid() == 0 {
         return Ok(false);
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let folder = fs::metadata(folder)?;
+    let folder = fs::metadata(folder_of(path))?;
     Ok(folder.mode() & 0o1000 != 0 && folder.mode() & 0o022 != 0 && folder.uid() != found.uid())
 }
 
@@ -195,13 +194,41 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_as(CWD, path, bytes, EVERYBODY_READS)
 }
 
-/// Writes or replaces a file that no other user may read.
+/// Writes or replaces a file that no other user may read. It is there even after a power failure.
 ///
 /// # Errors
 ///
 /// As for [`replace`].
-pub fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    replace_as(CWD, path, bytes, USER_ALONE)
+pub fn replace_private_for_good(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    keep_private(path, bytes, |unfinished| fs::rename(unfinished, path))
+}
+
+/// Writes a file that no other user may read, whole or not at all, and never in the place of another one. It is there even
+/// after a power failure.
+///
+/// # Errors
+///
+/// When the name is taken, or the bytes could not be kept.
+pub fn write_new_private_for_good(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    keep_private(path, bytes, |unfinished| fs::hard_link(unfinished, path).and_then(|()| fs::remove_file(unfinished)))
+}
+
+/// Writes an unfinished file beside this path, which `keep` gives its name.
+fn keep_private(path: &Path, bytes: &[u8], keep: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+    let unfinished = unfinished_beside(path);
+    let mut file = create_private(&unfinished)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    let kept = written.and(close(file)).and_then(|()| keep(&unfinished));
+    if kept.is_err() {
+        // The error of the write is the one to report.
+        let _removed = fs::remove_file(&unfinished);
+    }
+    kept.and_then(|()| File::open(folder_of(path))?.sync_all())
+}
+
+/// The folder that a path is in.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Writes or replaces a file in an open folder, as [`replace`] does.

@@ -3,6 +3,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    fmt::Display,
     fs::File,
     io::{self, Read, Seek, Write},
     os::{
@@ -83,6 +84,24 @@ pub fn keep_open(descriptor: RawFd) -> io::Result<()> {
     if unsafe { libc::fcntl(descriptor, libc::F_SETFD, 0) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The descriptor with this number, which the parent of this process has left open for this flag.
+///
+/// # Errors
+///
+/// When it is not an open descriptor, or one of the standard streams.
+pub fn inherited(flag: &str, number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the call only asks whether the descriptor is open.
+    if number < 3 || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return Err(not_inherited(flag, number));
+    }
+    // SAFETY: it is open, the parent has left it to this process for this very flag, and nothing else here uses it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+fn not_inherited(flag: &str, number: impl Display) -> io::Error {
+    io::Error::other(format!("{flag} {number} is not an open descriptor above 2"))
+}
+
 /// The arguments of this process, with those that were [handed over](Handed) in the place of the flag that names them.
 /// The descriptor is closed.
 ///
@@ -112,15 +131,9 @@ pub fn expand(args: impl IntoIterator<Item = OsString>) -> io::Result<Vec<OsStri
 }
 
 fn read(value: &OsStr) -> io::Result<Vec<OsString>> {
-    let descriptor = value.to_str().and_then(|text| text.parse::<RawFd>().ok()).filter(|number| *number > 2);
-    let wrong = || io::Error::other(format!("{FLAG} {} is not an open descriptor above 2", value.display()));
-    let descriptor = descriptor.ok_or_else(wrong)?;
-    // SAFETY: the call only asks whether the descriptor is open.
-    if unsafe { libc::fcntl(descriptor, libc::F_GETFD) } < 0 {
-        return Err(wrong());
-    }
-    // SAFETY: it is open, the parent has left it to this process for this very flag, and nothing else here uses it.
-    let file = unsafe { File::from_raw_fd(descriptor) };
+    let number = value.to_str().and_then(|text| text.parse().ok());
+    let number = number.ok_or_else(|| not_inherited(FLAG, value.display()))?;
+    let file = File::from(inherited(FLAG, number)?);
     let mut text = Vec::new();
     file.take(HANDED_ARGS_BYTES_MAX as u64 + 1).read_to_end(&mut text)?;
     if text.len() > HANDED_ARGS_BYTES_MAX {
@@ -156,6 +169,14 @@ mod tests {
         // What comes after the dashes is the guest's.
         let args = words(&["peasant", "--", FLAG, "3"]);
         assert_eq!(expand(args.clone()).unwrap(), args);
+    }
+
+    #[test]
+    fn what_is_not_open_is_not_taken_over() {
+        let file = File::open("/dev/null").unwrap();
+        for number in [-1, 0, 2, file.as_raw_fd() + (1 << 29)] {
+            assert!(inherited(FLAG, number).is_err(), "{number}");
+        }
     }
 
     #[test]

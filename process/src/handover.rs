@@ -8,7 +8,7 @@ use std::{
     fs::File,
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
-    os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use distwasm_proto::limits::HANDED_DESCRIPTORS_MAX;
@@ -52,20 +52,6 @@ const RECEIVE: RecvFlags = RecvFlags::empty();
 /// When they cannot be made.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::UNIX, KIND, PAIR, None)?)
-}
-
-/// The socket that the parent of this process has left open for it under this number.
-///
-/// # Errors
-///
-/// When it is not an open descriptor.
-pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: the call only asks whether the descriptor is open.
-    if number < 3 || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
-        return Err(io::Error::other(format!("{FLAG} {number} is not an open descriptor above 2")));
-    }
-    // SAFETY: it is open, the parent has left it to this process for this very flag, and nothing else here uses it.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Sends up to [`HANDED_DESCRIPTORS_MAX`] descriptors as one message. Does not wait.
@@ -165,10 +151,7 @@ impl Receiver {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::{Read, Write},
-        os::fd::AsRawFd,
-    };
+    use std::io::{Read, Write};
 
     use super::*;
 
@@ -218,13 +201,5 @@ mod tests {
         sendmsg(&parent, &[IoSlice::new(&[2])], &mut control, SEND).unwrap();
         let why = Receiver::new(child).next_file().unwrap_err().to_string();
         assert_eq!(why, "a message announces 2 descriptors and has 0");
-    }
-
-    #[test]
-    fn what_is_not_open_is_not_taken_over() {
-        let file = file("");
-        for number in [-1, 0, 2, file.as_raw_fd() + (1 << 29)] {
-            assert!(inherited(number).is_err(), "{number}");
-        }
     }
 }

@@ -21,13 +21,13 @@ use crate::{
 /// The folder in an output folder in which distwasm keeps what is its own.
 pub const OWN_FOLDER: &str = ".distwasm";
 
-/// Opens the folder in an output folder in which dukes write outputs.
+/// Opens that folder in an open output folder. It is never a link.
 ///
 /// # Errors
 ///
-/// When there is something else of its name, or it cannot be made.
-pub fn open_own_folder(output: impl AsFd) -> io::Result<File> {
-    beneath::open_folder(output, Path::new(OWN_FOLDER), Links::Refused, Missing::Made)
+/// When there is something else of its name, or it is missing and is not, or cannot be, made.
+pub fn open_own_folder(output: impl AsFd, missing: Missing) -> io::Result<File> {
+    beneath::open_folder(output, Path::new(OWN_FOLDER), Links::Refused, missing)
 }
 
 /// How they begin and end; see [`unfinished_name`].

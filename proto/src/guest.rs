@@ -187,13 +187,9 @@ impl Places {
         };
         let is_name =
             |probe: &&PathBuf| probe.file_name() == Some(probe.as_os_str()) && !is_bad(&Path::new("/").join(probe));
-        match self
-            .input
-            .iter()
-            .chain(&self.output)
-            .find(|path| is_bad(path))
-            .or(self.probe.as_ref().filter(|probe| !is_name(probe)))
-        {
+        let bad_paths = self.input.iter().chain(&self.output).filter(|path| is_bad(path));
+        let bad_names = self.probe.iter().filter(|probe| !is_name(probe));
+        match bad_paths.chain(bad_names).next() {
             Some(path) => Err(GuestError::Place { path: path.clone() }),
             None => Ok(()),
         }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use distwasm_jobs::selection::Shard;
-use distwasm_process::{beneath, unfinished::open_own_folder};
+use distwasm_process::{
+    beneath::{self, Missing},
+    unfinished::open_own_folder,
+};
 use rustix::fs::OFlags;
 use thiserror::Error;
 
@@ -84,7 +87,7 @@ pub fn claim<'a>(
     if is_taken(whole.try_lock_shared()) {
         return Err(OutputFolderError::Busy { path: path.to_owned() });
     }
-    let place = open_own_folder(&whole);
+    let place = open_own_folder(&whole, Missing::Made);
     let name = format!("{}.lock", shard.word());
     let own = place.and_then(|place| beneath::file_in(place, Path::new(&name), OFlags::RDWR | OFlags::CREATE));
     let own = own.map_err(cannot_use)?;

@@ -266,14 +266,13 @@ pub fn prepare(options: &Options, interrupted: &CancellationToken) -> Result<Pre
     }
     let is_local = options.king_address.is_none();
     let mut probe = None;
-    if let Some(shared) = if is_local { Some(Shared::Both) } else { options.shared } {
+    if let Some(shared) = options.shared.or(is_local.then_some(Shared::Both)) {
         if let (OutputPlace::Folder(folder), true) = (&folders.output, folders.rules.sweeps) {
             outputs::sweep(folder);
         }
-        let found = shared_folders::places(&folders, options.shared.unwrap_or(shared), !is_local)
-            .map_err(PrepareError::NoCurrentFolder)?;
         let carried;
-        (request.guest.places, probe, carried) = found;
+        (request.guest.places, probe, carried) =
+            shared_folders::places(&folders, shared, !is_local).map_err(PrepareError::NoCurrentFolder)?;
         if !is_local {
             warnings.extend(carried.into_iter().map(|why| format!("--shared: {why}")));
         }

@@ -9,7 +9,8 @@ use std::{
 use clap::ValueEnum;
 use distwasm_jobs::{Folders, inputs::Names, outputs::OutputPlace};
 use distwasm_process::{
-    beneath, files,
+    beneath::{self, Missing},
+    files,
     unfinished::{open_own_folder, unfinished_name},
 };
 use distwasm_proto::guest::Places;
@@ -86,6 +87,6 @@ pub fn places(
 
 /// Makes sure that results can be written, and marks the folder if that is wanted.
 fn own_folder(output: &Path, marks: bool) -> io::Result<Option<Probe>> {
-    let own = open_own_folder(File::open(output)?)?;
+    let own = open_own_folder(File::open(output)?, Missing::Made)?;
     marks.then(|| Probe::write(own)).transpose()
 }

@@ -113,8 +113,8 @@ impl Cache {
         self.evict_to(Size { bytes: CACHE_BYTES_MAX, entries: CACHE_ENTRIES_MAX });
     }
 
-    /// Removes the least recently used entries until neither bound of `most` is exceeded. Directories that leases use stay and do not count:
-    /// otherwise they could leave no room for the very programs that use them.
+    /// Removes the least recently used entries until neither bound of `most` is exceeded. Directories that leases use
+    /// stay and do not count: otherwise they could leave no room for the very programs that use them.
     fn evict_to(&self, most: Size) {
         let entries = match self.entries() {
             Ok(entries) => entries,

@@ -165,7 +165,7 @@ mod tests {
 
     fn places(input: &Path, output: &Path) -> Places {
         let wanted = guest::Places { input: Some(input.into()), output: Some(output.into()), probe: None };
-        Places::open(&wanted, &AllowedDirs::All).unwrap().unwrap()
+        Places::open(&wanted, &AllowedDirs::All).unwrap()
     }
 
     #[test]

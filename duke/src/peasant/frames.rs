@@ -19,7 +19,7 @@ pub struct UnitInput {
     pub name: Bytes,
     /// Where its bytes are.
     pub content: Content,
-    /// The result is to be left in the job's output folder, if the duke sees one.
+    /// The result is to be left in the job's output folder.
     pub is_left: bool,
 }
 
@@ -117,6 +117,7 @@ mod tests {
             assert_eq!((frame.body, frame.header.frame_bytes()), (content.as_slice(), rest.len()));
         }
     }
+
     #[test]
     fn a_unit_whose_input_is_in_a_file_is_one_frame() {
         let name = Bytes::from_static(b"a");

@@ -54,7 +54,8 @@ impl Handle {
     }
 }
 
-/// Starts a peasant, which may be given files in folders that are allowed. The returned future is its whole life; it sends [`PeasantEvent::Gone`] last.
+/// Starts a peasant, which may be given files in folders that are allowed. The returned future is its whole life; it
+/// sends [`PeasantEvent::Gone`] last.
 pub fn hire(
     baron: BaronId,
     job: JobId,
@@ -86,7 +87,7 @@ async fn open_places(settings: &PeasantSettings, allowed: AllowedDirs) -> Result
     }
     // A file system in trouble may take its time.
     match spawn_blocking(move || Places::open(&wanted, &allowed)).await {
-        Ok(opened) => opened.map_err(|error| chain(&error)),
+        Ok(opened) => opened.map(Some).map_err(|error| chain(&error)),
         Err(_) => Err("the duke is ending".to_owned()),
     }
 }
@@ -219,4 +220,15 @@ async fn last_words(mut stderr: ChildStderr) -> String {
 
 async fn discard(reader: &mut (impl AsyncRead + Unpin)) -> std::io::Result<u64> {
     tokio::io::copy(reader, &mut tokio::io::sink()).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_peasant_of_a_job_that_is_carried_opens_no_folders() {
+        let settings = PeasantSettings { supplies: Vec::new(), memory_bytes: 0, guest: Arc::default() };
+        assert!(open_places(&settings, AllowedDirs::All).await.unwrap().is_none());
+    }
 }

@@ -326,8 +326,11 @@ impl<H: Hands> Reactor<H> {
                 self.open_job(job)?;
                 self.events.push(Event::SlotsTaken { job, slots });
             }
-            KingOrder::AttemptArrived { job, attempt, alone, spared, mut input } => {
-                refer(&self.open_job(job)?.guest.places, &mut input);
+            KingOrder::AttemptArrived { job, attempt, alone, spared, mut input, in_places } => {
+                let places = &self.open_job(job)?.guest.places;
+                if in_places {
+                    refer(places, &mut input);
+                }
                 if self.inputs.contains_key(&attempt) || self.left.contains_key(&attempt) {
                     return Err(LinkError::Nonsense("an attempt was started twice"));
                 }
@@ -481,11 +484,8 @@ impl<H: Hands> Reactor<H> {
     }
 }
 
-/// What comes of a unit for which the folders of its job may be used.
+/// What comes of a unit for which the folders of its job are used.
 fn refer(places: &Places, input: &mut UnitInput) {
-    if !input.is_left {
-        return;
-    }
     if places.input.is_some()
         && let Content::Carried(content) = &input.content
     {

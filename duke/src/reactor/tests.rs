@@ -214,7 +214,8 @@ fn opened_as(job: JobId, fresh: bool) -> KingOrder {
 fn started(attempt: u64) -> KingOrder {
     let content = Content::Carried(Payload::default());
     let input = UnitInput { unit: UnitNo(attempt), number: 1, name: "name".into(), content, is_left: false };
-    KingOrder::AttemptArrived { job: JOB, attempt: AttemptId(attempt), alone: false, spared: Duration::ZERO, input }
+    let (attempt, spared) = (AttemptId(attempt), Duration::ZERO);
+    KingOrder::AttemptArrived { job: JOB, attempt, alone: false, spared, input, in_places: false }
 }
 
 fn forget(attempt: u64) -> KingOrder {

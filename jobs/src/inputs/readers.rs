@@ -1,8 +1,8 @@
 //! Reads inputs and sends them, on threads of their own: opening thousands of small files is work that blocks.
 //!
 //! Small inputs gather in one message; a large one is sent in pieces as it is read, so that it is never in memory as a
-//! whole. Units get their numbers when their message is sent ([`super::numbers`]). Of inputs that dukes
-//! read, only names and sizes are sent.
+//! whole. Units get their numbers when their message is sent ([`super::numbers`]). Of inputs that dukes read, only names
+//! and sizes are sent.
 
 use std::{
     fs::File,
@@ -57,9 +57,8 @@ fn obey(source: Source<'_>, orders: Vec<ReadOrder>, post: &Post, sent: &mpsc::Se
 #[derive(Default)]
 struct Batch {
     inputs: Vec<Input>,
-    names: Vec<Bytes>,
-    contents: Vec<Bytes>,
-    in_places: Vec<bool>,
+    /// Of each of them, its name, its content, and whether its unit is in places.
+    words: Vec<(Bytes, Bytes, bool)>,
     bytes: usize,
 }
 
@@ -84,32 +83,26 @@ impl Batch {
             read_small(folder, &input)
         };
         match content {
-            Ok(content) => {
-                self.in_places.push(in_places.applies(&input));
-                self.push(input, content);
-            }
+            Ok(content) => self.push(in_places, input, content),
             Err(error) => return unreadable(input, error.to_string()),
         }
         if self.bytes >= MESSAGE_FILL_BYTES { self.flush(post, sent) } else { Ok(()) }
     }
 
-    fn push(&mut self, input: Input, content: Bytes) {
+    fn push(&mut self, in_places: InPlaces, input: Input, content: Bytes) {
         self.bytes += input.name().len() + content.len();
-        self.names.push(name_of(&input));
+        self.words.push((name_of(&input), content, in_places.applies(&input)));
         self.inputs.push(input);
-        self.contents.push(content);
     }
 
     fn flush(&mut self, post: &Post, sent: &mpsc::Sender<Sent>) -> Result<(), Over> {
         if self.inputs.is_empty() {
             return Ok(());
         }
-        let (names, contents) = (std::mem::take(&mut self.names), std::mem::take(&mut self.contents));
-        let in_places = std::mem::take(&mut self.in_places);
-        self.bytes = 0;
-        post.send(std::mem::take(&mut self.inputs), sent, |units, link| {
-            let units = units.iter().zip(names).zip(contents).zip(in_places);
-            link.say(units.map(|(((unit, name), data), places)| words::unit(*unit, name, data, places)).collect())
+        let Batch { inputs, words, .. } = std::mem::take(self);
+        post.send(inputs, sent, |units, link| {
+            let units = units.iter().zip(words);
+            link.say(units.map(|(unit, (name, data, places))| words::unit(*unit, name, data, places)).collect())
         })
     }
 }

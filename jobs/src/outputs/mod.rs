@@ -121,7 +121,7 @@ pub(crate) fn write(
 
 /// Removes what dukes have written for runs that are over, as far as that is possible.
 pub fn sweep(output: &Path) {
-    let swept = File::open(output).and_then(open_own_folder).and_then(|own| {
+    let swept = File::open(output).and_then(|output| open_own_folder(output, Missing::Made)).and_then(|own| {
         for entry in fs::read_dir(output.join(OWN_FOLDER))?.flatten().filter(|entry| is_unfinished(&entry.file_name()))
         {
             unlinkat(&own, entry.file_name(), AtFlags::empty())?;
@@ -196,7 +196,7 @@ impl<'a> Writer<'a> {
         let unfinished = unfinished.ok_or_else(|| io::Error::other("what its duke calls the result cannot be"))?;
         let own = match self.own.take() {
             Some(own) => own,
-            None => open_own_folder(File::open(self.folder)?)?,
+            None => open_own_folder(File::open(self.folder)?, Missing::Made)?,
         };
         let found = statat(&own, unfinished, AtFlags::SYMLINK_NOFOLLOW).map_err(|error| match error {
             Errno::NOENT => io::Error::other("what its duke has written is gone from the output folder"),

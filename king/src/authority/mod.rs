@@ -9,6 +9,7 @@ mod refusal;
 mod watch;
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -243,13 +244,13 @@ impl Authority {
 
     /// Counts a refusal, and logs it unless the log has said the same a short time ago. The log shows what the peer is
     /// told, which has no secret in it.
-    pub(crate) fn tell(&self, peer: Option<&dyn std::fmt::Display>, refusal: &Refusal) {
+    pub(crate) fn tell(&self, peer: Option<SocketAddr>, refusal: &Refusal) {
         self.0.refusals.fetch_add(1, Ordering::Relaxed);
         // Nothing in here can panic half-way through a change.
         let mut repeats = self.0.repeats.lock().unwrap_or_else(PoisonError::into_inner);
         // By its kind: a peer that sends another token each time must not fill the log.
         if let Some(refusals) = repeats.count(self.0.clock.now(), refusal.kind()) {
-            let peer = peer.map(ToString::to_string);
+            let peer = peer.map(|address| address.to_string());
             warn!(peer, refusals, why = %refusal, "a peer is not let in");
         }
     }

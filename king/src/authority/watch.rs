@@ -202,10 +202,10 @@ mod tests {
         watch.look().await;
         let path = folder.path().join("tokens.jsonl");
         let good = std::fs::read(&path).unwrap();
-        distwasm_process::files::replace_private(&path, b"nonsense\n").unwrap();
+        distwasm_process::files::replace_private_for_good(&path, b"nonsense\n").unwrap();
         watch.look().await;
         assert!(watch.tokens().get(grant.id).is_some());
-        distwasm_process::files::replace_private(&path, &good).unwrap();
+        distwasm_process::files::replace_private_for_good(&path, &good).unwrap();
         store.change(|tokens| tokens.revoke(&[grant.id.to_string()], time_of_day())).unwrap();
         watch.look().await;
         assert_eq!(watch.ended(&grant).await, Refusal::Revoked(grant.id));

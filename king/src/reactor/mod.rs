@@ -116,9 +116,7 @@ struct Queen {
     requires: String,
     peer: Peer<QueenNews>,
     inputs: Inputs,
-    /// How many bytes of inputs it may have open, as it was told last.
-    window_bytes: u64,
-    /// The state of its job, as it was told last.
+    /// The state of its job, as it was told last, with the bytes of inputs that it may have open.
     state: wire::JobState,
     /// How many units the queen had numbered when it last came back, and those of them that it has to send again.
     numbered: u64,
@@ -257,11 +255,13 @@ impl Reactor {
         for (duke, wire::Forget { mut attempts, mut unused }) in std::mem::take(&mut self.forgettable) {
             attempts.sort_unstable();
             unused.sort_unstable();
-            let forgets = attempts.chunks(HELD_ATTEMPTS_NAMED).map(|attempts| (attempts, &[][..]));
-            for (attempts, unused) in forgets.chain(unused.chunks(HELD_ATTEMPTS_NAMED).map(|unused| (&[][..], unused)))
-            {
-                let (attempts, unused) = (attempts.to_vec(), unused.to_vec());
-                self.tell_duke(duke, Order::Forget(wire::Forget { attempts, unused }));
+            for attempts in attempts.chunks(HELD_ATTEMPTS_NAMED) {
+                let attempts = attempts.to_vec();
+                self.tell_duke(duke, Order::Forget(wire::Forget { attempts, ..wire::Forget::default() }));
+            }
+            for unused in unused.chunks(HELD_ATTEMPTS_NAMED) {
+                let unused = unused.to_vec();
+                self.tell_duke(duke, Order::Forget(wire::Forget { unused, ..wire::Forget::default() }));
             }
         }
     }

@@ -155,7 +155,7 @@ impl Reactor {
         let longest = status.longest.map(|longest| self.describe_longest(longest, Bytes::new()));
         let Some(queen) = self.queens.get_mut(&job) else { return };
         let waits_for = queen.waits_for(status.waits_for);
-        let (JobStatus { slots, dukes, .. }, window_bytes) = (status, queen.window_bytes);
+        let (JobStatus { slots, dukes, .. }, window_bytes) = (status, queen.state.window_bytes);
         queen.state = wire::JobState { slots, dukes, waits_for, longest, window_bytes };
         queen.peer.outbox.push_latest(News::JobState(queen.state.clone()));
     }

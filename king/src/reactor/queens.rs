@@ -143,12 +143,12 @@ impl Reactor {
         let judged = queen.unheard.iter().map(Unheard::unit);
         let known: BTreeSet<UnitNo> = queen.inputs.units().chain(queen.broken.keys().copied()).chain(judged).collect();
         (queen.numbered, queen.awaited) = (numbered, lacking.difference(&known).copied().collect());
-        queen.window_bytes = queen.inputs.held().window();
+        queen.state.window_bytes = queen.inputs.held().window();
         queen.peer.outbox.push(News::Welcome(wire::QueenWelcome {
             version: VERSION.to_owned(),
             job: job.0,
             window_units: self.window_units,
-            window_bytes: queen.window_bytes,
+            window_bytes: queen.state.window_bytes,
             input_bytes_max: queen.inputs.held().longest(),
             known: known.into_iter().map(|unit| unit.0).collect(),
         }));
@@ -255,8 +255,8 @@ impl Reactor {
     fn widen(&mut self, job: JobId) {
         let Some(queen) = self.queens.get_mut(&job) else { return };
         let window_bytes = queen.inputs.held().window();
-        if window_bytes != queen.window_bytes {
-            (queen.window_bytes, queen.state.window_bytes) = (window_bytes, window_bytes);
+        if window_bytes != queen.state.window_bytes {
+            queen.state.window_bytes = window_bytes;
             queen.peer.outbox.push_latest(News::JobState(queen.state.clone()));
         }
     }
@@ -361,7 +361,6 @@ impl Queen {
             requires: name_labels(&spec.requires),
             peer,
             inputs: Inputs::new(held),
-            window_bytes: 0,
             state: wire::JobState::default(),
             numbered: 0,
             awaited: BTreeSet::new(),

@@ -60,7 +60,7 @@ impl King {
     }
 
     fn with_memory(memory_bytes: u64) -> King {
-        let reign = Reign { memory_bytes, ..Reign::first() };
+        let reign = Reign::with_memory(memory_bytes);
         King { reactor: Reactor::new(Time::default(), reign), budget: Budget::new(memory_bytes), links: 0 }
     }
 

@@ -6,8 +6,8 @@
 //! it.
 //!
 //! - At most `RESULTS_BYTES` of a job are in transit or held, overdue results not counted, so a queen that takes none
-//!   gets no more; or less, if other jobs take much (`room.rs`). While that room is full, its slots are counted that are busy nevertheless: the others may serve
-//!   other jobs.
+//!   gets no more; or less, if other jobs take much (`room.rs`). While that room is full, its slots are counted that are
+//!   busy nevertheless: the others may serve other jobs.
 //! - At most `FETCHED_BYTES` are in transit from one duke, or as many as its link carries in `FETCHED_AHEAD`. If a duke
 //!   offers more, it is *blocked*: its further offers wait, it gets no more units, and its idle slots may serve others.
 //! - Overdue results are counted separately, up to `OVERDUE_BYTES`, so that they take no room from the others: they are

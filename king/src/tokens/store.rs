@@ -2,8 +2,8 @@
 //! changed under a lock, so that no change is lost and no reader sees half of one.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, ErrorKind, Read, Write},
+    fs::{self, OpenOptions},
+    io::{self, ErrorKind, Read},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -107,22 +107,11 @@ impl Store {
             return Err(StoreError::TooLarge);
         }
         let path = self.folder.join(FILE);
-        self.replace(&path, text.as_bytes()).map_err(|source| StoreError::Write { path, source })?;
+        // A revoked token must not come back after a power failure.
+        let written = files::replace_private_for_good(&path, text.as_bytes());
+        written.map_err(|source| StoreError::Write { path, source })?;
         drop(lock);
         Ok(changed)
-    }
-
-    /// Replaces the file; the new one is there even after a power failure, so that no revoked token comes back.
-    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let unfinished = files::unfinished_beside(path);
-        let mut file = files::create_private(&unfinished)?;
-        let written = file.write_all(bytes).and_then(|()| file.sync_all());
-        let kept = written.and(files::close(file)).and_then(|()| fs::rename(&unfinished, path));
-        if kept.is_err() {
-            // The error of the write is the one to report.
-            let _removed = fs::remove_file(&unfinished);
-        }
-        kept.and_then(|()| File::open(&self.folder)?.sync_all())
     }
 
     /// The state of the file; `None` if there is no file.
@@ -199,7 +188,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::in_folder(folder.path());
         let path = folder.path().join(FILE);
-        files::replace_private(&path, b"{\"distwasm_tokens\":1}\nnonsense\n").unwrap();
+        files::replace_private_for_good(&path, b"{\"distwasm_tokens\":1}\nnonsense\n").unwrap();
         let told = store.read().unwrap_err().to_string();
         assert!(
             told.contains("tokens.jsonl are damaged in line 2: ") && told.contains("`king token create`"),
@@ -207,7 +196,7 @@ mod tests {
         );
         assert!(store.change(|_| Ok(())).is_err(), "a damaged file is not replaced");
         assert!(fs::read_to_string(&path).unwrap().contains("nonsense"));
-        files::replace_private(&path, b"{\"distwasm_tokens\":1}\n").unwrap();
+        files::replace_private_for_good(&path, b"{\"distwasm_tokens\":1}\n").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
         assert!(matches!(store.read(), Err(StoreError::NotPrivate(_))));
         fs::remove_file(&path).unwrap();

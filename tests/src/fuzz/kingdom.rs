@@ -84,7 +84,7 @@ struct Honest {
 
 impl<'a> Kingdom<'a> {
     pub(super) fn new(corpus: &'a mut Corpus, mut rng: Rng) -> Kingdom<'a> {
-        let reign = Reign { memory_bytes: MEMORY_BYTES, ..Reign::first() };
+        let reign = Reign::with_memory(MEMORY_BYTES);
         let budget = Budget::new(MEMORY_BYTES);
         let (peer, orders) = Peer::new(Identity::Trusted, None);
         let duke = DukeBorder::new(DukeId(1), peer);

@@ -81,7 +81,7 @@ impl King {
         let rules = Rules { preempt_after: after_us.map(Duration::from_micros), ..Rules::default() };
         let Weather { window_units, memory_bytes, .. } = *weather;
         King {
-            reactor: Reactor::new(now, Reign { rules, began, window_units, memory_bytes, ..Reign::first() }),
+            reactor: Reactor::new(now, Reign { rules, began, window_units, ..Reign::with_memory(memory_bytes) }),
             ticks_at: None,
             links: BTreeMap::new(),
             gone: BTreeSet::new(),
