@@ -175,10 +175,30 @@ fn take_turn(place: &Place, who: &Contestant<'_>) -> Result<Sample> {
     Ok(Sample { wall_us: finished.wall_us, cpu_us, others_us, peaks })
 }
 
-/// All standings as a table. Times for each unit are compared with those of the first.
+/// The wall time of a unit as a ratio to that of the first contestant; 0 if there is no such contestant.
+pub fn ratio(standings: &[Standing], at: usize) -> f64 {
+    match (standings.first(), standings.get(at)) {
+        (Some(reference), Some(standing)) => standing.wall_us_each() / reference.wall_us_each(),
+        _ => 0.0,
+    }
+}
+
+/// The most memory of all its processes together with so many peasants, if all need their most at the same time, in MiB.
+pub fn peak_mib_of_all(standing: Option<&Standing>, peasants: usize) -> f64 {
+    let peaks = standing.map(Standing::peaks).unwrap_or_default();
+    let kib = |(name, kib): (&String, &u64)| if name == "peasant" { kib * peasants as u64 } else { *kib };
+    peaks.iter().map(kib).sum::<u64>() as f64 / 1024.0
+}
+
+/// The name of the tight loop in tables.
+pub const TIGHT: &str = "tight loop: one process, files as a duke treats them";
+
+/// All standings as a table. Times for each unit are compared with those of the first, and of the tight loop.
 pub fn table(standings: &[Standing]) -> Table {
-    let mut table = Table::new(&["", "wall, median", "spread", "× loop", "CPU", "CPU a unit", "peak memory"]);
+    let header = ["", "wall, median", "spread", "× loop", "× tight", "CPU", "CPU a unit", "peak memory"];
+    let mut table = Table::new(&header);
     let reference = standings.first().map_or(0.0, Standing::wall_us_each);
+    let tight = standings.iter().find(|standing| standing.name == TIGHT).map(Standing::wall_us_each);
     for standing in standings {
         let (wall, runs) = (standing.wall_us(), standing.samples.len());
         let spread = match runs {
@@ -192,6 +212,7 @@ pub fn table(standings: &[Standing]) -> Table {
             time(wall.median()),
             spread,
             digits(standing.wall_us_each() / reference),
+            tight.map_or_else(|| "-".to_owned(), |tight| digits(standing.wall_us_each() / tight)),
             time(standing.cpu_us().median()),
             time(standing.cpu_us_each()),
             standing.memory(),

@@ -1,10 +1,14 @@
-//! The reference: threads that take inputs from one list, call the guest in this very process, and write the outputs.
-//! It is the least that a system with these inputs, this guest and these outputs can cost.
+//! The references: threads that take inputs from one list, call the guest in this very process, and write the outputs.
 //!
-//! Engine, guest and streams are those of a peasant. As for a peasant, the program is already compiled.
+//! Engine, guest and streams are those of a peasant. As for a peasant, the program is already compiled. The *tight* loop
+//! also treats files as a peasant's duke does: it opens them beneath their folders, lets the guest read and write them
+//! without copies, and gives an output without a name its name when it is whole. It is the least that a system with these
+//! inputs, this guest and these outputs can cost.
 
 use std::{
-    fs,
+    ffi::OsStr,
+    fs::{self, File},
+    os::fd::AsRawFd,
     path::Path,
     process::ExitCode,
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -18,7 +22,8 @@ use distwasm_peasant::{
     program::{CompiledFile, Program},
     stdio::Input,
 };
-use distwasm_proto::limits::GUEST_MEMORY_BYTES;
+use distwasm_proto::limits::{FILE_OUTPUT_BYTES_MAX, GUEST_MEMORY_BYTES};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, open, openat};
 
 use crate::{
     native,
@@ -39,18 +44,21 @@ pub fn run(options: &Loop) -> Result<ExitCode> {
     let (next, failed) = (AtomicUsize::new(0), AtomicU64::new(0));
     let work = |number: usize| -> Result<()> {
         let mut callee = Callee::new(options)?;
+        let tight = (options.kind == Kind::Tight).then(|| Tight::open(options)).transpose()?;
         let unfinished = options.output.join(format!(".unfinished-{number}"));
         while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let input = fs::read(options.input.join(name))?;
-            match callee.answer(input) {
-                Ok(answer) => {
-                    fs::write(&unfinished, answer)?;
-                    fs::rename(&unfinished, options.output.join(name))?;
-                }
-                Err(_failure) => {
-                    failed.fetch_add(1, Ordering::Relaxed);
-                }
-            }
+            let is_answered = match &tight {
+                Some(tight) => tight.answer(name, &mut callee)?,
+                None => match callee.answer(fs::read(options.input.join(name))?) {
+                    Ok(answer) => {
+                        fs::write(&unfinished, answer)?;
+                        fs::rename(&unfinished, options.output.join(name))?;
+                        true
+                    }
+                    Err(_failure) => false,
+                },
+            };
+            failed.fetch_add(u64::from(!is_answered), Ordering::Relaxed);
         }
         Ok(())
     };
@@ -60,6 +68,36 @@ pub fn run(options: &Loop) -> Result<ExitCode> {
         threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?)
     })?;
     Ok(ExitCode::from(u8::from(failed.into_inner() > 0)))
+}
+
+/// The folders of the tight loop.
+struct Tight {
+    input: File,
+    output: File,
+}
+
+impl Tight {
+    fn open(options: &Loop) -> Result<Tight> {
+        let folder = |path: &Path| open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map(File::from);
+        Ok(Tight { input: folder(&options.input)?, output: folder(&options.output)? })
+    }
+
+    /// Answers an input. Returns `false` if the guest fails on it.
+    fn answer(&self, name: &OsStr, callee: &mut Callee) -> Result<bool> {
+        let Callee::Guest(guest) = callee else { return Err(anyhow!("the tight loop needs a guest")) };
+        let input = File::from(openat(&self.input, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?);
+        let bytes = input.metadata()?.len();
+        let input = Input::of_file(input, bytes)?;
+        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let output = File::from(openat(&self.output, ".", flags, Mode::from_raw_mode(0o666))?);
+        let unit = Unit { input, output: Some(output.try_clone()?), description: None };
+        if guest.answer(unit).is_err() {
+            return Ok(false);
+        }
+        let nameless = format!("/proc/self/fd/{}", output.as_raw_fd());
+        linkat(CWD, nameless, &self.output, name, AtFlags::SYMLINK_FOLLOW)?;
+        Ok(true)
+    }
 }
 
 /// The code that answers inputs.
@@ -85,7 +123,13 @@ impl Callee {
     /// When it cannot be loaded or initialised.
     pub fn guest(compiled: &Path, fresh: bool) -> Result<Callee> {
         let bytes_max = usize::try_from(GUEST_MEMORY_BYTES)?;
-        let grants = Grants { fresh, memory_bytes_max: bytes_max, output_bytes_max: bytes_max, ..Grants::default() };
+        let grants = Grants {
+            fresh,
+            memory_bytes_max: bytes_max,
+            output_bytes_max: bytes_max,
+            file_bytes_max: FILE_OUTPUT_BYTES_MAX,
+            ..Grants::default()
+        };
         // SAFETY: the file was made by `peasant compile` for this very run, and no process changes it.
         let program = unsafe { Program::load(&CompiledFile::open(compiled)?, &grants)? };
         program.make_image()?;

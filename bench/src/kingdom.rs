@@ -173,7 +173,7 @@ impl Kingdom {
         let mut kingdom = Kingdom::king(place, flags)?;
         let mut command = program("duke")?;
         command.args(&kingdom.flags).args(["--num-cpus", &cpus.to_string(), "--cache"]);
-        command.arg(place.folder("duke-cache")?);
+        command.arg(place.folder("duke-cache")?).arg("--allow-dir").arg(place.path());
         kingdom.duke = Some(Daemon::start(command, "duke", place.path())?);
         Ok(kingdom)
     }

@@ -89,6 +89,8 @@ pub enum Kind {
     Kept,
     /// By a new instance of the guest for each input
     Fresh,
+    /// By one instance of the guest for each thread, which reads and writes the files itself
+    Tight,
     /// Without WebAssembly
     Native,
 }

@@ -11,8 +11,8 @@ use clap::ValueEnum;
 
 use super::cpus;
 use crate::{
-    contest::{Contestant, MakeCommand, own_folder},
-    inputs::Inputs,
+    contest::{self, Contestant, MakeCommand, own_folder},
+    inputs::{Inputs, name},
     kingdom::Kingdom,
     options::{Kind, Run, Task},
     place::{Place, program, root},
@@ -45,6 +45,17 @@ impl<'a> Contest<'a> {
         self.contestant(name, "queen", Box::new(command), kingdom)
     }
 
+    /// The system with this kingdom, whose duke opens the files itself.
+    pub(super) fn shared(&self, kingdom: &'a Kingdom) -> Contestant<'a> {
+        let carried = self.queen(Some(kingdom));
+        let command = move |output: &Path| {
+            let mut command = (carried.command)(output)?;
+            command.arg("--shared");
+            Ok(command)
+        };
+        self.contestant("king, duke, `queen --shared`, peasants", "queen", Box::new(command), Some(kingdom))
+    }
+
     /// The loop with a guest.
     pub(super) fn guest_loop(&self, kind: Kind) -> Result<Contestant<'a>> {
         let compiled = self.place.compile(&self.guest)?;
@@ -52,6 +63,7 @@ impl<'a> Contest<'a> {
             Kind::Kept => "loop (a): one process, kept instances",
             Kind::Fresh => "loop (a): one process, fresh instances",
             Kind::Native => "loop (b): one process, no WASM",
+            Kind::Tight => contest::TIGHT,
         };
         let (input, cpus) = (self.inputs.folder.clone(), cpus(self.options));
         let command = move |output: &Path| {
@@ -126,6 +138,18 @@ impl<'a> Contest<'a> {
         };
         let contestant = self.contestant(&name, "python", Box::new(command), None);
         Ok(Some(Contestant { rounds_max: rounds, ..contestant }))
+    }
+
+    /// A copy of the only input by `cp`.
+    pub(super) fn cp(&self) -> Contestant<'a> {
+        let input = self.inputs.folder.clone();
+        let command = move |output: &Path| {
+            let mut command = Command::new("cp");
+            // Without this it would leave holes where the input has some.
+            command.args(["--sparse=never", "--reflink=never"]).arg(input.join(name(0))).arg(output);
+            Ok(command)
+        };
+        self.contestant("`cp`", "cp", Box::new(command), None)
     }
 
     fn contestant(

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{command_line::Contest, cpus, scaled, tiny::ratio};
+use super::{command_line::Contest, cpus, scaled};
 use crate::{
     contest,
     inputs::Inputs,
@@ -32,7 +32,7 @@ pub(super) fn measure(options: &Run, place: &Place) -> Result<Chapter> {
     contestants.extend(contest.python_pool(2)?);
     let standings = contest::hold(place, options.runs, &contestants)?;
     let work = format!("{units} searches of 20,000 to 40,000 hashes by `examples/hash/hash.wasm`.");
-    let goals = vec![Goal::ratio("cpu", "wall ÷ loop (a)", ratio(&standings), 1.03)];
+    let goals = vec![Goal::ratio("cpu", "wall ÷ loop (a)", contest::ratio(&standings, 1), 1.03)];
     Ok(Chapter {
         work,
         tables: vec![contest::table(&standings)],

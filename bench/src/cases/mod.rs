@@ -9,6 +9,7 @@ mod floods;
 mod growth;
 mod links;
 mod million;
+mod stream;
 mod tiny;
 mod wide;
 
@@ -35,10 +36,14 @@ pub enum Name {
     TinyCommand,
     /// Units of ten milliseconds
     Cpu,
+    /// Files of 64 KiB
+    Medium,
     /// Files of a mebibyte
     Bulk,
     /// Files of a quarter of a gibibyte
     Huge,
+    /// One file of eight gibibytes, beside `cp`
+    Stream,
     /// Tiny files of which one in a hundred fails
     Error,
     /// Units without files, for the king's own cost
@@ -87,8 +92,10 @@ fn measure(name: Name, options: &Run, place: &Place) -> Result<Chapter> {
         Name::TinyLocal => tiny::local(options, place),
         Name::TinyCommand => tiny::command(options, place),
         Name::Cpu => cpu::measure(options, place),
+        Name::Medium => bulk::medium(options, place),
         Name::Bulk => bulk::bulk(options, place),
         Name::Huge => bulk::huge(options, place),
+        Name::Stream => stream::measure(options, place),
         Name::Error => tiny::error(options, place),
         Name::Million => million::measure(options, place),
         Name::First => first::measure(options, place),

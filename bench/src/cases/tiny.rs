@@ -32,13 +32,16 @@ pub(super) fn kingdom(options: &Run, place: &Place) -> Result<Chapter> {
     let kingdom = Kingdom::new(place, cpus(options))?;
     let contest = sums(options, place, "summer.wasm")?;
     let mut contestants = vec![contest.guest_loop(Kind::Kept)?, contest.queen(Some(&kingdom))];
+    contestants.push(contest.shared(&kingdom));
+    contestants.push(contest.guest_loop(Kind::Tight)?);
     contestants.push(contest.native_loop(Task::Sum));
     contestants.extend(contest.process_each(scaled(options, UNITS_SLOW), 1)?);
     contestants.extend(contest.python_pool(2)?);
     let standings = contest::hold(place, options.runs, &contestants)?;
     let mut chapter = chapter(&standings, "files of about 15 bytes, summed by `examples/summer/summer.wasm`");
     chapter.goals = vec![
-        Goal::ratio("tiny", "wall ÷ loop (a)", ratio(&standings), 2.0),
+        Goal::ratio("tiny", "carried: wall ÷ loop (a)", contest::ratio(&standings, 1), 1.3),
+        Goal::ratio("tiny", "shared: wall ÷ loop (a)", contest::ratio(&standings, 2), 1.1),
         Goal::figure("tiny", "CPU of all processes a unit", cpu(&standings), Bound::AtMost(60.0), "µs"),
     ];
     Ok(chapter)
@@ -47,10 +50,10 @@ pub(super) fn kingdom(options: &Run, place: &Place) -> Result<Chapter> {
 /// By a queen alone.
 pub(super) fn local(options: &Run, place: &Place) -> Result<Chapter> {
     let contest = sums(options, place, "summer.wasm")?;
-    let contestants = [contest.guest_loop(Kind::Kept)?, contest.queen(None)];
+    let contestants = [contest.guest_loop(Kind::Kept)?, contest.queen(None), contest.guest_loop(Kind::Tight)?];
     let standings = contest::hold(place, options.runs, &contestants)?;
     let mut chapter = chapter(&standings, "files of about 15 bytes, summed by `summer.wasm`, without a king");
-    chapter.goals = vec![Goal::ratio("tiny-local", "wall ÷ loop (a)", ratio(&standings), 1.7)];
+    chapter.goals = vec![Goal::ratio("tiny-local", "wall ÷ loop (a)", contest::ratio(&standings, 1), 0.9)];
     Ok(chapter)
 }
 
@@ -64,7 +67,7 @@ pub(super) fn command(options: &Run, place: &Place) -> Result<Chapter> {
         &standings,
         "files of about 15 bytes, summed by `summer-command.wasm`, a plain program: a new instance each",
     );
-    chapter.goals = vec![Goal::ratio("tiny-command", "wall ÷ loop (a)", ratio(&standings), 1.7)];
+    chapter.goals = vec![Goal::ratio("tiny-command", "wall ÷ loop (a)", contest::ratio(&standings, 1), 1.0)];
     Ok(chapter)
 }
 
@@ -85,7 +88,7 @@ pub(super) fn error(options: &Run, place: &Place) -> Result<Chapter> {
     let standings = contest::hold(place, options.runs, &contestants)?;
     let mut chapter = chapter(&standings, "files of about 15 bytes, echoed by `bench/guests/trap.wat`");
     chapter.notes.push("Here × loop compares with the first row, the run without failures.".to_owned());
-    chapter.goals = vec![Goal::ratio("error", "wall ÷ the same without failures", ratio(&standings), 1.15)];
+    chapter.goals = vec![Goal::ratio("error", "wall ÷ the same without failures", contest::ratio(&standings, 1), 1.15)];
     Ok(chapter)
 }
 
@@ -93,14 +96,6 @@ fn chapter(standings: &[Standing], work: &str) -> Chapter {
     let units = standings.first().map_or(0, |first| first.units);
     let work = format!("{} {work}.", crate::figures::count(units));
     Chapter { work, tables: vec![contest::table(standings)], notes: contest::notes(standings), ..Chapter::default() }
-}
-
-/// The second contestant's wall time for a unit as a ratio to the first's.
-pub(super) fn ratio(standings: &[Standing]) -> f64 {
-    match standings {
-        [reference, system, ..] => system.wall_us_each() / reference.wall_us_each(),
-        _ => 0.0,
-    }
 }
 
 fn cpu(standings: &[Standing]) -> f64 {
