@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 
 use bytes::{Buf, Bytes, BytesMut};
+use distwasm_process::aligned::Aligned;
 use distwasm_proto::{
     limits::PEASANT_READ_BYTES,
     pipe::{HEADER_BYTES, Header},
@@ -38,7 +39,7 @@ pub enum InputError {
 /// A stream of frames.
 #[derive(Debug)]
 pub struct Inputs<R> {
-    source: R,
+    source: Aligned<R>,
     /// Bytes that have arrived and are not returned yet.
     buffer: BytesMut,
     /// The target of each read. Short frames are copied once more, but this buffer never has to be cleared.
@@ -48,7 +49,11 @@ pub struct Inputs<R> {
 impl<R: Read> Inputs<R> {
     /// Frames from `source`, which should not have a buffer of its own.
     pub fn new(source: R) -> Inputs<R> {
-        Inputs { source, buffer: BytesMut::new(), chunk: vec![0; PEASANT_READ_BYTES].into_boxed_slice() }
+        Inputs {
+            source: Aligned(source),
+            buffer: BytesMut::new(),
+            chunk: vec![0; PEASANT_READ_BYTES].into_boxed_slice(),
+        }
     }
 
     /// The next frame's body, waiting for it; `None` at the end.
@@ -97,7 +102,7 @@ impl<R: Read> Inputs<R> {
         body.extend_from_slice(&self.buffer);
         self.buffer.clear();
         let missing = header.body_bytes.saturating_sub(body.len());
-        (&mut self.source).take(missing as u64).read_to_end(&mut body)?;
+        self.source.append(&mut body, missing)?;
         if body.len() < header.body_bytes {
             return Err(InputError::CutOff { got: HEADER_BYTES + body.len(), wanted: header.frame_bytes() });
         }

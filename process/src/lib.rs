@@ -1,6 +1,7 @@
 //! What each process of distwasm needs from its machine, done in one way: to begin and end, read flags and the clock, log,
 //! write files that last, and know how much it may use.
 
+pub mod aligned;
 pub mod allowance;
 pub mod beneath;
 pub mod clock;

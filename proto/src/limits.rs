@@ -449,6 +449,13 @@ pub const PIPE_BUFFER_BYTES: usize = MIB;
 /// copy.
 pub const GATHERED_BYTES_MAX: usize = 4 * KIB;
 
+/// The buffer of a thread for reads that would go to an address to which the kernel copies slowly: it should stay in the
+/// second cache of a processor.
+pub const ALIGNED_BYTES: usize = 128 * KIB;
+
+/// Smaller reads go to any address: the slow copy costs less than a microsecond.
+pub const ALIGNED_FROM_BYTES: usize = 4 * KIB;
+
 /// How much of a pipe is read at once.
 pub const READ_BYTES: usize = 64 * KIB;
 

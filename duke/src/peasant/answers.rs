@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
+use distwasm_process::aligned::Aligned;
 use distwasm_proto::{
     failure::{Failure, FailureKind},
     limits::{CHUNK_BYTES, FAILURE_FRAME_BYTES_MAX, HELD_BYTES, READ_BYTES},
@@ -94,14 +95,14 @@ pub(super) type NotedBatch = Vec<(Answer, Option<Handed>)>;
 /// Assembles a peasant's output into answers. `None` means that it cannot go on: the pipe broke or ended within an
 /// answer, or the peasant spoke out of turn.
 pub(super) struct Answers<'a> {
-    stdout: &'a mut ChildStdout,
+    stdout: Aligned<&'a mut ChildStdout>,
     buffer: BytesMut,
     shelf: Shelf,
 }
 
 impl<'a> Answers<'a> {
     pub(super) fn new(stdout: &'a mut ChildStdout) -> Answers<'a> {
-        Answers { stdout, buffer: BytesMut::new(), shelf: Shelf::default() }
+        Answers { stdout: Aligned(stdout), buffer: BytesMut::new(), shelf: Shelf::default() }
     }
 
     /// Reads the first frame, which says whether the peasant is ready to work.
@@ -224,7 +225,7 @@ impl<'a> Answers<'a> {
             }
             let mut chunk = BytesMut::with_capacity(missing.min(CHUNK_BYTES));
             while chunk.len() < missing.min(CHUNK_BYTES) {
-                if (&mut *self.stdout).take((missing - chunk.len()) as u64).read_buf(&mut chunk).await.ok()? == 0 {
+                if (&mut self.stdout).take((missing - chunk.len()) as u64).read_buf(&mut chunk).await.ok()? == 0 {
                     return None;
                 }
             }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use distwasm_process::aligned::Aligned;
 use distwasm_proto::{
     ids::UnitNo,
     limits::{GATHERED_INPUT_BYTES_MAX, MESSAGE_FILL_BYTES, PIECE_BYTES, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX},
@@ -139,7 +140,7 @@ fn read_small(folder: &InputFolder, input: &Input) -> io::Result<Bytes> {
     // The buffer has room for one byte more than was listed, so that one read shows whether the file has grown: a file
     // gives less than it is asked for only at its end.
     let mut content = vec![0; usize::try_from(listed).unwrap_or(0) + 1];
-    let mut file = when_there_are(|| folder.open(input.source()))?;
+    let mut file = Aligned(when_there_are(|| folder.open(input.source()))?);
     let mut length = 0;
     loop {
         match file.read(content.get_mut(length..).unwrap_or_default()) {
@@ -256,9 +257,9 @@ fn send_again(
 }
 
 fn read_piece(file: &File, missing: u64, listed: u64) -> io::Result<Bytes> {
-    let bytes = missing.min(PIECE_BYTES as u64);
-    let mut data = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
-    file.take(bytes).read_to_end(&mut data)?;
+    let bytes = usize::try_from(missing).unwrap_or(usize::MAX).min(PIECE_BYTES);
+    let mut data = Vec::with_capacity(bytes);
+    Aligned(file).append(&mut data, bytes)?;
     if data.is_empty() { Err(changed(listed)) } else { Ok(data.into()) }
 }
 

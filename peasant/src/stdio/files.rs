@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::mem;
 
 use bytes::{Buf, Bytes};
-use distwasm_process::files;
+use distwasm_process::{aligned::Aligned, files};
 use distwasm_proto::failure::{Failure, FailureKind};
 use distwasm_proto::limits::{FILE_BUFFER_BYTES, GUEST_READ_BYTES, UNIT_BYTES_MAX};
 
@@ -33,7 +33,7 @@ impl Input {
     ///
     /// When it cannot be read.
     pub fn of_file(file: File, bytes: u64) -> Result<Input, StdioError> {
-        let input = FileInput { file, bytes, left: bytes, buffer: Bytes::new() };
+        let input = FileInput { file: Aligned(file), bytes, left: bytes, buffer: Bytes::new() };
         if bytes > FILE_BUFFER_BYTES as u64 {
             return Ok(Input::File(input));
         }
@@ -74,7 +74,7 @@ impl Input {
 /// An input that is read from a file.
 #[derive(Debug)]
 pub struct FileInput {
-    file: File,
+    file: Aligned<File>,
     /// The size that the duke has seen. What somebody appends is not part of the input.
     bytes: u64,
     /// Bytes that were not read yet.
@@ -120,11 +120,11 @@ impl FileInput {
 
     /// The next `count` bytes, or those that are left.
     fn next(&mut self, count: usize) -> io::Result<Bytes> {
-        let count = self.left.min(count as u64);
-        let mut bytes = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
-        (&self.file).take(count).read_to_end(&mut bytes)?;
+        let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(count);
+        let mut bytes = Vec::with_capacity(count);
+        self.file.append(&mut bytes, count)?;
         self.left -= bytes.len() as u64;
-        if (bytes.len() as u64) < count { Err(self.ended()) } else { Ok(bytes.into()) }
+        if bytes.len() < count { Err(self.ended()) } else { Ok(bytes.into()) }
     }
 
     fn whole(mut self) -> io::Result<Bytes> {
