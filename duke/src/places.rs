@@ -11,12 +11,12 @@ use std::{
 
 use distwasm_process::{
     beneath::{Missing, Root},
-    files,
+    files, nameless,
     unfinished::{open_own_folder, unfinished_name},
 };
 use distwasm_proto::guest;
 use rustix::{
-    fs::{AtFlags, CWD, Mode, OFlags, linkat, open, openat, statat, unlinkat},
+    fs::{AtFlags, Mode, OFlags, open, openat, statat, unlinkat},
     io::Errno,
 };
 use thiserror::Error;
@@ -96,7 +96,7 @@ impl Places {
         let place = self.output.as_ref().ok_or_else(|| io::Error::other("this duke does not see the output folder"))?;
         let folder = Arc::clone(&place.folder);
         if place.makes_nameless
-            && let Ok(file) = open_nameless(&folder)
+            && let Ok(file) = nameless::create(&folder, EVERYBODY)
         {
             return Ok(OpenOutput { file, folder, unfinished: None });
         }
@@ -114,7 +114,7 @@ fn unusable(path: &Path, source: io::Error) -> PlacesError {
 
 impl OutputFolder {
     fn new(path: &Path, folder: File) -> OutputFolder {
-        let makes_nameless = match try_nameless(&folder) {
+        let makes_nameless = match nameless::try_in(&folder) {
             Ok(()) => true,
             Err(error) => {
                 debug!(folder = %path.display(), %error, "no files without a name can be made here");
@@ -127,31 +127,6 @@ impl OutputFolder {
 
 /// The permissions of an output, as far as the user's mask allows.
 const EVERYBODY: Mode = Mode::from_raw_mode(0o666);
-
-#[cfg(target_os = "linux")]
-fn open_nameless(folder: &File) -> Result<File, Errno> {
-    openat(folder, ".", OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC, EVERYBODY).map(File::from)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn open_nameless(_: &File) -> Result<File, Errno> {
-    Err(Errno::OPNOTSUPP)
-}
-
-/// Gives a file without a name one.
-fn give_name(file: &File, folder: &File, name: &str) -> Result<(), Errno> {
-    use std::os::fd::AsRawFd;
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    linkat(CWD, path, folder, name, AtFlags::SYMLINK_FOLLOW)
-}
-
-/// Finds out whether files without a name can be made in a folder, and get one: the file system or a missing `/proc` may
-/// not allow it.
-fn try_nameless(folder: &File) -> Result<(), Errno> {
-    let name = unfinished_name();
-    give_name(&open_nameless(folder)?, folder, &name)?;
-    unlinkat(folder, &name, AtFlags::empty())
-}
 
 /// The file of an output that is being written. If it is dropped, nothing is left of it.
 #[derive(Debug)]
@@ -174,7 +149,7 @@ impl OpenOutput {
             Some(unfinished) => unfinished,
             None => {
                 let name = unfinished_name();
-                give_name(&file, &folder, &name)?;
+                nameless::give_name(&file, &folder, name.as_ref())?;
                 Unfinished::in_folder(folder, name)
             }
         };

@@ -12,6 +12,7 @@ pub mod handed;
 pub mod handover;
 pub mod logging;
 pub mod memory;
+pub mod nameless;
 pub mod randomness;
 pub mod repeats;
 pub mod shutdown;

@@ -1,5 +1,5 @@
-//! Writes outputs, on threads of their own: each to a file with another name in the same folder, which gets the
-//! output's name when it is whole. So an output exists whole or not at all, and never replaces another.
+//! Writes outputs, on threads of their own: each to a file that has no name, or another one in the same folder, and gets
+//! the output's name when it is whole. So an output exists whole or not at all, and never replaces another.
 
 pub mod prune;
 pub(crate) mod rename;
@@ -14,7 +14,7 @@ use std::{
 
 use distwasm_process::{
     beneath::{self, Links, Missing},
-    files,
+    files, nameless,
     unfinished::{OWN_FOLDER, is_unfinished, open_own_folder, unfinished_name},
 };
 use distwasm_proto::{failure::FailureKind, ids::UnitNo, limits::ENTRIES_SEARCHED_MAX};
@@ -84,6 +84,9 @@ pub(crate) struct Writing {
 /// To look at a file that others could have put there.
 const READ: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
+/// The permissions of an output, as far as the user's mask allows.
+const EVERYBODY: Mode = Mode::from_raw_mode(0o666);
+
 /// Outputs that a thread takes at once.
 const BATCH: usize = 64;
 
@@ -142,11 +145,13 @@ struct Writer<'a> {
     own: Option<File>,
     /// The folder into which it wrote last, and its path below the output folder.
     last: Option<(PathBuf, File)>,
+    /// As far as it knows, the file system has files without a name.
+    makes_nameless: bool,
 }
 
 impl<'a> Writer<'a> {
     fn new(folder: &'a Path, writing: Writing) -> Writer<'a> {
-        Writer { folder, writing, own: None, last: None }
+        Writer { folder, writing, own: None, last: None, makes_nameless: true }
     }
 
     /// Puts an output in its place. Returns its size.
@@ -158,7 +163,7 @@ impl<'a> Writer<'a> {
         let (_, folder) = &opened;
         let bytes = match self.writing.in_places.writes(input) {
             true => self.take(folder, name, input.replaces(), result)?,
-            false => self.make(folder, name, input.replaces(), |file| write_chunks(file, result))?,
+            false => self.write(folder, name, input.replaces(), result)?,
         };
         if sync && let Err(error) = folder.sync_all() {
             // The next run must not take a name that may be lost for done. The error of the sync is the one to report.
@@ -169,6 +174,31 @@ impl<'a> Writer<'a> {
         // After a failure the folder is opened again: it may have been replaced by another of this name.
         self.last = Some(opened);
         Ok(bytes)
+    }
+
+    /// Writes an output. Returns its size.
+    fn write(&mut self, folder: &File, name: &OsStr, replaces: bool, result: &Payload) -> io::Result<u64> {
+        // Only a rename replaces an earlier output.
+        if self.makes_nameless && !replaces {
+            if let Some(written) = self.write_nameless(folder, name, result) {
+                return written;
+            }
+            self.makes_nameless = false;
+        }
+        self.make(folder, name, replaces, |file| write_chunks(file, result))
+    }
+
+    /// Writes an output to a file without a name, then gives it its own. With this, the folder changes once instead of
+    /// three times. `None` if that cannot be done here.
+    fn write_nameless(&self, folder: &File, name: &OsStr, result: &Payload) -> Option<io::Result<u64>> {
+        let mut file = when_there_are(|| Ok(nameless::create(folder, EVERYBODY)?)).ok()?;
+        // The file can get a name only while it is open, but closing it tells whether its bytes are kept.
+        let kept = fill(&mut file, self.writing.sync, |file| write_chunks(file, result))
+            .and_then(|bytes| files::close(file.try_clone()?).map(|()| bytes));
+        match kept.map(|bytes| nameless::give_name(&file, folder, name).map(|()| bytes)) {
+            Ok(Err(error)) if error != Errno::EXIST => None,
+            named => Some(named.and_then(|named| Ok(named?))),
+        }
     }
 
     /// Writes an output under another name, then gives it its own. Returns its size.
@@ -246,16 +276,27 @@ impl<'a> Writer<'a> {
 }
 
 /// Makes a file. Returns the number of bytes in it.
-fn create(folder: &File, name: &str, sync: bool, fill: impl FnOnce(&mut File) -> io::Result<u64>) -> io::Result<u64> {
+fn create(
+    folder: &File,
+    name: &str,
+    sync: bool,
+    content: impl FnOnce(&mut File) -> io::Result<u64>,
+) -> io::Result<u64> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let open = || Ok(openat(folder, name, flags, Mode::from_raw_mode(0o666))?);
+    let open = || Ok(openat(folder, name, flags, EVERYBODY)?);
     let mut file = File::from(when_there_are(open)?);
-    let bytes = fill(&mut file)?;
+    let bytes = fill(&mut file, sync, content)?;
+    // With quotas and network file systems, only closing the file tells whether its bytes are kept.
+    files::close(file)?;
+    Ok(bytes)
+}
+
+/// Writes to a file, and for good if that is wanted. Returns the number of bytes in it.
+fn fill(file: &mut File, sync: bool, content: impl FnOnce(&mut File) -> io::Result<u64>) -> io::Result<u64> {
+    let bytes = content(file)?;
     if sync {
         file.sync_all()?;
     }
-    // With quotas and network file systems, only closing the file tells whether its bytes are kept.
-    files::close(file)?;
     Ok(bytes)
 }
 
