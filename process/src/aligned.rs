@@ -163,7 +163,7 @@ mod tests {
         let bytes = counted(0, 3 * ALIGNED_BYTES);
         let mut source = Aligned(Cursor::new(bytes.clone()));
         let mut read = vec![7];
-        source.read_to_end(&mut read).await.unwrap();
+        AsyncReadExt::read_to_end(&mut source, &mut read).await.unwrap();
         assert_eq!(read[1..], bytes);
     }
 }
