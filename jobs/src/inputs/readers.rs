@@ -12,7 +12,9 @@ use std::{
 use bytes::Bytes;
 use distwasm_proto::{
     ids::UnitNo,
-    limits::{GATHERED_INPUT_BYTES_MAX, MESSAGE_FILL_BYTES, PIECE_BYTES, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX},
+    limits::{
+        GATHERED_INPUT_BYTES_MAX, MESSAGE_FILL_BYTES, MESSAGE_WORDS, PIECE_BYTES, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX,
+    },
 };
 use tokio::sync::mpsc;
 
@@ -241,7 +243,7 @@ fn send_again(
             }
             Err(error) => message.extend(words::broken_unit(no, name.clone(), error.to_string())),
         }
-        let is_full = bytes >= MESSAGE_FILL_BYTES || large.is_some();
+        let is_full = bytes >= MESSAGE_FILL_BYTES || message.len() >= MESSAGE_WORDS || large.is_some();
         if is_full && !post.send_over(link, |open| open.say(std::mem::take(&mut message)))? {
             return Ok(());
         }
