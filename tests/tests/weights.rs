@@ -91,10 +91,15 @@ fn entry(tag: u64) -> impl Fn(usize) -> Vec<u8> {
     move |at| field(tag, &field(1, &at.to_le_bytes()[..3].iter().map(|byte| byte & 0x7f).collect::<Vec<u8>>()))
 }
 
+/// Makes a message that has this many of something.
+type Make = Box<dyn Fn(usize) -> Vec<u8>>;
+
+/// What a message has many of, and the message.
+type Case = (&'static str, Make);
+
 /// Messages of dukes, by what they have many of.
-fn of_dukes() -> Vec<(&'static str, Box<dyn Fn(usize) -> Vec<u8>>)> {
-    let words =
-        |content: Vec<u8>| -> Box<dyn Fn(usize) -> Vec<u8>> { Box::new(move |count| field(1, &content).repeat(count)) };
+fn of_dukes() -> Vec<Case> {
+    let words = |content: Vec<u8>| -> Make { Box::new(move |count| field(1, &content).repeat(count)) };
     let hello = wire::DukeHello {
         protocol: PROTOCOL,
         cpus: 1,
@@ -122,10 +127,9 @@ fn of_dukes() -> Vec<(&'static str, Box<dyn Fn(usize) -> Vec<u8>>)> {
 }
 
 /// Messages of queens, by what they have many of.
-fn of_queens() -> Vec<(&'static str, Box<dyn Fn(usize) -> Vec<u8>>)> {
-    let words =
-        |content: Vec<u8>| -> Box<dyn Fn(usize) -> Vec<u8>> { Box::new(move |count| field(1, &content).repeat(count)) };
-    let mut cases: Vec<(_, Box<dyn Fn(usize) -> Vec<u8>>)> = vec![
+fn of_queens() -> Vec<Case> {
+    let words = |content: Vec<u8>| -> Make { Box::new(move |count| field(1, &content).repeat(count)) };
+    let mut cases: Vec<Case> = vec![
         ("words", words(Vec::new())),
         ("jobs", words(field(1, &[]))),
         ("arguments", Box::new(|count| within(&[1, 1, 11], count, |_| field(1, &[])))),
@@ -142,11 +146,7 @@ fn of_queens() -> Vec<(&'static str, Box<dyn Fn(usize) -> Vec<u8>>)> {
 }
 
 /// Measures the worst message of each kind that is let in, and checks that larger ones are not.
-fn measure(
-    kind: &'static Kind,
-    cases: Vec<(&'static str, Box<dyn Fn(usize) -> Vec<u8>>)>,
-    take: impl Fn(Bytes),
-) -> Vec<(f64, &'static str)> {
+fn measure(kind: &'static Kind, cases: Vec<Case>, take: impl Fn(Bytes)) -> Vec<(f64, &'static str)> {
     let mut ratios = Vec::new();
     for (what, message) in cases {
         let mut count = MESSAGE_BYTES_MAX / 2;

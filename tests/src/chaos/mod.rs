@@ -313,15 +313,16 @@ impl Farm {
     }
 }
 
-/// The peasants of a process that run guests. A compiler that is killed counts as broken by its program, and ends the job.
+/// The peasants of a process that run guests. A compiler that is killed counts as broken by its program, and ends the job;
+/// without a peasant that tells about the jail, its duke does not start.
 fn peasants_that_serve(process: u32) -> Vec<u32> {
-    peasants_of(process).into_iter().filter(|id| !compiles(*id)).collect()
+    peasants_of(process).into_iter().filter(|id| serves(*id)).collect()
 }
 
-/// Whether a process is a peasant that compiles a program.
-fn compiles(process: u32) -> bool {
-    fs::read(format!("/proc/{process}/cmdline"))
-        .is_ok_and(|line| line.split(|byte| *byte == 0).nth(1) == Some(b"compile"))
+/// Whether a process is a peasant that runs guests: it has flags, and no subcommand.
+fn serves(process: u32) -> bool {
+    let first = |line: Vec<u8>| line.split(|byte| *byte == 0).nth(1).is_some_and(|first| first.starts_with(b"--"));
+    fs::read(format!("/proc/{process}/cmdline")).is_ok_and(first)
 }
 
 fn signal(process: u32, signal: Signal) {
