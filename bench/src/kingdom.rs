@@ -1,7 +1,8 @@
 //! A separate king and duke for one case, on this machine.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command},
     thread::park_timeout,
@@ -99,6 +100,7 @@ fn make_token(place: &Place) -> Result<PathBuf> {
     ensure!(made.status.success(), "no token: {}", String::from_utf8_lossy(&made.stderr));
     let file = place.path().join("token");
     fs::write(&file, made.stdout)?;
+    fs::set_permissions(&file, Permissions::from_mode(0o600))?;
     Ok(file)
 }
 

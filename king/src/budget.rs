@@ -6,7 +6,9 @@
 //!   nevertheless ends its link, and the queen comes back with it.
 //! - *Results*: the scheduler fetches large ones only when there is room (`scheduler/results.rs`).
 //!
-//! No token, and no address on another machine, has more than half of a pot. A job that holds very little always has
+//! No token, and no address on another machine, has more than half of a pot. What several of them use counts once for the
+//! pot, and for each of them as long as it has a job that uses it: nobody is kept out by what others use, and nobody
+//! uses what others have brought without its counting. A job that holds very little always has
 //! room for a little more, so that small jobs go on beside large ones.
 
 use std::{
@@ -17,7 +19,9 @@ use std::{
     },
 };
 
-use distwasm_proto::limits::{JOB_RESERVE_BYTES, JOBS_MAX, MESSAGE_UNCOUNTED_BYTES, WINDOW_BYTES, WINDOW_PART};
+use distwasm_proto::limits::{
+    DECODED_DIVISOR, JOB_RESERVE_BYTES, JOBS_MAX, MESSAGE_UNCOUNTED_BYTES, WINDOW_BYTES, WINDOW_PART,
+};
 use distwasm_transport::stream::{Meter, NoRoom};
 
 use crate::authority::Origin;
@@ -29,6 +33,8 @@ pub struct Budget {
     pub programs: Pot,
     /// For inputs.
     pub inputs: Pot,
+    /// For messages that are decoded and wait for the reactor.
+    pub decoded_bytes: u64,
 }
 
 /// The parts of a king's memory, in bytes.
@@ -58,7 +64,11 @@ impl Budget {
     /// A budget of which nothing is taken.
     pub fn new(memory_bytes: u64) -> Budget {
         let Shares { programs, inputs, reserve, .. } = Shares::of(memory_bytes);
-        Budget { programs: Pot::new(programs, programs / 2, 0), inputs: Pot::new(inputs, inputs / 2, reserve) }
+        Budget {
+            programs: Pot::new(programs, programs / 2, 0),
+            inputs: Pot::new(inputs, inputs / 2, reserve),
+            decoded_bytes: memory_bytes / DECODED_DIVISOR,
+        }
     }
 }
 
@@ -276,6 +286,13 @@ impl Claim {
         self.account.most()
     }
 
+    /// Divides it into what counts for all together and what counts for its origin, which may then end at different
+    /// times: several origins can have the same bytes.
+    pub(crate) fn into_parts(mut self) -> (WholePart, OriginPart) {
+        let (bytes, account) = (std::mem::take(&mut self.bytes), self.account.clone());
+        (WholePart { pot: account.pot, bytes }, OriginPart { of_peer: account.of_peer, bytes })
+    }
+
     /// A claim of its own for `bytes` of these, or for all of them if there are fewer.
     #[must_use]
     pub fn split(&mut self, bytes: u64) -> Claim {
@@ -288,6 +305,32 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         self.account.give_back(self.bytes);
+    }
+}
+
+/// Bytes that are taken of a pot, and count for no origin, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct WholePart {
+    pot: Pot,
+    bytes: u64,
+}
+
+/// Bytes that count for an origin, and not for the pot, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct OriginPart {
+    of_peer: Option<Arc<Taken>>,
+    bytes: u64,
+}
+
+impl Drop for WholePart {
+    fn drop(&mut self) {
+        self.pot.0.taken.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for OriginPart {
+    fn drop(&mut self) {
+        self.of_peer.iter().for_each(|taken| _ = taken.bytes.fetch_sub(self.bytes, Ordering::Relaxed));
     }
 }
 

@@ -15,6 +15,7 @@ use distwasm_transport::{
     payload::Payload,
     stream::StreamError,
     transfer::{Outbox, OutboxStream, TransferError, Word},
+    weight::Admission,
 };
 use thiserror::Error;
 use tokio::sync::oneshot;
@@ -48,6 +49,8 @@ pub enum Happening {
         peer: Peer<DukeOrder>,
         /// Results that the king asks for over this link.
         fetches: Fetches,
+        /// The room for the attempts in its leases.
+        brought: Claim,
     },
     /// A duke says something.
     DukeSaid {
@@ -107,6 +110,21 @@ pub enum Happening {
     Tick,
     /// The king is to end when its jobs have ended: it takes no new ones.
     Draining,
+}
+
+/// Something that happened, on its way to the reactor.
+#[derive(Debug)]
+pub struct Arrival {
+    /// What happened.
+    pub happening: Happening,
+    /// The room of the message that it came in, until it is handled.
+    pub admission: Option<Admission>,
+}
+
+impl From<Happening> for Arrival {
+    fn from(happening: Happening) -> Arrival {
+        Arrival { happening, admission: None }
+    }
 }
 
 /// The king's side of a link.
@@ -287,6 +305,7 @@ impl From<StreamError> for LinkError {
             | StreamError::Refused(_)
             | StreamError::Denied(_)
             | StreamError::TooLarge { .. }
+            | StreamError::TooHeavy { .. }
             | StreamError::Compressed
             | StreamError::Undecodable(_) => LinkError::Garbled(error),
         }

@@ -1,6 +1,6 @@
 //! The `king` program: see [`distwasm_king`].
 
-use std::{io::ErrorKind, process::ExitCode};
+use std::{io::ErrorKind, net::SocketAddr, process::ExitCode};
 
 use anyhow::Context;
 use distwasm_king::{
@@ -10,6 +10,7 @@ use distwasm_king::{
     authority::Authority,
     handshakes::Handshakes,
     http::Pages,
+    key::Key,
     options::{CertCommand, Command, Http, KeyFlags, Options, PortFile},
     scheduler::Rules,
     tokens::{self, store::Store},
@@ -20,14 +21,22 @@ use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 fn main() -> ExitCode {
-    let options = flags::parse::<Options>();
+    let (options, matches) = flags::parse_typed::<Options>();
+    let advertises = flags::is_typed(&matches, "advertise");
     start::serve(options.log_format, 0, || async {
+        if advertises && options.command.is_some() {
+            tell_idle_advertise("only a king that serves prints commands");
+        }
         match options.command {
             Some(Command::Cert(CertCommand::Show(flags))) => show_certificate(&flags),
             Some(Command::Token(command)) => Ok(command.run()?),
-            None => run(options).await,
+            None => run(options, advertises).await,
         }
     })
+}
+
+fn tell_idle_advertise(why: &str) {
+    warn!(why, "--advertise has no effect");
 }
 
 fn show_certificate(flags: &KeyFlags) -> anyhow::Result<()> {
@@ -38,7 +47,8 @@ fn show_certificate(flags: &KeyFlags) -> anyhow::Result<()> {
     Ok(files::write_stdout(text.as_bytes())?)
 }
 
-async fn run(options: Options) -> anyhow::Result<()> {
+/// Serves. If `advertises`, the user has typed where other machines reach this king.
+async fn run(options: Options, advertises: bool) -> anyhow::Result<()> {
     let key = options.key.open()?;
     let store = Store::in_folder(options.key.data()?.path());
     let address = options.address();
@@ -59,17 +69,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     };
     let http_address = http.as_ref().and_then(|listener| listener.local_addr().ok());
     let pages = http.map(|http| Pages::new(http, &key, options.metrics_open || options.insecure)).transpose()?;
-    let first = if address.ip().is_loopback() || options.insecure {
-        None
-    } else if tokens::first::stdout_is_a_log() {
-        if store.read()?.is_empty() {
-            info!("stdout is a log, so no tokens are shown there: `king token create` makes them");
-        }
-        None
-    } else {
-        let place = options.advertise.clone().unwrap_or_else(Advertised::this_machine).with_port(address.port());
-        tokens::first::make(&store, key.fingerprint(), &place)?
-    };
+    let first = first_lines(&options, address, &store, &key)?;
     let authority = Authority::open(key.fingerprint(), store, options.insecure)?;
     let port_file = options.port_file.as_deref().map(|path| {
         PortFile::write(path, address).with_context(|| format!("failed to write {} (--port-file)", path.display()))
@@ -93,9 +93,15 @@ async fn run(options: Options) -> anyhow::Result<()> {
              change inputs and results"
         );
     }
-    if let Some(lines) = first {
-        info!("these lines let in dukes and queens, and are shown this once; `king token create` makes other tokens");
-        files::write_stdout(lines.as_bytes())?;
+    match first {
+        Ok(lines) => {
+            info!(
+                "these lines let in dukes and queens, and are shown this once; `king token create` makes other tokens"
+            );
+            files::write_stdout(lines.as_bytes())?;
+        }
+        Err(why) if advertises => tell_idle_advertise(why),
+        Err(_) => {}
     }
     let stop = Stop::new(options.drain);
     let signals = stop.on_signals()?;
@@ -107,6 +113,30 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let (served, ()) = tokio::join!(king, signals);
     drop(port_file);
     Ok(served?)
+}
+
+/// The lines that let in the first dukes and queens of other machines, or why none are shown.
+fn first_lines(
+    options: &Options,
+    address: SocketAddr,
+    store: &Store,
+    key: &Key,
+) -> anyhow::Result<Result<String, &'static str>> {
+    if options.insecure {
+        return Ok(Err("with --insecure there are no tokens, so no commands with tokens are printed"));
+    }
+    if address.ip().is_loopback() {
+        return Ok(Err("other machines cannot reach this king, so no commands for them are printed"));
+    }
+    if tokens::first::stdout_is_a_log() {
+        if store.read()?.is_empty() {
+            info!("stdout is a log, so no tokens are shown there: `king token create` makes them");
+        }
+        return Ok(Err("stdout is a log, so no commands with tokens are printed"));
+    }
+    let place = options.advertise.clone().unwrap_or_else(Advertised::this_machine).with_port(address.port());
+    let lines = tokens::first::make(store, key.fingerprint(), &place)?;
+    Ok(lines.ok_or("this king has tokens, and prints commands only when it makes the first ones"))
 }
 
 /// Listens on the socket for processes of this user. Without it, they need what others need.

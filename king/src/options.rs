@@ -42,8 +42,8 @@ pub struct Options {
     #[arg(short, long, value_name = "N", env = "DISTWASM_LISTEN_PORT", value_parser = flags::whole_number(0..=u16::MAX))]
     pub port: Option<u16>,
 
-    /// Where other machines reach this king, for the commands that it prints at its first start [default: this machine's
-    /// name, and the port that it listens on]
+    /// Where other machines reach this king, for the commands that it prints at its first start, and for nothing else
+    /// [default: this machine's name, and the port that it listens on]
     #[arg(long, value_name = "HOST[:PORT]", env = "DISTWASM_ADVERTISE")]
     pub advertise: Option<Advertised>,
 

@@ -1,7 +1,7 @@
 //! The bytes that the king holds: inputs until their units have a verdict, blobs until their last job is over.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,11 +9,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use distwasm_proto::{digest::Digest, ids::UnitNo};
+use distwasm_proto::{
+    digest::Digest,
+    ids::{JobId, UnitNo},
+};
 use distwasm_transport::payload::Payload;
 use rustc_hash::FxHashMap;
 
-use crate::budget::{Account, Claim, Full};
+use crate::{
+    authority::Origin,
+    budget::{Account, Claim, Full, OriginPart, WholePart},
+};
 
 /// A unit's name and content.
 #[derive(Debug)]
@@ -98,7 +104,7 @@ pub struct QueenRoom {
     /// Where the bytes of its inputs are counted.
     pub held: HeldBytes,
     /// The room for its program and the archives of its shared directories.
-    pub claim: Option<Claim>,
+    pub claim: Claim,
 }
 
 /// The inputs of one job.
@@ -169,33 +175,75 @@ pub(crate) struct Blobs {
 #[derive(Debug)]
 struct Blob {
     content: Payload,
-    jobs: usize,
-    /// The room that the first queen took for it.
-    _claim: Option<Claim>,
+    /// The jobs that need it, with the origins of their queens. The jobs of one origin share what counts for it.
+    jobs: BTreeMap<JobId, (Origin, Arc<OriginPart>)>,
+    /// Its room in the king's memory, once for all jobs.
+    _room: WholePart,
 }
 
 impl Blobs {
-    /// Counts one more job that needs the blob. The claim on its room is given back if the blob is here already.
-    pub(crate) fn insert(&mut self, digest: Digest, claim: Option<Claim>, content: Payload) {
-        self.blobs.entry(digest).or_insert(Blob { content, jobs: 0, _claim: claim }).jobs += 1;
+    /// Notes one more job that needs the blob. Of the claim on its room, what was claimed before is given back.
+    pub(crate) fn insert(&mut self, digest: Digest, (job, origin): (JobId, Origin), claim: Claim, content: Payload) {
+        let (room, of_origin) = claim.into_parts();
+        let new = || Blob { content, jobs: BTreeMap::new(), _room: room };
+        let jobs = &mut self.blobs.entry(digest).or_insert_with(new).jobs;
+        let known = jobs.values().find(|(other, _)| *other == origin).map(|(_, part)| Arc::clone(part));
+        jobs.insert(job, (origin, known.unwrap_or_else(|| Arc::new(of_origin))));
     }
 
     pub(crate) fn get(&self, digest: Digest) -> Option<&Payload> {
         self.blobs.get(&digest).map(|blob| &blob.content)
     }
 
-    /// Counts one job fewer. Returns whether it was the last one; then the blob is dropped.
-    pub(crate) fn release(&mut self, digest: Digest) -> bool {
+    /// The job does not need the blob any more. Returns whether it was the last one; then the blob is dropped.
+    pub(crate) fn release(&mut self, digest: Digest, job: JobId) -> bool {
         let Some(blob) = self.blobs.get_mut(&digest) else { return false };
-        blob.jobs -= 1;
-        let is_last = blob.jobs == 0;
-        if is_last {
+        blob.jobs.remove(&job);
+        let is_over = blob.jobs.is_empty();
+        if is_over {
             self.blobs.remove(&digest);
         }
-        is_last
+        is_over
     }
 
     pub(crate) fn bytes(&self) -> u64 {
         self.blobs.values().map(|blob| blob.content.bytes()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::budget::Budget;
+
+    use super::*;
+
+    #[test]
+    fn a_blob_counts_once_for_all_and_once_for_each_origin_that_uses_it() {
+        let pot = Budget::new(8 << 30).programs;
+        let origin = |last| Origin::Address([10, 0, 0, last].into());
+        let (half, digest) = (pot.most() / 2, Digest::of([b"program".as_slice()]));
+        let mut blobs = Blobs::default();
+        let insert = |blobs: &mut Blobs, job, last| {
+            let mut claim = Claim::new(pot.account(origin(last)));
+            // The bytes need not be here to be counted.
+            claim.add(half).unwrap();
+            blobs.insert(digest, (JobId(job), origin(last)), claim, Payload::default());
+        };
+        let has_room = |last| pot.account(origin(last)).check(1).is_ok();
+        insert(&mut blobs, 1, 1);
+        insert(&mut blobs, 2, 2);
+        assert_eq!(pot.taken(), half, "it is held once");
+        assert!(!has_room(1) && !has_room(2) && has_room(3));
+        // The origin that brought it is not kept out by the other one's use.
+        assert!(!blobs.release(digest, JobId(1)));
+        assert!(has_room(1) && !has_room(2));
+        assert_eq!(pot.taken(), half);
+        // A second job of an origin counts nothing more, and the blob counts until the last of them.
+        drop(Claim::new(pot.account(origin(1))));
+        insert(&mut blobs, 3, 1);
+        assert!(!has_room(1) && !blobs.release(digest, JobId(2)) && has_room(2));
+        assert!(!blobs.release(digest, JobId(7)), "that job does not use it");
+        assert!(blobs.release(digest, JobId(3)));
+        assert_eq!((pot.taken(), has_room(1), blobs.bytes()), (0, true, 0));
     }
 }

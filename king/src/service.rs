@@ -22,6 +22,7 @@ use distwasm_transport::{
     service::king_server::{King, KingServer},
     stream::{self, Incoming},
     transfer::{OutboxStream, Word},
+    weight::Gate,
 };
 use http::{Extensions, Request, Response};
 use prost::Message;
@@ -35,10 +36,15 @@ use tracing::{debug, warn};
 
 use crate::{
     authority::{Authority, Identity, Origin},
-    border::{Border, duke::DukeBorder, queen::QueenBorder},
+    border::{
+        Border,
+        duke::DukeBorder,
+        queen::QueenBorder,
+        weights::{FROM_DUKE, FROM_QUEEN},
+    },
     budget::{Budget, MessageMeter},
     connection::Caller,
-    inbox::{Happening, Leaving, LinkError, LinkId, Peer},
+    inbox::{Arrival, Happening, Leaving, LinkError, LinkId, Peer},
     reactor::CancelError,
     view::Viewer,
 };
@@ -46,11 +52,13 @@ use crate::{
 /// The gRPC service. It owns a task for each link, which ends with the link.
 #[derive(Clone)]
 pub(crate) struct Service {
-    reactor: mpsc::Sender<Happening>,
+    reactor: mpsc::Sender<Arrival>,
     viewer: Viewer,
     links: Arc<AtomicU64>,
     authority: Authority,
     budget: Budget,
+    /// The room for messages that wait for the reactor.
+    gate: Gate,
     tasks: TaskTracker,
 }
 
@@ -101,13 +109,14 @@ impl Visit {
 
 impl Service {
     pub(crate) fn new(
-        reactor: mpsc::Sender<Happening>,
+        reactor: mpsc::Sender<Arrival>,
         viewer: Viewer,
         authority: Authority,
         tasks: TaskTracker,
         budget: Budget,
     ) -> Service {
-        Service { reactor, viewer, links: Arc::default(), authority, budget, tasks }
+        let gate = Gate::new(budget.decoded_bytes);
+        Service { reactor, viewer, links: Arc::default(), authority, budget, gate, tasks }
     }
 
     /// Counts the long messages of a peer.
@@ -124,7 +133,7 @@ impl Service {
     fn volunteer(&self, words: Incoming<wire::FromDuke>, visit: Visit) -> OutboxStream<DukeOrder> {
         let (peer, orders) = visit.peer();
         let duke = DukeId(self.next_link());
-        self.listen(words, visit, peer.ended.clone(), DukeBorder::new(duke, peer));
+        self.listen(words, visit, peer.ended.clone(), DukeBorder::new(duke, peer, &self.budget));
         orders
     }
 
@@ -151,7 +160,7 @@ impl Service {
             };
             visit.tell(&leaving, &authority);
             // The reactor is gone only when the king ends.
-            let _sent = reactor.send(border.end(leaving)).await;
+            let _sent = reactor.send(border.end(leaving).into()).await;
         });
     }
 
@@ -200,7 +209,7 @@ impl King for Service {
         };
         let job = JobId(request.get_ref().job);
         let (answer, answered) = oneshot::channel();
-        self.reactor.send(Happening::JobCancelled { job, caller, answer }).await.map_err(|_| gone())?;
+        self.reactor.send(Happening::JobCancelled { job, caller, answer }.into()).await.map_err(|_| gone())?;
         match answered.await.map_err(|_| gone())? {
             Ok(project) => Ok(tonic::Response::new(wire::CancelJobReply { project })),
             Err(error @ CancelError::NoJob(_)) => Err(Status::not_found(error.to_string())),
@@ -240,10 +249,12 @@ impl tower_service::Service<Request<Body>> for Methods {
         let response = match (request.uri().path(), Visit::of_request(request.extensions())) {
             (VOLUNTEER, Some(visit)) => {
                 let words = Incoming::of_request(request).metered(self.service.meter(&visit));
+                let words = words.gated(self.service.gate.clone(), &FROM_DUKE);
                 stream::response(self.service.volunteer(words, visit))
             }
             (SUBMIT_JOB, Some(visit)) => {
                 let words = Incoming::of_request(request).metered(self.service.meter(&visit));
+                let words = words.gated(self.service.gate.clone(), &FROM_QUEEN);
                 stream::response(self.service.submit_job(words, visit))
             }
             (VOLUNTEER | SUBMIT_JOB, None) => unguarded().into_http(),
@@ -262,7 +273,7 @@ fn unguarded() -> Status {
 async fn listen<B>(
     messages: &mut Incoming<B::Message>,
     border: &mut B,
-    reactor: &mpsc::Sender<Happening>,
+    reactor: &mpsc::Sender<Arrival>,
     ended: &CancellationToken,
 ) -> Leaving
 where
@@ -283,8 +294,11 @@ where
         // A message that the king stumbles over ends this link, and nothing else.
         let taken = catch_unwind(AssertUnwindSafe(|| border.take(message)));
         let heard = taken.unwrap_or(Err(LinkError::Stumbled))?;
-        for happening in heard.happenings {
-            reactor.send(happening).await.map_err(|_| LinkError::Ended)?;
+        let mut admission = messages.take_admission();
+        let mut happenings = heard.happenings.into_iter().peekable();
+        while let Some(happening) = happenings.next() {
+            let admission = if happenings.peek().is_none() { admission.take() } else { None };
+            reactor.send(Arrival { happening, admission }).await.map_err(|_| LinkError::Ended)?;
         }
         if heard.leaves {
             return Ok(());

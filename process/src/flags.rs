@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Command, Parser};
+use clap::{ArgMatches, Command, Parser, parser::ValueSource};
 use distwasm_proto::limits::DUKE_RAM_BYTES_MAX;
 use parse_size::Config;
 
@@ -24,8 +24,19 @@ const SIZES: Config = Config::new().with_binary().with_default_factor(1 << 20);
 
 /// Reads the command line of this process. Ends the process if it is wrong or asks for help.
 pub fn parse<T: Parser>() -> T {
+    parse_typed().0
+}
+
+/// As [`parse`], with what was typed for [`is_typed`].
+pub fn parse_typed<T: Parser>() -> (T, ArgMatches) {
     let matches = without_empty_variables(T::command()).get_matches();
-    T::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    (T::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()), matches)
+}
+
+/// Whether a flag stands on the command line, and does not come from the environment: only then is it worth a word that
+/// it has no effect.
+pub fn is_typed(matches: &ArgMatches, id: &str) -> bool {
+    matches.value_source(id) == Some(ValueSource::CommandLine)
 }
 
 /// An empty environment variable counts as not set: scripts and unit files unset variables like that.

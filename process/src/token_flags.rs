@@ -7,8 +7,8 @@ use clap::{Args, builder::BoolishValueParser};
 /// How a duke or a queen is let in by a king that is not one of its user on its machine.
 #[derive(Args, Clone, Debug, Default)]
 pub struct TokenFlags {
-    /// File with the token for the king; the variable DISTWASM_TOKEN may hold the token itself. The king of the same
-    /// user on the same machine wants none
+    /// File with the token for the king, which only you may read; the variable DISTWASM_TOKEN may hold the token itself.
+    /// The king of the same user on the same machine wants none
     #[arg(long, value_name = "FILE", env = "DISTWASM_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
 

@@ -2,9 +2,7 @@
 
 use std::ffi::OsString;
 
-use clap::{
-    Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Subcommand, error::ErrorKind, parser::ValueSource,
-};
+use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Subcommand, error::ErrorKind};
 
 use crate::{
     commands::{
@@ -19,7 +17,7 @@ use crate::{
     options::Options,
     refusal,
 };
-use distwasm_process::flags;
+use distwasm_process::flags::{self, is_typed};
 
 /// A parsed command line.
 #[derive(Debug)]
@@ -125,10 +123,6 @@ impl CommandLine {
 fn typed_filter(matches: &ArgMatches) -> Option<String> {
     let typed = headings::INPUT_FLAGS.iter().find(|id| is_typed(matches, id));
     typed.map(|id| id.replace('_', "-"))
-}
-
-fn is_typed(matches: &ArgMatches, id: &str) -> bool {
-    matches.value_source(id) == Some(ValueSource::CommandLine)
 }
 
 /// The options of a job. What is typed wins over the environment.

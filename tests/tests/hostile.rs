@@ -28,7 +28,7 @@ use distwasm_peasant::inputs::Inputs;
 use distwasm_proto::{
     PROTOCOL,
     digest::Digest,
-    limits::PROGRAM_BYTES_MAX,
+    limits::{MESSAGE_WORDS_MAX, PROGRAM_BYTES_MAX},
     wire::{self, duke_word, queen_news::News, queen_word},
 };
 use distwasm_tests::real::{
@@ -36,6 +36,7 @@ use distwasm_tests::real::{
 };
 use distwasm_transport::{credentials::Credentials, link, stream::Incoming, transfer::Outbox};
 use fastrand::Rng;
+use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 
 /// The memory of guests here, in MB.
@@ -356,6 +357,45 @@ async fn the_king_keeps_to_its_memory_however_much_is_sent_to_it() {
     let base = 40;
     assert!(peak < base + LIMIT_MB * 12 / 10, "the king had {peak} MiB");
     drop(kept);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_messages_that_are_large_in_memory_are_let_in_one_after_the_other_or_not_at_all() {
+    const LIMIT_MB: u64 = 256;
+    let place = Place::default();
+    let king = place.king_with(&["--insecure", "--memory-limit", &LIMIT_MB.to_string()]);
+    // Words without anything take two bytes each, and a hundred times as much in memory.
+    let empty = || wire::FromDuke { words: vec![wire::DukeWord { word: None }; 1 << 20] };
+    let mut orders = connect(&king).await.volunteer(tokio_stream::iter([empty()])).await.unwrap();
+    let said = format!("{:?}", orders.message().await.unwrap());
+    assert!(said.contains("bytes in memory, more than the"), "{said}");
+    // Words that the king takes, about attempts that it does not know.
+    let returned = wire::AttemptEnded { attempt: 1, outcome: wire::Outcome::Returned.into(), ..Default::default() };
+    let words = vec![duke_word::Word::AttemptEnded(returned).into(); MESSAGE_WORDS_MAX];
+    let mut floods = JoinSet::new();
+    for number in 1..=40_u8 {
+        let (king, words) = (connect(&king).await, words.clone());
+        floods.spawn(async move {
+            let seat = vec![number; 16].into();
+            let hello = wire::DukeHello { protocol: PROTOCOL, cpus: 1, seat, ..Default::default() };
+            let hello = wire::FromDuke { words: vec![duke_word::Word::Hello(Box::new(hello)).into()] };
+            let end = wire::FromDuke { words: vec![duke_word::Word::End(wire::End::default()).into()] };
+            let floods = std::iter::repeat_with(move || wire::FromDuke { words: words.clone() }).take(20);
+            let messages = tokio_stream::iter(std::iter::once(hello).chain(floods).chain([end]));
+            let mut orders = king.volunteer(messages).await.unwrap();
+            // Until the king has taken all of it.
+            while orders.message().await.is_ok_and(|message| message.is_some()) {}
+        });
+    }
+    place.write_sums(200);
+    let _duke = place.duke(&king, &[]);
+    place.start_queen(&king, guest("summer.wasm"), &[]).finish().expect(0, &["200 done"]);
+    while let Some(flood) = floods.join_next().await {
+        flood.unwrap();
+    }
+    let peak = peak_memory_bytes(king.process.id()) >> 20;
+    println!("the king had {peak} MiB");
+    assert!(peak < 40 + LIMIT_MB / 2, "the king had {peak} MiB");
 }
 
 /// A word with its payload, as messages of a megabyte.

@@ -5,7 +5,7 @@
     reason = "a test ends where its expectation does, and says that it was skipped"
 )]
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use distwasm_tests::real::{Finished, King, Place, Process, guest, programs, until};
 
@@ -107,6 +107,7 @@ fn tokens_that_are_made_while_the_king_runs_let_in_dukes_and_queens() {
     // From a file, with whitespace around it, and nobody without one.
     let file = kingdom.place.path().join("token");
     fs::write(&file, format!("\n{queen}\n\n")).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     let ask = |command: &mut Command| Finished::of(command.args(["jobs", "--king-address", &kingdom.king.address]));
     ask(kingdom.place.command("queen").env("DISTWASM_TOKEN_FILE", &file)).expect(0, &[]);
     ask(&mut kingdom.place.command("queen")).expect(2, &["king token create"]);
@@ -266,6 +267,41 @@ fn a_king_that_other_machines_can_reach_prints_two_lines_to_paste_once() {
     let king = place.king_with(&args);
     king.process.expect_log("the king is ready");
     assert_eq!(king.process.stdout(), "");
+    king.process.expect_log("--advertise has no effect why=\"this king has tokens");
+}
+
+#[test]
+fn where_no_lines_are_printed_advertise_has_no_effect_and_the_king_says_so() {
+    let place = Place::default();
+    let said = |args: &[&str]| {
+        let king = place.king_with(args);
+        king.process.expect_log("the king is ready");
+        king.process.expect_log("--advertise has no effect");
+        king.process.log()
+    };
+    assert!(said(&["--advertise", "king-host"]).contains("other machines cannot reach this king"));
+    assert!(said(&["--advertise", "king-host", "--insecure"]).contains("with --insecure there are no tokens"));
+    let asked = Finished::of(place.command("king").args(["--advertise", "king-host", "token", "list"]));
+    asked.expect(0, &["--advertise has no effect"]);
+    // A setting for all starts of a king is not a mistake.
+    let mut king = place.command("king");
+    king.args(["token", "list"]).env("DISTWASM_ADVERTISE", "king-host");
+    assert_eq!(Finished::of(&mut king).stderr, "");
+}
+
+#[test]
+fn a_token_that_is_written_to_a_file_for_all_comes_with_a_word() {
+    let place = Place::default();
+    let path = place.path().join("token");
+    let made = |mode: u32| {
+        let file = fs::File::create(&path).unwrap();
+        file.set_permissions(fs::Permissions::from_mode(mode)).unwrap();
+        let mut command = place.command("king");
+        command.args(["token", "create", "--role", "duke"]).stdout(file).stderr(std::process::Stdio::piped());
+        String::from_utf8(command.output().unwrap().stderr).unwrap()
+    };
+    assert!(made(0o644).contains("others may read the file"));
+    assert!(!made(0o600).contains("others may read the file"));
 }
 
 #[test]

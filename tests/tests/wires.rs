@@ -9,14 +9,14 @@ use std::{
     fs,
     io::{ErrorKind, Read, Write},
     net::TcpStream,
-    os::unix::{fs::PermissionsExt, process::CommandExt},
-    path::PathBuf,
+    os::unix::{fs::PermissionsExt, net::UnixListener, process::CommandExt},
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use distwasm_tests::{
     chaos::Proxy,
-    real::{Finished, King, Place, Process, guest, stranger, until},
+    real::{Finished, King, Place, Process, guest, king_address, stranger, until},
 };
 use distwasm_transport::{fingerprint::Fingerprint, token::Token};
 use rustix::process::Signal;
@@ -29,10 +29,17 @@ fn fingerprint(place: &Place) -> Fingerprint {
     line.trim().parse().unwrap()
 }
 
+/// Writes a file that only this user may read, as token files must be.
+fn write_private(path: &Path, text: &str) {
+    // Written a second time, it has the rights that it had.
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 /// A file with a token for the king with this key, which the king has not made.
 fn token_file(place: &Place, fingerprint: Fingerprint) -> String {
     let path = place.path().join("token");
-    fs::write(&path, Token::generate(fingerprint).unwrap().to_bearer() + "\n").unwrap();
+    write_private(&path, &(Token::generate(fingerprint).unwrap().to_bearer() + "\n"));
     path.to_str().unwrap().to_owned()
 }
 
@@ -117,6 +124,8 @@ fn tls_leads_to_the_king_of_the_token_and_to_no_other() {
     Finished::of(&mut other).expect(2, &["DISTWASM_TOKEN holds no token"]);
     let missing = ask(&place, &king, &["--token-file", "/nonexistent"]);
     missing.expect(2, &["failed to read the token in /nonexistent (--token-file)"]);
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o644)).unwrap();
+    ask(&place, &king, &["--token-file", &token]).expect(2, &["other users may read the token", "`chmod 600 /"]);
     let mut far = place.command("duke");
     let far = Finished::of(far.args(["--king-address", "king.example"]));
     far.expect(2, &["there is no token for the king at king.example:1900"]);
@@ -142,7 +151,7 @@ fn with_token(place: &Place) -> [String; 2] {
     let made = Finished::of(place.command("king").args(["token", "create", "--role", "admin"]));
     made.expect(0, &[]);
     let path = place.path().join("admin-token");
-    fs::write(&path, made.stdout).unwrap();
+    write_private(&path, &made.stdout);
     ["--token-file".to_owned(), path.to_str().unwrap().to_owned()]
 }
 
@@ -240,6 +249,57 @@ fn another_user_of_the_machine_gets_nothing() {
     let mut ours = place.command("queen");
     ours.args(["jobs", "--king-address", "127.0.0.1:1"]).env("XDG_RUNTIME_DIR", &folder);
     Finished::of(&mut ours).expect(2, &["no king of this user"]);
+}
+
+/// A folder that is removed when this is dropped.
+struct Removed(PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _removed = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_folder_for_sockets_that_somebody_else_made_is_not_used_and_tcp_goes_on() {
+    let Some(user) = stranger() else { return println!("==== SKIPPED: only root becomes another user") };
+    let place = Place::default();
+    let programs = place.programs_for_all();
+    let planted = Removed(PathBuf::from(format!("/tmp/distwasm-{user}")));
+    fs::create_dir(&planted.0).unwrap();
+    fs::set_permissions(&planted.0, fs::Permissions::from_mode(0o755)).unwrap();
+    let told = format!("{}: it belongs to another user (uid 0)", planted.0.display());
+    let command = |program: &str, args: &[&str]| {
+        let mut command = place.command(programs.join(program).to_str().unwrap());
+        command.args(args).env_remove("XDG_RUNTIME_DIR");
+        place.run_as(user, &mut command);
+        command
+    };
+    let port_file = place.path().join("port");
+    let args = ["--port", "0", "--http", "none", "--port-file", port_file.to_str().unwrap()];
+    let king = place.start(&mut command("king", &args), "king");
+    let address = king_address(&port_file, || king.log());
+    king.expect_log("no socket for this user's processes on this machine");
+    king.expect_log(&told);
+    // Whoever made the folder listens there, for peers who do not look.
+    let port = address.rsplit_once(':').unwrap().1;
+    let listener = UnixListener::bind(planted.0.join(format!("{port}.sock"))).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let jobs = ["jobs", "--king-address", &address];
+    Finished::of(&mut command("queen", &jobs)).expect(2, &["no king of this user", "was not looked for in", &told]);
+    let made = Finished::of(&mut command("king", &["token", "create", "--role", "admin"]));
+    let token = place.path().join("token-of-user");
+    write_private(&token, &made.stdout);
+    std::os::unix::fs::chown(&token, Some(user), None).unwrap();
+    let with_token = ["--king-address", &address, "--token-file", token.to_str().unwrap()];
+    let duke = place.start(&mut command("duke", &[&with_token[..], &["--num-cpus", "1"]].concat()), "duke");
+    for told in ["going over TCP with the token", &told, "serving the king"] {
+        duke.expect_log(told);
+    }
+    let asked = Finished::of(&mut command("queen", &[&["jobs"], &with_token[..]].concat()));
+    asked.expect(0, &[]);
+    assert!(asked.stdout.contains("1 dukes"), "{}", asked.stdout);
+    assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
 }
 
 #[test]

@@ -41,6 +41,15 @@ impl Chunks {
         }
     }
 
+    /// The chunks in their order, without the first bytes.
+    pub(crate) fn iter_from(&self, mut without: usize) -> impl Iterator<Item = &[u8]> {
+        self.chunks.iter().map(move |chunk| {
+            let skipped = without.min(chunk.len());
+            without -= skipped;
+            chunk.get(skipped..).unwrap_or_default()
+        })
+    }
+
     /// Copies the first bytes, as many as there are and have room.
     pub fn peek(&self, target: &mut [u8]) {
         let bytes = self.chunks.iter().flatten();

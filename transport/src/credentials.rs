@@ -4,11 +4,13 @@ use std::{
     env, fmt,
     fs::File,
     io::{self, Read},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use distwasm_proto::limits::TOKEN_FILE_BYTES_MAX;
 use http::HeaderValue;
+use rustix::process::geteuid;
 use thiserror::Error;
 
 use crate::{
@@ -49,6 +51,11 @@ pub struct TokenCredentials {
 pub enum CredentialsError {
     #[error("failed to read the token in {} (--token-file)", .path.display())]
     File { path: PathBuf, source: io::Error },
+    #[error(
+        "other users may read the token in {0}, or write to it (--token-file): `chmod 600 {0}`, and if one may have \
+         read it, `king token revoke` and make another", .path.display()
+    )]
+    Rights { path: PathBuf },
     #[error("{place} holds no token")]
     Token { place: String, source: TokenError },
     #[error(transparent)]
@@ -67,10 +74,7 @@ impl Credentials {
             return Ok(Credentials::Insecure);
         }
         let (place, text) = match (file, env::var(VARIABLE)) {
-            (Some(path), _) => {
-                let read = read_token(path).map_err(|source| CredentialsError::File { path: path.to_owned(), source });
-                (path.display().to_string(), read?)
-            }
+            (Some(path), _) => (path.display().to_string(), read_token(path)?),
             (None, Ok(text)) if !text.is_empty() => (VARIABLE.to_owned(), text),
             (None, _) if address.is_loopback() => return Ok(Credentials::None),
             (None, _) => return Err(CredentialsError::Missing(ConnectError::NoToken { address: address.clone() })),
@@ -80,9 +84,16 @@ impl Credentials {
     }
 }
 
-fn read_token(path: &Path) -> io::Result<String> {
+fn read_token(path: &Path) -> Result<String, CredentialsError> {
+    let failed = |source| CredentialsError::File { path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    // As ssh does with keys: the file of somebody else, such as root, is for who it was given to.
+    let found = file.metadata().map_err(failed)?;
+    if found.is_file() && found.uid() == geteuid().as_raw() && found.mode() & 0o077 != 0 {
+        return Err(CredentialsError::Rights { path: path.to_owned() });
+    }
     let mut text = String::new();
-    File::open(path)?.take(TOKEN_FILE_BYTES_MAX).read_to_string(&mut text)?;
+    file.take(TOKEN_FILE_BYTES_MAX).read_to_string(&mut text).map_err(failed)?;
     Ok(text)
 }
 
@@ -104,5 +115,47 @@ impl TokenCredentials {
 impl fmt::Debug for TokenCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenCredentials").field("fingerprint", &self.fingerprint).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, Permissions},
+        os::unix::fs::{PermissionsExt, chown},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_token_that_others_may_read_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let token = Token::generate(Fingerprint([7; 32])).unwrap();
+        fs::write(&path, token.to_bearer()).unwrap();
+        let address: Address = "king-host".parse().unwrap();
+        let found = |mode| {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            Credentials::find(&address, Some(&path), false)
+        };
+        for mode in [0o604, 0o640, 0o620, 0o666] {
+            let why = found(mode).unwrap_err().to_string();
+            let expected = format!("`chmod 600 {}`", path.display());
+            assert!(why.contains(&expected) && !why.contains(&token.to_bearer()[70..]), "{mode:o}: {why}");
+        }
+        for mode in [0o600, 0o400, 0o700] {
+            assert!(matches!(found(mode), Ok(Credentials::Token(_))), "{mode:o}");
+        }
+        // What is not a file has no others who could read it there: `--token-file <(pass show token)`.
+        let (ours, theirs) = io::pipe().unwrap();
+        io::Write::write_all(&mut { theirs }, token.to_bearer().as_bytes()).unwrap();
+        let pipe = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&ours)));
+        assert!(matches!(Credentials::find(&address, Some(&pipe), false), Ok(Credentials::Token(_))));
+        if !geteuid().is_root() {
+            println!("SKIPPED: only root can give a file to another user");
+            return;
+        }
+        chown(&path, Some(4711), None).unwrap();
+        assert!(matches!(found(0o640), Ok(Credentials::Token(_))), "its user knows who is in the group");
     }
 }

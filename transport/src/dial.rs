@@ -1,6 +1,12 @@
 //! How a duke or a queen reaches a king on another process's side: over the king's socket, TLS, or plaintext.
 
-use std::{error::Error, io, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    io,
+    net::Ipv4Addr,
+    sync::{Arc, Once},
+    time::Duration,
+};
 
 use distwasm_proto::limits::CONNECT_WITHIN;
 use http::Uri;
@@ -10,6 +16,7 @@ use thiserror::Error;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, TlsStream};
 use tower::{Service, ServiceExt};
+use tracing::warn;
 
 use crate::{
     address::Address,
@@ -25,9 +32,9 @@ use crate::{
 pub enum ConnectError {
     #[error(
         "no king of this user listens on port {port} of this machine, and there is no token for a king of somebody \
-         else; `king --port {port}` starts one, {GET_TOKEN}"
+         else; `king --port {port}` starts one, {GET_TOKEN}{}", not_looked_in(.not_used)
     )]
-    NoKingHere { port: u16 },
+    NoKingHere { port: u16, not_used: String },
     #[error("there is no token for the king at {address}: {GET_TOKEN}")]
     NoToken { address: Address },
     #[error(transparent)]
@@ -58,6 +65,11 @@ pub enum ConnectError {
 const GET_TOKEN: &str = "the user of the king makes a token by `king token create`, for --token-file or \
                          DISTWASM_TOKEN; and --insecure trusts everybody on the network in plaintext";
 
+/// Where no socket was looked for.
+fn not_looked_in(folders: &str) -> String {
+    if folders.is_empty() { String::new() } else { format!(". A socket was not looked for in {folders}") }
+}
+
 impl ConnectError {
     /// Whether the same way to the king may work later.
     pub fn may_pass(&self) -> bool {
@@ -87,18 +99,29 @@ async fn dial_patiently(address: &Address, credentials: &Credentials) -> Result<
     if matches!(credentials, Credentials::Insecure) {
         return tcp(address).await.map(ByteStream::Plain);
     }
-    let port = address.port();
+    let (port, mut not_used) = (address.port(), String::new());
     if address.is_loopback() {
         match own_socket::connect(port).await {
             Ok(Some(stream)) => return Ok(ByteStream::Unix(stream)),
-            Ok(None) => {}
+            Ok(None) => not_used = own_socket::unsafe_folders(),
             Err(source) => return Err(ConnectError::Socket { port, source }),
         }
     }
     match credentials {
-        Credentials::Token(token) => encrypted(address, token).await,
-        _ if address.is_loopback() => Err(ConnectError::NoKingHere { port }),
+        Credentials::Token(token) => {
+            tell_not_used(&not_used);
+            encrypted(address, token).await
+        }
+        _ if address.is_loopback() => Err(ConnectError::NoKingHere { port, not_used }),
         _ => Err(ConnectError::NoToken { address: address.clone() }),
+    }
+}
+
+/// Says once that a king's socket was not looked for everywhere: somebody may have wanted that.
+fn tell_not_used(folders: &str) {
+    static TOLD: Once = Once::new();
+    if !folders.is_empty() {
+        TOLD.call_once(|| warn!(folders, "no king's socket is looked for there; going over TCP with the token"));
     }
 }
 

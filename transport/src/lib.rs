@@ -17,6 +17,7 @@ pub mod stream;
 pub mod tls;
 pub mod token;
 pub mod transfer;
+pub mod weight;
 
 /// The gRPC service of the king, as far as tonic carries it, generated from `distwasm/v1/king.proto`.
 #[allow(missing_docs, unused_qualifications, clippy::all, clippy::restriction, clippy::pedantic, reason = "generated")]

@@ -1,10 +1,12 @@
 //! The Unix socket of a king: on one machine, the file system proves that king and peer belong to the same user.
 //!
 //! The socket is named by the king's TCP port, in a folder that only its user can enter. Both sides check the other's
-//! user, too.
+//! user, too. A folder that somebody else has made is never used, and people are told of it.
 
 use std::{
+    collections::BTreeSet,
     env,
+    ffi::CStr,
     fmt::Write as _,
     fs::File,
     io,
@@ -15,8 +17,9 @@ use std::{
 
 use distwasm_proto::limits::{LOCK_TRIES, SOCKET_PATH_BYTES_MAX};
 use rustix::{
-    fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock, fstat, mkdirat, openat, statat, unlinkat},
+    fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, flock, fstat, mkdirat, openat, statat, unlinkat},
     io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect as connect_now, socket_with},
     process::geteuid,
 };
 use thiserror::Error;
@@ -77,6 +80,21 @@ fn create_folder(path: &Path) -> io::Result<OwnedFd> {
     }
 }
 
+/// The folders for sockets that are there and are not used, because they are not this user's alone, with the reasons.
+/// Empty if there are none.
+pub(crate) fn unsafe_folders() -> String {
+    unsafe_among(&folders())
+}
+
+fn unsafe_among(folders: &[PathBuf]) -> String {
+    let why = |folder: &PathBuf| match open_folder(folder) {
+        // Other errors, such as that there is no folder, are nobody's doing.
+        Err(error) if error.kind() == io::ErrorKind::Other => Some(format!("{}: {error}", folder.display())),
+        _ => None,
+    };
+    folders.iter().filter_map(why).collect::<Vec<_>>().join("; ")
+}
+
 fn names(port: u16) -> (String, String) {
     (format!("{port}.sock"), format!("{port}.lock"))
 }
@@ -100,13 +118,17 @@ pub fn is_trusted(stream: &UnixStream) -> io::Result<bool> {
 }
 
 impl OwnSocket {
-    /// Listens on the socket of this port. A socket that a dead king left behind is replaced.
+    /// Listens on the socket of this port. A socket that a dead king left behind is replaced, and those of other ports
+    /// are removed.
     ///
     /// # Errors
     ///
     /// When another king of this user has it, or no folder can be used.
     pub fn listen(port: u16) -> Result<OwnSocket, SocketError> {
-        OwnSocket::listen_among(&folders(), port)
+        let folders = folders();
+        let socket = OwnSocket::listen_among(&folders, port)?;
+        folders.iter().for_each(|folder| sweep(folder));
+        Ok(socket)
     }
 
     fn listen_among(folders: &[PathBuf], port: u16) -> Result<OwnSocket, SocketError> {
@@ -127,7 +149,7 @@ impl OwnSocket {
     fn listen_in(path: &Path, port: u16) -> io::Result<Option<OwnSocket>> {
         let folder = create_folder(path)?;
         let (socket, lock) = names(port);
-        let Some(locked) = take_lock(&folder, &lock)? else { return Ok(None) };
+        let Some(locked) = take_lock(&folder, &lock, LOCK_TRIES)? else { return Ok(None) };
         match unlinkat(&folder, &socket, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(error.into()),
@@ -162,13 +184,17 @@ impl Drop for OwnSocket {
 }
 
 /// Takes the lock of a socket; `None` if another process has it.
-fn take_lock(folder: &OwnedFd, name: &str) -> io::Result<Option<File>> {
+fn take_lock(folder: &OwnedFd, name: &str, tries: u32) -> io::Result<Option<File>> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    for _ in 0..LOCK_TRIES {
+    for _ in 0..tries {
         let lock = openat(folder, name, flags, Mode::RUSR | Mode::WUSR)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(Errno::WOULDBLOCK) => {
+                // A king that starts on another port may have it for a moment, to see whether its king is dead.
+                std::thread::yield_now();
+                continue;
+            }
             Err(error) => return Err(error.into()),
         }
         // A king that ended meanwhile may have removed the file, and then the lock is of no use.
@@ -179,6 +205,59 @@ fn take_lock(folder: &OwnedFd, name: &str) -> io::Result<Option<File>> {
         }
     }
     Ok(None)
+}
+
+/// Removes what dead kings have left in a folder, if it is this user's alone: sockets on which nobody listens, and their
+/// locks. Nothing but files with our names is looked at.
+fn sweep(path: &Path) {
+    let Ok(folder) = open_folder(path) else { return };
+    let Ok(entries) = Dir::read_from(&folder) else { return };
+    let ports: BTreeSet<u16> = entries.flatten().filter_map(|entry| port_of(entry.file_name())).collect();
+    for port in ports {
+        // What cannot be removed stays, as without this; it costs a name in a folder.
+        let _removed = remove_dead(path, &folder, port);
+    }
+}
+
+/// The port of the king to which a file of this name belongs; `None` if we make no such names.
+fn port_of(name: &CStr) -> Option<u16> {
+    let name = name.to_str().ok()?;
+    let digits = name.strip_suffix(".sock").or_else(|| name.strip_suffix(".lock"))?;
+    digits.parse::<u16>().ok().filter(|port| port.to_string() == digits)
+}
+
+fn remove_dead(path: &Path, folder: &OwnedFd, port: u16) -> io::Result<()> {
+    let (socket, lock) = names(port);
+    let type_of = |name: &str| match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(found) => Ok(Some(FileType::from_raw_mode(found.st_mode))),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(io::Error::from(error)),
+    };
+    let is_ours = |name: &str, own: FileType| type_of(name).map(|found| found.is_none_or(|found| found == own));
+    if !is_ours(&socket, FileType::Socket)? || !is_ours(&lock, FileType::RegularFile)? {
+        return Ok(());
+    }
+    // A living king has the lock, unless somebody has cleaned up in the folder. With it, none can begin here.
+    let Some(_locked) = take_lock(folder, &lock, 1)? else { return Ok(()) };
+    if type_of(&socket)?.is_some() {
+        if listens(&short_path(&path.join(&socket), folder, &socket))? {
+            return Ok(());
+        }
+        unlinkat(folder, &socket, AtFlags::empty())?;
+    }
+    Ok(unlinkat(folder, &lock, AtFlags::empty())?)
+}
+
+/// Whether some process listens on this socket. Does not wait for it.
+fn listens(path: &Path) -> io::Result<bool> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match connect_now(&socket, &SocketAddrUnix::new(path)?) {
+        // Its queue may be full.
+        Ok(()) | Err(Errno::AGAIN) => Ok(true),
+        Err(Errno::CONNREFUSED) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Connects to the king of this user, or of root, that listens on this port of this machine. `None` if there is none.
@@ -258,6 +337,44 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_king_removes_what_dead_kings_left_and_nothing_else() {
+        let (_place, folder) = place();
+        let folders = [folder.clone()];
+        let living = OwnSocket::listen_among(&folders, 1).unwrap();
+        let path = |name: &str| folder.join(name);
+        // A king that was killed: nobody listens, and nobody has the lock.
+        drop(std::os::unix::net::UnixListener::bind(path("2.sock")).unwrap());
+        fs::write(path("2.lock"), "").unwrap();
+        drop(std::os::unix::net::UnixListener::bind(path("65535.sock")).unwrap());
+        fs::write(path("4.lock"), "").unwrap();
+        // Somebody listens though the lock is gone.
+        let _listener = UnixListener::bind(path("5.sock")).unwrap();
+        let others = ["02.sock", "65536.sock", "-1.sock", "6.sock.bak", "x.lock", "sock"];
+        others.iter().for_each(|name| drop(std::os::unix::net::UnixListener::bind(path(name)).unwrap()));
+        fs::write(path("7.sock"), "no socket").unwrap();
+        symlink("2.sock", path("8.sock")).unwrap();
+        symlink("7.sock", path("9.lock")).unwrap();
+        fs::create_dir(path("10.lock")).unwrap();
+        sweep(&folder);
+        let mut expected: Vec<String> = others.iter().map(ToString::to_string).collect();
+        expected.extend(
+            ["1.sock", "1.lock", "5.sock", "5.lock", "7.sock", "8.sock", "9.lock", "10.lock"].map(String::from),
+        );
+        expected.sort();
+        let mut left: Vec<String> =
+            fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        assert_eq!(left, expected);
+        assert!(connect_among(&folders, 1).await.unwrap().is_some());
+        accept(&living).await;
+        // A folder of somebody else is not looked at.
+        fs::set_permissions(&folder, Permissions::from_mode(0o755)).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(path("2.sock")).unwrap());
+        sweep(&folder);
+        assert!(path("2.sock").exists());
+    }
+
+    #[tokio::test]
     async fn a_long_path_is_no_obstacle() {
         let (place, _) = place();
         let folders = [place.path().join("long".repeat(50)).join("distwasm")];
@@ -292,6 +409,11 @@ mod tests {
         }
         chown(&folder, Some(4711), None).unwrap();
         assert!(why(&folders).contains("another user (uid 4711)"), "{}", why(&folders));
+        let told = unsafe_among(&[place.path().join("missing"), folder.clone(), link[0].clone()]);
+        assert!(
+            told.contains("distwasm: it belongs to another user (uid 4711); ") && told.contains("a link"),
+            "{told}"
+        );
         assert!(connect_among(&folders, 1900).await.unwrap().is_none());
         // The next folder will do.
         let next = [folder, place.path().join("next")];

@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut, buf::UninitSlice};
-use distwasm_proto::limits::{CHAINED_BYTES_MIN, MESSAGE_BYTES_MAX};
+use distwasm_proto::limits::{CHAINED_BYTES_MIN, MESSAGE_BYTES_MAX, MESSAGE_DECODED_BYTES_MAX};
 use futures_core::Stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body::Frame;
@@ -23,7 +23,10 @@ use thiserror::Error;
 use tokio_stream::StreamExt;
 use tonic::{Code, Status, body::Body};
 
-use crate::chunks::Chunks;
+use crate::{
+    chunks::Chunks,
+    weight::{Admission, Gate, Kind},
+};
 
 /// The prefix of each message: whether the message is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
@@ -45,6 +48,8 @@ pub enum StreamError {
     Denied(String),
     #[error("a message of {bytes} bytes, more than the {MESSAGE_BYTES_MAX} that are allowed")]
     TooLarge { bytes: usize },
+    #[error("a message that takes {bytes} bytes in memory, more than the {MESSAGE_DECODED_BYTES_MAX} that are allowed")]
+    TooHeavy { bytes: u64 },
     #[error("a compressed message, which was not agreed on")]
     Compressed,
     #[error("there is no room for a message of this size at the moment")]
@@ -85,6 +90,10 @@ struct Remote<M> {
     body: Body,
     arrived: Chunks,
     meter: Option<Box<dyn Meter>>,
+    /// Where messages are let in, and what they take there.
+    gate: Option<(Gate, &'static Kind)>,
+    /// The room of the last message.
+    admission: Option<Admission>,
     message: PhantomData<fn() -> M>,
 }
 
@@ -116,7 +125,7 @@ impl<M: Message + Default + 'static> Incoming<M> {
 
     fn of_body(body: Body) -> Incoming<M> {
         let (arrived, message) = (Chunks::default(), PhantomData);
-        Incoming { source: Source::Remote(Remote { body, arrived, meter: None, message }) }
+        Incoming { source: Source::Remote(Remote { body, arrived, meter: None, gate: None, admission: None, message }) }
     }
 
     /// With a meter for messages from other processes.
@@ -126,6 +135,24 @@ impl<M: Message + Default + 'static> Incoming<M> {
             remote.meter = Some(Box::new(meter));
         }
         self
+    }
+
+    /// With a gate for messages from other processes, which are of this kind.
+    #[must_use]
+    pub fn gated(mut self, gate: Gate, kind: &'static Kind) -> Incoming<M> {
+        if let Source::Remote(remote) = &mut self.source {
+            remote.gate = Some((gate, kind));
+        }
+        self
+    }
+
+    /// The room that the last message takes, to be kept as long as the message is. It is given back otherwise when the
+    /// next message comes.
+    pub fn take_admission(&mut self) -> Option<Admission> {
+        match &mut self.source {
+            Source::Local(_) => None,
+            Source::Remote(remote) => remote.admission.take(),
+        }
     }
 
     /// The next message; `None` at the end. May be dropped at any time without losing anything.
@@ -143,8 +170,19 @@ impl<M: Message + Default + 'static> Incoming<M> {
 
 impl<M: Message + Default> Remote<M> {
     async fn message(&mut self) -> Result<Option<M>, StreamError> {
+        self.admission = None;
         loop {
-            let message = next_message(&mut self.arrived)?;
+            let message = match next_length(&self.arrived)? {
+                None => None,
+                Some(bytes) => {
+                    if let Some((gate, kind)) = &self.gate {
+                        // Nothing is taken out before it is let in, so that this may be dropped.
+                        let chunks = self.arrived.iter_from(PREFIX_BYTES);
+                        self.admission = gate.admit(kind, chunks, bytes).await?;
+                    }
+                    Some(take_message(&mut self.arrived, bytes)?)
+                }
+            };
             if let Some(meter) = &mut self.meter {
                 meter.hold(self.arrived.remaining()).map_err(|NoRoom| StreamError::NoRoom)?;
             }
@@ -180,8 +218,8 @@ fn check_status(headers: &HeaderMap) -> Result<(), StreamError> {
     }
 }
 
-/// The first message, if it is here as a whole.
-fn next_message<M: Message + Default>(arrived: &mut Chunks) -> Result<Option<M>, StreamError> {
+/// The length of the first message, if it is here as a whole.
+fn next_length(arrived: &Chunks) -> Result<Option<usize>, StreamError> {
     let mut prefix = [0; PREFIX_BYTES];
     if arrived.remaining() < PREFIX_BYTES {
         return Ok(None);
@@ -195,16 +233,17 @@ fn next_message<M: Message + Default>(arrived: &mut Chunks) -> Result<Option<M>,
     if bytes > MESSAGE_BYTES_MAX {
         return Err(StreamError::TooLarge { bytes });
     }
-    if arrived.remaining() < PREFIX_BYTES + bytes {
-        return Ok(None);
-    }
+    Ok((arrived.remaining() >= PREFIX_BYTES + bytes).then_some(bytes))
+}
+
+/// Takes out the first message, which has this length.
+fn take_message<M: Message + Default>(arrived: &mut Chunks, bytes: usize) -> Result<M, StreamError> {
     arrived.advance(PREFIX_BYTES);
     // A small message lies in one chunk, and is decoded faster from that alone.
     if arrived.chunk().len() >= bytes {
-        return Ok(Some(M::decode(arrived.copy_to_bytes(bytes))?));
+        return Ok(M::decode(arrived.copy_to_bytes(bytes))?);
     }
-    let message = arrived.split_to(bytes);
-    Ok(Some(M::decode(message)?))
+    Ok(M::decode(arrived.split_to(bytes))?)
 }
 
 // ---- Outgoing ------------------------------------------------------------------------------------------------------
@@ -324,6 +363,12 @@ unsafe impl BufMut for Pieces<'_> {
 mod tests {
     use super::*;
     use distwasm_proto::wire::{self, FromQueen, QueenWord, queen_word::Word};
+
+    /// The first message, if it is here as a whole.
+    fn next_message<M: Message + Default>(arrived: &mut Chunks) -> Result<Option<M>, StreamError> {
+        let bytes = next_length(arrived)?;
+        bytes.map(|bytes| take_message(arrived, bytes)).transpose()
+    }
 
     fn unit(unit: u64, bytes: usize) -> QueenWord {
         let data = Bytes::from(vec![unit as u8; bytes]);

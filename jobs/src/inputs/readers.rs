@@ -13,7 +13,9 @@ use bytes::Bytes;
 use distwasm_process::aligned::Aligned;
 use distwasm_proto::{
     ids::UnitNo,
-    limits::{GATHERED_INPUT_BYTES_MAX, MESSAGE_FILL_BYTES, PIECE_BYTES, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX},
+    limits::{
+        GATHERED_INPUT_BYTES_MAX, MESSAGE_FILL_BYTES, MESSAGE_WORDS, PIECE_BYTES, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX,
+    },
 };
 use tokio::sync::mpsc;
 
@@ -242,7 +244,7 @@ fn send_again(
             }
             Err(error) => message.extend(words::broken_unit(no, name.clone(), error.to_string())),
         }
-        let is_full = bytes >= MESSAGE_FILL_BYTES || large.is_some();
+        let is_full = bytes >= MESSAGE_FILL_BYTES || message.len() >= MESSAGE_WORDS || large.is_some();
         if is_full && !post.send_over(link, |open| open.say(std::mem::take(&mut message)))? {
             return Ok(());
         }

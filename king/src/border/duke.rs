@@ -7,8 +7,8 @@ use distwasm_proto::{
     failure::{Failure, FailureKind},
     ids::{AttemptId, DukeId, JobId, UnitNo},
     limits::{
-        DUKE_CPUS_MAX, DUKE_RAM_BYTES_MAX, HELD_ATTEMPTS_MAX, INTRODUCTION_WITHIN, JOBS_MAX, UNIT_BYTES_MAX,
-        UNIT_NAME_BYTES_MAX, UNITS_MAX, WALLS_MAX,
+        DUKE_CPUS_MAX, DUKE_RAM_BYTES_MAX, HELD_ATTEMPT_BYTES, HELD_ATTEMPTS_MAX, INTRODUCTION_WITHIN, JOBS_MAX,
+        MESSAGE_UNCOUNTED_BYTES, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX, UNITS_MAX, WALLS_MAX,
     },
     secret::{Mark, Purpose, Secret},
     wire::{self, DukeOrder, FromDuke, duke_word::Word, is_offered},
@@ -20,6 +20,7 @@ use distwasm_transport::{
 
 use super::{Border, Heard, are_labels, check_protocol, check_words, fetches::Fetches, is_name};
 use crate::{
+    budget::{Budget, Claim},
     inbox::{DukeWord, Happening, Leaving, LinkError, Machine, Peer},
     scheduler::{HeldAttempt, HeldLease},
 };
@@ -31,6 +32,8 @@ pub struct DukeBorder {
     stage: Stage,
     assembler: Assembler<wire::DukeWord>,
     fetches: Fetches,
+    /// The room for the attempts that it brings.
+    brought: Claim,
 }
 
 /// How far the duke has introduced itself.
@@ -44,9 +47,10 @@ enum Stage {
 
 impl DukeBorder {
     /// A link on which nothing was said.
-    pub fn new(duke: DukeId, peer: Peer<DukeOrder>) -> DukeBorder {
+    pub fn new(duke: DukeId, peer: Peer<DukeOrder>, budget: &Budget) -> DukeBorder {
         let (assembler, fetches) = (Assembler::new(UNIT_BYTES_MAX), Fetches::default());
-        DukeBorder { duke, peer, stage: Stage::Silent, assembler, fetches }
+        let brought = Claim::new(budget.inputs.account(peer.origin));
+        DukeBorder { duke, peer, stage: Stage::Silent, assembler, fetches, brought }
     }
 
     /// Takes in a word with which the duke introduces itself; returns the duke when it was the last one.
@@ -59,6 +63,8 @@ impl DukeBorder {
             }
             (Stage::Naming(machine, mut holdings, missing), Some(Word::HeldLease(held))) => {
                 holdings.add(*held)?;
+                let bytes = (holdings.attempts as u64 * HELD_ATTEMPT_BYTES).saturating_sub(MESSAGE_UNCOUNTED_BYTES);
+                self.brought.add(bytes.saturating_sub(self.brought.bytes()))?;
                 (machine, holdings, missing - 1)
             }
             (Stage::Naming(..), _) => {
@@ -71,8 +77,8 @@ impl DukeBorder {
             return Ok(None);
         }
         let (peer, fetches) = (self.peer.clone(), self.fetches.clone());
-        let holds = holdings.leases.into_values().collect();
-        Ok(Some(Happening::DukeJoined { duke: self.duke, machine, holds, peer, fetches }))
+        let (holds, brought) = (holdings.leases.into_values().collect(), self.brought.split(u64::MAX));
+        Ok(Some(Happening::DukeJoined { duke: self.duke, machine, holds, peer, fetches, brought }))
     }
 }
 
@@ -268,7 +274,7 @@ mod tests {
     }
 
     fn border() -> (DukeBorder, Fetches) {
-        let mut border = DukeBorder::new(DukeId(1), Peer::new(Identity::Trusted, None).0);
+        let mut border = DukeBorder::new(DukeId(1), Peer::new(Identity::Trusted, None).0, &Budget::new(8 << 30));
         let hello = wire::DukeHello { protocol: PROTOCOL, cpus: 1, seat: vec![0; 16].into(), ..Default::default() };
         border.take(FromDuke { words: vec![Word::Hello(Box::new(hello)).into()] }).unwrap();
         let fetches = border.fetches.clone();
@@ -301,6 +307,38 @@ mod tests {
         duke.take(begun(7, large)).unwrap();
         let (mut duke, _) = border();
         duke.take(begun(8, 10)).unwrap();
+    }
+
+    #[test]
+    fn what_dukes_bring_has_one_budget_of_memory() {
+        let budget = Budget::new(64 << 20);
+        let address = |last| Some([10, 0, 0, last].into());
+        let brings = |number: u64, last| {
+            let peer = Peer::new(Identity::Trusted, address(last)).0;
+            let mut border = DukeBorder::new(DukeId(number), peer, &budget);
+            let seat = vec![0; 16].into();
+            let hello = wire::DukeHello { protocol: PROTOCOL, cpus: 1, seat, held_leases: 3, ..Default::default() };
+            let mut words = vec![Word::Hello(Box::new(hello)).into()];
+            words.extend((0..2).map(|job| Word::HeldLease(Box::new(held(job, &[1; 10_000], 1))).into()));
+            border.take(FromDuke { words }).map(|heard| (border, heard))
+        };
+        let mut kept: Vec<_> = (0..1000).map_while(|number| brings(number, 1).ok()).collect();
+        let each = 20_000 * HELD_ATTEMPT_BYTES - MESSAGE_UNCOUNTED_BYTES;
+        assert_eq!(kept.len() as u64, budget.inputs.most() / 2 / each);
+        let full = brings(1000, 1).err().unwrap();
+        assert!(full.may_come_back() && full.to_string().contains("with this token or address"), "{full}");
+        assert!(brings(1001, 2).is_ok());
+        // It is counted until the reactor gives it up.
+        let (mut border, _) = kept.pop().unwrap();
+        let last = FromDuke { words: vec![Word::HeldLease(Box::new(held(7, &[], 1))).into()] };
+        let joined = border.take(last).unwrap();
+        assert!(brings(1002, 1).is_err());
+        drop(border);
+        assert!(brings(1003, 1).is_err());
+        drop(joined);
+        assert!(brings(1004, 1).is_ok());
+        kept.clear();
+        assert_eq!(budget.inputs.taken(), 0);
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod fetches;
 mod job_spec;
 mod opening;
 pub mod queen;
+pub mod weights;
 
 use std::{collections::HashMap, time::Duration};
 

@@ -58,12 +58,12 @@ impl QueenBorder {
 
     /// Takes in a word of the opening; returns the queen with its job when it was the last one.
     fn open(&mut self, arrived: Arrived<wire::QueenWord>) -> Result<Option<Happening>, LinkError> {
-        let Some(opening) = &mut self.opening else { return Ok(None) };
+        let Some(mut opening) = self.opening.take() else { return Ok(None) };
         let Some(mut request) = opening.check_word(arrived)? else {
             self.assembler = Assembler::new(opening.room_bytes());
+            self.opening = Some(opening);
             return Ok(None);
         };
-        let claim = self.opening.take().map(|opening| opening.claim);
         request.spec.payer = self.peer.origin;
         self.assembler = Assembler::new(UNIT_BYTES_MAX);
         if let Some((_, resumption)) = &request.resumes {
@@ -71,7 +71,12 @@ impl QueenBorder {
             self.progress.again = resumption.lacking.iter().map(|unit| unit.0).collect();
         }
         let (request, peer, held) = (Box::new(request), self.peer.clone(), self.progress.held.clone());
-        Ok(Some(Happening::QueenJoined { link: self.link, request, peer, room: QueenRoom { held, claim } }))
+        Ok(Some(Happening::QueenJoined {
+            link: self.link,
+            request,
+            peer,
+            room: QueenRoom { held, claim: opening.claim },
+        }))
     }
 }
 

@@ -17,6 +17,7 @@ use super::{Duke, Evidence, Queen, Reactor};
 use crate::{
     authority::Origin,
     border::fetches::Fetches,
+    budget::Claim,
     inbox::{DukeWord, Leaving, LinkError, Machine, Peer},
     scheduler::{Event, HeldLease, Outcome},
 };
@@ -29,6 +30,7 @@ impl Reactor {
         holds: Vec<HeldLease>,
         peer: Peer<DukeOrder>,
         fetches: Fetches,
+        brought: Claim,
     ) {
         self.run_core();
         // The previous holder of the seat is this duke on an earlier link, or a process that has ended.
@@ -74,7 +76,7 @@ impl Reactor {
         peer.outbox.push(Order::Welcome(wire::DukeWelcome { version: VERSION.to_owned() }));
         let (cpus, ram_bytes, labels) = (machine.cpus, machine.ram_bytes, machine.labels.clone());
         self.seats.insert(machine.seat, id);
-        self.dukes.insert(id, Duke { machine, peer, fetches, sendings: BTreeMap::new() });
+        self.dukes.insert(id, Duke { machine, peer, fetches, sendings: BTreeMap::new(), _brought: brought });
         self.events.push(Event::DukeJoined { duke: id, cpus, ram_bytes, labels, was, holds });
         // The duke's next words are about the leases that it brought.
         self.run_core();

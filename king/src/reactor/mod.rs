@@ -39,7 +39,7 @@ use tracing::info;
 use crate::{
     Reign,
     border::fetches::Fetches,
-    budget::Shares,
+    budget::{Claim, Shares},
     inbox::{Happening, LinkId, Machine, Peer},
     payloads::{Blobs, Inputs},
     scheduler::{Event, ResultBounds, Scheduler},
@@ -95,6 +95,8 @@ struct Duke {
     fetches: Fetches,
     /// Blobs that are on their way over its link.
     sendings: BTreeMap<Digest, Sending>,
+    /// The room for the attempts that it brought, some of which may be those of an earlier king.
+    _brought: Claim,
 }
 
 struct Queen {
@@ -211,8 +213,8 @@ impl Reactor {
 
     fn on_happening(&mut self, happening: Happening) {
         match happening {
-            Happening::DukeJoined { duke, machine, holds, peer, fetches } => {
-                self.on_duke_joined(duke, machine, holds, peer, fetches);
+            Happening::DukeJoined { duke, machine, holds, peer, fetches, brought } => {
+                self.on_duke_joined(duke, machine, holds, peer, fetches, brought);
             }
             Happening::DukeSaid { duke, words } => {
                 // Words that a duke sent before it was sent away may still arrive.

@@ -77,11 +77,11 @@ impl Reactor {
         } else {
             let JobRequest { digest, program, archives, .. } = &mut *request;
             info!(job = job.0, project, program = %digest, lacking = lacking.len(), "a job was opened");
-            let mut claim = room.claim;
-            let mut part = |blob: &Payload| claim.as_mut().map(|claim| claim.split(blob.bytes()));
-            self.programs.insert(*digest, part(program), std::mem::take(program));
+            let (mut claim, user) = (room.claim, (job, peer.origin));
+            let mut part = |blob: &Payload| claim.split(blob.bytes());
+            self.programs.insert(*digest, user, part(program), std::mem::take(program));
             for (digest, archive) in std::mem::take(archives) {
-                self.shares.insert(digest, part(&archive), archive);
+                self.shares.insert(digest, user, part(&archive), archive);
             }
             let unheard = self.unclaimed.remove(&job).unwrap_or_default();
             let queen = Queen::new(link, *request, peer, room.held, unheard);
@@ -289,11 +289,11 @@ impl Reactor {
         self.unclaimed.remove(&job);
         let queen = self.queens.remove(&job)?;
         self.may_shrink = true;
-        if self.programs.release(queen.digest) {
+        if self.programs.release(queen.digest, job) {
             self.recall_blob(queen.digest);
         }
         for digest in &queen.shares {
-            if self.shares.release(*digest) {
+            if self.shares.release(*digest, job) {
                 self.recall_blob(*digest);
             }
         }

@@ -6,26 +6,30 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::Reactor;
-use crate::{Reign, inbox::Happening, view::Publisher};
+use crate::{
+    Reign,
+    inbox::{Arrival, Happening},
+    view::Publisher,
+};
 
 /// Runs until `stop` says so, then says goodbye to every peer. A graceful shutdown is over when the jobs have ended, or
 /// when their time is up.
-pub(crate) async fn run(reign: Reign, mut inbox: mpsc::Receiver<Happening>, publisher: Publisher, stop: Stop) {
+pub(crate) async fn run(reign: Reign, mut inbox: mpsc::Receiver<Arrival>, publisher: Publisher, stop: Stop) {
     let clock = Clock::start();
     let mut reactor = Reactor::new(clock.now(), reign);
     let mut drained_at = None;
-    let mut batch = Vec::with_capacity(REACTOR_BATCH);
+    let (mut batch, mut happenings): (Vec<Arrival>, _) = (Vec::with_capacity(REACTOR_BATCH), Vec::new());
     loop {
         tokio::select! {
             _ = inbox.recv_many(&mut batch, REACTOR_BATCH) => {}
-            () = clock.sleep_until(reactor.next_deadline()) => batch.push(Happening::Tick),
+            () = clock.sleep_until(reactor.next_deadline()) => batch.push(Happening::Tick.into()),
             () = publisher.wanted() => publisher.publish(reactor.view()),
             () = stop.drains().cancelled(), if drained_at.is_none() => {
                 if stop.ends().is_cancelled() {
                     break;
                 }
                 drained_at = Some(clock.now().after(stop.patience()));
-                batch.push(Happening::Draining);
+                batch.push(Happening::Draining.into());
             }
             () = clock.sleep_until(drained_at) => {
                 warn!("some jobs have not ended in time");
@@ -33,7 +37,14 @@ pub(crate) async fn run(reign: Reign, mut inbox: mpsc::Receiver<Happening>, publ
             }
             () = stop.ends().cancelled() => break,
         }
-        reactor.handle(clock.now(), &mut batch);
+        // Room for more messages is given back when these are handled.
+        let mut admissions = Vec::new();
+        for Arrival { happening, admission } in batch.drain(..) {
+            happenings.push(happening);
+            admissions.extend(admission);
+        }
+        reactor.handle(clock.now(), &mut happenings);
+        drop(admissions);
         if reactor.may_shrink() {
             memory::give_back();
         }

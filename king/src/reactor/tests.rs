@@ -77,7 +77,8 @@ impl King {
     fn duke_of(&mut self, identity: Identity, from: Option<IpAddr>, seat: u64) -> Link<DukeBorder, DukeOrder> {
         self.links += 1;
         let (peer, words) = Peer::new(identity, from);
-        let mut link = Link { ended: peer.ended.clone(), border: DukeBorder::new(DukeId(self.links), peer), words };
+        let mut link =
+            Link { ended: peer.ended.clone(), border: DukeBorder::new(DukeId(self.links), peer, &self.budget), words };
         let hello = wire::DukeHello {
             protocol: PROTOCOL,
             cpus: 1,

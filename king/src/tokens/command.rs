@@ -9,6 +9,7 @@ use distwasm_proto::{
     text::is_name,
 };
 use distwasm_transport::token::TokenId;
+use rustix::fs::{FileType, fstat};
 use thiserror::Error;
 
 use super::{
@@ -138,6 +139,11 @@ fn create(options: CreateOptions) -> Result<(), TokenCommandError> {
     let store = Store::in_folder(key.data()?.path());
     let token = store.change(|tokens| tokens.create(fingerprint, wish, time_of_day()))?;
     print(format!("{}\n", token.to_bearer()))?;
+    if stdout_is_open_to_others() {
+        stderr::say(
+            "others may read the file that the token was written to: `chmod 600` it, or dukes and queens do not take it",
+        );
+    }
     let program = if role == Role::Duke { "duke" } else { "queen" };
     stderr::say(&format!(
         "token {} for {role}s; it is shown only now, and `king token revoke {}` takes it back. To use it:\n\
@@ -146,6 +152,13 @@ fn create(options: CreateOptions) -> Result<(), TokenCommandError> {
         token.id()
     ));
     Ok(())
+}
+
+/// Whether stdout is a file in which others may read the token.
+fn stdout_is_open_to_others() -> bool {
+    fstat(io::stdout()).is_ok_and(|found| {
+        FileType::from_raw_mode(found.st_mode) == FileType::RegularFile && found.st_mode & 0o077 != 0
+    })
 }
 
 fn list(options: &ListOptions) -> Result<(), TokenCommandError> {

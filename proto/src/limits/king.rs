@@ -2,11 +2,25 @@
 
 use std::time::Duration;
 
-use super::WINDOW_UNITS;
+use super::{MESSAGE_WORDS, MIB};
 
-/// Words of one message that a king takes: a queen may send all units of its window again in one, and some more. Each
-/// takes up to 300 bytes when it is decoded, however few it has on the wire.
-pub const MESSAGE_WORDS_MAX: usize = 2 * WINDOW_UNITS as usize;
+/// Words of one message that a king takes: some times as many as dukes and queens send in one.
+pub const MESSAGE_WORDS_MAX: usize = 4 * MESSAGE_WORDS;
+
+/// What a message may take in memory when a king has decoded it: somewhat more than the largest ones of honest peers, which
+/// are those of a duke that comes back with as many attempts as fit a message.
+pub const MESSAGE_DECODED_BYTES_MAX: usize = 32 * MIB;
+
+/// A message up to this size is decoded at once, whatever it takes in memory: less than two hundred times as much. Most
+/// messages of an idle kingdom are shorter.
+pub const MESSAGE_LIGHT_BYTES: usize = 512;
+
+/// What an attempt that a duke brings back takes of a king's memory: in the words of the duke, with its unit, in the books.
+pub const HELD_ATTEMPT_BYTES: u64 = 256;
+
+/// The part of a king's memory, as a divisor, for messages that are decoded and wait for the reactor: half of what is
+/// not for payloads. If it is taken, the king reads no more until the reactor has handled some.
+pub const DECODED_DIVISOR: u64 = 16;
 
 /// How long the reason may be for which a queen could not send an input: that of a file system is a sentence.
 pub const BROKEN_REASON_BYTES_MAX: usize = 512;

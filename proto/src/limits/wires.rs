@@ -7,7 +7,8 @@ use super::MIB;
 /// The longest path of a Unix socket that its address can hold.
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 
-/// How often a king that takes the lock of its socket may find that an ending king has just removed the file.
+/// How often a king tries to take the lock of its socket: an ending king may just have removed the file, and a starting one
+/// has it for some microseconds while it looks whether its king is dead.
 pub const LOCK_TRIES: u32 = 100;
 
 /// How long a connection over TCP may take for its first byte and, with TLS, for its handshake: a few round trips of the

@@ -4,8 +4,8 @@
 use clap::Parser;
 
 /// Runs jobs on a kingdom of real processes while peasants, dukes, kings and queens are killed, peasants and dukes are
-/// stopped, and links are cut, frozen, delayed and throttled. Ends with a panic, and the logs, when an output is not
-/// right.
+/// stopped, and links are cut, frozen, delayed and throttled. The files of the jobs are carried, seen by the dukes, or on
+/// this machine alone. Ends with a panic, and the logs, when an output is not right or something is left behind.
 #[derive(Debug, Parser)]
 struct Options {
     /// How many seconds to run
@@ -18,5 +18,5 @@ struct Options {
 
 fn main() {
     let options = Options::parse();
-    println!("{}", distwasm_tests::chaos::run(options.seed, options.seconds));
+    println!("{}", distwasm_tests::chaos::run(options.seed, options.seconds, &distwasm_tests::chaos::ALL));
 }

@@ -1,10 +1,12 @@
 //! Trouble for real processes, from a seed: peasants, dukes, kings and queens are killed, peasants and dukes are
 //! stopped, links are cut, frozen, delayed and throttled, file systems fail late, and every process has few
-//! descriptors, while queens run one job after another. Every output must be right, complete, and present once.
+//! descriptors, while queens run one job after another, whose files are carried, seen by dukes, or here. Every output
+//! must be right, complete, and present once, with nothing unfinished beside them.
 
 mod proxy;
+mod way;
 
-use std::{collections::BTreeMap, fmt, fs, path::PathBuf, thread, time::Duration};
+use std::{collections::BTreeMap, fmt, fs, path::PathBuf, process::Command, thread, time::Duration};
 
 use distwasm_process::clock::Clock;
 use fastrand::Rng;
@@ -13,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::real::{King, Place, Process, behind_shell, fail_late, guest, memory_bytes, peasants_of, runs, until};
 
 pub use proxy::{Proxy, Weather};
+pub use way::{ALL, Way};
 
 /// Dukes at a time, each with two slots.
 const DUKES: usize = 3;
@@ -35,14 +38,17 @@ pub struct Toll {
     given_up: u64,
     /// Outputs that were lost on close, and written again by a later queen.
     lost: u64,
+    /// Jobs after which a further run had to remove what a duke that was away had left.
+    swept: u64,
 }
 
 impl fmt::Display for Toll {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let troubles: Vec<String> = self.troubles.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        let Toll { jobs, given_up, lost, .. } = self;
+        let Toll { jobs, given_up, lost, swept, .. } = self;
         let troubles = troubles.join(", ");
-        write!(f, "{jobs} jobs of {UNITS} units, {given_up} units given up, {lost} outputs lost and found; {troubles}")
+        write!(f, "{jobs} jobs of {UNITS} units, {given_up} units given up, {lost} outputs lost and found, ")?;
+        write!(f, "{swept} output folders swept again; {troubles}")
     }
 }
 
@@ -67,12 +73,12 @@ struct Chaos {
     toll: Toll,
 }
 
-/// Runs jobs amid trouble for `seconds`, and at least one job to its end.
+/// Runs jobs amid trouble for `seconds`, and at least one job of each of these ways to its end.
 ///
 /// # Panics
 ///
 /// When a check fails.
-pub fn run(seed: u64, seconds: u64) -> Toll {
+pub fn run(seed: u64, seconds: u64, ways: &[Way]) -> Toll {
     let clock = Clock::start();
     let place = Place::default();
     let mut random = Rng::with_seed(seed);
@@ -84,12 +90,13 @@ pub fn run(seed: u64, seconds: u64) -> Toll {
         let farm = chaos.new_farm(number);
         chaos.farms.push(farm);
     }
-    loop {
-        chaos.run_job();
-        if clock.now().0 >= seconds * 1_000_000 {
-            return chaos.end();
+    for (number, way) in ways.iter().cycle().enumerate() {
+        if number >= ways.len() && clock.now().0 >= seconds * 1_000_000 {
+            break;
         }
+        chaos.run_job(*way);
     }
+    chaos.end()
 }
 
 /// A king that does not wait long for queens that were killed.
@@ -106,24 +113,28 @@ impl Chaos {
     fn new_farm(&mut self, number: usize) -> Farm {
         let proxy = Proxy::start(&self.king.address);
         let cache = self.place.path().join(format!("cache-{number}"));
-        let duke = self.place.duke_command_at(&proxy.address, &["--insecure", "--cache", cache.to_str().unwrap()]);
+        let args = ["--insecure", "--cache", cache.to_str().unwrap()];
+        let mut duke = self.place.duke_command_at(&proxy.address, &args);
+        duke.arg("--allow-dir").arg(std::env::temp_dir());
         let duke = self.place.start(&mut behind_shell(&few_descriptors(&mut self.random), &duke), "duke");
         Farm { duke, proxy, stopped: Vec::new() }
     }
 
-    fn run_job(&mut self) {
+    fn run_job(&mut self, way: Way) {
         let place = Place::default();
         for number in 0..UNITS {
             place.write(format!("{}/{number}", number % 7), format!("slow {number}"));
         }
-        let mut queen = self.new_queen(&place);
+        let mut queen = self.new_queen(&place, way);
         while queen.is_running() {
             thread::park_timeout(PAUSE_MAX.mul_f64(self.random.f64()));
             if self.random.u8(..20) == 0 {
                 // Dropping the queen kills it. The next one resumes the run.
                 drop(queen);
-                queen = self.new_queen(&place);
+                queen = self.new_queen(&place, way);
                 *self.toll.troubles.entry("queens killed").or_default() += 1;
+            } else if way == Way::Here {
+                self.kill_peasant_of(queen.id());
             } else {
                 self.make_trouble();
             }
@@ -136,12 +147,12 @@ impl Chaos {
             // Lost outputs are reported, and do not count as done.
             assert_eq!(ended.status, Some(1), "{}", ended.stderr);
             self.toll.lost += lost as u64;
-            ended = place.start_queen_at(&self.door.address, guest("slow.wat"), &["--insecure"]).finish();
-            assert!(matches!(ended.status, Some(0 | 1)), "{}", ended.stderr);
+            ended = self.start(&place, way, &mut way.queen(&place, &self.door.address)).finish();
         }
         let outputs = place.outputs();
         let failures = failures(&place);
         assert!(failures.values().all(|kind| kind == "killed"), "{failures:?}");
+        assert_eq!(ended.status, Some(i32::from(!failures.is_empty())), "{failures:?}\n{}", ended.stderr);
         for number in 0..UNITS {
             let name = PathBuf::from(format!("{}/{number}", number % 7));
             match outputs.get(&name) {
@@ -152,7 +163,26 @@ impl Chaos {
         assert_eq!(outputs.len() + failures.len(), UNITS as usize, "{:?}\n{}", outputs.keys(), ended.stderr);
         self.toll.given_up += failures.len() as u64;
         self.toll.jobs += 1;
+        self.sweep(&place);
         self.check_memory();
+    }
+
+    /// Nothing unfinished is left when all is over: a duke that was away when the job ended may leave an output that it
+    /// had told of, which the next run removes.
+    fn sweep(&mut self, place: &Place) {
+        self.king.expect_metric("distwasm_units{state=\"running\"}", |units| units == 0);
+        let mut sweeps = 0;
+        let sweep = || {
+            let left = way::unfinished(&place.output());
+            if !left.is_empty() {
+                sweeps += 1;
+                let run = place.queen(guest("slow.wat"), &[]);
+                assert!(matches!(run.status, Some(0 | 1)), "{}", run.stderr);
+            }
+            left.is_empty().then_some(())
+        };
+        until("an output folder with nothing unfinished", sweep, || format!("{:?}", way::unfinished(&place.output())));
+        self.toll.swept += u64::from(sweeps > 0);
     }
 
     /// No process has kept memory of a job that is over.
@@ -167,17 +197,30 @@ impl Chaos {
         }
     }
 
-    fn new_queen(&mut self, place: &Place) -> Process {
-        let mut queen = place.queen_command(guest("slow.wat"));
-        queen.args(["--insecure", "--king-address", &self.door.address]);
-        let mut queen = behind_shell(&few_descriptors(&mut self.random), &queen);
-        if self.random.u8(..3) == 0 {
+    fn new_queen(&mut self, place: &Place, way: Way) -> Process {
+        let mut queen = behind_shell(
+            &format!("ulimit -n {}", self.random.u32(way.descriptors())),
+            &way.queen(place, &self.door.address),
+        );
+        if way.writes_outputs() && self.random.u8(..3) == 0 {
             fs::create_dir_all(place.output()).unwrap();
             fail_late(&mut queen, &place.output().canonicalize().unwrap().join(""), libc::EIO);
             queen.env("LATE_ONE_IN", self.random.u32(2..100).to_string());
             *self.toll.troubles.entry("disks that fail late").or_default() += 1;
         }
-        place.start(&mut queen, "queen")
+        self.start(place, way, &mut queen)
+    }
+
+    fn start(&mut self, place: &Place, way: Way, queen: &mut Command) -> Process {
+        *self.toll.troubles.entry(way.name()).or_default() += 1;
+        place.start(queen, "queen")
+    }
+
+    fn kill_peasant_of(&mut self, process: u32) {
+        if let Some(peasant) = self.random.choice(peasants_that_serve(process)) {
+            signal(peasant, Signal::KILL);
+            *self.toll.troubles.entry("peasants killed").or_default() += 1;
+        }
     }
 
     /// Kills the king, and starts another in its place.
@@ -190,10 +233,7 @@ impl Chaos {
 
     fn make_trouble(&mut self) {
         let at = self.random.usize(..self.farms.len());
-        // A compiler that is killed counts as broken by its program, and ends the job.
-        let peasants: Vec<u32> =
-            peasants_of(self.farms[at].duke.id()).into_iter().filter(|id| !compiles(*id)).collect();
-        let peasant = self.random.choice(peasants);
+        let peasant = self.random.choice(peasants_that_serve(self.farms[at].duke.id()));
         let farm = &mut self.farms[at];
         let trouble = match self.random.u8(..14) {
             0..=2 => {
@@ -273,10 +313,16 @@ impl Farm {
     }
 }
 
-/// Whether a process is a peasant that compiles a program.
-fn compiles(process: u32) -> bool {
-    fs::read(format!("/proc/{process}/cmdline"))
-        .is_ok_and(|line| line.split(|byte| *byte == 0).nth(1) == Some(b"compile"))
+/// The peasants of a process that run guests. A compiler that is killed counts as broken by its program, and ends the job;
+/// without a peasant that tells about the jail, its duke does not start.
+fn peasants_that_serve(process: u32) -> Vec<u32> {
+    peasants_of(process).into_iter().filter(|id| serves(*id)).collect()
+}
+
+/// Whether a process is a peasant that runs guests: it has flags, and no subcommand.
+fn serves(process: u32) -> bool {
+    let first = |line: Vec<u8>| line.split(|byte| *byte == 0).nth(1).is_some_and(|first| first.starts_with(b"--"));
+    fs::read(format!("/proc/{process}/cmdline")).is_ok_and(first)
 }
 
 fn signal(process: u32, signal: Signal) {

@@ -87,7 +87,7 @@ impl<'a> Kingdom<'a> {
         let reign = Reign::with_memory(MEMORY_BYTES);
         let budget = Budget::new(MEMORY_BYTES);
         let (peer, orders) = Peer::new(Identity::Trusted, None);
-        let duke = DukeBorder::new(DukeId(1), peer);
+        let duke = DukeBorder::new(DukeId(1), peer, &budget);
         let (peer, news) = Peer::new(Identity::Trusted, None);
         let queen = QueenBorder::new(LinkId(2), peer, &budget);
         let mut kingdom = Kingdom {
@@ -163,7 +163,7 @@ impl<'a> Kingdom<'a> {
         let address = IpAddr::from([10, 0, 0, self.rng.u8(1..4)]);
         let side = if self.rng.bool() {
             let (peer, orders) = Peer::new(Identity::Trusted, Some(address));
-            Side::Duke(Some(Box::new(DukeBorder::new(DukeId(number), peer))), orders)
+            Side::Duke(Some(Box::new(DukeBorder::new(DukeId(number), peer, &self.budget))), orders)
         } else {
             let (peer, news) = Peer::new(Identity::Trusted, Some(address));
             Side::Queen(Some(Box::new(QueenBorder::new(LinkId(number), peer, &self.budget))), news)

@@ -68,7 +68,7 @@ impl Place {
     pub fn programs_for_all(&self) -> PathBuf {
         let folder = self.path().join("programs");
         fs::create_dir(&folder).unwrap();
-        for program in ["queen", "peasant"] {
+        for program in ["king", "duke", "queen", "peasant"] {
             let (from, to) = (programs().join(program), folder.join(program));
             fs::hard_link(&from, &to).or_else(|_| fs::copy(&from, &to).map(drop)).unwrap();
         }

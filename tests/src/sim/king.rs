@@ -122,7 +122,7 @@ impl King {
     /// Checks that inputs and programs of all jobs together keep to the king's memory. A job that has very little may
     /// always have it.
     fn check_budget(&self) {
-        let (Budget { programs, inputs }, links) = (&self.budget, self.links.len() as u64);
+        let (Budget { programs, inputs, .. }, links) = (&self.budget, self.links.len() as u64);
         assert!(programs.taken() <= programs.most(), "programs_of_all_jobs_have_a_bound: {}", programs.taken());
         let reserved = links * JOB_RESERVE_BYTES;
         assert!(inputs.taken() <= inputs.most() + reserved, "inputs_of_all_jobs_have_a_bound: {}", inputs.taken());
@@ -134,7 +134,7 @@ impl King {
         assert_eq!((census.jobs, census.units_running), (0, 0), "every_job_ends");
         assert_eq!((census.slots_granted, census.results_bytes), (0, 0), "everything_is_free_at_the_end");
         assert!(self.reactor.is_at_rest(), "nothing_is_held_at_the_end");
-        let Budget { programs, inputs } = &self.budget;
+        let Budget { programs, inputs, .. } = &self.budget;
         assert_eq!((programs.taken(), inputs.taken()), (0, 0), "all_room_is_given_back");
     }
 }
@@ -144,7 +144,7 @@ impl KingLink {
         match sender {
             Sender::Duke(link) => {
                 let (peer, orders) = Peer::new(Identity::Trusted, None);
-                let (ended, border) = (peer.ended.clone(), Box::new(DukeBorder::new(link, peer)));
+                let (ended, border) = (peer.ended.clone(), Box::new(DukeBorder::new(link, peer, budget)));
                 KingLink { border: Some(PeerBorder::Duke(border)), ended, words: Words::Duke(orders) }
             }
             Sender::Queen(..) => {
