@@ -193,6 +193,8 @@ pub enum DukeWord {
     SlotsReleased { job: JobId, slots: u32 },
     /// Slots are given back because no peasant can be started in them.
     SlotsBroken { job: JobId, slots: u32, reason: String },
+    /// All attempts up to this one that were handed out over its link have arrived.
+    InputsArrived { attempt: AttemptId },
     /// It is going to leave.
     Draining,
 }

@@ -5,6 +5,7 @@
 mod access;
 mod handover;
 mod king;
+mod links;
 mod queen;
 mod supplies;
 mod wires;
@@ -17,6 +18,7 @@ pub use access::{
 };
 pub use handover::*;
 pub use king::*;
+pub use links::*;
 pub use queen::{
     DESCRIPTOR_PAUSE, DESCRIPTOR_TRIES, ENTRIES_SEARCHED_MAX, FAILURE_LINE_BYTES_MAX, FAILURES_JUDGED_FROM,
     FAILURES_READ_MAX, FAILURES_SHOWN, FILE_NAME_BYTES_MAX, FIRST_LINE_WITHIN, GATHERED_INPUT_BYTES_MAX,
@@ -252,15 +254,6 @@ pub const WINDOW_BYTES: u64 = 64 << 20;
 
 /// Bytes of results of a job that the king may hold. A single larger result is held alone.
 pub const RESULTS_BYTES: u64 = 64 << 20;
-
-/// Bytes of results of a job that may be in transit from one duke. A single larger result comes alone.
-pub const FETCHED_BYTES: u64 = 16 << 20;
-
-/// The lower bound of that, for slow links: more bytes make a link no faster, and other words wait behind them.
-pub const FETCHED_BYTES_MIN: u64 = 1 << 20;
-
-/// Between these two bounds, no more bytes are in transit than the link carries in this time.
-pub const FETCHED_AHEAD: Duration = Duration::from_secs(1);
 
 /// How long a result may be in transit in any case, besides a few times the time of others of its size. Then it is
 /// overdue: a job without room does not count it with its results, and its unit may be tried elsewhere.

@@ -80,17 +80,23 @@ fn schedule() -> u64 {
     events.push(scheduler::Event::JobOpened { job: JOB, mark: mark(), spec: JobSpec::default(), resumes });
     let (mut added, mut unheard, mut done, mut now_us) = (0, 0, 0, 0);
     let mut running: VecDeque<(DukeId, AttemptId)> = VecDeque::new();
+    let mut arrived: BTreeMap<DukeId, AttemptId> = BTreeMap::new();
     loop {
         now_us += 100;
         scheduler.handle(Time(now_us), std::mem::take(&mut events), &mut actions);
         for action in actions.drain(..) {
             match action {
-                scheduler::Action::StartAttempt { duke, attempt, .. } => running.push_back((duke, attempt)),
+                scheduler::Action::StartAttempt { duke, attempt, .. } => {
+                    running.push_back((duke, attempt));
+                    arrived.insert(duke, attempt);
+                }
                 scheduler::Action::Report { .. } => unheard += 1,
                 scheduler::Action::EndJob { .. } => return done,
                 _ => {}
             }
         }
+        let arrivals = std::mem::take(&mut arrived).into_iter();
+        events.extend(arrivals.map(|(duke, attempt)| scheduler::Event::InputsArrived { duke, attempt }));
         let more = (added..UNITS).take(BATCH).map(UnitNo);
         events.extend(more.map(|unit| scheduler::Event::UnitAdded { job: JOB, unit, bytes: 15 }));
         if added < UNITS && added + BATCH as u64 >= UNITS {

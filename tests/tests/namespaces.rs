@@ -60,6 +60,24 @@ impl Host {
         command
     }
 
+    /// Limits what the link carries, in both directions. Returns whether this machine can do that.
+    fn throttle(&self, rate: &str) -> bool {
+        let limit = |place: &[&str], device: &str| {
+            let words =
+                ["qdisc", "add", "dev", device, "root", "tbf", "rate", rate, "burst", "16kb", "latency", "400ms"];
+            let line = [place, &["tc"], &words].concat();
+            let (program, args) = line.split_first().unwrap();
+            Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
+        };
+        limit(&[], &self.link) && limit(&["ip", "netns", "exec", &self.name], "eth0")
+    }
+
+    /// How many bytes have gone over the link to the host.
+    fn bytes_sent(&self) -> u64 {
+        let path = format!("/sys/class/net/{}/statistics/tx_bytes", self.link);
+        std::fs::read_to_string(path).unwrap().trim().parse().unwrap()
+    }
+
     /// Cuts the link for this time.
     fn cut(&self, time: Duration) {
         assert!(ip(&format!("link set {} down", self.link)));
@@ -100,6 +118,28 @@ fn a_host_that_is_cut_off_loses_nothing() {
     // Orders in transit when the link was cut may be repeated; units that ran are not run again.
     assert!(attempts <= 165, "{attempts} attempts for 150 units");
     assert_eq!(king.process.log().contains("a duke came back"), seconds >= 20);
+}
+
+#[test]
+fn nobody_waits_for_what_is_on_its_way_behind_a_slow_link() {
+    let Some(host) = Host::new().filter(|host| host.throttle("2mbit")) else {
+        return println!("==== SKIPPED: no slow link can be made here (`ip netns` and `tc qdisc ... tbf`, as root)");
+    };
+    let place = Place::default();
+    (0..3000).for_each(|number: u32| place.write(number.to_string(), [b'x'; 9000]));
+    let king = place.king_with(&["--insecure", "--listen", &format!("{}:0", host.address)]);
+    let duke = ["--king-address", &king.address, "--insecure", "--num-cpus", "2", "--ram-limit", "1024"].join(" ");
+    let _good = place.duke(&king, &["--insecure"]);
+    let _slow = Process::start(&mut host.shell(&format!("exec duke {duke}"), &place), "slow duke", place.path());
+    let joined = || king.process.log().matches("a duke joined").count();
+    until("two dukes", || (joined() == 2).then_some(()), || king.process.log());
+    let before = host.bytes_sent();
+    place.queen(guest("count.wat"), &["--king-address", &king.address, "--insecure"]).expect(0, &["3000 done"]);
+    let sent = host.bytes_sent() - before;
+    // What is on its way at the end is done elsewhere, and that is little: no pile has gathered.
+    let attempts = king.metric("distwasm_attempts_total");
+    assert!((3000..3060).contains(&attempts), "{attempts} attempts for 3000 units");
+    assert!(sent > 9_000, "the slow duke got no unit: {sent} bytes were sent to it");
 }
 
 #[test]

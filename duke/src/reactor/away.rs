@@ -119,6 +119,7 @@ impl<H: Hands> Reactor<H> {
                 return self.on_lost(&error);
             }
         }
+        self.link.tell_arrived();
     }
 
     pub(super) fn on_welcome(&mut self) {

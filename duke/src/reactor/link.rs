@@ -36,6 +36,9 @@ pub(super) struct Link {
     outbox: Option<Outbox<DukeWord>>,
     /// The number of links so far.
     links: u64,
+    /// The last attempt that the king handed out or called back over this link, and the one that it was told of.
+    arrived: Option<AttemptId>,
+    told: Option<AttemptId>,
 }
 
 impl Link {
@@ -61,7 +64,7 @@ impl Link {
             walls,
         })));
         holds.into_iter().for_each(|held| outbox.push(Word::HeldLease(Box::new(held))));
-        self.outbox = Some(outbox);
+        (self.outbox, self.arrived, self.told) = (Some(outbox), None, None);
     }
 
     pub(super) fn say(&self, word: Word) {
@@ -71,6 +74,19 @@ impl Link {
     pub(super) fn say_with(&self, word: Word, payload: Payload) {
         if let Some(outbox) = &self.outbox {
             outbox.push_with(word, payload);
+        }
+    }
+
+    /// An order about this attempt has arrived. Those about earlier attempts came before.
+    pub(super) fn has_arrived(&mut self, attempt: AttemptId) {
+        self.arrived = self.arrived.max(Some(attempt));
+    }
+
+    /// Tells the king what has arrived, if that is new. The word takes the place of an older one that still waits.
+    pub(super) fn tell_arrived(&mut self) {
+        if let (Some(outbox), Some(attempt)) = (&self.outbox, self.arrived.filter(|_| self.arrived != self.told)) {
+            outbox.push_latest(Word::InputsArrived(wire::InputsArrived { attempt: attempt.0 }));
+            self.told = self.arrived;
         }
     }
 

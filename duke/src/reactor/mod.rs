@@ -334,6 +334,7 @@ impl<H: Hands> Reactor<H> {
                 if self.inputs.contains_key(&attempt) || self.left.contains_key(&attempt) {
                     return Err(LinkError::Nonsense("an attempt was started twice"));
                 }
+                self.link.has_arrived(attempt);
                 let bytes = input.bytes();
                 self.inputs.insert(attempt, (job, input));
                 self.events.push(Event::AttemptArrived { job, attempt, bytes, alone, spared });
@@ -344,6 +345,8 @@ impl<H: Hands> Reactor<H> {
                 left.say_ended(&self.link);
             }
             KingOrder::Forget { attempts, unused } => {
+                // The king may have taken it out of its outbox: then it never arrives.
+                attempts.iter().chain(&unused).for_each(|attempt| self.link.has_arrived(*attempt));
                 self.forget_attempts(attempts, false);
                 self.forget_attempts(unused, true);
             }

@@ -160,8 +160,15 @@ impl Duke {
     }
 
     /// What it has said to the king since this was called last.
+    /// What it has said to the king, besides what has arrived.
     fn said(&mut self) -> Vec<Word> {
-        self.messages().0
+        self.messages().0.into_iter().filter(|word| !matches!(word, Word::InputsArrived(_))).collect()
+    }
+
+    /// The attempts that it has said to have arrived.
+    fn arrived(&mut self) -> Vec<u64> {
+        let words = self.messages().0.into_iter();
+        words.filter_map(|word| if let Word::InputsArrived(last) = word { Some(last.attempt) } else { None }).collect()
     }
 
     /// What it has said to the king, and whether its stream ended after that.
@@ -238,6 +245,21 @@ fn named(said: &[Word]) -> Vec<u64> {
         _ => None,
     });
     leases.flatten().collect()
+}
+
+#[test]
+fn the_king_is_told_once_what_has_arrived_over_this_link() {
+    let mut duke = Duke::serving(1);
+    duke.hears([started(5), started(6)]);
+    assert_eq!(duke.arrived(), [6]);
+    // An attempt that was called back before it was sent never comes.
+    duke.hears([forget(5), forget(9)]);
+    assert_eq!(duke.arrived(), [9]);
+    duke.hears([forget(6)]);
+    assert_eq!(duke.arrived(), [0; 0]);
+    duke.hears([started(10)]);
+    duke.hears([started(11)]);
+    assert_eq!(duke.arrived(), [11]);
 }
 
 #[test]

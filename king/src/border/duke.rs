@@ -215,6 +215,7 @@ fn check_word((word, payload): Arrived<wire::DukeWord>) -> Result<DukeWord, Link
             let reason = Failure::new(FailureKind::Other, broken.reason).message;
             DukeWord::SlotsBroken { job: JobId(broken.job), slots: broken.slots, reason }
         }
+        Some(Word::InputsArrived(arrived)) => DukeWord::InputsArrived { attempt: AttemptId(arrived.attempt) },
         Some(Word::Draining(wire::Draining {})) => DukeWord::Draining,
         Some(Word::HeldLease(_)) => return Err(LinkError::Nonsense("it names a lease that it holds too late")),
         Some(Word::Hello(_)) => return Err(LinkError::Nonsense("a second hello")),

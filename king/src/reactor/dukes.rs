@@ -153,6 +153,7 @@ impl Reactor {
                 info!(duke = duke.0, host, "a duke is going to leave");
                 Event::DukeDraining { duke }
             }
+            DukeWord::InputsArrived { attempt } => Event::InputsArrived { duke, attempt },
             DukeWord::SlotsReleased { job, slots } => Event::SlotsReleased { duke, job, slots },
             DukeWord::SlotsBroken { job, slots, reason } => {
                 let host = self.dukes.get(&duke).map_or("", |duke| duke.machine.hostname.as_str());

@@ -48,6 +48,8 @@ pub enum Event {
     JobCancelled { job: JobId },
     /// A duke says how an attempt ended.
     AttemptEnded { duke: DukeId, attempt: AttemptId, outcome: Outcome, run_us: u64 },
+    /// The inputs of all attempts up to this one have arrived at a duke.
+    InputsArrived { duke: DukeId, attempt: AttemptId },
     /// A duke has a result that is too large to be sent unasked.
     ResultOffered { duke: DukeId, attempt: AttemptId, bytes: u64, run_us: u64 },
     /// A queen has this many more verdicts, and their results have this many bytes.

@@ -2,7 +2,8 @@
 //!
 //! Each slot has about `SLOT_QUEUE` of work, within `SLOT_UNITS_MIN` to `SLOT_UNITS_MAX` units, and less near the end of
 //! a job, so that all slots end at about the same time. Slots are refilled, many units at a time, when no more than half
-//! is left: short units cost messages and wake-ups once for each batch.
+//! is left: short units cost messages and wake-ups once for each batch. A duke gets no more than its link carries in time
+//! (`ledger/link.rs`).
 
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
@@ -22,6 +23,7 @@ impl Scheduler {
         for job in std::mem::take(&mut self.hungry) {
             self.fetch_results(job, &mut room, actions);
             self.feed(job, actions);
+            self.give_late_units(job, actions);
             self.watch(job);
             self.watch_results(job);
         }
@@ -38,7 +40,7 @@ impl Scheduler {
             return;
         }
         let account = self.ledger.account(id);
-        let depth = job.depth(account.slots);
+        let depth = job.depth(account.slots.saturating_sub(self.ledger.crowded_slots(id)));
         let is_low = |(load, _): &&(u32, DukeId)| *load <= depth / 2;
         let mut low: Vec<DukeId> = account.by_load.iter().take_while(is_low).map(|(_, duke)| *duke).collect();
         while !low.is_empty() {
@@ -46,15 +48,22 @@ impl Scheduler {
         }
     }
 
-    /// Starts one unit for each slot of a lease; returns whether the lease may want more.
+    /// Starts one unit for each slot of a lease, as far as the link has room; returns whether the lease may want more.
     fn start_round(&mut self, job: JobId, duke: DukeId, depth: u32, actions: &mut Vec<Action>) -> bool {
-        let Some(lease) = self.ledger.lease(duke, job) else { return false };
+        let Some((Some(lease), link)) = self.ledger.duke(duke).map(|duke| (duke.leases.get(&job), &duke.link)) else {
+            return false;
+        };
         if lease.load().is_none_or(|load| load >= depth) {
             return false;
         }
-        for _ in 0..lease.slots {
+        let (slots, mut room) = (lease.slots, link.room());
+        for _ in 0..slots {
+            if room == 0 {
+                self.ledger.await_room(duke);
+                return false;
+            }
             let Some(unit) = self.take_unit(job, duke) else { return false };
-            self.start(job, duke, unit, actions);
+            room = room.saturating_sub(self.start(job, duke, unit, false, actions));
         }
         true
     }
@@ -63,7 +72,8 @@ impl Scheduler {
     fn take_unit(&mut self, job_id: JobId, duke_id: DukeId) -> Option<UnitNo> {
         let job = self.jobs.get_mut(&job_id)?;
         if job.suspects.is_empty() {
-            return job.waiting.pop_front();
+            return job
+                .next_waiting(|bytes| self.ledger.duke(duke_id).is_some_and(|duke| duke.link.is_slow_for(bytes)));
         }
         let is_open = |duke| self.ledger.lease(duke, job_id).is_some_and(|lease| !lease.blocked);
         let only_duke = !self.ledger.account(job_id).least_loaded().any(|duke| duke != duke_id && is_open(duke));
@@ -75,19 +85,42 @@ impl Scheduler {
         }
     }
 
-    /// Starts an attempt of a unit: the first, or a second beside one that takes long.
-    pub(super) fn start(&mut self, job: JobId, duke: DukeId, no: UnitNo, actions: &mut Vec<Action>) {
-        let Some(unit) = self.jobs.get_mut(&job).and_then(|job| job.units.get_mut(no)) else { return };
+    /// Starts an attempt of a unit: the first, or a second beside one that is late or takes long. In the last case other
+    /// units must not wait behind it. Returns what it takes on the link.
+    pub(super) fn start(
+        &mut self,
+        id: JobId,
+        duke: DukeId,
+        no: UnitNo,
+        takes_long: bool,
+        actions: &mut Vec<Action>,
+    ) -> u64 {
+        let Some(job) = self.jobs.get_mut(&id) else { return 0 };
+        let link_bytes = job.link_bytes();
+        let Some(unit) = job.units.get_mut(no) else { return 0 };
         debug_assert!(unit.has_input && unit.trying < 2, "a unit that runs has its input, and runs twice at most");
-        // Other units must not wait behind one that may take long.
-        let alone = unit.is_suspect() || unit.trying > 0;
+        let alone = unit.is_suspect() || takes_long;
         unit.state = UnitState::Trying;
         unit.trying += 1;
         unit.attempts = unit.attempts.saturating_add(1);
         let (input_bytes, number, spared_us) = (unit.bytes, unit.attempts, unit.spared_us());
-        let id = self.heritage.next_attempt();
-        self.ledger.start(id, Attempt { duke, job, unit: no, input_bytes, since: self.now, runs: true });
-        actions.push(Action::StartAttempt { duke, job, unit: no, attempt: id, number, alone, spared_us });
+        let attempt = self.heritage.next_attempt();
+        let bytes = input_bytes.saturating_add(link_bytes);
+        let begun = Attempt { duke, job: id, unit: no, input_bytes, since: self.now, runs: true };
+        self.ledger.send(attempt, begun, bytes);
+        actions.push(Action::StartAttempt { duke, job: id, unit: no, attempt, number, alone, spared_us });
+        bytes
+    }
+
+    /// All attempts up to this one that were handed to a duke have arrived there.
+    pub(super) fn on_inputs_arrived(&mut self, id: DukeId, attempt: AttemptId) {
+        self.ledger.arrive(id, attempt, self.now);
+        self.look_at_link(id);
+    }
+
+    /// Looks at the jobs of a duke again if there is room on its link that they have waited for.
+    pub(super) fn look_at_link(&mut self, id: DukeId) {
+        self.hungry.extend(self.ledger.take_relieved(id));
     }
 
     // ---- Results --------------------------------------------------------------------------------------------------

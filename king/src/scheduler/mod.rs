@@ -17,6 +17,7 @@ mod evictions;
 mod feed;
 mod heritage;
 mod job;
+mod late;
 mod ledger;
 mod longest;
 mod overview;
@@ -184,6 +185,7 @@ impl Scheduler {
             Event::AttemptEnded { duke, attempt, outcome, run_us } => {
                 self.on_attempt_ended(duke, attempt, outcome, run_us, actions);
             }
+            Event::InputsArrived { duke, attempt } => self.on_inputs_arrived(duke, attempt),
             Event::ResultOffered { duke, attempt, bytes, run_us } => {
                 self.on_result_offered(duke, attempt, bytes, run_us, actions);
             }
@@ -308,8 +310,13 @@ impl Scheduler {
         }
         // A duke cannot have run a unit for longer than it had it.
         let run_us = run_us.min(self.now.micros_since(attempt.since));
-        if attempt.runs && matches!(outcome, Outcome::Done { .. } | Outcome::Failed { .. }) {
-            job.record_work(run_us);
+        match outcome {
+            Outcome::Done { bytes } if attempt.runs => {
+                job.record_work(run_us);
+                job.record_result(bytes);
+            }
+            Outcome::Failed { .. } if attempt.runs => job.record_work(run_us),
+            _ => {}
         }
         self.heritage.attempt_ended(id);
         self.judge(id, attempt, outcome, run_us, actions);
@@ -378,6 +385,7 @@ impl Scheduler {
         // The job may have failed already.
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.closed = true;
+        job.put_largest_first();
         self.end_if_complete(id, actions);
     }
 
@@ -437,6 +445,7 @@ impl Scheduler {
         self.hungry.remove(&id);
         self.short.remove(&id);
         for duke in self.ledger.close_job(id) {
+            self.look_at_link(duke);
             actions.push(Action::CloseLease { duke, job: id });
         }
         self.deal = true;

@@ -21,8 +21,8 @@ use std::{
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId},
     limits::{
-        FETCHED_AHEAD, FETCHED_BYTES, FETCHED_BYTES_MIN, FULL_LOOK, HEARD_BYTES, MEBIBYTE_WITHIN, OVERDUE_BYTES,
-        RESULT_PATIENCE, RESULTS_BYTES, STRAGGLER_FACTOR,
+        FETCHED_AHEAD, FETCHED_BYTES, FETCHED_BYTES_FIRST, FETCHED_BYTES_MIN, FULL_LOOK, HEARD_BYTES, MEBIBYTE_WITHIN,
+        OVERDUE_BYTES, RESULT_PATIENCE, RESULTS_BYTES, STRAGGLER_FACTOR, STRAGGLER_PATIENCE,
     },
     time::{Time, UnitTime},
 };
@@ -230,17 +230,21 @@ impl Results {
     pub(super) fn is_hopeless(&self, result: &LargeResult, now: Time) -> bool {
         // If there is no room for an offered result, there is no room for that of another attempt either.
         let waits_for_room = result.stage == Stage::Offered && self.waits_for_room;
-        !waits_for_room && self.takes_long(result, now)
+        !waits_for_room && self.takes_longer_than(STRAGGLER_PATIENCE, result, now)
     }
 
     /// Whether it has been offered or in transit for far longer than others.
     fn takes_long(&self, result: &LargeResult, now: Time) -> bool {
+        self.takes_longer_than(RESULT_PATIENCE, result, now)
+    }
+
+    fn takes_longer_than(&self, patience: Duration, result: &LargeResult, now: Time) -> bool {
         let average = self.mebibyte_time.average_us().map(Duration::from_micros);
         let typical = average.map_or(MEBIBYTE_WITHIN, |time| time.saturating_mul(STRAGGLER_FACTOR));
         let bytes = self.in_transit_from(result.duke).max(result.bytes);
         let mebibytes = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
         let within = typical.saturating_mul(mebibytes.saturating_add(1));
-        result.since.after(within).after(RESULT_PATIENCE) <= now
+        result.since.after(within).after(patience) <= now
     }
 
     // ---- A full room ----------------------------------------------------------------------------------------------
@@ -362,7 +366,7 @@ impl Link {
     /// Bytes of results that may be in transit.
     fn bytes_max(&self) -> u64 {
         let carried = self.mebibyte_time.units_in(FETCHED_AHEAD).map(|mebibytes| mebibytes.saturating_mul(1 << 20));
-        carried.map_or(FETCHED_BYTES, |bytes| bytes.clamp(FETCHED_BYTES_MIN, FETCHED_BYTES))
+        carried.map_or(FETCHED_BYTES_FIRST, |bytes| bytes.clamp(FETCHED_BYTES_MIN, FETCHED_BYTES))
     }
 }
 

@@ -106,6 +106,7 @@ impl Scheduler {
             let attempts = self.take_attempts(self.ledger.attempts_of_lease(duke, id));
             self.put_all_back(attempts);
             self.ledger.close(duke, id);
+            self.look_at_link(duke);
             self.forget_links(duke, vec![id]);
             actions.push(Action::CloseLease { duke, job: id });
         }
@@ -175,7 +176,7 @@ impl Scheduler {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         (job.yields_from, job.told) = (None, None);
         // The queen says over each link when there are no more units.
-        job.closed = false;
+        (job.closed, job.is_by_size) = (false, false);
         let unwanted: BTreeSet<UnitNo> = job.units.resume(resumes.sent, &resumes.lacking).into_iter().collect();
         if is_new && job.units.open() > unwanted.len() as u64 {
             job.awaits_dukes = Some(resumes.dukes);

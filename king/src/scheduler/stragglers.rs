@@ -13,7 +13,7 @@ use distwasm_proto::{
     time::Time,
 };
 
-use super::{Action, Alarm, Scheduler, job::Job, ledger::Attempt};
+use super::{Action, Alarm, Scheduler, job::Job, late::Idle, ledger::Attempt};
 
 impl Scheduler {
     /// Schedules a look at a job if all its remaining units are running.
@@ -27,6 +27,7 @@ impl Scheduler {
 
     /// Starts a second attempt for each straggler, as far as there are slots with nothing to do.
     pub(super) fn look_for_stragglers(&mut self, id: JobId, actions: &mut Vec<Action>) {
+        self.give_late_units(id, actions);
         // It is watched again when nothing waits any more.
         let Some(job) = self.jobs.get(&id).filter(|job| job.units_waiting() == 0) else { return };
         let attempts = self.ledger.attempts_of_job(id);
@@ -34,10 +35,10 @@ impl Scheduler {
         let mut stragglers: Vec<(Time, AttemptId)> = attempts.iter().filter_map(straggler).collect();
         stragglers.sort_unstable();
         self.distrust_links(id, &stragglers);
-        for (_, attempt) in stragglers {
+        for (since, attempt) in stragglers {
             let Some(Attempt { duke, unit, .. }) = self.ledger.attempt(attempt).copied() else { continue };
-            if let Some(elsewhere) = self.idle_elsewhere(id, duke) {
-                self.start(id, elsewhere, unit, actions);
+            if let Some(elsewhere) = self.idle_elsewhere(id, duke, since) {
+                self.start(id, elsewhere, unit, true, actions);
             }
         }
         if !attempts.is_empty() {
@@ -72,14 +73,12 @@ impl Scheduler {
         }
     }
 
-    /// A duke where a slot of the job is idle, and no result is in transit that the next one would wait for.
-    fn idle_elsewhere(&self, id: JobId, not_here: DukeId) -> Option<DukeId> {
+    /// A duke where a slot of the job is idle that a unit reaches earlier than the attempt `since` then has taken already.
+    fn idle_elsewhere(&self, id: JobId, not_here: DukeId, since: Time) -> Option<DukeId> {
         let job = self.jobs.get(&id)?;
-        let has_idle = |duke| {
-            let lease = self.ledger.lease(duke, id);
-            lease.is_some_and(|lease| lease.running < lease.slots && !job.results.would_wait(duke))
-        };
-        self.ledger.account(id).least_loaded().find(|duke| *duke != not_here && has_idle(*duke))
+        let mut idle = self.idle_leases(id, job).into_iter();
+        let is_sooner = |idle: &Idle| idle.takes_us <= self.now.micros_since(since);
+        idle.find(|idle| idle.duke != not_here && is_sooner(idle)).map(|idle| idle.duke)
     }
 }
 

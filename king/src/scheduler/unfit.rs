@@ -49,6 +49,7 @@ impl Scheduler {
         let attempts = self.take_attempts(self.ledger.attempts_of_lease(duke, id));
         self.put_all_back(attempts);
         self.ledger.close(duke, id);
+        self.look_at_link(duke);
         self.forget_links(duke, vec![id]);
         actions.push(Action::CloseLease { duke, job: id });
         self.deal = true;

@@ -115,6 +115,7 @@ pub(super) fn of_duke() -> Vec<duke_word::Word> {
         Word::Piece(wire::Piece { data: b"piece".as_slice().into(), broken: String::new() }),
         Word::End(wire::End::default()),
         Word::Draining(wire::Draining {}),
+        Word::InputsArrived(wire::InputsArrived { attempt: 1 }),
     ]
 }
 

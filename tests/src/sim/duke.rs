@@ -313,7 +313,7 @@ impl World {
                 assert!(before.is_none(), "supply_is_made_once_at_a_time: {id}: {supply:?}");
                 self.tally.compilers_busy += u64::from(duke.compiles_enough());
                 let us_max = self.dice.pick(&[200_000, 200_000, 5_000_000]);
-                let in_us = self.dice.below(us_max);
+                let in_us = if self.weather.is_fair() { 100_000 } else { self.dice.below(us_max) };
                 self.later(in_us, Due::Made(id, supply, number));
             }
             Deed::Stop(supply) => {

@@ -48,7 +48,7 @@ impl World {
         let in_us = self.dice.below(pause_us);
         self.later(in_us, Due::DukeLies(machine));
         self.tally.lies += 1;
-        match self.dice.below(11) {
+        match self.dice.below(12) {
             0..3 => self.lies_of_others(machine),
             3..5 => self.lies_of_its_own(machine),
             5..8 => self.lies_of_slots(machine),
@@ -62,6 +62,10 @@ impl World {
                     let failure = Some(Failure::new(FailureKind::Program, "it is unfit").into());
                     self.duke_says(machine, Word::ProgramUnfit(wire::ProgramUnfit { job, failure }));
                 }
+            }
+            10 => {
+                let attempt = self.dice.pick(&[0, 1, 100, u64::MAX]);
+                self.duke_says(machine, Word::InputsArrived(wire::InputsArrived { attempt }));
             }
             // It comes back with a false hello.
             _ => self.duke_cut_off(machine),

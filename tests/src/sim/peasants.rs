@@ -194,7 +194,8 @@ impl World {
     /// Begins the next unit, if there is one and nothing else is running.
     pub(super) fn peasant_goes_on(&mut self, id: DukeId, baron: BaronId) {
         let dies_by_chance = self.faults_go_on() && self.dice.permille(self.weather.peasant_dies);
-        let holds_back = self.dice.pick(&[0, 0, 1_000, 20_000]);
+        let slowest_us = if self.weather.is_fair() { 1_000 } else { 20_000 };
+        let holds_back = self.dice.pick(&[0, 0, 1_000, slowest_us]);
         let Some(duke) = self.dukes.get_mut(&id) else { return };
         let is_free = |peasant: &&mut Peasant| !peasant.busy && peasant.life == Life::Lives;
         let Some(peasant) = duke.peasants.get_mut(&baron).filter(is_free) else { return };

@@ -294,6 +294,11 @@ impl Weather {
         }
     }
 
+    /// Whether there are no faults: then chance decides about little.
+    pub fn is_fair(&self) -> bool {
+        self.faults_end_us == 0
+    }
+
     /// Draws the weather of a seed. Most faults are absent from most seeds, so that each is seen alone, too.
     pub fn draw(dice: &mut Dice) -> Weather {
         Weather {

@@ -238,6 +238,19 @@ impl World {
         }
     }
 
+    /// Runs until all units have ended; returns when that is.
+    ///
+    /// # Panics
+    ///
+    /// When a check fails, or nothing happens any more.
+    pub fn run_until_done(&mut self) -> Time {
+        let is_done = |queen: &Queen| queen.ended() == queen.plan().units.len();
+        while self.queens.len() < self.plans.len() || !self.queens.values().all(is_done) {
+            assert!(self.next(), "every_unit_ends");
+        }
+        self.now
+    }
+
     /// The slots that each project has.
     pub fn slots_of_projects(&self) -> BTreeMap<&str, u32> {
         self.king.reactor.scheduler().slots_of_projects()

@@ -26,6 +26,8 @@ impl Ledger {
                 accounts.entry(reservation.job).or_default().reserved += 1;
             }
         }
+        let is_crowded = |duke: &DukeId| self.dukes.get(duke).is_some_and(|duke| !duke.link.has_room());
+        assert!(self.crowded.iter().all(is_crowded), "jobs_are_told_of_room_on_a_link: {:?}", self.crowded);
         assert_eq!(self.attempts.len(), listed, "attempt_is_listed_by_a_lease");
         let nothing = Account::new();
         for id in self.accounts.keys().chain(accounts.keys()) {
@@ -62,6 +64,7 @@ impl Duke {
         let machine = Room { cpus: self.cpus, bytes: self.ram_bytes };
         assert_eq!(all, machine, "machine_is_dealt_out_once: {id}");
         assert!(self.uncommitted().is_some(), "reservations_can_be_kept: {id}");
+        self.link.check(id);
         let slots: u32 = self.leases.values().map(|lease| lease.slots).sum();
         assert!(self.away_since.is_none() || self.draining, "absent_duke_gets_nothing: {id}");
         assert!(!self.draining || slots == 0, "draining_duke_serves_nobody: {id}");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use distwasm_proto::{ids::JobId, time::Time};
 
-use super::Lease;
+use super::{Lease, Link};
 use crate::scheduler::events::JobSpec;
 
 /// One duke.
@@ -16,6 +16,8 @@ pub(in crate::scheduler) struct Duke {
     /// The part of the machine that no slot has.
     pub(super) free: Room,
     pub(in crate::scheduler) leases: BTreeMap<JobId, Lease>,
+    /// What is on its way to it.
+    pub(in crate::scheduler) link: Link,
     /// Slots that will be granted as soon as there is room, in this order.
     pub(super) reserved: VecDeque<Reservation>,
     /// It is going to leave, or its link broke: it gets nothing new.
@@ -58,7 +60,8 @@ impl Duke {
     pub(in crate::scheduler) fn new(cpus: u32, ram_bytes: u64, labels: BTreeMap<String, String>) -> Duke {
         let free = Room { cpus, bytes: ram_bytes };
         let (leases, reserved) = (BTreeMap::new(), VecDeque::new());
-        Duke { cpus, ram_bytes, labels, free, leases, reserved, draining: false, away_since: None }
+        let link = Link::default();
+        Duke { cpus, ram_bytes, labels, free, leases, link, reserved, draining: false, away_since: None }
     }
 
     /// Whether the machine has all these labels.

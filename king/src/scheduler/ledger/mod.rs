@@ -8,6 +8,7 @@ mod account;
 mod check;
 mod duke;
 mod lease;
+mod link;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,11 +26,14 @@ use lease::Entry;
 pub(super) use account::Account;
 pub(super) use duke::{Duke, Room};
 pub(super) use lease::Lease;
+pub(super) use link::{Link, micros};
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     dukes: BTreeMap<DukeId, Duke>,
+    /// Those that would have got more units if there had been room on their links.
+    crowded: BTreeSet<DukeId>,
     /// Those of jobs that have or had slots.
     accounts: BTreeMap<JobId, Account>,
     /// All attempts. Each lease lists its own.
@@ -75,6 +79,7 @@ impl Ledger {
         for job in &jobs {
             self.close(id, *job);
         }
+        self.crowded.remove(&id);
         for reservation in self.dukes.remove(&id)?.reserved {
             self.account_mut(reservation.job).reserved -= 1;
         }
@@ -229,8 +234,11 @@ impl Ledger {
     }
 
     /// Closes a lease whose attempts have been ended: its slots count for no job any more.
-    pub(super) fn close(&mut self, duke: DukeId, job: JobId) {
-        self.change(duke, job, Lease::close);
+    pub(super) fn close(&mut self, id: DukeId, job: JobId) {
+        self.change(id, job, Lease::close);
+        if let Some(duke) = self.dukes.get_mut(&id) {
+            duke.link.forget_job(job);
+        }
     }
 
     /// Closes all leases of a job, and ends its attempts. Returns the dukes that had one.
@@ -250,10 +258,46 @@ impl Ledger {
         self.change(duke, job, |lease| lease.blocked = is_blocked);
     }
 
+    // ---- Links ----------------------------------------------------------------------------------------------------
+
+    /// All attempts up to this one have arrived at a duke.
+    pub(super) fn arrive(&mut self, duke: DukeId, attempt: AttemptId, now: Time) {
+        // The duke may have been expelled before its link has ended.
+        if let Some(duke) = self.dukes.get_mut(&duke) {
+            duke.link.arrive(attempt, now);
+        }
+    }
+
+    /// A duke would get more units if its link had room.
+    pub(super) fn await_room(&mut self, duke: DukeId) {
+        self.crowded.insert(duke);
+    }
+
+    /// The jobs of a duke, if its link has room again that some of them may have waited for.
+    pub(super) fn take_relieved(&mut self, id: DukeId) -> impl Iterator<Item = JobId> {
+        let duke = self.dukes.get(&id).filter(|duke| duke.link.has_room());
+        duke.filter(|_| self.crowded.remove(&id)).into_iter().flat_map(|duke| duke.leases.keys().copied())
+    }
+
+    /// The slots of a job on dukes whose links have no room.
+    pub(super) fn crowded_slots(&self, job: JobId) -> u32 {
+        self.crowded.iter().filter_map(|duke| self.lease(*duke, job)).map(|lease| lease.slots).sum()
+    }
+
     // ---- Attempts -------------------------------------------------------------------------------------------------
 
     pub(super) fn start(&mut self, id: AttemptId, attempt: Attempt) {
         self.change(attempt.duke, attempt.job, |lease| lease.start(id, attempt.input_bytes));
+        self.attempts.insert(id, attempt);
+    }
+
+    /// The same with an attempt whose input goes over the duke's link, where it takes this many bytes.
+    pub(super) fn send(&mut self, id: AttemptId, attempt: Attempt, bytes: u64) {
+        let Attempt { duke, job, input_bytes, since, .. } = attempt;
+        self.change_with_link(duke, job, |lease, link| {
+            link.send(id, job, bytes, since);
+            lease.start(id, input_bytes);
+        });
         self.attempts.insert(id, attempt);
     }
 
@@ -342,10 +386,15 @@ impl Ledger {
     /// Changes a lease, and with it the room that is free on its machine and the account of its job. A lease that is
     /// over is struck out.
     fn change(&mut self, duke_id: DukeId, job_id: JobId, change: impl FnOnce(&mut Lease)) {
+        self.change_with_link(duke_id, job_id, |lease, _| change(lease));
+    }
+
+    /// The same, and perhaps what is noted of the duke's link.
+    fn change_with_link(&mut self, duke_id: DukeId, job_id: JobId, change: impl FnOnce(&mut Lease, &mut Link)) {
         let Some(duke) = self.dukes.get_mut(&duke_id) else { return };
         let Some(lease) = duke.leases.get_mut(&job_id) else { return };
         let (before, room_before) = (lease.entry(), lease.slots + lease.releasing);
-        change(lease);
+        change(lease, &mut duke.link);
         let (after, room_after) = (lease.entry(), lease.slots + lease.releasing);
         if room_before != room_after {
             let freed = duke.free.plus(lease.slot.times(room_before));
