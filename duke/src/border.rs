@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use distwasm_proto::{
     digest::Digest,
     guest::{GuestError, GuestSettings},
     ids::{AttemptId, JobId, UnitNo},
-    limits::{HELLO_WITHIN, PROGRAM_BYTES_MAX, SHARES_BYTES_MAX, START_WITHIN, UNIT_BYTES_MAX},
+    limits::{FILE_BYTES_MAX, HELLO_WITHIN, PROGRAM_BYTES_MAX, SHARES_BYTES_MAX, START_WITHIN, UNIT_BYTES_MAX},
     secret::Mark,
     wire::{self, DukeOrder, duke_order::Order},
 };
@@ -47,6 +48,8 @@ pub enum KingOrder {
     /// A unit to run. Its slot is not taken before it has run for as long as it is spared. The folders of its job are
     /// used for it if it is in places.
     AttemptArrived { job: JobId, attempt: AttemptId, alone: bool, spared: Duration, input: UnitInput, in_places: bool },
+    /// A part of a streamed input that the duke has asked for. It is not empty.
+    InputPart { attempt: AttemptId, offset: u64, data: Bytes },
     /// A result that was offered is to be sent.
     ResultWanted { attempt: AttemptId },
     /// What these attempts left is not needed any more, and they are not to go on. What was written for those that were
@@ -166,11 +169,17 @@ impl Border {
                     number: start.number,
                     // Copied out, because the message that it came in may be a hundred times larger.
                     name: self.names.keep_bytes(&start.name),
-                    content: Content::Carried(payload),
+                    content: if start.streamed { streamed(&payload)? } else { Content::Carried(payload) },
                     is_left: false,
                 },
                 in_places: start.in_places,
             }),
+            Some(Order::InputPart(wire::InputPart { attempt, offset, data })) => {
+                if data.is_empty() {
+                    return Err(LinkError::Nonsense("a part of an input without bytes"));
+                }
+                Ok(KingOrder::InputPart { attempt: AttemptId(attempt), offset, data })
+            }
             Some(Order::SendResult(send)) => Ok(KingOrder::ResultWanted { attempt: AttemptId(send.attempt) }),
             Some(Order::Forget(forget)) => {
                 let [attempts, unused] =
@@ -183,6 +192,15 @@ impl Border {
             Some(Order::Piece(_)) | None => Err(LinkError::Nonsense("a word of a kind that is not known")),
         }
     }
+}
+
+/// The content of a unit whose input is streamed: the word has its size.
+fn streamed(size: &Payload) -> Result<Content, LinkError> {
+    let bytes = <[u8; 8]>::try_from(&*size.contiguous()).map_or(0, u64::from_le_bytes);
+    if bytes == 0 || bytes > FILE_BYTES_MAX {
+        return Err(LinkError::Nonsense("a streamed input has its size in 8 bytes"));
+    }
+    Ok(Content::Streamed { bytes, file: None })
 }
 
 #[cfg(test)]
@@ -238,6 +256,12 @@ mod tests {
         let blob = Order::Blob(wire::Blob { digest: vec![1; 31].into(), ..Default::default() });
         assert!(matches!(fate([blob]), Err(LinkError::Nonsense(_))));
         assert!(matches!(fate([Order::Piece(wire::Piece::default())]), Err(LinkError::Transfer(_))));
+        for size in [vec![1; 7], vec![0; 8], vec![255; 8]] {
+            let input = Some(wire::Payload { bytes_total: size.len() as u64, data: size.into() });
+            let start = wire::StartAttempt { input, streamed: true, ..Default::default() };
+            assert!(matches!(fate([Order::StartAttempt(start)]), Err(LinkError::Nonsense(_))));
+        }
+        assert!(matches!(fate([Order::InputPart(wire::InputPart::default())]), Err(LinkError::Nonsense(_))));
         let unknown = wire::ToDuke { orders: vec![DukeOrder::default()] };
         let mut border = Border::default();
         border.take(message([welcome()])).unwrap();

@@ -17,10 +17,12 @@ pub mod reactor;
 mod rehearsal;
 pub mod roster;
 mod seat;
+mod stored;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use distwasm_process::{clock::Clock, memory, randomness, shutdown::Stop};
+use distwasm_proto::limits::TRANSFER_WINDOW_BYTES;
 use distwasm_transport::link::KingAddress;
 use thiserror::Error;
 use tracing::{info, warn};
@@ -132,7 +134,8 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
     let clock = Clock::start();
     let (hands, reports) = LocalHands::new(cache, spawner, settings.compile, settings.allowed_dirs);
     let (grace, parallel) = (settings.grace, settings.compile.parallel);
-    let reactor = Reactor::new(ReactorSettings { introduction, grace, parallel, is_alone }, hands);
+    let window_bytes = TRANSFER_WINDOW_BYTES;
+    let reactor = Reactor::new(ReactorSettings { introduction, grace, parallel, is_alone, window_bytes }, hands);
     let link = KingLink::new(settings.king, clock);
     reactor::run(reactor, reports, link, clock, &stop).await?;
     info!("the duke has left");

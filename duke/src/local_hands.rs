@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use distwasm_process::memory;
 use distwasm_proto::{
     ids::{BaronId, JobId},
@@ -15,8 +16,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     allowed::AllowedDirs,
     cache::{Cache, CompileLimits, Made, MakeError, Recipe, Supply},
-    peasant::{self, HeldRoom, PeasantNews, PeasantSettings, Spawner, UnitInput},
+    peasant::{self, Content, HeldRoom, InputNo, PeasantNews, PeasantSettings, Spawner, UnitInput},
     reactor::Hands,
+    stored::{Stored, StoredInputs},
 };
 
 /// See the module's documentation.
@@ -28,6 +30,7 @@ pub(crate) struct LocalHands {
     peasants: FxHashMap<BaronId, peasant::Handle>,
     news: mpsc::Sender<PeasantNews>,
     tried: mpsc::Sender<Tried>,
+    stored: StoredInputs,
     tasks: TaskTracker,
     stop: CancellationToken,
     limits: CompileLimits,
@@ -42,6 +45,7 @@ pub(crate) type Tried = (Supply, Result<Made, MakeError>);
 pub(crate) struct Reports {
     pub(crate) news: mpsc::Receiver<PeasantNews>,
     pub(crate) tried: mpsc::Receiver<Tried>,
+    pub(crate) stored: mpsc::Receiver<Stored>,
 }
 
 impl LocalHands {
@@ -54,10 +58,12 @@ impl LocalHands {
     ) -> (LocalHands, Reports) {
         let (news, news_receiver) = mpsc::channel(REACTOR_QUEUE);
         let (tried, tried_receiver) = mpsc::channel(REACTOR_QUEUE);
+        let (stored, stored_receiver) = mpsc::channel(REACTOR_QUEUE);
+        let stored = StoredInputs::new(cache.clone(), stored);
         let (peasants, tasks, stop) = (FxHashMap::default(), TaskTracker::new(), CancellationToken::new());
         let making = BTreeMap::new();
-        let hands = LocalHands { cache, spawner, allowed, peasants, news, tried, tasks, stop, limits, making };
-        (hands, Reports { news: news_receiver, tried: tried_receiver })
+        let hands = LocalHands { cache, spawner, allowed, peasants, news, tried, stored, tasks, stop, limits, making };
+        (hands, Reports { news: news_receiver, tried: tried_receiver, stored: stored_receiver })
     }
 
     /// Ends all child processes, and waits until they have ended. The reports must have been dropped, or they may fill
@@ -78,10 +84,21 @@ impl Hands for LocalHands {
         self.tasks.spawn(life);
     }
 
-    fn feed(&mut self, baron: BaronId, input: UnitInput) {
+    fn feed(&mut self, baron: BaronId, stored: Option<InputNo>, mut input: UnitInput) {
+        if let Content::Streamed { file, .. } = &mut input.content {
+            *file = stored.and_then(|stored| self.stored.file(stored));
+        }
         if let Some(handle) = self.peasants.get(&baron) {
             handle.feed(input);
         }
+    }
+
+    fn store(&mut self, input: InputNo, part: Bytes) {
+        self.stored.store(input, part, &self.tasks);
+    }
+
+    fn discard(&mut self, input: InputNo) {
+        self.stored.discard(input);
     }
 
     fn retire(&mut self, baron: BaronId) {

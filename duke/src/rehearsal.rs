@@ -82,7 +82,7 @@ pub async fn rehearse(
     }
     // No unit comes, so no file is opened.
     let guest = GuestSettings { places: Places::default(), ..guest.clone() };
-    let settings = PeasantSettings { supplies, memory_bytes, guest: Arc::new(guest) };
+    let settings = PeasantSettings { supplies, memory_bytes, guest: Arc::new(guest), takes_files: false };
     initialise(settings, spawner).await
 }
 

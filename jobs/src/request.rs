@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use distwasm_proto::{digest::Digest, guest::GuestSettings, secret::Secret};
+use distwasm_proto::{digest::Digest, guest::GuestSettings, limits::STREAMED_BYTES_MIN, secret::Secret};
 use distwasm_transport::payload::Payload;
 
 use crate::inputs::Input;
@@ -28,6 +28,8 @@ pub struct JobRequest {
     pub guest: GuestSettings,
     /// For inputs of this size and more, dukes use the folders that they see. Smaller ones are carried with less effort.
     pub in_places_from_bytes: u64,
+    /// Carried inputs of this size and more are streamed.
+    pub streamed_from_bytes: u64,
     /// The archives of its shares, each once.
     pub archives: Vec<(Digest, Payload)>,
     /// A queen must know this key to come back to the job.
@@ -49,6 +51,7 @@ impl JobRequest {
             retries: 0,
             guest: GuestSettings::default(),
             in_places_from_bytes: 0,
+            streamed_from_bytes: STREAMED_BYTES_MIN,
             archives: Vec::new(),
             key,
             replaces: Vec::new(),
@@ -56,12 +59,20 @@ impl JobRequest {
     }
 }
 
-/// For which inputs dukes use the folders of the job.
-#[derive(Clone, Copy, Debug, Default)]
+/// For which inputs dukes use the folders of the job, and which of the others are streamed.
+#[derive(Clone, Copy, Debug)]
 pub struct InPlaces {
     reads: bool,
     writes: bool,
     from_bytes: u64,
+    streamed_from_bytes: u64,
+}
+
+/// Dukes see no folder.
+impl Default for InPlaces {
+    fn default() -> InPlaces {
+        InPlaces { reads: false, writes: false, from_bytes: 0, streamed_from_bytes: STREAMED_BYTES_MIN }
+    }
 }
 
 impl InPlaces {
@@ -69,7 +80,8 @@ impl InPlaces {
     pub fn of(request: &JobRequest) -> InPlaces {
         let places = &request.guest.places;
         let (reads, writes) = (places.input.is_some(), places.output.is_some());
-        InPlaces { reads, writes, from_bytes: request.in_places_from_bytes }
+        let JobRequest { in_places_from_bytes: from_bytes, streamed_from_bytes, .. } = *request;
+        InPlaces { reads, writes, from_bytes, streamed_from_bytes }
     }
 
     /// Whether the duke reads or writes files for this input.
@@ -80,6 +92,16 @@ impl InPlaces {
     /// Whether the duke reads this input.
     pub fn reads(self, input: &Input) -> bool {
         self.reads && self.applies(input)
+    }
+
+    /// Whether this input is streamed: its bytes go to a duke when it needs them.
+    pub fn streams(self, input: &Input) -> bool {
+        !self.reads(input) && input.bytes >= self.streamed_from_bytes
+    }
+
+    /// Whether only the size of this input goes to the king.
+    pub fn tells_size(self, input: &Input) -> bool {
+        self.reads(input) || self.streams(input)
     }
 
     /// Whether the duke writes the output of this input.

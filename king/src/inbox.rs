@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
+use bytes::Bytes;
 use distwasm_proto::{
     PROTOCOL,
     digest::Digest,
@@ -195,8 +196,39 @@ pub enum DukeWord {
     SlotsBroken { job: JobId, slots: u32, reason: String },
     /// All attempts up to this one that were handed out over its link have arrived.
     InputsArrived { attempt: AttemptId },
+    /// It wants a part of a streamed input.
+    InputWanted(InputWanted),
     /// It is going to leave.
     Draining,
+}
+
+impl DukeWord {
+    /// The attempt that ends with this word, as far as its input goes.
+    pub(crate) fn ended(&self) -> Option<AttemptId> {
+        match self {
+            DukeWord::AttemptDone { attempt, .. }
+            | DukeWord::AttemptFailed { attempt, .. }
+            | DukeWord::AttemptReturned { attempt, .. }
+            | DukeWord::AttemptPreempted { attempt, .. }
+            | DukeWord::ResultOffered { attempt, .. } => Some(*attempt),
+            DukeWord::BlobWanted(_)
+            | DukeWord::ProgramUnfit { .. }
+            | DukeWord::InputsArrived { .. }
+            | DukeWord::InputWanted(_)
+            | DukeWord::SlotsReleased { .. }
+            | DukeWord::SlotsBroken { .. }
+            | DukeWord::Draining => None,
+        }
+    }
+}
+
+/// A duke has all of a streamed input before `from`, and takes what is before `until`.
+#[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "described above")]
+pub struct InputWanted {
+    pub attempt: AttemptId,
+    pub from: u64,
+    pub until: u64,
 }
 
 /// A queen's request for a job.
@@ -234,6 +266,19 @@ pub enum QueenWord {
     Closed,
     /// This many more verdicts have arrived.
     VerdictsHeard(u64),
+    /// A part of a streamed input.
+    UnitPart(UnitPart),
+}
+
+/// A part of a streamed input, or why it cannot be read.
+#[derive(Debug)]
+pub struct UnitPart {
+    /// The king's number for the transfer.
+    pub transfer: u64,
+    /// The number of the first byte.
+    pub offset: u64,
+    /// Not empty.
+    pub data: Result<Bytes, String>,
 }
 
 /// How a peer left.

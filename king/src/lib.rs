@@ -22,6 +22,7 @@ pub mod reactor;
 pub mod scheduler;
 mod service;
 pub mod tokens;
+mod transfers;
 pub mod view;
 
 use std::time::{Duration, SystemTime};

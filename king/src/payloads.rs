@@ -30,12 +30,20 @@ pub struct UnitInput {
     pub content: Payload,
     /// What the queen says of its places, for the duke.
     pub in_places: bool,
+    /// Its content is the size of its input, in 8 bytes, and the rest is asked for.
+    pub streamed: bool,
 }
 
 impl UnitInput {
     /// Its size, as the windows count it.
     pub(crate) fn bytes(&self) -> u64 {
         self.name.len() as u64 + self.content.bytes()
+    }
+
+    /// The size of a streamed input.
+    pub(crate) fn streamed_bytes(&self) -> Option<u64> {
+        let size = <[u8; 8]>::try_from(&*self.content.contiguous()).map(u64::from_le_bytes);
+        size.ok().filter(|_| self.streamed)
     }
 }
 
@@ -80,6 +88,11 @@ impl HeldBytes {
     /// How many bytes the queen may have open, inputs on their way among them.
     pub(crate) fn window(&self) -> u64 {
         self.account.window(self.get())
+    }
+
+    /// What may be taken without asking.
+    pub(crate) fn reserve(&self) -> u64 {
+        self.account.reserve().max(1)
     }
 
     /// The longest input for which there may be room.

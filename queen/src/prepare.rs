@@ -26,7 +26,7 @@ use distwasm_jobs::{
 use distwasm_process::randomness;
 use distwasm_proto::{
     error_text::chain,
-    limits::{IN_PLACES_FROM_BYTES, NAME_BYTES_MAX, NAMES_SHOWN},
+    limits::{IN_PLACES_FROM_BYTES, NAME_BYTES_MAX, NAMES_SHOWN, STREAMED_BYTES_MIN},
     text::is_name,
 };
 use distwasm_transport::credentials::CredentialsError;
@@ -228,13 +228,16 @@ pub fn plan(options: &Options, interrupted: &CancellationToken) -> Result<Plan, 
         retries: options.retries,
         guest,
         // On one machine the small ones take the way through memory.
-        in_places_from_bytes: match options.king_address.is_none() && options.shared.is_none() {
-            true => IN_PLACES_FROM_BYTES,
-            false => 0,
-        },
+        in_places_from_bytes: if is_one_machine(options) { IN_PLACES_FROM_BYTES } else { 0 },
+        streamed_from_bytes: STREAMED_BYTES_MIN,
         archives,
     };
     Ok(Plan { folders, request, failures, orphans, warnings, input })
+}
+
+/// Whether there is no king, and nothing is said of shared folders.
+fn is_one_machine(options: &Options) -> bool {
+    options.king_address.is_none() && options.shared.is_none()
 }
 
 /// A word about names that come again in a list.

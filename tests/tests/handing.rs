@@ -68,6 +68,7 @@ impl Job {
             supplies: vec![Made::Program(self.compiled.as_path().into())],
             memory_bytes: 64 << 20,
             guest: Arc::new(GuestSettings { places, ..GuestSettings::default() }),
+            takes_files: false,
         };
         let spawner = Spawner::start(&programs().join("peasant")).unwrap().with_files_of(self.units_with_files);
         let (news, mut heard) = mpsc::channel(1);

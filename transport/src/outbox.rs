@@ -40,6 +40,9 @@ impl Sending {
 
 struct State<W> {
     words: VecDeque<Waiting<W>>,
+    /// Words that others may overtake, and the bytes that have overtaken the first of them.
+    behind: VecDeque<W>,
+    overtaken_bytes: usize,
     /// How many words were taken out of `words`.
     taken: u64,
     /// A word that the next of its kind replaces, and how many words go before it.
@@ -93,6 +96,8 @@ impl<W: Word> Outbox<W> {
     pub fn new() -> (Outbox<W>, OutboxStream<W>) {
         let state = State {
             words: VecDeque::new(),
+            behind: VecDeque::new(),
+            overtaken_bytes: 0,
             taken: 0,
             latest: None,
             rest: Rest::default(),
@@ -120,6 +125,15 @@ impl<W: Word> Outbox<W> {
         let sending = Sending(Arc::downgrade(&on_its_way));
         lock(&self.state).push(Waiting { word: word.into(), payload, uncounted_bytes: 0, sending: Some(on_its_way) });
         sending
+    }
+
+    /// Appends a word without a payload that other words may overtake, but not more than a message of them.
+    pub fn push_behind(&self, word: impl Into<W>) {
+        let mut state = lock(&self.state);
+        if !state.closed {
+            state.behind.push_back(word.into());
+            state.wake();
+        }
     }
 
     /// Appends a word that no window counts. If `merge` adds it to the last word that waits, it takes no place of its
@@ -164,6 +178,7 @@ impl<W: Word> Outbox<W> {
     /// Takes out the words that are not wanted any more, if no part of them was sent.
     pub fn take_back(&self, is_unwanted: impl Fn(&W) -> bool) {
         let state = &mut *lock(&self.state);
+        state.behind.retain(|word| !is_unwanted(word));
         let uncounted_bytes = &mut state.uncounted_bytes;
         state.words.retain(|waiting| {
             let stays = !is_unwanted(&waiting.word);
@@ -232,6 +247,16 @@ impl<W> State<W> {
 
     fn clear(&mut self) {
         (self.words, self.latest, self.uncounted_bytes) = (VecDeque::new(), None, 0);
+        self.behind.clear();
+    }
+
+    /// The next of the words that others may overtake, if it is its turn.
+    fn take_behind(&mut self) -> Option<W> {
+        if !self.words.is_empty() && self.overtaken_bytes < MESSAGE_FILL_BYTES {
+            return None;
+        }
+        self.overtaken_bytes = 0;
+        self.behind.pop_front()
     }
 
     /// The latest word of its kind, if it is that word's turn.
@@ -248,7 +273,7 @@ impl<W: Word> State<W> {
         while room > 0 && words.len() < MESSAGE_WORDS {
             let word = if let Some(data) = self.rest.take_part(PIECE_BYTES.min(room)) {
                 W::of_piece(wire::Piece { data, broken: String::new() })
-            } else if let Some(word) = self.take_latest() {
+            } else if let Some(word) = self.take_latest().or_else(|| self.take_behind()) {
                 word
             } else if let Some(Waiting { mut word, payload, uncounted_bytes, sending }) = self.words.pop_front() {
                 self.taken += 1;
@@ -267,7 +292,9 @@ impl<W: Word> State<W> {
             } else {
                 break;
             };
-            room = room.saturating_sub(word.encoded_len());
+            let bytes = word.encoded_len();
+            room = room.saturating_sub(bytes);
+            self.overtaken_bytes += if self.behind.is_empty() { 0 } else { bytes };
             words.push(word);
         }
         words
@@ -341,6 +368,35 @@ mod tests {
         let words: Vec<QueenNews> = words.flat_map(|message| message.news).collect();
         assert_eq!(words.last(), Some(&state(1).into()));
         assert!(words.len() > 10);
+    }
+
+    #[test]
+    fn words_overtake_those_that_go_behind_but_not_for_ever() {
+        let part = |offset| {
+            let data = Bytes::from(vec![0; PIECE_BYTES]);
+            Order::InputPart(wire::InputPart { attempt: 1, offset, data })
+        };
+        let kind_of = |order: &DukeOrder| match &order.order {
+            Some(Order::InputPart(part)) => Some(part.offset),
+            _ => None,
+        };
+        let (outbox, mut stream) = Outbox::<DukeOrder>::new();
+        (0..3).for_each(|offset| outbox.push_behind(part(offset)));
+        outbox.push(Order::GrantSlots(GrantSlots { job: 1, slots: 1 }));
+        let orders = next(&mut stream).unwrap().orders;
+        assert_eq!(orders.iter().map(kind_of).collect::<Vec<_>>(), [None, Some(0), Some(1), Some(2)]);
+        (0..3).for_each(|offset| outbox.push_behind(part(offset)));
+        let blob = || Order::Blob(wire::Blob::default());
+        (0..9).for_each(|_| outbox.push_with(blob(), Payload::from(vec![0; MESSAGE_FILL_BYTES])));
+        let orders: Vec<DukeOrder> = std::iter::from_fn(|| next(&mut stream)).flat_map(|to| to.orders).collect();
+        let places: Vec<usize> = (0..orders.len()).filter(|place| kind_of(&orders[*place]).is_some()).collect();
+        assert!(places.len() == 3 && places[0] < 12 && places[2] < 30, "{places:?}");
+        // They do not come within the payload of another word.
+        let is_piece = |place: usize| matches!(orders[place + 1].order, Some(Order::Piece(_)));
+        assert!(places.iter().all(|place| !is_piece(*place)), "{places:?}");
+        outbox.push_behind(part(0));
+        outbox.take_back(|_| true);
+        assert!(next(&mut stream).is_none());
     }
 
     #[test]

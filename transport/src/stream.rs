@@ -373,7 +373,8 @@ mod tests {
     fn unit(unit: u64, bytes: usize) -> QueenWord {
         let data = Bytes::from(vec![unit as u8; bytes]);
         let input = Some(wire::Payload { bytes_total: bytes as u64, data });
-        Word::Unit(wire::Unit { unit, input, name: Bytes::from_static(b"name"), in_places: false }).into()
+        Word::Unit(wire::Unit { unit, input, name: Bytes::from_static(b"name"), in_places: false, streamed: false })
+            .into()
     }
 
     fn message() -> FromQueen {

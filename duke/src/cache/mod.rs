@@ -14,6 +14,7 @@ use std::{
     time::SystemTime,
 };
 
+use distwasm_process::files;
 use distwasm_proto::{
     digest::Digest,
     error_text::chain,
@@ -95,6 +96,16 @@ impl Cache {
             error if error.is_unfit() => MakeError::Unfit(Failure::new(FailureKind::Program, chain(&error))),
             error => MakeError::Trouble(chain(&error)),
         })
+    }
+
+    /// A new file without a name, to be written and to be read.
+    pub(crate) fn make_nameless(&self) -> io::Result<(fs::File, fs::File)> {
+        // If the duke is killed just here, the file goes like one of a compiler that was killed.
+        let path = self.folders.unfinished_program(Digest::of([b"input".as_slice()]));
+        let written = files::create_private(&path)?;
+        let read = fs::File::open(&path);
+        fs::remove_file(&path)?;
+        Ok((written, read?))
     }
 
     /// Removes a compiled program that cannot be loaded.

@@ -16,6 +16,8 @@ pub struct PeasantSettings {
     pub memory_bytes: u64,
     /// How its guests are called, and what they are given.
     pub guest: Arc<GuestSettings>,
+    /// It gets open files although its job has no folders: inputs of the job are streamed.
+    pub takes_files: bool,
 }
 
 impl PeasantSettings {
@@ -71,7 +73,7 @@ mod tests {
 
     fn settings(guest: GuestSettings) -> PeasantSettings {
         let supplies = vec![Made::Program("c.cwasm".into())];
-        PeasantSettings { supplies, memory_bytes: 7, guest: Arc::new(guest) }
+        PeasantSettings { supplies, memory_bytes: 7, guest: Arc::new(guest), takes_files: false }
     }
 
     fn line(args: Vec<OsString>) -> String {

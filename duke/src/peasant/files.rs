@@ -10,6 +10,7 @@ use std::{
         unix::{ffi::OsStrExt, fs::MetadataExt},
     },
     path::Path,
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -33,9 +34,11 @@ pub(super) struct OpenFiles {
 
 #[derive(Debug)]
 struct OpenInput {
-    file: File,
+    /// A file that the duke has written is open once for all peasants: they read at positions of their own.
+    file: Arc<File>,
     bytes: u64,
-    state: State,
+    /// Its state when it was opened, if others may write to it.
+    state: Option<State>,
 }
 
 /// What changes when somebody writes to a file: its size, and when it was written.
@@ -56,6 +59,7 @@ impl OpenFiles {
         let input = match unit.content {
             Content::Carried(_) => None,
             Content::Referenced { listed_bytes } => Some(OpenInput::open(places, &unit.name, listed_bytes)?),
+            Content::Streamed { bytes, ref file } => Some(OpenInput::of(file.clone(), bytes, &unit.name)?),
         };
         let output = || places.make_output().map_err(|error| OpenError::of(&error, || no_output(&unit.name, &error)));
         let output = unit.is_left.then(output).transpose()?;
@@ -81,13 +85,20 @@ impl OpenInput {
             );
             return Err(OpenError::Failed(no_input(path, &why)));
         }
-        Ok(OpenInput { file, bytes: found.len(), state: state(&found) })
+        Ok(OpenInput { file: Arc::new(file), bytes: found.len(), state: Some(state(&found)) })
+    }
+
+    /// The input of this size that the duke has written to a file of its own.
+    fn of(file: Option<Arc<File>>, bytes: u64, path: &[u8]) -> Result<OpenInput, OpenError> {
+        let file = file.ok_or_else(|| OpenError::Failed(no_input(path, &"its duke has not kept it")))?;
+        Ok(OpenInput { file, bytes, state: None })
     }
 
     /// Whether it is as it was before the guest read it.
     fn check(&self, path: &[u8]) -> Result<(), Failure> {
+        let Some(before) = self.state else { return Ok(()) };
         let found = self.file.metadata().map_err(|error| no_input(path, &error))?;
-        if state(&found) == self.state {
+        if state(&found) == before {
             return Ok(());
         }
         Err(no_input(path, &"it changed while it was read; run again when it is at rest"))

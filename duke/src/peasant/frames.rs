@@ -1,5 +1,7 @@
 //! Units on their way into a peasant's pipe, as frames.
 
+use std::{fs::File, sync::Arc};
+
 use bytes::{Bytes, BytesMut};
 use distwasm_proto::{
     ids::UnitNo,
@@ -7,6 +9,10 @@ use distwasm_proto::{
     pipe::{Description, Header, Reference},
 };
 use distwasm_transport::{chunks::Chunks, payload::Payload};
+
+/// The duke's number for a streamed input that it stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InputNo(pub u64);
 
 /// One attempt of a unit, as a peasant gets it.
 #[derive(Clone, Debug)]
@@ -33,6 +39,13 @@ pub enum Content {
         /// How long the file was when it was listed.
         listed_bytes: u64,
     },
+    /// In a file of the duke, without a name, when all of them have come.
+    Streamed {
+        /// How many there are.
+        bytes: u64,
+        /// The file, which the hands add when the unit goes to a peasant.
+        file: Option<Arc<File>>,
+    },
 }
 
 impl UnitInput {
@@ -40,14 +53,14 @@ impl UnitInput {
     pub fn bytes(&self) -> u64 {
         let carried = match &self.content {
             Content::Carried(content) => content.bytes(),
-            Content::Referenced { listed_bytes } => size_of_val(listed_bytes) as u64,
+            Content::Referenced { listed_bytes: bytes } | Content::Streamed { bytes, .. } => size_of_val(bytes) as u64,
         };
         self.name.len() as u64 + carried
     }
 
     /// Whether its duke opens files for it.
     pub(super) fn is_referenced(&self) -> bool {
-        matches!(self.content, Content::Referenced { .. }) || self.is_left
+        !matches!(self.content, Content::Carried(_)) || self.is_left
     }
 }
 

@@ -79,10 +79,11 @@ pub fn hire(
     (handle, life)
 }
 
-/// Opens the folders of the job that its duke sees; an error is how the peasant ends.
+/// Opens the folders of the job that its duke sees; an error is how the peasant ends. `None` for a peasant that gets no
+/// open files.
 async fn open_places(settings: &PeasantSettings, allowed: AllowedDirs) -> Result<Option<Places>, String> {
     let wanted = settings.guest.places.clone();
-    if wanted == guest::Places::default() {
+    if wanted == guest::Places::default() && !settings.takes_files {
         return Ok(None);
     }
     // A file system in trouble may take its time.
@@ -228,7 +229,12 @@ mod tests {
 
     #[tokio::test]
     async fn the_peasant_of_a_job_that_is_carried_opens_no_folders() {
-        let settings = PeasantSettings { supplies: Vec::new(), memory_bytes: 0, guest: Arc::default() };
-        assert!(open_places(&settings, AllowedDirs::All).await.unwrap().is_none());
+        let settings = |takes_files| {
+            let (supplies, guest) = (Vec::new(), Arc::default());
+            PeasantSettings { supplies, memory_bytes: 0, guest, takes_files }
+        };
+        assert!(open_places(&settings(false), AllowedDirs::All).await.unwrap().is_none());
+        // Streamed inputs are in files of the duke, and need no folder of the job.
+        assert!(open_places(&settings(true), AllowedDirs::Beneath([].into())).await.unwrap().is_some());
     }
 }

@@ -17,7 +17,7 @@ use distwasm_proto::{
 pub use answers::{Answer, HeldResult, HeldRoom};
 pub use command_line::PeasantSettings;
 pub(crate) use ending::describe;
-pub use frames::{Content, UnitInput};
+pub use frames::{Content, InputNo, UnitInput};
 pub use handle::{Handle, hire};
 pub use spawn::{SpawnError, Spawner};
 

@@ -129,6 +129,7 @@ impl<H: Hands> Reactor<H> {
 
     pub(super) fn on_lost(&mut self, error: &LinkError) {
         self.link.lose();
+        self.arrivals.lose_link();
         if let LinkError::Refused(why) = error {
             self.refused = Some(why.clone());
             return;
@@ -144,9 +145,10 @@ impl<H: Hands> Reactor<H> {
     /// All slots and attempts that this duke has for a king.
     fn holdings(&self) -> Vec<wire::HeldLease> {
         let begun = self.inputs.iter().map(|(attempt, (job, input))| (*job, name(*attempt, input)));
+        let arriving = self.arrivals.iter().map(|(attempt, arrival)| (arrival.job, name(attempt, &arrival.input)));
         let ended = self.left.values().map(|left| (left.job, left.held));
         let mut attempts_of: HashMap<JobId, Vec<wire::HeldAttempt>> = HashMap::new();
-        for (job, held) in begun.chain(ended) {
+        for (job, held) in begun.chain(arriving).chain(ended) {
             attempts_of.entry(job).or_default().push(held);
         }
         let mut holds = Vec::with_capacity(self.jobs.len());
@@ -208,7 +210,7 @@ impl<H: Hands> Reactor<H> {
         let Some(job) = self.jobs.get_mut(&id).filter(|job| job.open) else { return };
         job.open = false;
         self.supplies.cancel(id);
-        self.inputs.retain(|_, (of, _)| *of != id);
+        self.release_job(id);
         let left: Vec<AttemptId> =
             self.left.iter().filter(|(_, left)| left.job == id).map(|(attempt, _)| *attempt).collect();
         self.forget_attempts(left, false);
@@ -226,6 +228,8 @@ impl<H: Hands> Reactor<H> {
                 if !are_unused {
                     left.leave_output();
                 }
+            } else if self.drop_arrival(attempt) {
+                // The roster does not know it yet.
             } else if let Some((job, _)) = self.inputs.get(&attempt) {
                 self.events.push(Event::AttemptForgotten { job: *job, attempt });
             }

@@ -6,7 +6,7 @@ use distwasm_proto::{
 };
 
 use super::{Hands, Job, Reactor};
-use crate::cache::Supply;
+use crate::{cache::Supply, peasant::InputNo};
 
 impl<H: Hands> Reactor<H> {
     /// Asserts every invariant, also those of the roster.
@@ -23,6 +23,13 @@ impl<H: Hands> Reactor<H> {
         for (attempt, (job, _)) in &self.inputs {
             assert!(is_open(*job), "only_open_jobs_have_attempts: {attempt}");
             assert!(!self.left.contains_key(attempt), "attempt_runs_or_has_ended: {attempt}");
+        }
+        self.arrivals.check(|attempt| self.inputs.contains_key(&attempt), is_open);
+        for (attempt, arrival) in self.arrivals.iter() {
+            assert!(is_open(arrival.job), "only_open_jobs_have_arrivals: {attempt}");
+            let is_elsewhere = self.inputs.contains_key(&attempt) || self.left.contains_key(&attempt);
+            assert!(!is_elsewhere, "attempt_waits_for_its_input_or_runs: {attempt}");
+            assert!(self.roster.slots_of(arrival.job).0 > 0, "inputs_come_for_slots: {attempt}");
         }
         for attempt in self.roster.attempts() {
             assert!(self.inputs.contains_key(&attempt), "only_what_is_wanted_is_run: {attempt}");
@@ -64,12 +71,28 @@ impl<H: Hands> Reactor<H> {
     /// The job and the unit of an attempt, until the king says that it is not needed any more.
     pub fn unit_of(&self, attempt: AttemptId) -> Option<(JobId, UnitNo)> {
         let running = self.inputs.get(&attempt).map(|(job, input)| (*job, input.unit));
-        running.or_else(|| self.left.get(&attempt).map(|left| (left.job, UnitNo(left.held.unit))))
+        let arriving = self.arrivals.get(attempt).map(|arrival| (arrival.job, arrival.input.unit));
+        running.or(arriving).or_else(|| self.left.get(&attempt).map(|left| (left.job, UnitNo(left.held.unit))))
+    }
+
+    /// The attempts whose streamed inputs have not come.
+    pub fn arriving(&self) -> impl Iterator<Item = AttemptId> {
+        self.arrivals.iter().map(|(attempt, _)| attempt)
+    }
+
+    /// Where the streamed input of an attempt is stored, once it has begun to come.
+    pub fn input_of(&self, attempt: AttemptId) -> Option<InputNo> {
+        self.arrivals.file_of(attempt)
+    }
+
+    /// The job and the unit of a streamed input.
+    pub fn unit_of_input(&self, input: InputNo) -> Option<(JobId, UnitNo)> {
+        self.arrivals.unit_of(input)
     }
 
     /// Whether nothing is left of any job.
     pub fn is_at_rest(&self) -> bool {
-        let holds_nothing = self.inputs.is_empty() && self.left.is_empty();
+        let holds_nothing = self.inputs.is_empty() && self.left.is_empty() && self.arrivals.is_empty();
         self.jobs.is_empty() && self.roster.is_idle() && holds_nothing && self.supplies.is_empty()
     }
 

@@ -1,11 +1,12 @@
 //! What a reactor does to its machine, as a trait: the duke does it to processes and files, a test only pretends to.
 
+use bytes::Bytes;
 use distwasm_proto::ids::{BaronId, JobId};
 use distwasm_transport::payload::Payload;
 
 use crate::{
     cache::{Made, Recipe, Supply},
-    peasant::{HeldRoom, PeasantSettings, UnitInput},
+    peasant::{HeldRoom, InputNo, PeasantSettings, UnitInput},
 };
 
 /// See the module's documentation. No call waits: what comes of it is told to the reactor as a
@@ -17,8 +18,15 @@ pub trait Hands {
     /// if it could not be started.
     fn hire(&mut self, baron: BaronId, job: JobId, settings: PeasantSettings, room: HeldRoom);
 
-    /// Writes a unit into a peasant's pipe.
-    fn feed(&mut self, baron: BaronId, input: UnitInput);
+    /// Writes a unit into a peasant's pipe. If its input is streamed, all of it is `stored`.
+    fn feed(&mut self, baron: BaronId, stored: Option<InputNo>, input: UnitInput);
+
+    /// Stores the next part of a streamed input. [`Happening::InputStored`](super::Happening::InputStored) follows, for
+    /// one part or several; after a failure nothing does.
+    fn store(&mut self, input: InputNo, part: Bytes);
+
+    /// What is stored of an input is not needed any more. What is said of it later is not heard.
+    fn discard(&mut self, input: InputNo);
 
     /// Lets a peasant end when it has answered everything.
     fn retire(&mut self, baron: BaronId);

@@ -5,12 +5,15 @@
 //! goes through [`Hands`]. The loop that drives it is `run`; the simulation drives it with a clock and hands of its
 //! own.
 
+mod arrivals;
 mod away;
 mod check;
 mod hands;
 mod link;
 mod provide;
+mod reports;
 mod run;
+mod streams;
 #[cfg(test)]
 mod tests;
 
@@ -34,11 +37,12 @@ use tracing::{debug, info, warn};
 use crate::{
     border::{KingOrder, LinkError},
     cache::{Made, MakeError, Supplies, Supply},
-    peasant::{Answer, Content, HeldRoom, PeasantEvent, PeasantNews, UnitInput},
-    roster::{Action, AnswerId, Event, Outcome, Roster},
+    peasant::{Answer, Content, HeldRoom, InputNo, PeasantEvent, PeasantNews, UnitInput},
+    roster::{Action, AnswerId, Event, Roster},
 };
 
-use away::{Left, Remains};
+use arrivals::Arrivals;
+use away::Left;
 use link::Link;
 
 pub use hands::Hands;
@@ -62,6 +66,13 @@ pub enum Happening {
         supply: Supply,
         /// What came of it.
         result: Result<Made, MakeError>,
+    },
+    /// Parts of a streamed input were stored.
+    InputStored {
+        /// Which input.
+        input: InputNo,
+        /// How many bytes of it are stored in all, or why no more can be.
+        stored: Result<u64, String>,
     },
     /// The duke is to leave gracefully: it takes no new units, and the units that it has may take as long as this.
     Draining {
@@ -96,6 +107,9 @@ pub struct ReactorSettings {
     pub parallel: u32,
     /// This is the only duke (local mode): if it cannot start peasants, the job fails.
     pub is_alone: bool,
+    /// How much of one streamed input may be on its way or in memory: at most
+    /// [`TRANSFER_WINDOW_BYTES`](distwasm_proto::limits::TRANSFER_WINDOW_BYTES).
+    pub window_bytes: u64,
 }
 
 /// See the module's documentation.
@@ -113,7 +127,9 @@ pub struct Reactor<H> {
     supplies: Supplies,
     /// Blobs that have come, until supplies are made from them.
     blobs: BTreeMap<Digest, Payload>,
-    /// Inputs of attempts that have not ended.
+    /// Attempts whose inputs are streamed, until these have come.
+    arrivals: Arrivals,
+    /// Inputs of the other attempts that have not ended.
     inputs: FxHashMap<AttemptId, (JobId, UnitInput)>,
     /// Results and failures of attempts that have ended, until the king says that they are not needed any more.
     left: FxHashMap<AttemptId, Left>,
@@ -150,6 +166,8 @@ struct Job {
     unfit: Option<Failure>,
     /// How often its compiled program could not be loaded.
     spoiled: u32,
+    /// Its peasants take open files, because some of its inputs are streamed.
+    takes_files: bool,
     last_ending: String,
     room: HeldRoom,
     /// The king has not closed it yet.
@@ -160,6 +178,7 @@ impl<H: Hands> Reactor<H> {
     /// A reactor without a link, a job or a peasant.
     pub fn new(settings: ReactorSettings, hands: H) -> Reactor<H> {
         let supplies = Supplies::new(usize::try_from(settings.parallel).unwrap_or(usize::MAX));
+        let arrivals = Arrivals::new(settings.window_bytes);
         Reactor {
             settings,
             hands,
@@ -171,6 +190,7 @@ impl<H: Hands> Reactor<H> {
             jobs: BTreeMap::new(),
             supplies,
             blobs: BTreeMap::new(),
+            arrivals,
             inputs: FxHashMap::default(),
             left: FxHashMap::default(),
             events: Vec::new(),
@@ -191,6 +211,7 @@ impl<H: Hands> Reactor<H> {
         self.now = now;
         happenings.drain(..).for_each(|happening| self.on_happening(happening));
         self.run_core();
+        self.go_on_with_arrivals();
         self.go_on_making();
     }
 
@@ -251,6 +272,7 @@ impl<H: Hands> Reactor<H> {
             Happening::Ordered(orders) => self.on_ordered(orders),
             Happening::Disconnected(error) => self.on_lost(&error),
             Happening::Peasants(news) => news.into_iter().for_each(|news| self.on_news(news)),
+            Happening::InputStored { input, stored } => self.on_input_stored(input, stored),
             Happening::SupplyTried { supply, result } => self.on_supply_tried(&supply, &result),
             Happening::Draining { patience } => {
                 info!("the duke takes no new units, and leaves when its running units are done");
@@ -282,7 +304,10 @@ impl<H: Hands> Reactor<H> {
 
     /// Whether all units that the duke took have ended and been reported.
     fn is_idle(&self) -> bool {
-        self.roster.is_idle() && self.inputs.is_empty() && self.left.values().all(|left| left.said)
+        self.roster.is_idle()
+            && self.inputs.is_empty()
+            && self.arrivals.is_idle()
+            && self.left.values().all(|left| left.said)
     }
 
     // ---- What comes in --------------------------------------------------------------------------------------------
@@ -302,6 +327,7 @@ impl<H: Hands> Reactor<H> {
                     made: None,
                     unfit: None,
                     spoiled: 0,
+                    takes_files: false,
                     last_ending: String::new(),
                     room: HeldRoom::default(),
                     open: true,
@@ -331,14 +357,20 @@ impl<H: Hands> Reactor<H> {
                 if in_places {
                     refer(places, &mut input);
                 }
-                if self.inputs.contains_key(&attempt) || self.left.contains_key(&attempt) {
+                let is_here = self.inputs.contains_key(&attempt) || self.arrivals.get(attempt).is_some();
+                if is_here || self.left.contains_key(&attempt) {
                     return Err(LinkError::Nonsense("an attempt was started twice"));
                 }
                 self.link.has_arrived(attempt);
+                if let Content::Streamed { bytes, .. } = input.content {
+                    self.on_streamed(job, attempt, input, bytes, (alone, spared));
+                    return Ok(());
+                }
                 let bytes = input.bytes();
                 self.inputs.insert(attempt, (job, input));
                 self.events.push(Event::AttemptArrived { job, attempt, bytes, alone, spared });
             }
+            KingOrder::InputPart { attempt, offset, data } => self.on_input_part(attempt, offset, data)?,
             KingOrder::ResultWanted { attempt } => {
                 let left = self.left.get_mut(&attempt).filter(|left| !left.said);
                 let left = left.ok_or(LinkError::Nonsense("a result was wanted that was not offered"))?;
@@ -399,12 +431,15 @@ impl<H: Hands> Reactor<H> {
             Action::Spawn { baron, job } => self.hire(baron, job),
             Action::Feed { baron, attempt } => {
                 if let Some((_, input)) = self.inputs.get(&attempt) {
-                    self.hands.feed(baron, input.clone());
+                    self.hands.feed(baron, self.arrivals.file_of(attempt), input.clone());
                 }
             }
             Action::Retire { baron } => self.hands.retire(baron),
             Action::Kill { baron } => self.hands.kill(baron),
-            Action::Drop { attempt } => drop(self.inputs.remove(&attempt)),
+            Action::Drop { attempt } => {
+                self.inputs.remove(&attempt);
+                self.release(attempt);
+            }
             Action::Report { attempt, outcome, run_us } => self.report(attempt, outcome, run_us),
             Action::TellUnfit { job } => self.tell_unfit(job),
             Action::TellReleased { job, slots } => {
@@ -436,44 +471,6 @@ impl<H: Hands> Reactor<H> {
         if self.settings.is_alone && self.given_up.0 >= STARTS_GIVEN_UP_MAX {
             self.hopeless = Some(reason.to_owned());
         }
-    }
-
-    fn report(&mut self, attempt: AttemptId, outcome: Outcome, run_us: u64) {
-        // The attempt may have been forgotten.
-        let Some((job, input)) = self.inputs.remove(&attempt) else { return };
-        let remains = match outcome {
-            Outcome::Returned { suspect: true } => return self.give_back(attempt, wire::Outcome::Suspected, run_us),
-            Outcome::Returned { suspect: false } => return self.give_back(attempt, wire::Outcome::Returned, run_us),
-            Outcome::Preempted => return self.give_back(attempt, wire::Outcome::Preempted, run_us),
-            Outcome::Killed(baron) => {
-                let ending = self.endings.get(&baron).map_or("how it ended is not known", String::as_str);
-                Remains::Killed(Failure::new(FailureKind::Killed, format!("its peasant died: {ending}")))
-            }
-            Outcome::TimedOut(timeout) => {
-                let message = format!("took longer than the time-out of {timeout:?}");
-                Remains::Failure(Failure::new(FailureKind::Timeout, message))
-            }
-            Outcome::Answered(answer) => match self.answers.remove(&answer) {
-                Some(Answer::Result(held)) => Remains::Result(held),
-                Some(Answer::Failure(failure)) => Remains::Failure(failure),
-                Some(Answer::Written(unfinished)) => Remains::Written(unfinished),
-                // The answer was put there with the event that leads here.
-                None => return self.give_back(attempt, wire::Outcome::Returned, run_us),
-            },
-        };
-        self.leave_behind(attempt, Left::new(job, attempt, &input, run_us, remains));
-    }
-
-    fn give_back(&self, attempt: AttemptId, outcome: wire::Outcome, run_us: u64) {
-        let mut ended = wire::AttemptEnded { attempt: attempt.0, run_us, ..wire::AttemptEnded::default() };
-        ended.set_outcome(outcome);
-        self.link.say(Word::AttemptEnded(ended));
-    }
-
-    /// Tells the king how an attempt ended, and keeps its result or failure until the king does not need it any more.
-    fn leave_behind(&mut self, attempt: AttemptId, mut left: Left) {
-        left.say(&self.link);
-        self.left.insert(attempt, left);
     }
 
     fn tell_unfit(&self, job: JobId) {

@@ -136,7 +136,8 @@ impl<H: Hands> Reactor<H> {
             // peasant when the program has been made once more.
             return self.events.push(Event::PeasantGone { baron });
         };
-        let settings = PeasantSettings { supplies, memory_bytes: job.slot_bytes, guest: Arc::clone(&job.guest) };
+        let (guest, takes_files) = (Arc::clone(&job.guest), job.takes_files);
+        let settings = PeasantSettings { supplies, memory_bytes: job.slot_bytes, guest, takes_files };
         self.hands.hire(baron, id, settings, job.room.clone());
     }
 

@@ -5,6 +5,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use bytes::Bytes;
 use distwasm_proto::{
     digest::Digest,
     ids::UnitNo,
@@ -32,6 +33,8 @@ const GRACE: Duration = Duration::from_secs(30);
 enum Deed {
     Hired(BaronId),
     Fed(BaronId, UnitNo),
+    Stored(InputNo, usize),
+    Discarded(InputNo),
     Retired(BaronId),
     Killed(BaronId),
     Buried(BaronId),
@@ -54,8 +57,16 @@ impl Hands for PretendedHands {
         self.deeds.push(Deed::Hired(baron));
     }
 
-    fn feed(&mut self, baron: BaronId, input: UnitInput) {
+    fn feed(&mut self, baron: BaronId, _: Option<InputNo>, input: UnitInput) {
         self.deeds.push(Deed::Fed(baron, input.unit));
+    }
+
+    fn store(&mut self, input: InputNo, part: Bytes) {
+        self.deeds.push(Deed::Stored(input, part.len()));
+    }
+
+    fn discard(&mut self, input: InputNo) {
+        self.deeds.push(Deed::Discarded(input));
     }
 
     fn retire(&mut self, baron: BaronId) {
@@ -110,7 +121,8 @@ impl Duke {
             boot: 1,
             seat: Secret::new([1; 16]),
         };
-        let settings = ReactorSettings { introduction, grace: GRACE, parallel: 1, is_alone: false };
+        let (grace, parallel, window_bytes) = (GRACE, 1, 10);
+        let settings = ReactorSettings { introduction, grace, parallel, is_alone: false, window_bytes };
         Duke { reactor: Reactor::new(settings, PretendedHands::default()), now: Time(1), to_king: None }
     }
 

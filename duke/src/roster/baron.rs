@@ -26,6 +26,8 @@ pub(super) struct Baron {
     pub(super) waits: bool,
     /// Asked back by the king: nothing new for it.
     pub(super) leaving: bool,
+    /// Its peasant is to be replaced: nothing new for the peasant.
+    pub(super) outdated: bool,
 }
 
 /// The stage that a baron's peasant has reached.
@@ -62,11 +64,12 @@ impl Baron {
             answering_since: None,
             waits: false,
             leaving: false,
+            outdated: false,
         }
     }
 
     pub(super) fn start(&mut self, now: Time) {
-        self.stage = Stage::Starting;
+        (self.stage, self.outdated) = (Stage::Starting, false);
         self.turn_since = now;
     }
 

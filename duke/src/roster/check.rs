@@ -6,7 +6,7 @@ use distwasm_proto::{ids::AttemptId, limits::STARTS_FAILED_MAX};
 
 use super::{
     Roster,
-    baron::Stage,
+    baron::{Baron, Stage},
     lease::{Lease, Program},
 };
 
@@ -59,7 +59,9 @@ impl Roster {
             if matches!(lease.program, Program::Ready | Program::Missing) && !lease.is_closed() {
                 assert!(barons().all(|baron| baron.stage != Stage::Vacant), "slot_has_a_peasant: {job}");
             }
-            let idle = barons().any(|b| b.stage == Stage::Serving && !b.leaving && b.pipe.is_empty());
+            let is_idle = |b: &Baron| b.stage == Stage::Serving && b.pipe.is_empty();
+            assert!(!barons().any(|b| b.outdated && is_idle(b)), "outdated_peasant_ends_when_it_is_idle: {job}");
+            let idle = barons().any(|b| is_idle(b) && !b.leaving);
             assert!(waiting == 0 || !idle, "peasant_idles_while_a_unit_waits: {job}");
         }
     }

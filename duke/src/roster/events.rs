@@ -22,6 +22,8 @@ pub enum Event {
     AttemptArrived { job: JobId, attempt: AttemptId, bytes: u64, alone: bool, spared: Duration },
     /// An attempt is not wanted any more, wherever it is.
     AttemptForgotten { job: JobId, attempt: AttemptId },
+    /// Peasants of a job that are started from now on can do more: earlier ones are to be replaced.
+    PeasantsOutdated { job: JobId },
     /// All supplies of a job are there: its program is compiled, its shared directories are unpacked.
     ProgramReady { job: JobId },
     /// A supply of a job cannot be made, because this machine lacks something. The program is not to blame.

@@ -99,7 +99,8 @@ impl Baron {
 
     /// Whether it loses nothing when it leaves.
     fn is_idle(&self) -> bool {
-        matches!(self.stage, Stage::Vacant | Stage::Starting) || (self.stage == Stage::Serving && self.pipe.is_empty())
+        matches!(self.stage, Stage::Vacant | Stage::Starting | Stage::Ending)
+            || (self.stage == Stage::Serving && self.pipe.is_empty())
     }
 
     /// Until when the unit that runs is spared. `None` if its answer has begun to arrive: it is done.

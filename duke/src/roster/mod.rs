@@ -49,6 +49,7 @@ impl Roster {
             self.on_event(now, event, actions);
         }
         self.take_slots(now, actions);
+        self.retire_outdated(actions);
         self.feed(now, actions);
     }
 
@@ -79,6 +80,7 @@ impl Roster {
                 self.on_attempt_arrived(job, Queued { attempt, bytes, alone, spared, unwanted: false }, actions);
             }
             Event::AttemptForgotten { job, attempt } => self.on_attempt_forgotten(job, attempt, actions),
+            Event::PeasantsOutdated { job } => self.on_peasants_outdated(job),
             Event::ProgramReady { job } => self.on_program_ready(now, job, actions),
             Event::ProgramUnfit { job } => self.on_program_unfit(job, actions),
             Event::ProgramBroken { job } => self.on_program_broken(job, actions),
@@ -173,6 +175,27 @@ impl Roster {
             if place == 0 && baron.stage == Stage::Serving {
                 baron.stage = Stage::Disturbed;
                 actions.push(Action::Kill { baron: *id });
+            }
+        }
+    }
+
+    /// Peasants that were started before finish their units, and are started again.
+    fn on_peasants_outdated(&mut self, job: JobId) {
+        // The job may be over.
+        let Some(lease) = self.leases.get(&job) else { return };
+        for id in &lease.barons {
+            if let Some(baron) = self.barons.get_mut(id) {
+                baron.outdated = baron.stage != Stage::Vacant;
+            }
+        }
+    }
+
+    /// Lets outdated peasants end that have nothing to do.
+    fn retire_outdated(&mut self, actions: &mut Vec<Action>) {
+        for (id, baron) in &mut self.barons {
+            if baron.outdated && baron.stage == Stage::Serving && baron.pipe.is_empty() {
+                baron.stage = Stage::Ending;
+                actions.push(Action::Retire { baron: *id });
             }
         }
     }
@@ -418,7 +441,7 @@ impl Roster {
     /// If there are suspects, pipes run empty first. No unit is put behind one that takes long.
     fn feed(&mut self, now: Time, actions: &mut Vec<Action>) {
         for (id, baron) in &mut self.barons {
-            if baron.stage != Stage::Serving || baron.leaving || baron.is_slow(now) {
+            if baron.stage != Stage::Serving || baron.leaving || baron.outdated || baron.is_slow(now) {
                 continue;
             }
             let Some(lease) = self.leases.get_mut(&baron.job) else { continue };

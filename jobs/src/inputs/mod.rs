@@ -5,6 +5,7 @@ mod folder;
 mod listing;
 pub mod numbers;
 mod old_outputs;
+mod parts;
 mod places;
 pub(crate) mod post;
 pub(crate) mod readers;
@@ -20,13 +21,14 @@ pub(crate) use walk::read_folder;
 use std::{
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use distwasm_proto::{failure::Failure, ids::UnitNo};
 
 use crate::{
     history::History,
+    king_link::PartWanted,
     output_name::OutputName,
     selection::{LeftOut, Selection},
 };
@@ -165,6 +167,13 @@ pub struct Tally {
     pub left_out: LeftOut,
 }
 
+/// What changes when somebody writes to a file: its size, and when it was written, in seconds and nanoseconds.
+pub(crate) type FileState = (u64, i64, i64);
+
+/// The state of a streamed input when a part of it was first read: each part must be of the same file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FirstSeen(pub(crate) Arc<OnceLock<FileState>>);
+
 /// An order for a reader.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ReadOrder {
@@ -172,6 +181,8 @@ pub enum ReadOrder {
     Input(Input),
     /// Read and send these inputs again over this link, with the numbers that they have.
     Again(LinkNo, Vec<(UnitNo, Input)>),
+    /// Read a part of a streamed input, and send it over this link.
+    Part(LinkNo, PartWanted, Input, FirstSeen),
     /// Tell the king over this link that there are no more than this many units.
     Close(LinkNo, u64),
 }

@@ -2,7 +2,7 @@
 //!
 //! Small inputs gather in one message; a large one is sent in pieces as it is read, so that it is never in memory as a
 //! whole. Units get their numbers when their message is sent ([`super::numbers`]). Of inputs that dukes read, only names
-//! and sizes are sent.
+//! and sizes are sent; of streamed ones also the parts that the king asks for (`parts.rs`).
 
 use std::{
     fs::File,
@@ -13,18 +13,22 @@ use bytes::Bytes;
 use distwasm_process::aligned::Aligned;
 use distwasm_proto::{
     ids::UnitNo,
-    limits::{
-        GATHERED_INPUT_BYTES_MAX, MESSAGE_FILL_BYTES, MESSAGE_WORDS, PIECE_BYTES, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX,
-    },
+    limits::{GATHERED_INPUT_BYTES_MAX, MESSAGE_FILL_BYTES, MESSAGE_WORDS, PIECE_BYTES, UNIT_NAME_BYTES_MAX},
 };
 use tokio::sync::mpsc;
 
 use super::{
     BATCH, Input, InputFolder, ReadOrder, Sent,
     numbers::LinkNo,
+    parts,
     post::{Cut, OpenLink, Over, Post},
 };
-use crate::{descriptors::when_there_are, king_link::words, request::InPlaces, work_queue::Taker};
+use crate::{
+    descriptors::when_there_are,
+    king_link::words::{self, Way},
+    request::InPlaces,
+    work_queue::Taker,
+};
 
 /// Where inputs are read from, and which are not read here.
 #[derive(Clone, Copy)]
@@ -48,6 +52,7 @@ fn obey(source: Source<'_>, orders: Vec<ReadOrder>, post: &Post, sent: &mpsc::Se
         match order {
             ReadOrder::Input(input) => batch.read(source, input, post, sent)?,
             ReadOrder::Again(link, units) => send_again(source, link, units, post)?,
+            ReadOrder::Part(link, part, input, seen) => parts::send(source.folder, link, part, (&input, &seen), post)?,
             ReadOrder::Close(link, units) => {
                 post.send_over(link, |open| open.say(vec![words::close_job(units)]))?;
             }
@@ -60,8 +65,8 @@ fn obey(source: Source<'_>, orders: Vec<ReadOrder>, post: &Post, sent: &mpsc::Se
 #[derive(Default)]
 struct Batch {
     inputs: Vec<Input>,
-    /// Of each of them, its name, its content, and whether its unit is in places.
-    words: Vec<(Bytes, Bytes, bool)>,
+    /// Of each of them, its name, its content, and how its bytes travel.
+    words: Vec<(Bytes, Bytes, Way)>,
     bytes: usize,
 }
 
@@ -73,7 +78,7 @@ impl Batch {
             return unreadable(input, why);
         }
         let Source { folder, in_places } = source;
-        let content = if in_places.reads(&input) {
+        let content = if in_places.tells_size(&input) {
             Ok(size_of(&input))
         } else {
             if let Err(error) = check_length(&input, post) {
@@ -94,7 +99,7 @@ impl Batch {
 
     fn push(&mut self, in_places: InPlaces, input: Input, content: Bytes) {
         self.bytes += input.name().len() + content.len();
-        self.words.push((name_of(&input), content, in_places.applies(&input)));
+        self.words.push((name_of(&input), content, way_of(in_places, &input)));
         self.inputs.push(input);
     }
 
@@ -105,24 +110,25 @@ impl Batch {
         let Batch { inputs, words, .. } = std::mem::take(self);
         post.send(inputs, sent, |units, link| {
             let units = units.iter().zip(words);
-            link.say(units.map(|(unit, (name, data, places))| words::unit(*unit, name, data, places)).collect())
+            link.say(units.map(|(unit, (name, data, way))| words::unit(*unit, name, data, way)).collect())
         })
     }
 }
 
 fn check_length(input: &Input, post: &Post) -> io::Result<()> {
     let (bytes, most) = (input.bytes, post.input_bytes_max());
-    let why = if bytes > UNIT_BYTES_MAX {
-        format!("it has {bytes} bytes, and an input may have {UNIT_BYTES_MAX} (2 GiB - 1)")
-    } else if bytes > most {
-        format!("it has {bytes} bytes, and this king takes inputs of at most {most} (its --memory-limit)")
-    } else {
+    if bytes <= most {
         return Ok(());
-    };
+    }
+    let why = format!("it has {bytes} bytes, and this king takes inputs of at most {most} (its --memory-limit)");
     Err(io::Error::other(why))
 }
 
-/// What is sent of an input that dukes read: its size.
+fn way_of(in_places: InPlaces, input: &Input) -> Way {
+    Way { in_places: in_places.applies(input), streamed: in_places.streams(input) }
+}
+
+/// What is sent of an input that dukes read, or that is streamed: its size.
 fn size_of(input: &Input) -> Bytes {
     Bytes::copy_from_slice(&input.bytes.to_le_bytes())
 }
@@ -131,7 +137,7 @@ fn name_of(input: &Input) -> Bytes {
     Bytes::copy_from_slice(input.name())
 }
 
-fn changed(listed: u64) -> io::Error {
+pub(super) fn changed(listed: u64) -> io::Error {
     io::Error::other(format!(
         "it had {listed} bytes when it was listed, and has changed since; run again when it is at rest"
     ))
@@ -171,26 +177,20 @@ fn send_large(
         Ok(file) => file,
         Err(error) => return sent.blocking_send(Sent::Unreadable(input, error.to_string())).map_err(|_| Over),
     };
-    let about = (name_of(&input), in_places.applies(&input));
+    let about = (name_of(&input), way_of(in_places, &input));
     post.send(vec![input], sent, |units, link| {
         units.iter().try_for_each(|unit| send_pieces(&file, listed, *unit, &about, link))
     })
 }
 
-fn open_listed(folder: &InputFolder, input: &Input) -> io::Result<File> {
+pub(super) fn open_listed(folder: &InputFolder, input: &Input) -> io::Result<File> {
     let file = when_there_are(|| folder.open(input.source()))?;
     if file.metadata()?.len() == input.bytes { Ok(file) } else { Err(changed(input.bytes)) }
 }
 
-/// Sends an input in pieces, with its name and whether its unit is in places.
-fn send_pieces(
-    file: &File,
-    listed: u64,
-    unit: UnitNo,
-    (name, in_places): &(Bytes, bool),
-    link: &OpenLink,
-) -> Result<(), Cut> {
-    let mut message = vec![words::begin_unit(unit, name.clone(), listed, *in_places)];
+/// Sends an input in pieces, with its name and how the other bytes of its unit travel.
+fn send_pieces(file: &File, listed: u64, unit: UnitNo, (name, way): &(Bytes, Way), link: &OpenLink) -> Result<(), Cut> {
+    let mut message = vec![words::begin_unit(unit, name.clone(), listed, *way)];
     let (mut missing, mut is_broken) = (listed, false);
     while missing > 0 && !is_broken {
         let mut bytes = 0;
@@ -224,7 +224,7 @@ fn send_again(
         let (name, listed) = (name_of(&input), input.bytes);
         let mut large = None;
         let mut read = || {
-            if in_places.reads(&input) {
+            if in_places.tells_size(&input) {
                 return Ok(size_of(&input));
             }
             check_length(&input, post)?;
@@ -235,12 +235,12 @@ fn send_again(
             Ok(Bytes::new())
         };
         let content: io::Result<Bytes> = read();
-        let applies = in_places.applies(&input);
+        let way = way_of(in_places, &input);
         match content {
             Ok(_) if large.is_some() => {}
             Ok(content) => {
                 bytes += name.len() + content.len();
-                message.push(words::unit(no, name.clone(), content, applies));
+                message.push(words::unit(no, name.clone(), content, way));
             }
             Err(error) => message.extend(words::broken_unit(no, name.clone(), error.to_string())),
         }
@@ -250,7 +250,7 @@ fn send_again(
         }
         bytes = if is_full { 0 } else { bytes };
         if let Some(file) = large
-            && !post.send_over(link, |open| send_pieces(&file, listed, no, &(name, applies), open))?
+            && !post.send_over(link, |open| send_pieces(&file, listed, no, &(name, way), open))?
         {
             return Ok(());
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use distwasm_proto::{
     failure::Failure,
     ids::UnitNo,
-    limits::UNIT_BYTES_MAX,
+    limits::{TRANSFER_WINDOW_BYTES, UNIT_BYTES_MAX},
     wire::{self, QueenNews, queen_news::News},
 };
 use distwasm_transport::{
@@ -39,8 +39,24 @@ pub enum KingNews {
     Verdict(Verdict),
     /// How the job goes.
     JobState(JobState),
+    /// A part of a streamed input is wanted.
+    PartWanted(PartWanted),
     /// The job is over.
     JobEnded(JobEnd),
+}
+
+/// A part of a streamed input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartWanted {
+    /// Whose input it is.
+    pub unit: UnitNo,
+    /// The king's number for the transfer.
+    pub transfer: u64,
+    /// The numbers of its first byte, and of that behind its last. There is at least one, and at most
+    /// [`TRANSFER_WINDOW_BYTES`].
+    pub from: u64,
+    #[expect(missing_docs, reason = "described with the field above")]
+    pub until: u64,
 }
 
 /// How a job ended, as the king tells it.
@@ -168,6 +184,12 @@ impl Border {
                 });
                 Ok(Some(KingNews::JobState(JobState { slots, dukes, waits_for, longest, window_bytes })))
             }
+            Some(News::UnitPartWanted(wire::UnitPartWanted { unit, transfer, from, until })) => {
+                if until.checked_sub(from).is_none_or(|bytes| bytes == 0 || bytes > TRANSFER_WINDOW_BYTES) {
+                    return Err(LinkError::Nonsense("it asks for a part that cannot be"));
+                }
+                Ok(Some(KingNews::PartWanted(PartWanted { unit: UnitNo(unit), transfer, from, until })))
+            }
             Some(News::JobEnded(ended)) => {
                 self.over = true;
                 Ok(Some(KingNews::JobEnded(match ended.failure {
@@ -217,6 +239,18 @@ mod tests {
         let ended = News::JobEnded(wire::JobEnded::default());
         assert!(matches!(border.take(message([ended, end()])).unwrap()[..], [KingNews::JobEnded(JobEnd::Complete)]));
         assert!(border.is_over());
+    }
+
+    #[test]
+    fn a_wanted_part_has_a_byte_and_no_more_than_a_window() {
+        let wanted = |from, until| {
+            let wanted = wire::UnitPartWanted { unit: 1, transfer: 1, from, until };
+            Border::default().take(message([welcome(), News::UnitPartWanted(wanted)])).map(|news| news.len())
+        };
+        assert!(matches!(wanted(7, 7 + TRANSFER_WINDOW_BYTES), Ok(2)));
+        for (from, until) in [(7, 7), (7, 6), (7, 8 + TRANSFER_WINDOW_BYTES), (0, u64::MAX)] {
+            assert!(matches!(wanted(from, until), Err(LinkError::Nonsense(_))), "{from}, {until}");
+        }
     }
 
     #[test]

@@ -43,19 +43,28 @@ pub fn hello(request: &JobRequest, resumes: Option<wire::Resumption>) -> Vec<(Wo
     std::iter::once((Word::OpenJob(Box::new(open)), request.program.clone())).chain(shares).collect()
 }
 
+/// How the bytes of a unit travel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Way {
+    /// The folders of the job are used.
+    pub in_places: bool,
+    /// The input in the word is its size.
+    pub streamed: bool,
+}
+
 /// A unit whose input is in this one word.
-pub fn unit(unit: UnitNo, name: Bytes, data: Bytes, in_places: bool) -> Word {
-    unit_of(unit, name, (data.len() as u64, data), in_places)
+pub fn unit(unit: UnitNo, name: Bytes, data: Bytes, way: Way) -> Word {
+    unit_of(unit, name, (data.len() as u64, data), way)
 }
 
 /// A unit whose input of this many bytes follows in pieces.
-pub fn begin_unit(unit: UnitNo, name: Bytes, bytes_total: u64, in_places: bool) -> Word {
-    unit_of(unit, name, (bytes_total, Bytes::new()), in_places)
+pub fn begin_unit(unit: UnitNo, name: Bytes, bytes_total: u64, way: Way) -> Word {
+    unit_of(unit, name, (bytes_total, Bytes::new()), way)
 }
 
 /// A unit that the king waits for, and whose input cannot be read any more.
 pub fn broken_unit(unit: UnitNo, name: Bytes, why: String) -> [Word; 2] {
-    [begin_unit(unit, name, 1, false), broken_piece(why)]
+    [begin_unit(unit, name, 1, Way::default()), broken_piece(why)]
 }
 
 /// The next piece of an input.
@@ -66,6 +75,16 @@ pub fn piece(data: Bytes) -> Word {
 /// Says why the rest of an input cannot be read.
 pub fn broken_piece(why: String) -> Word {
     Word::Piece(wire::Piece { data: Bytes::new(), broken: why })
+}
+
+/// A part of a streamed input, which the king has asked for.
+pub fn unit_part(transfer: u64, offset: u64, data: Bytes) -> Word {
+    Word::UnitPart(wire::UnitPart { transfer, offset, data, broken: String::new() })
+}
+
+/// Says why a streamed input cannot be read.
+pub fn broken_part(transfer: u64, offset: u64, why: String) -> Word {
+    Word::UnitPart(wire::UnitPart { transfer, offset, data: Bytes::new(), broken: why })
 }
 
 /// There are no more than this many units.
@@ -83,6 +102,7 @@ pub fn leaving() -> Word {
     Word::End(wire::End { reason: "the queen is leaving".to_owned(), come_back: false, refused: false })
 }
 
-fn unit_of(unit: UnitNo, name: Bytes, (bytes_total, data): (u64, Bytes), in_places: bool) -> Word {
-    Word::Unit(wire::Unit { unit: unit.0, input: Some(wire::Payload { bytes_total, data }), name, in_places })
+fn unit_of(unit: UnitNo, name: Bytes, (bytes_total, data): (u64, Bytes), way: Way) -> Word {
+    let Way { in_places, streamed } = way;
+    Word::Unit(wire::Unit { unit: unit.0, input: Some(wire::Payload { bytes_total, data }), name, in_places, streamed })
 }

@@ -28,8 +28,8 @@ use distwasm_proto::{
 use distwasm_transport::payload::Payload;
 
 use crate::{
-    inputs::{Finding, Input, ReadOrder, Sent, Tally, numbers::LinkNo},
-    king_link::{self, JobEnd, JobState, KingNews, LinkError, LongestUnit, Verdict, Welcome},
+    inputs::{Finding, FirstSeen, Input, ReadOrder, Sent, Tally, numbers::LinkNo},
+    king_link::{self, JobEnd, JobState, KingNews, LinkError, LongestUnit, PartWanted, Verdict, Welcome},
     outputs::{Output, Written},
     report::{Counts, FailedUnit, LongestInput, Reporter, Tried},
     request::InPlaces,
@@ -55,6 +55,8 @@ pub struct Reactor<R> {
     listed: VecDeque<Input>,
     /// Inputs of units without a verdict.
     open: BTreeMap<UnitNo, Input>,
+    /// Those of which a part was asked for.
+    seen: BTreeMap<UnitNo, FirstSeen>,
     /// The unit that the king named last as the longest running.
     longest: Option<UnitNo>,
     job: Job,
@@ -99,6 +101,7 @@ impl<R: Reporter> Reactor<R> {
             now: Time::default(),
             listed: VecDeque::new(),
             open: BTreeMap::new(),
+            seen: BTreeMap::new(),
             longest: None,
             job: Job::default(),
             outputs: Vec::new(),
@@ -189,6 +192,7 @@ impl<R: Reporter> Reactor<R> {
         if self.end.is_none() {
             let (_, lacking) = self.submission.lacking();
             assert!(self.open.keys().eq(&lacking), "inputs_of_open_units_are_kept");
+            assert!(self.seen.keys().all(|unit| self.open.contains_key(unit)), "parts_are_of_open_units");
             assert!(self.job.linked || self.job.heard == 0, "verdicts_are_heard_over_one_link");
         }
     }
@@ -344,6 +348,7 @@ impl<R: Reporter> Reactor<R> {
                     self.reporter.waits(&waits_for);
                     self.on_longest(longest);
                 }
+                KingNews::PartWanted(part) => self.on_part_wanted(part),
                 KingNews::JobEnded(JobEnd::Complete) => self.events.push(Event::JobEnded),
                 KingNews::JobEnded(JobEnd::Cancelled) => self.events.push(Event::JobCancelled),
                 KingNews::JobEnded(JobEnd::Unfit(failure)) => {
@@ -353,6 +358,17 @@ impl<R: Reporter> Reactor<R> {
             }
         }
         self.tell_heard();
+    }
+
+    /// The king asks for a part of a streamed input.
+    fn on_part_wanted(&mut self, part: PartWanted) {
+        let input =
+            self.open.get(&part.unit).filter(|input| self.in_places.streams(input) && part.until <= input.bytes);
+        let Some(input) = input.cloned() else {
+            return self.lose_king(LinkError::Nonsense("it asks for a part of an input that has none").into());
+        };
+        let seen = self.seen.entry(part.unit).or_default().clone();
+        self.commands.push(Command::Read(vec![ReadOrder::Part(self.job.link, part, input, seen)]));
     }
 
     fn on_longest(&mut self, longest: Option<LongestUnit>) {
@@ -371,6 +387,7 @@ impl<R: Reporter> Reactor<R> {
         let Some(input) = self.open.remove(&unit) else {
             return self.lose_king(LinkError::Nonsense("a verdict on a unit that does not wait for one").into());
         };
+        self.seen.remove(&unit);
         self.events.push(Event::VerdictArrived { unit, done: outcome.is_ok() });
         if self.longest == Some(unit) {
             // The king names the next one soon.
@@ -433,7 +450,7 @@ impl<R: Reporter> Reactor<R> {
 
     /// The bytes that an input takes in the window.
     fn window_bytes(&self, input: &Input) -> u64 {
-        input.name().len() as u64 + if self.in_places.reads(input) { size_of::<u64>() as u64 } else { input.bytes }
+        input.name().len() as u64 + if self.in_places.tells_size(input) { size_of::<u64>() as u64 } else { input.bytes }
     }
 
     fn fail(&mut self, path: PathBuf, failure: Failure, tried: Tried) {

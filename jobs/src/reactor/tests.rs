@@ -96,7 +96,7 @@ impl Queen {
                             self.again.extend(units.iter().map(|(unit, _)| unit.0));
                         }
                         ReadOrder::Close(link, units) if self.numbers.carries(link) => self.closed.push(units),
-                        ReadOrder::Again(..) | ReadOrder::Close(..) => {}
+                        ReadOrder::Again(..) | ReadOrder::Part(..) | ReadOrder::Close(..) => {}
                     }
                 }
                 return Some(Happening::Sent(Sent::Units(self.numbers.number(inputs))));

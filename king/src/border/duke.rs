@@ -8,7 +8,7 @@ use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId, UnitNo},
     limits::{
         DUKE_CPUS_MAX, DUKE_RAM_BYTES_MAX, HELD_ATTEMPT_BYTES, HELD_ATTEMPTS_MAX, INTRODUCTION_WITHIN, JOBS_MAX,
-        MESSAGE_UNCOUNTED_BYTES, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX, UNITS_MAX, WALLS_MAX,
+        MESSAGE_UNCOUNTED_BYTES, TRANSFER_WINDOW_BYTES, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX, UNITS_MAX, WALLS_MAX,
     },
     secret::{Mark, Purpose, Secret},
     wire::{self, DukeOrder, FromDuke, duke_word::Word, is_offered},
@@ -21,7 +21,7 @@ use distwasm_transport::{
 use super::{Border, Heard, are_labels, check_protocol, check_words, fetches::Fetches, is_name};
 use crate::{
     budget::{Budget, Claim},
-    inbox::{DukeWord, Happening, Leaving, LinkError, Machine, Peer},
+    inbox::{DukeWord, Happening, InputWanted, Leaving, LinkError, Machine, Peer},
     scheduler::{HeldAttempt, HeldLease},
 };
 
@@ -216,6 +216,12 @@ fn check_word((word, payload): Arrived<wire::DukeWord>) -> Result<DukeWord, Link
             DukeWord::SlotsBroken { job: JobId(broken.job), slots: broken.slots, reason }
         }
         Some(Word::InputsArrived(arrived)) => DukeWord::InputsArrived { attempt: AttemptId(arrived.attempt) },
+        Some(Word::InputWanted(wire::InputWanted { attempt, from, until })) => {
+            if until.checked_sub(from).is_none_or(|bytes| bytes > TRANSFER_WINDOW_BYTES) {
+                return Err(LinkError::Nonsense("it asks for a part of an input that cannot be"));
+            }
+            DukeWord::InputWanted(InputWanted { attempt: AttemptId(attempt), from, until })
+        }
         Some(Word::Draining(wire::Draining {})) => DukeWord::Draining,
         Some(Word::HeldLease(_)) => return Err(LinkError::Nonsense("it names a lease that it holds too late")),
         Some(Word::Hello(_)) => return Err(LinkError::Nonsense("a second hello")),

@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use bytes::Bytes;
 use distwasm_proto::{
     ids::UnitNo,
     limits::{
-        BROKEN_REASON_BYTES_MAX, OPENING_WITHIN, PROGRAM_BYTES_MAX, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX, UNITS_MAX,
-        WINDOW_BYTES,
+        BROKEN_REASON_BYTES_MAX, COPIED_BYTES_MAX, FILE_BYTES_MAX, OPENING_WITHIN, PART_BYTES_MAX, PROGRAM_BYTES_MAX,
+        UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX, UNITS_MAX, WINDOW_BYTES,
     },
     wire::{self, FromQueen, QueenNews, queen_word::Word},
 };
@@ -18,7 +19,7 @@ use distwasm_transport::{
 use super::{Border, Heard, check_words, opening::Opening};
 use crate::{
     budget::{Budget, Claim},
-    inbox::{Happening, Leaving, LinkError, LinkId, Peer, QueenWord},
+    inbox::{Happening, Leaving, LinkError, LinkId, Peer, QueenWord, UnitPart},
     payloads::{HeldBytes, QueenRoom, UnitInput},
 };
 
@@ -190,12 +191,25 @@ impl Progress {
                     name: self.names.keep_bytes(&unit.name),
                     content,
                     in_places: unit.in_places,
+                    streamed: unit.streamed,
                 });
-                let input = input.map_err(|mut reason| {
-                    reason.truncate(reason.floor_char_boundary(BROKEN_REASON_BYTES_MAX));
-                    reason
-                });
+                let input = input.map_err(shorten);
+                if let Ok(input) = &input
+                    && unit.streamed
+                    && input.streamed_bytes().is_none_or(|bytes| bytes == 0 || bytes > FILE_BYTES_MAX)
+                {
+                    return Err(LinkError::Nonsense("a streamed input has its size in 8 bytes"));
+                }
                 Ok(QueenWord::Unit { unit: UnitNo(unit.unit), input })
+            }
+            Some(Word::UnitPart(wire::UnitPart { transfer, offset, data, broken })) => {
+                if data.is_empty() == broken.is_empty() || data.len() > PART_BYTES_MAX {
+                    return Err(LinkError::Nonsense("a part without bytes, or with too many"));
+                }
+                // A short part does not keep the message that it came in.
+                let data = if data.len() > COPIED_BYTES_MAX { data } else { Bytes::copy_from_slice(&data) };
+                let data = if broken.is_empty() { Ok(data) } else { Err(shorten(broken)) };
+                Ok(QueenWord::UnitPart(UnitPart { transfer, offset, data }))
             }
             Some(Word::CloseJob(_)) if self.closed => Err(LinkError::Nonsense("a second last unit")),
             Some(Word::CloseJob(close)) if close.units != self.units => {
@@ -208,6 +222,12 @@ impl Progress {
             Some(_) | None => Err(LinkError::Nonsense("a word of a kind that is not known")),
         }
     }
+}
+
+/// The reason for which an input cannot be read: that of a file system is short, and that of a liar is cut.
+fn shorten(mut reason: String) -> String {
+    reason.truncate(reason.floor_char_boundary(BROKEN_REASON_BYTES_MAX));
+    reason
 }
 
 #[cfg(test)]

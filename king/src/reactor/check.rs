@@ -29,6 +29,12 @@ impl Reactor {
             let judged = queen.unheard.iter().find(|verdict| queen.inputs.get(verdict.unit()).is_some());
             assert!(judged.is_none(), "inputs_are_held_until_the_verdict: {id}");
         }
+        self.transfers.check();
+        for ((duke, attempt), transfer) in self.transfers.iter() {
+            let of_attempt = self.scheduler.unit_at(duke, attempt);
+            assert_eq!(of_attempt, Some((transfer.job, transfer.unit)), "transfers_are_of_attempts: {attempt}");
+            assert!(self.dukes.contains_key(&duke), "transfers_go_over_a_link: {attempt}");
+        }
         for id in self.unclaimed.keys() {
             assert!(self.scheduler.has_job(*id), "verdicts_without_a_queen_are_of_a_job: {id}");
         }

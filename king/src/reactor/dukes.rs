@@ -55,6 +55,7 @@ impl Reactor {
         if let Some((before, duke)) = before.and_then(|before| Some((before, self.dukes.remove(&before)?))) {
             // The duke saw its old link break; that link may not have ended here yet.
             duke.peer.drop_link();
+            self.transfers.end_all(|(of, _), _| of == before);
             if duke.machine.boot == machine.boot {
                 was = Some(before);
             } else {
@@ -104,8 +105,12 @@ impl Reactor {
     }
 
     pub(super) fn on_duke_said(&mut self, duke: DukeId, word: DukeWord) {
+        if let Some(attempt) = word.ended() {
+            self.transfers.end((duke, attempt));
+        }
         let event = match word {
             DukeWord::BlobWanted(digest) => return self.send_blob(duke, digest),
+            DukeWord::InputWanted(wanted) => return self.on_input_wanted(duke, wanted),
             DukeWord::ProgramUnfit { job, failure } => {
                 self.on_program_unfit(duke, job, failure);
                 Event::ProgramUnfit { duke, job }
@@ -248,6 +253,7 @@ impl Reactor {
             }
         }
         outbox.close();
+        self.transfers.end_all(|(duke, _), _| duke == id);
         if may_come_back {
             return self.events.push(Event::DukeAway { duke: id });
         }
@@ -258,6 +264,7 @@ impl Reactor {
     /// Forgets a duke and its seat.
     pub(super) fn forget_duke(&mut self, id: DukeId) -> Option<Duke> {
         let duke = self.dukes.remove(&id)?;
+        self.transfers.end_all(|(duke, _), _| duke == id);
         self.seats.remove(&duke.machine.seat);
         Some(duke)
     }

@@ -10,6 +10,7 @@ mod dukes;
 mod perform;
 mod queens;
 mod run;
+mod streams;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +44,7 @@ use crate::{
     inbox::{Happening, LinkId, Machine, Peer},
     payloads::{Blobs, Inputs},
     scheduler::{Event, ResultBounds, Scheduler},
+    transfers::Transfers,
     view::{Totals, View},
 };
 
@@ -75,6 +77,8 @@ pub struct Reactor {
     draining: bool,
     programs: Blobs,
     shares: Blobs,
+    /// Streamed inputs on their way.
+    transfers: Transfers,
     totals: Totals,
     /// Events for the scheduler's next batch.
     events: Vec<Event>,
@@ -173,6 +177,7 @@ impl Reactor {
             draining: false,
             programs: Blobs::default(),
             shares: Blobs::default(),
+            transfers: Transfers::default(),
             totals: Totals::default(),
             events: Vec::new(),
             evidence: FxHashMap::default(),
@@ -186,6 +191,8 @@ impl Reactor {
     pub fn handle(&mut self, now: Time, happenings: &mut Vec<Happening>) {
         self.now = now;
         happenings.drain(..).for_each(|happening| self.on_happening(happening));
+        self.run_core();
+        self.go_on_with_waiting();
         self.run_core();
     }
 

@@ -12,6 +12,7 @@ use distwasm_transport::payload::Payload;
 use tracing::{info, warn};
 
 use super::{Duke, Evidence, Queen, Reactor, Unheard};
+use crate::payloads::UnitInput;
 use crate::scheduler::{Action, JobEnd, JobStatus, LongestAttempt, Verdict, WaitsFor};
 
 impl Reactor {
@@ -44,20 +45,13 @@ impl Reactor {
             }
             Action::CloseLease { duke, job } => {
                 self.recall(duke, |start| start.job == job.0);
+                self.end_transfers(duke, |_, transfer| transfer.job == job);
                 self.tell_duke(duke, Order::CloseLease(wire::CloseLease { job: job.0 }));
             }
-            Action::StartAttempt { duke, job, unit, attempt, number, alone, spared_us } => {
-                let (Some(duke), Some(queen)) = (self.dukes.get(&duke), self.queens.get(&job)) else { return };
-                let Some(input) = queen.inputs.get(unit) else { return };
-                let (job, unit, attempt) = (job.0, unit.0, attempt.0);
-                let (name, in_places) = (input.name.clone(), input.in_places);
-                let order =
-                    wire::StartAttempt { job, unit, attempt, alone, input: None, name, number, spared_us, in_places };
-                duke.peer.outbox.push_with(Order::StartAttempt(order), input.content.clone());
-                self.totals.attempts += 1;
-            }
+            Action::StartAttempt { .. } => self.start_attempt(action),
             Action::ForgetAttempt { duke, attempt, unused } => {
                 self.recall(duke, |start| start.attempt == attempt.0);
+                self.end_transfers(duke, |key, _| key.1 == attempt);
                 let forgettable = self.forgettable.entry(duke).or_default();
                 if unused { &mut forgettable.unused } else { &mut forgettable.attempts }.push(attempt.0);
             }
@@ -78,6 +72,28 @@ impl Reactor {
             Action::EndJob { job, end } => self.end_job(job, end),
             Action::ExpelDuke { duke, why } => self.expel_duke(duke, why),
         }
+    }
+
+    /// Gives a duke a unit.
+    fn start_attempt(&mut self, action: Action) {
+        let Action::StartAttempt { duke, job, unit, attempt, number, alone, spared_us } = action else { return };
+        let (Some(duke), Some(queen)) = (self.dukes.get(&duke), self.queens.get(&job)) else { return };
+        let Some(input) = queen.inputs.get(unit) else { return };
+        let UnitInput { name, in_places, streamed, .. } = input;
+        let order = wire::StartAttempt {
+            job: job.0,
+            unit: unit.0,
+            attempt: attempt.0,
+            alone,
+            input: None,
+            name: name.clone(),
+            number,
+            spared_us,
+            in_places: *in_places,
+            streamed: *streamed,
+        };
+        duke.peer.outbox.push_with(Order::StartAttempt(order), input.content.clone());
+        self.totals.attempts += 1;
     }
 
     /// Gives an order that no window counts.

@@ -97,6 +97,7 @@ impl Reactor {
         self.welcome(job, numbered, &lacking);
         // The next words are about units that the scheduler must know.
         self.run_core();
+        self.go_on_with_job(job);
     }
 
     /// Whether a queen whose key has this mark may have the job. If the king knows the job from dukes alone, it does not
@@ -196,6 +197,7 @@ impl Reactor {
             QueenWord::Unit { unit, input } => (unit, input),
             QueenWord::Closed => return self.events.push(Event::JobClosed { job }),
             QueenWord::VerdictsHeard(verdicts) => return self.on_verdicts_heard(job, verdicts),
+            QueenWord::UnitPart(part) => return self.on_unit_part(link, job, part),
         };
         if unit.0 < queen.numbered && !queen.awaited.remove(&unit) {
             // A duke that came back had the unit, and the unit has its verdict.
@@ -216,8 +218,12 @@ impl Reactor {
         self.totals.input_bytes += input.as_ref().map_or(0, |input| input.content.bytes());
         match input {
             Ok(input) => {
+                let streamed = input.streamed;
                 queen.inputs.insert(unit, input);
                 self.events.push(Event::UnitAdded { job, unit, bytes });
+                if streamed {
+                    self.go_on_with_unit(job, unit);
+                }
             }
             Err(reason) => {
                 // The reason of a file system is short; that of a liar is cut.
@@ -287,6 +293,7 @@ impl Reactor {
 
     pub(super) fn forget_queen(&mut self, job: JobId) -> Option<Queen> {
         self.unclaimed.remove(&job);
+        self.transfers.end_all(|_, transfer| transfer.job == job);
         let queen = self.queens.remove(&job)?;
         self.may_shrink = true;
         if self.programs.release(queen.digest, job) {
@@ -330,7 +337,7 @@ impl Reactor {
         self.scheduler.overview().into_iter().filter_map(describe).collect()
     }
 
-    fn expel_queen(&mut self, job: JobId, why: &'static str) {
+    pub(super) fn expel_queen(&mut self, job: JobId, why: &'static str) {
         let Some(queen) = self.forget_queen(job) else { return };
         warn!(job = job.0, project = queen.project, why, "a queen was sent away");
         queen.peer.send_away(News::End(wire::End { reason: why.to_owned(), come_back: false, refused: false }));

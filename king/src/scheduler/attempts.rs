@@ -54,6 +54,22 @@ impl Scheduler {
         }
     }
 
+    /// A unit whose input cannot be read fails, wherever it is.
+    pub(super) fn on_input_broken(&mut self, id: JobId, no: UnitNo, bytes: u64, actions: &mut Vec<Action>) {
+        // An earlier event of this batch may have given the unit its verdict, or ended the job.
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(state) = job.units.get(no).map(|unit| unit.state).filter(|state| *state != UnitState::Reported) else {
+            return;
+        };
+        if state == UnitState::Waiting {
+            job.waiting.retain(|waiting| *waiting != no);
+            job.suspects.retain(|waiting| *waiting != no);
+        }
+        self.forget_attempts(self.ledger.attempts_of_units(id, |unit| unit == no), actions);
+        self.report(id, no, Verdict::Broken, bytes, actions);
+        self.hungry.insert(id);
+    }
+
     /// Ends an attempt, and puts its unit back to the front of its job.
     fn again(&mut self, id: AttemptId) {
         if let Some(Attempt { job, unit, .. }) = self.end_attempt(id) {

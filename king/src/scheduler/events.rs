@@ -36,6 +36,10 @@ pub enum Event {
     UnitAdded { job: JobId, unit: UnitNo, bytes: u64 },
     /// A queen announced the next unit of a job, and could not send its input; the reason has this many bytes.
     UnitBroken { job: JobId, unit: UnitNo, bytes: u64 },
+    /// A part of a streamed input is on its way to the duke of this attempt.
+    InputMoved { attempt: AttemptId },
+    /// A queen cannot read a streamed input; the reason has this many bytes.
+    InputBroken { job: JobId, unit: UnitNo, bytes: u64 },
     /// A queen will add no more units.
     JobClosed { job: JobId },
     /// A queen's link broke. The queen may come back.

@@ -106,7 +106,8 @@ impl Scheduler {
         let (input_bytes, number, spared_us) = (unit.bytes, unit.attempts, unit.spared_us());
         let attempt = self.heritage.next_attempt();
         let bytes = input_bytes.saturating_add(link_bytes);
-        let begun = Attempt { duke, job: id, unit: no, input_bytes, since: self.now, runs: true };
+        let since = self.now;
+        let begun = Attempt { duke, job: id, unit: no, input_bytes, since, moved: since, runs: true };
         self.ledger.send(attempt, begun, bytes);
         actions.push(Action::StartAttempt { duke, job: id, unit: no, attempt, number, alone, spared_us });
         bytes

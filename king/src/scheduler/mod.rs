@@ -131,6 +131,11 @@ impl Scheduler {
         self.attempt_at(duke, attempt).is_some()
     }
 
+    /// The unit that this duke tries with this attempt, and has not told the end of.
+    pub fn unit_at(&self, duke: DukeId, attempt: AttemptId) -> Option<(JobId, UnitNo)> {
+        self.attempt_at(duke, attempt).filter(|attempt| attempt.runs).map(|attempt| (attempt.job, attempt.unit))
+    }
+
     /// The longest result of this attempt for which there may be room, in bytes.
     pub fn longest_result(&self, attempt: AttemptId) -> Option<u64> {
         let job = self.jobs.get(&self.ledger.attempt(attempt)?.job)?;
@@ -177,6 +182,8 @@ impl Scheduler {
             Event::JobOpened { job, mark, spec, resumes } => self.on_job_opened(job, mark, spec, &resumes, actions),
             Event::UnitAdded { job, unit, bytes } => self.on_unit_added(job, unit, bytes),
             Event::UnitBroken { job, unit, bytes } => self.on_unit_broken(job, unit, bytes, actions),
+            Event::InputMoved { attempt } => self.ledger.set_input_moved(attempt, self.now),
+            Event::InputBroken { job, unit, bytes } => self.on_input_broken(job, unit, bytes, actions),
             Event::JobClosed { job } => self.on_job_closed(job, actions),
             Event::QueenAway { job } => self.on_queen_away(job),
             Event::QueenLost { job } => self.on_queen_lost(job, actions),

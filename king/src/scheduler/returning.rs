@@ -142,7 +142,7 @@ impl Scheduler {
         unit.trying += 1;
         unit.attempts = unit.attempts.max(held.number);
         let (input_bytes, since) = (held.bytes, self.now);
-        let attempt = Attempt { duke: id, job: job_id, unit: held.unit, input_bytes, since, runs: true };
+        let attempt = Attempt { duke: id, job: job_id, unit: held.unit, input_bytes, since, moved: since, runs: true };
         self.ledger.start(held.attempt, attempt);
         true
     }

@@ -55,7 +55,8 @@ impl Scheduler {
         let away_since = self.ledger.duke(attempt.duke).and_then(|duke| duke.away_since);
         let is_cut_off = away_since.is_some_and(|since| since.after(AWAY_PATIENCE) <= self.now);
         let (since, takes_long) = match job.results.get(id) {
-            None => (attempt.since, job.is_explained_until(attempt.since).is_some_and(|until| until <= self.now)),
+            // A unit whose input is on its way does not run yet.
+            None => (attempt.moved, job.is_explained_until(attempt.moved).is_some_and(|until| until <= self.now)),
             Some(result) => (result.since, job.results.is_hopeless(result, self.now)),
         };
         (is_cut_off || takes_long).then_some(since)

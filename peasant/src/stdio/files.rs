@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::mem;
+use std::os::unix::fs::FileExt;
 
 use bytes::{Buf, Bytes};
 use distwasm_process::{aligned::Aligned, files};
@@ -33,7 +34,7 @@ impl Input {
     ///
     /// When it cannot be read.
     pub fn of_file(file: File, bytes: u64) -> Result<Input, StdioError> {
-        let input = FileInput { file: Aligned(file), bytes, left: bytes, buffer: Bytes::new() };
+        let input = FileInput { file: Aligned(At { file, place: 0 }), bytes, left: bytes, buffer: Bytes::new() };
         if bytes > FILE_BUFFER_BYTES as u64 {
             return Ok(Input::File(input));
         }
@@ -74,7 +75,7 @@ impl Input {
 /// An input that is read from a file.
 #[derive(Debug)]
 pub struct FileInput {
-    file: Aligned<File>,
+    file: Aligned<At>,
     /// The size that the duke has seen. What somebody appends is not part of the input.
     bytes: u64,
     /// Bytes that were not read yet.
@@ -134,6 +135,21 @@ impl FileInput {
     fn ended(&self) -> io::Error {
         let (bytes, got) = (self.bytes, self.bytes - self.left);
         io::Error::other(format!("it had {bytes} bytes when it was opened, and ended after {got}"))
+    }
+}
+
+/// A file that is read from a place on. The file's own position is not used: other peasants may have the same open file.
+#[derive(Debug)]
+struct At {
+    file: File,
+    place: u64,
+}
+
+impl Read for At {
+    fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(target, self.place)?;
+        self.place += count as u64;
+        Ok(count)
     }
 }
 

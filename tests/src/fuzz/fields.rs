@@ -229,7 +229,13 @@ mod tests {
     #[test]
     fn a_message_is_read_and_written_as_it_was() {
         let payload = wire::Payload { bytes_total: 300, data: vec![1, 2, 3].into() };
-        let unit = wire::Unit { unit: 1 << 40, input: Some(payload), name: b"name".to_vec().into(), in_places: true };
+        let unit = wire::Unit {
+            unit: 1 << 40,
+            input: Some(payload),
+            name: b"name".to_vec().into(),
+            in_places: true,
+            streamed: false,
+        };
         let message = FromQueen { words: vec![Word::Unit(unit).into(), Word::End(wire::End::default()).into()] };
         let bytes = message.encode_to_vec();
         assert_eq!(write(&read(&bytes).unwrap()), bytes);

@@ -55,6 +55,7 @@ pub(super) fn unit(unit: u64) -> queen_word::Word {
         input: Some(payload(b"input")),
         name: b"name".as_slice().into(),
         in_places: false,
+        streamed: false,
     })
 }
 
@@ -116,6 +117,7 @@ pub(super) fn of_duke() -> Vec<duke_word::Word> {
         Word::End(wire::End::default()),
         Word::Draining(wire::Draining {}),
         Word::InputsArrived(wire::InputsArrived { attempt: 1 }),
+        Word::InputWanted(wire::InputWanted { attempt: 1, from: 0, until: 100 }),
     ]
 }
 
@@ -144,6 +146,18 @@ pub(super) fn of_queen() -> Vec<queen_word::Word> {
             unit: 1,
             input: Some(wire::Payload { bytes_total: 10 << 20, data: b"begun".as_slice().into() }),
             ..Default::default()
+        }),
+        Word::Unit(wire::Unit {
+            unit: 2,
+            input: Some(payload(&[0, 0, 1, 0, 0, 0, 0, 0])),
+            streamed: true,
+            ..Default::default()
+        }),
+        Word::UnitPart(wire::UnitPart {
+            transfer: 1,
+            offset: 0,
+            data: b"part".as_slice().into(),
+            broken: String::new(),
         }),
         close(3),
         Word::ShareData(wire::ShareData { digest, archive: Some(payload(archive)) }),

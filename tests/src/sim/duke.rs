@@ -6,10 +6,11 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use distwasm_duke::{
     border::{Border, KingOrder, LinkError},
     cache::{MakeError, Supply},
-    peasant::Content,
+    peasant::{Content, InputNo},
     reactor::{Ending, Happening, Introduction, Reactor, ReactorSettings},
 };
 use distwasm_proto::{
@@ -27,7 +28,7 @@ use super::{
     hands::{Deed, SimHands},
     peasants::Peasant,
     weather::{Nature, Slowness, UNFIT_PROGRAM, Weather},
-    wires::Parcel,
+    wires::{Parcel, part_of},
     world::{Due, PeasantDue, Sender, World},
 };
 
@@ -59,6 +60,8 @@ pub(super) struct Duke {
     leaving_said: Option<DukeId>,
     /// Attempts that it claims but never had.
     pub(super) claims: BTreeSet<AttemptId>,
+    /// How many bytes of streamed inputs have come.
+    pub(super) stored: BTreeMap<InputNo, u64>,
     /// It was killed, and has not put anything in order.
     pub(super) is_killed: Arc<AtomicBool>,
 }
@@ -72,7 +75,13 @@ pub(super) struct DukeLink {
 
 impl Duke {
     /// A duke with this number, on a machine of this size.
-    pub(super) fn new(number: DukeId, seat: DukeId, (cpus, ram_bytes): (u32, u64), zone: u64, grace_us: u64) -> Duke {
+    pub(super) fn new(
+        number: DukeId,
+        seat: DukeId,
+        (cpus, ram_bytes): (u32, u64),
+        zone: u64,
+        (grace_us, window_bytes): (u64, u64),
+    ) -> Duke {
         let introduction = Introduction {
             hostname: number.to_string(),
             cpus,
@@ -84,7 +93,7 @@ impl Duke {
         };
         let grace = Duration::from_micros(grace_us);
         let parallel = if number.0.is_multiple_of(3) { 2 } else { 1 };
-        let settings = ReactorSettings { introduction, grace, parallel, is_alone: false };
+        let settings = ReactorSettings { introduction, grace, parallel, is_alone: false, window_bytes };
         Duke {
             seat,
             link: None,
@@ -102,12 +111,14 @@ impl Duke {
             waiting: VecDeque::new(),
             leaving_said: None,
             claims: BTreeSet::new(),
+            stored: BTreeMap::new(),
             is_killed: Arc::default(),
         }
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.peasants.is_empty() && self.compilers.is_empty() && self.reactor.is_at_rest()
+        let has_nothing = self.peasants.is_empty() && self.compilers.is_empty() && self.stored.is_empty();
+        has_nothing && self.reactor.is_at_rest()
     }
 
     /// The number of the current link.
@@ -276,23 +287,40 @@ impl World {
     fn duke_does(&mut self, id: DukeId, deed: Deed) {
         let Some(duke) = self.dukes.get_mut(&id) else { return };
         match deed {
-            Deed::Hire { baron, job, program, slot_bytes, room } => {
+            Deed::Hire { baron, job, program, slot_bytes, takes_files, room } => {
                 let mark = duke.reactor.mark_of(job);
                 let Some(queen) = mark.and_then(|mark| self.queen_of(mark)) else {
                     panic!("peasants_are_of_open_leases: {job}")
                 };
                 self.hire(id, baron, (job, queen), program, slot_bytes, room);
+                let peasant = self.dukes.get_mut(&id).and_then(|duke| duke.peasants.get_mut(&baron));
+                if let Some(peasant) = peasant {
+                    peasant.takes_files = takes_files;
+                }
             }
-            Deed::Feed(baron, input) => {
+            Deed::Feed(baron, file, input) => {
                 let Some(peasant) = duke.peasants.get_mut(&baron) else { panic!("fed_peasant_lives: {baron}") };
                 let queen = &self.queens[&peasant.queen];
                 let is_whole = match &input.content {
                     Content::Carried(content) => content.bytes() == queen.unit(input.unit).input_bytes,
                     Content::Referenced { listed_bytes } => *listed_bytes == queen.unit(input.unit).input_bytes,
+                    Content::Streamed { bytes, .. } => {
+                        let takes_files = peasant.takes_files || queen.plan().dukes_write;
+                        assert!(takes_files, "peasant_takes_the_file_of_its_input: {baron}");
+                        self.tally.inputs_streamed += 1;
+                        let stored = file.and_then(|file| duke.stored.get(&file).copied());
+                        let is_there = stored == Some(*bytes) || queen.plan().lies;
+                        assert!(is_there, "streamed_input_is_whole: {id}, {}", input.unit);
+                        *bytes == queen.unit(input.unit).input_bytes
+                    }
                 };
                 assert!(is_whole || queen.plan().lies, "attempt_comes_with_its_input: {}", input.unit);
                 peasant.pipe.push_back(input.unit);
                 self.peasant_goes_on(id, baron);
+            }
+            Deed::Store(input, part) => self.store(id, input, &part),
+            Deed::Discard(input) => {
+                duke.stored.remove(&input);
             }
             Deed::Retire(baron) => {
                 if let Some(number) = duke.peasants.get(&baron).map(|peasant| peasant.number) {
@@ -327,6 +355,36 @@ impl World {
                 self.later(in_us, Due::Made(id, supply, number));
             }
         }
+    }
+
+    /// A part of a streamed input comes, and is stored some time later.
+    fn store(&mut self, id: DukeId, input: InputNo, part: &Bytes) {
+        let Some(duke) = self.dukes.get_mut(&id) else { return };
+        let stored = duke.stored.entry(input).or_insert(0);
+        let offset = *stored;
+        *stored += part.len() as u64;
+        // It may have been given up in the same batch.
+        if let Some((job, unit)) = duke.reactor.unit_of_input(input)
+            && let Some(queen) = duke.reactor.mark_of(job).and_then(|mark| self.queen_of(mark))
+        {
+            let is_right = *part == part_of(unit, offset, part.len() as u64);
+            assert!(is_right || self.queens[&queen].plan().lies, "parts_come_in_order_and_once: {id}, {input:?}");
+        }
+        let us_max = self.dice.pick(&[1, 100, 20_000]);
+        let in_us = self.dice.below(us_max);
+        self.later(in_us, Due::Stored(id, input));
+    }
+
+    /// Some parts of an input are stored. Some of the units that fail have inputs that cannot be stored.
+    pub(super) fn input_stored(&mut self, id: DukeId, input: InputNo) {
+        let Some(duke) = self.dukes.get(&id) else { return };
+        let Some(bytes) = duke.stored.get(&input).copied() else { return };
+        let of_unit = duke.reactor.unit_of_input(input);
+        let owner = of_unit.and_then(|(job, unit)| Some((self.queen_of(duke.reactor.mark_of(job)?)?, unit)));
+        let nature = owner.map(|(queen, unit)| self.queens[&queen].unit(unit).nature);
+        let is_full = nature == Some(Nature::Fails) && input.0.is_multiple_of(2);
+        let stored = if is_full { Err("the disk is full".to_owned()) } else { Ok(bytes) };
+        self.duke_handles(id, Happening::InputStored { input, stored });
     }
 
     /// A supply has been made, or could not be.

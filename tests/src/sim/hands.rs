@@ -5,9 +5,10 @@ use std::{
     path::PathBuf,
 };
 
+use bytes::Bytes;
 use distwasm_duke::{
     cache::{Made, Recipe, Supply},
-    peasant::{HeldRoom, PeasantSettings, UnitInput},
+    peasant::{HeldRoom, InputNo, PeasantSettings, UnitInput},
     reactor::Hands,
 };
 use distwasm_proto::ids::{BaronId, JobId};
@@ -21,9 +22,12 @@ pub(super) enum Deed {
         job: JobId,
         program: PathBuf,
         slot_bytes: u64,
+        takes_files: bool,
         room: HeldRoom,
     },
-    Feed(BaronId, UnitInput),
+    Feed(BaronId, Option<InputNo>, UnitInput),
+    Store(InputNo, Bytes),
+    Discard(InputNo),
     Retire(BaronId),
     Kill(BaronId),
     Bury(BaronId),
@@ -72,12 +76,20 @@ impl Hands for SimHands {
         };
         let file = (job, program.clone());
         assert!(!self.unloadable.contains(&file), "program_that_cannot_be_loaded_is_compiled_again: {file:?}");
-        let (program, slot_bytes) = (file.1, settings.memory_bytes);
-        self.deeds.push(Deed::Hire { baron, job, program, slot_bytes, room });
+        let (program, slot_bytes, takes_files) = (file.1, settings.memory_bytes, settings.takes_files);
+        self.deeds.push(Deed::Hire { baron, job, program, slot_bytes, takes_files, room });
     }
 
-    fn feed(&mut self, baron: BaronId, input: UnitInput) {
-        self.deeds.push(Deed::Feed(baron, input));
+    fn feed(&mut self, baron: BaronId, stored: Option<InputNo>, input: UnitInput) {
+        self.deeds.push(Deed::Feed(baron, stored, input));
+    }
+
+    fn store(&mut self, input: InputNo, part: Bytes) {
+        self.deeds.push(Deed::Store(input, part));
+    }
+
+    fn discard(&mut self, input: InputNo) {
+        self.deeds.push(Deed::Discard(input));
     }
 
     fn retire(&mut self, baron: BaronId) {

@@ -124,7 +124,8 @@ impl King {
     fn check_budget(&self) {
         let (Budget { programs, inputs, .. }, links) = (&self.budget, self.links.len() as u64);
         assert!(programs.taken() <= programs.most(), "programs_of_all_jobs_have_a_bound: {}", programs.taken());
-        let reserved = links * JOB_RESERVE_BYTES;
+        // Some of it for its inputs, and some for one that is streamed.
+        let reserved = links * 2 * JOB_RESERVE_BYTES;
         assert!(inputs.taken() <= inputs.most() + reserved, "inputs_of_all_jobs_have_a_bound: {}", inputs.taken());
     }
 
@@ -391,12 +392,29 @@ impl World {
                 assert!(start.number > 0, "attempts_are_numbered_from_1: {job}, {}", start.unit);
                 assert!(queen.attempts.insert(attempt), "attempt_has_a_number_of_its_own: {attempt}");
             }
+            Some(Order::InputPart(part)) => {
+                self.tally.parts_passed += 1;
+                self.check_window(duke, part);
+            }
             Some(Order::SendResult(wanted)) => {
                 self.king.fetched.insert(AttemptId(wanted.attempt), self.now);
             }
             Some(Order::End(end)) => self.check_end(Sender::Duke(duke), end),
             _ => {}
         }
+    }
+
+    /// Checks that no more of a streamed input is on its way than a window, as far as the duke has it.
+    fn check_window(&self, link: DukeId, part: &wire::InputPart) {
+        let Some(machine) = self.machines.get(&link).filter(|machine| !self.liars.contains(machine)) else { return };
+        let Some(duke) = self.dukes.get(machine) else { return };
+        let attempt = AttemptId(part.attempt);
+        let is_arriving = duke.reactor.unit_of(attempt).is_some() && duke.link() == Some(link);
+        let input = duke.reactor.input_of(attempt);
+        let stored = input.and_then(|input| duke.stored.get(&input).copied()).unwrap_or(0);
+        let until = part.offset + part.data.len() as u64;
+        let is_within = until <= stored + self.weather.window_bytes;
+        assert!(is_within || !is_arriving, "no_more_than_a_window_is_on_its_way: {link}, {attempt}");
     }
 
     fn watch_news(&mut self, sender: Sender, news: &QueenNews) {

@@ -10,7 +10,7 @@ use distwasm_king::scheduler::JobSpec;
 use distwasm_proto::{
     failure::{Failure, FailureKind},
     ids::{AttemptId, DukeId, JobId},
-    limits::{DUKE_CPUS_MAX, UNFIT_WORDS_MAX, UNIT_BYTES_MAX},
+    limits::{DUKE_CPUS_MAX, TRANSFER_WINDOW_BYTES, UNFIT_WORDS_MAX, UNIT_BYTES_MAX},
     time::Time,
     wire::{self, DukeWord, HeldAttempt, HeldLease, duke_word::Word},
 };
@@ -48,7 +48,7 @@ impl World {
         let in_us = self.dice.below(pause_us);
         self.later(in_us, Due::DukeLies(machine));
         self.tally.lies += 1;
-        match self.dice.below(12) {
+        match self.dice.below(13) {
             0..3 => self.lies_of_others(machine),
             3..5 => self.lies_of_its_own(machine),
             5..8 => self.lies_of_slots(machine),
@@ -67,6 +67,7 @@ impl World {
                 let attempt = self.dice.pick(&[0, 1, 100, u64::MAX]);
                 self.duke_says(machine, Word::InputsArrived(wire::InputsArrived { attempt }));
             }
+            11 => self.lies_of_inputs(machine),
             // It comes back with a false hello.
             _ => self.duke_cut_off(machine),
         }
@@ -115,6 +116,19 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// Asks for inputs that it has, or that are not streamed, or that are of others.
+    fn lies_of_inputs(&mut self, machine: DukeId) {
+        let place = self.dice.roll() as usize;
+        let Some(duke) = self.dukes.get(&machine) else { return };
+        let own = duke.reactor.arriving().chain(duke.reactor.running()).collect::<BTreeSet<_>>();
+        let own = own.iter().nth(place % own.len().max(1)).copied();
+        let attempt = if self.dice.permille(700) { own } else { self.foreign_attempt(machine) };
+        let Some(AttemptId(attempt)) = attempt else { return };
+        let from = self.dice.pick(&[0, 0, 1, 50, 1 << 20, u64::MAX]);
+        let until = from.saturating_add(self.dice.pick(&[0, 1, 10, 1 << 20, TRANSFER_WINDOW_BYTES + 1]));
+        self.duke_says(machine, Word::InputWanted(wire::InputWanted { attempt, from, until }));
     }
 
     fn any_outcome(&mut self) -> wire::Outcome {

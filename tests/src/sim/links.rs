@@ -42,7 +42,7 @@ impl World {
         let seat = after.unwrap_or(machine);
         // Some dukes wait longer than the king does, and some give up before they are back.
         let grace_us = self.dice.pick(&[GRACE.as_micros() as u64, 100_000_000]);
-        let mut duke = Duke::new(machine, seat, (cpus, ram_bytes), zone, grace_us);
+        let mut duke = Duke::new(machine, seat, (cpus, ram_bytes), zone, (grace_us, self.weather.window_bytes));
         duke.slowness = slowness;
         self.dukes.insert(machine, duke);
         self.link_duke(machine);

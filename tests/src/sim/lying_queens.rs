@@ -1,6 +1,7 @@
 //! Queens that lie: they submit a job as other queens do, but also send invalid words. Only the liars themselves may
 //! suffer from it.
 
+use distwasm_jobs::king_link::words;
 use distwasm_proto::{
     ids::{JobId, UnitNo},
     limits::WINDOW_BYTES,
@@ -9,7 +10,7 @@ use distwasm_proto::{
 };
 
 use super::{
-    wires::payload,
+    wires::{part_of, payload},
     world::{Due, QueenDue, World},
 };
 
@@ -32,7 +33,7 @@ impl World {
         self.later(in_us, Due::Queen(job, QueenDue::Lies));
         self.tally.lies += 1;
         let small = self.dice.below(1000);
-        let (unit, bytes) = match self.dice.below(8) {
+        let (unit, bytes) = match self.dice.below(9) {
             0 => {
                 let verdicts = self.dice.pick(&[1, 2, 1000, u64::MAX]);
                 return self.queen_says(0, job, Word::VerdictsHeard(wire::VerdictsHeard { verdicts }));
@@ -44,13 +45,26 @@ impl World {
                 let units = self.dice.pick(&[next, sent, u64::MAX]);
                 return self.queen_says(0, job, Word::CloseJob(wire::CloseJob { units }));
             }
+            6 => {
+                let transfer = self.dice.pick(&[0, 1, 2, 3, 5, 8, u64::MAX]);
+                let (offset, bytes) = (self.dice.pick(&[0, 1, small, u64::MAX]), 1 + self.dice.below(100));
+                let word = match self.dice.permille(700) {
+                    true => words::unit_part(transfer, offset, part_of(UnitNo(0), 0, bytes)),
+                    false => words::broken_part(transfer, offset, "it lies".to_owned()),
+                };
+                return self.queen_says(0, job, word);
+            }
             // It comes back with false claims.
             _ => return self.queen_cut_off(job),
         };
         if let Some(queen) = self.queens.get_mut(&job) {
             queen.lied_to = queen.lied_to.max(unit + 1);
         }
-        self.tell_king_unit(job, UnitNo(unit), b"", bytes.map(payload));
+        // Of a size that it makes up, it has no byte.
+        let streamed = self.dice.permille(200);
+        let size = self.dice.pick(&[small + 1, 100_000, 1 << 60]);
+        let content = if streamed { Some(size.to_le_bytes().to_vec().into()) } else { bytes.map(payload) };
+        self.tell_king_unit(job, UnitNo(unit), b"", content, streamed);
     }
 
     /// Makes up the state of its job, or names another queen's job.

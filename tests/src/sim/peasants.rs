@@ -30,6 +30,7 @@ pub(super) struct Peasant {
     program: PathBuf,
     pub(super) slot_bytes: u64,
     pub(super) room: HeldRoom,
+    pub(super) takes_files: bool,
     /// Units that it has not begun.
     pub(super) pipe: VecDeque<UnitNo>,
     busy: bool,
@@ -82,6 +83,7 @@ impl World {
             program,
             slot_bytes,
             room,
+            takes_files: false,
             pipe: VecDeque::new(),
             busy: false,
             answers_after: now,

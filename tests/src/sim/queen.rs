@@ -31,7 +31,7 @@ use super::{
     keys::key_of,
     oracle::Oracle,
     readers::Inbox,
-    weather::{Nature, QueenPlan, UnitPlan},
+    weather::{QueenPlan, UnitPlan},
     wires::Parcel,
     world::{Due, QueenDue, Sender, World},
 };
@@ -65,7 +65,7 @@ pub(super) struct Queen {
     /// Attempts of its units, by all kings.
     pub(super) attempts: BTreeSet<AttemptId>,
     pub(super) link: QueenLink,
-    request: JobRequest,
+    pub(super) request: JobRequest,
     /// The king's number for its job.
     pub(super) number: JobId,
     /// How often lying dukes have said that its program is unfit.
@@ -192,7 +192,7 @@ impl Queen {
             return;
         }
         // A job may be over before its program is known if none of its units arrives.
-        let tried = self.plan.units.iter().any(|unit| unit.nature != Nature::Broken);
+        let tried = self.plan.units.iter().any(|unit| self.plan.is_tried(unit));
         let expected = match self.reactor.end() {
             _ if self.cancelled => End::Cancelled,
             Some(End::Cancelled) if self.was_cancelled => End::Cancelled,
@@ -223,6 +223,7 @@ fn request(plan: &QueenPlan, queen: JobId) -> JobRequest {
         timeout: plan.timeout_us.map(Duration::from_micros),
         retries: plan.retries,
         replaces: plan.replaces.iter().map(|queen| key_of(*queen)).collect(),
+        streamed_from_bytes: plan.streamed_from,
         ..JobRequest::new(&plan.project, Bytes::from_static(plan.program()).into(), key_of(queen))
     }
 }
@@ -319,7 +320,12 @@ impl World {
             self.queen_goes_on(job);
             let Some(queen) = self.queens.get(&job).filter(|queen| !queen.is_over()) else { return false };
             let submission = queen.reactor.submission();
-            news.retain(|news| !matches!(news, KingNews::Verdict(verdict) if !submission.expects(verdict.unit)));
+            news.retain(|news| match news {
+                KingNews::Verdict(verdict) => submission.expects(verdict.unit),
+                // It sends no byte of what it has announced.
+                KingNews::PartWanted(_) => false,
+                _ => true,
+            });
         }
         let verdicts = news.iter().filter(|news| matches!(news, KingNews::Verdict(_))).count();
         self.watch_queens_news(job, &news);
@@ -350,6 +356,7 @@ impl World {
                 KingNews::JobEnded(JobEnd::Unfit(_)) => self.tally.jobs_unfit += 1,
                 KingNews::JobEnded(JobEnd::Complete | JobEnd::Cancelled)
                 | KingNews::Welcome(_)
+                | KingNews::PartWanted(_)
                 | KingNews::JobState(_) => {}
             }
         }

@@ -2,21 +2,25 @@
 
 use distwasm_jobs::{
     inputs::{Finding, Input, ReadOrder, Sent, numbers::Gate},
-    king_link::words,
+    king_link::{
+        PartWanted,
+        words::{self, Way},
+    },
     outputs::{Output, WriteError, Written},
     reactor::Happening,
+    request::InPlaces,
 };
 use distwasm_proto::{
     failure::{Failure, FailureKind},
     ids::{JobId, UnitNo},
-    limits::READERS,
+    limits::{PART_BYTES_MAX, READERS},
 };
 use distwasm_transport::payload::Payload;
 
 use super::{
     oracle::{input_of, place_of},
     weather::{EVIDENCE_BYTES, Nature},
-    wires::{Said, payload},
+    wires::{Said, part_of, payload},
     world::{Due, QueenDue, Sender, World},
 };
 
@@ -109,7 +113,10 @@ impl World {
                 Some(ReadOrder::Close(link, units)) if queen.numbers.carries(link) => {
                     self.queen_says(0, job, words::close_job(units));
                 }
-                Some(ReadOrder::Again(..) | ReadOrder::Close(..)) | None => {}
+                Some(ReadOrder::Part(link, part, input, _)) if queen.numbers.carries(link) => {
+                    self.send_part(job, part, &input);
+                }
+                Some(ReadOrder::Again(..) | ReadOrder::Part(..) | ReadOrder::Close(..)) | None => {}
             }
         }
         self.send_inputs(job, inputs);
@@ -140,29 +147,59 @@ impl World {
     fn send_unit(&mut self, job: JobId, unit: UnitNo, input: &Input) {
         let Some(queen) = self.queens.get(&job) else { return };
         let is_broken = queen.plan().units[place_of(&input.path)].nature == Nature::Broken;
-        let content = match (queen.plan().dukes_read, is_broken) {
+        let streamed = InPlaces::of(&queen.request).streams(input);
+        let content = match (queen.plan().dukes_read || streamed, is_broken) {
             (true, _) => Some(input.bytes.to_le_bytes().to_vec().into()),
             (false, true) => None,
             (false, false) => Some(payload(input.bytes)),
         };
-        self.tell_king_unit(job, unit, input.name(), content);
+        self.tell_king_unit(job, unit, input.name(), content, streamed);
     }
 
     /// Sends a unit with this content; without one, an input that does not come whole.
-    pub(super) fn tell_king_unit(&mut self, job: JobId, unit: UnitNo, name: &[u8], content: Option<Payload>) {
+    pub(super) fn tell_king_unit(
+        &mut self,
+        job: JobId,
+        unit: UnitNo,
+        name: &[u8],
+        content: Option<Payload>,
+        streamed: bool,
+    ) {
         let Some(queen) = self.queens.get(&job) else { return };
         let Some(outbox) = &queen.link.outbox else { return };
         let (sender, name) = (Sender::Queen(job, queen.link.number), name.to_vec().into());
         if let Some(content) = content {
             let plan = queen.plan();
             let in_places = plan.dukes_read || plan.dukes_write;
-            outbox.push_with(words::begin_unit(unit, name, content.bytes(), in_places), content);
+            let way = Way { in_places, streamed };
+            outbox.push_with(words::begin_unit(unit, name, content.bytes(), way), content);
             return self.carry_to_king(0, sender);
         }
         // Outboxes have only whole payloads.
         let words = words::broken_unit(unit, name, "x".repeat(EVIDENCE_BYTES as usize));
         for parcel in self.parcels(words.into_iter().map(Into::into).collect()) {
             self.send(sender, true, Due::ToKing(sender, Said::Queen(parcel)));
+        }
+    }
+
+    /// Reads a part of a streamed input, and sends it in pieces. That of a broken unit breaks off.
+    fn send_part(&mut self, job: JobId, part: PartWanted, input: &Input) {
+        let PartWanted { unit, transfer, from, until } = part;
+        let Some(queen) = self.queens.get(&job) else { return };
+        let is_broken = queen.plan().units[place_of(&input.path)].nature == Nature::Broken;
+        let end = if is_broken { from + (until - from) / 2 } else { until };
+        let mut next = from;
+        while next < end {
+            let most = (end - next).min(PART_BYTES_MAX as u64);
+            let bytes = if self.dice.permille(800) { most } else { 1 + self.dice.below(most) };
+            let data = part_of(unit, next, bytes);
+            self.tally.parts_sent += 1;
+            self.queen_says(0, job, words::unit_part(transfer, next, data));
+            next += bytes;
+        }
+        if is_broken {
+            self.tally.parts_broken += 1;
+            self.queen_says(0, job, words::broken_part(transfer, end, "it was cut".to_owned()));
         }
     }
 

@@ -4,7 +4,7 @@ use distwasm_jobs::run_limits::FailureLimit;
 use distwasm_proto::{
     guest::Places,
     ids::JobId,
-    limits::{RESULT_UNASKED_BYTES_MAX, RESULTS_BYTES, WINDOW_BYTES, WINDOW_UNITS},
+    limits::{RESULT_UNASKED_BYTES_MAX, RESULTS_BYTES, TRANSFER_WINDOW_BYTES, WINDOW_BYTES, WINDOW_UNITS},
 };
 
 /// A small random number generator (S. Vigna, SplitMix64, 2015). The same seed gives the same numbers.
@@ -57,6 +57,8 @@ pub struct Weather {
     pub memory_bytes: u64,
     /// The longest delay of a message, in microseconds.
     pub delay_us_max: u64,
+    /// How much of one streamed input may be on its way to a duke.
+    pub window_bytes: u64,
     /// How slow the links of some dukes are.
     pub slow_links: Slowness,
     /// The interval in microseconds at which the king handles messages. Those that came meanwhile may be one batch.
@@ -195,6 +197,8 @@ pub struct QueenPlan {
     pub dukes_read: bool,
     /// Whether dukes write the outputs.
     pub dukes_write: bool,
+    /// Carried inputs of this size and more are streamed.
+    pub streamed_from: u64,
     /// Its inputs.
     pub units: Vec<UnitPlan>,
     /// When it starts.
@@ -218,6 +222,16 @@ impl QueenPlan {
     pub(super) fn places(&self) -> Places {
         let place = |is_seen: bool, path: &str| is_seen.then(|| path.into());
         Places { input: place(self.dukes_read, "/in"), output: place(self.dukes_write, "/out"), probe: None }
+    }
+
+    /// Whether an attempt of the unit is sure to reach a peasant.
+    pub(super) fn is_tried(&self, unit: &UnitPlan) -> bool {
+        match unit.nature {
+            Nature::Broken => false,
+            // Its duke may not be able to store its input.
+            Nature::Fails => unit.input_bytes < self.streamed_from,
+            _ => true,
+        }
     }
 
     /// The job's program.
@@ -250,6 +264,7 @@ impl QueenPlan {
             lies: false,
             dukes_read: false,
             dukes_write: false,
+            streamed_from: u64::MAX,
             units: vec![unit; units],
             comes_us: 0,
         }
@@ -266,6 +281,7 @@ impl Weather {
             window_units: WINDOW_UNITS,
             memory_bytes: 1 << 40,
             delay_us_max: 1_000,
+            window_bytes: TRANSFER_WINDOW_BYTES,
             slow_links: Slowness::default(),
             king_listens_us: 1,
             king_is_busy: 300,
@@ -309,6 +325,7 @@ impl Weather {
             // In the smallest, two of the largest inputs have no room beside each other.
             memory_bytes: dice.pick(&[1 << 40, 512 << 20, 400 << 20, 400 << 20, 400 << 20, 400 << 20]),
             delay_us_max: dice.pick(&[1, 500, 50_000]),
+            window_bytes: dice.pick(&[TRANSFER_WINDOW_BYTES, TRANSFER_WINDOW_BYTES, 40, 1]),
             slow_links: Slowness {
                 delay_us_max: dice.pick(&[0, 0, 0, 200_000, 2_000_000]),
                 us_per_kib: dice.pick(&[0, 0, 0, 100, 1_000]),
@@ -375,8 +392,18 @@ impl Weather {
             lies: dice.permille(self.queen_lies),
             dukes_read: dice.permille(150),
             dukes_write: dice.permille(200),
+            streamed_from: self.streamed_from(dice, large),
             units,
             comes_us: dice.below(2_000_000),
+        }
+    }
+
+    /// Large inputs do not go through tiny windows: that would take all day.
+    fn streamed_from(&self, dice: &mut Dice, large: bool) -> u64 {
+        match large {
+            true if self.window_bytes < TRANSFER_WINDOW_BYTES => u64::MAX,
+            true => dice.pick(&[u64::MAX, u64::MAX, u64::MAX, 100_000, WINDOW_BYTES / 2]),
+            false => dice.pick(&[u64::MAX, u64::MAX, 1, 50]),
         }
     }
 

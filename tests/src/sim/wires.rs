@@ -4,13 +4,14 @@
 use std::{
     fmt,
     pin::Pin,
+    sync::LazyLock,
     task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
 use distwasm_proto::{
-    ids::DukeId,
-    limits::UNIT_BYTES_MAX,
+    ids::{DukeId, UnitNo},
+    limits::{PART_BYTES_MAX, UNIT_BYTES_MAX},
     time::Time,
     wire::{DukeOrder, DukeWord, QueenNews, QueenWord},
 };
@@ -54,13 +55,9 @@ macro_rules! carried {
 carried!(DukeWord in words, DukeOrder in orders, QueenWord in words, QueenNews in news);
 
 impl<W: Carried> Parcel<W> {
-    /// The size of its inputs and results.
+    /// Its size.
     fn bytes(&self) -> u64 {
-        let data = |word: &W| match word.clone().into_piece() {
-            Ok(piece) => piece.data.len(),
-            Err(mut word) => word.payload().and_then(Option::take).map_or(0, |payload| payload.data.len()),
-        };
-        self.0.iter().map(|word| data(word) as u64).sum()
+        self.0.iter().map(|word| word.encoded_len() as u64).sum()
     }
 }
 
@@ -73,6 +70,10 @@ impl<W: Carried> fmt::Debug for Parcel<W> {
                 Ok(piece) => list.entry(&format_args!("piece of {} bytes", piece.data.len())),
                 Err(mut word) => {
                     let payload = word.payload().and_then(Option::take);
+                    if word.encoded_len() > WORD_SHOWN_BYTES {
+                        list.entry(&format_args!("part of {} bytes", word.encoded_len()));
+                        continue;
+                    }
                     let bytes = payload.map_or(0, |payload| payload.bytes_total);
                     list.entry(&format_args!("{word:?} + {bytes} bytes"))
                 }
@@ -80,6 +81,19 @@ impl<W: Carried> fmt::Debug for Parcel<W> {
         }
         list.finish()
     }
+}
+
+/// Longer words, without their payloads, are parts of streamed inputs or failures.
+const WORD_SHOWN_BYTES: usize = 1000;
+
+/// A part of the streamed input of a unit.
+pub(super) fn part_of(unit: UnitNo, offset: u64, bytes: u64) -> Bytes {
+    const PERIOD: usize = 251;
+    static PATTERN: LazyLock<Bytes> =
+        LazyLock::new(|| (0..PERIOD + PART_BYTES_MAX).map(|place| (place % PERIOD) as u8).collect());
+    // Parts of others, and those of another place, are different.
+    let begin = (offset.wrapping_add(7 * unit.0) % PERIOD as u64) as usize;
+    PATTERN.slice(begin..begin + bytes as usize)
 }
 
 /// Takes all words out of an outbox. Returns whether it is closed.

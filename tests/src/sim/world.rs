@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use distwasm_duke::cache::Supply;
+use distwasm_duke::{cache::Supply, peasant::InputNo};
 use distwasm_proto::{
     ids::{AttemptId, BaronId, DukeId, JobId, UnitNo},
     time::Time,
@@ -60,6 +60,8 @@ pub(super) enum Due {
     GoesOn(Process),
     /// Something happens to the peasant with this number, if this baron still has it.
     Peasant(DukeId, BaronId, u64, PeasantDue),
+    /// Parts of a streamed input are stored.
+    Stored(DukeId, InputNo),
     /// A duke has tried to make a supply, in its attempt with this number.
     Made(DukeId, Supply, u64),
 }
@@ -333,6 +335,7 @@ impl World {
             Due::QueenComes(number) => self.queen_comes(number),
             Due::Queen(job, due) => self.queen_due(job, due),
             Due::Peasant(duke, baron, peasant, due) => self.peasant_due(duke, baron, peasant, due),
+            Due::Stored(duke, input) => self.input_stored(duke, input),
             Due::Made(duke, supply, number) => self.supply_made(duke, supply, number),
         }
     }

@@ -49,6 +49,8 @@ pub(super) struct Attempt {
     pub(super) input_bytes: u64,
     /// When it was handed to its duke, or its result was recalled.
     pub(super) since: Time,
+    /// When a part of its input was last on its way to its duke; `since` before that.
+    pub(super) moved: Time,
     /// Queued or running at its duke. Otherwise its result is offered or in transit.
     pub(super) runs: bool,
 }
@@ -308,6 +310,13 @@ impl Ledger {
         Some(attempt)
     }
 
+    /// A part of a streamed input is on its way.
+    pub(super) fn set_input_moved(&mut self, id: AttemptId, now: Time) {
+        if let Some(attempt) = self.attempts.get_mut(&id) {
+            attempt.moved = now;
+        }
+    }
+
     /// An attempt needs its slot no more: its result is offered.
     pub(super) fn set_done(&mut self, id: AttemptId) {
         let Some(attempt) = self.attempts.get_mut(&id) else { return };
@@ -319,7 +328,7 @@ impl Ledger {
     /// The result of an attempt was recalled: it counts as running until its duke is back.
     pub(super) fn set_undone(&mut self, id: AttemptId, now: Time) {
         let Some(attempt) = self.attempts.get_mut(&id) else { return };
-        (attempt.runs, attempt.since) = (true, now);
+        (attempt.runs, attempt.since, attempt.moved) = (true, now, now);
         let Attempt { duke, job, input_bytes, .. } = *attempt;
         self.change(duke, job, |lease| lease.load_with(input_bytes));
     }
