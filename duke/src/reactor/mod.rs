@@ -23,7 +23,7 @@ use distwasm_process::repeats::Repeats;
 use distwasm_proto::{
     digest::Digest,
     failure::{Failure, FailureKind},
-    guest::{GuestSettings, Places},
+    guest::GuestSettings,
     ids::{AttemptId, BaronId, JobId},
     limits::{BROKEN_SLOTS_REST, GOODBYE_WITHIN, START_WITHIN, STARTS_GIVEN_UP_MAX},
     secret::Mark,
@@ -37,7 +37,7 @@ use tracing::{debug, info, warn};
 use crate::{
     border::{KingOrder, LinkError},
     cache::{Made, MakeError, Supplies, Supply},
-    peasant::{Answer, Content, HeldRoom, InputNo, PeasantEvent, PeasantNews, UnitInput},
+    peasant::{Answer, HeldRoom, InputNo, PeasantEvent, PeasantNews, UnitInput},
     roster::{Action, AnswerId, Event, Roster},
 };
 
@@ -352,23 +352,8 @@ impl<H: Hands> Reactor<H> {
                 self.open_job(job)?;
                 self.events.push(Event::SlotsTaken { job, slots });
             }
-            KingOrder::AttemptArrived { job, attempt, alone, spared, mut input, in_places } => {
-                let places = &self.open_job(job)?.guest.places;
-                if in_places {
-                    refer(places, &mut input);
-                }
-                let is_here = self.inputs.contains_key(&attempt) || self.arrivals.get(attempt).is_some();
-                if is_here || self.left.contains_key(&attempt) {
-                    return Err(LinkError::Nonsense("an attempt was started twice"));
-                }
-                self.link.has_arrived(attempt);
-                if let Content::Streamed { bytes, .. } = input.content {
-                    self.on_streamed(job, attempt, input, bytes, (alone, spared));
-                    return Ok(());
-                }
-                let bytes = input.bytes();
-                self.inputs.insert(attempt, (job, input));
-                self.events.push(Event::AttemptArrived { job, attempt, bytes, alone, spared });
+            KingOrder::AttemptArrived { job, attempt, alone, spared, input, in_places } => {
+                self.on_attempt_arrived((job, attempt), (alone, spared), input, in_places)?;
             }
             KingOrder::InputPart { attempt, offset, data } => self.on_input_part(attempt, offset, data)?,
             KingOrder::ResultWanted { attempt } => {
@@ -482,16 +467,4 @@ impl<H: Hands> Reactor<H> {
         let failure = Some(failure.into());
         self.link.say(Word::ProgramUnfit(wire::ProgramUnfit { job: job.0, failure }));
     }
-}
-
-/// What comes of a unit for which the folders of its job are used.
-fn refer(places: &Places, input: &mut UnitInput) {
-    if places.input.is_some()
-        && let Content::Carried(content) = &input.content
-    {
-        // What is not a size is the size of no file.
-        let size = <[u8; 8]>::try_from(&*content.contiguous()).map_or(u64::MAX, u64::from_le_bytes);
-        input.content = Content::Referenced { listed_bytes: size };
-    }
-    input.is_left = places.output.is_some();
 }

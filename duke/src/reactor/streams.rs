@@ -18,11 +18,38 @@ use super::{
 };
 use crate::{
     border::LinkError,
-    peasant::{InputNo, UnitInput},
+    peasant::{Content, InputNo, UnitInput},
     roster::Event,
 };
 
 impl<H: Hands> Reactor<H> {
+    /// An attempt has come: with its input, or with the size of one that is a file or is streamed.
+    pub(super) fn on_attempt_arrived(
+        &mut self,
+        (job, attempt): (JobId, AttemptId),
+        (alone, spared): (bool, Duration),
+        mut input: UnitInput,
+        in_places: bool,
+    ) -> Result<(), LinkError> {
+        let places = &self.open_job(job)?.guest.places;
+        if in_places {
+            refer(places, &mut input);
+        }
+        let is_here = self.inputs.contains_key(&attempt) || self.arrivals.get(attempt).is_some();
+        if is_here || self.left.contains_key(&attempt) {
+            return Err(LinkError::Nonsense("an attempt was started twice"));
+        }
+        self.link.has_arrived(attempt);
+        if let Content::Streamed { bytes, .. } = input.content {
+            self.on_streamed(job, attempt, input, bytes, (alone, spared));
+            return Ok(());
+        }
+        let bytes = input.bytes();
+        self.inputs.insert(attempt, (job, input));
+        self.events.push(Event::AttemptArrived { job, attempt, bytes, alone, spared });
+        Ok(())
+    }
+
     /// An attempt has come whose input of this size is streamed.
     pub(super) fn on_streamed(
         &mut self,
@@ -125,4 +152,16 @@ impl<H: Hands> Reactor<H> {
         self.inputs.retain(|_, (of, _)| *of != id);
         self.arrivals.release_job(id).into_iter().for_each(|input| self.hands.discard(input));
     }
+}
+
+/// What comes of a unit for which the folders of its job are used.
+fn refer(places: &Places, input: &mut UnitInput) {
+    if places.input.is_some()
+        && let Content::Carried(content) = &input.content
+    {
+        // What is not a size is the size of no file.
+        let size = <[u8; 8]>::try_from(&*content.contiguous()).map_or(u64::MAX, u64::from_le_bytes);
+        input.content = Content::Referenced { listed_bytes: size };
+    }
+    input.is_left = places.output.is_some();
 }

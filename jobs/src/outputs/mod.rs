@@ -192,10 +192,10 @@ impl<'a> Writer<'a> {
     /// three times. `None` if that cannot be done here.
     fn write_nameless(&self, folder: &File, name: &OsStr, result: &Payload) -> Option<io::Result<u64>> {
         let mut file = when_there_are(|| Ok(nameless::create(folder, EVERYBODY)?)).ok()?;
-        // The file can get a name only while it is open, but closing it tells whether its bytes are kept.
+        let handle = nameless::handle(&file).ok()?;
         let kept = fill(&mut file, self.writing.sync, |file| write_chunks(file, result))
-            .and_then(|bytes| files::close(file.try_clone()?).map(|()| bytes));
-        match kept.map(|bytes| nameless::give_name(&file, folder, name).map(|()| bytes)) {
+            .and_then(|bytes| files::close(file).map(|()| bytes));
+        match kept.map(|bytes| nameless::give_name(&handle, folder, name).map(|()| bytes)) {
             Ok(Err(error)) if error != Errno::EXIST => None,
             named => Some(named.and_then(|named| Ok(named?))),
         }

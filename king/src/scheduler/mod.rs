@@ -376,18 +376,6 @@ impl Scheduler {
         self.hungry.insert(id);
     }
 
-    fn on_unit_broken(&mut self, id: JobId, no: UnitNo, bytes: u64, actions: &mut Vec<Action>) {
-        // The queen may send units while it is being told that its job failed.
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        let Some(arrived) = job.units.arrive(no, 0) else { return };
-        if arrived.trying > 0 {
-            // A duke that came back runs the unit. Without its input the unit cannot be tried again.
-            self.forget_attempts(self.ledger.attempts_of_units(id, |unit| unit == no), actions);
-        }
-        self.report(id, no, Verdict::Broken, bytes, actions);
-        self.hungry.insert(id);
-    }
-
     fn on_job_closed(&mut self, id: JobId, actions: &mut Vec<Action>) {
         // The job may have failed already.
         let Some(job) = self.jobs.get_mut(&id) else { return };
