@@ -3,7 +3,7 @@
 
 use std::{fs, os::unix::fs::FileExt, path::Path};
 
-use distwasm_tests::real::{Place, guest, peak_memory_bytes, until};
+use distwasm_tests::real::{Place, guest, peak_memory_bytes, peak_memory_bytes_of_running, until};
 use rustix::process::Signal;
 
 const MIB: u64 = 1 << 20;
@@ -59,9 +59,7 @@ fn large_inputs_go_through_a_kingdom_in_parts_also_if_a_duke_dies_and_small_ones
             if is_over(&mut queen) {
                 return Some(());
             }
-            if fs::exists(format!("/proc/{}/stat", queen.id())).unwrap() {
-                queen_peak = queen_peak.max(peak_memory_bytes(queen.id()));
-            }
+            queen_peak = queen_peak.max(peak_memory_bytes_of_running(queen.id()).unwrap_or(0));
             None
         },
         || "it goes on".to_owned(),

@@ -25,7 +25,10 @@ use tempfile::TempDir;
 
 pub use guests::guest;
 pub use hardship::{behind_shell, fail_late, stranger};
-pub use process::{Finished, Process, memory_bytes, peak_memory_bytes, peak_memory_of_children, peasants_of, runs};
+pub use process::{
+    Finished, Process, memory_bytes, peak_memory_bytes, peak_memory_bytes_of_running, peak_memory_of_children,
+    peasants_of, runs,
+};
 pub use screen::screen;
 
 /// How long a test waits for a condition. Far longer than needed, so that no test fails on a loaded machine.

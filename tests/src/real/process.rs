@@ -165,16 +165,22 @@ pub fn peak_memory_of_children() -> u64 {
 
 /// The peak memory of a process, in bytes.
 pub fn peak_memory_bytes(id: u32) -> u64 {
+    peak_memory_bytes_of_running(id).unwrap()
+}
+
+/// The peak memory of a process that may have ended, in bytes.
+pub fn peak_memory_bytes_of_running(id: u32) -> Option<u64> {
     status_bytes(id, "VmHWM:")
 }
 
 /// The current memory of a process, in bytes.
 pub fn memory_bytes(id: u32) -> u64 {
-    status_bytes(id, "VmRSS:")
+    status_bytes(id, "VmRSS:").unwrap()
 }
 
-fn status_bytes(id: u32, key: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
-    line.trim().strip_suffix("kB").unwrap().trim().parse::<u64>().unwrap() << 10
+/// `None` if the process has ended: then it has no memory, even while nobody has waited for it.
+fn status_bytes(id: u32, key: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+    Some(line.trim().strip_suffix("kB").unwrap().trim().parse::<u64>().unwrap() << 10)
 }
