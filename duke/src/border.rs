@@ -196,10 +196,8 @@ impl Border {
 
 /// The content of a unit whose input is streamed: the word has its size.
 fn streamed(size: &Payload) -> Result<Content, LinkError> {
-    let bytes = <[u8; 8]>::try_from(&*size.contiguous()).map_or(0, u64::from_le_bytes);
-    if bytes == 0 || bytes > FILE_BYTES_MAX {
-        return Err(LinkError::Nonsense("a streamed input has its size in 8 bytes"));
-    }
+    let bytes = size.size_of_input().filter(|bytes| (1..=FILE_BYTES_MAX).contains(bytes));
+    let bytes = bytes.ok_or(LinkError::Nonsense("a streamed input has its size in 8 bytes"))?;
     Ok(Content::Streamed { bytes, file: None })
 }
 

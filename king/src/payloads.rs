@@ -42,8 +42,7 @@ impl UnitInput {
 
     /// The size of a streamed input.
     pub(crate) fn streamed_bytes(&self) -> Option<u64> {
-        let size = <[u8; 8]>::try_from(&*self.content.contiguous()).map(u64::from_le_bytes);
-        size.ok().filter(|_| self.streamed)
+        if self.streamed { self.content.size_of_input() } else { None }
     }
 }
 

@@ -10,13 +10,18 @@ impl Time {
     /// The time `duration` later.
     #[must_use]
     pub fn after(self, duration: Duration) -> Time {
-        Time(self.0.saturating_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)))
+        Time(self.0.saturating_add(micros(duration)))
     }
 
     /// Microseconds from `earlier` to this time; 0 if it is not earlier.
     pub fn micros_since(self, earlier: Time) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
+}
+
+/// A duration in microseconds.
+pub fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// How long a unit of a job takes, or a mebibyte in transit: a moving average, by which king and duke size their
@@ -42,7 +47,6 @@ impl UnitTime {
 
     /// How many units make this much work; `None` before the first was measured.
     pub fn units_in(&self, work: Duration) -> Option<u64> {
-        let work_us = u64::try_from(work.as_micros()).unwrap_or(u64::MAX);
-        Some(work_us / self.micros?.max(1))
+        Some(micros(work) / self.micros?.max(1))
     }
 }

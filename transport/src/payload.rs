@@ -65,6 +65,12 @@ impl Payload {
         self.chunks().for_each(|chunk| whole.extend_from_slice(chunk));
         whole.freeze()
     }
+
+    /// The size that stands in place of an input that is not carried whole: 8 bytes, little-endian. `None` if it is
+    /// something else.
+    pub fn size_of_input(&self) -> Option<u64> {
+        <[u8; 8]>::try_from(&*self.contiguous()).map(u64::from_le_bytes).ok()
+    }
 }
 
 /// A payload that is arriving. Short pieces are copied together, so that neither the list of chunks nor the messages that

@@ -160,8 +160,8 @@ fn refer(places: &Places, input: &mut UnitInput) {
         && let Content::Carried(content) = &input.content
     {
         // What is not a size is the size of no file.
-        let size = <[u8; 8]>::try_from(&*content.contiguous()).map_or(u64::MAX, u64::from_le_bytes);
-        input.content = Content::Referenced { listed_bytes: size };
+        let listed_bytes = content.size_of_input().unwrap_or(u64::MAX);
+        input.content = Content::Referenced { listed_bytes };
     }
     input.is_left = places.output.is_some();
 }

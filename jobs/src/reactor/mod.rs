@@ -22,7 +22,7 @@ use distwasm_proto::{
     failure::{Failure, FailureKind},
     ids::UnitNo,
     limits::{HEARD_BYTES, HEARD_TOGETHER, READERS},
-    time::Time,
+    time::{Time, micros},
     wire,
 };
 use distwasm_transport::payload::Payload;
@@ -375,8 +375,7 @@ impl<R: Reporter> Reactor<R> {
         let named = longest.and_then(|longest| {
             // Its verdict may have arrived meanwhile.
             let input = self.open.get(&longest.unit)?;
-            let running_us = u64::try_from(longest.running.as_micros()).unwrap_or(u64::MAX);
-            let since = Time(self.now.0.saturating_sub(running_us));
+            let since = Time(self.now.0.saturating_sub(micros(longest.running)));
             Some((longest.unit, LongestInput { path: input.path.clone(), duke: longest.duke, since }))
         });
         self.longest = named.as_ref().map(|(unit, _)| *unit);

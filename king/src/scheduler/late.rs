@@ -9,12 +9,13 @@ use std::cmp::Reverse;
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId},
     limits::{LATE_AFTER, LINK_AHEAD},
+    time::micros,
 };
 
 use super::{
     Action, Alarm, Scheduler,
     job::Job,
-    ledger::{Attempt, Lease, micros},
+    ledger::{Attempt, Lease},
 };
 
 /// A duke with slots that have nothing to do.

@@ -24,7 +24,7 @@ use distwasm_proto::{
         FETCHED_AHEAD, FETCHED_BYTES, FETCHED_BYTES_FIRST, FETCHED_BYTES_MIN, FULL_LOOK, HEARD_BYTES, MEBIBYTE_WITHIN,
         OVERDUE_BYTES, RESULT_PATIENCE, RESULTS_BYTES, STRAGGLER_FACTOR, STRAGGLER_PATIENCE,
     },
-    time::{Time, UnitTime},
+    time::{Time, UnitTime, micros},
 };
 
 use super::room::Allowance;
@@ -275,7 +275,7 @@ impl Results {
     /// to look again.
     pub(super) fn look(&mut self, long_at_work: u32, slots_wanted: u32) -> bool {
         let Some(Pace { busy, worked_us }) = self.pace.take() else { return false };
-        let look_us = u64::try_from(FULL_LOOK.as_micros()).unwrap_or(u64::MAX);
+        let look_us = micros(FULL_LOOK);
         let at_work = u32::try_from((worked_us.saturating_add(look_us / 2)) / look_us).unwrap_or(u32::MAX);
         let busy = match busy {
             _ if self.is_full() => Some(at_work.max(long_at_work)),

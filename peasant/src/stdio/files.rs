@@ -34,7 +34,7 @@ impl Input {
     ///
     /// When it cannot be read.
     pub fn of_file(file: File, bytes: u64) -> Result<Input, StdioError> {
-        let input = FileInput { file: Aligned(At { file, place: 0 }), bytes, left: bytes, buffer: Bytes::new() };
+        let input = FileInput { file: Aligned(At { file, place: 0 }), bytes, buffer: Bytes::new() };
         if bytes > FILE_BUFFER_BYTES as u64 {
             return Ok(Input::File(input));
         }
@@ -78,8 +78,6 @@ pub struct FileInput {
     file: Aligned<At>,
     /// The size that the duke has seen. What somebody appends is not part of the input.
     bytes: u64,
-    /// Bytes that were not read yet.
-    left: u64,
     /// Bytes that were read, and that the guest has not got.
     buffer: Bytes,
 }
@@ -88,7 +86,7 @@ impl FileInput {
     /// Reads as much into `target` as there is: straight, or through a buffer if the guest asks for little.
     pub(super) fn read(&mut self, mut target: &mut [u8]) -> io::Result<usize> {
         let wanted = target.len();
-        while !target.is_empty() && (self.left > 0 || !self.buffer.is_empty()) {
+        while !target.is_empty() && (self.left() > 0 || !self.buffer.is_empty()) {
             let count = if !self.buffer.is_empty() {
                 let count = self.buffer.len().min(target.len());
                 self.buffer.copy_to_slice(target.get_mut(..count).unwrap_or_default());
@@ -97,14 +95,12 @@ impl FileInput {
                 self.buffer = self.next(FILE_BUFFER_BYTES)?;
                 continue;
             } else {
-                let most = target.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-                let count = match self.file.read(target.get_mut(..most).unwrap_or_default()) {
+                let most = target.len().min(usize::try_from(self.left()).unwrap_or(usize::MAX));
+                match self.file.read(target.get_mut(..most).unwrap_or_default()) {
                     Ok(0) => return Err(self.ended()),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                     count => count?,
-                };
-                self.left -= count as u64;
-                count
+                }
             };
             target = mem::take(&mut target).get_mut(count..).unwrap_or_default();
         }
@@ -121,10 +117,9 @@ impl FileInput {
 
     /// The next `count` bytes, or those that are left.
     fn next(&mut self, count: usize) -> io::Result<Bytes> {
-        let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(count);
+        let count = usize::try_from(self.left()).unwrap_or(usize::MAX).min(count);
         let mut bytes = Vec::with_capacity(count);
         self.file.append(&mut bytes, count)?;
-        self.left -= bytes.len() as u64;
         if bytes.len() < count { Err(self.ended()) } else { Ok(bytes.into()) }
     }
 
@@ -132,8 +127,13 @@ impl FileInput {
         self.next(usize::try_from(self.bytes).unwrap_or(usize::MAX))
     }
 
+    /// Bytes that were not read yet.
+    fn left(&self) -> u64 {
+        self.bytes.saturating_sub(self.file.0.place)
+    }
+
     fn ended(&self) -> io::Error {
-        let (bytes, got) = (self.bytes, self.bytes - self.left);
+        let (bytes, got) = (self.bytes, self.file.0.place);
         io::Error::other(format!("it had {bytes} bytes when it was opened, and ended after {got}"))
     }
 }

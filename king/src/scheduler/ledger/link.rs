@@ -6,12 +6,12 @@
 //! unit are those of its input and of the result that is expected: the word that inputs have arrived comes behind
 //! results, so a duke whose results wait gets fewer units, too.
 
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
 
 use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId},
     limits::{LINK_AHEAD, LINK_BYTES_FIRST, LINK_BYTES_MIN, LINK_FLIGHT_BYTES, LINK_MEMORY},
-    time::Time,
+    time::{Time, micros},
 };
 
 /// See the module's documentation.
@@ -179,11 +179,6 @@ impl Best {
 
 fn carries_us(rate: u64, bytes: u64) -> u64 {
     bytes.saturating_mul(1_000_000) / rate.max(1)
-}
-
-/// A duration in microseconds.
-pub(in crate::scheduler) fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

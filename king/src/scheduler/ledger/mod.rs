@@ -26,7 +26,7 @@ use lease::Entry;
 pub(super) use account::Account;
 pub(super) use duke::{Duke, Room};
 pub(super) use lease::Lease;
-pub(super) use link::{Link, micros};
+pub(super) use link::Link;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
