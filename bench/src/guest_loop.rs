@@ -133,7 +133,7 @@ impl Callee {
         // SAFETY: the file was made by `peasant compile` for this very run, and no process changes it.
         let program = unsafe { Program::load(&CompiledFile::open(compiled)?, &grants)? };
         program.make_image()?;
-        let runtime = abi::runtime(&program, abi::runtime_for_files(&grants)?)?;
+        let runtime = abi::runtime(&program)?;
         let guest = abi::start(program, grants, runtime).map_err(|failure| anyhow!(failure.message))?;
         Ok(Callee::Guest(guest))
     }

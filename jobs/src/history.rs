@@ -21,6 +21,7 @@ use distwasm_proto::{
     digest::Digest,
     guest::GuestSettings,
     limits::{RECORD_BYTES_MAX, RUNS_RECORDED_MAX},
+    statuses::Statuses,
 };
 use distwasm_transport::payload::Payload;
 use rustix::fs::{AtFlags, OFlags, statat};
@@ -97,12 +98,31 @@ impl Making {
     /// How a program with these settings makes outputs from the inputs in a folder.
     pub fn new(input: &Path, program: &Payload, guest: &GuestSettings) -> Making {
         // Where bytes go, and how many there may be, changes nothing about outputs.
-        let GuestSettings { args, env, call, fresh, deterministic, seed, shares, places: _, result_bytes_max: _ } =
-            guest;
+        let GuestSettings {
+            args,
+            env,
+            call,
+            fresh,
+            deterministic,
+            seed,
+            shares,
+            places: _,
+            result_bytes_max: _,
+            literal_args,
+            ok_statuses,
+            scratch_bytes: _,
+        } = guest;
         let shares: Vec<(String, &str)> =
             shares.iter().map(|share| (share.digest.to_string(), share.guest_path.as_str())).collect();
         // The debug format tells where each part ends.
-        let settings = format!("{:?}", (env, call, fresh, deterministic, seed, shares));
+        let mut settings = format!("{:?}", (env, call, fresh, deterministic, seed, shares));
+        // What is as by default is left out, as in older records.
+        if *literal_args {
+            settings += "literal";
+        }
+        if *ok_statuses != Statuses::default() {
+            settings += &format!("statuses {ok_statuses}");
+        }
         Making {
             input: input.to_string_lossy().into_owned(),
             program: Digest::of(program.chunks().map(AsRef::as_ref)).to_string(),

@@ -31,6 +31,8 @@ pub struct Counts {
     pub gone: u64,
     /// Outputs that are in their place.
     pub done: u64,
+    /// Outputs among those that are empty.
+    pub empty: u64,
     /// Inputs that failed.
     pub failed: u64,
     /// Bytes of inputs that were sent.

@@ -25,7 +25,7 @@ use crate::abi::{self, Unit};
 use crate::guest::Grants;
 use crate::options::CompileLimits;
 use crate::program::{ComponentEntry, ModuleEntry, Program, Unfit};
-use crate::sandbox::{Needs, Weak};
+use crate::sandbox::Weak;
 use crate::stdio::Input;
 use crate::verdict::size;
 use crate::{CompileError, enter_to_compile, read_program, sandbox};
@@ -84,11 +84,11 @@ pub fn check(
 ) -> Result<(), CheckError> {
     let input = input.map(|path| Ok::<_, io::Error>((read_input(&path)?, path))).transpose()?;
     grants.open_dirs().map_err(|failure| Unfit(format!("cannot be initialised: {}", failure.message)))?;
-    let mut jail = enter_to_compile(&grants.opened_dirs().collect::<Vec<_>>(), CompileLimits::default())?;
+    grants.make_files().map_err(|failure| Unfit(failure.message))?;
+    let mut jail = enter_to_compile(&grants.open_folders(), CompileLimits::default())?;
     // Started before the jail is locked, which allows no threads afterwards.
     let watch = Watch::start(within, name.to_owned());
-    let for_files = abi::runtime_for_files(&grants)?;
-    jail.lock(Needs { reads_files: for_files.is_some(), ..Needs::default() }, required)?;
+    jail.lock(grants.needs(), required)?;
     let mut report = io::stdout().lock();
 
     let began = now();
@@ -98,8 +98,11 @@ pub fn check(
     report.flush()?;
 
     program.make_image()?;
-    let runtime = abi::runtime(&program, for_files)?;
-    sandbox::limit_files()?;
+    let runtime = abi::runtime(&program)?;
+    match grants.needs().writes_files {
+        true => sandbox::survive_file_limit(),
+        false => sandbox::limit_files()?,
+    }
     watch.begin("be initialised", Exit::CouldNotRun);
     let began = now();
     let started = abi::start(program, grants, runtime);

@@ -1,20 +1,23 @@
 //! The guest's world: the one function that builds the sandboxed store, and what it grants.
 //!
 //! A guest gets its input, a bounded buffer for its answer, a log, arguments, environment, clocks, randomness, bounded
-//! memory and tables, and read access to its job's shared directories. Everything else is absent, not forbidden.
+//! memory and tables, files of its own until the unit ends, and read access to its job's shared directories. Everything
+//! else is absent, not forbidden.
 
 use std::fmt::Display;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use chacha20::rand_core::Rng;
 use distwasm_proto::{
+    arguments::{Arguments, Filling, INPUT_FOLDER, OUTPUT_FOLDER},
     failure::{Failure, FailureKind},
-    limits::{GUEST_TABLE_ELEMENTS_MAX, HOSTCALL_BYTES_MIN},
+    limits::{GUEST_DESCRIPTORS_MAX, GUEST_TABLE_ELEMENTS_MAX, HOSTCALL_BYTES_MIN, PATH_QUOTED_BYTES_MAX},
     pipe::Description,
+    statuses::Statuses,
 };
 use rustix::fs::{Mode, OFlags, fstat};
 use rustix::process::fchdir;
@@ -23,14 +26,16 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use crate::determinism::{Clock, seeded_random};
-use crate::sandbox;
+use crate::sandbox::{self, Needs, Open};
 use crate::stdio::{Shared, Stdio, streams};
+use crate::unit_files::UnitFiles;
+use crate::wasi::Descriptors;
 
 /// A guest's grants, and how it is called.
 #[derive(Clone, Debug, Default)]
 pub struct Grants {
     /// The guest's arguments, after its name.
-    pub args: Vec<String>,
+    pub args: Arguments,
     /// Its environment, besides the variables that describe its unit.
     pub env: Vec<(String, String)>,
     /// The directories that it may read.
@@ -49,6 +54,12 @@ pub struct Grants {
     pub output_bytes_max: usize,
     /// The same for an output that goes to a file.
     pub file_bytes_max: u64,
+    /// The exit statuses with which it has a result.
+    pub ok_statuses: Statuses,
+    /// How large its files may be together; 0 for no files.
+    pub scratch_bytes: u64,
+    /// Its files; `None` if it has none, or this machine cannot give it any.
+    pub files: Option<Arc<UnitFiles>>,
 }
 
 /// A directory that a guest may read.
@@ -84,9 +95,41 @@ impl Grants {
         Ok(())
     }
 
-    /// The open directories.
-    pub fn opened_dirs(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.dirs.iter().filter_map(|dir| dir.opened.as_ref()).map(|opened| opened.as_fd())
+    /// Makes the guest's files, if this machine can. To be called while the process has one thread.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot, and the arguments name some.
+    pub fn make_files(&mut self) -> Result<(), Failure> {
+        if self.scratch_bytes == 0 {
+            return Ok(());
+        }
+        match UnitFiles::make(self.scratch_bytes, self.seed.is_some()) {
+            Ok(files) => self.files = Some(Arc::new(files)),
+            Err(error) if self.args.name_input() || self.args.name_output() => {
+                let message = format!("cannot give the program its input or output as a file here: {error}");
+                return Err(Failure::new(FailureKind::Other, message));
+            }
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    /// The folders that stay open in the jail.
+    pub fn open_folders(&self) -> Open<'_> {
+        let shares = self.dirs.iter().filter_map(|dir| dir.opened.as_ref()).map(|opened| opened.as_fd()).collect();
+        Open { shares, scratch: self.files.as_ref().map(|files| files.root()) }
+    }
+
+    /// Whether the guest may open files.
+    pub fn has_files(&self) -> bool {
+        self.files.is_some() || !self.dirs.is_empty()
+    }
+
+    /// What the process must be able to do in its jail.
+    pub fn needs(&self) -> Needs {
+        let writes_files = self.files.is_some();
+        Needs { reads_files: !self.dirs.is_empty(), writes_files, takes_files: false }
     }
 }
 
@@ -110,6 +153,10 @@ pub struct Guest {
     /// The [`Description`] of its unit, if the instance lives for one only.
     description: Option<Bytes>,
     clock: Clock,
+    /// Which of its descriptors are its standard streams.
+    pub streams: Descriptors,
+    /// The path that it last wanted to open, and that was not there.
+    pub absent: Option<String>,
     /// Made at the first call that needs it. Most units of most programs do not need it.
     wasi: Option<WasiP1Ctx>,
 }
@@ -120,17 +167,22 @@ pub struct Guest {
 pub fn store(engine: &Engine, grants: &Arc<Grants>, description: Option<Bytes>) -> Result<Store<Guest>> {
     let mut guest = Guest {
         stdio: Shared::new(Stdio::new(grants.output_bytes_max, grants.file_bytes_max)),
-        bounds: Bounds { memory_bytes_max: grants.memory_bytes_max, ..Bounds::default() },
+        bounds: Bounds { memory_bytes_max: grants.memory_bytes_max, files: grants.files.clone(), ..Bounds::default() },
         grants: Arc::clone(grants),
         description,
         clock: if grants.seed.is_some() { Clock::fixed() } else { Clock::Real },
+        streams: Descriptors::default(),
+        absent: None,
         wasi: None,
     };
+    if grants.args.name_output() {
+        guest.stdio.lock().log_output();
+    }
     if !grants.dirs.is_empty() {
         // Done here because it can fail, and the guest's first call could not report that.
         let mut builder = wasi_builder(grants, guest.description.as_ref(), &guest.clock, &guest.stdio);
         share(&mut builder, &grants.dirs)?;
-        guest.wasi = Some(builder.build_p1());
+        guest.wasi = Some(with_files(builder, grants));
     }
     let mut store = Store::new(engine, guest);
     store.limiter(|guest| &mut guest.bounds);
@@ -145,7 +197,27 @@ impl Guest {
     /// The part of WASI that is answered by `wasmtime-wasi`.
     pub fn wasi(&mut self) -> &mut WasiP1Ctx {
         let (grants, description, clock, stdio) = (&self.grants, &self.description, &self.clock, &self.stdio);
-        self.wasi.get_or_insert_with(|| wasi_builder(grants, description.as_ref(), clock, stdio).build_p1())
+        self.wasi.get_or_insert_with(|| {
+            let builder = wasi_builder(grants, description.as_ref(), clock, stdio);
+            with_files(builder, grants)
+        })
+    }
+
+    /// Its files, if it has any.
+    pub fn files(&self) -> Option<&Arc<UnitFiles>> {
+        self.grants.files.as_ref()
+    }
+
+    /// Notes a path that it wanted to open, and that is not there.
+    pub fn note_absent(&mut self, path: &[u8]) {
+        let path = String::from_utf8_lossy(path);
+        let end = path.floor_char_boundary(PATH_QUOTED_BYTES_MAX);
+        self.absent = path.get(..end).map(str::to_owned);
+    }
+
+    /// What its job grants it.
+    pub fn grants(&self) -> &Grants {
+        &self.grants
     }
 
     /// Its clocks.
@@ -159,7 +231,8 @@ fn wasi_builder(grants: &Grants, description: Option<&Bytes>, clock: &Clock, std
     let description = description.and_then(|bytes| Description::parse(bytes));
     let unit = description.map_or(&[][..], |description| description.name);
     let mut builder = WasiCtxBuilder::new();
-    builder.arg("program").args(&grants.args).envs(&environment(grants, description));
+    builder.arg("program").args(&grants.args.fill_in(&filling(description)));
+    builder.envs(&environment(grants, description));
     builder.wall_clock(clock.clone()).monotonic_clock(clock.clone());
     if let Some(seed) = &grants.seed {
         let random = |purpose| seeded_random(seed, unit, purpose);
@@ -173,6 +246,31 @@ fn wasi_builder(grants: &Grants, description: Option<&Bytes>, clock: &Clock, std
     // There are no threads in a peasant, so a guest that reads a file blocks.
     builder.allow_blocking_current_thread(true);
     builder
+}
+
+/// What fills the placeholders of a unit. Without a description it has no name.
+pub fn filling(description: Option<Description<'_>>) -> Filling {
+    description.map_or_else(|| Filling::of(b"", 0), |description| Filling::of(description.name, description.unit.0))
+}
+
+/// Gives the guest its files, as the root of all paths. If a shared directory is the root, their folders stand beside it.
+fn with_files(mut builder: WasiCtxBuilder, grants: &Grants) -> WasiP1Ctx {
+    if let Some(files) = &grants.files {
+        let is_root_shared = grants.dirs.iter().any(|dir| matches!(&*dir.guest_path, "/" | "."));
+        let folders: &[(&str, &str)] = match is_root_shared {
+            true => &[("tmp", "/tmp"), (INPUT_FOLDER, "/in"), (OUTPUT_FOLDER, "/out"), ("dev", "/dev")],
+            false => &[(".", "/")],
+        };
+        for (path, guest_path) in folders {
+            // It can only fail without descriptors; then the guest finds nothing.
+            let _there = fchdir(files.root())
+                .map_err(wasmtime::Error::from)
+                .and_then(|()| builder.preopened_dir(path, guest_path, FsPerms::ReadWrite).map(drop));
+        }
+    }
+    let mut wasi = builder.build_p1();
+    wasi.ctx().table.set_max_capacity(GUEST_DESCRIPTORS_MAX);
+    wasi
 }
 
 /// Gives the guest directories to read.
@@ -220,6 +318,8 @@ impl Default for Guest {
             grants: Arc::default(),
             description: None,
             clock: Clock::Real,
+            streams: Descriptors::default(),
+            absent: None,
             wasi: None,
         }
     }
@@ -229,6 +329,8 @@ impl Default for Guest {
 #[derive(Debug, Default)]
 pub struct Bounds {
     memory_bytes: usize,
+    /// What is in them is in memory, too.
+    files: Option<Arc<UnitFiles>>,
     memory_bytes_max: usize,
     is_memory_denied: bool,
     table_elements: usize,
@@ -249,7 +351,8 @@ impl Bounds {
 impl ResourceLimiter for Bounds {
     fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool> {
         let total = self.memory_bytes.saturating_add(desired.saturating_sub(current));
-        if total > self.memory_bytes_max {
+        let in_files = || self.files.as_ref().map_or(0, |files| usize::try_from(files.bytes()).unwrap_or(usize::MAX));
+        if total > self.memory_bytes_max || total.saturating_add(in_files()) > self.memory_bytes_max {
             self.is_memory_denied = true;
             return Ok(false);
         }

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::enter_to_compile;
 use crate::guest::{Grants, SharedDir};
 use crate::options::{CompileLimits, Inmate};
-use crate::sandbox::{self, Jail, Needs};
+use crate::sandbox::{self, Jail};
 
 /// Enters the jail as this inmate does, and prints which walls hold and why others do not. Then tries what `attempt`
 /// says, if anything: what to do, and where.
@@ -20,16 +20,16 @@ pub fn show(of: Inmate, share: Option<PathBuf>, attempt: &[String]) -> io::Resul
     let mut grants = Grants::default();
     grants.dirs.extend(share.map(|path| SharedDir::new(path, ".".to_owned())));
     grants.open_dirs().map_err(|failure| io::Error::other(failure.message))?;
-    let shares: Vec<_> = grants.opened_dirs().collect();
+    let open = grants.open_folders();
     let mut jail = match of {
-        Inmate::Peasant => Jail::enter(&shares),
-        Inmate::Compiler => enter_to_compile(&shares, CompileLimits::default())?,
+        Inmate::Peasant => Jail::enter(&open),
+        Inmate::Compiler => enter_to_compile(&open, CompileLimits::default())?,
     };
-    if let Some(share) = shares.first() {
+    if let Some(share) = open.shares.first() {
         rustix::process::fchdir(share)?;
     }
     // Without a required wall this cannot fail.
-    let _locked = jail.lock(Needs { reads_files: !shares.is_empty(), ..Needs::default() }, &[]);
+    let _locked = jail.lock(grants.needs(), &[]);
     if matches!(of, Inmate::Peasant) {
         sandbox::limit_files()?;
     }

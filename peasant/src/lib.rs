@@ -12,17 +12,18 @@ pub mod engine;
 pub mod guest;
 pub mod inputs;
 pub mod jail;
+pub mod last_words;
 pub mod options;
 pub mod program;
 pub mod sandbox;
 pub mod serving;
 pub mod stdio;
+pub mod unit_files;
 pub mod verdict;
 pub mod wasi;
 
 use std::error::Error;
 use std::io::{self, Read, Write};
-use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -35,7 +36,7 @@ use crate::engine::Kind;
 use crate::guest::Grants;
 use crate::options::{Command, CompileLimits, Options, Serve, grants_to_compile};
 use crate::program::{Program, Unfit};
-use crate::sandbox::{Jail, Needs, Weak};
+use crate::sandbox::{Jail, Needs, Open, Weak};
 use crate::serving::{Framing, Lock, ServeError};
 
 /// The exit status of `peasant compile` if the machine, not the program, is to blame: for example a full disk.
@@ -99,8 +100,7 @@ fn serve(options: &Serve, required: &[Wall]) -> Result<(), ServeError> {
     };
     let intake = serving::open(options.compiled.as_deref(), options.guest.grants());
     let compilers = engine::compilers();
-    let shares = intake.as_ref().map_or_else(|_| Vec::new(), |intake| intake.grants.opened_dirs().collect());
-    let jail = Jail::enter(&shares);
+    let jail = Jail::enter(&intake.as_ref().map_or_else(|_| Open::default(), |intake| intake.grants.open_folders()));
     if options.compiled.is_none() {
         engine::start_compilers(compilers);
     }
@@ -125,7 +125,7 @@ enum CompileError {
 
 fn compile(output: &Path, grants: &Grants, limits: CompileLimits, required: &[Wall]) -> Result<(), CompileError> {
     let mut file = files::create_private(output)?;
-    enter_to_compile(&[], limits)?.lock(Needs::default(), required)?;
+    enter_to_compile(&Open::default(), limits)?.lock(Needs::default(), required)?;
     let compiled = Program::compile(&read_program()?, grants)?.serialize()?;
     file.write_all(&compiled)?;
     file.sync_all()?;
@@ -133,9 +133,9 @@ fn compile(output: &Path, grants: &Grants, limits: CompileLimits, required: &[Wa
 }
 
 /// Enters the jail of a compiler, and starts its threads.
-fn enter_to_compile(shares: &[BorrowedFd<'_>], limits: CompileLimits) -> io::Result<Jail> {
+fn enter_to_compile(open: &Open<'_>, limits: CompileLimits) -> io::Result<Jail> {
     let compilers = engine::compilers();
-    let jail = Jail::enter(shares);
+    let jail = Jail::enter(open);
     engine::start_compilers(compilers);
     sandbox::limit_compiling(limits.cpu_seconds, limits.data_bytes)?;
     Ok(jail)

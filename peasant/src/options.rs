@@ -8,7 +8,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use distwasm_process::guest_flags::{CallFlags, GuestFlags};
 use distwasm_process::version::version;
 use distwasm_proto::limits::{
-    CHECK_WITHIN, COMPILE_DATA_BYTES_MAX, COMPILE_WITHIN, FILE_OUTPUT_BYTES_MAX, GUEST_MEMORY_BYTES, UNIT_BYTES_MAX,
+    CHECK_WITHIN, COMPILE_DATA_BYTES_MAX, COMPILE_WITHIN, FILE_OUTPUT_BYTES_MAX, GUEST_MEMORY_BYTES, SCRATCH_BYTES,
+    UNIT_BYTES_MAX,
 };
 use distwasm_proto::walls::{Wall, names};
 
@@ -196,7 +197,7 @@ impl Guest {
         let answer_bytes = answer_bytes.unwrap_or(*memory_bytes).min(UNIT_BYTES_MAX);
         let answer_bytes = answer_bytes.min(max_output_bytes.unwrap_or(u64::MAX));
         Ok(Grants {
-            args: flags.args.clone(),
+            args: flags.arguments(),
             env: env.iter().map(variable).collect::<Result<_, String>>()?,
             dirs: dirs.collect(),
             call,
@@ -206,6 +207,9 @@ impl Guest {
             memory_bytes_max: usize::try_from(*memory_bytes).unwrap_or(usize::MAX),
             output_bytes_max: usize::try_from(answer_bytes).unwrap_or(usize::MAX),
             file_bytes_max: max_output_bytes.unwrap_or(FILE_OUTPUT_BYTES_MAX),
+            ok_statuses: flags.ok_status.clone().unwrap_or_default(),
+            scratch_bytes: flags.scratch.unwrap_or_else(|| SCRATCH_BYTES.min(memory_bytes / 2)).min(*memory_bytes),
+            files: None,
         })
     }
 }

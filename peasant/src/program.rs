@@ -123,6 +123,14 @@ impl Program {
         made.map_err(|error| Unfit(format!("no image: {error:#}")))
     }
 
+    /// Whether it is called once for each unit, and answers on its stdout.
+    pub fn is_command(&self) -> bool {
+        match self {
+            Program::Module(program) => program.entry == ModuleEntry::Command,
+            Program::Component(program) => matches!(program.entry, ComponentEntry::Command(_)),
+        }
+    }
+
     /// Whether its instance lives on from unit to unit.
     pub fn lives_on(&self, grants: &Grants) -> bool {
         matches!(self, Program::Module(program) if program.entry == ModuleEntry::ProcessStdio) && !grants.fresh

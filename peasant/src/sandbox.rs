@@ -10,6 +10,8 @@ mod empty_root;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
+mod memory_folder;
+#[cfg(target_os = "linux")]
 mod seccomp;
 #[cfg(target_os = "linux")]
 use linux as os;
@@ -19,7 +21,7 @@ mod other;
 use other as os;
 
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
 use distwasm_proto::walls::Wall;
@@ -49,6 +51,8 @@ pub struct Weak {
 pub struct Needs {
     /// It opens files beneath folders that it shares.
     pub reads_files: bool,
+    /// It makes and changes files in a folder in memory.
+    pub writes_files: bool,
     /// It gets open files over a socket.
     pub takes_files: bool,
 }
@@ -58,18 +62,35 @@ pub fn open(kept: Option<RawFd>) -> io::Result<()> {
     os::open(kept)
 }
 
+/// Makes a folder in memory for `bytes` bytes in `files` files. It has no name, so that only this process can get at it,
+/// and it is gone with the process.
+///
+/// The process must have only one thread, and must not have entered the jail.
+pub fn make_scratch(bytes: u64, files: u64) -> io::Result<OwnedFd> {
+    os::make_scratch(bytes, files)
+}
+
+/// The folders that a process in the jail may open files in.
+#[derive(Clone, Debug, Default)]
+pub struct Open<'a> {
+    /// Those that it may read.
+    pub shares: Vec<BorrowedFd<'a>>,
+    /// The one in memory that it may write to.
+    pub scratch: Option<BorrowedFd<'a>>,
+}
+
 impl Jail {
-    /// Raises the walls that each thread has for itself. `shares` are the folders that it may read, and nothing else can
-    /// be opened from now on.
+    /// Raises the walls that each thread has for itself. Nothing but what is beneath the folders in `open` can be opened
+    /// from now on.
     ///
     /// The process must have only one thread.
-    pub fn enter(shares: &[BorrowedFd<'_>]) -> Jail {
+    pub fn enter(open: &Open<'_>) -> Jail {
         // They need files of /proc, and remember what they found.
         has_swap();
         rustix::param::page_size();
         PoolingAllocationConfig::is_pagemap_scan_available();
         let mut jail = Jail::default();
-        os::enter(&mut jail, shares);
+        os::enter(&mut jail, open);
         jail
     }
 

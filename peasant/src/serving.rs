@@ -12,7 +12,6 @@ use distwasm_proto::{
     pipe::{Description, Reference},
     walls::Wall,
 };
-use tokio::runtime::Runtime;
 
 use crate::abi::{self, Abi, Unit};
 use crate::answers::{Answers, Held};
@@ -90,6 +89,7 @@ pub struct Intake {
 /// Opens what a peasant needs, before the process enters the jail.
 pub fn open(compiled: Option<&Path>, mut grants: Grants) -> Result<Intake, StartError> {
     grants.open_dirs()?;
+    grants.make_files()?;
     let source = match compiled {
         Some(path) => ProgramSource::Compiled(CompiledFile::open(path)?),
         None => ProgramSource::FirstFrame,
@@ -123,19 +123,16 @@ pub fn serve(
         let takes_files = matches!(framing, Framing::WithFiles(_));
         let held_max = if takes_files { REFERENCED_ANSWERS_HELD } else { usize::MAX };
         let mut answers = Answers::new(&held, watcher.thread().clone(), held_max);
-        let for_files = match &intake {
-            Ok(intake) => abi::runtime_for_files(&intake.grants).map_err(ServeError::Thread)?,
-            Err(_) => None,
-        };
+        let needs = intake.as_ref().map_or_else(|_| Needs::default(), |intake| intake.grants.needs());
+        let writes_files = takes_files || needs.writes_files;
         let is_jailed = lock.is_some();
         if let Some(Lock { mut jail, required }) = lock {
-            jail.lock(Needs { reads_files: for_files.is_some(), takes_files }, required)?;
-            if takes_files {
+            jail.lock(Needs { takes_files, ..needs }, required)?;
+            if writes_files {
                 sandbox::survive_file_limit();
             }
         }
-        let limits_files = is_jailed && !takes_files;
-        match intake.and_then(|intake| start(intake, for_files, limits_files, &mut inputs)) {
+        match intake.and_then(|intake| start(intake, is_jailed && !writes_files, &mut inputs)) {
             Ok(mut guest) => {
                 answers.write_ready()?;
                 answer_all(framing, &mut inputs, &mut answers, guest.as_mut())
@@ -188,13 +185,12 @@ impl From<ServeError> for StartError {
 
 fn start(
     Intake { source, grants }: Intake,
-    for_files: Option<Runtime>,
     limits_files: bool,
     inputs: &mut Inputs<impl Read>,
 ) -> Result<Box<dyn Abi>, StartError> {
     let program = load(&source, &grants, inputs)?;
     program.make_image()?;
-    let runtime = abi::runtime(&program, for_files);
+    let runtime = abi::runtime(&program);
     let runtime = runtime.map_err(|error| Failure::new(FailureKind::Other, format!("no runtime: {error}")))?;
     if limits_files {
         sandbox::limit_files().map_err(ServeError::Limit)?;

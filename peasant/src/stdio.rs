@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, Bytes};
 use distwasm_proto::failure::{Failure, FailureKind};
-use distwasm_proto::limits::{PEASANT_BUFFER_KEPT_BYTES, STDERR_HALF_BYTES};
+use distwasm_proto::limits::{PEASANT_BUFFER_KEPT_BYTES, STDERR_HALF_BYTES, STDOUT_KEPT_BYTES};
 
 pub use files::{FileInput, FileOutput, Input, Written, deliver};
 
@@ -39,9 +39,20 @@ pub struct Stdio {
     file: Option<FileOutput>,
     output_bytes_max: usize,
     file_bytes_max: u64,
-    /// Output to stdout is not the answer, and is dropped.
-    is_output_dropped: bool,
+    /// What becomes of output to stdout.
+    output_use: OutputUse,
     stderr: Stderr,
+}
+
+/// What becomes of output to stdout.
+#[derive(Clone, Copy, Debug)]
+enum OutputUse {
+    /// It is the answer.
+    Answer,
+    /// The answer is elsewhere, and it is part of the log.
+    Log,
+    /// The answer is elsewhere, and it is dropped.
+    Nothing,
 }
 
 /// The guest cannot go on with its streams, and is ended.
@@ -87,14 +98,19 @@ impl Stdio {
             file: None,
             output_bytes_max,
             file_bytes_max,
-            is_output_dropped: false,
+            output_use: OutputUse::Answer,
             stderr: Stderr::default(),
         }
     }
 
     /// Drops all output to stdout from now on.
     pub fn drop_output(&mut self) {
-        self.is_output_dropped = true;
+        self.output_use = OutputUse::Nothing;
+    }
+
+    /// Adds all output to stdout to that to stderr from now on.
+    pub fn log_output(&mut self) {
+        self.output_use = OutputUse::Log;
     }
 
     /// Begins a unit: `input` to read, nothing written yet. The output goes to `file`, if there is one. Reuses the buffer of
@@ -118,6 +134,13 @@ impl Stdio {
             answer.clear();
         }
         written.map_err(StdioError::Output)
+    }
+
+    /// The start of what the guest has written to stdout, as far as it has not gone to a file.
+    pub fn output_start(&self) -> &[u8] {
+        let is_whole = self.file.as_ref().is_none_or(|file| file.body_bytes() == self.output.len() as u64);
+        let end = self.output.len().min(STDOUT_KEPT_BYTES);
+        self.output.get(..end).filter(|_| is_whole).unwrap_or_default()
     }
 
     /// Reads as much of the input into `target` as there is.
@@ -148,8 +171,13 @@ impl Stdio {
 
     /// Writes to stdout, all or nothing.
     pub fn write_output(&mut self, bytes: &[u8]) -> Result<(), StdioError> {
-        if self.is_output_dropped {
-            return Ok(());
+        match self.output_use {
+            OutputUse::Answer => {}
+            OutputUse::Log => {
+                self.stderr.write(bytes);
+                return Ok(());
+            }
+            OutputUse::Nothing => return Ok(()),
         }
         if let Some(file) = &mut self.file {
             if bytes.len() as u64 > self.file_bytes_max.saturating_sub(file.body_bytes()) {

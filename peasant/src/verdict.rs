@@ -8,19 +8,21 @@ use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use crate::guest::Guest;
+use crate::last_words;
 use crate::stdio::StdioError;
 
-/// Judges a guest that ended with `error` instead of returning. Exit status 0 is not a failure.
+/// Judges a guest that ended with `error` instead of returning. An exit status that is a result is not a failure. To be
+/// called before its streams end.
 pub fn of_error(error: &wasmtime::Error, guest: &Guest) -> Result<(), Failure> {
     let (kind, mut message) = if let Some(I32Exit(status)) = error.downcast_ref() {
         match status {
-            0 => return Ok(()),
+            status if guest.grants().ok_statuses.contain(*status) => return Ok(()),
             status => (FailureKind::Exit, format!("exited with status {status}")),
         }
     } else if let Some(error) = error.downcast_ref::<StdioError>() {
         (error.kind(), error.to_string())
     } else if let Some(trap) = error.downcast_ref::<Trap>() {
-        (FailureKind::Trap, of_trap(*trap))
+        (FailureKind::Trap, of_trap(*trap, guest))
     } else {
         (FailureKind::Trap, causes(error))
     };
@@ -32,14 +34,15 @@ pub fn of_error(error: &wasmtime::Error, guest: &Guest) -> Result<(), Failure> {
     }
     if kind == FailureKind::Exit {
         message = with_last_words(message, guest);
-        return Err(Failure::new(kind, message).with_stderr(&guest.stdio.lock().stderr()));
+        return Err(of_refusal(message, guest));
     }
     Err(failure(kind, message, error, guest))
 }
 
-/// The guest itself reported that it has no answer, and why.
+/// The guest itself reported that it has no answer, and why. To be called before its streams end.
 pub fn of_refusal(message: String, guest: &Guest) -> Failure {
-    Failure::new(FailureKind::Exit, message).with_stderr(&guest.stdio.lock().stderr())
+    let stdio = guest.stdio.lock();
+    Failure::new(FailureKind::Exit, message).with_stderr(&stdio.stderr()).with_stdout(stdio.output_start())
 }
 
 /// The guest ended with a failure status. The reason is in its log.
@@ -65,8 +68,13 @@ fn failure(kind: FailureKind, message: String, error: &wasmtime::Error, guest: &
     Failure::new(kind, message).with_stderr(&guest.stdio.lock().stderr())
 }
 
-fn of_trap(trap: Trap) -> String {
+fn of_trap(trap: Trap, guest: &Guest) -> String {
     match trap {
+        // How languages end a program that has panicked.
+        Trap::UnreachableCodeReached => {
+            let said = last_words::of_crash(&guest.stdio.lock().stderr());
+            said.unwrap_or_else(|| trap.to_string().replace("wasm trap: ", ""))
+        }
         Trap::StackOverflow => {
             format!("recursed deeper than its stack of {} allows", size(GUEST_STACK_BYTES))
         }
@@ -86,18 +94,30 @@ fn causes(error: &wasmtime::Error) -> String {
     parts.join(": ")
 }
 
-/// Appends the first line of stderr, where programs say why they exit, so that the message is useful on its own.
+/// Appends the line of stderr in which the program says why it exits, so that the message is useful on its own.
 fn with_last_words(message: String, guest: &Guest) -> String {
-    const WORDS_BYTES_MAX: usize = 200;
     let stderr = guest.stdio.lock().stderr();
-    let first = stderr.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).find(|line| !line.is_empty());
-    match first {
-        Some(line) => {
-            let line = String::from_utf8_lossy(line.get(..WORDS_BYTES_MAX).unwrap_or(line)).into_owned();
-            format!("{message}: {line}")
-        }
+    let message = match last_words::of_exit(&stderr) {
+        Some(line) => format!("{message}: {line}"),
         None => message,
+    };
+    with_absent(message, &stderr, guest)
+}
+
+/// Appends the path that the program did not find, if that may be the reason: it speaks of it, or says nothing.
+fn with_absent(message: String, stderr: &[u8], guest: &Guest) -> String {
+    let Some(path) = &guest.absent else { return message };
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let speaks_of_it = String::from_utf8_lossy(stderr).contains(name);
+    if !stderr.is_empty() && !speaks_of_it {
+        return message;
     }
+    format!("{message}; it looked for {path:?}, which is not there (--dir HOST::GUEST shares a folder with it)")
+}
+
+/// The guest returned, which counts as exit status 0.
+pub fn of_return(guest: &Guest) -> Result<(), Failure> {
+    if guest.grants().ok_statuses.contain(0) { Ok(()) } else { Err(of_exit(0, guest)) }
 }
 
 /// A number of bytes, as text for people.

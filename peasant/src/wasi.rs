@@ -1,19 +1,24 @@
-//! The functions that a guest may call: WASI without network, and without files except those in shared directories.
+//! The functions that a guest may call: WASI without network, and without files except its own and those in shared
+//! directories.
 //!
-//! Modules get preview 1. `wasmtime-wasi` answers the calls about arguments, environment, clocks and randomness, and,
-//! if files are shared, those on descriptors. If no files are shared, calls on descriptors are answered here: those on
-//! the standard streams from bounded memory, and those on files by "bad file descriptor". This is six times faster for
-//! a unit of 100 bytes. Sleeping is always answered here, because `wasmtime-wasi` would need a runtime with threads for
-//! it.
+//! Modules get preview 1. `wasmtime-wasi` answers the calls about arguments, environment, clocks and randomness, and, if
+//! the module can open files, those on descriptors other than the standard streams ([`files`]). Calls on the standard
+//! streams are always answered here, from bounded memory, which is six times faster for a unit of 100 bytes. A module
+//! that cannot open files hears "bad file descriptor" for all others. Sleeping is always answered here, because
+//! `wasmtime-wasi` would need a runtime with threads for it.
 //!
 //! Components get WASI 0.2, all of it answered by `wasmtime-wasi`.
 
+mod files;
+mod folders;
 mod poll;
 
 use wasmtime::{Caller, Engine, Extern, Linker, Module, ModuleExport, Result, Store, Val, component, error::Context};
 use wasmtime_wasi::{I32Exit, p1, p2};
 
 use crate::guest::Guest;
+
+pub use files::Descriptors;
 
 /// The module name of WASI preview 1 in imports.
 const MODULE: &str = "wasi_snapshot_preview1";
@@ -52,6 +57,11 @@ const ON_FILES: [&str; 21] = [
 /// Calls about a position in a file. The standard streams are pipes and have none.
 const ON_PLACES: [&str; 4] = ["fd_pread", "fd_pwrite", "fd_seek", "fd_tell"];
 
+/// Whether a module can open files: it imports a call that takes a path.
+pub fn opens_files(module: &Module) -> bool {
+    module.imports().any(|import| import.module() == MODULE && import.name().starts_with("path_"))
+}
+
 /// All functions that modules may import. The module's memory is looked up once, here, and not by name at each call.
 pub fn linker(engine: &Engine, module: &Module, has_files: bool) -> Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
@@ -70,8 +80,9 @@ pub fn linker(engine: &Engine, module: &Module, has_files: bool) -> Result<Linke
     )?;
     // Any exit status is allowed, not only those below 126.
     linker.func_wrap(MODULE, "proc_exit", |status: i32| -> Result<()> { Err(I32Exit(status).into()) })?;
-    if !has_files {
-        answer_descriptors(&mut linker, memory)?;
+    match has_files {
+        true => files::link(&mut linker, memory)?,
+        false => answer_descriptors(&mut linker, memory)?,
     }
     Ok(linker)
 }
@@ -113,6 +124,7 @@ fn answer_descriptors(linker: &mut Linker<Guest>, memory: Option<ModuleExport>) 
 pub fn component_linker(engine: &Engine) -> Result<component::Linker<Guest>> {
     let mut linker = component::Linker::new(engine);
     p2::add_to_linker_async(&mut linker)?;
+    folders::link(&mut linker)?;
     Ok(linker)
 }
 

@@ -70,8 +70,8 @@ fn every_end_of_a_command_has_its_verdict() {
         assert_eq!(peasant.ask(b"f"), Ok(b"fine".to_vec()), "after {message}");
     }
     assert_eq!(peasant.ask(b"0"), Ok(b"some output".to_vec()), "exit status 0 is not a failure");
-    // FAULT, FAULT, FAULT, FAULT, BADF, BADF.
-    assert_eq!(peasant.ask(b"p"), Ok(vec![21, 21, 21, 21, 8, 8]));
+    // FAULT, FAULT, FAULT, FAULT, BADF, NOENT.
+    assert_eq!(peasant.ask(b"p"), Ok(vec![21, 21, 21, 21, 8, 44]));
     peasant.ends_well();
 }
 

@@ -73,6 +73,15 @@ pub fn megabytes(text: &str) -> Result<u64, String> {
     })
 }
 
+/// Reads a memory size, in bytes, rounded up to whole MB.
+///
+/// # Errors
+///
+/// As [`megabytes`].
+pub fn whole_megabytes(text: &str) -> Result<u64, String> {
+    megabytes(text).map(|megabytes| megabytes << 20)
+}
+
 /// Reads a memory size of at least 1 MB.
 ///
 /// # Errors

@@ -10,7 +10,10 @@ use clap::{
     Args,
     builder::{BoolishValueParser, NonEmptyStringValueParser},
 };
+use distwasm_proto::{arguments::Arguments, statuses::Statuses};
 use thiserror::Error;
+
+use crate::flags::whole_megabytes;
 
 /// How a guest is called.
 #[derive(Args, Clone, Debug)]
@@ -45,7 +48,22 @@ pub struct GuestFlags {
     #[arg(long = "dir", value_name = "HOST::GUEST", env = "DISTWASM_DIR")]
     pub dirs: Vec<OsString>,
 
-    /// Arguments for the program
+    /// Exit statuses that are results, such as 0,1,10-20 (by default 0 alone); any other fails its unit
+    #[arg(long, value_name = "LIST", env = "DISTWASM_OK_STATUS")]
+    pub ok_status: Option<Statuses>,
+
+    /// How much a unit may write into its scratch, the folders / and /tmp of the program, which are in memory and are
+    /// emptied after each unit; 0 for no scratch [default: 256MB, or half of the memory of a slot]
+    #[arg(long, value_name = "SIZE", env = "DISTWASM_SCRATCH", value_parser = whole_megabytes)]
+    pub scratch: Option<u64>,
+
+    /// Pass the arguments for the program as they are, without filling in {} and the like
+    #[arg(long, env = "DISTWASM_RAW_ARGS", value_parser = BoolishValueParser::new())]
+    pub raw_args: bool,
+
+    /// Arguments for the program. For each unit these are filled in: {} with the path of the input as a file, {name},
+    /// {stem}, {ext}, {dir} and {number} with parts of its name, and {out} or {out.png} with the path of a file that
+    /// becomes the result
     #[arg(last = true, value_name = "ARGS")]
     pub args: Vec<String>,
 }
@@ -85,9 +103,14 @@ impl GuestFlags {
     }
 
     /// Whether each unit gets an instance of its own. State that an instance keeps depends on the units before, so a
-    /// deterministic guest always gets one.
+    /// deterministic guest always gets one; and arguments of one unit are not those of the next.
     pub fn is_fresh(&self) -> bool {
-        self.fresh || self.calling.deterministic
+        self.fresh || self.calling.deterministic || self.arguments().have_placeholders()
+    }
+
+    /// The arguments, with the placeholders in them.
+    pub fn arguments(&self) -> Arguments {
+        if self.raw_args { Arguments::literal(&self.args) } else { Arguments::parse(&self.args) }
     }
 
     /// The directories, each with its path for the guest.

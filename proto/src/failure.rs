@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use byteorder::{ByteOrder, LittleEndian};
 
-use crate::limits::{FAILURE_MESSAGE_BYTES_MAX, STDERR_BYTES_MAX};
+use crate::limits::{FAILURE_MESSAGE_BYTES_MAX, STDERR_BYTES_MAX, STDOUT_KEPT_BYTES};
 
 /// The kind of a failure, as far as programs need to tell one from the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,16 +83,25 @@ pub struct Failure {
     pub message: String,
     /// The guest's stderr, shortened in the middle; any bytes.
     pub stderr: Vec<u8>,
+    /// The start of the guest's stdout, if it exited with a status that is no result; any bytes.
+    pub stdout: Vec<u8>,
 }
 
 impl Failure {
+    /// Adds something to the first line of the message.
+    pub fn add(&mut self, what: &str) {
+        let end = self.message.find('\n').unwrap_or(self.message.len());
+        self.message.insert_str(end, &format!("; {what}"));
+        self.message.truncate(self.message.floor_char_boundary(FAILURE_MESSAGE_BYTES_MAX));
+    }
+
     /// A failure without any stderr. A message over [`FAILURE_MESSAGE_BYTES_MAX`] is cut.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Failure {
         let mut message = message.into();
         if message.len() > FAILURE_MESSAGE_BYTES_MAX {
             message.truncate(message.floor_char_boundary(FAILURE_MESSAGE_BYTES_MAX));
         }
-        Failure { kind, message, stderr: Vec::new() }
+        Failure { kind, message, stderr: Vec::new(), stdout: Vec::new() }
     }
 
     /// This failure with the guest's stderr, of which at most [`STDERR_BYTES_MAX`] bytes are kept.
@@ -102,31 +111,44 @@ impl Failure {
         self
     }
 
-    /// Its size in memory, as limits count it.
-    pub fn bytes(&self) -> u64 {
-        (self.message.len() + self.stderr.len()) as u64
+    /// This failure with the start of the guest's stdout, of which at most [`STDOUT_KEPT_BYTES`] are kept.
+    #[must_use]
+    pub fn with_stdout(mut self, stdout: &[u8]) -> Failure {
+        self.stdout = stdout.get(..STDOUT_KEPT_BYTES).unwrap_or(stdout).to_vec();
+        self
     }
 
-    /// The body of a failure frame: kind (u8), length of the message (u32, little-endian), message, stderr.
+    /// Its size in memory, as limits count it.
+    pub fn bytes(&self) -> u64 {
+        (self.message.len() + self.stderr.len() + self.stdout.len()) as u64
+    }
+
+    /// The body of a failure frame: kind (u8), lengths of message and stdout (u32, little-endian), message, stdout, stderr.
     pub fn encode(&self) -> Vec<u8> {
-        let mut length = [0; 4];
-        LittleEndian::write_u32(&mut length, u32::try_from(self.message.len()).unwrap_or(u32::MAX));
-        let mut body = Vec::with_capacity(5 + self.message.len() + self.stderr.len());
+        let mut body =
+            Vec::with_capacity(Self::HEAD_BYTES + self.message.len() + self.stdout.len() + self.stderr.len());
         body.push(self.kind.code());
-        body.extend_from_slice(&length);
+        for part in [self.message.as_bytes(), &self.stdout] {
+            body.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_le_bytes());
+        }
         body.extend_from_slice(self.message.as_bytes());
+        body.extend_from_slice(&self.stdout);
         body.extend_from_slice(&self.stderr);
         body
     }
+
+    const HEAD_BYTES: usize = 9;
 
     /// Reads the output of [`Failure::encode`]. Bytes that make no sense still make a failure, which says so.
     pub fn decode(body: &[u8]) -> Failure {
         let read = || {
             let kind = FailureKind::from_code(*body.first()?);
-            let length = LittleEndian::read_u32(body.get(1..5)?) as usize;
-            let end = length.checked_add(5)?;
-            let message = String::from_utf8_lossy(body.get(5..end)?);
-            Some(Failure::new(kind, message).with_stderr(body.get(end..)?))
+            let (head, rest) = body.split_at_checked(Self::HEAD_BYTES)?;
+            let length = |at: usize| Some(LittleEndian::read_u32(head.get(at..at + 4)?) as usize);
+            let (message, rest) = rest.split_at_checked(length(1)?)?;
+            let (stdout, stderr) = rest.split_at_checked(length(5)?)?;
+            let message = String::from_utf8_lossy(message);
+            Some(Failure::new(kind, message).with_stdout(stdout).with_stderr(stderr))
         };
         read().unwrap_or_else(|| {
             Failure::new(
@@ -140,14 +162,15 @@ impl Failure {
 impl From<crate::wire::Failure> for Failure {
     fn from(wire: crate::wire::Failure) -> Failure {
         let kind = u8::try_from(wire.kind).map_or(FailureKind::Other, FailureKind::from_code);
-        Failure::new(kind, wire.message).with_stderr(&wire.stderr)
+        Failure::new(kind, wire.message).with_stderr(&wire.stderr).with_stdout(&wire.stdout)
     }
 }
 
 impl From<Failure> for crate::wire::Failure {
     fn from(failure: Failure) -> crate::wire::Failure {
-        let (kind, stderr) = (failure.kind.code().into(), failure.stderr.into());
-        crate::wire::Failure { kind, message: failure.message, stderr }
+        let kind = failure.kind.code().into();
+        let (stderr, stdout) = (failure.stderr.into(), failure.stdout.into());
+        crate::wire::Failure { kind, message: failure.message, stderr, stdout }
     }
 }
 
@@ -166,20 +189,18 @@ mod tests {
 
     #[test]
     fn nonsense_decodes_into_a_failure_that_says_so() {
-        for body in [&b""[..], b"\x02", b"\x02\xff\xff\xff\xff", b"\x02\xff\xff\xff\xffabc"] {
+        for body in [&b""[..], b"\x02", b"\x02\xff\xff\xff\xff\0\0\0\0", b"\x02\0\0\0\0\xff\xff\xff\xffabc"] {
             assert_eq!(Failure::decode(body).kind, FailureKind::Other, "{body:?}");
         }
     }
 
     #[test]
     fn long_evidence_is_cut() {
-        let failure = Failure::new(FailureKind::Exit, "ä".repeat(FAILURE_MESSAGE_BYTES_MAX)).with_stderr(&vec![
-            b'x';
-            STDERR_BYTES_MAX
-                + 1
-        ]);
+        let failure = Failure::new(FailureKind::Exit, "ä".repeat(FAILURE_MESSAGE_BYTES_MAX));
+        let failure =
+            failure.with_stderr(&vec![b'x'; STDERR_BYTES_MAX + 1]).with_stdout(&[b'y'; STDOUT_KEPT_BYTES + 1]);
         assert!(failure.message.len() <= FAILURE_MESSAGE_BYTES_MAX);
-        assert_eq!(failure.stderr.len(), STDERR_BYTES_MAX);
+        assert_eq!((failure.stderr.len(), failure.stdout.len()), (STDERR_BYTES_MAX, STDOUT_KEPT_BYTES));
         assert_eq!(Failure::decode(&failure.encode()), failure);
     }
 }

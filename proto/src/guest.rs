@@ -10,11 +10,13 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::{
+    arguments::Arguments,
     digest::Digest,
     limits::{
         DISK_BLOCK_BYTES, GUEST_ARGS_BYTES_MAX, GUEST_ENV_BYTES_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX, SHARES_MAX,
         UNIT_NAME_BYTES_MAX,
     },
+    statuses::{Statuses, StatusesError},
     wire,
 };
 
@@ -42,6 +44,12 @@ pub struct GuestSettings {
     pub places: Places,
     /// How long a result may be, if the queen has a wish.
     pub result_bytes_max: Option<u64>,
+    /// Braces in the arguments mean nothing.
+    pub literal_args: bool,
+    /// The exit statuses that are results.
+    pub ok_statuses: Statuses,
+    /// How large the scratch of a unit may be, if the queen has a wish; 0 for none.
+    pub scratch_bytes: Option<u64>,
 }
 
 /// Folders of a job that its dukes see, too: from there a duke reads inputs, or there it writes results, itself.
@@ -91,6 +99,10 @@ pub enum GuestError {
     TooManyShares { count: usize },
     #[error("the folder {path:?} of its inputs or outputs is not an absolute path of less than {PATH_BYTES_MAX} bytes")]
     Place { path: PathBuf },
+    #[error("the placeholders {{out}} in the arguments have more than one ending, and each unit has one result")]
+    Endings,
+    #[error(transparent)]
+    Statuses(#[from] StatusesError),
     #[error("the digest of a shared directory does not have 32 bytes")]
     Digest,
     #[error(
@@ -108,32 +120,89 @@ impl GuestSettings {
     ///
     /// When they are not valid, or are larger than they may be.
     pub fn from_wire(settings: Option<wire::GuestSettings>) -> Result<GuestSettings, GuestError> {
-        let wire::GuestSettings { args, env, call, fresh, deterministic, seed, shares, places, result_bytes_max } =
-            settings.unwrap_or_default();
+        let wire::GuestSettings {
+            args,
+            env,
+            call,
+            fresh,
+            deterministic,
+            seed,
+            shares,
+            places,
+            result_bytes_max,
+            literal_args,
+            ok_statuses,
+            scratch_bytes,
+        } = settings.unwrap_or_default();
         if shares.len() > SHARES_MAX {
             return Err(GuestError::TooManyShares { count: shares.len() });
         }
         let share = |share: wire::Share| {
             let digest = Digest::from_wire(&share.digest).ok_or(GuestError::Digest)?;
-            Ok(Share { digest, guest_path: tidy_guest_path(&share.guest_path)? })
+            Ok::<_, GuestError>(Share { digest, guest_path: tidy_guest_path(&share.guest_path)? })
         };
         let shares = shares.into_iter().map(share).collect::<Result<_, _>>()?;
         let fresh = fresh || deterministic;
         let places = Places::from_wire(places.unwrap_or_default());
         let result_bytes_max = (result_bytes_max > 0).then_some(result_bytes_max);
-        let settings = GuestSettings { args, env, call, fresh, deterministic, seed, shares, places, result_bytes_max };
+        let ok_statuses = if ok_statuses.is_empty() { Statuses::default() } else { ok_statuses.parse()? };
+        let settings = GuestSettings {
+            args,
+            env,
+            call,
+            fresh,
+            deterministic,
+            seed,
+            shares,
+            places,
+            result_bytes_max,
+            literal_args,
+            ok_statuses,
+            scratch_bytes,
+        };
         settings.check()?;
         Ok(settings)
     }
 
     /// The settings as a message has them.
     pub fn to_wire(&self) -> wire::GuestSettings {
-        let GuestSettings { args, env, call, fresh, deterministic, seed, shares, places, result_bytes_max } =
-            self.clone();
+        let GuestSettings {
+            args,
+            env,
+            call,
+            fresh,
+            deterministic,
+            seed,
+            shares,
+            places,
+            result_bytes_max,
+            literal_args,
+            ok_statuses,
+            scratch_bytes,
+        } = self.clone();
         let share = |share: Share| wire::Share { digest: share.digest.to_wire(), guest_path: share.guest_path };
         let shares = shares.into_iter().map(share).collect();
         let (places, result_bytes_max) = (places.to_wire(), result_bytes_max.unwrap_or(0));
-        wire::GuestSettings { args, env, call, fresh, deterministic, seed, shares, places, result_bytes_max }
+        let ok_statuses = if ok_statuses == Statuses::default() { String::new() } else { ok_statuses.to_string() };
+        wire::GuestSettings {
+            args,
+            env,
+            call,
+            fresh,
+            deterministic,
+            seed,
+            shares,
+            places,
+            result_bytes_max,
+            literal_args,
+            ok_statuses,
+            scratch_bytes,
+        }
+    }
+
+    /// The arguments, with the placeholders in them.
+    pub fn arguments(&self) -> Arguments {
+        if self.literal_args { Arguments::literal(&self.args) } else { Arguments::parse(&self.args) }
     }
 
     /// Whether a peasant can be started with these settings.
@@ -160,6 +229,9 @@ impl GuestSettings {
         }
         if self.shares.len() > SHARES_MAX {
             return Err(GuestError::TooManyShares { count: self.shares.len() });
+        }
+        if !self.arguments().agree_on_output() {
+            return Err(GuestError::Endings);
         }
         self.places.check()?;
         check_places(self.shares.iter().map(|share| share.guest_path.as_str()))
@@ -271,6 +343,9 @@ mod tests {
             shares,
             places: Places { input: Some("/in".into()), output: None, probe: Some("x".into()) },
             result_bytes_max: Some(7),
+            literal_args: true,
+            ok_statuses: "0,10-20".parse().unwrap(),
+            scratch_bytes: Some(0),
             ..with_env(&["A=1", "B=", "C=a=b"])
         };
         assert_eq!(GuestSettings::from_wire(Some(settings.to_wire())), Ok(settings));

@@ -9,6 +9,7 @@ mod links;
 mod queen;
 mod streamed;
 mod supplies;
+mod unit_files;
 mod wires;
 
 use std::time::Duration;
@@ -20,19 +21,13 @@ pub use access::{
 pub use handover::*;
 pub use king::*;
 pub use links::*;
-pub use queen::{
-    DESCRIPTOR_PAUSE, DESCRIPTOR_TRIES, ENTRIES_SEARCHED_MAX, FAILURE_LINE_BYTES_MAX, FAILURES_JUDGED_FROM,
-    FAILURES_READ_MAX, FAILURES_SHOWN, FILE_NAME_BYTES_MAX, FIRST_LINE_WITHIN, GATHERED_INPUT_BYTES_MAX,
-    GLOBS_BYTES_MAX, GOODBYE_WITHIN, HEARD_BYTES, HEARD_TOGETHER, INPUT_LIST_BYTES_MAX, JOB_NOTE_BYTES_MAX,
-    KING_PATIENCE, LINKS_FOLLOWED_MAX, LISTED_MAX, MESSAGES_WAITING, NAMES_SHOWN, OUTPUT_PATH_BYTES_MAX,
-    PROGRESS_EVERY, PROJECT_NAME_BYTES_MAX, READERS, READING_MAX, RECORD_BYTES_MAX, REPLACED_MAX, RUNS_RECORDED_MAX,
-    UNWRITTEN_BYTES, WRITERS,
-};
+pub use queen::*;
 pub use streamed::*;
 pub use supplies::{
     BLOBS_AHEAD_MAX, CACHE_BYTES_MAX, CACHE_ENTRIES_MAX, COMPILE_ALONE_SLOTS_MAX, COMPILE_DATA_BYTES_MAX,
     COMPILE_DATA_BYTES_MIN, COMPILE_NICENESS, COMPILE_PATIENCE_FACTOR, COMPILE_RAM_DIVISOR, COMPILE_WITHIN,
 };
+pub use unit_files::*;
 pub use wires::{
     CERTIFICATE_BYTES_MAX, HANDSHAKE_WITHIN, HANDSHAKES_MAX, LOCK_TRIES, SOCKET_PATH_BYTES_MAX, TOKEN_FILE_BYTES_MAX,
 };
@@ -67,7 +62,7 @@ pub const STDERR_BYTES_MAX: usize = 2 * STDERR_HALF_BYTES + 128;
 pub const FAILURE_MESSAGE_BYTES_MAX: usize = 16 * KIB;
 
 /// A failure on the pipe with its header, its kind and its message's length.
-pub const FAILURE_FRAME_BYTES_MAX: usize = 16 + FAILURE_MESSAGE_BYTES_MAX + STDERR_BYTES_MAX;
+pub const FAILURE_FRAME_BYTES_MAX: usize = 16 + FAILURE_MESSAGE_BYTES_MAX + STDOUT_KEPT_BYTES + STDERR_BYTES_MAX;
 
 /// Arguments of a guest, counted with one byte between them. A Linux process gets 2 MiB; no guest needs that many.
 pub const GUEST_ARGS_BYTES_MAX: usize = 128 * KIB;

@@ -52,6 +52,9 @@ fn settings(flags: &GuestFlags, project: &str) -> Result<GuestSettings, NoValue>
         shares: Vec::new(),
         places: Places::default(),
         result_bytes_max: None,
+        literal_args: flags.raw_args,
+        ok_statuses: flags.ok_status.clone().unwrap_or_default(),
+        scratch_bytes: flags.scratch,
     })
 }
 

@@ -1,6 +1,9 @@
 //! The options of a run, as they are parsed from the command line. [`crate::prepare`] checks them.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Parser, builder::BoolishValueParser};
 use distwasm_duke::jail::RequiredJail;
@@ -16,7 +19,10 @@ use distwasm_transport::{
     link::KingAddress,
 };
 
-use crate::{scheduling_options::SchedulingOptions, selection_options::SelectionOptions, shared_folders::Shared};
+use crate::{
+    input_place::STANDARD, scheduling_options::SchedulingOptions, selection_options::SelectionOptions,
+    shared_folders::Shared,
+};
 
 /// Runs one WebAssembly program over every file below a folder, and writes a folder of results.
 ///
@@ -134,6 +140,10 @@ pub struct Options {
     #[arg(long, value_name = "SIZE", env = "DISTWASM_MAX_OUTPUT", value_parser = flags::positive_megabytes)]
     pub max_output: Option<u64>,
 
+    /// Say nothing if all outputs are empty
+    #[arg(long, env = "DISTWASM_OK_EMPTY", value_parser = BoolishValueParser::new())]
+    pub ok_empty: bool,
+
     /// The settings of the guest program
     #[command(flatten)]
     pub guest: GuestFlags,
@@ -199,6 +209,14 @@ impl Options {
         let Some(address) = &self.king_address else { return Ok(None) };
         let credentials = Credentials::find(address, self.token.token_file.as_deref(), self.token.insecure)?;
         Ok(Some(KingAddress::Remote(address.clone(), credentials)))
+    }
+
+    /// What outputs are called. If the program leaves results in files with an ending (`{out.png}`), outputs in a folder
+    /// get that ending, too.
+    pub fn output_name(&self) -> Option<OutputName> {
+        let ending = self.guest.arguments().ending().filter(|_| self.output != Path::new(STANDARD)).map(str::to_owned);
+        let by_ending = || ending.and_then(|ending| format!("{{dir}}/{{stem}}.{ending}").parse().ok());
+        self.output_name.clone().or_else(by_ending)
     }
 
     /// The limits of the run; its time counts from zero of the run's clock.

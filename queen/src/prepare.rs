@@ -179,7 +179,8 @@ pub fn plan(options: &Options, interrupted: &CancellationToken) -> Result<Plan, 
             OutputPlace::Folder(output_folder::locate(&options.output, forbidden)?)
         }
     };
-    let renames = options.output_name.is_some();
+    let output_name = options.output_name();
+    let renames = output_name.is_some();
     let failures =
         failures_path(options.failures.as_deref(), &input.folder, &output, options.selection.shard, renames)?;
     if options.king_address.is_none() {
@@ -209,7 +210,6 @@ pub fn plan(options: &Options, interrupted: &CancellationToken) -> Result<Plan, 
         Rerun::Never
     };
     let sweeps = options.selection.shard.is_none() && !options.dry_run;
-    let output_name = options.output_name.clone();
     let follows_links = options.selection.follows_links(&input.names);
     let reports_done = options.dry_run;
     let rules = InputRules { names, follows_links, selection, output_name, rerun, history, sweeps, reports_done };

@@ -3,7 +3,7 @@
 use std::{ffi::OsString, sync::Arc};
 
 use distwasm_process::handed::Arguments;
-use distwasm_proto::{guest::GuestSettings, ids::JobId};
+use distwasm_proto::{guest::GuestSettings, ids::JobId, statuses::Statuses};
 
 use crate::cache::Made;
 
@@ -35,15 +35,7 @@ impl PeasantSettings {
         if let Some(bytes) = guest.result_bytes_max {
             shown.extend(["--max-output-bytes".into(), bytes.to_string().into()]);
         }
-        if !guest.call.is_empty() {
-            shown.push(format!("--call={}", guest.call).into());
-        }
-        if guest.fresh {
-            shown.push("--fresh".into());
-        }
-        if guest.deterministic {
-            shown.push("--deterministic".into());
-        }
+        shown.extend(guest_flags(guest));
         shown.extend(["--job".into(), job.0.to_string().into(), "--described".into()]);
         for (share, folder) in guest.shares.iter().zip(folders) {
             let mut arg = OsString::from("--dir=");
@@ -63,6 +55,21 @@ impl PeasantSettings {
         }
         Arguments { shown, handed }
     }
+}
+
+/// The flags that say how a guest is called, for every command of `peasant` that runs one. A value that a person chose
+/// follows `=`, so that it cannot be taken for a flag.
+pub fn guest_flags(guest: &GuestSettings) -> impl Iterator<Item = OsString> {
+    let chosen = |is_chosen: bool, flag: &str| is_chosen.then(|| flag.to_owned());
+    let flags = [
+        chosen(!guest.call.is_empty(), &format!("--call={}", guest.call)),
+        chosen(guest.fresh, "--fresh"),
+        chosen(guest.deterministic, "--deterministic"),
+        chosen(guest.ok_statuses != Statuses::default(), &format!("--ok-status={}", guest.ok_statuses)),
+        guest.scratch_bytes.map(|bytes| format!("--scratch={bytes}B")),
+        chosen(guest.literal_args, "--raw-args"),
+    ];
+    flags.into_iter().flatten().map(OsString::from)
 }
 
 #[cfg(test)]
@@ -101,9 +108,12 @@ mod tests {
             shares: Vec::new(),
             places: Places::default(),
             result_bytes_max: Some(9),
+            literal_args: true,
+            ok_statuses: "0,1".parse().unwrap(),
+            scratch_bytes: Some(8),
         });
         let told = settings.command_line(JobId(3));
-        let shown = "--compiled c.cwasm --memory-bytes 7 --max-output-bytes 9 --call=-f --fresh --deterministic --job 3 --described";
+        let shown = "--compiled c.cwasm --memory-bytes 7 --max-output-bytes 9 --call=-f --fresh --deterministic --ok-status=0,1 --scratch=8B --raw-args --job 3 --described";
         assert_eq!(line(told.shown), shown);
         assert_eq!(line(told.handed), "--seed=-project --env=A=-1 --env=B= -- a");
     }

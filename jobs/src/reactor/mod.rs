@@ -433,6 +433,7 @@ impl<R: Reporter> Reactor<R> {
                 Ok(bytes) => {
                     self.counts.done += 1;
                     self.counts.bytes_written += bytes;
+                    self.counts.empty += u64::from(bytes == 0);
                     self.events.push(Event::OutputWritten { unit });
                 }
                 Err(error) => {

@@ -40,11 +40,12 @@ impl Abi for Command {
         let mut store = guest::store(engine, &self.grants, unit.description).map_err(|error| no_guest(&error))?;
         let file = unit.output.map(|file| FileOutput::new(file, 0));
         store.data().stdio.lock().begin(unit.input, file, &mut self.answer);
-        let ended = self.run(&mut store);
+        let judged = match self.run(&mut store) {
+            Ok(()) => verdict::of_return(store.data()),
+            Err(error) => verdict::of_error(&error, store.data()),
+        };
         let written = store.data().stdio.lock().end(&mut self.answer);
-        if let Err(error) = ended {
-            verdict::of_error(&error, store.data())?;
-        }
+        judged?;
         written.map_err(|error| verdict::of_stdio(&error, store.data()))?;
         Ok(&self.answer)
     }

@@ -64,19 +64,22 @@ impl Abi for Component {
                 ComponentEntry::Command(indices) => {
                     let command = indices.load(&mut store, &instance)?;
                     let ran = command.wasi_cli_run().call_run(&mut store).await?;
-                    Ok(ran.map(|()| None).map_err(|()| verdict::of_exit(1, store.data())))
+                    let status = if ran.is_ok() { 0 } else { 1 };
+                    let is_result = store.data().grants().ok_statuses.contain(status);
+                    Ok(if is_result { Ok(None) } else { Err(verdict::of_exit(status, store.data())) })
                 }
                 ComponentEntry::Program(export) => answer_of_program(&mut store, &instance, export, &argument).await,
                 ComponentEntry::Call(export) => answer_of_call(&mut store, &instance, export, &argument).await,
             }
         });
+        let ended = ended.map_err(|error| verdict::of_error(&error, store.data()));
         let written = store.data().stdio.lock().end(&mut self.answer);
         match ended {
             Ok(Ok(None)) => {}
             Ok(Ok(Some(answer))) => self.answer = answer,
             Ok(Err(failure)) => return Err(failure),
-            Err(error) => {
-                verdict::of_error(&error, store.data())?;
+            Err(judged) => {
+                judged?;
                 if !is_command {
                     let why = "exited with status 0 before it returned".to_owned();
                     return Err(verdict::of_answer(why, store.data()));

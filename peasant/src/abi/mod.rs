@@ -6,19 +6,21 @@ mod component;
 mod process_stdio;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
+use distwasm_process::files;
 use distwasm_proto::failure::{Failure, FailureKind};
+use distwasm_proto::pipe::Description;
 use tokio::runtime::{Builder, Runtime};
 use wasmtime::{Instance, Store};
 use wasmtime_wasi::I32Exit;
 
-use crate::guest::{Grants, Guest};
+use crate::guest::{self, Grants, Guest};
 use crate::program::{ModuleEntry, ModuleProgram, Program};
-use crate::stdio::Input;
+use crate::stdio::{Input, StdioError};
+use crate::unit_files::UnitFiles;
 
 /// One unit, as its guest gets it.
 #[derive(Debug)]
@@ -40,13 +42,27 @@ pub trait Abi {
 
 /// Initialises a program's guest. `runtime` comes from [`runtime`].
 pub fn start(program: Program, grants: Grants, runtime: Option<Runtime>) -> Result<Box<dyn Abi>, Failure> {
+    let names_output = grants.args.name_output();
+    if names_output && !program.is_command() {
+        let why = "the arguments name its result as a file ({out}), which only a program with _start can have";
+        return Err(Failure::new(FailureKind::Program, why));
+    }
     let grants = Arc::new(grants);
+    let guest = start_guest(program, &grants, runtime)?;
+    Ok(match &grants.files {
+        Some(files) => Box::new(WithFiles { files: Arc::clone(files), grants, guest, answer: Vec::new() }),
+        None => guest,
+    })
+}
+
+fn start_guest(program: Program, grants: &Arc<Grants>, runtime: Option<Runtime>) -> Result<Box<dyn Abi>, Failure> {
+    let grants = Arc::clone(grants);
     match (program, runtime) {
         (Program::Module(program), Some(runtime)) => {
             let entered = runtime.enter();
             let guest = start_module(program, grants)?;
             drop(entered);
-            Ok(Box::new(WithFiles { runtime, guest }))
+            Ok(Box::new(InRuntime { runtime, guest }))
         }
         (Program::Module(program), None) => start_module(program, grants),
         (Program::Component(program), Some(runtime)) => {
@@ -64,40 +80,70 @@ fn start_module(program: ModuleProgram, grants: Arc<Grants>) -> Result<Box<dyn A
     })
 }
 
-/// The runtime of a guest that may read files, with its thread for them. Must be made before the jail is locked.
-pub fn runtime_for_files(grants: &Grants) -> io::Result<Option<Runtime>> {
-    if grants.dirs.is_empty() {
-        return Ok(None);
-    }
-    let runtime = current_thread()?;
-    // Starts the thread now. It never ends, because another could not be started later.
-    runtime.block_on(runtime.spawn_blocking(|| ()))?;
-    Ok(Some(runtime))
+/// The runtime that `wasmtime-wasi` needs for components, and for modules that may open files; by itself it would make one
+/// with threads, of which there can be none in the jail. What a guest does with files is done by the thread itself.
+pub fn runtime(program: &Program) -> io::Result<Option<Runtime>> {
+    let needs_one = match program {
+        Program::Module(program) => program.opens_files,
+        Program::Component(_) => true,
+    };
+    needs_one.then(|| Builder::new_current_thread().enable_time().build()).transpose()
 }
 
-/// The runtime that `wasmtime-wasi` needs for components, and for modules that may read files; by itself it would make
-/// one with more threads. `for_files` comes from [`runtime_for_files`].
-pub fn runtime(program: &Program, for_files: Option<Runtime>) -> io::Result<Option<Runtime>> {
-    match (program, for_files) {
-        (Program::Component(_), None) => current_thread().map(Some),
-        (_, for_files) => Ok(for_files),
-    }
-}
-
-fn current_thread() -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_time().max_blocking_threads(1).thread_keep_alive(FOR_EVER).build()
-}
-
-/// No limit in practice, longer than any process lives: 30 years.
-const FOR_EVER: Duration = Duration::from_secs(1_000_000_000);
-
-/// A module that may read files.
+/// A guest with files of its own.
 struct WithFiles {
+    files: Arc<UnitFiles>,
+    grants: Arc<Grants>,
+    guest: Box<dyn Abi>,
+    /// An answer that was left in a file.
+    answer: Vec<u8>,
+}
+
+impl Abi for WithFiles {
+    fn answer(&mut self, mut unit: Unit) -> Result<&[u8], Failure> {
+        let arguments = &self.grants.args;
+        let description = unit.description.clone();
+        let filling = guest::filling(description.as_ref().and_then(|bytes| Description::parse(bytes)));
+        unit.input = self.files.begin(arguments, &filling, unit.input)?;
+        if !arguments.name_output() {
+            let answered = self.guest.answer(unit);
+            let answered = answered.map_err(|failure| self.files.explain(failure));
+            self.files.end();
+            return answered;
+        }
+        let output = unit.output.take();
+        let answered = self.guest.answer(unit).map(drop).map_err(|failure| self.files.explain(failure));
+        let delivered = answered.and_then(|()| {
+            let result = self.files.result(arguments, &filling)?;
+            deliver_file(result, output, &self.grants, &mut self.answer)
+        });
+        self.files.end();
+        delivered.map(|()| &*self.answer)
+    }
+}
+
+/// Makes a file the answer, or writes it to the file that should hold that.
+fn deliver_file(mut result: File, output: Option<File>, grants: &Grants, answer: &mut Vec<u8>) -> Result<(), Failure> {
+    answer.clear();
+    let bytes = result.metadata().map_or(0, |found| found.len());
+    let bytes_max = output.as_ref().map_or(grants.output_bytes_max as u64, |_| grants.file_bytes_max);
+    if bytes > bytes_max {
+        return Err(StdioError::OutputTooLong { output_bytes_max: bytes_max }.into());
+    }
+    let written = match output {
+        None => result.read_to_end(answer).map(drop),
+        Some(mut output) => io::copy(&mut result, &mut output).and_then(|_| files::close(output)),
+    };
+    written.map_err(|error| StdioError::Output(error).into())
+}
+
+/// A module that may open files.
+struct InRuntime {
     runtime: Runtime,
     guest: Box<dyn Abi>,
 }
 
-impl Abi for WithFiles {
+impl Abi for InRuntime {
     fn answer(&mut self, unit: Unit) -> Result<&[u8], Failure> {
         let _entered = self.runtime.enter();
         self.guest.answer(unit)

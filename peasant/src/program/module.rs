@@ -25,17 +25,20 @@ pub struct ModuleProgram {
     pub entry: ModuleEntry,
     /// The module with all its imports.
     pub linked: InstancePre<Guest>,
+    /// It can open files, and may.
+    pub opens_files: bool,
 }
 
 impl ModuleProgram {
     pub(super) fn check(module: &Module, grants: &Grants) -> Result<ModuleProgram, Unfit> {
         // Imports are checked first: for a program of another world, missing imports say more than missing exports.
-        let linked = link(module, !grants.dirs.is_empty())?;
+        let opens_files = grants.has_files() && wasi::opens_files(module);
+        let linked = link(module, opens_files)?;
         let entry = match &grants.call {
             Some(name) => called(module, name)?,
             None => found(module)?,
         };
-        Ok(ModuleProgram { entry, linked })
+        Ok(ModuleProgram { entry, linked, opens_files })
     }
 }
 

@@ -1,20 +1,20 @@
 //! The walls on Linux.
 
 use std::io::{self, IsTerminal};
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 
 use distwasm_proto::{
     limits::{COMPILE_NICENESS, JAIL_DESCRIPTORS_MAX},
     walls::Wall,
 };
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, LandlockStatus, PathBeneath, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 use rustix::fs::{FileType, Gid, Uid, fstat};
 use rustix::io::Errno;
 use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, dumpable_behavior, geteuid, getppid, getrlimit, getuid, nice,
+    DumpableBehavior, Resource, Rlimit, dumpable_behavior, getegid, geteuid, getppid, getrlimit, getuid, nice,
     parent_process_death_signal, set_dumpable_behavior, set_parent_process_death_signal, setpgid, setrlimit,
 };
 use rustix::thread::{
@@ -23,7 +23,7 @@ use rustix::thread::{
     set_thread_res_uid,
 };
 
-use super::{Jail, Needs, empty_root, seccomp};
+use super::{Jail, Needs, Open, empty_root, memory_folder, seccomp};
 
 /// At the very start.
 pub fn open(kept: Option<RawFd>) -> io::Result<()> {
@@ -36,7 +36,7 @@ pub fn open(kept: Option<RawFd>) -> io::Result<()> {
 }
 
 /// Raises the walls of each thread: from what needs the most rights to what takes the last one away.
-pub fn enter(jail: &mut Jail, shares: &[BorrowedFd<'_>]) {
+pub fn enter(jail: &mut Jail, open: &Open<'_>) {
     jail.record(
         Wall::NoNewPrivileges,
         set_no_new_privs(true)
@@ -46,7 +46,7 @@ pub fn enter(jail: &mut Jail, shares: &[BorrowedFd<'_>]) {
     jail.record(Wall::NotRoot, leave_root());
     enter_namespaces(jail);
     jail.record(Wall::EmptyRoot, empty_root::enter());
-    enter_landlock(jail, shares);
+    enter_landlock(jail, open);
     jail.record(Wall::NoCapabilities, drop_capabilities());
     jail.record(Wall::NotDumpable, become_undumpable());
 }
@@ -102,9 +102,9 @@ fn enter_namespaces(jail: &mut Jail) {
 }
 
 /// Denies files, network and other processes, as far as the kernel's landlock knows them.
-fn enter_landlock(jail: &mut Jail, shares: &[BorrowedFd<'_>]) {
+fn enter_landlock(jail: &mut Jail, open: &Open<'_>) {
     let walls = [(Wall::LandlockFiles, 1), (Wall::LandlockNetwork, 4), (Wall::LandlockScope, 6)];
-    let restricted = restrict(shares);
+    let restricted = restrict(open);
     for (wall, since) in walls {
         jail.record(
             wall,
@@ -118,14 +118,17 @@ fn enter_landlock(jail: &mut Jail, shares: &[BorrowedFd<'_>]) {
     }
 }
 
-/// Denies what landlock can deny; the folders in `shares` may be read. Returns the version of landlock; 0 for none.
-fn restrict(shares: &[BorrowedFd<'_>]) -> Result<i32, RulesetError> {
+/// Denies what landlock can deny, except in the folders of `open`. Returns the version of landlock; 0 for none.
+fn restrict(open: &Open<'_>) -> Result<i32, RulesetError> {
     let newest = ABI::V10;
     let ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort);
     let ruleset = ruleset.handle_access(AccessFs::from_all(newest))?.handle_access(AccessNet::from_all(newest))?;
     let mut ruleset = ruleset.scope(Scope::from_all(newest))?.create()?;
-    for share in shares {
+    for share in &open.shares {
         ruleset = ruleset.add_rule(PathBeneath::new(share, AccessFs::ReadFile | AccessFs::ReadDir))?;
+    }
+    if let Some(scratch) = &open.scratch {
+        ruleset = ruleset.add_rule(PathBeneath::new(scratch, files_and_folders()))?;
     }
     let status = ruleset.restrict_self()?;
     Ok(match status.landlock {
@@ -134,6 +137,42 @@ fn restrict(shares: &[BorrowedFd<'_>]) -> Result<i32, RulesetError> {
         }
         _ => 0,
     })
+}
+
+/// All that a guest does with files, folders and links. Among it is moving them between folders.
+fn files_and_folders() -> BitFlags<AccessFs> {
+    AccessFs::ReadFile
+        | AccessFs::ReadDir
+        | AccessFs::WriteFile
+        | AccessFs::Truncate
+        | AccessFs::MakeReg
+        | AccessFs::MakeDir
+        | AccessFs::MakeSym
+        | AccessFs::RemoveFile
+        | AccessFs::RemoveDir
+        | AccessFs::Refer
+}
+
+/// Makes a folder in memory.
+pub fn make_scratch(bytes: u64, files: u64) -> io::Result<OwnedFd> {
+    if !leaves_root() {
+        own_mounts()?;
+    }
+    let options = [(c"size", bytes.to_string()), (c"nr_inodes", files.to_string()), (c"mode", "0777".to_owned())];
+    memory_folder::make(&options, memory_folder::FOR_DATA)
+}
+
+/// Gets the right to mount something, in namespaces of its own. Files can only be made on what is mounted there by an id
+/// that means something there. The jail's own namespaces are made within these, and no id means anything in them.
+fn own_mounts() -> io::Result<()> {
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    // SAFETY: the process has only one thread, and shares no descriptors or memory with another process.
+    if unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    std::fs::write("/proc/self/setgroups", "deny")?;
+    std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+    std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
 }
 
 /// Drops all capabilities, also those that the process has only within its own namespaces.

@@ -1,11 +1,11 @@
 //! Systems without known walls.
 
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 
 use distwasm_proto::walls::Wall;
 
-use super::{Jail, Needs};
+use super::{Jail, Needs, Open};
 
 /// At the very start: nothing.
 pub fn open(_kept: Option<RawFd>) -> io::Result<()> {
@@ -18,7 +18,12 @@ pub fn leaves_root() -> bool {
 }
 
 /// The walls of each thread: none.
-pub fn enter(_jail: &mut Jail, _shares: &[BorrowedFd<'_>]) {}
+pub fn enter(_jail: &mut Jail, _open: &Open<'_>) {}
+
+/// A folder in memory: not known for this system.
+pub fn make_scratch(_bytes: u64, _files: u64) -> io::Result<OwnedFd> {
+    Err(io::ErrorKind::Unsupported.into())
+}
 
 /// The rest: nothing.
 pub fn lock(jail: &mut Jail, _needs: Needs) {

@@ -86,6 +86,21 @@ const READING: &[c_long] = &[
     libc::SYS_preadv2,
 ];
 
+/// What a process needs beside that to make, change and remove files in its scratch.
+const WRITING: &[c_long] = &[
+    libc::SYS_pwritev,
+    libc::SYS_pwritev2,
+    libc::SYS_mkdirat,
+    libc::SYS_unlinkat,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    libc::SYS_linkat,
+    libc::SYS_symlinkat,
+    libc::SYS_utimensat,
+    libc::SYS_fchmod,
+    libc::SYS_fdatasync,
+];
+
 /// What a process needs beside that to get open files. To read and write them, it needs nothing more.
 const TAKING: &[c_long] = &[libc::SYS_recvmsg];
 
@@ -195,10 +210,11 @@ pub fn lock(needs: Needs) -> io::Result<()> {
 }
 
 fn allowed(needs: Needs) -> Result<Rules, BackendError> {
-    let reading = if needs.reads_files { READING } else { &[] };
+    let reading = if needs.reads_files || needs.writes_files { READING } else { &[] };
+    let writing = if needs.writes_files { WRITING } else { &[] };
     let taking = if needs.takes_files { TAKING } else { &[] };
     let mut rules: Rules =
-        ALWAYS.iter().chain(OLD).chain(reading).chain(taking).map(|call| (*call, Vec::new())).collect();
+        [ALWAYS, OLD, reading, writing, taking].concat().into_iter().map(|call| (call, Vec::new())).collect();
     let one_of = |argument, values: Vec<u64>| -> Result<Vec<SeccompRule>, BackendError> {
         let rule = |value| {
             let is_it = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)?;

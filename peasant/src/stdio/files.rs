@@ -123,6 +123,11 @@ impl FileInput {
         if bytes.len() < count { Err(self.ended()) } else { Ok(bytes.into()) }
     }
 
+    /// The file itself, of which nothing was read.
+    pub fn into_file(self) -> File {
+        self.file.0.file
+    }
+
     fn whole(mut self) -> io::Result<Bytes> {
         self.next(usize::try_from(self.bytes).unwrap_or(usize::MAX))
     }

@@ -81,7 +81,7 @@ impl Peasant {
         let (ours, theirs) = handover::pair().unwrap();
         handed::keep_open(theirs.as_raw_fd()).unwrap();
         let number = theirs.as_raw_fd().to_string();
-        let args: Vec<_> = args.iter().copied().chain([handover::FLAG, &number]).collect();
+        let args: Vec<_> = [handover::FLAG, &*number].into_iter().chain(args.iter().copied()).collect();
         (Peasant::start(program, &args), ours)
     }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::Args;
-use distwasm_duke::{jail::RequiredJail, options::find_peasant};
+use distwasm_duke::{jail::RequiredJail, options::find_peasant, peasant::guest_flags};
 use distwasm_jobs::inputs::{
     InputRules, Names,
     survey::{Survey, SurveyError},
@@ -217,14 +217,9 @@ impl CheckOptions {
         if self.min_ram > 0 {
             args.push(flag("--memory-bytes", self.min_ram.saturating_mul(1 << 20).to_string().as_ref()));
         }
-        if !guest.call.is_empty() {
-            args.push(flag("--call", guest.call.as_ref()));
-        }
-        if guest.fresh {
-            args.push("--fresh".into());
-        }
+        args.extend(guest_flags(&guest));
         if guest.deterministic {
-            args.extend(["--deterministic".into(), flag("--seed", guest.seed.as_ref())]);
+            args.push(flag("--seed", guest.seed.as_ref()));
         }
         args.push("--job=1".into());
         let required = self.require_jail.walls();

@@ -107,8 +107,9 @@ pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Re
     });
     let elapsed = std::time::Duration::from_micros(clock.now().0);
     let (project, pruned) = (request.project.clone(), pruned as u64);
-    let forced = options.force;
-    let summary = Summary { project, counts, elapsed, pruned, failures, cut_short, stopped, forced, retry, exit };
+    let (forced, empty_is_ok) = (options.force, options.ok_empty);
+    let summary =
+        Summary { project, counts, elapsed, pruned, failures, cut_short, stopped, empty_is_ok, forced, retry, exit };
     Ok(Report { summary, first_failures })
 }
 

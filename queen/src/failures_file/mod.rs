@@ -92,6 +92,8 @@ struct Record<'a> {
     kind: &'static str,
     reason: &'a str,
     stderr: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stdout: Option<String>,
     attempts: u32,
     duke: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -209,6 +211,7 @@ fn line(unit: &FailedUnit, failed_at: SystemTime, output: Option<&str>) -> io::R
         kind: unit.failure.kind.name(),
         reason: &unit.failure.message,
         stderr: String::from_utf8_lossy(&unit.failure.stderr).into_owned(),
+        stdout: (!unit.failure.stdout.is_empty()).then(|| String::from_utf8_lossy(&unit.failure.stdout).into_owned()),
         attempts: unit.tried.attempts,
         duke: &unit.tried.duke,
         run_us: unit.tried.run_us,

@@ -22,7 +22,7 @@ use indicatif::HumanCount;
 use super::{FirstLine, Summary, first_line::left_out, progress::Progress};
 use crate::failures_file::FailureFile;
 
-/// Lines of a failed unit's stderr, and of a longer reason, that the summary shows.
+/// Lines of a longer reason that the summary shows, and of the start and the end of a failed unit's stderr.
 const LINES_SHOWN: usize = 5;
 
 /// How people are told of a run.
@@ -227,6 +227,16 @@ pub fn print_summary(summary: &Summary, first_failures: &[FailedUnit], quiet: bo
             true => "no failures of earlier runs are known, so there is nothing to try again",
         });
     }
+    if counts.done > 0 && counts.empty == counts.done && !summary.empty_is_ok {
+        talk(match counts.done {
+            1 => "warning: the output is empty",
+            _ => "warning: all outputs are empty",
+        });
+        talk(
+            "does the program read its input as a file ({} after --) or write its result to one ({out})? --ok-empty says",
+        );
+        talk("that an empty output is right");
+    }
     let seconds = summary.elapsed.as_secs_f64();
     talk(&format!(
         "{} done, {} skipped (done before), {} failed in {seconds:.3} s ({:.0} units/s)",
@@ -283,20 +293,24 @@ fn print_failure(unit: &FailedUnit) {
     let mut reason = unit.failure.message.lines();
     let first = reason.next().unwrap_or_default();
     talk(&format!("failed: {}: {}{tried}", harmless_path(&unit.path), harmless(first)));
-    show_lines("", reason);
+    show_lines("", &reason.collect::<Vec<_>>(), 0);
     let stderr = String::from_utf8_lossy(&unit.failure.stderr);
-    show_lines("stderr: ", stderr.trim_end().lines());
+    // What went wrong stands at its start or at its end.
+    show_lines("stderr: ", &stderr.trim_end().lines().collect::<Vec<_>>(), LINES_SHOWN);
 }
 
-/// Shows the first lines of some text, each after a prefix.
-fn show_lines<'a>(prefix: &str, mut lines: impl Iterator<Item = &'a str>) {
-    for line in lines.by_ref().take(LINES_SHOWN) {
-        talk(&format!("    {prefix}{}", harmless(line)));
+/// Shows the first lines of some text, and the last `last` of them, each after a prefix.
+fn show_lines(prefix: &str, lines: &[&str], last: usize) {
+    let (first, rest) = lines.split_at(lines.len().min(LINES_SHOWN));
+    let (left_out, last) = rest.split_at(rest.len().saturating_sub(last));
+    let show = |lines: &[&str]| lines.iter().for_each(|line| talk(&format!("    {prefix}{}", harmless(line))));
+    show(first);
+    match left_out.len() {
+        0 => {}
+        1 => show(left_out),
+        more => talk(&format!("    {prefix}... {more} more lines")),
     }
-    let more = lines.count();
-    if more > 0 {
-        talk(&format!("    {prefix}... {more} more lines"));
-    }
+    show(last);
 }
 
 #[cfg(test)]

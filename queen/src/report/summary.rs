@@ -24,6 +24,8 @@ pub struct Summary {
     pub cut_short: Option<String>,
     /// Whether too many failures ended it.
     pub stopped: bool,
+    /// Whether the user expects that all outputs may be empty.
+    pub empty_is_ok: bool,
     /// Whether all inputs ran, also those that had outputs.
     pub forced: bool,
     /// Whether the run tried only failures of earlier runs.
@@ -39,6 +41,7 @@ struct Json<'a> {
     done: u64,
     skipped: u64,
     failed: u64,
+    empty: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     gone: Option<u64>,
     newer: u64,
@@ -78,6 +81,7 @@ pub fn print_json(summary: &Summary) -> io::Result<()> {
         done: counts.done,
         skipped: counts.done_before,
         failed: counts.failed,
+        empty: counts.empty,
         gone: summary.retry.then_some(counts.gone),
         newer: counts.newer,
         outdated: counts.outdated,

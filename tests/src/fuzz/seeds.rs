@@ -84,7 +84,12 @@ pub(super) fn released(job: u64, slots: u32) -> duke_word::Word {
 /// At least one word of each kind that a duke says.
 pub(super) fn of_duke() -> Vec<duke_word::Word> {
     use duke_word::Word;
-    let failure = Some(wire::Failure { kind: 2, message: "it failed".to_owned(), stderr: b"why".as_slice().into() });
+    let failure = Some(wire::Failure {
+        kind: 2,
+        message: "it failed".to_owned(),
+        stderr: b"why".as_slice().into(),
+        stdout: b"what".as_slice().into(),
+    });
     let attempts = vec![wire::HeldAttempt { attempt: 1, unit: 0, bytes: 5, number: 1 }];
     vec![
         hello(false),

@@ -1,0 +1,219 @@
+//! The files of a unit: what guests make of them, and that nothing is left of it.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test ends where its expectation does")]
+
+mod talk;
+
+use std::fs;
+use std::io::{Seek, SeekFrom, Write};
+
+use distwasm_proto::{
+    failure::{Failure, FailureKind},
+    ids::UnitNo,
+    pipe::{Description, HEADER_BYTES},
+};
+use talk::{FileUnit, Peasant, guest, hand};
+
+/// A scratch of 1 MiB.
+const SMALL: [&str; 2] = ["--scratch", "1MB"];
+
+/// Starts a guest of `busy.wat` with these flags, which are followed by `--` and its arguments.
+fn busy(args: &[&str]) -> Peasant {
+    let args: Vec<_> = ["--described"].into_iter().chain(args.iter().copied()).collect();
+    Peasant::start(guest("busy.wat"), &args)
+}
+
+/// Its answer to a unit of this name.
+fn ask(peasant: &mut Peasant, name: &str, input: &[u8]) -> Result<String, Failure> {
+    let mut frame = Vec::new();
+    Description { unit: UnitNo(7), attempt: 1, name: name.as_bytes() }.append(|part| frame.extend_from_slice(part));
+    peasant.send_all(&[frame.split_off(HEADER_BYTES), input.to_vec()]);
+    peasant.receive().map(|answer| String::from_utf8(answer).unwrap())
+}
+
+/// The answer, and what is on stderr, of a unit that ends with status 9.
+fn log(args: &[&str]) -> String {
+    let args: Vec<_> = args.iter().copied().chain(["e9"]).collect();
+    let mut peasant = busy(&args);
+    let failure = ask(&mut peasant, "a", b"input").unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Exit, "{}", failure.message);
+    peasant.ends_well();
+    String::from_utf8(failure.stderr).unwrap()
+}
+
+#[test]
+fn the_input_is_a_file_with_its_own_name() {
+    let mut peasant = busy(&["--", "p{name} ", "p{stem} ", "p{ext} ", "p{dir} ", "p{number} ", "p{} ", "r{}", "c"]);
+    let answer = ask(&mut peasant, "some/dir/report.txt", b"its text").unwrap();
+    assert_eq!(answer, "report.txt report txt some/dir 7 in/report.txt its text", "and nothing is on stdin");
+    let answer = ask(&mut peasant, "next", b"other").unwrap();
+    assert_eq!(answer, "next next  . 7 in/next other");
+    peasant.ends_well();
+}
+
+#[test]
+fn a_guest_may_change_its_input_and_changes_nothing_else() {
+    let mut peasant = busy(&["--", "o{}", "r{}", "p ", "w{}", "r{}", "p ", "x{}", "r{}"]);
+    for _ in 0..2 {
+        assert_eq!(ask(&mut peasant, "a", b"text").unwrap(), "!ext new ");
+    }
+    peasant.ends_well();
+}
+
+#[test]
+fn a_file_that_was_handed_over_is_the_input() {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&vec![b'x'; 200_000]).unwrap();
+    let output = tempfile::tempfile().unwrap();
+    let (mut peasant, socket) = Peasant::start_with_files(guest("busy.wat"), &["--", "r{}", "r{}", "o{}"]);
+    let unit = FileUnit { input: Err((&file, 200_000)), output: Some(&output) };
+    let bodies = hand(&socket, &[unit]);
+    peasant.send_all(&bodies);
+    assert_eq!(peasant.receive(), Ok(Vec::new()));
+    assert_eq!(output.metadata().unwrap().len(), 400_000);
+    file.seek(SeekFrom::Start(0)).unwrap();
+    assert!(std::io::read_to_string(&file).unwrap().bytes().all(|byte| byte == b'x'), "the guest changed a copy");
+    peasant.ends_well();
+}
+
+#[test]
+fn the_result_may_be_a_file() {
+    let mut peasant = busy(&["--", "w{out.png}", "pnot the result"]);
+    assert_eq!(ask(&mut peasant, "a.txt", b"").unwrap(), "new");
+    peasant.ends_well();
+    let output = tempfile::tempfile().unwrap();
+    let (mut peasant, socket) = Peasant::start_with_files(guest("busy.wat"), &["--", "w{out}"]);
+    let bodies = hand(&socket, &[FileUnit { input: Ok(b""), output: Some(&output) }]);
+    peasant.send_all(&bodies);
+    assert_eq!((peasant.receive(), output.metadata().unwrap().len()), (Ok(Vec::new()), 3));
+    peasant.ends_well();
+}
+
+#[test]
+fn a_result_that_is_not_a_file_is_a_failure() {
+    for (args, wanted) in [
+        (&["p{out}"][..], "/out/a, its result by the arguments, was not written"),
+        (&["d{out}"], "/out/a, its result by the arguments, is not a file"),
+        (&["s{out}"], "/out/a, its result by the arguments, is a link, and not a file"),
+        (&["w{out}", "m{out}"], "/out/a, its result by the arguments, was not written"),
+        (&["wout/../../x{out}"], "/out/a, its result by the arguments, was not written"),
+    ] {
+        let args: Vec<_> = ["--"].iter().chain(args).copied().collect();
+        let mut peasant = busy(&args);
+        let failure = ask(&mut peasant, "a", b"").unwrap_err();
+        assert_eq!((failure.kind, &*failure.message), (FailureKind::Answer, wanted), "{args:?}");
+        peasant.ends_well();
+    }
+    let mut peasant = busy(&["--answer-bytes", "2", "--", "w{out}"]);
+    assert_eq!(ask(&mut peasant, "a", b"").unwrap_err().message, "answer is longer than 2 bytes");
+}
+
+#[test]
+fn devices_and_streams_are_there_by_name() {
+    let mut peasant =
+        busy(&["--", "r/dev/stdin", "w/dev/stdout", "w/dev/null", "r/dev/null", "p.", "w/dev/stderr", "e9"]);
+    let failure = ask(&mut peasant, "a", b"input").unwrap_err();
+    assert_eq!(failure.stderr, b"new");
+    peasant.ends_well();
+    let mut peasant = busy(&["--", "r/dev/stdin", "w/dev/stdout", "w/dev/null", "r/dev/null", "p."]);
+    assert_eq!(ask(&mut peasant, "a", b"input ").unwrap(), "input new.");
+    peasant.ends_well();
+    // Removing and making devices is refused, and random bytes differ from run to run.
+    assert_eq!(log(&["--", "x/dev/null", "w/dev/sda", "k/dev/urandom"]), "x02\nw02\n");
+    assert_eq!(log(&["--deterministic", "--", "k/dev/urandom", "k/dev/zero"]), "k44\n");
+}
+
+#[test]
+fn a_stream_keeps_its_place_when_it_gets_another_number() {
+    let mut peasant = busy(&["--", "pfirst ", "2tmp/log", "pinto the file", "Plog"]);
+    assert_eq!(ask(&mut peasant, "a", b"").unwrap(), "first ");
+    peasant.ends_well();
+}
+
+#[test]
+fn nothing_is_left_for_the_next_unit() {
+    let arguments =
+        ["w/tmp/a", "dtmp/d", "wtmp/d/b", "dtmp/d/e", "stmp/l", "wtop", "mtmp", "dtmp", "wtmp/c", "k/tmp/c"];
+    let mut peasant = busy(&[&["--"], &arguments[..], &["ktmp/a", "e9"]].concat());
+    for round in 0..3 {
+        let failure = ask(&mut peasant, "a", b"").unwrap_err();
+        // A file that is there already would be opened; a directory could not be made.
+        assert_eq!(String::from_utf8(failure.stderr).unwrap(), "k44\n", "round {round}: {}", failure.message);
+    }
+    peasant.ends_well();
+}
+
+#[test]
+fn a_full_scratch_is_told_and_emptied() {
+    let mut peasant = busy(&[&SMALL[..], &["--", "ftmp/x", "e9"]].concat());
+    for _ in 0..2 {
+        let failure = ask(&mut peasant, "a", b"").unwrap_err();
+        assert_eq!(String::from_utf8_lossy(&failure.stderr), "f51\n", "{}", failure.message);
+        let wanted = "exited with status 9: f51; its scratch of 1 MiB was full (--scratch SIZE gives more)";
+        assert_eq!(failure.message, wanted);
+    }
+    peasant.ends_well();
+}
+
+#[test]
+fn the_number_of_files_is_bounded() {
+    let mut peasant = busy(&[&SMALL[..], &["--", "ntmp/x", "e9"]].concat());
+    for _ in 0..2 {
+        let failure = ask(&mut peasant, "a", b"").unwrap_err();
+        assert_eq!(String::from_utf8_lossy(&failure.stderr), "n51\n");
+        assert!(failure.message.contains("was full"), "{}", failure.message);
+    }
+    peasant.ends_well();
+}
+
+#[test]
+fn what_is_not_there_is_named_if_it_may_be_the_reason() {
+    let mut peasant = busy(&["--", "petc/passwd", "k/etc/passwd", "Pno passwd", "e1"]);
+    let failure = ask(&mut peasant, "a", b"").unwrap_err();
+    let wanted = "which is not there (--dir HOST::GUEST shares a folder with it)";
+    assert!(failure.message.contains(&format!("it looked for \"etc/passwd\", {wanted}")), "{}", failure.message);
+    peasant.ends_well();
+}
+
+#[test]
+fn without_a_scratch_there_is_nothing() {
+    let mut peasant = busy(&["--scratch", "0", "--", "w/tmp/x", "e9"]);
+    assert_eq!(ask(&mut peasant, "a", b"").unwrap_err().stderr, b"w08\n");
+    peasant.ends_well();
+}
+
+#[test]
+fn a_shared_directory_stands_beside_the_scratch() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("shared"), "here").unwrap();
+    let shared = |guest_path| format!("{}::{guest_path}", folder.path().display());
+    // The last directory is the root.
+    let mut peasant = busy(&["--dir", &shared("/data"), "--", "wtmp/x", "rtmp/x"]);
+    assert_eq!(ask(&mut peasant, "a", b"").unwrap(), "new");
+    peasant.ends_well();
+    // The last directory is that of devices.
+    let mut peasant = busy(&["--dir", &shared("/"), "--", "knull", "kshared", "e9"]);
+    assert_eq!(ask(&mut peasant, "a", b"").unwrap_err().stderr, b"k44\n");
+    peasant.ends_well();
+}
+
+#[test]
+fn statuses_that_are_results_are_chosen() {
+    for (list, status, is_result) in
+        [("0,1,10-20", 1, true), ("0,1", 2, false), ("1", 0, false), ("1", 1, true), ("0", 0, true)]
+    {
+        let mut peasant = busy(&["--ok-status", list, "--", "panswer", &format!("e{status}")]);
+        let answer = ask(&mut peasant, "a", b"");
+        assert_eq!(answer.is_ok(), is_result, "{status} of {list}: {answer:?}");
+        peasant.ends_well();
+    }
+    // To return is to exit with 0.
+    let mut peasant = busy(&["--ok-status", "1", "--", "panswer"]);
+    assert_eq!(ask(&mut peasant, "a", b"").unwrap_err().message, "exited with status 0");
+}
+
+#[test]
+fn raw_arguments_are_not_filled_in() {
+    let mut peasant = busy(&["--raw-args", "--", "p{name}{}"]);
+    assert_eq!(ask(&mut peasant, "a", b"").unwrap(), "{name}{}");
+    peasant.ends_well();
+}

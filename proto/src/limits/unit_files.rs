@@ -1,0 +1,26 @@
+//! The files of a unit: its scratch, its input and its result by name.
+
+use super::{KIB, MIB};
+
+/// The scratch of a unit, if the queen has no other wish: what compilers and archivers write beside their result. It is
+/// memory, so at most as much as the slot has.
+pub const SCRATCH_BYTES: u64 = 256 * MIB as u64;
+
+/// Bytes of memory for each file of a scratch, by which the number of its files is bounded: a quarter million in 1 GiB.
+/// An empty file takes about a KiB of the kernel's memory, and removing one 2 microseconds.
+pub const SCRATCH_FILE_BYTES: u64 = 4 * KIB as u64;
+
+/// Bytes that are kept of the start of a guest's stdout, if it ends with a status that is no result.
+pub const STDOUT_KEPT_BYTES: usize = 8 * KIB;
+
+/// The longest ending of a file with a result, after its dot.
+pub const OUTPUT_ENDING_BYTES_MAX: usize = 32;
+
+/// Ranges in a list of exit statuses: no program has as many meanings.
+pub const STATUS_RANGES_MAX: usize = 64;
+
+/// Files that a guest may have open at once. The process needs some descriptors besides.
+pub const GUEST_DESCRIPTORS_MAX: usize = 768;
+
+/// Bytes of a path that a reason quotes.
+pub const PATH_QUOTED_BYTES_MAX: usize = 200;
