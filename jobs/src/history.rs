@@ -97,12 +97,18 @@ impl Making {
     /// How a program with these settings makes outputs from the inputs in a folder.
     pub fn new(input: &Path, program: &Payload, guest: &GuestSettings) -> Making {
         // Where bytes go, and how many there may be, changes nothing about outputs.
-        let GuestSettings { args, env, call, fresh, deterministic, seed, shares, places: _, result_bytes_max: _ } =
+        let GuestSettings { args, env, call, fresh, deterministic, seed, shares, places: _, result_bytes_max: _, .. } =
             guest;
+        let GuestSettings { stack_bytes, argv0, traps_unknown_imports, .. } = guest;
         let shares: Vec<(String, &str)> =
             shares.iter().map(|share| (share.digest.to_string(), share.guest_path.as_str())).collect();
         // The debug format tells where each part ends.
-        let settings = format!("{:?}", (env, call, fresh, deterministic, seed, shares));
+        let mut settings = format!("{:?}", (env, call, fresh, deterministic, seed, shares));
+        // Settings that came later count when they are chosen, so that older records stay true.
+        let later = (stack_bytes, argv0, traps_unknown_imports);
+        if later != (&None, &String::new(), &false) {
+            settings.push_str(&format!("{later:?}"));
+        }
         Making {
             input: input.to_string_lossy().into_owned(),
             program: Digest::of(program.chunks().map(AsRef::as_ref)).to_string(),

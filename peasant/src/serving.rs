@@ -89,6 +89,7 @@ pub struct Intake {
 
 /// Opens what a peasant needs, before the process enters the jail.
 pub fn open(compiled: Option<&Path>, mut grants: Grants) -> Result<Intake, StartError> {
+    grants.claim_stack()?;
     grants.open_dirs()?;
     let source = match compiled {
         Some(path) => ProgramSource::Compiled(CompiledFile::open(path)?),

@@ -54,6 +54,15 @@ pub const MODULE_MEMORY_BYTES_MAX: u64 = 4 << 30;
 /// Stack of a guest. What wasmtime gives by default; deep recursion ends in a trap, not in a crash.
 pub const GUEST_STACK_BYTES: usize = MIB;
 
+/// The smallest stack of a guest that can be asked for: less does not carry a program through its initialisation.
+pub const GUEST_STACK_BYTES_MIN: u64 = 64 << 10;
+
+/// The largest. A module runs on the stack of its peasant's process, and Linux keeps 128 MiB free for that to grow.
+pub const GUEST_STACK_BYTES_MAX: u64 = 64 << 20;
+
+/// Stack for the functions that a guest calls, beside its own. They take a few KiB.
+pub const HOST_STACK_BYTES: usize = MIB;
+
 /// Entries in a guest's tables: enough for a module with a hundred thousand functions; they take 8 MiB of the host.
 pub const GUEST_TABLE_ELEMENTS_MAX: usize = MIB;
 

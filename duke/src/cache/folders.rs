@@ -230,7 +230,8 @@ mod tests {
     }
 
     fn recipe() -> Recipe {
-        Recipe { digest: Digest::of([b"program".as_slice()]), deterministic: true, call: String::new() }
+        let digest = Digest::of([b"program".as_slice()]);
+        Recipe { digest, deterministic: true, call: String::new(), traps_unknown_imports: false }
     }
 
     #[test]

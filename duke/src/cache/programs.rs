@@ -103,7 +103,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folders = Folders::open(&folder.path().join("cache"), "engine".to_owned()).unwrap();
         let digest = Digest::of([b"program".as_slice()]);
-        let recipe = Recipe { digest, deterministic: false, call: String::new() };
+        let recipe = Recipe { digest, deterministic: false, call: String::new(), traps_unknown_imports: false };
         let path = folders.program(&recipe);
         fs::write(&path, "code").unwrap();
         for (mode, is_found) in [(0o600, true), (0o644, true), (0o666, false), (0o620, false)] {

@@ -38,6 +38,12 @@ impl PeasantSettings {
         if !guest.call.is_empty() {
             shown.push(format!("--call={}", guest.call).into());
         }
+        if let Some(bytes) = guest.stack_bytes {
+            shown.push(format!("--stack={bytes}B").into());
+        }
+        if guest.traps_unknown_imports {
+            shown.push("--unknown-imports=trap".into());
+        }
         if guest.fresh {
             shown.push("--fresh".into());
         }
@@ -55,6 +61,9 @@ impl PeasantSettings {
         let mut handed = Vec::<OsString>::new();
         if guest.deterministic {
             handed.push(format!("--seed={}", guest.seed).into());
+        }
+        if !guest.argv0.is_empty() {
+            handed.push(format!("--argv0={}", guest.argv0).into());
         }
         handed.extend(guest.env.iter().map(|variable| format!("--env={variable}").into()));
         if !guest.args.is_empty() {
@@ -101,10 +110,14 @@ mod tests {
             shares: Vec::new(),
             places: Places::default(),
             result_bytes_max: Some(9),
+            stack_bytes: Some(8 << 20),
+            argv0: "-jq".to_owned(),
+            traps_unknown_imports: true,
         });
         let told = settings.command_line(JobId(3));
-        let shown = "--compiled c.cwasm --memory-bytes 7 --max-output-bytes 9 --call=-f --fresh --deterministic --job 3 --described";
+        let shown = "--compiled c.cwasm --memory-bytes 7 --max-output-bytes 9 --call=-f --stack=8388608B \
+                     --unknown-imports=trap --fresh --deterministic --job 3 --described";
         assert_eq!(line(told.shown), shown);
-        assert_eq!(line(told.handed), "--seed=-project --env=A=-1 --env=B= -- a");
+        assert_eq!(line(told.handed), "--seed=-project --argv0=-jq --env=A=-1 --env=B= -- a");
     }
 }

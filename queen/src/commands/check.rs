@@ -198,7 +198,8 @@ impl CheckOptions {
     /// The arguments of the peasant.
     fn peasant_args(&self, input: Option<&Path>) -> Result<Arguments, CheckError> {
         // The archives are not used: packing them shows whether it works.
-        let (guest, _archives) = guest_options::prepare(&self.guest, &project_of(&self.program))?;
+        let (mut guest, _archives) = guest_options::prepare(&self.guest, &project_of(&self.program))?;
+        guest_options::name_like(&self.program, &mut guest);
         let flag = |name: &str, value: &OsStr| {
             let mut flag = OsString::from(name);
             flag.push("=");
@@ -220,6 +221,12 @@ impl CheckOptions {
         if !guest.call.is_empty() {
             args.push(flag("--call", guest.call.as_ref()));
         }
+        if let Some(bytes) = guest.stack_bytes {
+            args.push(flag("--stack", format!("{bytes}B").as_ref()));
+        }
+        if guest.traps_unknown_imports {
+            args.push("--unknown-imports=trap".into());
+        }
         if guest.fresh {
             args.push("--fresh".into());
         }
@@ -239,7 +246,9 @@ impl CheckOptions {
             dir.push(&share.guest_path);
             args.push(flag("--dir", &dir));
         }
-        let mut handed: Vec<OsString> = guest.env.iter().map(|variable| flag("--env", variable.as_ref())).collect();
+        let name = (!guest.argv0.is_empty()).then(|| flag("--argv0", guest.argv0.as_ref()));
+        let mut handed: Vec<OsString> = name.into_iter().collect();
+        handed.extend(guest.env.iter().map(|variable| flag("--env", variable.as_ref())));
         if !guest.args.is_empty() {
             handed.push("--".into());
             handed.extend(guest.args.into_iter().map(OsString::from));
@@ -385,6 +394,7 @@ mod tests {
             "--deterministic",
             "--seed=some",
             "--job=1",
+            "--argv0=some.wat",
             "--env=A=2",
             "--",
             "--x",
