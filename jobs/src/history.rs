@@ -97,8 +97,9 @@ impl Making {
     /// How a program with these settings makes outputs from the inputs in a folder.
     pub fn new(input: &Path, program: &Payload, guest: &GuestSettings) -> Making {
         // Where bytes go, and how many there may be, changes nothing about outputs.
-        let GuestSettings { args, env, call, fresh, deterministic, seed, shares, places: _, result_bytes_max: _, .. } =
-            guest;
+        let GuestSettings {
+            args, env, call, fresh, deterministic, seed, shares, places: _, result_bytes_max: _, ..
+        } = guest;
         let GuestSettings { stack_bytes, argv0, traps_unknown_imports, .. } = guest;
         let shares: Vec<(String, &str)> =
             shares.iter().map(|share| (share.digest.to_string(), share.guest_path.as_str())).collect();

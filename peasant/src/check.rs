@@ -83,7 +83,10 @@ pub fn check(
     required: &[Wall],
 ) -> Result<(), CheckError> {
     let input = input.map(|path| Ok::<_, io::Error>((read_input(&path)?, path))).transpose()?;
-    grants.claim_stack().and_then(|()| grants.open_dirs()).map_err(|failure| Unfit(format!("cannot be initialised: {}", failure.message)))?;
+    grants
+        .claim_stack()
+        .and_then(|()| grants.open_dirs())
+        .map_err(|failure| Unfit(format!("cannot be initialised: {}", failure.message)))?;
     let mut jail = enter_to_compile(&grants.opened_dirs().collect::<Vec<_>>(), CompileLimits::default())?;
     // Started before the jail is locked, which allows no threads afterwards.
     let watch = Watch::start(within, name.to_owned());

@@ -184,7 +184,10 @@ fn wasi_builder(grants: &Grants, description: Option<&Bytes>, clock: &Clock, std
     let description = description.and_then(|bytes| Description::parse(bytes));
     let unit = description.map_or(&[][..], |description| description.name);
     let mut builder = WasiCtxBuilder::new();
-    builder.arg(grants.argv0.as_deref().unwrap_or(DEFAULT_ARGV0)).args(&grants.args).envs(&environment(grants, description));
+    builder
+        .arg(grants.argv0.as_deref().unwrap_or(DEFAULT_ARGV0))
+        .args(&grants.args)
+        .envs(&environment(grants, description));
     builder.wall_clock(clock.clone()).monotonic_clock(clock.clone());
     if let Some(seed) = &grants.seed {
         let random = |purpose| seeded_random(seed, unit, purpose);

@@ -45,7 +45,18 @@ const LANGUAGES: [(&[&str], &str, &str); 7] = [
     (&["const std = @import("], "Zig source", "build it first: zig build-exe -target wasm32-wasi FILE.zig"),
     (&["def ", "from ", "import sys", "import os", "if __name__", "print("], "Python source", PYTHON),
     (
-        &["const ", "let ", "var ", "function ", "import ", "export ", "console.", "module.exports", "\"use strict\"", "'use strict'"],
+        &[
+            "const ",
+            "let ",
+            "var ",
+            "function ",
+            "import ",
+            "export ",
+            "console.",
+            "module.exports",
+            "\"use strict\"",
+            "'use strict'",
+        ],
         "JavaScript or TypeScript source",
         JAVASCRIPT,
     ),
@@ -58,7 +69,8 @@ const C: &str = "build it first: clang --target=wasm32-wasip1 -O2 -o program.was
                  --target=wasm32-wasi";
 const PYTHON: &str = "build it first: componentize-py makes a component of it (queen new --lang python shows how)";
 const JAVASCRIPT: &str = "build it first: componentize-js makes a component of it";
-const SHELL: &str = "a guest is one WebAssembly program, which cannot start others; name the program that the script runs";
+const SHELL: &str =
+    "a guest is one WebAssembly program, which cannot start others; name the program that the script runs";
 
 /// Lines of a text that are looked at. The first ones tell the language.
 const LINES_READ: usize = 200;
@@ -85,14 +97,17 @@ pub fn why_no_program(bytes: &[u8]) -> Option<String> {
 
 /// What a text is, if it is not in the text format of WebAssembly, which begins with a parenthesis or a comment.
 fn kind_of_text(text: &str) -> Option<(&'static str, &'static str)> {
-    if let Some(line) = text.strip_prefix("#!").and_then(|rest| rest.lines().next()).filter(|line| !line.starts_with('[')) {
+    if let Some(line) =
+        text.strip_prefix("#!").and_then(|rest| rest.lines().next()).filter(|line| !line.starts_with('['))
+    {
         return SCRIPTS.iter().find(|(word, ..)| line.contains(word)).map(|(_, what, way_out)| (*what, *way_out));
     }
     if text.trim_start().starts_with(['(', ';']) {
         return None;
     }
     let lines = || text.lines().take(LINES_READ).map(str::trim_start);
-    let is_in = |beginnings: &[&str]| lines().any(|line| beginnings.iter().any(|beginning| line.starts_with(beginning)));
+    let is_in =
+        |beginnings: &[&str]| lines().any(|line| beginnings.iter().any(|beginning| line.starts_with(beginning)));
     LANGUAGES.iter().find(|(beginnings, ..)| is_in(beginnings)).map(|(_, what, way_out)| (*what, *way_out))
 }
 

@@ -122,7 +122,10 @@ mod tests {
     #[test]
     fn the_size_of_a_stack_has_its_bounds() {
         let told = |size: &str| Line::try_parse_from(["queen", "--stack", size]).map(|line| line.guest.stack);
-        assert_eq!((told("8MB").unwrap(), told("64K").unwrap(), told("2").unwrap()), (Some(8 << 20), Some(64 << 10), Some(2 << 20)));
+        assert_eq!(
+            (told("8MB").unwrap(), told("64K").unwrap(), told("2").unwrap()),
+            (Some(8 << 20), Some(64 << 10), Some(2 << 20))
+        );
         for wrong in ["63KB", "65MB", "0", "deep"] {
             assert!(told(wrong).is_err(), "{wrong}");
         }

@@ -57,7 +57,10 @@ const MAKERS: [Maker; 20] = [
         |module| module.imports_any(|from, _| from.starts_with("wasm:js-string")),
         "it uses strings of JavaScript; build it for wasm32-wasip1",
     ),
-    (|module| module.has_shared_memory || module.imports_any(|from, name| (from, name) == ("wasi", "thread-spawn")), THREADS),
+    (
+        |module| module.has_shared_memory || module.imports_any(|from, name| (from, name) == ("wasi", "thread-spawn")),
+        THREADS,
+    ),
     (|module| module.has_legacy_exceptions, LEGACY_EXCEPTIONS),
     (
         |module| module.imports_any(|from, name| (from, name) == ("env", "abort")),
@@ -77,7 +80,8 @@ const MAKERS: [Maker; 20] = [
     ),
     (
         |module| {
-            module.imports_any(|from, name| from == "env" && (name.starts_with("__wasm_") || name.starts_with("__stack")))
+            module
+                .imports_any(|from, name| from == "env" && (name.starts_with("__wasm_") || name.starts_with("__stack")))
         },
         "it is an object file, one part of a program; link it (wasm-ld, or the compiler without -c)",
     ),
@@ -89,9 +93,8 @@ const MAKERS: [Maker; 20] = [
 
 /// Advice for a module with imports that do not exist.
 pub(super) fn missing(module: &ModuleOutline) -> &'static str {
-    by_maker(module).unwrap_or(
-        "guests get WASI preview 1 only (with --unknown-imports trap it runs until it calls something else)",
-    )
+    by_maker(module)
+        .unwrap_or("guests get WASI preview 1 only (with --unknown-imports trap it runs until it calls something else)")
 }
 
 /// Why a module cannot run here although all its imports exist.

@@ -61,7 +61,8 @@ fn there_is(engine: &Engine) -> Result<HashMap<(String, String), Signature>, Unf
     let cannot = |error: wasmtime::Error| Unfit(format!("cannot be linked: {error:#}"));
     let mut store = Store::new(engine, Guest::default());
     let linker = wasi::linker(engine, None, false).map_err(cannot)?;
-    let all: Vec<_> = linker.iter(&mut store).map(|(module, name, item)| (module.to_owned(), name.to_owned(), item)).collect();
+    let all: Vec<_> =
+        linker.iter(&mut store).map(|(module, name, item)| (module.to_owned(), name.to_owned(), item)).collect();
     let functions = all.into_iter().filter_map(|(module, name, item)| match Item::of(&item.ty(&store)) {
         Item::Function(signature) => Some(((module, name), signature)),
         _ => None,
@@ -75,9 +76,8 @@ fn check_imports(
     traps_unknown: bool,
 ) -> Result<(), Unfit> {
     let found = |import: &Import| there_is.get(&(import.module.clone(), import.name.clone()));
-    let is_missing = |import: &&Import| {
-        found(import).is_none() && !(traps_unknown && matches!(import.item, Item::Function(_)))
-    };
+    let is_missing =
+        |import: &&Import| found(import).is_none() && !(traps_unknown && matches!(import.item, Item::Function(_)));
     let missing: Vec<&Import> = module.imports.iter().filter(is_missing).collect();
     if !missing.is_empty() {
         let names = list(missing.iter().map(|import| format!("{}.{}", import.module, import.name)));
@@ -88,7 +88,8 @@ fn check_imports(
         let (Some(wanted), Item::Function(signature)) = (found(import), &import.item) else { continue };
         if wanted != signature {
             let has_long_addresses = import.module == MODULE && signature.params.iter().any(|param| param == "i64");
-            let way_out = if has_long_addresses { "; WASI has addresses of 32 bits, so build it for wasm32" } else { "" };
+            let way_out =
+                if has_long_addresses { "; WASI has addresses of 32 bits, so build it for wasm32" } else { "" };
             return Err(Unfit(format!(
                 "imports something as what it is not: `{}.{}` as {signature}, which is {wanted}{way_out}",
                 import.module, import.name
@@ -196,9 +197,8 @@ fn link(module: &Module, grants: &Grants) -> Result<InstancePre<Guest>, Unfit> {
     }
     linker.instantiate_pre(module).map_err(|error| {
         // A program that another job had compiled, with other settings, may import what does not exist.
-        let checked = there_is(module.engine()).and_then(|there_is| {
-            check_imports(&ModuleOutline::of(module), &there_is, grants.traps_unknown_imports)
-        });
+        let checked = there_is(module.engine())
+            .and_then(|there_is| check_imports(&ModuleOutline::of(module), &there_is, grants.traps_unknown_imports));
         checked.err().unwrap_or_else(|| Unfit(format!("imports something as what it is not: {error:#}")))
     })
 }

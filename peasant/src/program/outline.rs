@@ -6,8 +6,8 @@ use std::fmt::{self, Display};
 use wasmparser::component_types::ComponentEntityType;
 use wasmparser::types::TypesRef;
 use wasmparser::{
-    ComponentExternalKind, Error, CompositeInnerType, ExternalKind, FunctionBody, Import as ImportRead,
-    MemoryType, Operator, Parser, Payload, TypeRef, ValidPayload, Validator, WasmFeatures,
+    ComponentExternalKind, CompositeInnerType, Error, ExternalKind, FunctionBody, Import as ImportRead, MemoryType,
+    Operator, Parser, Payload, TypeRef, ValidPayload, Validator, WasmFeatures,
 };
 use wasmtime::{ExternType, FuncType, Module};
 
@@ -339,9 +339,9 @@ impl ComponentOutline {
 
     /// Fills in the names, which are found out for each part again; the last one counts.
     fn name(&mut self, types: TypesRef<'_>, imports: &[String], exports: &[(String, ComponentExternalKind)]) {
-        let imports = imports.iter().filter(|name| {
-            types.component_item_for_import(name).is_some_and(|item| needs_something(types, &item.ty))
-        });
+        let imports = imports
+            .iter()
+            .filter(|name| types.component_item_for_import(name).is_some_and(|item| needs_something(types, &item.ty)));
         self.imports = imports.cloned().collect();
         self.exports = exports.iter().map(|(name, _)| name.clone()).collect();
         self.all_exports.clear();

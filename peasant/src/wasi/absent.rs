@@ -134,9 +134,10 @@ fn refusal(of: &Type) -> Option<Val> {
     const DENIED: &str = "HTTP-request-denied";
     let Type::Result(result) = of else { return None };
     let Some(Type::Variant(error)) = result.err() else { return None };
-    error.cases().any(|case| case.name == DENIED && case.ty.is_none()).then(|| {
-        Val::Result(Err(Some(Box::new(Val::Variant(DENIED.to_owned(), None)))))
-    })
+    error
+        .cases()
+        .any(|case| case.name == DENIED && case.ty.is_none())
+        .then(|| Val::Result(Err(Some(Box::new(Val::Variant(DENIED.to_owned(), None))))))
 }
 
 /// A value that says nothing, or `None` if there is none of this type.
@@ -209,5 +210,6 @@ pub const INTERFACES: [&str; 27] = [
 
 /// Whether a component's import is in WASI 0.2.
 pub fn is_in_wasi(name: &str) -> bool {
-    name.split_once('@').is_some_and(|(interface, version)| version.starts_with("0.2.") && INTERFACES.contains(&interface))
+    name.split_once('@')
+        .is_some_and(|(interface, version)| version.starts_with("0.2.") && INTERFACES.contains(&interface))
 }
