@@ -223,6 +223,17 @@ fn modules() -> Vec<Unfit> {
             "its `_start` does nothing, so it is not a command; --call NAME calls a function that it exports: `add`",
         ),
         (
+            "the inside of a component",
+            module("(memory (export \"memory\") 1) (func (export \"cabi_realloc\"))"),
+            "exports neither `ProcessStdio` nor `_start`; found: `memory`, `cabi_realloc`; it is the inside of a \
+             component, make it one (wasm-tools component new)",
+        ),
+        (
+            "sockets of WasmEdge",
+            importing(&["wasi_snapshot_preview1 sock_open"]),
+            "imports `wasi_snapshot_preview1.sock_open`, which does not exist here: guests have no network",
+        ),
+        (
             "a library",
             module("(func (export \"add\") (param f64) (result f64) (local.get 0))"),
             "exports neither `ProcessStdio` nor `_start`; found: `add`; --call NAME calls any function of numbers",

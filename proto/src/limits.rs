@@ -418,6 +418,9 @@ pub const GUEST_WRITE_BYTES: usize = MIB;
 /// Bytes that a component may hand to its host in one call, unless its answer may be longer: the engine's default.
 pub const HOSTCALL_BYTES_MIN: usize = 128 * MIB;
 
+/// How often `check` says that it is still compiling. Most programs are compiled before that.
+pub const COMPILING_SHOWN_EVERY: Duration = Duration::from_secs(5);
+
 /// How long `check` waits for a program to be initialised and to answer.
 pub const CHECK_WITHIN: Duration = Duration::from_secs(10);
 

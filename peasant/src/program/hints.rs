@@ -71,7 +71,7 @@ const MAKERS: [Maker; 20] = [
         "memory cannot be imported; link it without --import-memory",
     ),
     (
-        |module| module.imports_any(|from, name| from == "wasi_snapshot_preview1" && name.starts_with("sock_")),
+        |module| module.imports_any(|from, name| from == "wasi_snapshot_preview1" && is_of_network(name)),
         "guests have no network",
     ),
     (
@@ -144,6 +144,11 @@ fn is_emscripten(module: &ModuleOutline) -> bool {
 /// Whether a name in `env` is about exceptions that JavaScript throws and catches.
 fn is_exception(name: &str) -> bool {
     ["__cxa_", "invoke_", "_emscripten_throw_longjmp", "__resumeException"].iter().any(|part| name.starts_with(part))
+}
+
+/// Whether a name is of the sockets that WasmEdge and WASIX add to WASI.
+fn is_of_network(name: &str) -> bool {
+    name.starts_with("sock_") && !matches!(name, "sock_accept" | "sock_recv" | "sock_send" | "sock_shutdown")
 }
 
 fn is_of_wasm_bindgen(from: &str) -> bool {

@@ -134,7 +134,12 @@ fn found(module: &ModuleOutline) -> Result<ModuleEntry, Unfit> {
         return Ok(ModuleEntry::Command);
     }
     let found = list(module.exports.iter().map(|export| &export.name));
-    let way_out = if callable(module).next().is_some() { "; --call NAME calls any function of numbers" } else { "" };
+    let is_inside = module.exports.iter().any(|export| export.name.starts_with("cabi_"));
+    let way_out = match callable(module).next() {
+        _ if is_inside => "; it is the inside of a component, make it one (wasm-tools component new)",
+        Some(_) => "; --call NAME calls any function of numbers",
+        None => "",
+    };
     Err(Unfit(format!("exports neither `ProcessStdio` nor `_start`; found: {found}{way_out}")))
 }
 

@@ -10,7 +10,11 @@ use std::{
 };
 
 use clap::Args;
-use distwasm_duke::{jail::RequiredJail, options::find_peasant};
+use distwasm_duke::{
+    cache::is_compiled,
+    jail::RequiredJail,
+    options::{cache_folder, find_peasant},
+};
 use distwasm_jobs::inputs::{
     InputRules, Names,
     survey::{Survey, SurveyError},
@@ -22,6 +26,7 @@ use distwasm_process::{
     stderr,
 };
 use distwasm_proto::{
+    digest::Digest,
     exit::Exit,
     limits::{CHECK_WITHIN, COMPILE_WITHIN, UNIT_BYTES_MAX},
     walls,
@@ -78,6 +83,11 @@ pub struct CheckOptions {
     /// The peasant program [default: `peasant` beside this program, else in PATH]
     #[arg(long, value_name = "PATH", env = "DISTWASM_PEASANT")]
     pub peasant: Option<PathBuf>,
+
+    /// Folder for compiled programs, in which it is looked whether a job would have to compile the program
+    /// [default: distwasm in the user's cache folder]
+    #[arg(long, value_name = "DIR", env = "DISTWASM_CACHE")]
+    pub cache: Option<PathBuf>,
 
     /// Refuse to check unless the jail of peasants has these walls; `peasant jail` tells which hold here
     #[arg(long, value_name = "WALLS", value_enum, default_value_t, env = "DISTWASM_REQUIRE_JAIL")]
@@ -161,11 +171,29 @@ async fn check_within(
         }
     };
     match ended {
-        Some(status) => exit_of(status, options.input.is_some()),
+        Some(status) => {
+            let exit = exit_of(status, options.input.is_some())?;
+            if exit != Exit::CouldNotRun {
+                say_whether_known(options, &peasant, &program).await;
+            }
+            Ok(exit)
+        }
         None => {
             child.kill().await.map_err(CheckError::Wait)?;
             Ok(Exit::Interrupted)
         }
+    }
+}
+
+/// Says whether a job on this machine would have to compile the program.
+async fn say_whether_known(options: &CheckOptions, peasant: &Path, program: &Payload) {
+    let digest = Digest::of(program.chunks().map(AsRef::as_ref));
+    let folder = options.cache.clone().unwrap_or_else(cache_folder);
+    // A peasant that does not tell its engine has just compiled the program; there is nothing else to say.
+    match is_compiled(&folder, peasant, digest, options.guest.calling.deterministic).await {
+        Some(true) => stderr::say("it is compiled already: a job on this machine begins at once"),
+        Some(false) => stderr::say("it is not compiled yet: the first job on this machine compiles it, and keeps it"),
+        None => {}
     }
 }
 
