@@ -93,7 +93,7 @@ pub enum Command {
         within_ms: u64,
         /// The guest's grants.
         #[command(flatten)]
-        guest: Guest,
+        guest: Box<Guest>,
     },
     /// Enter the jail and say which of its walls hold here, and why others do not, as one line of JSON.
     Jail {

@@ -217,7 +217,7 @@ pub(super) fn no_export(component: &ComponentOutline) -> String {
 /// Features that are switched off, by the words of the validator's error.
 const PROPOSALS: [(&str, &str); 5] = [
     ("threads", THREADS),
-    ("shared memor", THREADS),
+    ("shared memories", THREADS),
     ("legacy", LEGACY_EXCEPTIONS),
     ("stack switching", "the engine cannot switch stacks: build it without"),
     ("wide arithmetic", "the engine has no wide arithmetic: build it without"),

@@ -123,8 +123,7 @@ fn release(store: &mut StoreContextMut<'_, Guest>, param: &Val) -> Result<()> {
         Val::Resource(resource) if resource.ty() == ResourceType::host::<Absent>() => {
             resource.try_into_resource::<Absent>(store).map(drop)
         }
-        Val::Option(Some(value)) => release(store, value),
-        Val::Result(Ok(Some(value)) | Err(Some(value))) => release(store, value),
+        Val::Option(Some(value)) | Val::Result(Ok(Some(value)) | Err(Some(value))) => release(store, value),
         _ => Ok(()),
     }
 }
