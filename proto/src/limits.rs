@@ -3,6 +3,7 @@
 //! A limit that a user may change is the default of a flag; the flag's documentation says so.
 
 mod access;
+mod engine;
 mod handover;
 mod king;
 mod links;
@@ -17,6 +18,7 @@ pub use access::{
     BEARER_BYTES_MAX, TOKEN_CLOCK_SKEW, TOKEN_LIFE_MAX, TOKEN_PROJECTS_MAX, TOKENS_BYTES_MAX, TOKENS_LOOK_EVERY,
     TOKENS_LOOK_PAUSE, TOKENS_MAX,
 };
+pub use engine::*;
 pub use handover::*;
 pub use king::*;
 pub use links::*;
@@ -50,18 +52,6 @@ pub const PROGRAM_BYTES_MAX: u64 = 256 << 20;
 
 /// The most that one memory of a 32-bit module can have.
 pub const MODULE_MEMORY_BYTES_MAX: u64 = 4 << 30;
-
-/// Stack of a guest. What wasmtime gives by default; deep recursion ends in a trap, not in a crash.
-pub const GUEST_STACK_BYTES: usize = MIB;
-
-/// The smallest stack of a guest that can be asked for: less does not carry a program through its initialisation.
-pub const GUEST_STACK_BYTES_MIN: u64 = 64 << 10;
-
-/// The largest. A module runs on the stack of its peasant's process, and Linux keeps 128 MiB free for that to grow.
-pub const GUEST_STACK_BYTES_MAX: u64 = 64 << 20;
-
-/// Stack for the functions that a guest calls, beside its own. They take a few KiB.
-pub const HOST_STACK_BYTES: usize = MIB;
 
 /// Entries in a guest's tables: enough for a module with a hundred thousand functions; they take 8 MiB of the host.
 pub const GUEST_TABLE_ELEMENTS_MAX: usize = MIB;
@@ -417,9 +407,6 @@ pub const GUEST_WRITE_BYTES: usize = MIB;
 
 /// Bytes that a component may hand to its host in one call, unless its answer may be longer: the engine's default.
 pub const HOSTCALL_BYTES_MIN: usize = 128 * MIB;
-
-/// How often `check` says that it is still compiling. Most programs are compiled before that.
-pub const COMPILING_SHOWN_EVERY: Duration = Duration::from_secs(5);
 
 /// How long `check` waits for a program to be initialised and to answer.
 pub const CHECK_WITHIN: Duration = Duration::from_secs(10);
