@@ -1,6 +1,6 @@
 //! The duke's border: the king's words, checked once, become orders that cannot be wrong.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use distwasm_proto::{
@@ -34,7 +34,7 @@ pub enum KingOrder {
         slot_bytes: u64,
         timeout: Option<Duration>,
         start_within: Duration,
-        guest: GuestSettings,
+        guest: Arc<GuestSettings>,
         fresh: bool,
     },
     /// The job is over.
@@ -150,7 +150,7 @@ impl Border {
                 slot_bytes: lease.slot_bytes,
                 timeout: (lease.timeout_ms > 0).then(|| Duration::from_millis(lease.timeout_ms)),
                 start_within: START_WITHIN.max(Duration::from_millis(lease.start_ms)),
-                guest: GuestSettings::from_wire(lease.guest)?,
+                guest: Arc::new(GuestSettings::from_wire(lease.guest)?),
                 fresh: lease.fresh,
             }),
             Some(Order::CloseLease(close)) => Ok(KingOrder::LeaseClosed { job: JobId(close.job) }),

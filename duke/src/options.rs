@@ -179,7 +179,8 @@ pub fn find_peasant() -> PathBuf {
     folders.find_map(|folder| Some(folder.join("peasant")).filter(is_program)).unwrap_or_else(|| "peasant".into())
 }
 
-fn cache_folder() -> PathBuf {
+/// The folder for compiled programs, unless another one is named.
+pub fn cache_folder() -> PathBuf {
     let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
     if let Some(caches) = absolute("XDG_CACHE_HOME") {
         return caches.join("distwasm");

@@ -108,20 +108,24 @@ impl Making {
             shares,
             places: _,
             result_bytes_max: _,
-            literal_args,
-            ok_statuses,
             scratch_bytes: _,
+            ..
         } = guest;
+        let GuestSettings { stack_bytes, argv0, traps_unknown_imports, literal_args, ok_statuses, .. } = guest;
         let shares: Vec<(String, &str)> =
             shares.iter().map(|share| (share.digest.to_string(), share.guest_path.as_str())).collect();
         // The debug format tells where each part ends.
         let mut settings = format!("{:?}", (env, call, fresh, deterministic, seed, shares));
-        // What is as by default is left out, as in older records.
+        // Settings that came later count when they are chosen, so that older records stay true.
+        let later = (stack_bytes, argv0, traps_unknown_imports);
+        if later != (&None, &String::new(), &false) {
+            settings.push_str(&format!("{later:?}"));
+        }
         if *literal_args {
-            settings += "literal";
+            settings.push_str("literal");
         }
         if *ok_statuses != Statuses::default() {
-            settings += &format!("statuses {ok_statuses}");
+            settings.push_str(&format!("statuses {ok_statuses}"));
         }
         Making {
             input: input.to_string_lossy().into_owned(),

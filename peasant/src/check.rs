@@ -14,7 +14,7 @@ use distwasm_proto::{
     exit::Exit,
     failure::Failure,
     ids::UnitNo,
-    limits::{ANSWER_SHOWN_BYTES, UNIT_BYTES_MAX},
+    limits::{ANSWER_SHOWN_BYTES, COMPILING_SHOWN_EVERY, UNIT_BYTES_MAX},
     pipe::{Description, HEADER_BYTES},
     text,
     walls::Wall,
@@ -83,7 +83,10 @@ pub fn check(
     required: &[Wall],
 ) -> Result<(), CheckError> {
     let input = input.map(|path| Ok::<_, io::Error>((read_input(&path)?, path))).transpose()?;
-    grants.open_dirs().map_err(|failure| Unfit(format!("cannot be initialised: {}", failure.message)))?;
+    grants
+        .claim_stack()
+        .and_then(|()| grants.open_dirs())
+        .map_err(|failure| Unfit(format!("cannot be initialised: {}", failure.message)))?;
     grants.make_files().map_err(|failure| Unfit(failure.message))?;
     let mut jail = enter_to_compile(&grants.open_folders(), CompileLimits::default())?;
     // Started before the jail is locked, which allows no threads afterwards.
@@ -228,14 +231,25 @@ fn shown(answer: &[u8]) -> Vec<u8> {
     shown
 }
 
-/// Ends the process if the guest takes too long: nothing else could end it.
+/// Says how long the program has been compiled, and ends the process if the guest takes too long: nothing else could
+/// end it.
 struct Watch(SyncSender<(&'static str, Exit)>);
 
 impl Watch {
     fn start(within: Duration, name: String) -> Watch {
         let (begin, begun) = sync_channel::<(&'static str, Exit)>(1);
         std::thread::spawn(move || {
-            let Ok(mut stage) = begun.recv() else { return };
+            let began = now();
+            let mut stage = loop {
+                match begun.recv_timeout(COMPILING_SHOWN_EVERY) {
+                    Ok(stage) => break stage,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                    Err(RecvTimeoutError::Timeout) => {
+                        let seconds = began.elapsed().as_secs();
+                        let _ = writeln!(io::stderr(), "{}: compiling: {seconds} s", text::line(&name));
+                    }
+                }
+            };
             loop {
                 match begun.recv_timeout(within) {
                     Ok(next) => stage = next,

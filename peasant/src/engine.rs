@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use distwasm_proto::limits::{
-    COMPONENT_CORE_INSTANCES_MAX, GUEST_STACK_BYTES, GUEST_TABLE_ELEMENTS_MAX, POOL_INSTANCE_BYTES_MAX,
-    POOL_RESIDENT_BYTES, POOL_RESIDENT_BYTES_WITH_SWAP,
+    COMPONENT_CORE_INSTANCES_MAX, GUEST_STACK_BYTES, GUEST_TABLE_ELEMENTS_MAX, HOST_STACK_BYTES,
+    POOL_INSTANCE_BYTES_MAX, POOL_RESIDENT_BYTES, POOL_RESIDENT_BYTES_WITH_SWAP,
 };
 use wasmtime::{
-    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourcesRequired, Result,
+    Collector, Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourcesRequired, Result,
     WasmBacktraceDetails,
 };
 
@@ -28,6 +28,8 @@ pub struct Kind {
     pub deterministic: bool,
     /// The code is in [`Mapped`](crate::program::Mapped) files.
     pub mapped: bool,
+    /// The stack of guests. It changes nothing about compiled programs.
+    pub stack_bytes: Option<usize>,
 }
 
 /// The configuration that all engines share.
@@ -36,7 +38,11 @@ fn engine_config(kind: Kind) -> Config {
     if kind.deterministic {
         config.cranelift_nan_canonicalization(true).relaxed_simd_deterministic(true);
     }
-    config.max_wasm_stack(GUEST_STACK_BYTES);
+    let stack_bytes = kind.stack_bytes.unwrap_or(GUEST_STACK_BYTES);
+    // Components run on a stack of their own, which has room for the functions that they call, too.
+    config.max_wasm_stack(stack_bytes).async_stack_size(stack_bytes.saturating_add(HOST_STACK_BYTES));
+    // Named, because compiled programs are tied to it. It cannot free cycles; those are freed with their instance.
+    config.collector(Collector::DeferredReferenceCounting);
     // Never taken from the environment: the compiling and the running process must agree.
     config.wasm_backtrace_details(WasmBacktraceDetails::Enable);
     config.parallel_compilation(HAS_COMPILERS.load(Ordering::Relaxed));
@@ -72,6 +78,8 @@ pub fn plain(kind: Kind) -> Result<Engine> {
 /// The bounds of the pool are wide, because its memory is taken only when touched. The guest's store enforces the
 /// guest's own bounds.
 pub fn pooled(needs: &ResourcesRequired, kind: Kind) -> Result<Engine> {
+    // Objects and exceptions lie in a memory of their own, which is taken when the first one is made.
+    let heaps = 1;
     let memories = needs.num_memories.max(1);
     let tables = needs.num_tables.max(1);
     let table_elements = usize::try_from(needs.max_initial_table_size.unwrap_or(0)).unwrap_or(usize::MAX);
@@ -81,7 +89,7 @@ pub fn pooled(needs: &ResourcesRequired, kind: Kind) -> Result<Engine> {
     pool.total_component_instances(1).max_component_instance_size(POOL_INSTANCE_BYTES_MAX);
     pool.max_core_instances_per_component(COMPONENT_CORE_INSTANCES_MAX);
     pool.max_memories_per_component(memories).max_tables_per_component(tables);
-    pool.total_memories(memories).max_memories_per_module(memories);
+    pool.total_memories(memories.saturating_add(heaps)).max_memories_per_module(memories).total_gc_heaps(heaps);
     pool.total_tables(tables).max_tables_per_module(tables);
     pool.table_elements(table_elements.max(GUEST_TABLE_ELEMENTS_MAX));
     pool.total_stacks(1);

@@ -15,7 +15,10 @@ use chacha20::rand_core::Rng;
 use distwasm_proto::{
     arguments::{Arguments, Filling, INPUT_FOLDER, OUTPUT_FOLDER},
     failure::{Failure, FailureKind},
-    limits::{GUEST_DESCRIPTORS_MAX, GUEST_TABLE_ELEMENTS_MAX, HOSTCALL_BYTES_MIN, PATH_QUOTED_BYTES_MAX},
+    limits::{
+        GUEST_DESCRIPTORS_MAX, GUEST_STACK_BYTES, GUEST_TABLE_ELEMENTS_MAX, HOST_STACK_BYTES, HOSTCALL_BYTES_MIN,
+        PATH_QUOTED_BYTES_MAX,
+    },
     pipe::Description,
     statuses::Statuses,
 };
@@ -29,6 +32,7 @@ use crate::determinism::{Clock, seeded_random};
 use crate::sandbox::{self, Needs, Open};
 use crate::stdio::{Shared, Stdio, streams};
 use crate::unit_files::UnitFiles;
+use crate::verdict::size;
 use crate::wasi::Descriptors;
 
 /// A guest's grants, and how it is called.
@@ -44,6 +48,12 @@ pub struct Grants {
     pub call: Option<String>,
     /// Each unit gets an instance of its own.
     pub fresh: bool,
+    /// Its name for itself, the first of its arguments.
+    pub argv0: Option<String>,
+    /// The bound on its stack, if it is not the usual one.
+    pub stack_bytes: Option<usize>,
+    /// Functions that it imports and that do not exist trap when they are called.
+    pub traps_unknown_imports: bool,
     /// The seed of randomness, for deterministic guests. They get a fixed clock, too.
     pub seed: Option<String>,
     /// The job's id, for the guest's environment.
@@ -130,6 +140,16 @@ impl Grants {
     pub fn needs(&self) -> Needs {
         let writes_files = self.files.is_some();
         Needs { reads_files: !self.dirs.is_empty(), writes_files, takes_files: false }
+    }
+
+    /// Makes room for a stack that is not the usual one. Must come before the jail.
+    pub fn claim_stack(&self) -> Result<(), Failure> {
+        let Some(bytes) = self.stack_bytes else { return Ok(()) };
+        let claimed = sandbox::let_stack_grow(bytes.saturating_add(HOST_STACK_BYTES) as u64);
+        claimed.map_err(|error| {
+            let message = format!("the program cannot have a stack of {} (--stack): {error}", size(bytes));
+            Failure::new(FailureKind::Other, message)
+        })
     }
 }
 
@@ -220,19 +240,29 @@ impl Guest {
         &self.grants
     }
 
+    /// The bound on its stack.
+    pub fn stack_bytes(&self) -> usize {
+        self.grants.stack_bytes.unwrap_or(GUEST_STACK_BYTES)
+    }
+
     /// Its clocks.
     pub fn clock(&self) -> &Clock {
         &self.clock
     }
 }
 
+/// The name of a guest that was not given one.
+const DEFAULT_ARGV0: &str = "program";
+
 /// The part of WASI that `wasmtime-wasi` answers, without directories.
 fn wasi_builder(grants: &Grants, description: Option<&Bytes>, clock: &Clock, stdio: &Shared) -> WasiCtxBuilder {
     let description = description.and_then(|bytes| Description::parse(bytes));
     let unit = description.map_or(&[][..], |description| description.name);
     let mut builder = WasiCtxBuilder::new();
-    builder.arg("program").args(&grants.args.fill_in(&filling(description)));
-    builder.envs(&environment(grants, description));
+    builder
+        .arg(grants.argv0.as_deref().unwrap_or(DEFAULT_ARGV0))
+        .args(&grants.args.fill_in(&filling(description)))
+        .envs(&environment(grants, description));
     builder.wall_clock(clock.clone()).monotonic_clock(clock.clone());
     if let Some(seed) = &grants.seed {
         let random = |purpose| seeded_random(seed, unit, purpose);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use distwasm_process::guest_flags::{CallFlags, GuestFlags};
+use distwasm_process::guest_flags::{CallFlags, GuestFlags, UnknownImports};
 use distwasm_process::version::version;
 use distwasm_proto::limits::{
     CHECK_WITHIN, COMPILE_DATA_BYTES_MAX, COMPILE_WITHIN, FILE_OUTPUT_BYTES_MAX, GUEST_MEMORY_BYTES, SCRATCH_BYTES,
@@ -94,7 +94,7 @@ pub enum Command {
         within_ms: u64,
         /// The guest's grants.
         #[command(flatten)]
-        guest: Guest,
+        guest: Box<Guest>,
     },
     /// Enter the jail and say which of its walls hold here, and why others do not, as one line of JSON.
     Jail {
@@ -173,7 +173,12 @@ pub struct Guest {
 
 /// The grants that compiling needs.
 pub fn grants_to_compile(calling: &CallFlags) -> Grants {
-    Grants { call: calling.call.clone(), seed: calling.deterministic.then(String::new), ..Grants::default() }
+    Grants {
+        call: calling.call.clone(),
+        seed: calling.deterministic.then(String::new),
+        traps_unknown_imports: calling.unknown_imports == UnknownImports::Trap,
+        ..Grants::default()
+    }
 }
 
 impl Guest {
@@ -185,7 +190,7 @@ impl Guest {
 
     fn checked(&self) -> Result<Grants, String> {
         let Guest { flags, seed, job, memory_bytes, answer_bytes, max_output_bytes } = self;
-        let CallFlags { call, deterministic } = flags.calling.clone();
+        let CallFlags { call, deterministic, unknown_imports } = flags.calling.clone();
         let variable = |text: &String| {
             let (key, value) = text.split_once('=').ok_or_else(|| format!("--env {text} is not KEY=VALUE"))?;
             Ok((key.to_owned(), value.to_owned()))
@@ -202,6 +207,9 @@ impl Guest {
             dirs: dirs.collect(),
             call,
             fresh: flags.is_fresh(),
+            argv0: flags.argv0.clone(),
+            stack_bytes: flags.stack.and_then(|bytes| usize::try_from(bytes).ok()),
+            traps_unknown_imports: unknown_imports == UnknownImports::Trap,
             seed: deterministic.then(|| seed.clone()),
             job: job.clone(),
             memory_bytes_max: usize::try_from(*memory_bytes).unwrap_or(usize::MAX),

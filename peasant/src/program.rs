@@ -5,8 +5,10 @@ mod component;
 mod hints;
 mod mapped;
 mod module;
+mod outline;
 
 use std::{
+    borrow::Cow,
     fs::File,
     io,
     path::{Path, PathBuf},
@@ -14,8 +16,9 @@ use std::{
 
 use distwasm_process::{beneath, files};
 use distwasm_proto::{file_type, limits::MISSING_IMPORTS_NAMED};
+use wasmparser::Parser;
 use wasmtime::component::Component;
-use wasmtime::{CodeBuilder, CodeHint, Engine, Module};
+use wasmtime::{Engine, Module};
 
 use crate::engine::{self, Kind};
 use crate::guest::Grants;
@@ -23,6 +26,7 @@ use crate::guest::Grants;
 pub use component::{ComponentEntry, ComponentProgram};
 pub use mapped::{Mapped, Protection};
 pub use module::{ModuleEntry, ModuleProgram};
+use outline::Outline;
 
 /// A program that can run here.
 pub enum Program {
@@ -58,7 +62,14 @@ impl Program {
     /// Compiles and checks a program in binary or text form.
     pub fn compile(bytes: &[u8], grants: &Grants) -> Result<Program, Unfit> {
         let engine = engine::plain(kind(grants)).map_err(|error| Unfit(format!("no engine: {error:#}")))?;
-        Program::check(&Code::compile(&engine, bytes)?, grants)
+        let binary = binary(bytes)?;
+        // What is not read here, the compiler refuses, and says where it is wrong.
+        match Outline::read(&binary) {
+            Ok(Outline::Module(outline)) => module::check_ahead(&engine, &outline, grants)?,
+            Ok(Outline::Component(outline)) => component::check_ahead(&outline, grants)?,
+            Err(_) => {}
+        }
+        Program::check(&Code::compile(&engine, &binary)?, grants)
     }
 
     /// Loads and checks a program that [`Program::serialize`] wrote, and maps it.
@@ -166,26 +177,24 @@ impl Program {
 }
 
 impl Code {
-    fn compile(engine: &Engine, bytes: &[u8]) -> Result<Code, Unfit> {
-        let is_binary = bytes.starts_with(b"\0asm");
-        if let Some(why) = file_type::why_no_program(bytes) {
-            return Err(Unfit(why));
-        }
-        let mut builder = CodeBuilder::new(engine);
-        if let Err(error) = builder.wasm_binary_or_text(bytes, None) {
-            let why = format!("not a WebAssembly program: it is text, but not WebAssembly's text format: {error}");
-            return Err(Unfit(why));
-        }
-        // The header's last two bytes distinguish modules (0) from components (1).
-        let is_component =
-            matches!(builder.hint(), Some(CodeHint::Component)) || (is_binary && bytes.get(6) == Some(&1));
-        let compiled = if is_component {
-            builder.compile_component().map(Code::Component)
+    fn compile(engine: &Engine, binary: &[u8]) -> Result<Code, Unfit> {
+        let compiled = if Parser::is_component(binary) {
+            Component::from_binary(engine, binary).map(Code::Component)
         } else {
-            builder.compile_module().map(Code::Module)
+            Module::from_binary(engine, binary).map(Code::Module)
         };
         compiled.map_err(|error| Unfit(hints::invalid(&error)))
     }
+}
+
+/// A program in binary form.
+fn binary(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Unfit> {
+    if let Some(why) = file_type::why_no_program(bytes) {
+        return Err(Unfit(why));
+    }
+    wat::parse_bytes(bytes).map_err(|error| {
+        Unfit(format!("not a WebAssembly program: it is text, but not WebAssembly's text format: {error}"))
+    })
 }
 
 /// A compiled program that was opened and not yet looked into.
@@ -217,7 +226,7 @@ impl CompiledFile {
 }
 
 fn kind(grants: &Grants) -> Kind {
-    Kind { deterministic: grants.seed.is_some(), mapped: false }
+    Kind { deterministic: grants.seed.is_some(), mapped: false, stack_bytes: grants.stack_bytes }
 }
 
 /// Lists the first names, and the number of further ones.

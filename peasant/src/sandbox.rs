@@ -123,6 +123,11 @@ pub fn limit_compiling(cpu_seconds: u64, data_bytes: u64) -> io::Result<()> {
     os::limit_compiling(cpu_seconds, data_bytes)
 }
 
+/// Lets the stack of the process grow to this size.
+pub fn let_stack_grow(bytes: u64) -> io::Result<()> {
+    os::let_stack_grow(bytes)
+}
+
 /// Before the first guest, and after the engine has made its files in memory: no bytes into files.
 pub fn limit_files() -> io::Result<()> {
     os::limit_files()

@@ -88,6 +88,7 @@ pub struct Intake {
 
 /// Opens what a peasant needs, before the process enters the jail.
 pub fn open(compiled: Option<&Path>, mut grants: Grants) -> Result<Intake, StartError> {
+    grants.claim_stack()?;
     grants.open_dirs()?;
     grants.make_files()?;
     let source = match compiled {

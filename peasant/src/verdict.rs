@@ -1,10 +1,7 @@
 //! Turns the end of a guest into the verdict for its queen.
 
-use distwasm_proto::{
-    failure::{Failure, FailureKind},
-    limits::GUEST_STACK_BYTES,
-};
-use wasmtime::{Trap, WasmBacktrace};
+use distwasm_proto::failure::{Failure, FailureKind};
+use wasmtime::{ThrownException, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use crate::guest::Guest;
@@ -23,6 +20,8 @@ pub fn of_error(error: &wasmtime::Error, guest: &Guest) -> Result<(), Failure> {
         (error.kind(), error.to_string())
     } else if let Some(trap) = error.downcast_ref::<Trap>() {
         (FailureKind::Trap, of_trap(*trap, guest))
+    } else if error.downcast_ref::<ThrownException>().is_some() {
+        (FailureKind::Trap, "threw an exception that nothing caught".to_owned())
     } else {
         (FailureKind::Trap, causes(error))
     };
@@ -76,7 +75,7 @@ fn of_trap(trap: Trap, guest: &Guest) -> String {
             said.unwrap_or_else(|| trap.to_string().replace("wasm trap: ", ""))
         }
         Trap::StackOverflow => {
-            format!("recursed deeper than its stack of {} allows", size(GUEST_STACK_BYTES))
+            format!("recursed deeper than its stack of {} allows (--stack gives it more)", size(guest.stack_bytes()))
         }
         trap => trap.to_string().replace("wasm trap: ", ""),
     }

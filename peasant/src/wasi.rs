@@ -9,6 +9,7 @@
 //!
 //! Components get WASI 0.2, all of it answered by `wasmtime-wasi`.
 
+pub mod absent;
 mod files;
 mod folders;
 mod poll;
@@ -21,7 +22,11 @@ use crate::guest::Guest;
 pub use files::Descriptors;
 
 /// The module name of WASI preview 1 in imports.
-const MODULE: &str = "wasi_snapshot_preview1";
+pub const MODULE: &str = "wasi_snapshot_preview1";
+
+/// A function that Emscripten's programs call after their memory has grown, so that JavaScript can look at it anew. It
+/// may do nothing.
+const MEMORY_HAS_GROWN: (&str, &str) = ("env", "emscripten_notify_memory_growth");
 
 const SUCCESS: i32 = 0;
 const BADF: i32 = 8;
@@ -62,12 +67,13 @@ pub fn opens_files(module: &Module) -> bool {
     module.imports().any(|import| import.module() == MODULE && import.name().starts_with("path_"))
 }
 
-/// All functions that modules may import. The module's memory is looked up once, here, and not by name at each call.
-pub fn linker(engine: &Engine, module: &Module, has_files: bool) -> Result<Linker<Guest>> {
+/// All functions that modules may import. The module's memory is looked up once, by the caller, and not by name at each
+/// call.
+pub fn linker(engine: &Engine, memory: Option<ModuleExport>, has_files: bool) -> Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     p1::add_to_linker_sync(&mut linker, Guest::wasi)?;
     linker.allow_shadowing(true);
-    let memory = module.get_export_index("memory");
+    linker.func_wrap(MEMORY_HAS_GROWN.0, MEMORY_HAS_GROWN.1, |_memory: i32| ())?;
     linker.func_wrap(
         MODULE,
         "poll_oneoff",

@@ -105,7 +105,11 @@ fn compile_reports_an_unfit_program() {
             guest("unfit-exports.wat"),
             "exports neither `ProcessStdio` nor `_start`; found: `memory`, `main`; --call NAME calls any function of numbers\n",
         ),
-        (b"\x7fELF\x02\x01".to_vec(), "not a WebAssembly program: it is an ELF executable or library\n"),
+        (
+            b"\x7fELF\x02\x01".to_vec(),
+            "not a WebAssembly program: it is an ELF executable or library; it runs on one kind of machine; build the \
+             program for WASI (the target wasm32-wasip1)\n",
+        ),
     ] {
         let output = run(&compile, &program);
         assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(2), text.to_owned()));

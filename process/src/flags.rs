@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::{ArgMatches, Command, Parser, parser::ValueSource};
-use distwasm_proto::limits::DUKE_RAM_BYTES_MAX;
+use distwasm_proto::limits::{DUKE_RAM_BYTES_MAX, GUEST_STACK_BYTES_MAX, GUEST_STACK_BYTES_MIN};
 use parse_size::Config;
 
 /// The largest memory size that a flag takes, in MB: a king accepts no more from a duke.
@@ -92,6 +92,18 @@ pub fn positive_megabytes(text: &str) -> Result<u64, String> {
         0 => Err("it must be at least 1 MB".to_owned()),
         positive => Ok(positive),
     }
+}
+
+/// Reads the size of a guest's stack, in bytes.
+///
+/// # Errors
+///
+/// When the text is not a size, or one that a stack cannot have, with an example.
+pub fn stack_bytes(text: &str) -> Result<u64, String> {
+    let bytes = Some(text).filter(|text| text.len() <= SIZE_BYTES_MAX).and_then(|text| SIZES.parse_size(text).ok());
+    let bytes = bytes.filter(|bytes| (GUEST_STACK_BYTES_MIN..=GUEST_STACK_BYTES_MAX).contains(bytes));
+    let (least, most) = (GUEST_STACK_BYTES_MIN >> 10, GUEST_STACK_BYTES_MAX >> 20);
+    bytes.ok_or_else(|| format!("it must be a size from {least}KB to {most}MB, such as 8MB; a plain number is MB"))
 }
 
 /// Reads a duration.

@@ -7,13 +7,13 @@ use std::{
 };
 
 use clap::{
-    Args,
+    Args, ValueEnum,
     builder::{BoolishValueParser, NonEmptyStringValueParser},
 };
 use distwasm_proto::{arguments::Arguments, statuses::Statuses};
 use thiserror::Error;
 
-use crate::flags::whole_megabytes;
+use crate::flags;
 
 /// How a guest is called.
 #[derive(Args, Clone, Debug)]
@@ -26,6 +26,21 @@ pub struct CallFlags {
     /// implies --fresh
     #[arg(long, env = "DISTWASM_DETERMINISTIC", value_parser = BoolishValueParser::new())]
     pub deterministic: bool,
+
+    /// What to do with functions that the program imports and that do not exist: refuse the program, or let each of them
+    /// trap when it is called
+    #[arg(long, value_name = "WHAT", env = "DISTWASM_UNKNOWN_IMPORTS", value_enum, default_value_t)]
+    pub unknown_imports: UnknownImports,
+}
+
+/// What becomes of functions that a program imports and that do not exist.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum UnknownImports {
+    /// The program is unfit.
+    #[default]
+    Refuse,
+    /// The program runs; a unit that calls one fails, with the name of the import in the reason.
+    Trap,
 }
 
 /// How a guest is called, and what it gets.
@@ -38,6 +53,15 @@ pub struct GuestFlags {
     /// Give each unit an instance of its own (by default, ProcessStdio programs keep one)
     #[arg(long, env = "DISTWASM_FRESH", value_parser = BoolishValueParser::new())]
     pub fresh: bool,
+
+    /// The program's name for itself, the first of its arguments [default: the name of its file]
+    #[arg(long, value_name = "NAME", env = "DISTWASM_ARGV0", value_parser = NonEmptyStringValueParser::new())]
+    pub argv0: Option<String>,
+
+    /// The program's stack, such as 8MB, for programs that recurse deeply: 64KB to 64MB; a plain number is MB
+    /// [default: 1]
+    #[arg(long, value_name = "SIZE", env = "DISTWASM_STACK", value_parser = flags::stack_bytes)]
+    pub stack: Option<u64>,
 
     /// A variable in the environment of the program; may be given several times. With a name alone its value is that of
     /// this process, so that it does not stand on the command line, which other users of the machine can read
@@ -54,7 +78,7 @@ pub struct GuestFlags {
 
     /// How much a unit may write into its scratch, the folders / and /tmp of the program, which are in memory and are
     /// emptied after each unit; 0 for no scratch [default: 256MB, or half of the memory of a slot]
-    #[arg(long, value_name = "SIZE", env = "DISTWASM_SCRATCH", value_parser = whole_megabytes)]
+    #[arg(long, value_name = "SIZE", env = "DISTWASM_SCRATCH", value_parser = flags::whole_megabytes)]
     pub scratch: Option<u64>,
 
     /// Pass the arguments for the program as they are, without filling in {} and the like

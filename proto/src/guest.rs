@@ -13,8 +13,8 @@ use crate::{
     arguments::Arguments,
     digest::Digest,
     limits::{
-        DISK_BLOCK_BYTES, GUEST_ARGS_BYTES_MAX, GUEST_ENV_BYTES_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX, SHARES_MAX,
-        UNIT_NAME_BYTES_MAX,
+        DISK_BLOCK_BYTES, GUEST_ARGS_BYTES_MAX, GUEST_ENV_BYTES_MAX, GUEST_STACK_BYTES_MAX, GUEST_STACK_BYTES_MIN,
+        NAME_BYTES_MAX, PATH_BYTES_MAX, SHARES_MAX, UNIT_NAME_BYTES_MAX,
     },
     statuses::{Statuses, StatusesError},
     wire,
@@ -50,6 +50,12 @@ pub struct GuestSettings {
     pub ok_statuses: Statuses,
     /// How large the scratch of a unit may be, if the queen has a wish; 0 for none.
     pub scratch_bytes: Option<u64>,
+    /// The guest's stack, if it is not the usual one.
+    pub stack_bytes: Option<u64>,
+    /// The guest's name for itself, before its arguments; empty when nobody has chosen one.
+    pub argv0: String,
+    /// Functions that the program imports and that do not exist trap when they are called.
+    pub traps_unknown_imports: bool,
 }
 
 /// Folders of a job that its dukes see, too: from there a duke reads inputs, or there it writes results, itself.
@@ -93,8 +99,12 @@ pub enum GuestError {
     EnvTooLong,
     #[error("an argument, a variable or a name for the program has a NUL in it")]
     Nul,
-    #[error("the name of the export to call, or the seed, has more than {NAME_BYTES_MAX} bytes")]
+    #[error("the name of the export to call, the seed, or the program's own name has more than {NAME_BYTES_MAX} bytes")]
     NameTooLong,
+    #[error(
+        "the program's stack is to have {bytes} bytes, and it may have {GUEST_STACK_BYTES_MIN} to {GUEST_STACK_BYTES_MAX}"
+    )]
+    Stack { bytes: u64 },
     #[error("{count} directories are shared with the program, and {SHARES_MAX} may be")]
     TooManyShares { count: usize },
     #[error("the folder {path:?} of its inputs or outputs is not an absolute path of less than {PATH_BYTES_MAX} bytes")]
@@ -120,20 +130,10 @@ impl GuestSettings {
     ///
     /// When they are not valid, or are larger than they may be.
     pub fn from_wire(settings: Option<wire::GuestSettings>) -> Result<GuestSettings, GuestError> {
-        let wire::GuestSettings {
-            args,
-            env,
-            call,
-            fresh,
-            deterministic,
-            seed,
-            shares,
-            places,
-            result_bytes_max,
-            literal_args,
-            ok_statuses,
-            scratch_bytes,
-        } = settings.unwrap_or_default();
+        let settings = settings.unwrap_or_default();
+        let wire::GuestSettings { args, env, call, fresh, deterministic, seed, shares, places, .. } = settings;
+        let wire::GuestSettings { result_bytes_max, stack_bytes, argv0, traps_unknown_imports, .. } = settings;
+        let wire::GuestSettings { literal_args, ok_statuses, scratch_bytes, .. } = settings;
         if shares.len() > SHARES_MAX {
             return Err(GuestError::TooManyShares { count: shares.len() });
         }
@@ -144,7 +144,6 @@ impl GuestSettings {
         let shares = shares.into_iter().map(share).collect::<Result<_, _>>()?;
         let fresh = fresh || deterministic;
         let places = Places::from_wire(places.unwrap_or_default());
-        let result_bytes_max = (result_bytes_max > 0).then_some(result_bytes_max);
         let ok_statuses = if ok_statuses.is_empty() { Statuses::default() } else { ok_statuses.parse()? };
         let settings = GuestSettings {
             args,
@@ -155,7 +154,10 @@ impl GuestSettings {
             seed,
             shares,
             places,
-            result_bytes_max,
+            result_bytes_max: (result_bytes_max > 0).then_some(result_bytes_max),
+            stack_bytes: (stack_bytes > 0).then_some(stack_bytes),
+            argv0,
+            traps_unknown_imports,
             literal_args,
             ok_statuses,
             scratch_bytes,
@@ -166,37 +168,26 @@ impl GuestSettings {
 
     /// The settings as a message has them.
     pub fn to_wire(&self) -> wire::GuestSettings {
-        let GuestSettings {
-            args,
-            env,
-            call,
-            fresh,
-            deterministic,
-            seed,
-            shares,
-            places,
-            result_bytes_max,
-            literal_args,
-            ok_statuses,
-            scratch_bytes,
-        } = self.clone();
+        let settings = self.clone();
+        let is_usual = settings.ok_statuses == Statuses::default();
+        let ok_statuses = if is_usual { String::new() } else { settings.ok_statuses.to_string() };
         let share = |share: Share| wire::Share { digest: share.digest.to_wire(), guest_path: share.guest_path };
-        let shares = shares.into_iter().map(share).collect();
-        let (places, result_bytes_max) = (places.to_wire(), result_bytes_max.unwrap_or(0));
-        let ok_statuses = if ok_statuses == Statuses::default() { String::new() } else { ok_statuses.to_string() };
         wire::GuestSettings {
-            args,
-            env,
-            call,
-            fresh,
-            deterministic,
-            seed,
-            shares,
-            places,
-            result_bytes_max,
-            literal_args,
+            args: settings.args,
+            env: settings.env,
+            call: settings.call,
+            fresh: settings.fresh,
+            deterministic: settings.deterministic,
+            seed: settings.seed,
+            shares: settings.shares.into_iter().map(share).collect(),
+            places: settings.places.to_wire(),
+            result_bytes_max: settings.result_bytes_max.unwrap_or(0),
+            stack_bytes: settings.stack_bytes.unwrap_or(0),
+            argv0: settings.argv0,
+            traps_unknown_imports: settings.traps_unknown_imports,
+            literal_args: settings.literal_args,
             ok_statuses,
-            scratch_bytes,
+            scratch_bytes: settings.scratch_bytes,
         }
     }
 
@@ -220,10 +211,16 @@ impl GuestSettings {
         if env_bytes > GUEST_ENV_BYTES_MAX {
             return Err(GuestError::EnvTooLong);
         }
-        if self.call.len() > NAME_BYTES_MAX || self.seed.len() > NAME_BYTES_MAX {
+        let names = [&self.call, &self.seed, &self.argv0];
+        if names.iter().any(|name| name.len() > NAME_BYTES_MAX) {
             return Err(GuestError::NameTooLong);
         }
-        let mut texts = self.args.iter().chain(&self.env).chain([&self.call, &self.seed]);
+        if let Some(bytes) = self.stack_bytes
+            && !(GUEST_STACK_BYTES_MIN..=GUEST_STACK_BYTES_MAX).contains(&bytes)
+        {
+            return Err(GuestError::Stack { bytes });
+        }
+        let mut texts = self.args.iter().chain(&self.env).chain(names);
         if texts.any(|text| text.contains('\0')) {
             return Err(GuestError::Nul);
         }
@@ -346,6 +343,9 @@ mod tests {
             literal_args: true,
             ok_statuses: "0,10-20".parse().unwrap(),
             scratch_bytes: Some(0),
+            stack_bytes: Some(8 << 20),
+            argv0: "jq.wasm".to_owned(),
+            traps_unknown_imports: true,
             ..with_env(&["A=1", "B=", "C=a=b"])
         };
         assert_eq!(GuestSettings::from_wire(Some(settings.to_wire())), Ok(settings));
@@ -379,6 +379,12 @@ mod tests {
         assert_eq!(args("a\0".to_owned()), Err(GuestError::Nul));
         let call = "f".repeat(NAME_BYTES_MAX + 1);
         assert_eq!(GuestSettings { call, ..GuestSettings::default() }.check(), Err(GuestError::NameTooLong));
+        let argv0 = "p".repeat(NAME_BYTES_MAX + 1);
+        assert_eq!(GuestSettings { argv0, ..GuestSettings::default() }.check(), Err(GuestError::NameTooLong));
+        for bytes in [1, GUEST_STACK_BYTES_MIN - 1, GUEST_STACK_BYTES_MAX + 1, u64::MAX] {
+            let wire = wire::GuestSettings { stack_bytes: bytes, ..wire::GuestSettings::default() };
+            assert_eq!(GuestSettings::from_wire(Some(wire)), Err(GuestError::Stack { bytes }));
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A limit that a user may change is the default of a flag; the flag's documentation says so.
 
 mod access;
+mod engine;
 mod handover;
 mod king;
 mod links;
@@ -18,6 +19,7 @@ pub use access::{
     BEARER_BYTES_MAX, TOKEN_CLOCK_SKEW, TOKEN_LIFE_MAX, TOKEN_PROJECTS_MAX, TOKENS_BYTES_MAX, TOKENS_LOOK_EVERY,
     TOKENS_LOOK_PAUSE, TOKENS_MAX,
 };
+pub use engine::*;
 pub use handover::*;
 pub use king::*;
 pub use links::*;
@@ -45,9 +47,6 @@ pub const PROGRAM_BYTES_MAX: u64 = 256 << 20;
 
 /// The most that one memory of a 32-bit module can have.
 pub const MODULE_MEMORY_BYTES_MAX: u64 = 4 << 30;
-
-/// Stack of a guest. What wasmtime gives by default; deep recursion ends in a trap, not in a crash.
-pub const GUEST_STACK_BYTES: usize = MIB;
 
 /// Entries in a guest's tables: enough for a module with a hundred thousand functions; they take 8 MiB of the host.
 pub const GUEST_TABLE_ELEMENTS_MAX: usize = MIB;

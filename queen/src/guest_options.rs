@@ -1,9 +1,9 @@
 //! The settings of the guest program, for a job and for a check: made from its flags, and checked.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use distwasm_jobs::shares::{self, Packed, ShareError};
-use distwasm_process::guest_flags::{CallFlags, GuestFlags, NoValue, NotADirectory};
+use distwasm_process::guest_flags::{CallFlags, GuestFlags, NoValue, NotADirectory, UnknownImports};
 use distwasm_proto::{
     digest::Digest,
     guest::{GuestError, GuestSettings, Places},
@@ -41,7 +41,7 @@ pub fn prepare(
 
 /// The settings without the directories.
 fn settings(flags: &GuestFlags, project: &str) -> Result<GuestSettings, NoValue> {
-    let CallFlags { call, deterministic } = flags.calling.clone();
+    let CallFlags { call, deterministic, unknown_imports } = flags.calling.clone();
     Ok(GuestSettings {
         args: flags.args.clone(),
         env: last_of_each_key(&flags.variables()?),
@@ -55,7 +55,17 @@ fn settings(flags: &GuestFlags, project: &str) -> Result<GuestSettings, NoValue>
         literal_args: flags.raw_args,
         ok_statuses: flags.ok_status.clone().unwrap_or_default(),
         scratch_bytes: flags.scratch,
+        stack_bytes: flags.stack,
+        argv0: flags.argv0.clone().unwrap_or_default(),
+        traps_unknown_imports: unknown_imports == UnknownImports::Trap,
     })
+}
+
+/// Names a guest like the file of its program, unless it has a name already.
+pub fn name_like(program: &Path, guest: &mut GuestSettings) {
+    if guest.argv0.is_empty() {
+        guest.argv0 = program.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    }
 }
 
 /// The variables without those that a later one overrides.
@@ -100,6 +110,28 @@ mod tests {
     fn deterministic_guests_are_fresh_and_draw_from_the_project() {
         let told = guest(&["--deterministic"]).unwrap();
         assert_eq!((told.fresh, told.deterministic, told.seed.as_str()), (true, true, "project"));
+    }
+
+    #[test]
+    fn a_guest_is_named_like_its_file_unless_it_has_a_name() {
+        let named = |args: &[&str]| {
+            let mut told = guest(args).unwrap();
+            name_like(Path::new("/a/jq.wasm"), &mut told);
+            told.argv0
+        };
+        assert_eq!((named(&[]), named(&["--argv0", "jq"])), ("jq.wasm".to_owned(), "jq".to_owned()));
+    }
+
+    #[test]
+    fn the_size_of_a_stack_has_its_bounds() {
+        let told = |size: &str| Line::try_parse_from(["queen", "--stack", size]).map(|line| line.guest.stack);
+        assert_eq!(
+            (told("8MB").unwrap(), told("64K").unwrap(), told("2").unwrap()),
+            (Some(8 << 20), Some(64 << 10), Some(2 << 20))
+        );
+        for wrong in ["63KB", "65MB", "0", "deep"] {
+            assert!(told(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -196,6 +196,8 @@ pub fn plan(options: &Options, interrupted: &CancellationToken) -> Result<Plan, 
         OutputPlace::Stdout => (History::default(), None),
     };
     warnings.extend(damage.map(|damage| chain(&damage)));
+    // After the record was compared: a program whose file has another name makes the same outputs.
+    guest_options::name_like(&options.binary, &mut guest);
     let mut names = input.names.clone();
     if options.retry_failed {
         names = Names::Failed(failures.as_deref().map(failures_file::names).transpose()?.unwrap_or_default().into());

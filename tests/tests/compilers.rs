@@ -30,9 +30,11 @@ fn slow_to_compile(place: &Place, blocks: usize, variant: u8) -> PathBuf {
     let section = |id: u8, content: &[u8]| [[id].as_slice(), &counted(content)].concat();
     let program = [
         b"\0asm\x01\0\0\0".to_vec(),
-        section(1, &[1, 0x60, 1, 0x7F, 1, 0x7F]),
-        section(3, &[1, 0]),
-        section(10, &[[1].as_slice(), &counted(&body)].concat()),
+        section(1, &[2, 0x60, 1, 0x7F, 1, 0x7F, 0x60, 0, 0]),
+        section(3, &[2, 0, 1]),
+        // A program without an entry would not be compiled.
+        section(7, b"\x01\x06_start\0\x01"),
+        section(10, &[[2].as_slice(), &counted(&body), &counted(&[0, 0x0B])].concat()),
     ];
     let path = place.path().join(format!("slow-{variant}.wasm"));
     fs::write(&path, program.concat()).unwrap();

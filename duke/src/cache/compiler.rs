@@ -108,6 +108,9 @@ fn command_line(recipe: &Recipe, output: &Path, limits: CompileLimits) -> Argume
     if !recipe.call.is_empty() {
         args.push(format!("--call={}", recipe.call).into());
     }
+    if recipe.traps_unknown_imports {
+        args.push("--unknown-imports=trap".into());
+    }
     if recipe.deterministic {
         args.push("--deterministic".into());
     }
@@ -177,13 +180,14 @@ mod tests {
     fn the_compiler_is_told_how_the_program_is_called_and_what_it_may_take() {
         let digest = Digest::of([b"".as_slice()]);
         let told = |call: &str, deterministic| {
-            let recipe = Recipe { digest, deterministic, call: call.to_owned() };
+            let traps_unknown_imports = !call.is_empty();
+            let recipe = Recipe { digest, deterministic, call: call.to_owned(), traps_unknown_imports };
             let words = command_line(&recipe, Path::new("c"), limits()).shown.into_iter();
             words.map(|arg| arg.into_string().unwrap()).collect::<Vec<_>>().join(" ")
         };
         let plain = "compile --output c --cpu-seconds=2 --data-bytes=629145600";
         assert_eq!(told("", false), plain);
-        assert_eq!(told("-f", true), format!("{plain} --call=-f --deterministic"));
+        assert_eq!(told("-f", true), format!("{plain} --call=-f --unknown-imports=trap --deterministic"));
     }
 
     #[test]

@@ -68,6 +68,11 @@ pub(crate) struct Folders {
 }
 
 impl Folders {
+    /// A folder that is only looked into.
+    pub(crate) fn at(folder: &Path, engine: String) -> Folders {
+        Folders { folder: folder.to_owned(), engine }
+    }
+
     /// Uses a folder, created if missing.
     pub(crate) fn open(folder: &Path, engine: String) -> Result<Folders, CacheError> {
         use std::os::unix::fs::DirBuilderExt;
@@ -230,7 +235,8 @@ mod tests {
     }
 
     fn recipe() -> Recipe {
-        Recipe { digest: Digest::of([b"program".as_slice()]), deterministic: true, call: String::new() }
+        let digest = Digest::of([b"program".as_slice()]);
+        Recipe { digest, deterministic: true, call: String::new(), traps_unknown_imports: false }
     }
 
     #[test]

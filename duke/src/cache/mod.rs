@@ -33,6 +33,7 @@ pub use compiler::CompileLimits;
 pub use folders::CacheError;
 pub use programs::FingerprintError;
 pub(crate) use programs::fingerprint;
+pub use programs::is_compiled;
 pub use shares::SharedFolder;
 pub use supplies::{Made, MakeError, Recipe, Supply};
 pub(crate) use supplies::{Order, Stock, Supplies};
@@ -193,7 +194,8 @@ mod tests {
         let folder = place.path().join("cache");
         let open = || Cache::open(&folder, "engine".to_owned()).unwrap();
         let folders = open().folders;
-        let recipe = Recipe { digest: Digest::of([b"program".as_slice()]), deterministic: true, call: String::new() };
+        let digest = Digest::of([b"program".as_slice()]);
+        let recipe = Recipe { digest, deterministic: true, call: String::new(), traps_unknown_imports: false };
         let own = [folders.program(&recipe), folders.unfinished_program(recipe.digest)];
         own.iter().for_each(|path| fs::write(path, "own").unwrap());
         // A compiler that is running now, and one that died long ago.

@@ -1,9 +1,12 @@
 //! Compiled programs: each compiled once for the machine, in a child process, and kept in the cache.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use distwasm_process::{files, handed::Arguments};
-use distwasm_proto::limits::COMPILE_WITHIN;
+use distwasm_proto::{digest::Digest, limits::COMPILE_WITHIN};
 use distwasm_transport::payload::Payload;
 use thiserror::Error;
 use tokio::time::timeout;
@@ -20,12 +23,14 @@ use crate::peasant::{SpawnError, Spawner, describe};
 /// The compiled program, if the cache has it. A file to which others may write is not one; peasants check that, too.
 pub(crate) fn find(folders: &Folders, recipe: &Recipe) -> Option<PathBuf> {
     let path = folders.program(recipe);
-    let file = files::open_own(&path).ok()?;
+    touch(&open(&path)?);
+    Some(path)
+}
+
+fn open(path: &Path) -> Option<fs::File> {
+    let file = files::open_own(path).ok()?;
     let found = file.metadata().ok()?;
-    (files::is_private(&found) && found.len() > 0).then(|| {
-        touch(&file);
-        path
-    })
+    (files::is_private(&found) && found.len() > 0).then_some(file)
 }
 
 /// Compiles a program, and returns the compiled file. Nothing is left of it if it is stopped.
@@ -51,6 +56,14 @@ pub(crate) async fn compile(
     }
     info!(program = %recipe.digest, recipe.deterministic, "compiled a program");
     Ok(path)
+}
+
+/// Whether a program is in this machine's folder of compiled programs, as this peasant would run it; `None` if the peasant
+/// does not tell its engine. Nothing is changed.
+pub async fn is_compiled(folder: &Path, peasant: &Path, program: Digest, deterministic: bool) -> Option<bool> {
+    let engine = fingerprint(&Spawner::start(peasant).ok()?).await.ok()?;
+    let recipe = Recipe { digest: program, deterministic, call: String::new(), traps_unknown_imports: false };
+    Some(open(&Folders::at(folder, engine).program(&recipe)).is_some())
 }
 
 /// The fingerprint of the peasant's engine. Fails if the peasant does not work at all.
@@ -103,7 +116,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folders = Folders::open(&folder.path().join("cache"), "engine".to_owned()).unwrap();
         let digest = Digest::of([b"program".as_slice()]);
-        let recipe = Recipe { digest, deterministic: false, call: String::new() };
+        let recipe = Recipe { digest, deterministic: false, call: String::new(), traps_unknown_imports: false };
         let path = folders.program(&recipe);
         fs::write(&path, "code").unwrap();
         for (mode, is_found) in [(0o600, true), (0o644, true), (0o666, false), (0o620, false)] {

@@ -23,6 +23,8 @@ pub struct Recipe {
     pub deterministic: bool,
     /// The export that must exist, or empty to find it from the program. It does not change the code.
     pub call: String,
+    /// Whether functions that it imports and that do not exist trap. It does not change the code.
+    pub traps_unknown_imports: bool,
 }
 
 /// Something that a job needs, and that is made from a blob.
@@ -37,7 +39,12 @@ pub enum Supply {
 impl Supply {
     /// The supplies of a job: its program, and then its shared directories.
     pub(crate) fn of_job(program: Digest, guest: &GuestSettings) -> Vec<Supply> {
-        let recipe = Recipe { digest: program, deterministic: guest.deterministic, call: guest.call.clone() };
+        let recipe = Recipe {
+            digest: program,
+            deterministic: guest.deterministic,
+            call: guest.call.clone(),
+            traps_unknown_imports: guest.traps_unknown_imports,
+        };
         let shares = guest.shares.iter().map(|share| Supply::Share(share.digest));
         std::iter::once(Supply::Program(recipe)).chain(shares).collect()
     }
@@ -325,7 +332,8 @@ mod tests {
     }
 
     fn program(name: &str, call: &str) -> Supply {
-        Supply::Program(Recipe { digest: digest(name), deterministic: false, call: call.to_owned() })
+        let (digest, call) = (digest(name), call.to_owned());
+        Supply::Program(Recipe { digest, deterministic: false, call, traps_unknown_imports: false })
     }
 
     fn made() -> Made {

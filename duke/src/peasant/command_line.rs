@@ -48,6 +48,9 @@ impl PeasantSettings {
         if guest.deterministic {
             handed.push(format!("--seed={}", guest.seed).into());
         }
+        if !guest.argv0.is_empty() {
+            handed.push(format!("--argv0={}", guest.argv0).into());
+        }
         handed.extend(guest.env.iter().map(|variable| format!("--env={variable}").into()));
         if !guest.args.is_empty() {
             handed.push("--".into());
@@ -63,6 +66,8 @@ pub fn guest_flags(guest: &GuestSettings) -> impl Iterator<Item = OsString> {
     let chosen = |is_chosen: bool, flag: &str| is_chosen.then(|| flag.to_owned());
     let flags = [
         chosen(!guest.call.is_empty(), &format!("--call={}", guest.call)),
+        guest.stack_bytes.map(|bytes| format!("--stack={bytes}B")),
+        chosen(guest.traps_unknown_imports, "--unknown-imports=trap"),
         chosen(guest.fresh, "--fresh"),
         chosen(guest.deterministic, "--deterministic"),
         chosen(guest.ok_statuses != Statuses::default(), &format!("--ok-status={}", guest.ok_statuses)),
@@ -111,10 +116,15 @@ mod tests {
             literal_args: true,
             ok_statuses: "0,1".parse().unwrap(),
             scratch_bytes: Some(8),
+            stack_bytes: Some(8 << 20),
+            argv0: "-jq".to_owned(),
+            traps_unknown_imports: true,
         });
         let told = settings.command_line(JobId(3));
-        let shown = "--compiled c.cwasm --memory-bytes 7 --max-output-bytes 9 --call=-f --fresh --deterministic --ok-status=0,1 --scratch=8B --raw-args --job 3 --described";
+        let shown = "--compiled c.cwasm --memory-bytes 7 --max-output-bytes 9 --call=-f --stack=8388608B \
+                     --unknown-imports=trap --fresh --deterministic --ok-status=0,1 --scratch=8B --raw-args \
+                     --job 3 --described";
         assert_eq!(line(told.shown), shown);
-        assert_eq!(line(told.handed), "--seed=-project --env=A=-1 --env=B= -- a");
+        assert_eq!(line(told.handed), "--seed=-project --argv0=-jq --env=A=-1 --env=B= -- a");
     }
 }

@@ -323,7 +323,7 @@ impl<H: Hands> Reactor<H> {
                     mark,
                     needs: Supply::of_job(digest, &guest),
                     slot_bytes,
-                    guest: Arc::new(guest),
+                    guest,
                     made: None,
                     unfit: None,
                     spoiled: 0,

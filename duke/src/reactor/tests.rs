@@ -4,6 +4,7 @@ mod leaving;
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
@@ -226,7 +227,7 @@ fn opened_as(job: JobId, fresh: bool) -> KingOrder {
         slot_bytes,
         timeout: None,
         start_within: Duration::from_secs(60),
-        guest: GuestSettings::default(),
+        guest: Arc::default(),
         fresh,
     }
 }

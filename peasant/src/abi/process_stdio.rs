@@ -57,6 +57,11 @@ impl Abi for ProcessStdio {
     }
 }
 
+/// Whether a byte is one that programs print. A length of four such bytes would be at least 150 MB.
+fn is_of_text(byte: &u8) -> bool {
+    matches!(byte, b'\t' | b'\n' | b'\r' | b' '..=b'~')
+}
+
 impl Instance {
     fn new(linked: &InstancePre<Guest>, grants: &Arc<Grants>, description: Option<Bytes>) -> Result<Instance, Failure> {
         let mut store =
@@ -112,6 +117,14 @@ impl Instance {
             return broken(format!("wrote {count} bytes to stdout, where the answer's length alone takes 4"));
         };
         let claimed = u32::from_le_bytes(header);
+        if u64::from(claimed) != body_bytes && header.iter().all(is_of_text) {
+            let text = String::from_utf8_lossy(&header);
+            return broken(format!(
+                "wrote text to stdout, which begins with `{}`: stdout is for the answer alone, its length in 4 bytes and \
+                 then its bytes; print to stderr instead (eprintln!, console.error)",
+                text.trim_end()
+            ));
+        }
         if u64::from(claimed) != body_bytes {
             return broken(format!("claims an answer of {claimed} bytes, but wrote {body_bytes} after the length"));
         }

@@ -4,9 +4,10 @@ use wasmtime::component::types::{ComponentFunc, ComponentItem};
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Type};
 use wasmtime_wasi::p2::bindings::CommandIndices;
 
+use super::outline::ComponentOutline;
 use super::{Unfit, hints, list};
 use crate::guest::{Grants, Guest};
-use crate::wasi;
+use crate::wasi::{self, absent};
 
 /// The export of the project's own world, `distwasm:guest/program`.
 const ANSWER: &str = "answer";
@@ -31,13 +32,51 @@ pub struct ComponentProgram {
 
 impl ComponentProgram {
     pub(super) fn check(component: &Component, grants: &Grants) -> Result<ComponentProgram, Unfit> {
-        let linked = link(component)?;
+        let linked = link(component, grants)?;
         let entry = match &grants.call {
             Some(name) => called(component, name)?,
             None => found(&linked)?,
         };
         Ok(ComponentProgram { entry, linked })
     }
+}
+
+/// Finds out, before a component is compiled, whether it can run here.
+pub(super) fn check_ahead(component: &ComponentOutline, grants: &Grants) -> Result<(), Unfit> {
+    let is_there = |name: &&str| grants.traps_unknown_imports || absent::is_in_wasi(name) || absent::is_http(name);
+    let missing: Vec<&str> = component.imports.iter().map(String::as_str).filter(|name| !is_there(name)).collect();
+    if !missing.is_empty() {
+        let verb = if missing.len() == 1 { "does" } else { "do" };
+        let advice = hints::missing_interfaces(component, &missing);
+        return Err(Unfit(format!("imports {}, which {verb} not exist here: {advice}", list(&missing))));
+    }
+    if let Some(why) = hints::unsupported_within(component) {
+        return Err(Unfit(why.to_owned()));
+    }
+    let exports = |is_like: &dyn Fn(&str) -> bool| component.exports.iter().any(|name| is_like(name));
+    match grants.call.as_deref().map(|name| name.split_once('#').map_or((name, false), |(first, _)| (first, true))) {
+        None if exports(&|name| name == ANSWER || is_command(name)) => Ok(()),
+        None => Err(no_entry(component)),
+        Some((first, _)) if exports(&|name| name == first) => Ok(()),
+        Some((interface, true)) => {
+            Err(Unfit(format!("exports no interface `{interface}`; found: {}", list(&component.all_exports))))
+        }
+        Some((name, false)) => Err(no_function(name, &component.all_exports)),
+    }
+}
+
+/// Whether an export is that of a command of WASI 0.2.
+fn is_command(name: &str) -> bool {
+    name.strip_prefix("wasi:cli/run@").is_some_and(|version| version.starts_with("0.2."))
+}
+
+fn no_entry(component: &ComponentOutline) -> Unfit {
+    let (found, way_out) = (list(&component.all_exports), hints::no_export(component));
+    Unfit(format!("exports neither `{ANSWER}` nor `wasi:cli/run@0.2`; found: {found}{way_out}"))
+}
+
+fn no_function(name: &str, found: &[String]) -> Unfit {
+    Unfit(format!("exports no `{name}` to call; found: {}", list(found)))
 }
 
 fn found(linked: &InstancePre<Guest>) -> Result<ComponentEntry, Unfit> {
@@ -56,10 +95,10 @@ fn found(linked: &InstancePre<Guest>) -> Result<ComponentEntry, Unfit> {
     if let Ok(indices) = CommandIndices::new(linked) {
         return Ok(ComponentEntry::Command(indices));
     }
-    let found: Vec<String> = exports(component);
-    let serves = found.iter().any(|name| name.starts_with("wasi:http/"));
-    let way_out = if serves { "; it answers HTTP requests, build a command instead" } else { "" };
-    Err(Unfit(format!("exports neither `{ANSWER}` nor `wasi:cli/run@0.2`; found: {}{way_out}", list(found))))
+    let component_type = component.component_type();
+    let names = component_type.exports(component.engine()).map(|(name, _)| name.to_owned());
+    let (exports, all_exports) = (names.collect(), exports(component));
+    Err(no_entry(&ComponentOutline { exports, all_exports, ..ComponentOutline::default() }))
 }
 
 fn called(component: &Component, name: &str) -> Result<ComponentEntry, Unfit> {
@@ -77,8 +116,7 @@ fn called(component: &Component, name: &str) -> Result<ComponentEntry, Unfit> {
         None => None,
     };
     let Some((item, export)) = component.get_export(interface.as_ref(), function_name) else {
-        let found = list(exports(component));
-        return Err(Unfit(format!("exports no `{name}` to call; found: {found}")));
+        return Err(no_function(name, &exports(component)));
     };
     let ComponentItem::ComponentFunc(function) = item else {
         return Err(Unfit(format!(
@@ -126,12 +164,11 @@ fn is_text_value(value: &Type) -> bool {
     }
 }
 
-fn link(component: &Component) -> Result<InstancePre<Guest>, Unfit> {
-    let engine = component.engine();
-    let linker = wasi::component_linker(engine).map_err(|error| Unfit(format!("cannot be linked: {error:#}")))?;
-    linker.instantiate_pre(component).map_err(|error| {
-        let text = format!("{error:#}");
-        let name = text.split('`').nth(1).unwrap_or_default();
-        Unfit(format!("imports something that does not exist here ({}): {text}", hints::missing_interface(name)))
-    })
+fn link(component: &Component, grants: &Grants) -> Result<InstancePre<Guest>, Unfit> {
+    let cannot = |error: wasmtime::Error| Unfit(format!("cannot be linked: {error:#}"));
+    let mut linker = wasi::component_linker(component.engine()).map_err(cannot)?;
+    absent::link_component(&mut linker, component, absent::is_in_wasi, grants.traps_unknown_imports).map_err(cannot)?;
+    linker
+        .instantiate_pre(component)
+        .map_err(|error| Unfit(format!("imports something that does not exist here as it wants it: {error:#}")))
 }

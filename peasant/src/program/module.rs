@@ -1,12 +1,13 @@
 //! Core modules: checks their exports and imports.
 
-use std::fmt::Write;
+use std::collections::HashMap;
 
-use wasmtime::{ExternType, FuncType, InstancePre, Module, Store, ValType};
+use wasmtime::{Engine, InstancePre, Module, Store};
 
+use super::outline::{Import, Item, ModuleOutline, Signature};
 use super::{Unfit, hints, list};
 use crate::guest::{Grants, Guest};
-use crate::wasi;
+use crate::wasi::{self, MODULE, absent};
 
 /// How a module is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,105 +32,181 @@ pub struct ModuleProgram {
 
 impl ModuleProgram {
     pub(super) fn check(module: &Module, grants: &Grants) -> Result<ModuleProgram, Unfit> {
-        // Imports are checked first: for a program of another world, missing imports say more than missing exports.
         let opens_files = grants.has_files() && wasi::opens_files(module);
-        let linked = link(module, opens_files)?;
-        let entry = match &grants.call {
-            Some(name) => called(module, name)?,
-            None => found(module)?,
-        };
+        let linked = link(module, grants, opens_files)?;
+        let entry = entry(&ModuleOutline::of(module), grants)?;
         Ok(ModuleProgram { entry, linked, opens_files })
     }
 }
 
-fn found(module: &Module) -> Result<ModuleEntry, Unfit> {
-    if let Some(export) = module.get_export("ProcessStdio") {
-        check_signature("ProcessStdio", &export, &[ValType::I32], "(i32)")?;
+/// Finds out, before a module is compiled, whether it can run here.
+pub(super) fn check_ahead(engine: &Engine, module: &ModuleOutline, grants: &Grants) -> Result<(), Unfit> {
+    // Imports are checked first: for a program of another world, missing imports say more than missing exports.
+    check_imports(module, &there_is(engine)?, grants.traps_unknown_imports)?;
+    if let Some(why) = hints::unsupported(module) {
+        return Err(Unfit(why.to_owned()));
+    }
+    let entry = entry(module, grants)?;
+    if entry == ModuleEntry::Command && module.has_empty_start {
+        let functions: Vec<&str> = callable(module).collect();
+        if !functions.is_empty() {
+            let found = list(functions);
+            return Err(Unfit(format!(
+                "its `_start` does nothing, so it is not a command; --call NAME calls a function that it exports: {found}"
+            )));
+        }
+    }
+    check_memory(module)
+}
+
+/// The functions that a module may import, with their signatures.
+fn there_is(engine: &Engine) -> Result<HashMap<(String, String), Signature>, Unfit> {
+    let cannot = |error: wasmtime::Error| Unfit(format!("cannot be linked: {error:#}"));
+    let mut store = Store::new(engine, Guest::default());
+    let linker = wasi::linker(engine, None, false).map_err(cannot)?;
+    let all: Vec<_> =
+        linker.iter(&mut store).map(|(module, name, item)| (module.to_owned(), name.to_owned(), item)).collect();
+    let functions = all.into_iter().filter_map(|(module, name, item)| match Item::of(&item.ty(&store)) {
+        Item::Function(signature) => Some(((module, name), signature)),
+        _ => None,
+    });
+    Ok(functions.collect())
+}
+
+fn check_imports(
+    module: &ModuleOutline,
+    there_is: &HashMap<(String, String), Signature>,
+    traps_unknown: bool,
+) -> Result<(), Unfit> {
+    let found = |import: &Import| there_is.get(&(import.module.clone(), import.name.clone()));
+    let is_missing =
+        |import: &&Import| found(import).is_none() && !(traps_unknown && matches!(import.item, Item::Function(_)));
+    let missing: Vec<&Import> = module.imports.iter().filter(is_missing).collect();
+    if !missing.is_empty() {
+        let names = list(missing.iter().map(|import| format!("{}.{}", import.module, import.name)));
+        let verb = if missing.len() == 1 { "does" } else { "do" };
+        return Err(Unfit(format!("imports {names}, which {verb} not exist here: {}", hints::missing(module))));
+    }
+    for import in &module.imports {
+        let (Some(wanted), Item::Function(signature)) = (found(import), &import.item) else { continue };
+        if wanted != signature {
+            let has_long_addresses = import.module == MODULE && signature.params.iter().any(|param| param == "i64");
+            let way_out =
+                if has_long_addresses { "; WASI has addresses of 32 bits, so build it for wasm32" } else { "" };
+            return Err(Unfit(format!(
+                "imports something as what it is not: `{}.{}` as {signature}, which is {wanted}{way_out}",
+                import.module, import.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Functions of WASI that take no address.
+const WITHOUT_MEMORY: [&str; 4] = ["proc_exit", "sched_yield", "fd_close", "proc_raise"];
+
+/// Refuses a module whose memory WASI cannot reach: its calls would all fail.
+fn check_memory(module: &ModuleOutline) -> Result<(), Unfit> {
+    let needs_memory = module.imports_any(|from, name| from == MODULE && !WITHOUT_MEMORY.contains(&name));
+    if !needs_memory || matches!(module.export("memory"), Some(Item::Memory)) {
+        return Ok(());
+    }
+    let other = module.exports.iter().find(|export| matches!(export.item, Item::Memory));
+    let what = match other {
+        Some(other) => format!("exports its memory as {}", list([&other.name])),
+        None => "does not export its memory".to_owned(),
+    };
+    Err(Unfit(format!("{what}, which WASI must find as `memory` to pass anything (wasm-ld: --export-memory=memory)")))
+}
+
+fn entry(module: &ModuleOutline, grants: &Grants) -> Result<ModuleEntry, Unfit> {
+    match &grants.call {
+        Some(name) => called(module, name),
+        None => found(module),
+    }
+}
+
+fn found(module: &ModuleOutline) -> Result<ModuleEntry, Unfit> {
+    if let Some(export) = module.export("ProcessStdio") {
+        check_signature("ProcessStdio", export, &["i32"])?;
         check_initialisers(module)?;
         return Ok(ModuleEntry::ProcessStdio);
     }
-    if let Some(export) = module.get_export("_start") {
-        check_signature("_start", &export, &[], "()")?;
+    if let Some(export) = module.export("_start") {
+        check_signature("_start", export, &[])?;
         return Ok(ModuleEntry::Command);
     }
-    let found = list(module.exports().map(|export| export.name().to_owned()));
-    let functions = module.exports().filter(|export| matches!(export.ty(), ExternType::Func(_))).count();
-    let way_out = if functions > 0 { "; --call NAME calls any function of numbers" } else { "" };
+    let found = list(module.exports.iter().map(|export| &export.name));
+    let is_inside = module.exports.iter().any(|export| export.name.starts_with("cabi_"));
+    let way_out = match callable(module).next() {
+        _ if is_inside => "; it is the inside of a component, make it one (wasm-tools component new)",
+        Some(_) => "; --call NAME calls any function of numbers",
+        None => "",
+    };
     Err(Unfit(format!("exports neither `ProcessStdio` nor `_start`; found: {found}{way_out}")))
 }
 
-fn called(module: &Module, name: &str) -> Result<ModuleEntry, Unfit> {
-    let Some(export) = module.get_export(name) else {
-        let functions = module.exports().filter(|export| matches!(export.ty(), ExternType::Func(_)));
-        let found = list(functions.map(|export| export.name().to_owned()));
+/// The exported functions that `--call` can call.
+fn callable(module: &ModuleOutline) -> impl Iterator<Item = &str> {
+    module.exports.iter().filter_map(|export| match &export.item {
+        Item::Function(signature) => {
+            let is_own = !export.name.starts_with('_') && signature.is_of_numbers();
+            is_own.then_some(export.name.as_str())
+        }
+        _ => None,
+    })
+}
+
+fn called(module: &ModuleOutline, name: &str) -> Result<ModuleEntry, Unfit> {
+    let Some(export) = module.export(name) else {
+        let functions = module.exports.iter().filter(|export| matches!(export.item, Item::Function(_)));
+        let found = list(functions.map(|export| &export.name));
         return Err(Unfit(format!("exports no `{name}` to call; functions that it exports: {found}")));
     };
-    let ExternType::Func(signature) = &export else {
+    let Item::Function(signature) = export else {
         return Err(Unfit(format!("exports `{name}`, but not as a function")));
     };
-    if !signature.params().chain(signature.results()).all(|value| is_number(&value)) {
+    if !signature.is_of_numbers() {
         return Err(Unfit(format!(
-            "exports `{name}` with the signature {}; only i32, i64, f32 and f64 can be written as text",
-            show(signature)
+            "exports `{name}` with the signature {signature}; only i32, i64, f32 and f64 can be written as text"
         )));
     }
     check_initialisers(module)?;
     Ok(ModuleEntry::Call(name.to_owned()))
 }
 
-fn is_number(value: &ValType) -> bool {
-    matches!(value, ValType::I32 | ValType::I64 | ValType::F32 | ValType::F64)
-}
-
 /// Checks the functions that are called once in a module that is not a command.
-fn check_initialisers(module: &Module) -> Result<(), Unfit> {
+fn check_initialisers(module: &ModuleOutline) -> Result<(), Unfit> {
     for name in ["_initialize", "_start"] {
-        if let Some(export) = module.get_export(name) {
-            check_signature(name, &export, &[], "()")?;
+        if let Some(export) = module.export(name) {
+            check_signature(name, export, &[])?;
         }
     }
     Ok(())
 }
 
-fn check_signature(name: &str, export: &ExternType, params: &[ValType], wanted: &str) -> Result<(), Unfit> {
-    let ExternType::Func(signature) = export else {
+fn check_signature(name: &str, export: &Item, params: &[&str]) -> Result<(), Unfit> {
+    let Item::Function(signature) = export else {
         return Err(Unfit(format!("exports `{name}`, but not as a function")));
     };
-    let is_right = signature.results().len() == 0
-        && signature.params().len() == params.len()
-        && signature.params().zip(params).all(|(found, wanted)| ValType::eq(&found, wanted));
-    if is_right {
+    if signature.results.is_empty() && signature.params == params {
         return Ok(());
     }
-    Err(Unfit(format!("exports `{name}` with the signature {}, which must be {wanted}", show(signature))))
+    let wanted = params.join(", ");
+    Err(Unfit(format!("exports `{name}` with the signature {signature}, which must be ({wanted})")))
 }
 
-/// A signature as text.
-pub(crate) fn show(signature: &FuncType) -> String {
-    let list = |types: &mut dyn Iterator<Item = ValType>| types.map(|t| t.to_string()).collect::<Vec<_>>().join(", ");
-    let mut text = format!("({})", list(&mut signature.params()));
-    match signature.results().len() {
-        0 => {}
-        _ => {
-            let _ = write!(text, " -> {}", list(&mut signature.results()));
-        }
+fn link(module: &Module, grants: &Grants, opens_files: bool) -> Result<InstancePre<Guest>, Unfit> {
+    let cannot = |error: wasmtime::Error| Unfit(format!("cannot be linked: {error:#}"));
+    let memory = module.get_export_index("memory");
+    let mut linker = wasi::linker(module.engine(), memory, opens_files).map_err(cannot)?;
+    if grants.traps_unknown_imports {
+        absent::trap_in_module(&mut linker, module).map_err(cannot)?;
     }
-    text
-}
-
-fn link(module: &Module, has_files: bool) -> Result<InstancePre<Guest>, Unfit> {
-    let engine = module.engine();
-    let linker = wasi::linker(engine, module, has_files);
-    let linker = linker.map_err(|error| Unfit(format!("cannot be linked: {error:#}")))?;
-    let mut store = Store::new(engine, Guest::default());
-    let missing: Vec<_> =
-        module.imports().filter(|import| linker.get_by_import(&mut store, import).is_none()).collect();
-    if missing.is_empty() {
-        let linked = linker.instantiate_pre(module);
-        return linked.map_err(|error| Unfit(format!("imports something as what it is not: {error:#}")));
-    }
-    let names = list(missing.iter().map(|import| format!("{}.{}", import.module(), import.name())));
-    let verb = if missing.len() == 1 { "does" } else { "do" };
-    let way_out = hints::missing(missing.iter().map(|import| (import.module(), import.name())));
-    Err(Unfit(format!("imports {names}, which {verb} not exist here: {way_out}")))
+    linker.instantiate_pre(module).map_err(|error| {
+        // A program that another job had compiled, with other settings, may import what does not exist.
+        let checked = there_is(module.engine())
+            .and_then(|there_is| check_imports(&ModuleOutline::of(module), &there_is, grants.traps_unknown_imports));
+        checked.err().unwrap_or_else(|| Unfit(format!("imports something as what it is not: {error:#}")))
+    })
 }

@@ -224,6 +224,20 @@ pub fn limit_compiling(cpu_seconds: u64, data_bytes: u64) -> io::Result<()> {
     lower(Resource::Data, data_bytes, data_bytes)
 }
 
+/// Lets the stack of the process grow to this size. What is free below it was decided when the process began.
+pub fn let_stack_grow(bytes: u64) -> io::Result<()> {
+    let there = getrlimit(Resource::Stack);
+    if there.current.is_none_or(|current| current >= bytes) {
+        return Ok(());
+    }
+    match there.maximum {
+        Some(most) if most < bytes => {
+            Err(io::Error::other(format!("the limit of this machine is {} KB (ulimit -Hs)", most >> 10)))
+        }
+        _ => Ok(setrlimit(Resource::Stack, Rlimit { current: Some(bytes), ..there })?),
+    }
+}
+
 /// Lowers a limit. A lower one of the user stays: raising it is not allowed to everybody.
 fn lower(resource: Resource, current: u64, maximum: u64) -> io::Result<()> {
     let there = getrlimit(resource);

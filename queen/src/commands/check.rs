@@ -10,7 +10,12 @@ use std::{
 };
 
 use clap::Args;
-use distwasm_duke::{jail::RequiredJail, options::find_peasant, peasant::guest_flags};
+use distwasm_duke::{
+    cache::is_compiled,
+    jail::RequiredJail,
+    options::{cache_folder, find_peasant},
+    peasant::guest_flags,
+};
 use distwasm_jobs::inputs::{
     InputRules, Names,
     survey::{Survey, SurveyError},
@@ -22,6 +27,7 @@ use distwasm_process::{
     stderr,
 };
 use distwasm_proto::{
+    digest::Digest,
     exit::Exit,
     limits::{CHECK_WITHIN, COMPILE_WITHIN, UNIT_BYTES_MAX},
     walls,
@@ -78,6 +84,11 @@ pub struct CheckOptions {
     /// The peasant program [default: `peasant` beside this program, else in PATH]
     #[arg(long, value_name = "PATH", env = "DISTWASM_PEASANT")]
     pub peasant: Option<PathBuf>,
+
+    /// Folder for compiled programs, in which it is looked whether a job would have to compile the program
+    /// [default: distwasm in the user's cache folder]
+    #[arg(long, value_name = "DIR", env = "DISTWASM_CACHE")]
+    pub cache: Option<PathBuf>,
 
     /// Refuse to check unless the jail of peasants has these walls; `peasant jail` tells which hold here
     #[arg(long, value_name = "WALLS", value_enum, default_value_t, env = "DISTWASM_REQUIRE_JAIL")]
@@ -161,11 +172,29 @@ async fn check_within(
         }
     };
     match ended {
-        Some(status) => exit_of(status, options.input.is_some()),
+        Some(status) => {
+            let exit = exit_of(status, options.input.is_some())?;
+            if exit != Exit::CouldNotRun {
+                say_whether_known(options, &peasant, &program).await;
+            }
+            Ok(exit)
+        }
         None => {
             child.kill().await.map_err(CheckError::Wait)?;
             Ok(Exit::Interrupted)
         }
+    }
+}
+
+/// Says whether a job on this machine would have to compile the program.
+async fn say_whether_known(options: &CheckOptions, peasant: &Path, program: &Payload) {
+    let digest = Digest::of(program.chunks().map(AsRef::as_ref));
+    let folder = options.cache.clone().unwrap_or_else(cache_folder);
+    // A peasant that does not tell its engine has just compiled the program; there is nothing else to say.
+    match is_compiled(&folder, peasant, digest, options.guest.calling.deterministic).await {
+        Some(true) => stderr::say("it is compiled already: a job on this machine begins at once"),
+        Some(false) => stderr::say("it is not compiled yet: the first job on this machine compiles it, and keeps it"),
+        None => {}
     }
 }
 
@@ -198,7 +227,8 @@ impl CheckOptions {
     /// The arguments of the peasant.
     fn peasant_args(&self, input: Option<&Path>) -> Result<Arguments, CheckError> {
         // The archives are not used: packing them shows whether it works.
-        let (guest, _archives) = guest_options::prepare(&self.guest, &project_of(&self.program))?;
+        let (mut guest, _archives) = guest_options::prepare(&self.guest, &project_of(&self.program))?;
+        guest_options::name_like(&self.program, &mut guest);
         let flag = |name: &str, value: &OsStr| {
             let mut flag = OsString::from(name);
             flag.push("=");
@@ -234,7 +264,9 @@ impl CheckOptions {
             dir.push(&share.guest_path);
             args.push(flag("--dir", &dir));
         }
-        let mut handed: Vec<OsString> = guest.env.iter().map(|variable| flag("--env", variable.as_ref())).collect();
+        let name = (!guest.argv0.is_empty()).then(|| flag("--argv0", guest.argv0.as_ref()));
+        let mut handed: Vec<OsString> = name.into_iter().collect();
+        handed.extend(guest.env.iter().map(|variable| flag("--env", variable.as_ref())));
         if !guest.args.is_empty() {
             handed.push("--".into());
             handed.extend(guest.args.into_iter().map(OsString::from));
@@ -380,6 +412,7 @@ mod tests {
             "--deterministic",
             "--seed=some",
             "--job=1",
+            "--argv0=some.wat",
             "--env=A=2",
             "--",
             "--x",

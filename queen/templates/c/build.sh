@@ -21,4 +21,5 @@ else
     echo "no C compiler for WebAssembly here; one way to get one: pip install ziglang" >&2
     exit 1
 fi
-"$@" --target=wasm32-wasi -O2 -s -mexec-model=reactor -Wall -Wextra -o {{name}}.wasm program.c
+# Names of functions stay, for the backtrace of a failure.
+"$@" --target=wasm32-wasi -O2 -Wl,--strip-debug -mexec-model=reactor -Wall -Wextra -o {{name}}.wasm program.c

@@ -4,7 +4,8 @@
 
 #include "distwasm.h"
 
-/* Answers one input. The report shows its error. */
+/* Answers one input. The report shows its error. Print to stderr: stdout is for the answer. One instance answers many
+ * inputs, so it is not told their names. With queen --fresh, getenv("DISTWASM_INPUT") is the name of the input. */
 int distwasm_answer(const uint8_t *input, size_t size, struct distwasm_result *result) {
     size_t words = 0;
     bool within_word = false;

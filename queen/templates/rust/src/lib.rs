@@ -3,6 +3,9 @@
 distwasm_guest::process_stdio!(answer);
 
 /// Answers one input. The report shows its error.
+///
+/// Print to stderr (`eprintln!`): stdout is for the answer. One instance answers many inputs, so it is not told their
+/// names. With `queen --fresh` each input has its own, and `std::env::var("DISTWASM_INPUT")` is the input's name.
 fn answer(input: &[u8]) -> Result<Vec<u8>, String> {
     let words = input.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).count();
     if words == 0 {
