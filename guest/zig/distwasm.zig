@@ -16,8 +16,8 @@
 //!     zig build-exe program.zig -target wasm32-wasi -fno-entry --export=ProcessStdio -O ReleaseSmall
 //!
 //! This is a ProcessStdio guest: one instance lives on from unit to unit, and globals keep what they hold. For a plain
-//! command, with a fresh instance for each unit, call `distwasm.answerCommand(answer)` in `main`, and leave out the flags
-//! `-fno-entry` and `--export`.
+//! command, with a fresh instance for each unit, call `distwasm.answerCommand(answer)` in `main`, and leave out the
+//! flags `-fno-entry` and `--export`.
 //!
 //! A unit that fails ends its instance with status 1, its text on stderr and from there in the report. Panics fail the
 //! unit, too. Only what every Zig since 0.14 has is used here, because Zig's library still changes from version to
@@ -130,7 +130,7 @@ fn reallocated(bytes: []u8, size: usize) []u8 {
 const Bytes = extern struct { start: [*]const u8, size: usize };
 
 const wasi = struct {
-    extern "wasi_snapshot_preview1" fn fd_read(descriptor: i32, rooms: [*]const Bytes, count: usize, got: *usize) u16;
-    extern "wasi_snapshot_preview1" fn fd_write(descriptor: i32, parts: [*]const Bytes, count: usize, written: *usize) u16;
+    extern "wasi_snapshot_preview1" fn fd_read(descriptor: i32, to: [*]const Bytes, count: usize, got: *usize) u16;
+    extern "wasi_snapshot_preview1" fn fd_write(descriptor: i32, from: [*]const Bytes, count: usize, done: *usize) u16;
     extern "wasi_snapshot_preview1" fn proc_exit(status: i32) noreturn;
 };

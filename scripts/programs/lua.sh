@@ -1,7 +1,7 @@
 # small: Lua 5.4, whose errors are setjmp and longjmp, which become exceptions
 from_pypi lupa==2.8 d8022641b9ec8ecf2c5ecbe9f47e5a70e0b87c4b5ae921b92cb02a638e0acd08 --source
 with_zig
-lua=$package/third-party/lua54 setjmp=$PYTHONPATH/ziglang/lib/libc/wasi/libc-top-half/musl/src/setjmp/wasm32/rt.c
+setjmp=$PYTHONPATH/ziglang/lib/libc/wasi/libc-top-half/musl/src/setjmp/wasm32/rt.c
 if [ ! -f "$package/lua.wasm" ]; then
     # WASI has no temporary files without a name, and no shell.
     echo '#include <stdio.h>
@@ -10,7 +10,7 @@ if [ ! -f "$package/lua.wasm" ]; then
         -mllvm -wasm-use-legacy-eh=false -D__wasm_exception_handling__ -D_WASI_EMULATED_SIGNAL -lwasi-emulated-signal \
         -D_WASI_EMULATED_PROCESS_CLOCKS -lwasi-emulated-process-clocks -DLUA_USE_C89 -DLUA_TMPNAMBUFSIZE=32 \
         '-Dlua_tmpnam(b,e)={(void)(b);e=1;}' '-Dl_system(c)=-1' -o "$work/lua.wasm" \
-        "$work/absent.c" "$setjmp" $(find "$lua" -maxdepth 1 -name '*.c' -not -name ltests.c)
+        "$work/absent.c" "$setjmp" "$package/third-party/lua54/onelua.c"
     mv "$work/lua.wasm" "$package"
 fi
 input errors.lua <<'END'
