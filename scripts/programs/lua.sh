@@ -3,9 +3,10 @@ from_pypi lupa==2.8 d8022641b9ec8ecf2c5ecbe9f47e5a70e0b87c4b5ae921b92cb02a638e0a
 with_zig
 setjmp=$PYTHONPATH/ziglang/lib/libc/wasi/libc-top-half/musl/src/setjmp/wasm32/rt.c
 if [ ! -f "$package/lua.wasm" ]; then
-    # WASI has no temporary files without a name, and no shell.
+    # WASI has no temporary files without a name, and no shell. Zig leaves the tag of longjmp's exception undefined.
     echo '#include <stdio.h>
-        FILE *tmpfile(void) { return NULL; }' >"$work/absent.c"
+        FILE *tmpfile(void) { return NULL; }
+        __asm__(".globl __c_longjmp\n.tagtype __c_longjmp i32\n__c_longjmp:\n");' >"$work/absent.c"
     zig cc --target=wasm32-wasi -O2 -s -w -mcpu=generic+exception_handling -mllvm -wasm-enable-sjlj \
         -mllvm -wasm-use-legacy-eh=false -D__wasm_exception_handling__ -D_WASI_EMULATED_SIGNAL -lwasi-emulated-signal \
         -D_WASI_EMULATED_PROCESS_CLOCKS -lwasi-emulated-process-clocks -DLUA_USE_C89 -DLUA_TMPNAMBUFSIZE=32 \
