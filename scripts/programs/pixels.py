@@ -5,7 +5,7 @@ import sys
 import zlib
 
 
-def paeth(left, above, corner):
+def nearest(left, above, corner):
     guess = left + above - corner
     return min((left, above, corner), key=lambda value: abs(guess - value))
 
@@ -26,7 +26,7 @@ for start in range(0, len(lines), width * pixel + 1):
     method, line = lines[start], bytearray(lines[start + 1 : start + 1 + width * pixel])
     for i in range(len(line)):
         left, corner = (line[i - pixel], above[i - pixel]) if i >= pixel else (0, 0)
-        predicted = [0, left, above[i], (left + above[i]) // 2, paeth(left, above[i], corner)][method]
+        predicted = [0, left, above[i], (left + above[i]) // 2, nearest(left, above[i], corner)][method]
         line[i] = (line[i] + predicted) % 256
     sys.stdout.buffer.write(line)
     above = line
