@@ -142,6 +142,10 @@ static void distwasm_answer_unit(uint8_t *input, size_t size, struct distwasm_re
     free(input);
 }
 
+#ifdef __cplusplus
+}
+#endif
+
 #ifdef DISTWASM_COMMAND
 
 int main(void) {
@@ -172,10 +176,6 @@ __attribute__((export_name("ProcessStdio"))) void ProcessStdio(int32_t size) {
     free(result.bytes);
 }
 
-#endif
-
-#ifdef __cplusplus
-}
 #endif
 
 #endif

@@ -9,13 +9,24 @@ pub enum Lang {
     Rust,
     /// C, with Zig or clang
     C,
+    /// C++, with Zig or clang
+    #[value(name = "c++")]
+    Cpp,
     /// Go 1.24 or later
     Go,
+    /// Zig 0.14 or later
+    Zig,
     /// AssemblyScript, with npm
     #[value(name = "assemblyscript")]
     AssemblyScript,
     /// Python, with componentize-py
     Python,
+    /// JavaScript, with npm and componentize-js
+    #[value(name = "javascript")]
+    JavaScript,
+    /// TypeScript, with npm and componentize-js
+    #[value(name = "typescript")]
+    TypeScript,
 }
 
 /// A file of a project.
@@ -52,12 +63,24 @@ const C: Files = &[
     ("distwasm.h", include_str!("../../guest/c/distwasm.h")),
 ];
 
+const CPP: Files = &[
+    ("build.sh", include_str!("../templates/cpp/build.sh")),
+    ("program.cc", include_str!("../templates/cpp/program.cc")),
+    ("distwasm.h", include_str!("../../guest/c/distwasm.h")),
+];
+
 const GO: Files = &[
     ("build.sh", include_str!("../templates/go/build.sh")),
     ("go.mod", include_str!("../templates/go/go.mod")),
     ("program.go", include_str!("../templates/go/program.go")),
     ("distwasm/distwasm.go", include_str!("../../guest/go/distwasm.go")),
     ("distwasm/process_stdio.go", include_str!("../../guest/go/process_stdio.go")),
+];
+
+const ZIG: Files = &[
+    ("build.sh", include_str!("../templates/zig/build.sh")),
+    ("program.zig", include_str!("../templates/zig/program.zig")),
+    ("distwasm.zig", include_str!("../../guest/zig/distwasm.zig")),
 ];
 
 const ASSEMBLYSCRIPT: Files = &[
@@ -74,12 +97,32 @@ const PYTHON: Files = &[
     ("wit/guest.wit", include_str!("../../guest/wit/guest.wit")),
 ];
 
+const JAVASCRIPT: Files = &[
+    ("build.sh", include_str!("../templates/javascript/build.sh")),
+    ("package.json", include_str!("../templates/javascript/package.json")),
+    ("program.js", include_str!("../templates/javascript/program.js")),
+    ("wit/guest.wit", include_str!("../../guest/wit/guest.wit")),
+];
+
+const TYPESCRIPT: Files = &[
+    ("build.sh", include_str!("../templates/typescript/build.sh")),
+    ("package.json", include_str!("../templates/typescript/package.json")),
+    ("tsconfig.json", include_str!("../templates/typescript/tsconfig.json")),
+    ("src/program.ts", include_str!("../templates/typescript/src/program.ts")),
+    ("src/engine.d.ts", include_str!("../templates/typescript/src/engine.d.ts")),
+    ("wit/guest.wit", include_str!("../../guest/wit/guest.wit")),
+];
+
 impl Lang {
     /// The files of a project of this name.
     pub fn files(self, name: &str) -> Vec<TemplateFile> {
         let own = match self {
             Lang::Rust => RUST,
             Lang::C => C,
+            Lang::Cpp => CPP,
+            Lang::Zig => ZIG,
+            Lang::JavaScript => JAVASCRIPT,
+            Lang::TypeScript => TYPESCRIPT,
             Lang::Go => GO,
             Lang::AssemblyScript => ASSEMBLYSCRIPT,
             Lang::Python => PYTHON,
@@ -94,6 +137,10 @@ impl Lang {
         match self {
             Lang::Rust => "src/lib.rs",
             Lang::C => "program.c",
+            Lang::Cpp => "program.cc",
+            Lang::Zig => "program.zig",
+            Lang::JavaScript => "program.js",
+            Lang::TypeScript => "src/program.ts",
             Lang::Go => "program.go",
             Lang::AssemblyScript => "assembly/program.ts",
             Lang::Python => "app.py",

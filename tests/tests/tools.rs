@@ -12,7 +12,7 @@ use distwasm_proto::{PROTOCOL, VERSION};
 use distwasm_tests::real::{Finished, Place, Process, guest, peasants_of, programs, root, runs, until};
 use rustix::process::Signal;
 
-const LANGS: [&str; 5] = ["rust", "c", "go", "assemblyscript", "python"];
+const LANGS: [&str; 9] = ["rust", "c", "c++", "go", "zig", "assemblyscript", "python", "javascript", "typescript"];
 
 /// Runs `queen check` on a program until it ends.
 fn check(place: &Place, program: impl AsRef<Path>, args: &[&str]) -> Finished {
@@ -223,7 +223,8 @@ fn an_invalid_name_of_a_program_is_refused() {
     }
     new(&place, &["--lang", "c", "Words"]).expect(2, &["\"Words\" does not end in a name for a program"]);
     new(&place, &["--lang", "c", "no/such/words"]).expect(2, &["failed to write the new folder no/such/words"]);
-    new(&place, &["--lang", "cobol", "words"]).expect(2, &["possible values: rust, c, go, assemblyscript, python"]);
+    new(&place, &["--lang", "cobol", "words"])
+        .expect(2, &["possible values: rust, c, c++, go, zig, assemblyscript, python"]);
     new(&place, &["words"]).expect(2, &["--lang <LANG>"]);
     std::os::unix::fs::symlink("nowhere", place.path().join("link")).unwrap();
     new(&place, &["--lang", "c", "link"]).expect(2, &["there is a link already"]);

@@ -16,10 +16,10 @@ use crate::run::{answers, files, skipped};
 const REBUILD: &str = "run scripts/build-examples, and commit its changes";
 
 /// Endings of sources and programs.
-const ENDINGS: [&str; 9] = ["rs", "toml", "lock", "wasm", "h", "c", "ts", "json", "wit"];
+const ENDINGS: [&str; 11] = ["rs", "toml", "lock", "wasm", "h", "c", "cc", "zig", "ts", "json", "wit"];
 
 /// Folders that are not committed, or of languages whose programs are not committed.
-const OTHER_FOLDERS: [&str; 4] = ["target", "node_modules", "go", "python"];
+const OTHER_FOLDERS: [&str; 5] = ["target", "node_modules", "go", "python", "javascript"];
 
 /// The digests that `scripts/build-examples` wrote: list, digest, path.
 fn digests() -> Vec<(String, String, String)> {

@@ -144,6 +144,20 @@ fn c() {
 }
 
 #[test]
+fn cpp() {
+    for ending in ["", "-command"] {
+        expect_built(&format!("summer/cpp/summer{ending}.wasm"), "cpp", &summer_of_128_bits());
+    }
+}
+
+#[test]
+fn zig() {
+    for ending in ["", "-command"] {
+        expect_built(&format!("summer/zig/summer{ending}.wasm"), "zig", &summer_of_128_bits());
+    }
+}
+
+#[test]
 fn go() {
     expect_all("go/", "go");
 }
@@ -166,6 +180,11 @@ fn rust_as_a_component() {
 #[test]
 fn python() {
     expect_built("summer/python/summer.wasm", "python", &summer_of_128_bits());
+}
+
+#[test]
+fn javascript() {
+    expect_built("summer/javascript/summer.wasm", "javascript", &summer_of_128_bits());
 }
 
 #[test]

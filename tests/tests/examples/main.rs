@@ -10,4 +10,5 @@
 mod fresh;
 mod languages;
 mod markdown;
+mod new;
 mod run;

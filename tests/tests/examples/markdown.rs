@@ -2,28 +2,17 @@
 
 use std::{
     collections::BTreeMap,
-    env,
-    ffi::OsString,
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use distwasm_tests::real::root;
 
-use crate::run::{answers, skipped};
+use crate::run::{answers, cache, skipped};
 
 /// More documents than this would not test anything new.
 const FILES_MAX: usize = 300;
-
-/// The folder where `scripts/build-examples` keeps programs that are not committed.
-fn cache() -> PathBuf {
-    let folder = |name: &str| env::var_os(name).filter(|value: &OsString| !value.is_empty()).map(PathBuf::from);
-    folder("DISTWASM_EXAMPLES_CACHE").unwrap_or_else(|| {
-        let caches = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
-        caches.unwrap_or_default().join("distwasm-examples")
-    })
-}
 
 /// Documents of this repository and of the crates that cargo has unpacked, named by numbers.
 fn documents() -> BTreeMap<String, Vec<u8>> {

@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    env,
+    ffi::OsString,
     fs,
     io::Write,
     path::{Path, PathBuf},
@@ -45,6 +47,15 @@ pub fn built(path: &str, language: &str) -> Option<PathBuf> {
         return None;
     }
     Some(program)
+}
+
+/// The folder where `scripts/build-examples` keeps programs that are not committed.
+pub fn cache() -> PathBuf {
+    let folder = |name: &str| env::var_os(name).filter(|value: &OsString| !value.is_empty()).map(PathBuf::from);
+    folder("DISTWASM_EXAMPLES_CACHE").unwrap_or_else(|| {
+        let caches = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+        caches.unwrap_or_default().join("distwasm-examples")
+    })
 }
 
 /// Prints that a test was skipped. Bypasses the test runner's capture, so that it shows although the test passes.
