@@ -351,6 +351,7 @@ fn check(bytes: &[u8], args: &[&str]) -> Output {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "what it measures is time")]
 fn a_check_refuses_each_file_without_delay() {
     for (name, bytes, expected) in unfit_files() {
         let began = Instant::now();
