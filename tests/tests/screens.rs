@@ -385,6 +385,7 @@ fn a_check_describes_a_program() {
           ready     in N ms
           answered  7 bytes with 3 bytes in N ms:
         42
+        it is not compiled yet: the first job on this machine compiles it, and keeps it
         status 0
     "#]],
     );
