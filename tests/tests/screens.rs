@@ -385,6 +385,7 @@ fn a_check_describes_a_program() {
           ready     in N ms
           answered  7 bytes with 3 bytes in N ms:
         42
+        it is not compiled yet: the first job on this machine compiles it, and keeps it
         status 0
     "#]],
     );
@@ -398,6 +399,7 @@ fn a_check_describes_a_program() {
           memory    128 KiB at the start; may grow to 1 GiB, which is what it is given
           compiled  in N ms
           ready     in N ms
+        it is not compiled yet: the first job on this machine compiles it, and keeps it
         status 0
     "#]],
     );
@@ -413,6 +415,7 @@ fn a_check_describes_a_program() {
           ready     in N ms
           answered  7 bytes with 7 bytes in N ms:
         20 + 22
+        it is not compiled yet: the first job on this machine compiles it, and keeps it
         status 0
     "#]],
     );
