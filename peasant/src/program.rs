@@ -142,6 +142,14 @@ impl Program {
         }
     }
 
+    /// Whether it can open files, and may. Components are not asked.
+    pub fn opens_files(&self) -> bool {
+        match self {
+            Program::Module(program) => program.opens_files,
+            Program::Component(_) => true,
+        }
+    }
+
     /// Whether its instance lives on from unit to unit.
     pub fn lives_on(&self, grants: &Grants) -> bool {
         matches!(self, Program::Module(program) if program.entry == ModuleEntry::ProcessStdio) && !grants.fresh

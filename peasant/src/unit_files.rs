@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use distwasm_proto::arguments::{Arguments, Filling, INPUT_FOLDER, OUTPUT_FOLDER};
 use distwasm_proto::failure::{Failure, FailureKind};
-use distwasm_proto::limits::SCRATCH_FILE_BYTES;
+use distwasm_proto::limits::{SCRATCH_FILE_BYTES, SCRATCH_FILES_MIN};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, fstat, fstatvfs, openat, openat2, unlinkat};
 
 use crate::sandbox;
@@ -63,7 +63,7 @@ impl UnitFiles {
     ///
     /// To be called before the process enters its jail, and while it has one thread.
     pub fn make(bytes_max: u64, is_deterministic: bool) -> io::Result<UnitFiles> {
-        let made = sandbox::make_scratch(bytes_max, bytes_max / SCRATCH_FILE_BYTES)?;
+        let made = sandbox::make_scratch(bytes_max, (bytes_max / SCRATCH_FILE_BYTES).max(SCRATCH_FILES_MIN))?;
         // What is new can only be passed through.
         let root = openat(&made, ".", OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         let placeholders = Placeholders::make(root.as_fd(), is_deterministic)?;

@@ -63,6 +63,8 @@ fn placeholders_for_results_must_agree_and_belong_to_commands() {
     place.queen(guest("busy.wat"), &["--", "w{out.png}", "w{out}"]).expect(2, &["have more than one ending"]);
     let why = "the arguments name its result as a file ({out}), which only a program with _start can have";
     place.queen(guest("upper.wat"), &["--", "{out}"]).expect(2, &[why]);
+    let why = "it imports no function that opens files";
+    place.queen(guest("upper.wat"), &["--", "{}"]).expect(2, &[why]);
     place.queen(guest("upper.wat"), &["--raw-args", "--", "{out}"]).expect(0, &["1 done"]);
 }
 

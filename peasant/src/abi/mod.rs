@@ -47,9 +47,14 @@ pub fn start(program: Program, grants: Grants, runtime: Option<Runtime>) -> Resu
         let why = "the arguments name its result as a file ({out}), which only a program with _start can have";
         return Err(Failure::new(FailureKind::Program, why));
     }
+    let opens_files = program.opens_files();
+    if !opens_files && (names_output || grants.args.name_input()) && grants.files.is_some() {
+        let why = "the arguments name its input or result as a file ({} or {out}), but it imports no function that opens files";
+        return Err(Failure::new(FailureKind::Program, why));
+    }
     let grants = Arc::new(grants);
     let guest = start_guest(program, &grants, runtime)?;
-    Ok(match &grants.files {
+    Ok(match grants.files.as_ref().filter(|_| opens_files) {
         Some(files) => Box::new(WithFiles { files: Arc::clone(files), grants, guest, answer: Vec::new() }),
         None => guest,
     })
@@ -83,11 +88,7 @@ fn start_module(program: ModuleProgram, grants: Arc<Grants>) -> Result<Box<dyn A
 /// The runtime that `wasmtime-wasi` needs for components, and for modules that may open files; by itself it would make one
 /// with threads, of which there can be none in the jail. What a guest does with files is done by the thread itself.
 pub fn runtime(program: &Program) -> io::Result<Option<Runtime>> {
-    let needs_one = match program {
-        Program::Module(program) => program.opens_files,
-        Program::Component(_) => true,
-    };
-    needs_one.then(|| Builder::new_current_thread().enable_time().build()).transpose()
+    program.opens_files().then(|| Builder::new_current_thread().enable_time().build()).transpose()
 }
 
 /// A guest with files of its own.

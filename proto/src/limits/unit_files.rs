@@ -13,6 +13,9 @@ pub const SCRATCH_FILE_BYTES: u64 = 4 * KIB as u64;
 /// Bytes that are kept of the start of a guest's stdout, if it ends with a status that is no result.
 pub const STDOUT_KEPT_BYTES: usize = 8 * KIB;
 
+/// Files of the smallest scratch. The system takes 0 for no bound.
+pub const SCRATCH_FILES_MIN: u64 = 64;
+
 /// The longest ending of a file with a result, after its dot.
 pub const OUTPUT_ENDING_BYTES_MAX: usize = 32;
 
