@@ -53,6 +53,12 @@ pub enum StdioError {
         /// The bound.
         output_bytes_max: u64,
     },
+    /// It has written more to stdout than its peasant holds in memory. A file would hold it.
+    #[error("answer is longer than {output_bytes_max} bytes")]
+    OutputTooLongForMemory {
+        /// The bound.
+        output_bytes_max: u64,
+    },
     /// The file of its input cannot be read.
     #[error("cannot read the input: {0}")]
     Input(#[source] io::Error),
@@ -66,6 +72,7 @@ impl StdioError {
     pub fn kind(&self) -> FailureKind {
         match self {
             StdioError::OutputTooLong { .. } => FailureKind::Answer,
+            StdioError::OutputTooLongForMemory { .. } => FailureKind::LongAnswer,
             StdioError::Input(_) => FailureKind::Input,
             StdioError::Output(error) => FailureKind::of_output(error.kind()),
         }
@@ -158,7 +165,11 @@ impl Stdio {
             return file.write(bytes, &mut self.output).map_err(StdioError::Output);
         }
         if bytes.len() > self.output_bytes_max.saturating_sub(self.output.len()) {
-            return Err(StdioError::OutputTooLong { output_bytes_max: self.output_bytes_max as u64 });
+            let output_bytes_max = self.output_bytes_max as u64;
+            return Err(match self.file_bytes_max > output_bytes_max {
+                true => StdioError::OutputTooLongForMemory { output_bytes_max },
+                false => StdioError::OutputTooLong { output_bytes_max },
+            });
         }
         self.output.extend_from_slice(bytes);
         Ok(())
