@@ -7,7 +7,10 @@ use distwasm_proto::{
     digest::Digest,
     guest::{GuestError, GuestSettings},
     ids::{AttemptId, JobId, UnitNo},
-    limits::{FILE_BYTES_MAX, HELLO_WITHIN, PROGRAM_BYTES_MAX, SHARES_BYTES_MAX, START_WITHIN, UNIT_BYTES_MAX},
+    limits::{
+        FILE_BYTES_MAX, HELLO_WITHIN, PROGRAM_BYTES_MAX, SHARES_BYTES_MAX, START_WITHIN, TRANSFER_WINDOW_BYTES,
+        UNIT_BYTES_MAX,
+    },
     secret::Mark,
     wire::{self, DukeOrder, duke_order::Order},
 };
@@ -52,6 +55,9 @@ pub enum KingOrder {
     InputPart { attempt: AttemptId, offset: u64, data: Bytes },
     /// A result that was offered is to be sent.
     ResultWanted { attempt: AttemptId },
+    /// A part of a streamed result is to be sent. It has a byte, and no more than
+    /// [`TRANSFER_WINDOW_BYTES`](distwasm_proto::limits::TRANSFER_WINDOW_BYTES).
+    ResultPartWanted { attempt: AttemptId, transfer: u64, from: u64, until: u64 },
     /// What these attempts left is not needed any more, and they are not to go on. What was written for those that were
     /// unused is removed.
     Forget { attempts: Vec<AttemptId>, unused: Vec<AttemptId> },
@@ -171,6 +177,7 @@ impl Border {
                     name: self.names.keep_bytes(&start.name),
                     content: if start.streamed { streamed(&payload)? } else { Content::Carried(payload) },
                     is_left: false,
+                    is_kept: false,
                 },
                 in_places: start.in_places,
             }),
@@ -179,6 +186,12 @@ impl Border {
                     return Err(LinkError::Nonsense("a part of an input without bytes"));
                 }
                 Ok(KingOrder::InputPart { attempt: AttemptId(attempt), offset, data })
+            }
+            Some(Order::ResultPartWanted(wire::ResultPartWanted { attempt, transfer, from, until })) => {
+                if until.checked_sub(from).is_none_or(|bytes| bytes == 0 || bytes > TRANSFER_WINDOW_BYTES) {
+                    return Err(LinkError::Nonsense("it asks for a part of a result that cannot be"));
+                }
+                Ok(KingOrder::ResultPartWanted { attempt: AttemptId(attempt), transfer, from, until })
             }
             Some(Order::SendResult(send)) => Ok(KingOrder::ResultWanted { attempt: AttemptId(send.attempt) }),
             Some(Order::Forget(forget)) => {

@@ -111,6 +111,7 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
     let cpus = slots_that_fit(settings.cpus);
     let spawner = spawner.demanding(&jail.holds).with_files_of(machine::units_with_files(cpus));
     let cache = Cache::open(&settings.cache, engine)?;
+    let spawner = spawner.with_store(cache.clone());
     let seat = if is_alone { Seat::anywhere() } else { Seat::take(&settings.cache, &settings.hostname) };
     let seat = seat.map_err(DukeError::Randomness)?;
     let boot = randomness::bytes().map_err(DukeError::Randomness)?;

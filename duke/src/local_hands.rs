@@ -1,6 +1,6 @@
 //! The hands of a duke: peasants are processes of this machine, and supplies are files in its cache.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use bytes::Bytes;
 use distwasm_process::memory;
@@ -16,8 +16,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     allowed::AllowedDirs,
     cache::{Cache, CompileLimits, Made, MakeError, Recipe, Supply},
-    peasant::{self, Content, HeldRoom, InputNo, PeasantNews, PeasantSettings, Spawner, UnitInput},
-    reactor::Hands,
+    peasant::{self, Content, HeldRoom, InputNo, KeptResult, PeasantNews, PeasantSettings, Spawner, UnitInput},
+    reactor::{Hands, Read},
     stored::{Stored, StoredInputs},
 };
 
@@ -31,6 +31,7 @@ pub(crate) struct LocalHands {
     news: mpsc::Sender<PeasantNews>,
     tried: mpsc::Sender<Tried>,
     stored: StoredInputs,
+    read: mpsc::Sender<ReadDone>,
     tasks: TaskTracker,
     stop: CancellationToken,
     limits: CompileLimits,
@@ -41,11 +42,15 @@ pub(crate) struct LocalHands {
 /// A supply, and what came of making it.
 pub(crate) type Tried = (Supply, Result<Made, MakeError>);
 
+/// A read of a part of a result, and its pieces, or why it cannot be read.
+pub(crate) type ReadDone = (Read, Result<Vec<Bytes>, String>);
+
 /// What comes of the work of hands.
 pub(crate) struct Reports {
     pub(crate) news: mpsc::Receiver<PeasantNews>,
     pub(crate) tried: mpsc::Receiver<Tried>,
     pub(crate) stored: mpsc::Receiver<Stored>,
+    pub(crate) read: mpsc::Receiver<ReadDone>,
 }
 
 impl LocalHands {
@@ -60,10 +65,14 @@ impl LocalHands {
         let (tried, tried_receiver) = mpsc::channel(REACTOR_QUEUE);
         let (stored, stored_receiver) = mpsc::channel(REACTOR_QUEUE);
         let stored = StoredInputs::new(cache.clone(), stored);
+        let (read, read_receiver) = mpsc::channel(REACTOR_QUEUE);
         let (peasants, tasks, stop) = (FxHashMap::default(), TaskTracker::new(), CancellationToken::new());
         let making = BTreeMap::new();
-        let hands = LocalHands { cache, spawner, allowed, peasants, news, tried, stored, tasks, stop, limits, making };
-        (hands, Reports { news: news_receiver, tried: tried_receiver, stored: stored_receiver })
+        let hands =
+            LocalHands { cache, spawner, allowed, peasants, news, tried, stored, read, tasks, stop, limits, making };
+        let reports =
+            Reports { news: news_receiver, tried: tried_receiver, stored: stored_receiver, read: read_receiver };
+        (hands, reports)
     }
 
     /// Ends all child processes, and waits until they have ended. The reports must have been dropped, or they may fill
@@ -95,6 +104,18 @@ impl Hands for LocalHands {
 
     fn store(&mut self, input: InputNo, part: Bytes) {
         self.stored.store(input, part, &self.tasks);
+    }
+
+    fn read(&mut self, result: &KeptResult, read: Read, part: Range<u64>) {
+        let (file, done) = (result.file(), self.read.clone());
+        self.tasks.spawn_blocking(move || {
+            let pieces = match file {
+                Some(file) => peasant::read_part(&file, part).map_err(|error| error.to_string()),
+                None => Err("it is gone".to_owned()),
+            };
+            // The reactor may have ended.
+            let _sent = done.blocking_send((read, pieces));
+        });
     }
 
     fn discard(&mut self, input: InputNo) {

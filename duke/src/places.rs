@@ -22,13 +22,19 @@ use rustix::{
 use thiserror::Error;
 use tracing::debug;
 
-use crate::allowed::{AllowedDirs, NotAllowed};
+use crate::{
+    allowed::{AllowedDirs, NotAllowed},
+    cache::Cache,
+    peasant::OpenResult,
+};
 
 /// The folders of a job, open.
 #[derive(Debug)]
 pub struct Places {
     input: Option<Root>,
     output: Option<OutputFolder>,
+    /// Where the duke keeps results that are carried.
+    store: Option<Cache>,
 }
 
 /// Why a duke does not use the folders of a job.
@@ -74,7 +80,22 @@ impl Places {
             Ok::<_, PlacesError>(OutputFolder::new(path, own))
         };
         let (input, output) = (wanted.input.as_ref().map(input), wanted.output.as_ref().map(output));
-        Ok(Places { input: input.transpose()?, output: output.transpose()? })
+        Ok(Places { input: input.transpose()?, output: output.transpose()?, store: None })
+    }
+
+    /// These folders, and a place for results that are carried.
+    pub(crate) fn with_store(self, store: Option<Cache>) -> Places {
+        Places { store, ..self }
+    }
+
+    /// Makes a file of the duke's own for a result.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made.
+    pub(crate) fn make_result(&self) -> io::Result<OpenResult> {
+        let store = self.store.as_ref().ok_or_else(|| io::Error::other("this duke has no place for it"))?;
+        OpenResult::make(store)
     }
 
     /// Opens an input: a regular file beneath the input folder.

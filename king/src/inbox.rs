@@ -190,6 +190,10 @@ pub enum DukeWord {
     AttemptPreempted { attempt: AttemptId, run_us: u64 },
     /// An attempt has a large result, which the king has to ask for.
     ResultOffered { attempt: AttemptId, bytes: u64, run_us: u64 },
+    /// An attempt has a result in a file, which goes to the queen in parts.
+    ResultStreamed { attempt: AttemptId, bytes: u64, run_us: u64 },
+    /// A part of a streamed result.
+    ResultPart { transfer: u64, offset: u64, data: Bytes },
     /// Slots that were asked back are free.
     SlotsReleased { job: JobId, slots: u32 },
     /// Slots are given back because no peasant can be started in them.
@@ -210,11 +214,13 @@ impl DukeWord {
             | DukeWord::AttemptFailed { attempt, .. }
             | DukeWord::AttemptReturned { attempt, .. }
             | DukeWord::AttemptPreempted { attempt, .. }
-            | DukeWord::ResultOffered { attempt, .. } => Some(*attempt),
+            | DukeWord::ResultOffered { attempt, .. }
+            | DukeWord::ResultStreamed { attempt, .. } => Some(*attempt),
             DukeWord::BlobWanted(_)
             | DukeWord::ProgramUnfit { .. }
             | DukeWord::InputsArrived { .. }
             | DukeWord::InputWanted(_)
+            | DukeWord::ResultPart { .. }
             | DukeWord::SlotsReleased { .. }
             | DukeWord::SlotsBroken { .. }
             | DukeWord::Draining => None,
@@ -268,6 +274,8 @@ pub enum QueenWord {
     VerdictsHeard(u64),
     /// A part of a streamed input.
     UnitPart(UnitPart),
+    /// It has all of a streamed result before `from`, and takes what is before `until`; or it cannot keep the result.
+    OutputWanted { transfer: u64, from: u64, until: u64, gives_up: bool },
 }
 
 /// A part of a streamed input, or why it cannot be read.

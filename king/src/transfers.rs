@@ -1,6 +1,7 @@
-//! Streamed inputs on their way through the king: which parts a duke has asked for, which of them the king has asked the
-//! queen for, and which were passed on. No byte of them is held here: a part goes into the duke's outbox at once, and no
-//! more are on their way than the room that is claimed for the transfer.
+//! Streamed inputs and results on their way through the king: which parts the receiver has asked for, which of them the
+//! king has asked the sender for, and which were passed on. An input goes from a queen to a duke, a result from a duke to a
+//! queen. No byte of them is held here: a part goes into the receiver's outbox at once, and no more are on their way than
+//! the room that is claimed for the transfer.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -24,28 +25,43 @@ pub(crate) struct Transfers {
     last: u64,
     /// Transfers for which there was no room when they were looked at, the first to be looked at again first.
     waiting: VecDeque<Key>,
+    /// Results that go nowhere any more, some parts of which may wait for their queens.
+    given_up: Vec<(JobId, u64)>,
 }
 
-/// One streamed input on its way to one duke.
+/// One streamed input on its way to one duke, or one streamed result on its way from there.
 #[derive(Debug)]
 pub(crate) struct Transfer {
     pub(crate) job: JobId,
     pub(crate) unit: UnitNo,
-    /// Its number over the queen's link; 0 before the queen was asked for anything.
+    /// Set for a result.
+    pub(crate) result: Option<OfferedResult>,
+    /// Its number over the link of its sender; 0 before the sender was asked for anything.
     number: u64,
-    /// The duke has all before this.
+    /// The receiver has all before this.
     has: u64,
-    /// The duke takes what is before this.
+    /// The receiver takes what is before this.
     pub(crate) until: u64,
-    /// All before this was passed on to the duke.
+    /// All before this was passed on to the receiver.
     passed: u64,
-    /// The queen was asked for all before this. It is asked for the next part when that has come, because the threads that
-    /// read its files may overtake each other.
+    /// The sender was asked for all before this. It is asked for the next part when that has come, because the threads
+    /// that read its files may overtake each other.
     asked: u64,
     /// The room for what is on its way, once there is some.
     pub(crate) room: Option<Claim>,
     /// It is among those that wait for room.
     waits: bool,
+}
+
+/// A streamed result, as its duke has offered it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OfferedResult {
+    pub(crate) bytes: u64,
+    pub(crate) run_us: u64,
+    /// The scheduler has found room for it.
+    is_fetched: bool,
+    /// The queen has asked for it over its link.
+    is_asked_for: bool,
 }
 
 impl Transfers {
@@ -54,10 +70,15 @@ impl Transfers {
         self.transfers.get_mut(&key)
     }
 
-    /// How many transfers of a job go to a duke.
+    /// The transfer of this attempt.
+    pub(crate) fn get(&self, key: Key) -> Option<&Transfer> {
+        self.transfers.get(&key)
+    }
+
+    /// How many inputs of a job go to a duke.
     pub(crate) fn count_at(&self, duke: DukeId, job: JobId) -> usize {
         let at_duke = self.transfers.range((duke, AttemptId(0))..=(duke, AttemptId(u64::MAX)));
-        at_duke.filter(|(_, transfer)| transfer.job == job).count()
+        at_duke.filter(|(_, transfer)| transfer.job == job && transfer.result.is_none()).count()
     }
 
     /// The room of all transfers together.
@@ -65,39 +86,70 @@ impl Transfers {
         self.transfers.values().map(Transfer::room_bytes).sum()
     }
 
-    /// The transfer with the number that its queen was told. An error if no transfer ever had it.
+    /// The transfer with the number that its sender was told. An error if no transfer ever had it.
     pub(crate) fn numbered(&self, number: u64) -> Result<Option<Key>, Unknown> {
         if number == 0 || number > self.last { Err(Unknown) } else { Ok(self.numbers.get(&number).copied()) }
     }
 
-    /// Begins a transfer of which the duke has all before `from`.
+    /// Begins the transfer of an input of which the duke has all before `from`.
     pub(crate) fn begin(&mut self, key: Key, (job, unit): (JobId, UnitNo), from: u64) {
         let (has, until, passed, asked) = (from, from, from, from);
-        let transfer = Transfer { job, unit, number: 0, has, until, passed, asked, room: None, waits: false };
-        self.transfers.insert(key, transfer);
+        let (result, number, room, waits) = (None, 0, None, false);
+        self.transfers.insert(key, Transfer { job, unit, result, number, has, until, passed, asked, room, waits });
     }
 
-    /// The next part that the queen is to be asked for, and the number of the transfer.
+    /// A duke offers a streamed result.
+    pub(crate) fn offer(&mut self, key: Key, unit: (JobId, UnitNo), bytes: u64, run_us: u64) {
+        self.begin(key, unit, 0);
+        if let Some(transfer) = self.transfers.get_mut(&key) {
+            transfer.result = Some(OfferedResult { bytes, run_us, is_fetched: false, is_asked_for: false });
+        }
+    }
+
+    /// There is room for a result. Returns whether it is streamed.
+    pub(crate) fn fetch(&mut self, key: Key) -> bool {
+        let result = self.transfers.get_mut(&key).and_then(|transfer| transfer.result.as_mut());
+        result.map(|result| result.is_fetched = true).is_some()
+    }
+
+    /// The results of a job for which there is room.
+    pub(crate) fn fetched_of(&self, job: JobId) -> Vec<Key> {
+        let is_fetched = |transfer: &Transfer| transfer.result.is_some_and(|result| result.is_fetched);
+        let fetched = self.transfers.iter().filter(|(_, transfer)| transfer.job == job && is_fetched(transfer));
+        fetched.map(|(key, _)| *key).collect()
+    }
+
+    /// The next part that the sender is to be asked for, and the number of the transfer.
     pub(crate) fn next_part(&mut self, key: Key) -> Option<(u64, Range<u64>)> {
+        let part = self.transfers.get_mut(&key)?.next_part()?;
+        Some((self.number(key)?, part))
+    }
+
+    /// The number of a transfer; it gets one if it has none.
+    pub(crate) fn number(&mut self, key: Key) -> Option<u64> {
         let transfer = self.transfers.get_mut(&key)?;
-        let part = transfer.next_part()?;
         if transfer.number == 0 {
             self.last += 1;
             transfer.number = self.last;
             self.numbers.insert(self.last, key);
         }
-        Some((transfer.number, part))
+        Some(transfer.number)
     }
 
-    /// The queen of a job has another link: what it was asked for over the last one is asked for again. Returns the
-    /// transfers.
+    /// The queen of a job has another link: what it was asked for over the last one is asked for again. What was on its way
+    /// to it is lost, and it will say what it has. Returns the transfers of inputs.
     pub(crate) fn ask_again(&mut self, job: JobId) -> Vec<Key> {
         let mut keys = Vec::new();
         for (key, transfer) in self.transfers.iter_mut().filter(|(_, transfer)| transfer.job == job) {
             self.numbers.remove(&transfer.number);
             transfer.number = 0;
-            transfer.asked = transfer.passed;
-            keys.push(*key);
+            if let Some(result) = &mut transfer.result {
+                result.is_asked_for = false;
+                (transfer.has, transfer.until, transfer.passed, transfer.asked) = (0, 0, 0, 0);
+            } else {
+                transfer.asked = transfer.passed;
+                keys.push(*key);
+            }
         }
         keys
     }
@@ -142,7 +194,15 @@ impl Transfers {
     pub(crate) fn end(&mut self, key: Key) {
         if let Some(transfer) = self.transfers.remove(&key) {
             self.numbers.remove(&transfer.number);
+            if transfer.passed > transfer.has {
+                self.given_up.extend(transfer.result.map(|_| (transfer.job, transfer.number)));
+            }
         }
+    }
+
+    /// Takes out the numbers of the results of which some parts may wait for their queens in vain.
+    pub(crate) fn take_given_up(&mut self) -> Vec<(JobId, u64)> {
+        std::mem::take(&mut self.given_up)
     }
 
     /// Ends all transfers of this kind; returns them.
@@ -166,7 +226,11 @@ impl Transfers {
             assert!(asked - has <= transfer.room_bytes(), "parts_are_asked_for_with_room: {key:?}");
             assert!(number == 0 || self.numbers.get(&number) == Some(key), "transfer_is_found_by_its_number: {key:?}");
             assert!(!waits || self.waiting.contains(key), "transfer_that_waits_is_looked_at: {key:?}");
+            let is_wanted = |result: OfferedResult| result.is_fetched && result.is_asked_for && until <= result.bytes;
+            let is_on_its_way = transfer.result.is_none_or(is_wanted);
+            assert!(is_on_its_way || asked == 0, "results_go_to_queens_that_want_them: {key:?}");
         }
+        assert!(self.given_up.is_empty(), "parts_that_nobody_wants_are_taken_back");
         let numbered = self.transfers.values().filter(|transfer| transfer.number > 0).count();
         assert_eq!(numbered, self.numbers.len(), "numbers_are_those_of_transfers");
     }
@@ -177,21 +241,30 @@ impl Transfers {
 pub(crate) struct Unknown;
 
 impl Transfer {
-    /// The duke has all before `from`, and takes what is before `until`. An error if that cannot be.
+    /// The receiver has all before `from`, and takes what is before `until`. An error if that cannot be.
     pub(crate) fn wants(&mut self, from: u64, until: u64) -> Result<(), &'static str> {
+        if let Some(result) = &mut self.result {
+            if until > result.bytes {
+                return Err("it asks for more of a result than there is");
+            }
+            if !std::mem::replace(&mut result.is_asked_for, true) {
+                // It has this from an earlier link.
+                (self.has, self.passed, self.asked) = (from, from, from);
+            }
+        }
         if from < self.has || from > self.passed || until < self.until {
-            return Err("it says that it has what it does not have of an input");
+            return Err("it says that it has what it does not have");
         }
         (self.has, self.until) = (from, until);
         Ok(())
     }
 
-    /// Whether the duke has all of an input of this size.
+    /// Whether the receiver has all of what has this size.
     pub(crate) fn is_over(&self, bytes: u64) -> bool {
         self.has == bytes
     }
 
-    /// The duke that asked is told of this part next. An error if it is not the next part that the queen was asked for.
+    /// The receiver gets this part next. An error if it is not the next part that the sender was asked for.
     pub(crate) fn pass(&mut self, offset: u64, bytes: u64) -> Result<(), &'static str> {
         let end = offset.checked_add(bytes).filter(|end| offset == self.passed && *end <= self.asked);
         self.passed = end.ok_or("it sent a part that it was not asked for")?;
@@ -271,5 +344,29 @@ mod tests {
         transfers.end(KEY);
         assert!(matches!(transfers.numbered(2), Ok(None)));
         transfers.check();
+    }
+
+    #[test]
+    fn a_queen_with_another_link_says_what_it_has_of_a_result() {
+        let mut transfers = Transfers::default();
+        transfers.offer(KEY, (JobId(1), UnitNo(1)), 30, 1);
+        assert!(transfers.fetched_of(JobId(1)).is_empty() && transfers.fetch(KEY));
+        assert_eq!((transfers.fetched_of(JobId(1)), transfers.number(KEY)), (vec![KEY], Some(1)));
+        let mut claim = Claim::new(Budget::new(1 << 40).inputs.account(Origin::Here));
+        claim.add(10).unwrap();
+        transfers.get_mut(KEY).unwrap().room = Some(claim);
+        let wants = |transfers: &mut Transfers, from, until| {
+            transfers.get_mut(KEY).unwrap().wants(from, until).map(|()| transfers.next_part(KEY))
+        };
+        assert!(wants(&mut transfers, 0, 31).is_err(), "it has no more bytes");
+        assert_eq!(wants(&mut transfers, 4, 30), Ok(Some((1, 4..14))));
+        transfers.get_mut(KEY).unwrap().pass(4, 10).unwrap();
+        assert!(wants(&mut transfers, 15, 30).is_err() && wants(&mut transfers, 3, 30).is_err());
+        assert!(transfers.ask_again(JobId(1)).is_empty());
+        assert_eq!((transfers.number(KEY), wants(&mut transfers, 9, 30)), (Some(2), Ok(Some((2, 9..19)))));
+        transfers.check();
+        transfers.get_mut(KEY).unwrap().pass(9, 1).unwrap();
+        transfers.end(KEY);
+        assert_eq!(transfers.take_given_up(), [(JobId(1), 2)], "what was passed on waits in vain");
     }
 }

@@ -64,6 +64,12 @@ pub enum StdioError {
         /// The bound.
         output_bytes_max: u64,
     },
+    /// It has written more to stdout than its peasant holds in memory. A file would hold it.
+    #[error("answer is longer than {output_bytes_max} bytes")]
+    OutputTooLongForMemory {
+        /// The bound.
+        output_bytes_max: u64,
+    },
     /// The file of its input cannot be read.
     #[error("cannot read the input: {0}")]
     Input(#[source] io::Error),
@@ -73,10 +79,19 @@ pub enum StdioError {
 }
 
 impl StdioError {
+    /// An output is longer than the peasant's memory takes, and may be as long as this in a file.
+    pub fn too_long_for_memory(output_bytes_max: u64, file_bytes_max: u64) -> StdioError {
+        match file_bytes_max > output_bytes_max {
+            true => StdioError::OutputTooLongForMemory { output_bytes_max },
+            false => StdioError::OutputTooLong { output_bytes_max },
+        }
+    }
+
     /// The kind of failure that the unit ends in.
     pub fn kind(&self) -> FailureKind {
         match self {
             StdioError::OutputTooLong { .. } => FailureKind::Answer,
+            StdioError::OutputTooLongForMemory { .. } => FailureKind::LongAnswer,
             StdioError::Input(_) => FailureKind::Input,
             StdioError::Output(error) => FailureKind::of_output(error.kind()),
         }
@@ -186,7 +201,7 @@ impl Stdio {
             return file.write(bytes, &mut self.output).map_err(StdioError::Output);
         }
         if bytes.len() > self.output_bytes_max.saturating_sub(self.output.len()) {
-            return Err(StdioError::OutputTooLong { output_bytes_max: self.output_bytes_max as u64 });
+            return Err(StdioError::too_long_for_memory(self.output_bytes_max as u64, self.file_bytes_max));
         }
         self.output.extend_from_slice(bytes);
         Ok(())

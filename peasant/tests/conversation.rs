@@ -61,7 +61,7 @@ fn every_end_of_a_command_has_its_verdict() {
         (b"r", FailureKind::Trap, "recursed deeper than its stack of 1 MiB allows"),
         (b"m", FailureKind::Memory, "wanted more than 64 MiB of memory, which is what its slot has"),
         (b"e", FailureKind::Exit, "exited with status 1"),
-        (b"a", FailureKind::Answer, "answer is longer than 67108864 bytes"),
+        (b"a", FailureKind::LongAnswer, "answer is longer than 67108864 bytes"),
     ];
     for (input, kind, message) in expect {
         let failure = peasant.ask(input).unwrap_err();
@@ -118,7 +118,7 @@ fn an_answer_of_100_mib_goes_through_or_is_too_long() {
     }
     peasant.ends_well();
     let mut peasant = Peasant::start(guest("big.wat"), &["--answer-bytes", "104857599"]);
-    assert_eq!(peasant.ask(b"").unwrap_err().kind, FailureKind::Answer);
+    assert_eq!(peasant.ask(b"").unwrap_err().kind, FailureKind::LongAnswer);
     peasant.ends_well();
     let mut peasant = Peasant::start(guest("big.wat"), &["--answer-bytes", "104857600"]);
     assert!(peasant.ask(b"").is_ok());

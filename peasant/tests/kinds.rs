@@ -65,7 +65,7 @@ fn a_component_that_is_a_command_answers_on_its_stdout() {
         assert!(peasant.ask(&input) == Ok(input), "{size} bytes");
     }
     let too_long = peasant.ask(&vec![b'x'; 100_001]).unwrap_err();
-    assert_eq!(too_long.kind, FailureKind::Answer);
+    assert_eq!(too_long.kind, FailureKind::LongAnswer);
     assert!(too_long.message.starts_with("answer is longer than 100000 bytes"), "{}", too_long.message);
     let empty = peasant.ask(b"").unwrap_err();
     assert_eq!((empty.kind, &*empty.message), (FailureKind::Exit, "exited with status 1"));

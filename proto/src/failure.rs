@@ -30,13 +30,16 @@ pub enum FailureKind {
     Output,
     /// The output could not be written, and no other can be: the disk is full, for example.
     NoOutputs,
+    /// The guest's answer is longer than what its peasant holds in memory, and would fit a file: its duke runs the unit
+    /// again with one.
+    LongAnswer,
     /// A kind that this version does not know, from a newer peer.
     Other,
 }
 
 impl FailureKind {
     /// Every kind, with its number on the wire and its name in reports.
-    const TABLE: [(FailureKind, u8, &'static str); 11] = [
+    const TABLE: [(FailureKind, u8, &'static str); 12] = [
         (FailureKind::Other, 0, "other"),
         (FailureKind::Program, 1, "program"),
         (FailureKind::Exit, 2, "exit"),
@@ -48,6 +51,7 @@ impl FailureKind {
         (FailureKind::Input, 8, "input"),
         (FailureKind::Output, 9, "output"),
         (FailureKind::NoOutputs, 10, "output"),
+        (FailureKind::LongAnswer, 11, "answer"),
     ];
 
     /// The kind of an output that was not written because of such an error.

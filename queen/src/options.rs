@@ -135,8 +135,8 @@ pub struct Options {
     #[arg(long, value_name = "FILE", env = "DISTWASM_FAILURES")]
     pub failures: Option<PathBuf>,
 
-    /// How long an output may be, such as 100MB or 50G; a longer one is a failure [default: the memory of its slot, or 16G
-    /// where dukes write outputs themselves]
+    /// How long an output may be, such as 100MB or 50G; a longer one is a failure [default: 16G for what is written to
+    /// stdout, the memory of its slot for other answers]
     #[arg(long, value_name = "SIZE", env = "DISTWASM_MAX_OUTPUT", value_parser = flags::positive_megabytes)]
     pub max_output: Option<u64>,
 

@@ -116,6 +116,8 @@ impl Job {
                 fs::rename(&found, found.with_file_name(format!("{number}"))).unwrap();
                 format!("{bytes} bytes in {number}")
             }
+            Answer::Kept(kept) => format!("{} bytes in a file of the duke", kept.bytes),
+            Answer::NeedsFile(failure) => format!("it needs a file: {}", failure.message),
         }
     }
 
@@ -131,7 +133,7 @@ fn count(folder: &Path) -> usize {
 
 fn carried(name: &str, content: &[u8], is_left: bool) -> UnitInput {
     let content = Content::Carried(content.to_vec().into());
-    UnitInput { unit: UnitNo(0), number: 1, name: name.as_bytes().to_vec().into(), content, is_left }
+    UnitInput { unit: UnitNo(0), number: 1, name: name.as_bytes().to_vec().into(), content, is_left, is_kept: false }
 }
 
 fn in_files(name: &str, listed_bytes: u64) -> UnitInput {

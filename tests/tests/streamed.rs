@@ -3,7 +3,7 @@
 
 use std::{fs, os::unix::fs::FileExt, path::Path};
 
-use distwasm_tests::real::{Place, guest, peak_memory_bytes, peak_memory_bytes_of_running, until};
+use distwasm_tests::real::{Place, fail_late, guest, peak_memory_bytes, peak_memory_bytes_of_running, until};
 use rustix::process::Signal;
 
 const MIB: u64 = 1 << 20;
@@ -92,4 +92,94 @@ fn an_input_that_changes_on_its_way_fails_and_says_so() {
     );
     fs::File::options().write(true).open(&path).unwrap().write_all_at(b"changed", 0).unwrap();
     queen.finish().expect(1, &["1 failed", "has changed since; run again when it is at rest"]);
+}
+
+/// The number of bytes for `expand.wat`.
+fn write_size(place: &Place, name: &str, bytes: u64) {
+    place.write(name, bytes.to_le_bytes());
+}
+
+/// Whether a file has what `expand.wat` writes.
+fn is_expanded(path: &Path, bytes: u64) -> bool {
+    let content = fs::read(path).unwrap_or_default();
+    let pattern: Vec<u8> = (0..=250).collect();
+    content.len() as u64 == bytes && content.chunks(pattern.len()).all(|chunk| pattern.starts_with(chunk))
+}
+
+/// Waits for the end of a process. Returns its peak memory until then.
+fn peak_to_the_end(process: &mut distwasm_tests::real::Process) -> u64 {
+    let mut peak = 0;
+    until(
+        "the end",
+        || {
+            // It may have ended between the two.
+            if !process.is_running() {
+                return Some(());
+            }
+            peak = peak.max(peak_memory_bytes_of_running(process.id()).unwrap_or(0));
+            None
+        },
+        || "it goes on".to_owned(),
+    );
+    peak
+}
+
+#[test]
+fn large_results_go_through_a_kingdom_in_parts_also_if_a_duke_dies_and_small_ones_beside_them() {
+    let place = Place::default();
+    // Larger than the memory of a peasant, than what a pipe carries into memory, and neither.
+    let sizes = [400 * MIB + 1, 40 * MIB, 16 * MIB, 16 * MIB - 1, 17_000, 5, 0];
+    sizes.iter().for_each(|bytes| write_size(&place, &bytes.to_string(), *bytes));
+    let king = place.king_with(&["--grace", "2s"]);
+    let first = place.duke(&king, &["--ram-limit", "256"]);
+    let mut queen = place.start_queen(&king, guest("expand.wat"), &[]);
+    let passed = || king.metric("distwasm_bytes_total{kind=\"results\"}");
+    until("some parts", || (passed() > 90 * MIB).then_some(()), || queen.log());
+    first.signal(Signal::KILL);
+    let second = place.duke(&king, &["--ram-limit", "256"]);
+    let queen_peak = peak_to_the_end(&mut queen);
+    queen.finish().expect(0, &["7 done", "0 failed"]);
+    for bytes in sizes {
+        assert!(is_expanded(&place.output().join(bytes.to_string()), bytes), "{bytes}");
+    }
+    let peaks = [king.process.id(), second.id()].map(|id| peak_memory_bytes(id) / MIB);
+    let peaks = [peaks[0], peaks[1], queen_peak / MIB];
+    assert!(peaks.iter().all(|peak| *peak < 150), "king, duke and queen had {peaks:?} MB");
+    assert!(passed() > 490 * MIB, "the result of the killed duke went twice");
+    king.expect_metric("distwasm_bytes_in_flight{kind=\"results\"}", |bytes| bytes == 0);
+    king.expect_metric("distwasm_bytes_in_flight{kind=\"inputs\"}", |bytes| bytes == 0);
+    // Nothing is left beside the outputs.
+    assert_eq!(place.outputs_count(), sizes.len());
+}
+
+#[test]
+fn a_large_result_replaces_an_earlier_one_or_goes_to_stdout() {
+    let place = Place::default();
+    write_size(&place, "a", 20 * MIB);
+    let king = place.king();
+    let _duke = place.duke(&king, &[]);
+    place.start_queen(&king, guest("expand.wat"), &["--sync"]).finish().expect(0, &["1 done"]);
+    fs::write(place.output().join("a"), "another").unwrap();
+    place.start_queen(&king, guest("expand.wat"), &["--force"]).finish().expect(0, &["1 done"]);
+    assert!(is_expanded(&place.output().join("a"), 20 * MIB));
+    let mut to_stdout = place.command("queen");
+    to_stdout.arg("--binary").arg(guest("expand.wat")).arg("--king-address").arg(&king.address);
+    let shown = to_stdout.arg("--input").arg(place.input().join("a")).args(["--output", "-"]).output().unwrap();
+    fs::write(place.path().join("shown"), shown.stdout).unwrap();
+    assert!(is_expanded(&place.path().join("shown"), 20 * MIB));
+}
+
+#[test]
+fn a_large_result_for_which_the_queen_has_no_room_ends_the_run() {
+    let place = Place::default();
+    write_size(&place, "a", 64 * MIB);
+    let king = place.king();
+    let _duke = place.duke(&king, &[]);
+    // Only closing a file tells that the disk is full.
+    let mut queen = place.queen_command(guest("expand.wat"));
+    fs::create_dir_all(place.output()).unwrap();
+    fail_late(&mut queen, &fs::canonicalize(place.output()).unwrap().join(""), 28);
+    let queen = place.start(queen.arg("--king-address").arg(&king.address), "queen");
+    queen.finish().expect(2, &["no more outputs can be written", "0 done"]);
+    assert_eq!(place.outputs_count(), 0);
 }

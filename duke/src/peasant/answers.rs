@@ -1,12 +1,15 @@
 //! The answers of a peasant, and the room that large ones take at the duke until the king asks for them.
 
-use std::sync::Arc;
+use std::{
+    io::{self, Write},
+    sync::Arc,
+};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use distwasm_process::aligned::Aligned;
 use distwasm_proto::{
     failure::{Failure, FailureKind},
-    limits::{CHUNK_BYTES, FAILURE_FRAME_BYTES_MAX, HELD_BYTES, READ_BYTES},
+    limits::{CHUNK_BYTES, FAILURE_FRAME_BYTES_MAX, HELD_BYTES, READ_BYTES, STREAMED_BYTES_MIN},
     pipe::{HEADER_BYTES, Header},
     wire::is_offered,
 };
@@ -15,13 +18,16 @@ use tokio::{
     io::AsyncReadExt,
     process::ChildStdout,
     sync::{OwnedSemaphorePermit, Semaphore},
+    task::spawn_blocking,
 };
 
 use super::{
     PeasantEvent, Unfinished,
     handing::{Handed, Ledger, Noted},
     handle::Peasant,
+    kept::{KeptResult, OpenResult, cannot_keep},
 };
+use crate::cache::Cache;
 
 /// One answer of a peasant.
 #[derive(Debug)]
@@ -32,6 +38,10 @@ pub enum Answer {
     Failure(Failure),
     /// The result is in the folder of the output, under this name.
     Written(Unfinished),
+    /// The result is in a file of the duke's own.
+    Kept(KeptResult),
+    /// The result does not fit into the peasant's memory, as this failure says: the unit is to run again with a file.
+    NeedsFile(Failure),
 }
 
 /// A result, and the room that it takes of what the duke may hold.
@@ -74,13 +84,13 @@ impl HeldRoom {
     }
 
     /// Waits until there is room. A result larger than the whole room takes all of it.
-    async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         // The semaphore is never closed.
         Arc::clone(&self.0).acquire_many_owned(permits(bytes)).await.ok()
     }
 
     /// Whether there is room.
-    fn has(&self, bytes: usize) -> bool {
+    pub(super) fn has(&self, bytes: usize) -> bool {
         self.0.available_permits() >= permits(bytes) as usize
     }
 }
@@ -113,7 +123,7 @@ impl<'a> Answers<'a> {
                 peasant.tell(PeasantEvent::Ready).await;
                 Some(true)
             }
-            Answer::Result(_) | Answer::Written(_) => None,
+            Answer::Result(_) | Answer::Written(_) | Answer::Kept(_) | Answer::NeedsFile(_) => None,
             Answer::Failure(failure) => {
                 let is_unfit = failure.kind == FailureKind::Program;
                 peasant
@@ -215,13 +225,22 @@ impl<'a> Answers<'a> {
         let room = peasant.room.take(header.body_bytes).await?;
         self.buffer.advance(HEADER_BYTES);
         let mut missing = header.body_bytes;
-        let mut body = Payload::default();
+        let mut body = match peasant.store.clone().filter(|_| is_kept(header)) {
+            Some(store) => Body::Kept(Keeping::begin(store).await?),
+            None => Body::Held(Payload::default()),
+        };
         loop {
             let part = self.buffer.split_to(missing.min(self.buffer.len()));
             missing -= part.len();
-            body.push(part.freeze());
+            match &mut body {
+                Body::Held(body) => body.push(part.freeze()),
+                Body::Kept(keeping) => keeping.write(part.freeze()).await?,
+            }
             if missing == 0 {
-                return Some(answer(header, body, Some(room)));
+                return match body {
+                    Body::Held(body) => Some(answer(header, body, Some(room))),
+                    Body::Kept(keeping) => keeping.finish(room).await,
+                };
             }
             let mut chunk = BytesMut::with_capacity(missing.min(CHUNK_BYTES));
             while chunk.len() < missing.min(CHUNK_BYTES) {
@@ -239,9 +258,54 @@ fn is_long(header: Header) -> bool {
     is_offered(header.body_bytes as u64) && !(header.is_failure && header.frame_bytes() <= FAILURE_FRAME_BYTES_MAX)
 }
 
+/// Whether an answer goes to a file instead of the duke's memory.
+fn is_kept(header: Header) -> bool {
+    header.body_bytes as u64 >= STREAMED_BYTES_MIN && !header.is_failure
+}
+
+/// A long answer that is being read.
+enum Body {
+    Held(Payload),
+    Kept(Keeping),
+}
+
+/// A long answer on its way from the pipe into a file.
+struct Keeping(Result<OpenResult, io::Error>);
+
+impl Keeping {
+    async fn begin(store: Cache) -> Option<Keeping> {
+        spawn_blocking(move || Keeping(OpenResult::make(&store))).await.ok()
+    }
+
+    /// Writes a part. After a failure the rest is read, and dropped: the peasant is not to blame.
+    async fn write(&mut self, part: Bytes) -> Option<()> {
+        let Ok(open) = &self.0 else { return Some(()) };
+        let written = open.written.try_clone();
+        let write = move || written.and_then(|mut written| written.write_all(&part));
+        if let Err(error) = spawn_blocking(write).await.ok()? {
+            self.0 = Err(error);
+        }
+        Some(())
+    }
+
+    async fn finish(self, room: OwnedSemaphorePermit) -> Option<Answer> {
+        let finished = spawn_blocking(move || self.0.and_then(OpenResult::finish)).await.ok()?;
+        Some(match finished {
+            Ok(Answer::Kept(kept)) => Answer::Kept(kept.with_room(room)),
+            Ok(answer) => answer,
+            Err(error) => Answer::Failure(cannot_keep(&error)),
+        })
+    }
+}
+
 fn answer(header: Header, body: Payload, room: Option<OwnedSemaphorePermit>) -> Answer {
     if header.is_failure {
-        return Answer::Failure(Failure::decode(&body.contiguous()));
+        let failure = Failure::decode(&body.contiguous());
+        return if failure.kind == FailureKind::LongAnswer {
+            Answer::NeedsFile(failure)
+        } else {
+            Answer::Failure(failure)
+        };
     }
     Answer::Result(HeldResult { result: body, _room: room })
 }

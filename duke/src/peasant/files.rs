@@ -20,16 +20,28 @@ use distwasm_proto::{
     pipe::Reference,
 };
 
-use super::{Answer, Content, UnitInput};
+use super::{
+    Answer, Content, UnitInput,
+    kept::{OpenResult, cannot_keep},
+};
 use crate::places::{OpenOutput, Places};
 
 /// The open files of a unit.
 #[derive(Debug)]
 pub(super) struct OpenFiles {
     input: Option<OpenInput>,
-    output: Option<OpenOutput>,
+    output: Option<Output>,
     /// The name of the unit.
     name: Bytes,
+}
+
+/// Where the answer goes, if not through the pipe.
+#[derive(Debug)]
+enum Output {
+    /// Into the folder of the output.
+    Left(OpenOutput),
+    /// To a file of the duke's own.
+    Kept(OpenResult),
 }
 
 #[derive(Debug)]
@@ -61,8 +73,13 @@ impl OpenFiles {
             Content::Referenced { listed_bytes } => Some(OpenInput::open(places, &unit.name, listed_bytes)?),
             Content::Streamed { bytes, ref file } => Some(OpenInput::of(file.clone(), bytes, &unit.name)?),
         };
-        let output = || places.make_output().map_err(|error| OpenError::of(&error, || no_output(&unit.name, &error)));
-        let output = unit.is_left.then(output).transpose()?;
+        let left = || places.make_output().map_err(|error| OpenError::of(&error, || no_output(&unit.name, &error)));
+        let kept = || places.make_result().map_err(|error| OpenError::of(&error, || cannot_keep(&error)));
+        let output = match (unit.is_left, unit.is_kept) {
+            (true, _) => Some(Output::Left(left()?)),
+            (false, true) => Some(Output::Kept(kept()?)),
+            (false, false) => None,
+        };
         Ok(OpenFiles { input, output, name: unit.name.clone() })
     }
 }
@@ -128,13 +145,25 @@ impl OpenFiles {
     /// Their descriptors, in the order in which the peasant takes them.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let input = self.input.as_ref().map(|input| input.file.as_fd());
-        input.into_iter().chain(self.output.as_ref().map(|output| output.file.as_fd()))
+        let output = self.output.as_ref().map(|output| match output {
+            Output::Left(output) => output.file.as_fd(),
+            Output::Kept(output) => output.written.as_fd(),
+        });
+        input.into_iter().chain(output)
     }
 
     /// What becomes of the unit after this answer of the peasant.
     pub(super) fn finish(self, answer: Answer) -> Answer {
-        let Answer::Result(held) = answer else { return answer };
         let OpenFiles { input, output, name } = self;
+        let held = match (answer, &output) {
+            (Answer::Result(held), _) => held,
+            // It has a file, and could not need one.
+            (Answer::NeedsFile(failure), Some(_)) => {
+                return Answer::Failure(Failure { kind: FailureKind::Answer, ..failure });
+            }
+            (Answer::Failure(failure), Some(Output::Kept(_))) => return Answer::Failure(not_kept(failure)),
+            (answer, _) => return answer,
+        };
         if let Some(Err(changed)) = input.map(|input| input.check(&name)) {
             return Answer::Failure(changed);
         }
@@ -144,10 +173,21 @@ impl OpenFiles {
             let why = format!("{bytes} bytes came through the pipe, where a file should hold the answer");
             return Answer::Failure(Failure::new(FailureKind::Answer, why));
         }
-        match output.keep() {
-            Ok(unfinished) => Answer::Written(unfinished),
-            Err(error) => Answer::Failure(no_output(&name, &error)),
+        match output {
+            Output::Left(output) => match output.keep() {
+                Ok(unfinished) => Answer::Written(unfinished),
+                Err(error) => Answer::Failure(no_output(&name, &error)),
+            },
+            Output::Kept(output) => output.finish().unwrap_or_else(|error| Answer::Failure(cannot_keep(&error))),
         }
+    }
+}
+
+/// A failure to write to the duke's own file says nothing about the folder of the outputs.
+fn not_kept(failure: Failure) -> Failure {
+    match failure.kind {
+        FailureKind::Output | FailureKind::NoOutputs => cannot_keep(&failure.message).with_stderr(&failure.stderr),
+        _ => failure,
     }
 }
 
@@ -164,7 +204,7 @@ mod tests {
 
     fn unit(name: &'static str, listed_bytes: u64, is_left: bool) -> UnitInput {
         let content = Content::Referenced { listed_bytes };
-        UnitInput { unit: UnitNo(1), number: 1, name: name.into(), content, is_left }
+        UnitInput { unit: UnitNo(1), number: 1, name: name.into(), content, is_left, is_kept: false }
     }
 
     fn message(answer: Answer) -> String {

@@ -27,6 +27,8 @@ pub struct UnitInput {
     pub content: Content,
     /// The result is to be left in the job's output folder.
     pub is_left: bool,
+    /// The result goes to a file of the duke's own: it may have any size.
+    pub is_kept: bool,
 }
 
 /// Where the bytes of a unit are.
@@ -60,7 +62,7 @@ impl UnitInput {
 
     /// Whether its duke opens files for it.
     pub(super) fn is_referenced(&self) -> bool {
-        !matches!(self.content, Content::Carried(_)) || self.is_left
+        !matches!(self.content, Content::Carried(_)) || self.is_left || self.is_kept
     }
 }
 
@@ -117,6 +119,7 @@ mod tests {
                 name: name.clone(),
                 content: Content::Carried(content.clone().into()),
                 is_left: false,
+                is_kept: false,
             };
             let mut frames = Frames::default();
             frames.push(&input, None);
@@ -135,7 +138,8 @@ mod tests {
     fn a_unit_whose_input_is_in_a_file_is_one_frame() {
         let name = Bytes::from_static(b"a");
         let content = Content::Referenced { listed_bytes: 3 };
-        let input = UnitInput { unit: UnitNo(5), number: 2, name: name.clone(), content, is_left: true };
+        let input =
+            UnitInput { unit: UnitNo(5), number: 2, name: name.clone(), content, is_left: true, is_kept: false };
         let reference = Reference { input_bytes: Some(3), output: true };
         let mut frames = Frames::default();
         frames.push(&input, Some(reference));

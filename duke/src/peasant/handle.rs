@@ -18,13 +18,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{
-    HeldRoom, PeasantEvent, PeasantNews, PeasantSettings, Spawner, UnitInput,
+    Answer, HeldRoom, PeasantEvent, PeasantNews, PeasantSettings, Spawner, UnitInput,
     answers::Answers,
     ending::describe,
     frames::Frames,
     handing::{self, Ledger},
 };
-use crate::{allowed::AllowedDirs, places::Places};
+use crate::{allowed::AllowedDirs, cache::Cache, places::Places};
 
 /// Feeds and ends one peasant.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ pub fn hire(
     let kill = CancellationToken::new();
     let handle = Handle { inputs: Some(inputs), kill: kill.clone() };
     let life = async move {
-        let peasant = Peasant { baron, job, room, news, kill };
+        let peasant = Peasant { baron, job, room, store: spawner.store(), news, kill };
         let ending = match open_places(&settings, allowed).await {
             Ok(places) => peasant.live(settings, places, &spawner, waiting).await,
             Err(why) => why,
@@ -98,6 +98,8 @@ pub(super) struct Peasant {
     baron: BaronId,
     job: JobId,
     pub(super) room: HeldRoom,
+    /// Where its large results are kept.
+    pub(super) store: Option<Cache>,
     news: mpsc::Sender<PeasantNews>,
     kill: CancellationToken,
 }
@@ -111,8 +113,11 @@ impl Peasant {
         inputs: mpsc::Receiver<UnitInput>,
     ) -> String {
         let args = settings.command_line(self.job);
-        let prepare = |places| handing::prepare(places, spawner.units_with_files(), self.kill.clone());
-        let (feeder, mut ledger, socket) = match places.map(Arc::new).map(prepare).transpose() {
+        let prepare = |places: Places| {
+            let places = Arc::new(places.with_store(spawner.store()));
+            handing::prepare(places, spawner.units_with_files(), self.kill.clone())
+        };
+        let (feeder, mut ledger, socket) = match places.map(prepare).transpose() {
             Ok(None) => (None, None, None),
             Ok(Some((feeder, ledger, socket))) => (Some(feeder), Some(ledger), Some(socket)),
             Err(error) => return format!("no socket can be made for a peasant: {error}"),
@@ -177,8 +182,32 @@ impl Peasant {
         }
         while let Some(batch) = self.kill.run_until_cancelled(answers.next_noted(ledger, self)).await?? {
             // Not given up when the peasant is killed: nothing of its outputs is left by then.
-            let answered = PeasantEvent::Answered(ledger.finish(batch).await?);
-            self.kill.run_until_cancelled(self.tell(answered)).await?;
+            let answers = ledger.finish(batch).await?;
+            self.kill.run_until_cancelled(self.tell_answers(answers)).await??;
+        }
+        Some(())
+    }
+
+    /// Tells of answers, of those that are kept in files when there is room for them.
+    async fn tell_answers(&self, answers: Vec<Answer>) -> Option<()> {
+        let mut ready = Vec::with_capacity(answers.len());
+        for answer in answers {
+            let kept = match answer {
+                Answer::Kept(kept) if !kept.has_room() => kept,
+                answer => {
+                    ready.push(answer);
+                    continue;
+                }
+            };
+            if !ready.is_empty() {
+                self.tell(PeasantEvent::Answered(std::mem::take(&mut ready))).await;
+            }
+            let bytes = usize::try_from(kept.bytes).unwrap_or(usize::MAX);
+            self.tell(PeasantEvent::AnswerBegun { waits: !self.room.has(bytes) }).await;
+            ready.push(Answer::Kept(kept.with_room(self.room.take(bytes).await?)));
+        }
+        if !ready.is_empty() {
+            self.tell(PeasantEvent::Answered(ready)).await;
         }
         Some(())
     }

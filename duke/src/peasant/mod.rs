@@ -7,6 +7,7 @@ mod files;
 mod frames;
 mod handing;
 mod handle;
+mod kept;
 mod spawn;
 
 use distwasm_proto::{
@@ -19,6 +20,8 @@ pub use command_line::{PeasantSettings, guest_flags};
 pub(crate) use ending::describe;
 pub use frames::{Content, InputNo, UnitInput};
 pub use handle::{Handle, hire};
+pub use kept::KeptResult;
+pub(crate) use kept::{OpenResult, read_part};
 pub use spawn::{SpawnError, Spawner};
 
 pub use crate::places::Unfinished;

@@ -26,6 +26,8 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
+use crate::cache::Cache;
+
 /// Starts peasants.
 #[derive(Clone, Debug)]
 pub struct Spawner {
@@ -35,6 +37,8 @@ pub struct Spawner {
     walls: Arc<[Wall]>,
     /// Units whose files each peasant may have open at a time.
     units_with_files: usize,
+    /// Where large results are kept.
+    store: Option<Cache>,
 }
 
 struct Request {
@@ -72,7 +76,7 @@ impl Spawner {
                 let _sent = answer.send(spawn(&program, args, socket.as_ref()));
             }
         })?;
-        Ok(Spawner { peasant, requests, walls: Arc::default(), units_with_files: REFERENCED_UNITS_MAX })
+        Ok(Spawner { peasant, requests, walls: Arc::default(), units_with_files: REFERENCED_UNITS_MAX, store: None })
     }
 
     /// A spawner whose children must raise these walls.
@@ -83,6 +87,16 @@ impl Spawner {
     /// A spawner whose peasants have the files of at most this many units open at a time.
     pub fn with_files_of(self, units_with_files: usize) -> Spawner {
         Spawner { units_with_files, ..self }
+    }
+
+    /// A spawner for peasants whose large results are kept there.
+    pub(crate) fn with_store(self, store: Cache) -> Spawner {
+        Spawner { store: Some(store), ..self }
+    }
+
+    /// Where large results are kept.
+    pub(super) fn store(&self) -> Option<Cache> {
+        self.store.clone()
     }
 
     /// Units whose files each peasant may have open at a time.

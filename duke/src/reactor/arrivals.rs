@@ -290,7 +290,7 @@ mod tests {
         let mut arrivals = Arrivals::new(window_bytes);
         for attempt in 1..=attempts {
             let (unit, content) = (UnitNo(attempt), Content::Streamed { bytes, file: None });
-            let input = UnitInput { unit, number: 1, name: Bytes::new(), content, is_left: false };
+            let input = UnitInput { unit, number: 1, name: Bytes::new(), content, is_left: false, is_kept: false };
             arrivals.add(AttemptId(attempt), JOB, input, bytes, (false, Duration::ZERO));
         }
         arrivals

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use distwasm_proto::{
-    failure::Failure,
+    failure::{Failure, FailureKind},
     ids::{AttemptId, JobId},
     limits::HELD_ATTEMPTS_NAMED,
     time::Time,
@@ -15,10 +15,10 @@ use distwasm_proto::{
 use distwasm_transport::{payload::Payload, transfer::Outbox};
 use tracing::{info, warn};
 
-use super::{Hands, Reactor, link::Link};
+use super::{Hands, Reactor, link::Link, results::Reading};
 use crate::{
     border::{KingOrder, LinkError},
-    peasant::{HeldResult, Unfinished, UnitInput},
+    peasant::{HeldResult, KeptResult, Unfinished, UnitInput},
     roster::Event,
 };
 
@@ -33,6 +33,8 @@ pub(super) struct Left {
     pub(super) said: bool,
     /// It was said over any link.
     is_known: bool,
+    /// The part of its result that the king has asked for last, over the current link.
+    pub(super) reading: Option<Reading>,
 }
 
 /// A result, or why there is none.
@@ -40,29 +42,53 @@ pub(super) enum Remains {
     Result(HeldResult),
     /// The result is in the job's output folder.
     Written(Unfinished),
+    /// The result is in a file of the duke's own.
+    Kept(KeptResult),
     Failure(Failure),
     Killed(Failure),
 }
 
 impl Left {
     pub(super) fn new(job: JobId, attempt: AttemptId, input: &UnitInput, run_us: u64, remains: Remains) -> Left {
-        Left { job, held: name(attempt, input), run_us, remains, said: false, is_known: false }
+        Left { job, held: name(attempt, input), run_us, remains, said: false, is_known: false, reading: None }
     }
 
     /// Whether it is a result that the king must ask for.
     fn is_offered(&self) -> bool {
-        matches!(&self.remains, Remains::Result(held) if wire::is_offered(held.result.bytes()))
+        self.is_kept() || matches!(&self.remains, Remains::Result(held) if wire::is_offered(held.result.bytes()))
+    }
+
+    /// Whether it is a result in a file.
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept().is_some()
+    }
+
+    /// The result in a file.
+    pub(super) fn kept(&self) -> Option<&KeptResult> {
+        if let Remains::Kept(kept) = &self.remains { Some(kept) } else { None }
+    }
+
+    /// The file of the result cannot be read.
+    pub(super) fn lose_result(&mut self, why: &str, link: &Link) {
+        let failure = Failure::new(FailureKind::Other, format!("its duke cannot read its result: {why}"));
+        self.remains = Remains::Failure(failure);
+        self.say(link);
     }
 
     /// Tells the king how the attempt ended, or that there is a large result.
     pub(super) fn say(&mut self, link: &Link) {
         match &self.remains {
             Remains::Result(held) if self.is_offered() => {
-                let (attempt, result_bytes, run_us) = (self.held.attempt, held.result.bytes(), self.run_us);
-                link.say(Word::ResultOffered(wire::ResultOffered { attempt, result_bytes, run_us }));
+                self.offer(held.result.bytes(), false, link);
             }
+            Remains::Kept(kept) => self.offer(kept.bytes, true, link),
             Remains::Result(_) | Remains::Written(_) | Remains::Failure(_) | Remains::Killed(_) => self.say_ended(link),
         }
+    }
+
+    fn offer(&self, result_bytes: u64, streamed: bool, link: &Link) {
+        let (attempt, run_us) = (self.held.attempt, self.run_us);
+        link.say(Word::ResultOffered(wire::ResultOffered { attempt, result_bytes, run_us, streamed }));
     }
 
     pub(super) fn say_ended(&mut self, link: &Link) {
@@ -71,6 +97,8 @@ impl Left {
             Remains::Written(unfinished) => {
                 (wire::Outcome::Done, None, Payload::from(unfinished.name().as_bytes().to_vec()))
             }
+            // The king does not ask for it as a whole.
+            Remains::Kept(_) => return,
             Remains::Failure(failure) => (wire::Outcome::Failed, Some(failure), Payload::default()),
             Remains::Killed(failure) => (wire::Outcome::Killed, Some(failure), Payload::default()),
         };
@@ -139,7 +167,7 @@ impl<H: Hands> Reactor<H> {
             self.away_since.get_or_insert(self.now);
         }
         // The king may not have heard what was said last.
-        self.left.values_mut().for_each(|left| left.said = false);
+        self.left.values_mut().for_each(|left| (left.said, left.reading) = (false, None));
     }
 
     /// All slots and attempts that this duke has for a king.
@@ -218,13 +246,14 @@ impl<H: Hands> Reactor<H> {
     }
 
     pub(super) fn forget_attempts(&mut self, attempts: Vec<AttemptId>, are_unused: bool) {
-        let mut unsent = BTreeSet::new();
+        let (mut unsent, mut transfers) = (BTreeSet::new(), BTreeSet::new());
         for attempt in attempts {
             if let Some(mut left) = self.left.remove(&attempt) {
                 // It may still wait behind others on a slow link.
                 if left.said && left.is_offered() {
                     unsent.insert(attempt);
                 }
+                transfers.extend(left.reading.map(|reading| reading.transfer));
                 if !are_unused {
                     left.leave_output();
                 }
@@ -234,6 +263,6 @@ impl<H: Hands> Reactor<H> {
                 self.events.push(Event::AttemptForgotten { job: *job, attempt });
             }
         }
-        self.link.take_back(&unsent);
+        self.link.take_back(&unsent, &transfers);
     }
 }

@@ -1,13 +1,24 @@
 //! What a reactor does to its machine, as a trait: the duke does it to processes and files, a test only pretends to.
 
+use std::ops::Range;
+
 use bytes::Bytes;
-use distwasm_proto::ids::{BaronId, JobId};
+use distwasm_proto::ids::{AttemptId, BaronId, JobId};
 use distwasm_transport::payload::Payload;
 
 use crate::{
     cache::{Made, Recipe, Supply},
-    peasant::{HeldRoom, InputNo, PeasantSettings, UnitInput},
+    peasant::{HeldRoom, InputNo, KeptResult, PeasantSettings, UnitInput},
 };
+
+/// What a read of a part of a result is called: the attempt, and a number that no other read has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// Whose result it is.
+    pub attempt: AttemptId,
+    /// The number.
+    pub number: u64,
+}
 
 /// See the module's documentation. No call waits: what comes of it is told to the reactor as a
 /// [`Happening`](super::Happening).
@@ -24,6 +35,10 @@ pub trait Hands {
     /// Stores the next part of a streamed input. [`Happening::InputStored`](super::Happening::InputStored) follows, for
     /// one part or several; after a failure nothing does.
     fn store(&mut self, input: InputNo, part: Bytes);
+
+    /// Reads a part of a result. [`Happening::ResultRead`](super::Happening::ResultRead) follows, with what this read is
+    /// called.
+    fn read(&mut self, result: &KeptResult, read: Read, part: Range<u64>);
 
     /// What is stored of an input is not needed any more. What is said of it later is not heard.
     fn discard(&mut self, input: InputNo);

@@ -90,13 +90,22 @@ impl Link {
         }
     }
 
-    /// Drops the results of these attempts from the outbox, unless a part of them has been sent.
-    pub(super) fn take_back(&self, attempts: &BTreeSet<AttemptId>) {
+    /// Says a word that others may overtake.
+    pub(super) fn say_behind(&self, word: Word) {
+        if let Some(outbox) = &self.outbox {
+            outbox.push_behind(word);
+        }
+    }
+
+    /// Drops the results of these attempts from the outbox, unless a part of them has been sent, and the parts of these
+    /// transfers.
+    pub(super) fn take_back(&self, attempts: &BTreeSet<AttemptId>, transfers: &BTreeSet<u64>) {
         let is_unwanted = |word: &DukeWord| match &word.word {
             Some(Word::AttemptEnded(ended)) => attempts.contains(&AttemptId(ended.attempt)),
+            Some(Word::ResultPart(part)) => transfers.contains(&part.transfer),
             _ => false,
         };
-        if let Some(outbox) = self.outbox.as_ref().filter(|_| !attempts.is_empty()) {
+        if let Some(outbox) = self.outbox.as_ref().filter(|_| !attempts.is_empty() || !transfers.is_empty()) {
             outbox.take_back(is_unwanted);
         }
     }

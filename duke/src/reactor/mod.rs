@@ -12,6 +12,7 @@ mod hands;
 mod link;
 mod provide;
 mod reports;
+mod results;
 mod run;
 mod streams;
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod tests;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use distwasm_process::repeats::Repeats;
 use distwasm_proto::{
     digest::Digest,
@@ -37,7 +39,7 @@ use tracing::{debug, info, warn};
 use crate::{
     border::{KingOrder, LinkError},
     cache::{Made, MakeError, Supplies, Supply},
-    peasant::{Answer, HeldRoom, InputNo, PeasantEvent, PeasantNews, UnitInput},
+    peasant::{Answer, Content, HeldRoom, InputNo, PeasantEvent, PeasantNews, UnitInput},
     roster::{Action, AnswerId, Event, Roster},
 };
 
@@ -45,7 +47,7 @@ use arrivals::Arrivals;
 use away::Left;
 use link::Link;
 
-pub use hands::Hands;
+pub use hands::{Hands, Read};
 pub use link::Introduction;
 pub(crate) use run::run;
 
@@ -73,6 +75,13 @@ pub enum Happening {
         input: InputNo,
         /// How many bytes of it are stored in all, or why no more can be.
         stored: Result<u64, String>,
+    },
+    /// A part of a result was read, or cannot be.
+    ResultRead {
+        /// What the read is called.
+        read: Read,
+        /// Its pieces, in order, or why there are none.
+        pieces: Result<Vec<Bytes>, String>,
     },
     /// The duke is to leave gracefully: it takes no new units, and the units that it has may take as long as this.
     Draining {
@@ -137,6 +146,8 @@ pub struct Reactor<H> {
     /// Answers of peasants in this batch, until the roster has decided about them.
     answers: FxHashMap<AnswerId, Answer>,
     answers_made: u64,
+    /// How many reads of results there were.
+    reads_made: u64,
     /// How peasants ended, for those that ended in this batch.
     endings: FxHashMap<BaronId, String>,
     /// Set when the duke is to leave: the latest time for it.
@@ -168,6 +179,8 @@ struct Job {
     spoiled: u32,
     /// Its peasants take open files, because some of its inputs are streamed.
     takes_files: bool,
+    /// Results go to files of the duke's own, because one of them was too large for the memory of a peasant.
+    keeps_results: bool,
     last_ending: String,
     room: HeldRoom,
     /// The king has not closed it yet.
@@ -196,6 +209,7 @@ impl<H: Hands> Reactor<H> {
             events: Vec::new(),
             answers: FxHashMap::default(),
             answers_made: 0,
+            reads_made: 0,
             endings: FxHashMap::default(),
             drained_at: None,
             given_up: (0, Time::default()),
@@ -273,6 +287,7 @@ impl<H: Hands> Reactor<H> {
             Happening::Disconnected(error) => self.on_lost(&error),
             Happening::Peasants(news) => news.into_iter().for_each(|news| self.on_news(news)),
             Happening::InputStored { input, stored } => self.on_input_stored(input, stored),
+            Happening::ResultRead { read, pieces } => self.on_result_read(read, pieces),
             Happening::SupplyTried { supply, result } => self.on_supply_tried(&supply, &result),
             Happening::Draining { patience } => {
                 info!("the duke takes no new units, and leaves when its running units are done");
@@ -328,6 +343,7 @@ impl<H: Hands> Reactor<H> {
                     unfit: None,
                     spoiled: 0,
                     takes_files: false,
+                    keeps_results: false,
                     last_ending: String::new(),
                     room: HeldRoom::default(),
                     open: true,
@@ -358,8 +374,12 @@ impl<H: Hands> Reactor<H> {
             KingOrder::InputPart { attempt, offset, data } => self.on_input_part(attempt, offset, data)?,
             KingOrder::ResultWanted { attempt } => {
                 let left = self.left.get_mut(&attempt).filter(|left| !left.said);
+                let left = left.filter(|left| !left.is_kept());
                 let left = left.ok_or(LinkError::Nonsense("a result was wanted that was not offered"))?;
                 left.say_ended(&self.link);
+            }
+            KingOrder::ResultPartWanted { attempt, transfer, from, until } => {
+                self.on_result_part_wanted(attempt, transfer, from..until)?;
             }
             KingOrder::Forget { attempts, unused } => {
                 // The king may have taken it out of its outbox: then it never arrives.
@@ -415,8 +435,12 @@ impl<H: Hands> Reactor<H> {
             Action::PrepareProgram { job } => self.provide(job),
             Action::Spawn { baron, job } => self.hire(baron, job),
             Action::Feed { baron, attempt } => {
-                if let Some((_, input)) = self.inputs.get(&attempt) {
-                    self.hands.feed(baron, self.arrivals.file_of(attempt), input.clone());
+                if let Some((job, input)) = self.inputs.get(&attempt) {
+                    let keeps = self.jobs.get(job).is_some_and(|job| job.keeps_results);
+                    // What comes of a large input may be large, too.
+                    let is_kept = !input.is_left && (keeps || matches!(input.content, Content::Streamed { .. }));
+                    let input = UnitInput { is_kept, ..input.clone() };
+                    self.hands.feed(baron, self.arrivals.file_of(attempt), input);
                 }
             }
             Action::Retire { baron } => self.hands.retire(baron),

@@ -32,6 +32,8 @@ impl<H: Hands> Reactor<H> {
                 Some(Answer::Result(held)) => Remains::Result(held),
                 Some(Answer::Failure(failure)) => Remains::Failure(failure),
                 Some(Answer::Written(unfinished)) => Remains::Written(unfinished),
+                Some(Answer::Kept(kept)) => Remains::Kept(kept),
+                Some(Answer::NeedsFile(_)) => return self.run_with_file(job, attempt, input),
                 // The answer was put there with the event that leads here.
                 None => return self.give_back(attempt, wire::Outcome::Returned, run_us),
             },

@@ -42,7 +42,7 @@ pub(crate) async fn run(
 /// Returns why the reactor is done, or `None` if the duke is to end at once.
 async fn drive(
     reactor: &mut Reactor<LocalHands>,
-    Reports { news, tried, stored }: &mut Reports,
+    Reports { news, tried, stored, read }: &mut Reports,
     link: &mut KingLink,
     clock: Clock,
     stop: &Stop,
@@ -54,6 +54,7 @@ async fn drive(
             _ = news.recv_many(&mut batch, REACTOR_BATCH) => Happening::Peasants(std::mem::take(&mut batch)),
             Some((supply, result)) = tried.recv() => Happening::SupplyTried { supply, result },
             Some((input, stored)) = stored.recv() => Happening::InputStored { input, stored },
+            Some((read, pieces)) = read.recv() => Happening::ResultRead { read, pieces },
             () = clock.sleep_until(reactor.next_deadline()) => Happening::Tick,
             () = stop.drains().cancelled(), if !reactor.is_draining() => {
                 Happening::Draining { patience: stop.patience() }

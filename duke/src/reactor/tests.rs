@@ -1,8 +1,10 @@
 //! Tests of the reactor through its door, with hands that only pretend.
 
 mod leaving;
+mod results;
 
 use std::{
+    ops::Range,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -24,7 +26,7 @@ use futures_core::Stream;
 use super::*;
 use crate::{
     cache::Recipe,
-    peasant::{Content, PeasantSettings},
+    peasant::{KeptResult, PeasantSettings},
 };
 
 const JOB: JobId = JobId(1);
@@ -35,8 +37,11 @@ const GRACE: Duration = Duration::from_secs(30);
 #[derive(Debug, PartialEq, Eq)]
 enum Deed {
     Hired(BaronId),
+    HiredForFiles(BaronId),
     Fed(BaronId, UnitNo),
+    FedWithFile(BaronId, UnitNo),
     Stored(InputNo, usize),
+    Read(Read, Range<u64>),
     Discarded(InputNo),
     Retired(BaronId),
     Killed(BaronId),
@@ -57,15 +62,21 @@ struct PretendedHands {
 impl Hands for PretendedHands {
     fn hire(&mut self, baron: BaronId, _job: JobId, settings: PeasantSettings, _room: HeldRoom) {
         assert_eq!(settings.supplies.len(), 1);
-        self.deeds.push(Deed::Hired(baron));
+        self.deeds.push(if settings.takes_files { Deed::HiredForFiles(baron) } else { Deed::Hired(baron) });
     }
 
     fn feed(&mut self, baron: BaronId, _: Option<InputNo>, input: UnitInput) {
-        self.deeds.push(Deed::Fed(baron, input.unit));
+        let (unit, is_kept) = (input.unit, input.is_kept);
+        self.deeds.push(if is_kept { Deed::FedWithFile(baron, unit) } else { Deed::Fed(baron, unit) });
     }
 
     fn store(&mut self, input: InputNo, part: Bytes) {
         self.deeds.push(Deed::Stored(input, part.len()));
+    }
+
+    fn read(&mut self, result: &KeptResult, read: Read, part: Range<u64>) {
+        assert!(part.end <= result.bytes);
+        self.deeds.push(Deed::Read(read, part));
     }
 
     fn discard(&mut self, input: InputNo) {
@@ -234,7 +245,8 @@ fn opened_as(job: JobId, fresh: bool) -> KingOrder {
 
 fn started(attempt: u64) -> KingOrder {
     let content = Content::Carried(Payload::default());
-    let input = UnitInput { unit: UnitNo(attempt), number: 1, name: "name".into(), content, is_left: false };
+    let input =
+        UnitInput { unit: UnitNo(attempt), number: 1, name: "name".into(), content, is_left: false, is_kept: false };
     let (attempt, spared) = (AttemptId(attempt), Duration::ZERO);
     KingOrder::AttemptArrived { job: JOB, attempt, alone: false, spared, input, in_places: false }
 }

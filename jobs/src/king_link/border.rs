@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use distwasm_proto::{
     failure::Failure,
-    ids::UnitNo,
-    limits::{TRANSFER_WINDOW_BYTES, UNIT_BYTES_MAX},
+    ids::{AttemptId, UnitNo},
+    limits::{ATTEMPTS_AT_UNIT_MAX, FILE_BYTES_MAX, TRANSFER_WINDOW_BYTES, UNIT_BYTES_MAX},
     wire::{self, QueenNews, queen_news::News},
 };
 use distwasm_transport::{
@@ -41,6 +42,17 @@ pub enum KingNews {
     JobState(JobState),
     /// A part of a streamed input is wanted.
     PartWanted(PartWanted),
+    /// A streamed result may be had.
+    OutputOffered(OutputOffered),
+    /// A part of a streamed result. It is not empty.
+    OutputPart {
+        /// The king's number for the transfer.
+        transfer: u64,
+        /// The number of the first byte.
+        offset: u64,
+        /// The bytes.
+        data: Bytes,
+    },
     /// The job is over.
     JobEnded(JobEnd),
 }
@@ -57,6 +69,21 @@ pub struct PartWanted {
     pub from: u64,
     #[expect(missing_docs, reason = "described with the field above")]
     pub until: u64,
+}
+
+/// A streamed result that may be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputOffered {
+    /// Whose result it is.
+    pub unit: UnitNo,
+    /// The attempt that led to it.
+    pub attempt: AttemptId,
+    /// The king's number for the transfer, which is not 0.
+    pub transfer: u64,
+    /// Its size, at least 1.
+    pub bytes: u64,
+    /// All attempts at the unit that are not over. It is one of them.
+    pub attempts: Vec<AttemptId>,
 }
 
 /// How a job ended, as the king tells it.
@@ -103,6 +130,8 @@ pub struct Verdict {
     pub unit: UnitNo,
     /// Its result, or why it has none.
     pub outcome: Result<Payload, Failure>,
+    /// The result is that of this attempt, which has come in parts.
+    pub stored: Option<AttemptId>,
     /// The room that the result takes until it is written.
     pub room: Room,
     /// How often it was tried.
@@ -174,7 +203,8 @@ impl Border {
                 };
                 let (unit, room) = (UnitNo(verdict.unit), Room::default());
                 let (attempts, duke, run_us) = (verdict.attempts, verdict.duke, verdict.run_us);
-                Ok(Some(KingNews::Verdict(Verdict { unit, outcome, room, attempts, duke, run_us })))
+                let stored = verdict.stored.map(AttemptId);
+                Ok(Some(KingNews::Verdict(Verdict { unit, outcome, stored, room, attempts, duke, run_us })))
             }
             Some(News::JobState(wire::JobState { slots, dukes, waits_for, longest, window_bytes })) => {
                 let longest = longest.map(|longest| LongestUnit {
@@ -190,6 +220,13 @@ impl Border {
                 }
                 Ok(Some(KingNews::PartWanted(PartWanted { unit: UnitNo(unit), transfer, from, until })))
             }
+            Some(News::OutputOffered(offered)) => Ok(Some(KingNews::OutputOffered(check_offered(offered)?))),
+            Some(News::OutputPart(wire::OutputPart { transfer, offset, data })) => {
+                if data.is_empty() {
+                    return Err(LinkError::Nonsense("a part of a result without bytes"));
+                }
+                Ok(Some(KingNews::OutputPart { transfer, offset, data }))
+            }
             Some(News::JobEnded(ended)) => {
                 self.over = true;
                 Ok(Some(KingNews::JobEnded(match ended.failure {
@@ -201,6 +238,16 @@ impl Border {
             Some(News::Piece(_)) | None => Err(LinkError::Nonsense("a word of a kind that is not known")),
         }
     }
+}
+
+fn check_offered(offered: wire::OutputOffered) -> Result<OutputOffered, LinkError> {
+    let wire::OutputOffered { unit, attempt, transfer, bytes, attempts } = offered;
+    let is_one = attempts.contains(&attempt) && attempts.len() <= ATTEMPTS_AT_UNIT_MAX;
+    if transfer == 0 || !(1..=FILE_BYTES_MAX).contains(&bytes) || !is_one {
+        return Err(LinkError::Nonsense("it offers a result that cannot be"));
+    }
+    let attempts = attempts.into_iter().map(AttemptId).collect();
+    Ok(OutputOffered { unit: UnitNo(unit), attempt: AttemptId(attempt), transfer, bytes, attempts })
 }
 
 #[cfg(test)]
@@ -250,6 +297,22 @@ mod tests {
         assert!(matches!(wanted(7, 7 + TRANSFER_WINDOW_BYTES), Ok(2)));
         for (from, until) in [(7, 7), (7, 6), (7, 8 + TRANSFER_WINDOW_BYTES), (0, u64::MAX)] {
             assert!(matches!(wanted(from, until), Err(LinkError::Nonsense(_))), "{from}, {until}");
+        }
+    }
+
+    #[test]
+    fn an_offered_result_is_one_of_few_attempts_at_its_unit() {
+        let offered = |transfer, bytes, attempts: &[u64]| {
+            let attempts = attempts.to_vec();
+            let offered = News::OutputOffered(wire::OutputOffered { unit: 1, attempt: 3, transfer, bytes, attempts });
+            Border::default().take(message([welcome(), offered])).map(|news| news.len())
+        };
+        assert!(matches!(offered(1, 1, &[2, 3]), Ok(2)));
+        let many: Vec<u64> = (0..=ATTEMPTS_AT_UNIT_MAX as u64).collect();
+        for (transfer, bytes, attempts) in
+            [(0, 1, [3].as_slice()), (1, 0, &[3]), (1, u64::MAX, &[3]), (1, 1, &[2]), (1, 1, &many)]
+        {
+            assert!(matches!(offered(transfer, bytes, attempts), Err(LinkError::Nonsense(_))), "{attempts:?}");
         }
     }
 

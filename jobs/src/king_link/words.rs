@@ -87,6 +87,11 @@ pub fn broken_part(transfer: u64, offset: u64, why: String) -> Word {
     Word::UnitPart(wire::UnitPart { transfer, offset, data: Bytes::new(), broken: why })
 }
 
+/// All of an offered result before `from` has come, and what is before `until` is wanted; or it cannot be kept.
+pub fn output_wanted(transfer: u64, from: u64, until: u64, gives_up: bool) -> Word {
+    Word::OutputWanted(wire::OutputWanted { transfer, from, until, gives_up })
+}
+
 /// There are no more than this many units.
 pub fn close_job(units: u64) -> Word {
     Word::CloseJob(wire::CloseJob { units })

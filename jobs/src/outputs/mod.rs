@@ -1,6 +1,8 @@
 //! Writes outputs, on threads of their own: each to a file that has no name, or another one in the same folder, and gets
 //! the output's name when it is whole. So an output exists whole or not at all, and never replaces another.
 
+mod growing;
+mod orders;
 pub mod prune;
 pub(crate) mod rename;
 
@@ -27,7 +29,11 @@ use tokio::sync::mpsc;
 
 use crate::{descriptors::when_there_are, inputs::Input, king_link::Room, request::InPlaces, work_queue::Taker};
 
+use orders::{nothing_stored, show, store, unshown};
 use rename::rename_new;
+
+pub use growing::{Parts, ResultFile};
+pub use orders::{Arrived, Stored, WriteOrder};
 
 /// Where outputs are written.
 #[derive(Clone, Debug)]
@@ -46,7 +52,7 @@ pub struct Output {
     /// The input that it comes from.
     pub input: Input,
     /// Its content.
-    pub result: Payload,
+    pub result: Arrived,
     /// The room that the result takes while it is unwritten.
     pub room: Room,
 }
@@ -94,29 +100,36 @@ const BATCH: usize = 64;
 pub(crate) fn write(
     place: &OutputPlace,
     writing: Writing,
-    outputs: &Taker<Output>,
+    orders: &Taker<WriteOrder>,
     written: &mpsc::Sender<Vec<Written>>,
+    stored: &mpsc::Sender<Stored>,
 ) {
     let mut writer = match place {
         OutputPlace::Folder(folder) => Some(Writer::new(folder, writing)),
         OutputPlace::Stdout => None,
     };
-    while let Some(outputs) = outputs.take(BATCH) {
-        let mut done = Vec::with_capacity(outputs.len());
-        for Output { unit, input, result, room } in outputs {
-            let outcome = match &mut writer {
-                Some(writer) => writer.put(&input, &result).map_err(|error| writer.explain(input.output(), &error)),
-                None => match files::write_stdout_chunks(result.chunks()) {
-                    Ok(()) => Ok(result.bytes()),
-                    Err(error) => {
-                        Err(WriteError { why: format!("it cannot be written to stdout: {error}"), hopeless: true })
-                    }
-                },
+    while let Some(orders) = orders.take(BATCH) {
+        let mut done = Vec::with_capacity(orders.len());
+        for order in orders {
+            let Output { unit, input, result, room } = match order {
+                WriteOrder::Output(output) => output,
+                WriteOrder::Parts(input, parts) => {
+                    // The run may be over.
+                    let _sent = stored.blocking_send(store(writer.as_mut(), &input, parts));
+                    continue;
+                }
+            };
+            let outcome = match (&mut writer, result) {
+                (_, Arrived::Lost(why)) => Err(why),
+                (Some(writer), result) => {
+                    writer.put(&input, &result).map_err(|error| writer.explain(input.output(), &error))
+                }
+                (None, result) => show(&result).map_err(|error| unshown(&error)),
             };
             drop(room);
             done.push(Written { unit, path: input.path, outcome });
         }
-        if written.blocking_send(done).is_err() {
+        if !done.is_empty() && written.blocking_send(done).is_err() {
             return;
         }
     }
@@ -155,15 +168,22 @@ impl<'a> Writer<'a> {
     }
 
     /// Puts an output in its place. Returns its size.
-    fn put(&mut self, input: &Input, result: &Payload) -> io::Result<u64> {
+    fn put(&mut self, input: &Input, result: &Arrived) -> io::Result<u64> {
         let path = input.output();
         let name = path.file_name().ok_or(ErrorKind::InvalidFilename)?;
         let sync = self.writing.sync;
         let opened = when_there_are(|| self.open_folder(path.parent().unwrap_or(Path::new(""))))?;
         let (_, folder) = &opened;
-        let bytes = match self.writing.in_places.writes(input) {
-            true => self.take(folder, name, input.replaces(), result)?,
-            false => self.write(folder, name, input.replaces(), result)?,
+        let bytes = match result {
+            Arrived::Whole(result) if self.writing.in_places.writes(input) => {
+                self.take(folder, name, input.replaces(), result)?
+            }
+            Arrived::Whole(result) => self.write(folder, name, input.replaces(), result)?,
+            Arrived::InFile(file) => {
+                let whole = file.lock().take().ok_or_else(nothing_stored)?;
+                whole.give_name(folder, name, input.replaces())?
+            }
+            Arrived::Lost(_) => return Err(nothing_stored()),
         };
         if sync && let Err(error) = folder.sync_all() {
             // The next run must not take a name that may be lost for done. The error of the sync is the one to report.
@@ -365,7 +385,7 @@ mod tests {
         let mut writer = Writer::new(folder, carried());
         let input = Input::new(path, 0);
         let result = Payload::from(text.as_bytes().to_vec());
-        writer.put(&input, &result).map_err(|error| writer.explain(input.output(), &error))
+        writer.put(&input, &Arrived::Whole(result)).map_err(|error| writer.explain(input.output(), &error))
     }
 
     #[test]
@@ -374,7 +394,7 @@ mod tests {
         put(place.path(), "x", "old").unwrap();
         let mut writer = Writer::new(place.path(), carried());
         let input = Input { output: Some(Path::new("x").into()), reason: Reason::Forced, ..Input::new("y", 0) };
-        writer.put(&input, &Payload::from(b"new".to_vec())).unwrap();
+        writer.put(&input, &Arrived::Whole(Payload::from(b"new".to_vec()))).unwrap();
         assert_eq!(fs::read_to_string(place.path().join("x")).unwrap(), "new");
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
     }
@@ -401,7 +421,7 @@ mod tests {
         let mut writer = Writer::new(place.path(), in_places(true));
         let (written, own) = (unfinished_name(), place.path().join(OWN_FOLDER));
         fs::create_dir(&own).unwrap();
-        let result = Payload::from(written.clone().into_bytes());
+        let result = Arrived::Whole(Payload::from(written.clone().into_bytes()));
         let mut take = |path: &str, replaces: bool, text: &str| {
             fs::write(own.join(&written), text).unwrap();
             let reason = if replaces { Reason::Forced } else { Reason::New };
@@ -428,7 +448,9 @@ mod tests {
         let link = unfinished_name();
         fs::create_dir(place.path().join(OWN_FOLDER)).unwrap();
         symlink("../mine", place.path().join(OWN_FOLDER).join(&link)).unwrap();
-        let mut told = |name: &[u8]| writer.put(&Input::new("a", 0), &name.to_vec().into()).unwrap_err().to_string();
+        let mut told = |name: &[u8]| {
+            writer.put(&Input::new("a", 0), &Arrived::Whole(name.to_vec().into())).unwrap_err().to_string()
+        };
         for name in [&b"mine"[..], b"", b"\xff", b"../.distwasm-1-1.unfinished", b"/.distwasm-1-1.unfinished"] {
             assert_eq!(told(name), "what its duke calls the result cannot be");
         }

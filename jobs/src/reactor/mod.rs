@@ -8,7 +8,9 @@
 //! reconnects, tells the king how many units have numbers and which of them have no verdict, and learns which of those
 //! the king knows. The other units are read and sent again, and the readers go on.
 
+mod arriving;
 mod ending;
+mod results;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -30,12 +32,14 @@ use distwasm_transport::payload::Payload;
 use crate::{
     inputs::{Finding, FirstSeen, Input, ReadOrder, Sent, Tally, numbers::LinkNo},
     king_link::{self, JobEnd, JobState, KingNews, LinkError, LongestUnit, PartWanted, Verdict, Welcome},
-    outputs::{Output, Written},
+    outputs::{Arrived, Output, Stored, WriteOrder, Written},
     report::{Counts, FailedUnit, LongestInput, Reporter, Tried},
     request::InPlaces,
     run_limits::RunLimits,
     submission::{Action, End, Event, Submission},
 };
+
+use arriving::Arriving;
 
 pub use ending::{CutShort, Ending};
 pub use words::{Command, Happening};
@@ -60,6 +64,8 @@ pub struct Reactor<R> {
     /// The unit that the king named last as the longest running.
     longest: Option<UnitNo>,
     job: Job,
+    /// Streamed results on their way.
+    arriving: Arriving,
     /// Outputs that the writers get next.
     outputs: Vec<Output>,
     /// Events for the submission.
@@ -104,6 +110,7 @@ impl<R: Reporter> Reactor<R> {
             seen: BTreeMap::new(),
             longest: None,
             job: Job::default(),
+            arriving: Arriving::new(),
             outputs: Vec::new(),
             events: Vec::new(),
             commands: Vec::new(),
@@ -126,8 +133,10 @@ impl<R: Reporter> Reactor<R> {
             self.reporter.waits("no king has answered yet");
             self.commands.push(Command::Seek(None));
         }
+        self.go_on_with_results();
         if !self.outputs.is_empty() {
-            self.commands.push(Command::Write(std::mem::take(&mut self.outputs)));
+            let outputs = std::mem::take(&mut self.outputs).into_iter();
+            self.commands.push(Command::Write(outputs.map(WriteOrder::Output).collect()));
         }
         std::mem::take(&mut self.commands)
     }
@@ -193,6 +202,7 @@ impl<R: Reporter> Reactor<R> {
             let (_, lacking) = self.submission.lacking();
             assert!(self.open.keys().eq(&lacking), "inputs_of_open_units_are_kept");
             assert!(self.seen.keys().all(|unit| self.open.contains_key(unit)), "parts_are_of_open_units");
+            self.arriving.check(|unit| self.open.contains_key(&unit));
             assert!(self.job.linked || self.job.heard == 0, "verdicts_are_heard_over_one_link");
         }
     }
@@ -214,6 +224,7 @@ impl<R: Reporter> Reactor<R> {
             Happening::ReadersStopped => self.on_readers_stopped(),
             Happening::NoLink(error) => self.lose_king(error.into()),
             Happening::Written(written) => self.on_written(written),
+            Happening::Stored(Stored { attempt, file, outcome }) => self.arriving.store(attempt, &file, outcome),
             Happening::LocalKingdomFailed(why) => self.lose_king(CutShort::LocalKingdom(why)),
             Happening::Interrupted => self.events.push(Event::Interrupted),
             Happening::DeadlineReached => self.events.push(Event::Tick),
@@ -271,6 +282,7 @@ impl<R: Reporter> Reactor<R> {
             return self.lose_king(error.into());
         }
         self.events.push(Event::LinkLost);
+        self.arriving.lose_link();
         self.reporter.waits(&format!("{error}; coming back"));
         self.on_longest(None);
         self.commands.push(Command::StopReaders);
@@ -349,6 +361,12 @@ impl<R: Reporter> Reactor<R> {
                     self.on_longest(longest);
                 }
                 KingNews::PartWanted(part) => self.on_part_wanted(part),
+                KingNews::OutputOffered(offered) => self.on_output_offered(offered),
+                KingNews::OutputPart { transfer, offset, data } => {
+                    if self.arriving.take(transfer, offset, data).is_err() {
+                        self.lose_king(LinkError::Nonsense("a part of a result that was not asked for").into());
+                    }
+                }
                 KingNews::JobEnded(JobEnd::Complete) => self.events.push(Event::JobEnded),
                 KingNews::JobEnded(JobEnd::Cancelled) => self.events.push(Event::JobCancelled),
                 KingNews::JobEnded(JobEnd::Unfit(failure)) => {
@@ -382,11 +400,14 @@ impl<R: Reporter> Reactor<R> {
         self.reporter.longest(named.map(|(_, longest)| longest));
     }
 
-    fn on_verdict(&mut self, Verdict { unit, outcome, room, attempts, duke, run_us }: Verdict) {
+    fn on_verdict(&mut self, Verdict { unit, outcome, stored, room, attempts, duke, run_us }: Verdict) {
         let Some(input) = self.open.remove(&unit) else {
             return self.lose_king(LinkError::Nonsense("a verdict on a unit that does not wait for one").into());
         };
         self.seen.remove(&unit);
+        let Ok(arrived) = self.arriving.conclude(unit, stored.filter(|_| outcome.is_ok())) else {
+            return self.lose_king(LinkError::Nonsense("a result that has not come as a whole").into());
+        };
         self.events.push(Event::VerdictArrived { unit, done: outcome.is_ok() });
         if self.longest == Some(unit) {
             // The king names the next one soon.
@@ -396,9 +417,12 @@ impl<R: Reporter> Reactor<R> {
         let bytes = outcome.as_ref().map_or_else(Failure::bytes, Payload::bytes);
         self.job.heard_bytes += bytes;
         // Its duke keeps a large result, and has no room for others meanwhile.
-        self.job.heard_large |= wire::is_offered(bytes);
+        self.job.heard_large |= wire::is_offered(bytes) || arrived.is_some();
         match outcome {
-            Ok(result) => self.outputs.push(Output { unit, input, result, room }),
+            Ok(result) => {
+                let result = arrived.unwrap_or(Arrived::Whole(result));
+                self.outputs.push(Output { unit, input, result, room });
+            }
             Err(failure) => {
                 if failure.kind == FailureKind::NoOutputs {
                     self.lose_outputs(&input.path, &failure.message);

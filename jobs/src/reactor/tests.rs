@@ -101,7 +101,14 @@ impl Queen {
                 }
                 return Some(Happening::Sent(Sent::Units(self.numbers.number(inputs))));
             }
-            Command::Write(outputs) => self.written.extend(outputs.iter().map(|output| output.unit)),
+            Command::Write(orders) => {
+                for order in orders {
+                    match order {
+                        WriteOrder::Output(output) => self.written.push(output.unit),
+                        WriteOrder::Parts(_, parts) => panic!("{parts:?}"),
+                    }
+                }
+            }
             Command::Say(Word::VerdictsHeard(heard)) => {
                 *self.heard.entry(self.reactor.job.link).or_default() += heard.verdicts;
             }

@@ -5,7 +5,7 @@ use distwasm_proto::wire::{self, queen_word::Word};
 use crate::{
     inputs::{Finding, ReadOrder, Sent, numbers::LinkNo},
     king_link::{KingNews, LinkError},
-    outputs::{Output, Written},
+    outputs::{Stored, WriteOrder, Written},
 };
 
 /// Something that happened around the reactor.
@@ -27,6 +27,8 @@ pub enum Happening {
     NoLink(LinkError),
     /// Outputs are in their places, or could not be written.
     Written(Vec<Written>),
+    /// Parts of a streamed result are in its file, or cannot be kept.
+    Stored(Stored),
     /// The king or the duke of this process failed, for this reason.
     LocalKingdomFailed(String),
     /// The user wants to stop.
@@ -52,8 +54,8 @@ pub enum Command {
     OpenReaders(LinkNo, u64),
     /// Orders for the readers.
     Read(Vec<ReadOrder>),
-    /// Outputs for the writers.
-    Write(Vec<Output>),
+    /// Orders for the writers.
+    Write(Vec<WriteOrder>),
     /// Say something over the link.
     Say(Word),
     /// Note down the king's number for the job.

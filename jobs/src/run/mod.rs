@@ -120,7 +120,7 @@ struct Events<'a> {
 impl Events<'_> {
     /// Waits for the next happening. Cancel safe.
     async fn next(&mut self, wants_inputs: bool, deadline: Option<Time>) -> Happening {
-        let Channels { found, sent, written, heard } = &mut self.channels;
+        let Channels { found, sent, written, stored, heard } = &mut self.channels;
         tokio::select! {
             found = found.recv(), if self.is_listing && wants_inputs => {
                 self.is_listing = found.is_some();
@@ -128,6 +128,7 @@ impl Events<'_> {
             }
             Some(sent) = sent.recv() => Happening::Sent(sent),
             Some(written) = written.recv() => Happening::Written(written),
+            Some(stored) = stored.recv() => Happening::Stored(stored),
             Some(heard) = heard.recv() => heard.map_or_else(Happening::LinkLost, Happening::News),
             () = self.interrupted.cancelled() => Happening::Interrupted,
             () = self.clock.sleep_until(deadline) => Happening::DeadlineReached,

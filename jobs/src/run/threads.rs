@@ -13,7 +13,7 @@ use crate::{
         readers::{self, Source},
     },
     king_link::Heard,
-    outputs::{self, Output, Writing, Written},
+    outputs::{self, Stored, WriteOrder, Writing, Written},
     request::InPlaces,
     work_queue::{Giver, queue},
 };
@@ -23,6 +23,7 @@ pub(super) struct Channels {
     pub(super) found: mpsc::Receiver<Finding>,
     pub(super) sent: mpsc::Receiver<Sent>,
     pub(super) written: mpsc::Receiver<Vec<Written>>,
+    pub(super) stored: mpsc::Receiver<Stored>,
     pub(super) heard: mpsc::Receiver<Heard>,
 }
 
@@ -30,7 +31,7 @@ pub(super) struct Channels {
 pub(super) struct Orders {
     pub(super) readers: Giver<ReadOrder>,
     pub(super) post: Arc<Post>,
-    pub(super) writers: Giver<Output>,
+    pub(super) writers: Giver<WriteOrder>,
     pub(super) news: mpsc::Sender<Heard>,
 }
 
@@ -46,16 +47,17 @@ pub(super) fn start(threads: &mut JoinSet<()>, folders: &Folders, in_places: InP
             readers::read(Source { folder: &input, in_places }, &orders, &post, &sender);
         });
     }
-    let (writers, outputs) = queue(WRITERS);
+    let (writers, orders) = queue(WRITERS);
     let (sender, written) = mpsc::channel(REACTOR_QUEUE);
-    for outputs in outputs {
-        let (folders, sender) = (folders.clone(), sender.clone());
+    let (storer, stored) = mpsc::channel(REACTOR_QUEUE);
+    for orders in orders {
+        let (folders, sender, storer) = (folders.clone(), sender.clone(), storer.clone());
         let writing = Writing { sync: folders.sync, in_places };
-        threads.spawn_blocking(move || outputs::write(&folders.output, writing, &outputs, &sender));
+        threads.spawn_blocking(move || outputs::write(&folders.output, writing, &orders, &sender, &storer));
     }
     let (sender, found) = mpsc::channel(REACTOR_QUEUE);
     let folders = folders.clone();
     threads.spawn_blocking(move || inputs::list(&folders, &sender));
     let (news, heard) = mpsc::channel(MESSAGES_WAITING);
-    (Orders { readers, post, writers, news }, Channels { found, sent, written, heard })
+    (Orders { readers, post, writers, news }, Channels { found, sent, written, stored, heard })
 }

@@ -115,7 +115,7 @@ impl World<'_> {
                 other => self.link = other,
             },
             Command::Read(orders) => self.orders.readers.give(orders),
-            Command::Write(outputs) => self.orders.writers.give(outputs),
+            Command::Write(orders) => self.orders.writers.give(orders),
             Command::Say(word) => {
                 if let LinkState::Open(outgoing) = &self.link {
                     outgoing.say(word);

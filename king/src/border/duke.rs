@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use bytes::Bytes;
 use distwasm_proto::{
     digest::Digest,
     failure::{Failure, FailureKind},
     ids::{AttemptId, DukeId, JobId, UnitNo},
     limits::{
-        DUKE_CPUS_MAX, DUKE_RAM_BYTES_MAX, HELD_ATTEMPT_BYTES, HELD_ATTEMPTS_MAX, INTRODUCTION_WITHIN, JOBS_MAX,
-        MESSAGE_UNCOUNTED_BYTES, TRANSFER_WINDOW_BYTES, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX, UNITS_MAX, WALLS_MAX,
+        COPIED_BYTES_MAX, DUKE_CPUS_MAX, DUKE_RAM_BYTES_MAX, FILE_BYTES_MAX, HELD_ATTEMPT_BYTES, HELD_ATTEMPTS_MAX,
+        INTRODUCTION_WITHIN, JOBS_MAX, MESSAGE_UNCOUNTED_BYTES, PART_BYTES_MAX, TRANSFER_WINDOW_BYTES, UNIT_BYTES_MAX,
+        UNIT_NAME_BYTES_MAX, UNITS_MAX, WALLS_MAX,
     },
     secret::{Mark, Purpose, Secret},
     wire::{self, DukeOrder, FromDuke, duke_word::Word, is_offered},
@@ -203,6 +205,12 @@ fn check_word((word, payload): Arrived<wire::DukeWord>) -> Result<DukeWord, Link
         Some(Word::AttemptEnded(ended)) => check_ended(ended, payload)?,
         Some(Word::ResultOffered(offer)) => {
             let (attempt, bytes) = (AttemptId(offer.attempt), offer.result_bytes);
+            if offer.streamed {
+                if !(1..=FILE_BYTES_MAX).contains(&bytes) {
+                    return Err(LinkError::Nonsense("it offers a streamed result of a size that cannot be"));
+                }
+                return Ok(DukeWord::ResultStreamed { attempt, bytes, run_us: offer.run_us });
+            }
             if bytes > UNIT_BYTES_MAX || !is_offered(bytes) {
                 return Err(LinkError::Nonsense("it offers a result of a size that is not to be offered"));
             }
@@ -221,6 +229,14 @@ fn check_word((word, payload): Arrived<wire::DukeWord>) -> Result<DukeWord, Link
                 return Err(LinkError::Nonsense("it asks for a part of an input that cannot be"));
             }
             DukeWord::InputWanted(InputWanted { attempt: AttemptId(attempt), from, until })
+        }
+        Some(Word::ResultPart(wire::ResultPart { transfer, offset, data })) => {
+            if data.is_empty() || data.len() > PART_BYTES_MAX {
+                return Err(LinkError::Nonsense("a part of a result without bytes, or with too many"));
+            }
+            // A short part does not keep the message that it came in.
+            let data = if data.len() > COPIED_BYTES_MAX { data } else { Bytes::copy_from_slice(&data) };
+            DukeWord::ResultPart { transfer, offset, data }
         }
         Some(Word::Draining(wire::Draining {})) => DukeWord::Draining,
         Some(Word::HeldLease(_)) => return Err(LinkError::Nonsense("it names a lease that it holds too late")),
@@ -299,7 +315,7 @@ mod tests {
     #[test]
     fn a_large_result_is_taken_in_only_if_the_king_has_asked_for_it() {
         let offer = |bytes| {
-            let offer = wire::ResultOffered { attempt: 7, result_bytes: bytes, run_us: 1 };
+            let offer = wire::ResultOffered { attempt: 7, result_bytes: bytes, run_us: 1, streamed: false };
             FromDuke { words: vec![Word::ResultOffered(offer).into()] }
         };
         let large = RESULT_UNASKED_BYTES_MAX + 1;
@@ -314,6 +330,21 @@ mod tests {
         duke.take(begun(7, large)).unwrap();
         let (mut duke, _) = border();
         duke.take(begun(8, 10)).unwrap();
+    }
+
+    #[test]
+    fn a_streamed_result_has_a_byte_and_comes_in_parts() {
+        let offer = |result_bytes| {
+            let offer = wire::ResultOffered { attempt: 7, result_bytes, run_us: 1, streamed: true };
+            border().0.take(FromDuke { words: vec![Word::ResultOffered(offer).into()] })
+        };
+        assert!(offer(1).is_ok() && offer(1 << 50).is_ok() && offer(0).is_err() && offer(u64::MAX).is_err());
+        let part = |bytes| {
+            let part = wire::ResultPart { transfer: 1, offset: 0, data: vec![0; bytes].into() };
+            border().0.take(FromDuke { words: vec![Word::ResultPart(part).into()] })
+        };
+        assert!(part(1).is_ok() && part(PART_BYTES_MAX).is_ok());
+        assert!(part(0).is_err() && part(PART_BYTES_MAX + 1).is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use distwasm_proto::{
     ids::UnitNo,
     limits::{
         BROKEN_REASON_BYTES_MAX, COPIED_BYTES_MAX, FILE_BYTES_MAX, OPENING_WITHIN, PART_BYTES_MAX, PROGRAM_BYTES_MAX,
-        UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX, UNITS_MAX, WINDOW_BYTES,
+        TRANSFER_WINDOW_BYTES, UNIT_BYTES_MAX, UNIT_NAME_BYTES_MAX, UNITS_MAX, WINDOW_BYTES,
     },
     wire::{self, FromQueen, QueenNews, queen_word::Word},
 };
@@ -210,6 +210,12 @@ impl Progress {
                 let data = if data.len() > COPIED_BYTES_MAX { data } else { Bytes::copy_from_slice(&data) };
                 let data = if broken.is_empty() { Ok(data) } else { Err(shorten(broken)) };
                 Ok(QueenWord::UnitPart(UnitPart { transfer, offset, data }))
+            }
+            Some(Word::OutputWanted(wire::OutputWanted { transfer, from, until, gives_up })) => {
+                if until.checked_sub(from).is_none_or(|bytes| bytes > TRANSFER_WINDOW_BYTES) {
+                    return Err(LinkError::Nonsense("it asks for a part of a result that cannot be"));
+                }
+                Ok(QueenWord::OutputWanted { transfer, from, until, gives_up })
             }
             Some(Word::CloseJob(_)) if self.closed => Err(LinkError::Nonsense("a second last unit")),
             Some(Word::CloseJob(close)) if close.units != self.units => {

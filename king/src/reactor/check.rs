@@ -31,8 +31,11 @@ impl Reactor {
         }
         self.transfers.check();
         for ((duke, attempt), transfer) in self.transfers.iter() {
-            let of_attempt = self.scheduler.unit_at(duke, attempt);
-            assert_eq!(of_attempt, Some((transfer.job, transfer.unit)), "transfers_are_of_attempts: {attempt}");
+            let of_attempt = self.scheduler.place_of(attempt);
+            let expected = Some((duke, transfer.job, transfer.unit));
+            assert_eq!(of_attempt, expected, "transfers_are_of_attempts: {attempt}");
+            let runs = self.scheduler.unit_at(duke, attempt).is_some();
+            assert_eq!(runs, transfer.result.is_none(), "results_are_of_attempts_that_are_done: {attempt}");
             assert!(self.dukes.contains_key(&duke), "transfers_go_over_a_link: {attempt}");
         }
         for id in self.unclaimed.keys() {

@@ -6,7 +6,7 @@ use distwasm_proto::{
     VERSION,
     digest::Digest,
     failure::{Failure, FailureKind},
-    ids::{DukeId, JobId},
+    ids::{AttemptId, DukeId, JobId},
     limits::{DUKES_MAX, PEER_DUKES_MAX, WANTS_MAX},
     wire::{self, DukeOrder, duke_order::Order},
 };
@@ -111,6 +111,12 @@ impl Reactor {
         let event = match word {
             DukeWord::BlobWanted(digest) => return self.send_blob(duke, digest),
             DukeWord::InputWanted(wanted) => return self.on_input_wanted(duke, wanted),
+            DukeWord::ResultStreamed { attempt, bytes, run_us } => {
+                return self.on_result_streamed(duke, attempt, bytes, run_us);
+            }
+            DukeWord::ResultPart { transfer, offset, data } => {
+                return self.on_result_part(duke, transfer, offset, data);
+            }
             DukeWord::ProgramUnfit { job, failure } => {
                 self.on_program_unfit(duke, job, failure);
                 Event::ProgramUnfit { duke, job }
@@ -124,13 +130,13 @@ impl Reactor {
             }
             DukeWord::AttemptDone { attempt, run_us, result } => {
                 let outcome = Outcome::Done { bytes: result.bytes() };
-                self.evidence.insert(attempt, Evidence { duke, run_us, outcome: Ok(result) });
+                self.evidence.insert(attempt, Evidence { duke, run_us, outcome: Ok(result), stored: false });
                 Event::AttemptEnded { duke, attempt, outcome, run_us }
             }
             DukeWord::AttemptFailed { attempt, run_us, killed, failure } => {
                 let bytes = failure.bytes();
                 let outcome = if killed { Outcome::Killed { bytes } } else { Outcome::Failed { bytes } };
-                self.evidence.insert(attempt, Evidence { duke, run_us, outcome: Err(failure) });
+                self.evidence.insert(attempt, Evidence { duke, run_us, outcome: Err(failure), stored: false });
                 Event::AttemptEnded { duke, attempt, outcome, run_us }
             }
             DukeWord::AttemptReturned { attempt, suspect } => {
@@ -139,20 +145,7 @@ impl Reactor {
             DukeWord::AttemptPreempted { attempt, run_us } => {
                 Event::AttemptEnded { duke, attempt, outcome: Outcome::Preempted, run_us }
             }
-            DukeWord::ResultOffered { attempt, bytes, run_us } => match self.scheduler.longest_result(attempt) {
-                Some(longest) if bytes > longest => {
-                    let failure = Failure::new(
-                        FailureKind::Answer,
-                        format!(
-                            "its result has {bytes} bytes, and the king takes at most {longest} (its --memory-limit)"
-                        ),
-                    );
-                    let outcome = Outcome::Failed { bytes: failure.bytes() };
-                    self.evidence.insert(attempt, Evidence { duke, run_us, outcome: Err(failure) });
-                    Event::AttemptEnded { duke, attempt, outcome, run_us }
-                }
-                _ => Event::ResultOffered { duke, attempt, bytes, run_us },
-            },
+            DukeWord::ResultOffered { attempt, bytes, run_us } => self.result_offered(duke, attempt, bytes, run_us),
             DukeWord::Draining => {
                 let host = self.dukes.get(&duke).map_or("", |duke| duke.machine.hostname.as_str());
                 info!(duke = duke.0, host, "a duke is going to leave");
@@ -173,6 +166,19 @@ impl Reactor {
             }
         };
         self.events.push(event);
+    }
+
+    /// A duke offers a large result, which fails its unit if there can never be room for it.
+    fn result_offered(&mut self, duke: DukeId, attempt: AttemptId, bytes: u64, run_us: u64) -> Event {
+        let longest = self.scheduler.longest_result(attempt).unwrap_or(u64::MAX);
+        if bytes <= longest {
+            return Event::ResultOffered { duke, attempt, bytes, run_us, streamed: false };
+        }
+        let why = format!("its result has {bytes} bytes, and the king takes at most {longest} (its --memory-limit)");
+        let failure = Failure::new(FailureKind::Answer, why);
+        let outcome = Outcome::Failed { bytes: failure.bytes() };
+        self.evidence.insert(attempt, Evidence { duke, run_us, outcome: Err(failure), stored: false });
+        Event::AttemptEnded { duke, attempt, outcome, run_us }
     }
 
     fn on_program_unfit(&mut self, duke: DukeId, job: JobId, failure: Failure) {

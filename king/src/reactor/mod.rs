@@ -7,6 +7,7 @@
 mod cancel;
 mod check;
 mod dukes;
+mod outputs;
 mod perform;
 mod queens;
 mod run;
@@ -155,6 +156,8 @@ struct Evidence {
     duke: DukeId,
     run_us: u64,
     outcome: Result<Payload, Failure>,
+    /// The queen has the result, which was streamed.
+    stored: bool,
 }
 
 impl Reactor {
@@ -194,6 +197,7 @@ impl Reactor {
         self.run_core();
         self.go_on_with_waiting();
         self.run_core();
+        self.take_back_parts();
     }
 
     /// When [`Happening::Tick`] is due.

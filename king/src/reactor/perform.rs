@@ -61,6 +61,9 @@ impl Reactor {
                     warn!(duke = duke.0, host, "a duke has not come back; its units run again elsewhere");
                 }
             }
+            Action::FetchResult { duke, attempt, .. } if self.transfers.fetch((duke, attempt)) => {
+                self.offer_output((duke, attempt));
+            }
             Action::FetchResult { duke, attempt, bytes } => {
                 if let Some(duke) = self.dukes.get(&duke) {
                     duke.fetches.add(attempt, bytes);
@@ -122,9 +125,13 @@ impl Reactor {
             queen.inputs.remove(unit);
             queen.awaited.remove(&unit);
         }
+        let mut stored = None;
         let (by, outcome) = match verdict {
             Verdict::Done(attempt) | Verdict::Failed(attempt) => match self.evidence.remove(&attempt) {
-                Some(Evidence { duke, run_us, outcome }) => (Some((duke, attempt, run_us)), outcome),
+                Some(Evidence { duke, run_us, outcome, stored: is_stored }) => {
+                    stored = is_stored.then_some(attempt.0);
+                    (Some((duke, attempt, run_us)), outcome)
+                }
                 // Does not happen: the evidence is stored with the event that leads here.
                 None => (None, Err(Failure::new(FailureKind::Other, "the king lost the evidence"))),
             },
@@ -150,7 +157,7 @@ impl Reactor {
         } else {
             self.totals.units_failed += 1;
         }
-        let verdict = wire::Verdict { unit: unit.0, done, result: None, failure, attempts, duke, run_us };
+        let verdict = wire::Verdict { unit: unit.0, done, result: None, failure, attempts, duke, run_us, stored };
         let Some(queen) = queen else {
             if self.scheduler.has_job(job) {
                 // The job is known only from dukes that came back to a new king.

@@ -198,6 +198,9 @@ impl Reactor {
             QueenWord::Closed => return self.events.push(Event::JobClosed { job }),
             QueenWord::VerdictsHeard(verdicts) => return self.on_verdicts_heard(job, verdicts),
             QueenWord::UnitPart(part) => return self.on_unit_part(link, job, part),
+            QueenWord::OutputWanted { transfer, from, until, gives_up } => {
+                return self.on_output_wanted(job, transfer, from..until, gives_up);
+            }
         };
         if unit.0 < queen.numbered && !queen.awaited.remove(&unit) {
             // A duke that came back had the unit, and the unit has its verdict.

@@ -1,4 +1,5 @@
-//! Streamed inputs: a duke asks for a part, the king asks the queen for it, and passes it on when it comes.
+//! Streamed inputs: a duke asks for a part, the king asks the queen for it, and passes it on when it comes. Streamed
+//! results are in `outputs.rs`.
 
 use std::collections::BTreeSet;
 
@@ -41,7 +42,10 @@ impl Reactor {
     /// Asks the queen for the next part, if there is room for it. If there is no queen, or it has not sent the unit
     /// again, that waits until it has.
     fn go_on_with(&mut self, key: Key) {
-        let Some(&mut Transfer { job, unit, until, .. }) = self.transfers.get_mut(key) else { return };
+        let Some(&mut Transfer { job, unit, until, result, .. }) = self.transfers.get_mut(key) else { return };
+        if result.is_some() {
+            return self.go_on_with_result(key);
+        }
         let Some(queen) = self.queens.get(&job).filter(|queen| queen.link.is_some()) else { return };
         let Some(input) = queen.inputs.get(unit) else { return };
         let Some(bytes) = input.streamed_bytes().filter(|bytes| until <= *bytes) else {
@@ -77,6 +81,7 @@ impl Reactor {
     /// A queen has another link.
     pub(super) fn go_on_with_job(&mut self, job: JobId) {
         self.transfers.ask_again(job).into_iter().for_each(|key| self.go_on_with(key));
+        self.transfers.fetched_of(job).into_iter().for_each(|key| self.offer_output(key));
     }
 
     /// A part of a streamed input has come, or the reason why there is none.
@@ -89,7 +94,7 @@ impl Reactor {
             Err(_) => return self.expel_queen(job, "it sent a part that nobody asked for"),
         };
         let Some(transfer) = self.transfers.get_mut(key) else { return };
-        if transfer.job != job || self.links.get(&link) != Some(&job) {
+        if transfer.job != job || transfer.result.is_some() || self.links.get(&link) != Some(&job) {
             return self.expel_queen(job, "it sent a part of another job");
         }
         let unit = transfer.unit;
@@ -134,7 +139,7 @@ impl Reactor {
 /// Gives a transfer the room that it lacks, if there is some: all together have half of that for inputs, so that peers that
 /// do not go on take it from no others. Each job has a little for one transfer, however little is left: its other units
 /// may need the slot for which this one waits.
-fn widen(transfers: &mut Transfers, key: Key, inputs: &Inputs) {
+pub(super) fn widen(transfers: &mut Transfers, key: Key, inputs: &Inputs) {
     let Some(lacks) = transfers.get_mut(key).map(|transfer| TRANSFER_WINDOW_BYTES - transfer.room_bytes()) else {
         return;
     };

@@ -276,7 +276,7 @@ fn a_result_for_which_there_is_never_room_fails_its_unit() {
     let (mut duke, mut queen) = (king.duke(None), king.queen(None, b"program"));
     king.hear(&mut queen, unit(0, 5, b"input"));
     let attempt = attempts(&mut duke)[0];
-    let offer = wire::ResultOffered { attempt, result_bytes: 1 << 30, run_us: 1 };
+    let offer = wire::ResultOffered { attempt, result_bytes: 1 << 30, run_us: 1, streamed: false };
     king.hear(&mut duke, from_duke(vec![duke_word::Word::ResultOffered(offer)]));
     let told = news(&mut queen);
     let failure = told.iter().find_map(|news| match news {

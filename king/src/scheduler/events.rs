@@ -54,8 +54,10 @@ pub enum Event {
     AttemptEnded { duke: DukeId, attempt: AttemptId, outcome: Outcome, run_us: u64 },
     /// The inputs of all attempts up to this one have arrived at a duke.
     InputsArrived { duke: DukeId, attempt: AttemptId },
-    /// A duke has a result that is too large to be sent unasked.
-    ResultOffered { duke: DukeId, attempt: AttemptId, bytes: u64, run_us: u64 },
+    /// A duke has a result that is too large to be sent unasked. If it is streamed, the king never holds it.
+    ResultOffered { duke: DukeId, attempt: AttemptId, bytes: u64, run_us: u64, streamed: bool },
+    /// A streamed result is on its way to its queen.
+    ResultMoved { attempt: AttemptId },
     /// A queen has this many more verdicts, and their results have this many bytes.
     VerdictsHeard { job: JobId, verdicts: u64, bytes: u64 },
     /// A duke could not compile or initialise a job's program.

@@ -224,7 +224,8 @@ mod tests {
     fn a_suspect_does_not_wait_for_a_blocked_duke() {
         let (job, slow, other) = (JobId(1), DukeId(1), DukeId(2));
         let mut kingdom = Kingdom::new().duke(slow, 1).duke(other, 1).job(job, JobSpec::default(), 4);
-        let offered = |(_, attempt)| Event::ResultOffered { duke: slow, attempt, bytes: 20 << 20, run_us: 1 };
+        let offered =
+            |(_, attempt)| Event::ResultOffered { duke: slow, attempt, bytes: 20 << 20, run_us: 1, streamed: false };
         let offers: Vec<Event> = kingdom.started_on(slow).into_iter().map(offered).collect();
         kingdom.tell(offers);
         let on_other = kingdom.started_on(other);

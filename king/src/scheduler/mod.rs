@@ -20,6 +20,7 @@ mod job;
 mod late;
 mod ledger;
 mod longest;
+mod offers;
 mod overview;
 mod preemption;
 mod projects;
@@ -136,6 +137,16 @@ impl Scheduler {
         self.attempt_at(duke, attempt).filter(|attempt| attempt.runs).map(|attempt| (attempt.job, attempt.unit))
     }
 
+    /// The duke that has this attempt, and the attempt's unit.
+    pub fn place_of(&self, attempt: AttemptId) -> Option<(DukeId, JobId, UnitNo)> {
+        self.ledger.attempt(attempt).map(|attempt| (attempt.duke, attempt.job, attempt.unit))
+    }
+
+    /// All attempts at a unit.
+    pub fn attempts_at(&self, job: JobId, unit: UnitNo) -> BTreeSet<AttemptId> {
+        self.ledger.attempts_of_units(job, |of| of == unit)
+    }
+
     /// The longest result of this attempt for which there may be room, in bytes.
     pub fn longest_result(&self, attempt: AttemptId) -> Option<u64> {
         let job = self.jobs.get(&self.ledger.attempt(attempt)?.job)?;
@@ -193,9 +204,10 @@ impl Scheduler {
                 self.on_attempt_ended(duke, attempt, outcome, run_us, actions);
             }
             Event::InputsArrived { duke, attempt } => self.on_inputs_arrived(duke, attempt),
-            Event::ResultOffered { duke, attempt, bytes, run_us } => {
-                self.on_result_offered(duke, attempt, bytes, run_us, actions);
+            Event::ResultOffered { duke, attempt, bytes, run_us, streamed } => {
+                self.on_result_offered(duke, attempt, (bytes, streamed), run_us, actions);
             }
+            Event::ResultMoved { attempt } => self.on_result_moved(attempt),
             Event::VerdictsHeard { job, verdicts, bytes } => self.on_verdicts_heard(job, verdicts, bytes, actions),
             Event::ProgramUnfit { duke, job } => self.on_program_unfit(duke, job, actions),
             Event::SlotsReleased { duke, job, slots } => self.on_slots_released(duke, job, slots, actions),
@@ -327,20 +339,6 @@ impl Scheduler {
         }
         self.heritage.attempt_ended(id);
         self.judge(id, attempt, outcome, run_us, actions);
-    }
-
-    fn on_result_offered(&mut self, duke: DukeId, id: AttemptId, bytes: u64, run_us: u64, actions: &mut Vec<Action>) {
-        // The job may have ended while the offer was in transit, or the duke been given up.
-        let Some(attempt) = self.attempt_at(duke, id).copied() else { return };
-        if !attempt.runs {
-            actions.push(Action::ExpelDuke { duke, why: "it offered a result twice" });
-            return;
-        }
-        let Some(job) = self.jobs.get_mut(&attempt.job) else { return };
-        job.record_work(run_us.min(self.now.micros_since(attempt.since)));
-        job.results.offer(id, duke, bytes, self.now);
-        self.ledger.set_done(id);
-        self.hungry.insert(attempt.job);
     }
 
     fn attempt_at(&self, duke: DukeId, id: AttemptId) -> Option<&Attempt> {

@@ -10,6 +10,8 @@
 //!   busy nevertheless: the others may serve other jobs.
 //! - At most `FETCHED_BYTES` are in transit from one duke, or as many as its link carries in `FETCHED_AHEAD`. If a duke
 //!   offers more, it is *blocked*: its further offers wait, it gets no more units, and its idle slots may serve others.
+//! - A *streamed* result goes to the queen in parts, and is never held. It counts for what may be on its way of it, and is
+//!   overdue when none of it has moved for long.
 //! - Overdue results are counted separately, up to `OVERDUE_BYTES`, so that they take no room from the others: they are
 //!   behind a slow link, or will never come. Their units may be tried elsewhere.
 
@@ -22,7 +24,7 @@ use distwasm_proto::{
     ids::{AttemptId, DukeId, JobId},
     limits::{
         FETCHED_AHEAD, FETCHED_BYTES, FETCHED_BYTES_FIRST, FETCHED_BYTES_MIN, FULL_LOOK, HEARD_BYTES, MEBIBYTE_WITHIN,
-        OVERDUE_BYTES, RESULT_PATIENCE, RESULTS_BYTES, STRAGGLER_FACTOR, STRAGGLER_PATIENCE,
+        OVERDUE_BYTES, RESULT_PATIENCE, RESULTS_BYTES, STRAGGLER_FACTOR, STRAGGLER_PATIENCE, TRANSFER_WINDOW_BYTES,
     },
     time::{Time, UnitTime, micros},
 };
@@ -54,9 +56,12 @@ pub(super) struct Results {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LargeResult {
     duke: DukeId,
+    /// How much it counts for.
     bytes: u64,
+    /// It goes to the queen in parts.
+    streamed: bool,
     stage: Stage,
-    /// When it was offered, or fetched.
+    /// When it was offered, or fetched, or moved.
     pub(super) since: Time,
 }
 
@@ -101,9 +106,18 @@ pub(super) struct Fetching {
 impl Results {
     // ---- Offered, in transit, held --------------------------------------------------------------------------------
 
-    pub(super) fn offer(&mut self, id: AttemptId, duke: DukeId, bytes: u64, now: Time) {
-        self.large.insert(id, LargeResult { duke, bytes, stage: Stage::Offered, since: now });
+    pub(super) fn offer(&mut self, id: AttemptId, duke: DukeId, (bytes, streamed): (u64, bool), now: Time) {
+        // However long it is, no more than this is on its way.
+        let bytes = if streamed { bytes.min(TRANSFER_WINDOW_BYTES) } else { bytes };
+        self.large.insert(id, LargeResult { duke, bytes, streamed, stage: Stage::Offered, since: now });
         self.offers.push_back(id);
+    }
+
+    /// Parts of a streamed result move: it is not late, however long it takes as a whole.
+    pub(super) fn set_moved(&mut self, id: AttemptId, now: Time) {
+        if let Some(result) = self.large.get_mut(&id).filter(|result| result.streamed) {
+            result.since = now;
+        }
     }
 
     /// Fetches offered results while there is room.
@@ -138,7 +152,8 @@ impl Results {
 
     /// Records how long a result that just arrived was in transit, together with the others from its duke.
     pub(super) fn measure(&mut self, id: AttemptId, now: Time) {
-        let Some(result) = self.large.get(&id).filter(|result| result.stage != Stage::Offered) else { return };
+        let is_measured = |result: &&LargeResult| result.stage != Stage::Offered && !result.streamed;
+        let Some(result) = self.large.get(&id).filter(is_measured) else { return };
         let is_slow = self.takes_long(result, now);
         let Some(link) = self.links.get_mut(&result.duke) else { return };
         link.is_slow = is_slow;
@@ -359,6 +374,11 @@ impl LargeResult {
     /// Whether it waits at its duke.
     pub(super) fn is_offered(&self) -> bool {
         self.stage == Stage::Offered
+    }
+
+    /// Whether it goes to the queen in parts.
+    pub(super) fn is_streamed(&self) -> bool {
+        self.streamed
     }
 }
 

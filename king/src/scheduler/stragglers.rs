@@ -57,6 +57,8 @@ impl Scheduler {
         let (since, takes_long) = match job.results.get(id) {
             // A unit whose input is on its way does not run yet.
             None => (attempt.moved, job.is_explained_until(attempt.moved).is_some_and(|until| until <= self.now)),
+            // No other attempt would bring it to a queen that is away.
+            Some(result) if result.is_streamed() && job.yields_from.is_some() => (result.since, false),
             Some(result) => (result.since, job.results.is_hopeless(result, self.now)),
         };
         (is_cut_off || takes_long).then_some(since)

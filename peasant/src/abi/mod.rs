@@ -127,9 +127,11 @@ impl Abi for WithFiles {
 fn deliver_file(mut result: File, output: Option<File>, grants: &Grants, answer: &mut Vec<u8>) -> Result<(), Failure> {
     answer.clear();
     let bytes = result.metadata().map_or(0, |found| found.len());
-    let bytes_max = output.as_ref().map_or(grants.output_bytes_max as u64, |_| grants.file_bytes_max);
-    if bytes > bytes_max {
-        return Err(StdioError::OutputTooLong { output_bytes_max: bytes_max }.into());
+    let (in_memory, in_file) = (grants.output_bytes_max as u64, grants.file_bytes_max);
+    match output {
+        None if bytes > in_memory => return Err(StdioError::too_long_for_memory(in_memory, in_file).into()),
+        Some(_) if bytes > in_file => return Err(StdioError::OutputTooLong { output_bytes_max: in_file }.into()),
+        _ => {}
     }
     let written = match output {
         None => result.read_to_end(answer).map(drop),

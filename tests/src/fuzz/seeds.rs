@@ -74,7 +74,12 @@ pub(super) fn done(attempt: u64) -> duke_word::Word {
 }
 
 pub(super) fn offered(attempt: u64) -> duke_word::Word {
-    duke_word::Word::ResultOffered(wire::ResultOffered { attempt, result_bytes: 1 << 20, run_us: 1000 })
+    duke_word::Word::ResultOffered(wire::ResultOffered {
+        attempt,
+        result_bytes: 1 << 20,
+        run_us: 1000,
+        streamed: false,
+    })
 }
 
 pub(super) fn released(job: u64, slots: u32) -> duke_word::Word {
@@ -123,6 +128,8 @@ pub(super) fn of_duke() -> Vec<duke_word::Word> {
         Word::Draining(wire::Draining {}),
         Word::InputsArrived(wire::InputsArrived { attempt: 1 }),
         Word::InputWanted(wire::InputWanted { attempt: 1, from: 0, until: 100 }),
+        Word::ResultOffered(wire::ResultOffered { attempt: 1, result_bytes: 100, run_us: 1, streamed: true }),
+        Word::ResultPart(wire::ResultPart { transfer: 1, offset: 0, data: b"part".as_slice().into() }),
     ]
 }
 
@@ -164,6 +171,7 @@ pub(super) fn of_queen() -> Vec<queen_word::Word> {
             data: b"part".as_slice().into(),
             broken: String::new(),
         }),
+        Word::OutputWanted(wire::OutputWanted { transfer: 1, from: 0, until: 100, gives_up: false }),
         close(3),
         Word::ShareData(wire::ShareData { digest, archive: Some(payload(archive)) }),
         Word::VerdictsHeard(wire::VerdictsHeard { verdicts: 1 }),

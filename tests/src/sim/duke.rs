@@ -188,7 +188,11 @@ impl World {
             Ok(mut orders) => {
                 if self.liars.contains(&id) {
                     // The liar keeps results that it offered.
-                    orders.retain(|order| !matches!(order, KingOrder::ResultWanted { .. }) || !self.dice.permille(300));
+                    orders.retain(|order| {
+                        let is_wanted =
+                            matches!(order, KingOrder::ResultWanted { .. } | KingOrder::ResultPartWanted { .. });
+                        !is_wanted || !self.dice.permille(300)
+                    });
                 }
                 self.watch_orders(id, &orders);
                 self.duke_handles(id, Happening::Ordered(orders));
@@ -315,13 +319,12 @@ impl World {
                     }
                 };
                 assert!(is_whole || queen.plan().lies, "attempt_comes_with_its_input: {}", input.unit);
-                peasant.pipe.push_back(input.unit);
+                peasant.pipe.push_back((input.unit, input.is_kept));
                 self.peasant_goes_on(id, baron);
             }
             Deed::Store(input, part) => self.store(id, input, &part),
-            Deed::Discard(input) => {
-                duke.stored.remove(&input);
-            }
+            Deed::Read(bytes, read, part) => self.duke_reads(id, bytes, read, part),
+            Deed::Discard(input) => drop(duke.stored.remove(&input)),
             Deed::Retire(baron) => {
                 if let Some(number) = duke.peasants.get(&baron).map(|peasant| peasant.number) {
                     self.later(100, Due::Peasant(id, baron, number, PeasantDue::Gone));

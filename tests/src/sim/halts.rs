@@ -173,6 +173,7 @@ fn is_for(machines: &BTreeMap<DukeId, DukeId>, due: &Due, process: Process) -> b
         | Due::DukeReturns(duke)
         | Due::Peasant(duke, ..)
         | Due::Stored(duke, _)
+        | Due::ResultRead(duke, ..)
         | Due::Made(duke, ..) => process == Process::Duke(duke),
         Due::ToQueen(job, ..) | Due::Queen(job, _) => process == Process::Queen(job),
     }

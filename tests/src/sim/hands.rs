@@ -2,14 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     path::PathBuf,
 };
 
 use bytes::Bytes;
 use distwasm_duke::{
     cache::{Made, Recipe, Supply},
-    peasant::{HeldRoom, InputNo, PeasantSettings, UnitInput},
-    reactor::Hands,
+    peasant::{HeldRoom, InputNo, KeptResult, PeasantSettings, UnitInput},
+    reactor::{Hands, Read},
 };
 use distwasm_proto::ids::{BaronId, JobId};
 use distwasm_transport::payload::Payload;
@@ -27,6 +28,7 @@ pub(super) enum Deed {
     },
     Feed(BaronId, Option<InputNo>, UnitInput),
     Store(InputNo, Bytes),
+    Read(u64, Read, Range<u64>),
     Discard(InputNo),
     Retire(BaronId),
     Kill(BaronId),
@@ -86,6 +88,10 @@ impl Hands for SimHands {
 
     fn store(&mut self, input: InputNo, part: Bytes) {
         self.deeds.push(Deed::Store(input, part));
+    }
+
+    fn read(&mut self, result: &KeptResult, read: Read, part: Range<u64>) {
+        self.deeds.push(Deed::Read(result.bytes, read, part));
     }
 
     fn discard(&mut self, input: InputNo) {

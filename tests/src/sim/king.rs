@@ -420,6 +420,18 @@ impl World {
     fn watch_news(&mut self, sender: Sender, news: &QueenNews) {
         match &news.news {
             Some(News::Welcome(welcome)) => self.last_job = self.last_job.max(welcome.job),
+            Some(News::OutputOffered(offered)) => {
+                self.tally.outputs_offered += 1;
+                let Sender::Queen(queen, _) = sender else { return };
+                let Some(queen) = self.queens.get_mut(&queen) else { return };
+                let attempt = AttemptId(offered.attempt);
+                self.tally.outputs_offered_again += u64::from(queen.offered.values().any(|of| *of == attempt));
+                queen.offered.insert(offered.transfer, attempt);
+            }
+            Some(News::OutputPart(part)) => {
+                self.tally.outputs_passed += 1;
+                self.check_output_window(sender, part);
+            }
             Some(News::End(end)) => self.check_end(sender, end),
             _ => {}
         }

@@ -9,7 +9,7 @@ use distwasm_king::budget::Shares;
 use distwasm_king::scheduler::JobSpec;
 use distwasm_proto::{
     failure::{Failure, FailureKind},
-    ids::{AttemptId, DukeId, JobId},
+    ids::{AttemptId, DukeId, JobId, UnitNo},
     limits::{DUKE_CPUS_MAX, TRANSFER_WINDOW_BYTES, UNFIT_WORDS_MAX, UNIT_BYTES_MAX},
     time::Time,
     wire::{self, DukeWord, HeldAttempt, HeldLease, duke_word::Word},
@@ -20,7 +20,7 @@ use super::{
     duke::Duke,
     keys::mark_of,
     queen::Queen,
-    wires::payload,
+    wires::{part_of, payload},
     world::{Due, Sender, World},
 };
 
@@ -48,7 +48,7 @@ impl World {
         let in_us = self.dice.below(pause_us);
         self.later(in_us, Due::DukeLies(machine));
         self.tally.lies += 1;
-        match self.dice.below(13) {
+        match self.dice.below(14) {
             0..3 => self.lies_of_others(machine),
             3..5 => self.lies_of_its_own(machine),
             5..8 => self.lies_of_slots(machine),
@@ -68,6 +68,7 @@ impl World {
                 self.duke_says(machine, Word::InputsArrived(wire::InputsArrived { attempt }));
             }
             11 => self.lies_of_inputs(machine),
+            12 => self.lies_of_results(machine),
             // It comes back with a false hello.
             _ => self.duke_cut_off(machine),
         }
@@ -129,6 +130,27 @@ impl World {
         let from = self.dice.pick(&[0, 0, 1, 50, 1 << 20, u64::MAX]);
         let until = from.saturating_add(self.dice.pick(&[0, 1, 10, 1 << 20, TRANSFER_WINDOW_BYTES + 1]));
         self.duke_says(machine, Word::InputWanted(wire::InputWanted { attempt, from, until }));
+    }
+
+    /// Sends parts that nobody asked for, or offers results in parts that it does not have.
+    fn lies_of_results(&mut self, machine: DukeId) {
+        let place = self.dice.roll() as usize;
+        if self.dice.permille(500) {
+            let transfer = self.dice.pick(&[0, 1, 2, 3, 5, 8, u64::MAX]);
+            // No king can see that another part is wrong.
+            let offset = self.dice.pick(&[1 << 40, u64::MAX]);
+            let data = part_of(UnitNo(0), 0, 1 + self.dice.below(100));
+            return self.duke_says(machine, Word::ResultPart(wire::ResultPart { transfer, offset, data }));
+        }
+        let Some(duke) = self.dukes.get(&machine) else { return };
+        let own: Vec<AttemptId> = duke.reactor.running().collect::<BTreeSet<_>>().into_iter().collect();
+        let own = own.get(place % own.len().max(1)).copied();
+        let attempt = if self.dice.permille(500) { own } else { self.foreign_attempt(machine) };
+        let Some(AttemptId(attempt)) = attempt else { return };
+        let (result_bytes, run_us) =
+            (self.dice.pick(&[0, 1, 100_000, 1 << 60, u64::MAX]), self.dice.pick(&[0, u64::MAX]));
+        let offered = wire::ResultOffered { attempt, result_bytes, run_us, streamed: true };
+        self.duke_says(machine, Word::ResultOffered(offered));
     }
 
     fn any_outcome(&mut self) -> wire::Outcome {
@@ -267,7 +289,10 @@ impl World {
     }
 
     fn say_offered(&mut self, machine: DukeId, AttemptId(attempt): AttemptId, result_bytes: u64, run_us: u64) {
-        self.duke_says(machine, Word::ResultOffered(wire::ResultOffered { attempt, result_bytes, run_us }));
+        self.duke_says(
+            machine,
+            Word::ResultOffered(wire::ResultOffered { attempt, result_bytes, run_us, streamed: false }),
+        );
     }
 
     /// The king has detected its lies, and ends its link for good.

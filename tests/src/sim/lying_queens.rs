@@ -4,7 +4,7 @@
 use distwasm_jobs::king_link::words;
 use distwasm_proto::{
     ids::{JobId, UnitNo},
-    limits::WINDOW_BYTES,
+    limits::{TRANSFER_WINDOW_BYTES, WINDOW_BYTES},
     time::Time,
     wire::{self, queen_word::Word},
 };
@@ -33,7 +33,7 @@ impl World {
         self.later(in_us, Due::Queen(job, QueenDue::Lies));
         self.tally.lies += 1;
         let small = self.dice.below(1000);
-        let (unit, bytes) = match self.dice.below(9) {
+        let (unit, bytes) = match self.dice.below(10) {
             0 => {
                 let verdicts = self.dice.pick(&[1, 2, 1000, u64::MAX]);
                 return self.queen_says(0, job, Word::VerdictsHeard(wire::VerdictsHeard { verdicts }));
@@ -53,6 +53,13 @@ impl World {
                     false => words::broken_part(transfer, offset, "it lies".to_owned()),
                 };
                 return self.queen_says(0, job, word);
+            }
+            7 => {
+                let transfer = self.dice.pick(&[0, 1, 2, 3, 5, 8, u64::MAX]);
+                let from = self.dice.pick(&[0, 1, small, 1 << 30, u64::MAX]);
+                let until = from.saturating_add(self.dice.pick(&[0, 1, 100, TRANSFER_WINDOW_BYTES + 1]));
+                let gives_up = self.dice.permille(200);
+                return self.queen_says(0, job, words::output_wanted(transfer, from, until, gives_up));
             }
             // It comes back with false claims.
             _ => return self.queen_cut_off(job),

@@ -15,6 +15,7 @@ mod output_folders;
 mod peasants;
 mod queen;
 mod readers;
+mod results;
 mod room;
 mod tally;
 mod threads;

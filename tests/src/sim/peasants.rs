@@ -31,8 +31,8 @@ pub(super) struct Peasant {
     pub(super) slot_bytes: u64,
     pub(super) room: HeldRoom,
     pub(super) takes_files: bool,
-    /// Units that it has not begun.
-    pub(super) pipe: VecDeque<UnitNo>,
+    /// Units that it has not begun, and whether their results go to files.
+    pub(super) pipe: VecDeque<(UnitNo, bool)>,
     busy: bool,
     /// The earliest time for its next answer, so that answers leave in order.
     pub(super) answers_after: Time,
@@ -145,7 +145,12 @@ impl World {
                 peasant.busy = false;
                 return self.peasant_goes_on(id, baron);
             }
-            PeasantDue::AnswerBegins(_) | PeasantDue::Answers { .. } if peasant.waits_for.is_some() => {
+            PeasantDue::AnswerBegins(_)
+            | PeasantDue::Answers { .. }
+            | PeasantDue::AnswersInFile(_)
+            | PeasantDue::NeedsFile
+                if peasant.waits_for.is_some() =>
+            {
                 return peasant.behind.push_back(due);
             }
             PeasantDue::AnswerBegins(unit) => {
@@ -157,6 +162,10 @@ impl World {
                 let is_killed = self.dukes.get(&id).map(|duke| Arc::clone(&duke.is_killed)).unwrap_or_default();
                 self.tally.results_written += 1;
                 PeasantEvent::Answered(vec![Answer::Written(self.folders.write(bytes, is_killed))])
+            }
+            PeasantDue::AnswersInFile(_) | PeasantDue::NeedsFile => {
+                let (queen, unit) = (peasant.queen, due.unit());
+                PeasantEvent::Answered(vec![self.answer_in_file(queen, unit)])
             }
             PeasantDue::Answers { unit, is_done: true } => {
                 let small = || payload(self.queens[&peasant.queen].result_bytes(unit)).into();
@@ -201,11 +210,14 @@ impl World {
         let Some(duke) = self.dukes.get_mut(&id) else { return };
         let is_free = |peasant: &&mut Peasant| !peasant.busy && peasant.life == Life::Lives;
         let Some(peasant) = duke.peasants.get_mut(&baron).filter(is_free) else { return };
-        let Some(unit) = peasant.pipe.pop_front() else { return };
+        let Some((unit, is_kept)) = peasant.pipe.pop_front() else { return };
         peasant.busy = true;
         let (number, queen) = (peasant.number, peasant.queen);
         let plan = self.queens[&queen].unit(unit);
-        let dukes_write = self.queens[&queen].plan().dukes_write;
+        let of_queen = self.queens[&queen].plan();
+        let dukes_write = of_queen.dukes_write;
+        let in_file = of_queen.keeps(unit, &plan);
+        let needs_file = of_queen.needs_files && !(is_kept && (peasant.takes_files || of_queen.dukes_read));
         let ends = Time(self.now.0 + plan.run_us);
         let due = |due| Due::Peasant(id, baron, number, due);
         match plan.nature {
@@ -217,7 +229,8 @@ impl World {
             nature => {
                 let fails = matches!(nature, Nature::Fails | Nature::Broken)
                     || (nature == Nature::FailsOnce && self.fails_now(queen, unit));
-                let is_large = !fails && !dukes_write && is_offered(plan.result_bytes);
+                let in_file = in_file && (!fails || nature == Nature::Fails);
+                let is_large = !fails && !dukes_write && !in_file && is_offered(plan.result_bytes);
                 let Some(peasant) = self.dukes.get_mut(&id).and_then(|duke| duke.peasants.get_mut(&baron)) else {
                     return;
                 };
@@ -227,7 +240,12 @@ impl World {
                 if is_large {
                     self.at(leaves, due(PeasantDue::AnswerBegins(unit)));
                 }
-                self.at(arrives, due(PeasantDue::Answers { unit, is_done: !fails }));
+                let answers = match in_file {
+                    true if needs_file => PeasantDue::NeedsFile,
+                    true => PeasantDue::AnswersInFile(unit),
+                    false => PeasantDue::Answers { unit, is_done: !fails },
+                };
+                self.at(arrives, due(answers));
                 self.at(ends, due(PeasantDue::Next));
             }
         }

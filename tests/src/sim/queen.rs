@@ -10,8 +10,8 @@ use std::{
 use bytes::Bytes;
 use distwasm_jobs::{
     inputs::{ReadOrder, Sent, numbers::Numbers},
-    king_link::{Border, JobEnd, KingNews, LinkError, words},
-    outputs::Written,
+    king_link::{Border, KingNews, LinkError, words},
+    outputs::{Stored, Written},
     reactor::{Command, Happening, Reactor},
     request::{InPlaces, JobRequest, Scheduling},
     run_limits::RunLimits,
@@ -31,6 +31,7 @@ use super::{
     keys::key_of,
     oracle::Oracle,
     readers::Inbox,
+    results::SimResult,
     weather::{QueenPlan, UnitPlan},
     wires::Parcel,
     world::{Due, QueenDue, Sender, World},
@@ -56,6 +57,12 @@ pub(super) struct Queen {
     pub(super) numbers: Numbers,
     /// How writing went, of outputs that are still being written, with their results.
     pub(super) unwritten: VecDeque<(Payload, Written)>,
+    /// How much of streamed results is in files, by attempt, and whether the files are whole.
+    pub(super) results: BTreeMap<AttemptId, SimResult>,
+    /// How storing parts of them goes.
+    pub(super) storing: BTreeMap<AttemptId, Stored>,
+    /// The attempts of the transfers that the king has offered over the current link.
+    pub(super) offered: BTreeMap<u64, AttemptId>,
     /// The input of each unit.
     pub(super) units: Vec<usize>,
     /// Units whose first attempt has failed, so that later attempts can be distinguished.
@@ -97,12 +104,13 @@ pub(super) struct QueenLink {
 }
 
 impl Queen {
-    fn new(job: JobId, plan: QueenPlan, now: Time) -> Queen {
+    fn new(job: JobId, plan: QueenPlan, now: Time, window_bytes: u64) -> Queen {
         let ends_at = plan.time_limit_us.map(|limit_us| Time(now.0 + limit_us));
         let limits = RunLimits { failures: plan.failures_max, ends_at };
         let plan = Arc::new(plan);
         Queen {
-            reactor: Reactor::new(limits, InPlaces::of(&request(&plan, job)), Oracle::new(job, Arc::clone(&plan))),
+            reactor: Reactor::new(limits, InPlaces::of(&request(&plan, job)), Oracle::new(job, Arc::clone(&plan)))
+                .with_window(window_bytes),
             inbox: Inbox::default(),
             happens: VecDeque::new(),
             listed: 0,
@@ -113,6 +121,9 @@ impl Queen {
             reads: false,
             numbers: Numbers::default(),
             unwritten: VecDeque::new(),
+            results: BTreeMap::new(),
+            storing: BTreeMap::new(),
+            offered: BTreeMap::new(),
             units: Vec::new(),
             failed_once: BTreeSet::new(),
             hung_once: BTreeSet::new(),
@@ -233,7 +244,7 @@ impl World {
         let job = JobId(self.next_link());
         let plan = self.plans[number].clone();
         let lies = plan.lies;
-        let queen = Queen::new(job, plan, self.now);
+        let queen = Queen::new(job, plan, self.now, self.weather.window_bytes);
         if let Some(deadline) = queen.reactor.next_deadline() {
             self.at(deadline, Due::Queen(job, QueenDue::Deadline));
         }
@@ -261,6 +272,7 @@ impl World {
             QueenDue::ReadersWork => self.readers_work(job),
             QueenDue::ReadersStop => self.queen_happens(job, Happening::ReadersStopped),
             QueenDue::Writes => self.writers_work(job),
+            QueenDue::Stores(attempt) => self.writers_store(job, attempt),
         }
     }
 
@@ -324,6 +336,7 @@ impl World {
                 KingNews::Verdict(verdict) => submission.expects(verdict.unit),
                 // It sends no byte of what it has announced.
                 KingNews::PartWanted(_) => false,
+                KingNews::OutputOffered(offered) => submission.expects(offered.unit),
                 _ => true,
             });
         }
@@ -341,25 +354,6 @@ impl World {
         }
         (0..verdicts).for_each(|_| self.strike_queen(job));
         verdicts > 0
-    }
-
-    fn watch_queens_news(&mut self, job: JobId, news: &[KingNews]) {
-        let Some(queen) = self.queens.get(&job) else { return };
-        for news in news {
-            match news {
-                KingNews::Verdict(verdict) => {
-                    self.tally.verdicts += 1;
-                    self.tally.failed += u64::from(verdict.outcome.is_err());
-                    let was_sent = queen.plan.lies || (verdict.unit.0 as usize) < queen.units.len();
-                    assert!(was_sent, "verdict_is_on_a_unit: {job}, {}", verdict.unit);
-                }
-                KingNews::JobEnded(JobEnd::Unfit(_)) => self.tally.jobs_unfit += 1,
-                KingNews::JobEnded(JobEnd::Complete | JobEnd::Cancelled)
-                | KingNews::Welcome(_)
-                | KingNews::PartWanted(_)
-                | KingNews::JobState(_) => {}
-            }
-        }
     }
 
     /// Something may happen to a queen that has got a verdict.

@@ -1,5 +1,6 @@
 //! How queens read news: at their own speed, and not at all at times, or while too many results are unwritten.
 
+use distwasm_jobs::king_link::{JobEnd, KingNews};
 use std::collections::VecDeque;
 
 use distwasm_proto::{ids::JobId, limits::UNWRITTEN_BYTES, time::Time, wire::QueenNews};
@@ -69,5 +70,27 @@ impl World {
         let Some(queen) = self.queens.get_mut(&job) else { return };
         let stalls_until = Time(self.now.0 + pause_us).min(Time(self.weather.faults_end_us));
         queen.inbox.reads_at = stalls_until.max(Time(self.now.0 + queen.plan().reads_every_us));
+    }
+
+    /// Takes note of what a queen is about to hear.
+    pub(super) fn watch_queens_news(&mut self, job: JobId, news: &[KingNews]) {
+        let Some(queen) = self.queens.get(&job) else { return };
+        for news in news {
+            match news {
+                KingNews::Verdict(verdict) => {
+                    self.tally.verdicts += 1;
+                    self.tally.failed += u64::from(verdict.outcome.is_err());
+                    let was_sent = queen.plan().lies || (verdict.unit.0 as usize) < queen.units.len();
+                    assert!(was_sent, "verdict_is_on_a_unit: {job}, {}", verdict.unit);
+                }
+                KingNews::JobEnded(JobEnd::Unfit(_)) => self.tally.jobs_unfit += 1,
+                KingNews::JobEnded(JobEnd::Complete | JobEnd::Cancelled)
+                | KingNews::Welcome(_)
+                | KingNews::PartWanted(_)
+                | KingNews::OutputOffered(_)
+                | KingNews::OutputPart { .. }
+                | KingNews::JobState(_) => {}
+            }
+        }
     }
 }

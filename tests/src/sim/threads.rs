@@ -6,7 +6,7 @@ use distwasm_jobs::{
         PartWanted,
         words::{self, Way},
     },
-    outputs::{Output, WriteError, Written},
+    outputs::{Arrived, Output, WriteError, WriteOrder, Written},
     reactor::Happening,
     request::InPlaces,
 };
@@ -205,28 +205,51 @@ impl World {
 
     // ---- The writers ----------------------------------------------------------------------------------------------
 
-    pub(super) fn queen_writes(&mut self, job: JobId, outputs: Vec<Output>) {
+    pub(super) fn queen_writes(&mut self, job: JobId, orders: Vec<WriteOrder>) {
         let is_idle = self.queens.get(&job).is_some_and(|queen| queen.unwritten.is_empty());
-        for Output { unit, input, result, .. } in outputs {
-            let path = input.path;
-            let fails = self.faults_go_on() && self.dice.permille(self.weather.outputs_fail);
-            let hopeless = self.dice.permille(300);
-            let Some(queen) = self.queens.get_mut(&job) else { return };
-            let place = place_of(&path);
-            assert_eq!(queen.units.get(unit.0 as usize), Some(&place), "results_are_of_their_inputs: {job}, {unit}");
-            let bytes =
-                if queen.plan().dukes_write { self.folders.bytes_of(&name_of(&result)) } else { Some(result.bytes()) };
-            // What is not there fails when it is to get its name.
-            let bytes = bytes.unwrap_or_else(|| queen.plan().units[place].result_bytes);
-            queen.reactor.reporter_mut().writes(place, bytes);
-            let why = || WriteError { why: "the disk is broken".to_owned(), hopeless };
-            let outcome = if fails { Err(why()) } else { Ok(result.bytes()) };
-            self.tally.outputs_failed += u64::from(fails);
-            queen.unwritten.push_back((result, Written { unit, path, outcome }));
+        for order in orders {
+            match order {
+                WriteOrder::Output(output) => self.queen_writes_output(job, output),
+                WriteOrder::Parts(input, parts) => self.queen_stores(job, &input, parts),
+            }
         }
         if is_idle {
             self.writers_work_later(job);
         }
+    }
+
+    fn queen_writes_output(&mut self, job: JobId, Output { unit, input, result, .. }: Output) {
+        let path = input.path;
+        let mut fails = self.faults_go_on() && self.dice.permille(self.weather.outputs_fail);
+        let hopeless = self.dice.permille(300);
+        let Some(queen) = self.queens.get_mut(&job) else { return };
+        let place = place_of(&path);
+        assert_eq!(queen.units.get(unit.0 as usize), Some(&place), "results_are_of_their_inputs: {job}, {unit}");
+        let expected = queen.plan().units[place].result_bytes;
+        let mut why = WriteError { why: "the disk is broken".to_owned(), hopeless };
+        let (result, bytes) = match result {
+            Arrived::Whole(result) => {
+                let in_folder = queen.plan().dukes_write.then(|| self.folders.bytes_of(&name_of(&result)));
+                // What is not there fails when it is to get its name.
+                let bytes = in_folder.map_or_else(|| result.bytes(), |bytes| bytes.unwrap_or(expected));
+                (result, bytes)
+            }
+            Arrived::InFile(file) => {
+                self.tally.outputs_in_parts += 1;
+                let found = queen.results.values().find(|result| result.file.is_same(&file));
+                let whole = found.filter(|result| result.is_whole).map(|result| result.bytes);
+                let Some(bytes) = whole else { panic!("result_in_parts_is_whole_at_its_verdict: {job}, {unit}") };
+                (Payload::default(), bytes)
+            }
+            Arrived::Lost(reason) => {
+                (fails, why) = (true, reason);
+                (Payload::default(), expected)
+            }
+        };
+        queen.reactor.reporter_mut().writes(place, bytes);
+        let outcome = if fails { Err(why) } else { Ok(bytes) };
+        self.tally.outputs_failed += u64::from(fails);
+        queen.unwritten.push_back((result, Written { unit, path, outcome }));
     }
 
     fn writers_work_later(&mut self, job: JobId) {

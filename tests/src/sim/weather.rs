@@ -3,7 +3,7 @@
 use distwasm_jobs::run_limits::FailureLimit;
 use distwasm_proto::{
     guest::Places,
-    ids::JobId,
+    ids::{JobId, UnitNo},
     limits::{RESULT_UNASKED_BYTES_MAX, RESULTS_BYTES, TRANSFER_WINDOW_BYTES, WINDOW_BYTES, WINDOW_UNITS},
 };
 
@@ -199,6 +199,10 @@ pub struct QueenPlan {
     pub dukes_write: bool,
     /// Carried inputs of this size and more are streamed.
     pub streamed_from: u64,
+    /// Carried results of this size and more go to files at the dukes, and come in parts.
+    pub kept_from: u64,
+    /// Its peasants cannot answer such a unit without a file.
+    pub needs_files: bool,
     /// Its inputs.
     pub units: Vec<UnitPlan>,
     /// When it starts.
@@ -234,6 +238,12 @@ impl QueenPlan {
         }
     }
 
+    /// Whether the result of a unit goes to a file at its duke. Those of some units that fail cannot be read there.
+    pub(super) fn keeps(&self, no: UnitNo, unit: &UnitPlan) -> bool {
+        let fails_there = unit.nature != Nature::Fails || no.0.is_multiple_of(2);
+        !self.dukes_write && unit.result_bytes >= self.kept_from.max(1) && fails_there
+    }
+
     /// The job's program.
     pub fn program(&self) -> &'static [u8] {
         if self.unfit { UNFIT_PROGRAM } else { PROGRAMS[self.program] }
@@ -265,6 +275,8 @@ impl QueenPlan {
             dukes_read: false,
             dukes_write: false,
             streamed_from: u64::MAX,
+            kept_from: u64::MAX,
+            needs_files: false,
             units: vec![unit; units],
             comes_us: 0,
         }
@@ -393,12 +405,14 @@ impl Weather {
             dukes_read: dice.permille(150),
             dukes_write: dice.permille(200),
             streamed_from: self.streamed_from(dice, large),
+            kept_from: self.streamed_from(dice, large),
+            needs_files: dice.permille(400),
             units,
             comes_us: dice.below(2_000_000),
         }
     }
 
-    /// Large inputs do not go through tiny windows: that would take all day.
+    /// Large inputs and results do not go through tiny windows: that would take all day.
     fn streamed_from(&self, dice: &mut Dice, large: bool) -> u64 {
         match large {
             true if self.window_bytes < TRANSFER_WINDOW_BYTES => u64::MAX,

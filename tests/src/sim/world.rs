@@ -5,9 +5,12 @@
 //! slow or full; dukes and queens that leave, fall silent and come back; kings that fall and restart with nothing;
 //! processes that are halted for a while.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
-use distwasm_duke::{cache::Supply, peasant::InputNo};
+use distwasm_duke::{cache::Supply, peasant::InputNo, reactor::Read};
 use distwasm_proto::{
     ids::{AttemptId, BaronId, DukeId, JobId, UnitNo},
     time::Time,
@@ -62,6 +65,8 @@ pub(super) enum Due {
     Peasant(DukeId, BaronId, u64, PeasantDue),
     /// Parts of a streamed input are stored.
     Stored(DukeId, InputNo),
+    /// A part of a result is read.
+    ResultRead(DukeId, Read, Range<u64>),
     /// A duke has tried to make a supply, in its attempt with this number.
     Made(DukeId, Supply, u64),
 }
@@ -96,6 +101,8 @@ pub(super) enum QueenDue {
     ReadersStop,
     /// Outputs are written.
     Writes,
+    /// Parts of a streamed result are stored.
+    Stores(AttemptId),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,12 +118,23 @@ pub(super) enum PeasantDue {
         unit: UnitNo,
         is_done: bool,
     },
+    /// An answer is in a file of the duke.
+    AnswersInFile(UnitNo),
+    /// An answer needs such a file.
+    NeedsFile,
     /// The current unit has ended; the next one begins.
     Next,
     /// There is room for its answer.
     Room,
     Dies,
     Gone,
+}
+
+impl PeasantDue {
+    /// Whose answer is in a file.
+    pub(super) fn unit(self) -> Option<UnitNo> {
+        if let PeasantDue::AnswersInFile(unit) = self { Some(unit) } else { None }
+    }
 }
 
 /// See the module's documentation.
@@ -336,6 +354,7 @@ impl World {
             Due::Queen(job, due) => self.queen_due(job, due),
             Due::Peasant(duke, baron, peasant, due) => self.peasant_due(duke, baron, peasant, due),
             Due::Stored(duke, input) => self.input_stored(duke, input),
+            Due::ResultRead(duke, read, part) => self.result_read(duke, read, part),
             Due::Made(duke, supply, number) => self.supply_made(duke, supply, number),
         }
     }
