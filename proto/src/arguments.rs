@@ -93,8 +93,7 @@ impl Arguments {
     }
 
     fn words(&self) -> impl Iterator<Item = &Word> {
-        let word = |part| if let &Part::Word(ref word) = part { Some(word) } else { None };
-        self.arguments.iter().flatten().filter_map(word)
+        self.arguments.iter().flatten().filter_map(|part| if let Part::Word(word) = part { Some(word) } else { None })
     }
 
     /// Whether there is any placeholder, so that they differ from unit to unit.

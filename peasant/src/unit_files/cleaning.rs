@@ -89,12 +89,12 @@ impl Skeleton {
         for name in names(root)? {
             match statat(root, &*name, AtFlags::SYMLINK_NOFOLLOW)?.st_ino {
                 devices if devices == self.devices => {}
-                folder if self.folders.contains(&folder) => deep.empty(open_folder(root, &name)?)?,
+                folder if self.folders.contains(&folder) => deep.empty(&open_folder(root, &name)?)?,
                 _ => deep.remove(root, &name)?,
             }
         }
         while let Some(name) = deep.folders.pop() {
-            deep.empty(open_folder(root, &name)?)?;
+            deep.empty(&open_folder(root, &name)?)?;
             unlinkat(root, &*name, AtFlags::REMOVEDIR)?;
         }
         Ok(())
@@ -134,7 +134,7 @@ struct Deep<'a> {
 }
 
 impl Deep<'_> {
-    fn empty(&mut self, folder: OwnedFd) -> io::Result<()> {
+    fn empty(&mut self, folder: &OwnedFd) -> io::Result<()> {
         for name in names(folder.as_fd())? {
             self.remove(folder.as_fd(), &name)?;
         }

@@ -228,14 +228,7 @@ pub fn print_summary(summary: &Summary, first_failures: &[FailedUnit], quiet: bo
         });
     }
     if counts.done > 0 && counts.empty == counts.done && !summary.empty_is_ok {
-        talk(match counts.done {
-            1 => "warning: the output is empty",
-            _ => "warning: all outputs are empty",
-        });
-        talk(
-            "does the program read its input as a file ({} after --) or write its result to one ({out})? --ok-empty says",
-        );
-        talk("that an empty output is right");
+        warn_of_nothing(counts.done);
     }
     let seconds = summary.elapsed.as_secs_f64();
     talk(&format!(
@@ -259,6 +252,13 @@ pub fn print_summary(summary: &Summary, first_failures: &[FailedUnit], quiet: bo
         }
         Exit::CouldNotRun | Exit::Interrupted => talk("finished outputs are kept; run the same command again to go on"),
     }
+}
+
+/// A program that writes nothing mostly does not find its input.
+fn warn_of_nothing(outputs: u64) {
+    talk(if outputs == 1 { "warning: the output is empty" } else { "warning: all outputs are empty" });
+    talk("does the program read its input as a file ({} after --) or write its result to one ({out})? --ok-empty says");
+    talk("that an empty output is right");
 }
 
 /// A line about skipped inputs that another run would treat otherwise.
