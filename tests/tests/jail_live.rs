@@ -113,7 +113,7 @@ fn live_peasants_and_compilers_are_behind_the_walls_that_were_told() {
     fs::create_dir(&share).unwrap();
     for dir in [None, Some(format!("--dir={}::/data", share.display()))] {
         let mut peasant = Command::new(programs().join("peasant"));
-        peasant.arg("--compiled").arg(place.path().join("compiled")).args(dir);
+        peasant.arg("--compiled").arg(place.path().join("compiled")).args(["--scratch", "0"]).args(dir);
         let mut peasant = peasant.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut ready = [1; 4];
         peasant.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();

@@ -11,7 +11,7 @@ pub const MESSAGE_WORDS_MAX: usize = 4 * MESSAGE_WORDS;
 /// are those of a duke that comes back with as many attempts as fit a message.
 pub const MESSAGE_DECODED_BYTES_MAX: usize = 32 * MIB;
 
-/// A message up to this size is decoded at once, whatever it takes in memory: less than two hundred times as much. Most
+/// A message up to this size is decoded at once, whatever it takes in memory: less than two hundred and fifty times as much. Most
 /// messages of an idle kingdom are shorter.
 pub const MESSAGE_LIGHT_BYTES: usize = 512;
 
