@@ -15,6 +15,7 @@ use chacha20::rand_core::Rng;
 use distwasm_proto::{
     arguments::{Arguments, Filling, INPUT_FOLDER, OUTPUT_FOLDER},
     failure::{Failure, FailureKind},
+    guest::GuestError,
     limits::{
         GUEST_DESCRIPTORS_MAX, GUEST_STACK_BYTES, GUEST_TABLE_ELEMENTS_MAX, HOST_STACK_BYTES, HOSTCALL_BYTES_MIN,
         PATH_QUOTED_BYTES_MAX,
@@ -112,7 +113,12 @@ impl Grants {
     /// When it cannot, and the arguments name some.
     pub fn make_files(&mut self) -> Result<(), Failure> {
         if self.scratch_bytes == 0 {
-            return Ok(());
+            let is_named = self.args.name_input() || self.args.name_output();
+            return if is_named {
+                Err(Failure::new(FailureKind::Program, GuestError::NoPlace.to_string()))
+            } else {
+                Ok(())
+            };
         }
         match UnitFiles::make(self.scratch_bytes, self.seed.is_some()) {
             Ok(files) => self.files = Some(Arc::new(files)),
@@ -228,6 +234,11 @@ impl Guest {
         self.grants.files.as_ref()
     }
 
+    /// Whether it may open another file. The process needs some descriptors itself.
+    pub fn may_open(&mut self) -> bool {
+        self.wasi().ctx().table.iter_mut().count() < GUEST_DESCRIPTORS_MAX
+    }
+
     /// Notes a path that it wanted to open, and that is not there.
     pub fn note_absent(&mut self, path: &[u8]) {
         let path = String::from_utf8_lossy(path);
@@ -299,7 +310,6 @@ fn with_files(mut builder: WasiCtxBuilder, grants: &Grants) -> WasiP1Ctx {
         }
     }
     let mut wasi = builder.build_p1();
-    wasi.ctx().table.set_max_capacity(GUEST_DESCRIPTORS_MAX);
     wasi
 }
 

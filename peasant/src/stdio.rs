@@ -73,6 +73,9 @@ pub enum StdioError {
     /// The file of its input cannot be read.
     #[error("cannot read the input: {0}")]
     Input(#[source] io::Error),
+    /// Its input cannot be copied into its scratch, where it wants to change it.
+    #[error("cannot copy the input into the scratch: {0}")]
+    Scratch(#[source] io::Error),
     /// The file of its output cannot be written.
     #[error("cannot write the output: {0}")]
     Output(#[source] io::Error),
@@ -93,6 +96,7 @@ impl StdioError {
             StdioError::OutputTooLong { .. } => FailureKind::Answer,
             StdioError::OutputTooLongForMemory { .. } => FailureKind::LongAnswer,
             StdioError::Input(_) => FailureKind::Input,
+            StdioError::Scratch(_) => FailureKind::Memory,
             StdioError::Output(error) => FailureKind::of_output(error.kind()),
         }
     }

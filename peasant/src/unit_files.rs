@@ -19,7 +19,7 @@ use distwasm_proto::limits::{SCRATCH_FILE_BYTES, SCRATCH_FILES_MIN};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, fstat, fstatvfs, openat, openat2, unlinkat};
 
 use crate::sandbox;
-use crate::stdio::Input;
+use crate::stdio::{Input, StdioError};
 use crate::verdict::size;
 use cleaning::Skeleton;
 use placeholders::Placeholders;
@@ -119,9 +119,24 @@ impl UnitFiles {
             error => wrong(format!("cannot be read: {}", io::Error::from(error))),
         })?;
         let found = fstat(&file).map_err(|error| wrong(format!("cannot be read: {}", io::Error::from(error))))?;
-        match FileType::from_raw_mode(found.st_mode) {
-            FileType::RegularFile => Ok(File::from(file)),
-            _ => Err(wrong("is not a file".to_owned())),
+        if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+            return Err(wrong("is not a file".to_owned()));
+        }
+        if let Some(input) = self.input().as_mut().filter(|input| input.inode == found.st_ino) {
+            // The guest has moved its input here, or linked it: the placeholder becomes the input.
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            let target = openat2(&self.root, &name, flags, Mode::empty(), how).map_err(io::Error::from);
+            let copied = target.map(File::from).map_err(StdioError::Scratch);
+            copied.and_then(|target| input.copy_to(&target, found.st_size == 0))?;
+        }
+        Ok(File::from(file))
+    }
+
+    /// Fails if there is no more room: a result in a file may be cut, although the guest says nothing of it.
+    pub fn check_room(&self) -> Result<(), Failure> {
+        match self.full() {
+            Some(_) => Err(self.explain(Failure::new(FailureKind::Answer, "its result may be cut"))),
+            None => Ok(()),
         }
     }
 

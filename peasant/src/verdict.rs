@@ -106,7 +106,7 @@ fn with_last_words(message: String, guest: &Guest) -> String {
 /// Appends the path that the program did not find, if that may be the reason: it speaks of it, or says nothing.
 fn with_absent(message: String, stderr: &[u8], guest: &Guest) -> String {
     let Some(path) = &guest.absent else { return message };
-    let name = path.rsplit('/').next().unwrap_or(path);
+    let name = path.trim_end_matches('/').rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or(path);
     let speaks_of_it = String::from_utf8_lossy(stderr).contains(name);
     if !stderr.is_empty() && !speaks_of_it {
         return message;

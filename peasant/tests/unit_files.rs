@@ -89,6 +89,28 @@ fn the_result_may_be_a_file() {
 }
 
 #[test]
+fn an_input_stays_the_input_wherever_it_is_moved() {
+    let mut peasant = busy(&["--", "m{}", "rmoved", "w{out}"]);
+    assert_eq!(ask(&mut peasant, "a", b"text").unwrap(), "new");
+    peasant.ends_well();
+    let mut peasant = busy(&["--", "m{}", "rmoved", "p."]);
+    assert_eq!(ask(&mut peasant, "a", b"text").unwrap(), "text.");
+    peasant.ends_well();
+    // The file that is moved gets the name of the result.
+    let mut peasant = busy(&["--", "M{}", "M{out}"]);
+    assert_eq!(ask(&mut peasant, "a", b"text").unwrap(), "text");
+    peasant.ends_well();
+}
+
+#[test]
+fn the_log_of_a_unit_without_its_result_is_kept() {
+    let mut peasant = busy(&["--", "pwords", "r{}", "{out}"]);
+    let failure = ask(&mut peasant, "a", b" and input").unwrap_err();
+    assert!(failure.stderr.starts_with(b"words and input"), "{:?}", String::from_utf8_lossy(&failure.stderr));
+    peasant.ends_well();
+}
+
+#[test]
 fn a_result_that_is_not_a_file_is_a_failure() {
     for (args, wanted) in [
         (&["p{out}"][..], "/out/a, its result by the arguments, was not written"),
@@ -151,6 +173,24 @@ fn a_full_scratch_is_told_and_emptied() {
         let wanted = "exited with status 9: f51; its scratch of 1 MiB was full (--scratch SIZE gives more)";
         assert_eq!(failure.message, wanted);
     }
+    peasant.ends_well();
+}
+
+#[test]
+fn a_result_that_filled_the_scratch_is_not_taken_for_whole() {
+    let mut peasant = busy(&[&SMALL[..], &["--", "f{out}"]].concat());
+    let failure = ask(&mut peasant, "a", b"").unwrap_err();
+    let wanted = "its result may be cut; its scratch of 1 MiB was full (--scratch SIZE gives more)";
+    assert_eq!((failure.kind, &*failure.message), (FailureKind::Answer, wanted));
+    peasant.ends_well();
+}
+
+#[test]
+fn the_number_of_open_files_is_bounded() {
+    let many = vec!["k/dev/null"; 800];
+    let mut peasant = busy(&[&["--"], &many[..], &["e9"]].concat());
+    let failure = ask(&mut peasant, "a", b"").unwrap_err();
+    assert!(failure.stderr.starts_with(b"k33\n"), "{}", failure.message);
     peasant.ends_well();
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::{
-    arguments::Arguments,
+    arguments::{Arguments, INPUT_FOLDER, OUTPUT_FOLDER},
     digest::Digest,
     limits::{
         DISK_BLOCK_BYTES, GUEST_ARGS_BYTES_MAX, GUEST_ENV_BYTES_MAX, GUEST_STACK_BYTES_MAX, GUEST_STACK_BYTES_MIN,
@@ -111,6 +111,14 @@ pub enum GuestError {
     Place { path: PathBuf },
     #[error("the placeholders {{out}} in the arguments have more than one ending, and each unit has one result")]
     Endings,
+    #[error(
+        "the arguments name the input or the result as a file ({{}} or {{out}}), and --scratch 0 leaves no place for it"
+    )]
+    NoPlace,
+    #[error(
+        "a shared directory is /{folder} for the program, where its arguments name a file of its own ({{}} or {{out}})"
+    )]
+    HidesFolder { folder: &'static str },
     #[error(transparent)]
     Statuses(#[from] StatusesError),
     #[error("the digest of a shared directory does not have 32 bytes")]
@@ -227,11 +235,29 @@ impl GuestSettings {
         if self.shares.len() > SHARES_MAX {
             return Err(GuestError::TooManyShares { count: self.shares.len() });
         }
-        if !self.arguments().agree_on_output() {
-            return Err(GuestError::Endings);
-        }
+        self.check_arguments()?;
         self.places.check()?;
         check_places(self.shares.iter().map(|share| share.guest_path.as_str()))
+    }
+}
+
+impl GuestSettings {
+    /// Whether the files that the arguments name have a place.
+    fn check_arguments(&self) -> Result<(), GuestError> {
+        let arguments = self.arguments();
+        if !arguments.agree_on_output() {
+            return Err(GuestError::Endings);
+        }
+        let named = [(arguments.name_input(), INPUT_FOLDER), (arguments.name_output(), OUTPUT_FOLDER)];
+        for (_, folder) in named.into_iter().filter(|(is_named, _)| *is_named) {
+            if self.scratch_bytes == Some(0) {
+                return Err(GuestError::NoPlace);
+            }
+            if self.shares.iter().any(|share| parts(&share.guest_path).next() == Some(folder)) {
+                return Err(GuestError::HidesFolder { folder });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -350,6 +376,21 @@ mod tests {
         };
         assert_eq!(GuestSettings::from_wire(Some(settings.to_wire())), Ok(settings));
         assert_eq!(GuestSettings::from_wire(None), Ok(GuestSettings::default()));
+    }
+
+    #[test]
+    fn files_that_the_arguments_name_have_a_place() {
+        let told = |arg: &str, scratch_bytes, guest_path: &str| {
+            let shares = vec![Share { digest: Digest::of([b"a".as_slice()]), guest_path: guest_path.to_owned() }];
+            let args = vec![arg.to_owned()];
+            GuestSettings { args, scratch_bytes, shares, ..GuestSettings::default() }.check()
+        };
+        assert_eq!(told("{}", None, "/data"), Ok(()));
+        assert_eq!(told("{name}", Some(0), "/in"), Ok(()));
+        assert_eq!(told("{}", Some(0), "/data"), Err(GuestError::NoPlace));
+        assert_eq!(told("{}", None, "/in/more"), Err(GuestError::HidesFolder { folder: "in" }));
+        assert_eq!(told("{out}", None, "out"), Err(GuestError::HidesFolder { folder: "out" }));
+        assert_eq!(told("{out}", None, "/in"), Ok(()));
     }
 
     #[test]

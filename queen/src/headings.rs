@@ -21,7 +21,22 @@ pub const INPUT_FLAGS: [&str; 11] = [
 const GROUPS: [(&str, &[&str]); 5] = [
     ("Which files are inputs", &INPUT_FLAGS),
     ("What is done before, and again", &["dry_run", "update", "force", "prune", "retry_failed"]),
-    ("The guest program", &["call", "deterministic", "fresh", "argv0", "stack", "unknown_imports", "env", "dirs"]),
+    (
+        "The guest program",
+        &[
+            "call",
+            "deterministic",
+            "fresh",
+            "argv0",
+            "stack",
+            "unknown_imports",
+            "ok_status",
+            "scratch",
+            "raw_args",
+            "env",
+            "dirs",
+        ],
+    ),
     (
         "The job among others",
         &["weight", "priority", "max_parallel", "requires", "no_speculation", "one_per_machine", "grace"],

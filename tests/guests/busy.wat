@@ -7,7 +7,7 @@
 ;;   s  makes a link to `target`                   n  makes files whose names begin so until it fails
 ;;   x  removes a file                             m  moves a file or directory to the name `moved`
 ;;   c  copies stdin to stdout                     k  opens a file and keeps it open
-;;   2  makes a file its stdout
+;;   2  makes a file its stdout                    M  moves the file that the M before it has named to this name
 ;; Of what fails it says the letter and the number of the error on stderr, and goes on.
 (module
   (import "wasi_snapshot_preview1" "args_sizes_get" (func $args_sizes_get (param i32 i32) (result i32)))
@@ -34,6 +34,8 @@
   (global $dir (mut i32) (i32.const 3))
   (global $path (mut i32) (i32.const 0))
   (global $bytes (mut i32) (i32.const 0))
+  (global $from (mut i32) (i32.const 0))
+  (global $from_bytes (mut i32) (i32.const 0))
   (func $length (param $text i32) (result i32)
     (local $end i32)
     (local.set $end (local.get $text))
@@ -114,7 +116,16 @@
     (if (i32.eqz (local.get $errno)) (then
       (local.set $errno (call $fd_renumber (i32.load (i32.const 12)) (i32.const 1)))))
     (local.get $errno))
+  (func $move (result i32)
+    (local $errno i32)
+    (if (global.get $from) (then
+      (local.set $errno (call $rename (global.get $dir) (global.get $from) (global.get $from_bytes)
+        (global.get $dir) (global.get $path) (global.get $bytes)))))
+    (global.set $from (global.get $path))
+    (global.set $from_bytes (global.get $bytes))
+    (local.get $errno))
   (func $do (param $what i32) (result i32)
+    (if (i32.eq (local.get $what) (i32.const 0x4d)) (then (return (call $move))))
     (if (i32.eq (local.get $what) (i32.const 0x72)) (then (return (call $read))))
     (if (i32.eq (local.get $what) (i32.const 0x77)) (then
       (return (call $put (i32.const 9) (i32.const 2) (i32.const 32) (i32.const 3)))))

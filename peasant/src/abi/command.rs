@@ -16,6 +16,8 @@ pub struct Command {
     grants: Arc<Grants>,
     /// The last unit's answer. The next one reuses its buffer.
     answer: Vec<u8>,
+    /// The last unit's log, if results are left in files.
+    log: Vec<u8>,
 }
 
 impl Command {
@@ -25,7 +27,7 @@ impl Command {
         if let Err(error) = linked.instantiate(&mut store) {
             verdict::of_error(&error, store.data())?;
         }
-        Ok(Command { linked, grants, answer: Vec::new() })
+        Ok(Command { linked, grants, answer: Vec::new(), log: Vec::new() })
     }
 
     fn run(&self, store: &mut Store<Guest>) -> wasmtime::Result<()> {
@@ -44,9 +46,16 @@ impl Abi for Command {
             Ok(()) => verdict::of_return(store.data()),
             Err(error) => verdict::of_error(&error, store.data()),
         };
+        if self.grants.args.name_output() {
+            self.log = store.data().stdio.lock().stderr();
+        }
         let written = store.data().stdio.lock().end(&mut self.answer);
         judged?;
         written.map_err(|error| verdict::of_stdio(&error, store.data()))?;
         Ok(&self.answer)
+    }
+
+    fn log(&self) -> Vec<u8> {
+        self.log.clone()
     }
 }

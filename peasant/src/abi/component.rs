@@ -24,6 +24,8 @@ pub struct Component {
     /// Sleeping guests sleep on it.
     runtime: Runtime,
     answer: Vec<u8>,
+    /// The last unit's log, if results are left in files.
+    log: Vec<u8>,
 }
 
 impl Component {
@@ -35,7 +37,7 @@ impl Component {
         if let Err(error) = made {
             verdict::of_error(&error, store.data())?;
         }
-        Ok(Component { entry, linked, grants, runtime, answer: Vec::new() })
+        Ok(Component { entry, linked, grants, runtime, answer: Vec::new(), log: Vec::new() })
     }
 }
 
@@ -73,6 +75,9 @@ impl Abi for Component {
             }
         });
         let ended = ended.map_err(|error| verdict::of_error(&error, store.data()));
+        if self.grants.args.name_output() {
+            self.log = store.data().stdio.lock().stderr();
+        }
         let written = store.data().stdio.lock().end(&mut self.answer);
         match ended {
             Ok(Ok(None)) => {}
@@ -93,6 +98,10 @@ impl Abi for Component {
             return Err(verdict::of_answer(why, store.data()));
         }
         deliver(&self.answer, output)
+    }
+
+    fn log(&self) -> Vec<u8> {
+        self.log.clone()
     }
 }
 

@@ -38,6 +38,11 @@ pub trait Abi {
     /// Answers one unit; with nothing if the answer is in the unit's file. After a failure the next unit gets a new
     /// instance.
     fn answer(&mut self, unit: Unit) -> Result<&[u8], Failure>;
+
+    /// What the guest has written to its log in the last unit, if its result is left in a file.
+    fn log(&self) -> Vec<u8> {
+        Vec::new()
+    }
 }
 
 /// Initialises a program's guest. `runtime` comes from [`runtime`].
@@ -115,8 +120,9 @@ impl Abi for WithFiles {
         let output = unit.output.take();
         let answered = self.guest.answer(unit).map(drop).map_err(|failure| self.files.explain(failure));
         let delivered = answered.and_then(|()| {
-            let result = self.files.result(arguments, &filling)?;
-            deliver_file(result, output, &self.grants, &mut self.answer)
+            let delivered = self.files.check_room().and_then(|()| self.files.result(arguments, &filling));
+            let delivered = delivered.and_then(|result| deliver_file(result, output, &self.grants, &mut self.answer));
+            delivered.map_err(|failure| failure.with_stderr(&self.guest.log()))
         });
         self.files.end();
         delivered.map(|()| &*self.answer)
@@ -126,7 +132,7 @@ impl Abi for WithFiles {
 /// Makes a file the answer, or writes it to the file that should hold that.
 fn deliver_file(mut result: File, output: Option<File>, grants: &Grants, answer: &mut Vec<u8>) -> Result<(), Failure> {
     answer.clear();
-    let bytes = result.metadata().map_or(0, |found| found.len());
+    let bytes = result.metadata().map_err(StdioError::Output)?.len();
     let (in_memory, in_file) = (grants.output_bytes_max as u64, grants.file_bytes_max);
     match output {
         None if bytes > in_memory => return Err(StdioError::too_long_for_memory(in_memory, in_file).into()),
@@ -150,6 +156,10 @@ impl Abi for InRuntime {
     fn answer(&mut self, unit: Unit) -> Result<&[u8], Failure> {
         let _entered = self.runtime.enter();
         self.guest.answer(unit)
+    }
+
+    fn log(&self) -> Vec<u8> {
+        self.guest.log()
     }
 }
 

@@ -34,7 +34,6 @@ pub struct Placeholders {
 
 #[derive(Debug)]
 struct Placeholder {
-    name: &'static str,
     inode: u64,
     /// What the guest gets instead.
     file: Arc<File>,
@@ -65,7 +64,7 @@ impl Placeholders {
             // Whatever the user's mask is.
             fchmod(&placeholder, Mode::from_raw_mode(0o666))?;
             let file = Arc::new(File::options().read(true).write(*name != RANDOM).open(device)?);
-            Ok(Placeholder { name, inode: fstat(&placeholder)?.st_ino, file, stream: *stream })
+            Ok(Placeholder { inode: fstat(&placeholder)?.st_ino, file, stream: *stream })
         });
         let all = all.collect::<io::Result<_>>()?;
         fchmod(&folder, Mode::from_raw_mode(0o555))?;
@@ -78,13 +77,6 @@ impl Placeholders {
 }
 
 impl UnitFiles {
-    /// Whether a file of this name may be a placeholder.
-    pub fn may_stand_for_something(&self, path: &[u8]) -> bool {
-        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        self.placeholders.all.iter().any(|placeholder| placeholder.name.as_bytes() == name)
-            || self.input().as_ref().is_some_and(|input| input.name.as_bytes() == name)
-    }
-
     /// Exchanges a file that was just opened, if it is a placeholder. Returns the stream that it stands for.
     ///
     /// # Errors
@@ -103,7 +95,7 @@ impl UnitFiles {
         let Some(input) = input.as_mut().filter(|input| input.inode == found.st_ino) else { return Ok(None) };
         if opened.open_mode.contains(OpenMode::WRITE) {
             let is_emptied = found.st_size == 0;
-            input.copy_to(&opened.file, is_emptied).map_err(StdioError::Input)?;
+            input.copy_to(&opened.file, is_emptied)?;
         } else if let Some(file) = input.open().map_err(StdioError::Input)? {
             opened.file = file;
         }
@@ -135,18 +127,23 @@ impl NamedInput {
     }
 
     /// Makes the placeholder a copy of the input, because the guest may change it.
-    fn copy_to(&mut self, placeholder: &File, is_emptied: bool) -> io::Result<()> {
-        if let Some(input) = self.open()?.filter(|_| !is_emptied) {
+    ///
+    /// # Errors
+    ///
+    /// When the input cannot be read, or has no room in the scratch.
+    pub(super) fn copy_to(&mut self, placeholder: &File, is_emptied: bool) -> Result<(), StdioError> {
+        if let Some(input) = self.open().map_err(StdioError::Input)?.filter(|_| !is_emptied) {
             let mut buffer = vec![0; FILE_BUFFER_BYTES];
             let mut place = 0;
             while place < self.bytes {
                 let most = usize::try_from(self.bytes - place).unwrap_or(usize::MAX).min(buffer.len());
                 let part = buffer.get_mut(..most).unwrap_or_default();
-                let count = input.read_at(part, place)?;
+                let count = input.read_at(part, place).map_err(StdioError::Input)?;
                 if count == 0 {
                     break;
                 }
-                placeholder.write_all_at(part.get(..count).unwrap_or_default(), place)?;
+                let written = placeholder.write_all_at(part.get(..count).unwrap_or_default(), place);
+                written.map_err(StdioError::Scratch)?;
                 place += count as u64;
             }
         }

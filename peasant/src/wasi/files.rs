@@ -108,6 +108,9 @@ pub fn link(linker: &mut Linker<Guest>, memory: Option<ModuleExport>) -> Result<
               flags: i32,
               out: i32| {
             called(&mut caller, memory, |call| {
+                if !call.guest.may_open() {
+                    return Ok(MFILE);
+                }
                 let (wasi, mut memory) = call.theirs();
                 let number = in_tokio(p1::path_open(
                     wasi,
@@ -125,7 +128,7 @@ pub fn link(linker: &mut Linker<Guest>, memory: Option<ModuleExport>) -> Result<
                 let name = slice(call.bytes, path.cast_unsigned(), path_bytes.cast_unsigned() as usize);
                 let name = name.unwrap_or_default();
                 match number {
-                    SUCCESS => opened(call.guest, name, get(call.bytes, out.cast_unsigned()).unwrap_or_default())?,
+                    SUCCESS => opened(call.guest, get(call.bytes, out.cast_unsigned()).unwrap_or_default())?,
                     NOENT => call.guest.note_absent(name),
                     _ => {}
                 }
@@ -136,6 +139,7 @@ pub fn link(linker: &mut Linker<Guest>, memory: Option<ModuleExport>) -> Result<
     Ok(())
 }
 
+const MFILE: i32 = 33;
 const NOENT: i32 = 44;
 
 fn read(call: &mut Call<'_>, fd: i32, iovs: i32, count: i32, out: i32) -> Result<i32> {
@@ -167,8 +171,8 @@ fn renumber(call: &mut Call<'_>, from: i32, to: i32) -> Result<i32> {
 }
 
 /// Exchanges what was just opened as `fd`, if it is a placeholder.
-fn opened(guest: &mut Guest, path: &[u8], fd: [u8; 4]) -> Result<()> {
-    let Some(files) = guest.files().filter(|files| files.may_stand_for_something(path)).cloned() else { return Ok(()) };
+fn opened(guest: &mut Guest, fd: [u8; 4]) -> Result<()> {
+    let Some(files) = guest.files().cloned() else { return Ok(()) };
     let mut found = None;
     for entry in guest.wasi().ctx().table.iter_mut() {
         // One that was exchanged earlier is none any more. So what is found is what was just opened.

@@ -28,11 +28,15 @@ pub fn link(linker: &mut Linker<Guest>) -> Result<()> {
         |mut store: StoreContextMut<'_, Guest>, (folder, links, path, how, flags): Opened| {
             Box::new(async move {
                 let guest = store.data_mut();
+                if !guest.may_open() {
+                    return Ok((Err(ErrorCode::Quota),));
+                }
                 let name = path.clone().into_bytes();
                 let opened = guest.filesystem().open_at(folder, links, path, how, flags).await;
                 match &opened {
                     Ok(opened) => exchange(guest, opened)?,
-                    Err(_) => guest.note_absent(&name),
+                    Err(error) if matches!(error.downcast_ref(), Some(ErrorCode::NoEntry)) => guest.note_absent(&name),
+                    Err(_) => {}
                 }
                 Ok((answer(opened)?,))
             })

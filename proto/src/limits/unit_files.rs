@@ -3,7 +3,7 @@
 use super::{KIB, MIB};
 
 /// The scratch of a unit, if the queen has no other wish: what compilers and archivers write beside their result. It is
-/// memory, so at most as much as the slot has.
+/// memory, so at most half of what the slot has.
 pub const SCRATCH_BYTES: u64 = 256 * MIB as u64;
 
 /// Bytes of memory for each file of a scratch, by which the number of its files is bounded: a quarter million in 1 GiB.
