@@ -309,8 +309,7 @@ fn with_files(mut builder: WasiCtxBuilder, grants: &Grants) -> WasiP1Ctx {
                 .and_then(|()| builder.preopened_dir(path, guest_path, FsPerms::ReadWrite).map(drop));
         }
     }
-    let mut wasi = builder.build_p1();
-    wasi
+    builder.build_p1()
 }
 
 /// Gives the guest directories to read.

@@ -90,10 +90,10 @@ fn the_result_may_be_a_file() {
 
 #[test]
 fn an_input_stays_the_input_wherever_it_is_moved() {
-    let mut peasant = busy(&["--", "m{}", "rmoved", "w{out}"]);
+    let mut peasant = busy(&["--", "m{}", "r/moved", "w{out}"]);
     assert_eq!(ask(&mut peasant, "a", b"text").unwrap(), "new");
     peasant.ends_well();
-    let mut peasant = busy(&["--", "m{}", "rmoved", "p."]);
+    let mut peasant = busy(&["--", "m{}", "r/moved", "p."]);
     assert_eq!(ask(&mut peasant, "a", b"text").unwrap(), "text.");
     peasant.ends_well();
     // The file that is moved gets the name of the result.
