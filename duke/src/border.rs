@@ -56,7 +56,7 @@ pub enum KingOrder {
     /// A result that was offered is to be sent.
     ResultWanted { attempt: AttemptId },
     /// A part of a streamed result is to be sent. It has a byte, and no more than
-    /// [`TRANSFER_WINDOW_BYTES`](distwasm_proto::limits::TRANSFER_WINDOW_BYTES).
+    /// [`TRANSFER_WINDOW_BYTES`].
     ResultPartWanted { attempt: AttemptId, transfer: u64, from: u64, until: u64 },
     /// What these attempts left is not needed any more, and they are not to go on. What was written for those that were
     /// unused is removed.

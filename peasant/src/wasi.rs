@@ -2,7 +2,7 @@
 //! directories.
 //!
 //! Modules get preview 1. `wasmtime-wasi` answers the calls about arguments, environment, clocks and randomness, and, if
-//! the module can open files, those on descriptors other than the standard streams ([`files`]). Calls on the standard
+//! the module can open files, those on descriptors other than the standard streams (`files`). Calls on the standard
 //! streams are always answered here, from bounded memory, which is six times faster for a unit of 100 bytes. A module
 //! that cannot open files hears "bad file descriptor" for all others. Sleeping is always answered here, because
 //! `wasmtime-wasi` would need a runtime with threads for it.

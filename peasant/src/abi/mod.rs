@@ -29,7 +29,7 @@ pub struct Unit {
     pub input: Input,
     /// The file that the answer goes to, if it does not go through the pipe.
     pub output: Option<File>,
-    /// The body of a [`Description`](distwasm_proto::pipe::Description), if the duke sends them.
+    /// The body of a [`Description`], if the duke sends them.
     pub description: Option<Bytes>,
 }
 
