@@ -48,14 +48,7 @@ impl PeasantSettings {
         if guest.deterministic {
             handed.push(format!("--seed={}", guest.seed).into());
         }
-        if !guest.argv0.is_empty() {
-            handed.push(format!("--argv0={}", guest.argv0).into());
-        }
-        handed.extend(guest.env.iter().map(|variable| format!("--env={variable}").into()));
-        if !guest.args.is_empty() {
-            handed.push("--".into());
-            handed.extend(guest.args.iter().map(OsString::from));
-        }
+        handed.extend(guest_words(guest));
         Arguments { shown, handed }
     }
 }
@@ -75,6 +68,14 @@ pub fn guest_flags(guest: &GuestSettings) -> impl Iterator<Item = OsString> {
         chosen(guest.literal_args, "--raw-args"),
     ];
     flags.into_iter().flatten().map(OsString::from)
+}
+
+/// What follows the other flags, and is not for the eyes of other users: the guest's name, environment and arguments.
+pub fn guest_words(guest: &GuestSettings) -> impl Iterator<Item = OsString> {
+    let name = (!guest.argv0.is_empty()).then(|| format!("--argv0={}", guest.argv0));
+    let env = guest.env.iter().map(|variable| format!("--env={variable}"));
+    let dashes = (!guest.args.is_empty()).then(|| "--".to_owned());
+    name.into_iter().chain(env).chain(dashes).chain(guest.args.iter().cloned()).map(OsString::from)
 }
 
 #[cfg(test)]

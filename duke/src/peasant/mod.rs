@@ -16,7 +16,7 @@ use distwasm_proto::{
 };
 
 pub use answers::{Answer, HeldResult, HeldRoom};
-pub use command_line::{PeasantSettings, guest_flags};
+pub use command_line::{PeasantSettings, guest_flags, guest_words};
 pub(crate) use ending::describe;
 pub use frames::{Content, InputNo, UnitInput};
 pub use handle::{Handle, hire};

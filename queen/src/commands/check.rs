@@ -14,7 +14,7 @@ use distwasm_duke::{
     cache::is_compiled,
     jail::RequiredJail,
     options::{cache_folder, find_peasant},
-    peasant::guest_flags,
+    peasant::{guest_flags, guest_words},
 };
 use distwasm_jobs::inputs::{
     InputRules, Names,
@@ -264,14 +264,7 @@ impl CheckOptions {
             dir.push(&share.guest_path);
             args.push(flag("--dir", &dir));
         }
-        let name = (!guest.argv0.is_empty()).then(|| flag("--argv0", guest.argv0.as_ref()));
-        let mut handed: Vec<OsString> = name.into_iter().collect();
-        handed.extend(guest.env.iter().map(|variable| flag("--env", variable.as_ref())));
-        if !guest.args.is_empty() {
-            handed.push("--".into());
-            handed.extend(guest.args.into_iter().map(OsString::from));
-        }
-        Ok(Arguments { shown: args, handed })
+        Ok(Arguments { shown: args, handed: guest_words(&guest).collect() })
     }
 }
 
