@@ -65,6 +65,15 @@ pub struct LongestInput {
     pub since: Time,
 }
 
+/// A duke that compiles the program.
+#[derive(Clone, Debug)]
+pub struct Compiling {
+    /// Its host.
+    pub duke: String,
+    /// Since when.
+    pub since: Time,
+}
+
 /// How an input was tried.
 #[derive(Clone, Debug, Default)]
 pub struct Tried {
@@ -86,6 +95,8 @@ pub trait Reporter: Send {
     fn waits(&mut self, waits_for: &str);
     /// The input that has been running longest, if one has been running for long.
     fn longest(&mut self, longest: Option<LongestInput>);
+    /// The duke that has been compiling the program longest, if one compiles it.
+    fn compiling(&mut self, compiling: Option<Compiling>);
     /// All inputs were found.
     fn listed(&mut self, counts: &Counts);
     /// Called about every [`PROGRESS_DRAWN_EVERY`].
@@ -107,6 +118,10 @@ impl<R: Reporter + ?Sized> Reporter for &mut R {
 
     fn longest(&mut self, longest: Option<LongestInput>) {
         (**self).longest(longest);
+    }
+
+    fn compiling(&mut self, compiling: Option<Compiling>) {
+        (**self).compiling(compiling);
     }
 
     fn listed(&mut self, counts: &Counts) {

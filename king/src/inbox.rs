@@ -202,6 +202,8 @@ pub enum DukeWord {
     InputsArrived { attempt: AttemptId },
     /// It wants a part of a streamed input.
     InputWanted(InputWanted),
+    /// It compiles the programs of these jobs now, and of no others.
+    Compiling(Vec<JobId>),
     /// It is going to leave.
     Draining,
 }
@@ -223,6 +225,7 @@ impl DukeWord {
             | DukeWord::ResultPart { .. }
             | DukeWord::SlotsReleased { .. }
             | DukeWord::SlotsBroken { .. }
+            | DukeWord::Compiling(_)
             | DukeWord::Draining => None,
         }
     }

@@ -21,7 +21,7 @@ pub mod walls;
 pub mod wire;
 
 /// The version of the gRPC protocol, said in each hello. Peers of another version are refused with a reason.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 6;
 
 /// The version of this build, for hellos, logs and `--version`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

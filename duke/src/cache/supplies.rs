@@ -117,6 +117,8 @@ pub(crate) struct Supplies {
     blobs: BTreeMap<Digest, bool>,
     /// Supplies that are being made, and whether they were stopped.
     making: BTreeMap<Supply, bool>,
+    /// The answer of [`Supplies::compiling_anew`], when there last was one.
+    compiling: BTreeSet<JobId>,
     /// How many programs may be compiled at a time, and how many directories unpacked.
     parallel: usize,
 }
@@ -134,7 +136,8 @@ impl Supplies {
     /// No supplies. `parallel` programs may be compiled at a time, and as many directories unpacked.
     pub(crate) fn new(parallel: usize) -> Supplies {
         let (states, queue) = (BTreeMap::new(), Vec::new());
-        Supplies { states, queue, blobs: BTreeMap::new(), making: BTreeMap::new(), parallel }
+        let compiling = BTreeSet::new();
+        Supplies { states, queue, blobs: BTreeMap::new(), making: BTreeMap::new(), compiling, parallel }
     }
 
     /// A job needs this supply. Takes what `find` finds; otherwise the supply is to be made.
@@ -249,6 +252,25 @@ impl Supplies {
         };
         self.states.insert(supply.clone(), state);
         jobs
+    }
+
+    /// The jobs that wait for programs which are being compiled, if they are others than when this was asked last.
+    pub(crate) fn compiling_anew(&mut self) -> Option<&BTreeSet<JobId>> {
+        let programs = self.making.keys().filter(|supply| matches!(supply, Supply::Program(_)));
+        let waiting = programs.filter_map(|supply| match self.states.get(supply) {
+            Some(Progress::Coming(jobs)) => Some(jobs),
+            _ => None,
+        });
+        let compiling = waiting.flatten().copied().collect();
+        (compiling != self.compiling).then(|| {
+            self.compiling = compiling;
+            &self.compiling
+        })
+    }
+
+    /// Takes it as if no program had been compiled when that was asked last.
+    pub(crate) fn forget_compiling(&mut self) {
+        self.compiling.clear();
     }
 
     /// A job is over: no supply comes for it any more. The king may forget its blobs before it handles the request for

@@ -153,6 +153,8 @@ impl<H: Hands> Reactor<H> {
     pub(super) fn on_welcome(&mut self) {
         self.away_since = None;
         self.is_in_haste = true;
+        // This king knows of none so far.
+        self.supplies.forget_compiling();
     }
 
     pub(super) fn on_lost(&mut self, error: &LinkError) {

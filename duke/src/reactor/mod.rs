@@ -227,6 +227,7 @@ impl<H: Hands> Reactor<H> {
         self.run_core();
         self.go_on_with_arrivals();
         self.go_on_making();
+        self.tell_compiling();
     }
 
     /// When [`Happening::Tick`] is due.

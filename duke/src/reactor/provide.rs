@@ -47,6 +47,14 @@ impl<H: Hands> Reactor<H> {
         }
     }
 
+    /// Tells the king for which jobs it compiles, if that has changed.
+    pub(super) fn tell_compiling(&mut self) {
+        if let Some(jobs) = self.supplies.compiling_anew() {
+            let jobs = jobs.iter().map(|job| job.0).collect();
+            self.link.say(Word::Compiling(wire::Compiling { jobs }));
+        }
+    }
+
     pub(super) fn on_blob_arrived(&mut self, digest: Digest, blob: Payload) -> Result<(), LinkError> {
         if Digest::of(blob.chunks().map(AsRef::as_ref)) != digest {
             return Err(LinkError::Nonsense("a blob is not the one whose digest came with it"));

@@ -110,6 +110,17 @@ pub struct JobState {
     pub longest: Option<LongestUnit>,
     /// How many bytes of inputs may be without a verdict from now on.
     pub window_bytes: u64,
+    /// The duke that compiles its program, if one does.
+    pub compiling: Option<Compilation>,
+}
+
+/// A duke compiles the job's program.
+#[derive(Debug)]
+pub struct Compilation {
+    /// Its host.
+    pub duke: String,
+    /// How long it had been compiling when the king said so.
+    pub running: Duration,
 }
 
 /// The unit that has been running longest.
@@ -206,13 +217,18 @@ impl Border {
                 let stored = verdict.stored.map(AttemptId);
                 Ok(Some(KingNews::Verdict(Verdict { unit, outcome, stored, room, attempts, duke, run_us })))
             }
-            Some(News::JobState(wire::JobState { slots, dukes, waits_for, longest, window_bytes })) => {
+            Some(News::JobState(wire::JobState { slots, dukes, waits_for, longest, window_bytes, compiling })) => {
                 let longest = longest.map(|longest| LongestUnit {
                     unit: UnitNo(longest.unit),
                     duke: longest.duke,
                     running: Duration::from_millis(longest.running_ms),
                 });
-                Ok(Some(KingNews::JobState(JobState { slots, dukes, waits_for, longest, window_bytes })))
+                let compiling = compiling.map(|wire::Compilation { duke, running_ms }| Compilation {
+                    duke,
+                    running: Duration::from_millis(running_ms),
+                });
+                let state = JobState { slots, dukes, waits_for, longest, window_bytes, compiling };
+                Ok(Some(KingNews::JobState(state)))
             }
             Some(News::UnitPartWanted(wire::UnitPartWanted { unit, transfer, from, until })) => {
                 if until.checked_sub(from).is_none_or(|bytes| bytes == 0 || bytes > TRANSFER_WINDOW_BYTES) {

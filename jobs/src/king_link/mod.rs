@@ -34,7 +34,9 @@ use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOw
 
 use crate::request::JobRequest;
 
-pub use border::{Border, JobEnd, JobState, KingNews, LongestUnit, OutputOffered, PartWanted, Verdict, Welcome};
+pub use border::{
+    Border, Compilation, JobEnd, JobState, KingNews, LongestUnit, OutputOffered, PartWanted, Verdict, Welcome,
+};
 pub use error::LinkError;
 pub use room::Room;
 use room::Unwritten;

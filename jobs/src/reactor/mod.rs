@@ -11,6 +11,7 @@
 mod arriving;
 mod ending;
 mod results;
+mod state;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -24,16 +25,16 @@ use distwasm_proto::{
     failure::{Failure, FailureKind},
     ids::UnitNo,
     limits::{HEARD_BYTES, HEARD_TOGETHER, READERS},
-    time::{Time, micros},
+    time::Time,
     wire,
 };
 use distwasm_transport::payload::Payload;
 
 use crate::{
     inputs::{Finding, FirstSeen, Input, ReadOrder, Sent, Tally, numbers::LinkNo},
-    king_link::{self, JobEnd, JobState, KingNews, LinkError, LongestUnit, PartWanted, Verdict, Welcome},
+    king_link::{self, JobEnd, KingNews, LinkError, PartWanted, Verdict, Welcome},
     outputs::{Arrived, Output, Stored, WriteOrder, Written},
-    report::{Counts, FailedUnit, LongestInput, Reporter, Tried},
+    report::{Counts, FailedUnit, Reporter, Tried},
     request::InPlaces,
     run_limits::RunLimits,
     submission::{Action, End, Event, Submission},
@@ -285,6 +286,7 @@ impl<R: Reporter> Reactor<R> {
         self.arriving.lose_link();
         self.reporter.waits(&format!("{error}; coming back"));
         self.on_longest(None);
+        self.on_compilation(None);
         self.commands.push(Command::StopReaders);
     }
 
@@ -353,13 +355,7 @@ impl<R: Reporter> Reactor<R> {
             match item {
                 KingNews::Welcome(welcome) => self.on_welcome(welcome),
                 KingNews::Verdict(verdict) => self.on_verdict(verdict),
-                KingNews::JobState(JobState { slots, dukes, waits_for, longest, window_bytes }) => {
-                    self.events.push(Event::WindowChanged { bytes: window_bytes });
-                    self.counts.slots = slots;
-                    self.job.dukes = dukes;
-                    self.reporter.waits(&waits_for);
-                    self.on_longest(longest);
-                }
+                KingNews::JobState(state) => self.on_job_state(state),
                 KingNews::PartWanted(part) => self.on_part_wanted(part),
                 KingNews::OutputOffered(offered) => self.on_output_offered(offered),
                 KingNews::OutputPart { transfer, offset, data } => {
@@ -387,17 +383,6 @@ impl<R: Reporter> Reactor<R> {
         };
         let seen = self.seen.entry(part.unit).or_default().clone();
         self.commands.push(Command::Read(vec![ReadOrder::Part(self.job.link, part, input, seen)]));
-    }
-
-    fn on_longest(&mut self, longest: Option<LongestUnit>) {
-        let named = longest.and_then(|longest| {
-            // Its verdict may have arrived meanwhile.
-            let input = self.open.get(&longest.unit)?;
-            let since = Time(self.now.0.saturating_sub(micros(longest.running)));
-            Some((longest.unit, LongestInput { path: input.path.clone(), duke: longest.duke, since }))
-        });
-        self.longest = named.as_ref().map(|(unit, _)| *unit);
-        self.reporter.longest(named.map(|(_, longest)| longest));
     }
 
     fn on_verdict(&mut self, Verdict { unit, outcome, stored, room, attempts, duke, run_us }: Verdict) {

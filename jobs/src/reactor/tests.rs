@@ -13,6 +13,7 @@ use crate::{
     inputs::numbers::Numbers,
     king_link::{Border, words},
     outputs::WriteError,
+    report::{Compiling, LongestInput},
     request::JobRequest,
 };
 
@@ -30,6 +31,8 @@ impl Reporter for Told {
     fn waits(&mut self, _: &str) {}
 
     fn longest(&mut self, _: Option<LongestInput>) {}
+
+    fn compiling(&mut self, _: Option<Compiling>) {}
 
     fn listed(&mut self, _: &Counts) {}
 

@@ -223,6 +223,12 @@ fn check_word((word, payload): Arrived<wire::DukeWord>) -> Result<DukeWord, Link
             let reason = Failure::new(FailureKind::Other, broken.reason).message;
             DukeWord::SlotsBroken { job: JobId(broken.job), slots: broken.slots, reason }
         }
+        Some(Word::Compiling(wire::Compiling { jobs })) => {
+            if jobs.len() > JOBS_MAX {
+                return Err(LinkError::Nonsense("it compiles for more jobs than there may be"));
+            }
+            DukeWord::Compiling(jobs.into_iter().map(JobId).collect())
+        }
         Some(Word::InputsArrived(arrived)) => DukeWord::InputsArrived { attempt: AttemptId(arrived.attempt) },
         Some(Word::InputWanted(wire::InputWanted { attempt, from, until })) => {
             if until.checked_sub(from).is_none_or(|bytes| bytes > TRANSFER_WINDOW_BYTES) {

@@ -56,6 +56,7 @@ impl Reactor {
             // The duke saw its old link break; that link may not have ended here yet.
             duke.peer.drop_link();
             self.transfers.end_all(|(of, _), _| of == before);
+            self.forget_compilations(before);
             if duke.machine.boot == machine.boot {
                 was = Some(before);
             } else {
@@ -146,6 +147,7 @@ impl Reactor {
                 Event::AttemptEnded { duke, attempt, outcome: Outcome::Preempted, run_us }
             }
             DukeWord::ResultOffered { attempt, bytes, run_us } => self.result_offered(duke, attempt, bytes, run_us),
+            DukeWord::Compiling(jobs) => return self.on_compiling(duke, &jobs),
             DukeWord::Draining => {
                 let host = self.dukes.get(&duke).map_or("", |duke| duke.machine.hostname.as_str());
                 info!(duke = duke.0, host, "a duke is going to leave");
@@ -272,6 +274,7 @@ impl Reactor {
         let duke = self.dukes.remove(&id)?;
         self.transfers.end_all(|(duke, _), _| duke == id);
         self.seats.remove(&duke.machine.seat);
+        self.forget_compilations(id);
         Some(duke)
     }
 

@@ -6,6 +6,7 @@
 
 mod cancel;
 mod check;
+mod compilations;
 mod dukes;
 mod outputs;
 mod perform;
@@ -49,6 +50,8 @@ use crate::{
     view::{Totals, View},
 };
 
+use compilations::Compilations;
+
 pub use cancel::CancelError;
 pub(crate) use run::run;
 
@@ -78,6 +81,7 @@ pub struct Reactor {
     draining: bool,
     programs: Blobs,
     shares: Blobs,
+    compilations: Compilations,
     /// Streamed inputs on their way.
     transfers: Transfers,
     totals: Totals,
@@ -180,6 +184,7 @@ impl Reactor {
             draining: false,
             programs: Blobs::default(),
             shares: Blobs::default(),
+            compilations: Compilations::default(),
             transfers: Transfers::default(),
             totals: Totals::default(),
             events: Vec::new(),

@@ -176,10 +176,11 @@ impl Reactor {
 
     fn tell_status(&mut self, job: JobId, status: JobStatus) {
         let longest = status.longest.map(|longest| self.describe_longest(longest, Bytes::new()));
+        let compiling = self.describe_compilation(job);
         let Some(queen) = self.queens.get_mut(&job) else { return };
         let waits_for = queen.waits_for(status.waits_for);
         let (JobStatus { slots, dukes, .. }, window_bytes) = (status, queen.state.window_bytes);
-        queen.state = wire::JobState { slots, dukes, waits_for, longest, window_bytes };
+        queen.state = wire::JobState { slots, dukes, waits_for, longest, window_bytes, compiling };
         queen.peer.outbox.push_latest(News::JobState(queen.state.clone()));
     }
 

@@ -296,6 +296,7 @@ impl Reactor {
 
     pub(super) fn forget_queen(&mut self, job: JobId) -> Option<Queen> {
         self.unclaimed.remove(&job);
+        self.compilations.forget_job(job);
         self.transfers.end_all(|_, transfer| transfer.job == job);
         let queen = self.queens.remove(&job)?;
         self.may_shrink = true;
@@ -331,6 +332,7 @@ impl Reactor {
                 units_failed: queen.failed,
                 waits_for,
                 queen_is_away: queen.link.is_none(),
+                compiling: self.describe_compilation(id),
                 longest: status.longest.map(|longest| {
                     let name = queen.inputs.get(longest.unit).map(|input| input.name.clone()).unwrap_or_default();
                     self.describe_longest(longest, name)

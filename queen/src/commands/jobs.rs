@@ -6,7 +6,7 @@ use clap::Args;
 use distwasm_process::flags;
 use distwasm_proto::{
     text,
-    wire::{JobInfo, JobList, ListJobsRequest},
+    wire::{Compilation, JobInfo, JobList, ListJobsRequest},
 };
 use distwasm_transport::address::Address;
 use thiserror::Error;
@@ -119,6 +119,9 @@ impl Display for Sheet<'_> {
             let (seconds, duke) = (longest.running_ms / 1000, text::line(&longest.duke));
             writeln!(f, "longest   {}, on {duke} for {seconds} s", text::line(&name))?;
         }
+        if let Some(Compilation { duke, running_ms }) = &self.0.compiling {
+            writeln!(f, "compiling {} s, on {}", running_ms / 1000, text::line(duke))?;
+        }
         let waits_for = waits_for(self.0);
         if waits_for.is_empty() { Ok(()) } else { writeln!(f, "waits     {}", text::line(&waits_for)) }
     }
@@ -145,6 +148,10 @@ pub fn to_json(job: &JobInfo) -> String {
         "failed": job.units_failed,
         "waits_for": job.waits_for,
         "queen_is_away": job.queen_is_away,
+        "compiling": job.compiling.as_ref().map(|compilation| serde_json::json!({
+            "duke": compilation.duke,
+            "seconds": compilation.running_ms as f64 / 1000.0,
+        })),
         "longest": job.longest.as_ref().map(|longest| serde_json::json!({
             "input": String::from_utf8_lossy(&longest.name),
             "duke": longest.duke,

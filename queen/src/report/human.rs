@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use distwasm_jobs::report::{Counts, FailedUnit, LongestInput, Reporter};
+use distwasm_jobs::report::{Compiling, Counts, FailedUnit, LongestInput, Reporter};
 use distwasm_process::{
     clock::{Clock, time_of_day},
     stderr,
@@ -19,7 +19,11 @@ use distwasm_proto::{
 };
 use indicatif::HumanCount;
 
-use super::{FirstLine, Summary, first_line::left_out, progress::Progress};
+use super::{
+    FirstLine, Summary,
+    first_line::left_out,
+    progress::{Activity, Progress},
+};
 use crate::failures_file::FailureFile;
 
 /// Lines of a longer reason that the summary shows, and of the start and the end of a failed unit's stderr.
@@ -48,6 +52,7 @@ pub struct Human {
     /// Whether that was printed, or need not be.
     wait_is_told: bool,
     longest: Option<LongestInput>,
+    compiling: Option<Compiling>,
     first_failures: Vec<FailedUnit>,
     failures: Option<FailureFile>,
     /// The words at the start, until they are printed.
@@ -107,6 +112,7 @@ impl Human {
             waits_since: Time::default(),
             wait_is_told: true,
             longest: None,
+            compiling: None,
             first_failures: Vec::new(),
             failures,
             first_line: (!quiet && io::stderr().is_terminal()).then_some(first_line),
@@ -164,6 +170,10 @@ impl Reporter for Human {
         self.longest = longest;
     }
 
+    fn compiling(&mut self, compiling: Option<Compiling>) {
+        self.compiling = compiling;
+    }
+
     fn listed(&mut self, counts: &Counts) {
         if let Some(first_line) = self.first_line.take() {
             self.progress.say(&first_line.line(counts));
@@ -180,7 +190,8 @@ impl Reporter for Human {
             self.progress.say(&format!("waiting: {}", self.waits_for));
         }
         let waits_for = if is_long { self.waits_for.as_str() } else { "" };
-        self.progress.update(&self.clock, counts, waits_for, self.longest.as_ref());
+        let activity = Activity { waits_for, compiling: self.compiling.as_ref(), longest: self.longest.as_ref() };
+        self.progress.update(&self.clock, counts, activity);
     }
 }
 

@@ -7,13 +7,24 @@ use std::{
     time::Duration,
 };
 
-use distwasm_jobs::report::{Counts, LongestInput};
+use distwasm_jobs::report::{Compiling, Counts, LongestInput};
 use distwasm_process::{clock::Clock, stderr};
 use distwasm_proto::{limits::PROGRESS_EVERY, time::Time};
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 use rustix::termios::Winsize;
 
 use super::human::{harmless, harmless_path, megabytes};
+
+/// What takes long at present.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Activity<'a> {
+    /// What the job waits for; empty if it does not wait.
+    pub(super) waits_for: &'a str,
+    /// The duke that has been compiling the program longest.
+    pub(super) compiling: Option<&'a Compiling>,
+    /// The input that has been running longest.
+    pub(super) longest: Option<&'a LongestInput>,
+}
 
 /// Shows the progress of a run.
 pub(super) enum Progress {
@@ -41,7 +52,7 @@ impl Progress {
         Progress::Bar(bar)
     }
 
-    pub(super) fn update(&mut self, clock: &Clock, counts: &Counts, waits_for: &str, longest: Option<&LongestInput>) {
+    pub(super) fn update(&mut self, clock: &Clock, counts: &Counts, activity: Activity<'_>) {
         let now = clock.now();
         let settled = counts.done + counts.failed;
         match self {
@@ -52,11 +63,11 @@ impl Progress {
                 }
                 bar.set_length(counts.found);
                 bar.set_position(settled);
-                bar.set_message(describe(now, counts, waits_for, longest));
+                bar.set_message(describe(now, counts, activity));
             }
             Progress::Lines { next } if now >= *next => {
                 *next = now.after(PROGRESS_EVERY);
-                self.say(&describe(now, counts, waits_for, longest));
+                self.say(&describe(now, counts, activity));
             }
             Progress::Hidden | Progress::Lines { .. } => {}
         }
@@ -141,7 +152,7 @@ impl TermLike for Screen {
     }
 }
 
-fn describe(now: Time, counts: &Counts, waits_for: &str, longest: Option<&LongestInput>) -> String {
+fn describe(now: Time, counts: &Counts, Activity { waits_for, compiling, longest }: Activity<'_>) -> String {
     let settled = counts.done + counts.failed;
     let seconds = (now.0 as f64 / 1e6).max(1e-6);
     let rate = settled as f64 / seconds;
@@ -152,6 +163,16 @@ fn describe(now: Time, counts: &Counts, waits_for: &str, longest: Option<&Longes
     }
     if !waits_for.is_empty() {
         return format!("{text}, waiting: {waits_for}");
+    }
+    let compiling = compiling.map(|Compiling { duke, since }| {
+        let seconds = now.micros_since(*since) / 1_000_000;
+        format!(", compiling: {seconds} s (on {})", harmless(duke))
+    });
+    if settled == 0
+        && let Some(compiling) = compiling
+    {
+        // Nothing runs before the program is compiled.
+        return text + &compiling;
     }
     let bytes = counts.bytes_sent + counts.bytes_written;
     text += &format!(", {} running, {rate:.0}/s, {}/s", counts.slots, megabytes(bytes as f64 / seconds));
@@ -167,7 +188,7 @@ fn describe(now: Time, counts: &Counts, waits_for: &str, longest: Option<&Longes
         let (path, duke) = (harmless_path(path), harmless(duke));
         text += &format!(", longest: {path}, on {duke} for {}", HumanDuration(running));
     }
-    text
+    text + compiling.as_deref().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -180,7 +201,9 @@ mod tests {
     fn no_time_is_left_only_when_nothing_is() {
         let counts = Counts { found: 10_000, all_found: true, done: 9999, slots: 2, ..Counts::default() };
         let longest = LongestInput { path: PathBuf::from("a/\x1bb"), duke: "here".to_owned(), since: Time(5_000_000) };
-        let at = |seconds: u64, counts: &Counts, longest| describe(Time(seconds * 1_000_000), counts, "", longest);
+        let at = |seconds: u64, counts: &Counts, longest| {
+            describe(Time(seconds * 1_000_000), counts, Activity { longest, ..Activity::default() })
+        };
         assert!(at(30, &counts, None).ends_with(", 1 second left"), "{}", at(30, &counts, None));
         let told = at(30, &counts, Some(&longest));
         assert!(told.ends_with("/s, longest: a/\\u{1b}b, on here for 25 seconds"), "{told}");
@@ -188,5 +211,15 @@ mod tests {
         let told = at(30, &many, Some(&longest));
         assert!(told.contains(", 30 seconds left, longest: "), "{told}");
         assert!(!at(30, &Counts { done: 10_000, ..counts }, None).contains("left"));
+    }
+
+    #[test]
+    fn compiling_is_told_with_its_time() {
+        let compiling = Compiling { duke: "here".to_owned(), since: Time(1_000_000) };
+        let activity = Activity { compiling: Some(&compiling), ..Activity::default() };
+        let counts = Counts { found: 10, slots: 2, ..Counts::default() };
+        assert_eq!(describe(Time(15_500_000), &counts, activity), "0 of 10+, compiling: 14 s (on here)");
+        let told = describe(Time(15_500_000), &Counts { done: 5, ..counts }, activity);
+        assert!(told.starts_with("5 of 10+, 2 running") && told.ends_with(", compiling: 14 s (on here)"), "{told}");
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use distwasm_jobs::{
     inputs::Input,
-    report::{Counts, FailedUnit, LongestInput, Reporter},
+    report::{Compiling, Counts, FailedUnit, LongestInput, Reporter},
 };
 use distwasm_proto::{failure::FailureKind, ids::JobId};
 
@@ -92,6 +92,8 @@ impl Reporter for Oracle {
     fn waits(&mut self, _: &str) {}
 
     fn longest(&mut self, _: Option<LongestInput>) {}
+
+    fn compiling(&mut self, _: Option<Compiling>) {}
 
     fn listed(&mut self, _: &Counts) {}
 
