@@ -29,18 +29,20 @@ const BEGINNINGS: [(&[u8], &str, &str); 21] = [
 const BUILD_FOR_WASI: &str = "it runs on one kind of machine; build the program for WASI (the target wasm32-wasip1)";
 const UNPACK: &str = "unpack it first";
 
-/// Kinds of scripts, by a word in their first line.
-const SCRIPTS: [(&str, &str, &str); 4] = [
-    ("python", "a Python script", PYTHON),
-    ("node", "a JavaScript script", JAVASCRIPT),
-    ("sh", "a shell script", SHELL),
-    ("", "a script", "a guest is a WebAssembly program; give the script as an input to an interpreter that is one"),
+/// Kinds of scripts, by the name of their interpreter without its version.
+const SCRIPTS: [(&[&str], &str, &str); 3] = [
+    (&["python", "pypy"], "a Python script", PYTHON),
+    (&["node", "nodejs", "deno", "bun"], "a JavaScript script", JAVASCRIPT),
+    (&["sh", "bash", "dash", "zsh", "ksh", "fish", "ash", "busybox"], "a shell script", SHELL),
 ];
+/// Any other script.
+const SCRIPT: (&str, &str) =
+    ("a script", "a guest is a WebAssembly program; give the script as an input to an interpreter that is one");
 
 /// Languages, by a line that begins like this. The first that fits decides.
 const LANGUAGES: [(&[&str], &str, &str); 7] = [
     (&["fn main(", "pub fn ", "use std::", "#![", "extern crate "], "Rust source", RUST),
-    (&["package "], "Go source", "build it first: GOOS=wasip1 GOARCH=wasm go build -o program.wasm"),
+    (&["package main"], "Go source", "build it first: GOOS=wasip1 GOARCH=wasm go build -o program.wasm"),
     (&["#include ", "#define ", "int main("], "C or C++ source", C),
     (&["const std = @import("], "Zig source", "build it first: zig build-exe -target wasm32-wasi FILE.zig"),
     (&["def ", "from ", "import sys", "import os", "if __name__", "print("], "Python source", PYTHON),
@@ -100,7 +102,9 @@ fn kind_of_text(text: &str) -> Option<(&'static str, &'static str)> {
     if let Some(line) =
         text.strip_prefix("#!").and_then(|rest| rest.lines().next()).filter(|line| !line.starts_with('['))
     {
-        return SCRIPTS.iter().find(|(word, ..)| line.contains(word)).map(|(_, what, way_out)| (*what, *way_out));
+        let interpreter = interpreter(line);
+        let known = SCRIPTS.iter().find(|(names, ..)| names.contains(&interpreter));
+        return Some(known.map_or(SCRIPT, |(_, what, way_out)| (*what, *way_out)));
     }
     if text.trim_start().starts_with(['(', ';']) {
         return None;
@@ -109,6 +113,17 @@ fn kind_of_text(text: &str) -> Option<(&'static str, &'static str)> {
     let is_in =
         |beginnings: &[&str]| lines().any(|line| beginnings.iter().any(|beginning| line.starts_with(beginning)));
     LANGUAGES.iter().find(|(beginnings, ..)| is_in(beginnings)).map(|(_, what, way_out)| (*what, *way_out))
+}
+
+/// The name of the interpreter in the first line of a script, without its folder and version.
+fn interpreter(line: &str) -> &str {
+    let mut words = line.split_whitespace();
+    let mut interpreter = words.next().unwrap_or_default();
+    if interpreter.ends_with("/env") {
+        interpreter = words.find(|word| !word.starts_with('-') && !word.contains('=')).unwrap_or_default();
+    }
+    let name = interpreter.rsplit('/').next().unwrap_or_default();
+    name.trim_end_matches(|character: char| character.is_ascii_digit() || character == '.')
 }
 
 /// The first bytes of a file for people, when nothing else is known of it.
@@ -152,11 +167,13 @@ mod tests {
             ("#!/bin/bash\nls\n", "a shell script"),
             ("#!/usr/bin/env node\n", "a JavaScript script"),
             ("#!/usr/bin/perl\n", "a script"),
+            ("#!/usr/share/tool/run\n", "a script"),
+            ("#!/usr/bin/env -S PATH=/bin bash -e\n", "a shell script"),
             ("# comment\nset -eu\nls\n", "a shell script"),
         ] {
             assert!(told(text).starts_with(what), "{text:?}: {}", told(text));
         }
         // Other text is left to the parser of the text format, which says where it is wrong.
-        assert_eq!(told("hello world"), "");
+        assert_eq!((told("hello world"), told("package com.example;\n")), (String::new(), String::new()));
     }
 }
