@@ -100,12 +100,12 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
         warn!(offered_mb, machine_mb, "guests may take more memory than this machine has (--ram-limit)");
     }
     let spawner = Spawner::start(&settings.peasant).map_err(DukeError::Thread)?;
-    let engine = cache::fingerprint(&spawner)
-        .await
-        .map_err(|source| DukeError::Peasant { path: settings.peasant.clone(), source })?;
+    // Both at once: a queen on its own machine waits for them.
+    let (engine, jail) = tokio::join!(cache::fingerprint(&spawner), jail::probe(&spawner));
+    let engine = engine.map_err(|source| DukeError::Peasant { path: settings.peasant.clone(), source })?;
     // With a king in the same process this is the only duke, and no other takes its place.
     let is_alone = matches!(settings.king, KingAddress::Local(_));
-    let jail = jail::probe(&spawner).await?;
+    let jail = jail?;
     jail.check(settings.required_jail)?;
     jail.log(is_alone);
     let cpus = slots_that_fit(settings.cpus);

@@ -60,8 +60,10 @@ pub async fn rehearse(
 ) -> Result<(), RehearsalError> {
     let impossible = RehearsalError::Impossible;
     let spawner = Spawner::start(&settings.peasant).map_err(|error| impossible(error.to_string()))?;
-    let engine = cache::fingerprint(&spawner).await.map_err(|error| impossible(chain(&error)))?;
-    let jail = jail::probe(&spawner).await.map_err(|error| impossible(chain(&error)))?;
+    // Both at once: a queen on its own machine waits for them.
+    let (engine, jail) = tokio::join!(cache::fingerprint(&spawner), jail::probe(&spawner));
+    let engine = engine.map_err(|error| impossible(chain(&error)))?;
+    let jail = jail.map_err(|error| impossible(chain(&error)))?;
     jail.check(settings.required_jail).map_err(|error| impossible(chain(&error)))?;
     let spawner = spawner.demanding(&jail.holds);
     let cache = Cache::open(&settings.cache, engine).map_err(|error| impossible(chain(&error)))?;
