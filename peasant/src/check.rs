@@ -14,7 +14,7 @@ use distwasm_proto::{
     exit::Exit,
     failure::Failure,
     ids::UnitNo,
-    limits::{ANSWER_SHOWN_BYTES, COMPILING_SHOWN_EVERY, UNIT_BYTES_MAX},
+    limits::{ANSWER_SHOWN_BYTES, COMPILING_SHOWN_EVERY, ENTRIES_SHOWN, UNIT_BYTES_MAX},
     pipe::{Description, HEADER_BYTES},
     text,
     walls::Wall,
@@ -73,16 +73,25 @@ impl Display for Failed {
     }
 }
 
+/// An input that the program is to answer.
+#[derive(Debug)]
+pub struct CheckedInput {
+    /// Its file.
+    pub path: PathBuf,
+    /// Its name for the guest, if it is not that of the file.
+    pub name: Option<String>,
+}
+
 /// Checks the program on stdin, and reports on stdout. `name` is the program's name in messages, `input` an input to
 /// answer. Ends the process if initialising the program, or answering, takes longer than `within`.
 pub fn check(
     name: &str,
-    input: Option<PathBuf>,
+    input: Option<CheckedInput>,
     within: Duration,
     mut grants: Grants,
     required: &[Wall],
 ) -> Result<(), CheckError> {
-    let input = input.map(|path| Ok::<_, io::Error>((read_input(&path)?, path))).transpose()?;
+    let input = input.map(|input| Ok::<_, io::Error>((read_input(&input.path)?, input.description()))).transpose()?;
     grants
         .claim_stack()
         .and_then(|()| grants.open_dirs())
@@ -107,22 +116,43 @@ pub fn check(
         false => sandbox::limit_files()?,
     }
     watch.begin("be initialised", Exit::CouldNotRun);
+    let is_folder = grants.args.name_output_folder();
     let began = now();
     let started = abi::start(program, grants, runtime);
     let mut guest = started.map_err(|failure| Unfit(format!("cannot be initialised: {}", Failed(failure))))?;
     writeln!(report, "  ready     in {}", Millis(began.elapsed()))?;
     report.flush()?;
 
-    let Some((input, path)) = input else { return Ok(()) };
+    let Some((input, description)) = input else { return Ok(()) };
     watch.begin("answer", Exit::SomeFailed);
     let input_bytes = input.len();
-    let unit = Unit { input: Input::Bytes(input), output: None, description: Some(description(&path)) };
+    let unit = Unit { input: Input::Bytes(input), output: None, description: Some(description) };
     let began = now();
     let answer = guest.answer(unit).map_err(|failure| CheckError::Failed(Failed(failure)))?;
     let (took, bytes) = (Millis(began.elapsed()), answer.len());
     writeln!(report, "  answered  {input_bytes} bytes with {bytes} bytes in {took}:")?;
-    report.write_all(&shown(answer))?;
+    match is_folder {
+        true => report.write_all(listed(answer)?.as_bytes())?,
+        false => report.write_all(&shown(answer))?,
+    }
     Ok(report.flush()?)
+}
+
+/// The files and folders in an answer that is an archive of them, one a line.
+fn listed(archive: &[u8]) -> io::Result<String> {
+    let mut lines = String::new();
+    for (count, entry) in tar::Archive::new(archive).entries()?.enumerate() {
+        let entry = entry?;
+        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        if count >= ENTRIES_SHOWN {
+            lines += "[... and more]\n";
+            break;
+        }
+        let ending =
+            if entry.header().entry_type().is_dir() { "/".to_owned() } else { format!(": {} bytes", entry.size()) };
+        lines += &format!("{}{ending}\n", text::line(&path));
+    }
+    Ok(lines)
 }
 
 fn read_input(path: &Path) -> io::Result<Bytes> {
@@ -132,12 +162,15 @@ fn read_input(path: &Path) -> io::Result<Bytes> {
     Ok(input.into())
 }
 
-/// The description of the first attempt of the first unit, named like the file.
-fn description(path: &Path) -> Bytes {
-    let name = path.file_name().map(OsStr::as_encoded_bytes).unwrap_or_default();
-    let mut frame = Vec::new();
-    Description { unit: UnitNo(0), attempt: 1, name }.append(|part| frame.extend_from_slice(part));
-    Bytes::from(frame).split_off(HEADER_BYTES)
+impl CheckedInput {
+    /// The description of the first attempt of the first unit, named like the input.
+    fn description(&self) -> Bytes {
+        let of_file = || self.path.file_name().map(OsStr::as_encoded_bytes).unwrap_or_default();
+        let name = self.name.as_deref().map_or_else(of_file, str::as_bytes);
+        let mut frame = Vec::new();
+        Description { unit: UnitNo(0), attempt: 1, name }.append(|part| frame.extend_from_slice(part));
+        Bytes::from(frame).split_off(HEADER_BYTES)
+    }
 }
 
 /// Describes the program: its kind, exports, imports and memory.

@@ -31,7 +31,7 @@ use std::time::Duration;
 use distwasm_process::{files, handed, handover, start};
 use distwasm_proto::{exit::Exit, limits::PROGRAM_BYTES_MAX, walls::Wall};
 
-use crate::check::CheckError;
+use crate::check::{CheckError, CheckedInput};
 use crate::engine::Kind;
 use crate::guest::Grants;
 use crate::options::{Command, CompileLimits, Options, Serve, grants_to_compile};
@@ -61,7 +61,8 @@ pub fn run(options: Options) -> ExitCode {
                 Err(error) => report(&format!("cannot compile to {}", output.display()), &error, TROUBLE),
             }
         }
-        Some(Command::Check { name, input, within_ms, guest }) => {
+        Some(Command::Check { name, input, input_name, within_ms, guest }) => {
+            let input = input.map(|path| CheckedInput { path, name: input_name });
             match check::check(&name, input, Duration::from_millis(within_ms), guest.grants(), required) {
                 Ok(()) => Exit::Done.into(),
                 Err(CheckError::Unfit(why)) => say(&format!("{name}: {why}"), Exit::CouldNotRun.status()),

@@ -89,6 +89,9 @@ pub enum Command {
         /// Answer this input, and show the answer.
         #[arg(long, value_name = "FILE")]
         input: Option<PathBuf>,
+        /// The name of the input, if it is not that of its file.
+        #[arg(long, value_name = "NAME", requires = "input")]
+        input_name: Option<String>,
         /// How long initialising and answering may take, in milliseconds.
         #[arg(long, value_name = "MS", default_value_t = CHECK_WITHIN.as_millis() as u64)]
         within_ms: u64,

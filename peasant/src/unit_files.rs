@@ -6,6 +6,7 @@
 //! So an input is not copied, and devices need not be made.
 
 mod cleaning;
+mod packing;
 mod placeholders;
 
 use std::fs::File;
@@ -13,7 +14,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use distwasm_proto::arguments::{Arguments, Filling, INPUT_FOLDER, OUTPUT_FOLDER};
+use distwasm_proto::arguments::{Arguments, Filling, INPUT_FOLDER};
 use distwasm_proto::failure::{Failure, FailureKind};
 use distwasm_proto::limits::{SCRATCH_FILE_BYTES, SCRATCH_FILES_MIN};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, fstat, fstatvfs, openat, openat2, unlinkat};
@@ -24,6 +25,7 @@ use crate::verdict::size;
 use cleaning::Skeleton;
 use placeholders::Placeholders;
 
+pub use packing::PackError;
 pub use placeholders::Stream;
 
 /// The file system. There is one for each process.
@@ -105,15 +107,13 @@ impl UnitFiles {
         Ok(Input::default())
     }
 
-    /// The file in which the guest has left its result.
-    pub fn result(&self, arguments: &Arguments, filling: &Filling) -> Result<File, Failure> {
-        let name = format!("{OUTPUT_FOLDER}/{}", arguments.output_name(filling));
-        let wrong =
-            |what: String| Failure::new(FailureKind::Answer, format!("/{name}, its result by the arguments, {what}"));
+    /// A file that the guest has left as its result, or as a part of it, by its path in the root.
+    pub fn result(&self, name: &str) -> Result<File, Failure> {
+        let wrong = |what: String| wrong_result(name, &what);
         let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         // A pipe would make it wait.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = openat2(&self.root, &name, flags, Mode::empty(), how).map_err(|error| match error {
+        let file = openat2(&self.root, name, flags, Mode::empty(), how).map_err(|error| match error {
             rustix::io::Errno::NOENT => wrong("was not written".to_owned()),
             rustix::io::Errno::LOOP => wrong("is a link, and not a file".to_owned()),
             error => wrong(format!("cannot be read: {}", io::Error::from(error))),
@@ -125,7 +125,7 @@ impl UnitFiles {
         if let Some(input) = self.input().as_mut().filter(|input| input.inode == found.st_ino) {
             // The guest has moved its input here, or linked it: the placeholder becomes the input.
             let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-            let target = openat2(&self.root, &name, flags, Mode::empty(), how).map_err(io::Error::from);
+            let target = openat2(&self.root, name, flags, Mode::empty(), how).map_err(io::Error::from);
             let copied = target.map(File::from).map_err(StdioError::Scratch);
             copied.and_then(|target| input.copy_to(&target, found.st_size == 0))?;
         }
@@ -171,6 +171,11 @@ impl UnitFiles {
 
 /// A new file that replaces nothing.
 const NEW: OFlags = OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::CLOEXEC);
+
+/// What the guest has left under this name, a path in the root, is not a result.
+fn wrong_result(name: &str, what: &str) -> Failure {
+    Failure::new(FailureKind::Answer, format!("/{name}, its result by the arguments, {what}"))
+}
 
 /// If the file system does not work, the machine is to blame.
 fn of_machine(what: &str, error: &io::Error) -> Failure {

@@ -4,7 +4,7 @@
 mod talk;
 
 use std::fs;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use distwasm_proto::{
     failure::{Failure, FailureKind},
@@ -71,7 +71,7 @@ fn a_file_that_was_handed_over_is_the_input() {
     assert_eq!(peasant.receive(), Ok(Vec::new()));
     assert_eq!(output.metadata().unwrap().len(), 400_000);
     file.seek(SeekFrom::Start(0)).unwrap();
-    assert!(std::io::read_to_string(&file).unwrap().bytes().all(|byte| byte == b'x'), "the guest changed a copy");
+    assert!(io::read_to_string(&file).unwrap().bytes().all(|byte| byte == b'x'), "the guest changed a copy");
     peasant.ends_well();
 }
 
@@ -255,5 +255,94 @@ fn statuses_that_are_results_are_chosen() {
 fn raw_arguments_are_not_filled_in() {
     let mut peasant = busy(&["--raw-args", "--", "p{name}{}"]);
     assert_eq!(ask(&mut peasant, "a", b"").unwrap(), "{name}{}");
+    peasant.ends_well();
+}
+
+/// What is in the archive of a result: paths with the text of a file, or with a slash for a folder.
+fn entries(archive: &[u8]) -> Vec<(String, String)> {
+    let mut archive = tar::Archive::new(archive);
+    let entries = archive.entries().unwrap().map(|entry| {
+        let mut entry = entry.unwrap();
+        let is_folder = entry.header().entry_type().is_dir();
+        let path = entry.path().unwrap().to_str().unwrap().to_owned();
+        let text = if is_folder { "/".to_owned() } else { io::read_to_string(&mut entry).unwrap() };
+        (path, text)
+    });
+    entries.collect()
+}
+
+#[test]
+fn all_files_of_a_folder_may_be_the_result() {
+    let long = "n".repeat(200);
+    let args = ["--", "d{outdir}/sub", "w{outdir}/sub/b", "w{outdir}/a", &format!("w{{outdir}}/{long}")];
+    let mut peasant = busy(&args);
+    for _ in 0..2 {
+        let answer = ask(&mut peasant, "x", b"").unwrap();
+        let wanted = [("a", "new"), (&*long, "new"), ("sub", "/"), ("sub/b", "new")];
+        assert_eq!(entries(answer.as_bytes()), wanted.map(|(path, text)| (path.to_owned(), text.to_owned())));
+    }
+    peasant.ends_well();
+    let mut peasant = busy(&["--", "p{outdir}"]);
+    assert_eq!(entries(ask(&mut peasant, "x", b"").unwrap().as_bytes()), [], "an empty folder is a result, too");
+    peasant.ends_well();
+}
+
+#[test]
+fn a_folder_with_anything_but_files_and_folders_is_a_failure() {
+    for (args, why) in [
+        (&["s{outdir}/link"][..], "/out/link, its result by the arguments, is a link, and not a file"),
+        (
+            &["w{outdir}/a", "M{outdir}", "Melsewhere"],
+            "/out, its result by the arguments, cannot be read: No such file",
+        ),
+    ] {
+        let mut peasant = busy(&[&["--"][..], args].concat());
+        let failure = ask(&mut peasant, "x", b"").unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Answer, "{}", failure.message);
+        assert!(failure.message.contains(why), "{}", failure.message);
+        peasant.ends_well();
+    }
+    // As deep as the paths of a guest can be.
+    let deep: Vec<_> = (1..=70).map(|depth| format!("d{{outdir}}{}", "/d".repeat(depth))).collect();
+    let args: Vec<_> = ["--"].into_iter().chain(deep.iter().map(String::as_str)).collect();
+    let mut peasant = busy(&args);
+    let failure = ask(&mut peasant, "x", b"").unwrap_err();
+    assert!(failure.message.contains("lies in more than 64 folders"), "{}", failure.message);
+    peasant.ends_well();
+}
+
+#[test]
+fn a_folder_with_too_many_files_is_a_failure() {
+    let mut peasant = busy(&["--scratch", "512MB", "--", "n{outdir}/f", "x{outdir}/f0000000"]);
+    let failure = ask(&mut peasant, "x", b"").unwrap_err();
+    assert!(
+        failure.message.contains("/out, its result by the arguments, has more than 100000 files"),
+        "{}",
+        failure.message
+    );
+    peasant.ends_well();
+}
+
+#[test]
+fn a_folder_that_does_not_fit_into_memory_is_left_in_a_file() {
+    let args = ["--answer-bytes=4096", "--max-output-bytes=200000", "--", "M{}", "M{outdir}/x"];
+    let mut peasant = busy(&args);
+    let large = vec![b'x'; 100_000];
+    assert_eq!(ask(&mut peasant, "a", &large).unwrap_err().kind, FailureKind::LongAnswer);
+    assert_eq!(entries(ask(&mut peasant, "a", b"small").unwrap().as_bytes()), [("x".to_owned(), "small".to_owned())]);
+    peasant.ends_well();
+    let mut output = tempfile::tempfile().unwrap();
+    let (mut peasant, socket) = Peasant::start_with_files(guest("busy.wat"), &args);
+    let bodies = hand(&socket, &[FileUnit { input: Ok(&large), output: Some(&output) }]);
+    peasant.send_all(&bodies);
+    assert_eq!(peasant.receive(), Ok(Vec::new()));
+    output.seek(SeekFrom::Start(0)).unwrap();
+    let mut archive = Vec::new();
+    output.read_to_end(&mut archive).unwrap();
+    assert_eq!(entries(&archive)[0].1.len(), large.len());
+    let bodies = hand(&socket, &[FileUnit { input: Ok(&[b'x'; 300_000]), output: Some(&output) }]);
+    peasant.send_all(&bodies);
+    let failure = peasant.receive().unwrap_err();
+    assert_eq!((failure.kind, &*failure.message), (FailureKind::Answer, "answer is longer than 200000 bytes"));
     peasant.ends_well();
 }

@@ -4,19 +4,22 @@
 //! [`File`] that is dropped throws that answer away, so files that must last are closed here.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::{self, File, Metadata, OpenOptions},
     io::{self, Write},
     os::{
-        fd::{AsFd, IntoRawFd},
-        unix::fs::{MetadataExt, OpenOptionsExt},
+        fd::{AsFd, BorrowedFd, IntoRawFd},
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, OpenOptionsExt},
+        },
     },
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, OFlags, openat, renameat, statat, unlinkat},
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, renameat, statat, unlinkat},
     io::Errno,
     process::geteuid,
 };
@@ -164,6 +167,38 @@ pub fn remove_in(folder: impl AsFd, name: &Path) -> io::Result<()> {
         FileType::RegularFile => Ok(unlinkat(&folder, name, AtFlags::empty())?),
         _ => Err(io::Error::other("it is not a regular file")),
     }
+}
+
+/// Removes a regular file, or a folder with all that is in it, from an open folder. Links are not followed.
+///
+/// # Errors
+///
+/// When it cannot be removed, or is something else, which stays.
+pub fn remove_tree(folder: impl AsFd, name: &Path) -> io::Result<()> {
+    let found = statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    match FileType::from_raw_mode(found.st_mode) {
+        FileType::Directory => remove_folder(folder.as_fd(), name.as_os_str()),
+        _ => remove_in(folder, name),
+    }
+}
+
+fn remove_folder(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = openat(parent, name, flags, Mode::empty())?;
+    // They are read before any is removed, which would change what comes next.
+    let entries: Vec<_> = Dir::read_from(&folder)?.collect::<Result<_, _>>()?;
+    for entry in entries {
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if [".", ".."].contains(&&*name.to_string_lossy()) {
+            continue;
+        }
+        match unlinkat(&folder, name, AtFlags::empty()) {
+            // Systems differ in what they say of a folder.
+            Err(Errno::ISDIR | Errno::PERM) => remove_folder(folder.as_fd(), name)?,
+            removed => removed?,
+        }
+    }
+    Ok(unlinkat(parent, name, AtFlags::REMOVEDIR)?)
 }
 
 /// The permissions of a file, as far as the user's mask allows.

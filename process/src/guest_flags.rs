@@ -86,8 +86,8 @@ pub struct GuestFlags {
     pub raw_args: bool,
 
     /// Arguments for the program. For each unit these are filled in: {} with the path of the input as a file, {name},
-    /// {stem}, {ext}, {dir} and {number} with parts of its name, and {out} or {out.png} with the path of a file that
-    /// becomes the result
+    /// {stem}, {ext}, {dir} and {number} with parts of its name, {out} or {out.png} with the path of a file that becomes
+    /// the result, and {outdir} with that of a folder that becomes the result with all that is in it
     #[arg(last = true, value_name = "ARGS")]
     pub args: Vec<String>,
 }

@@ -55,6 +55,15 @@ pub fn handle(_: &File) -> Result<OwnedFd, Errno> {
     Err(Errno::OPNOTSUPP)
 }
 
+/// Opens a file again to read it, by its [`handle`].
+///
+/// # Errors
+///
+/// When it cannot be opened.
+pub fn read(handle: &OwnedFd) -> Result<File, Errno> {
+    open(path(handle.as_fd()), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map(File::from)
+}
+
 /// Gives a file that was made by [`create`] a name that is not in use. `file` is the open file, or its [`handle`].
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Arguments of a guest with placeholders, such as `{}` and `{out.png}`, which are filled in for each unit. Queen and
+//! Arguments of a guest with placeholders, such as `{}`, `{out.png}` and `{outdir}`, which are filled in for each unit. Queen and
 //! peasant find the same ones in them.
 
 use std::ffi::OsStr;
@@ -9,7 +9,7 @@ use crate::limits::{FILE_NAME_BYTES_MAX, OUTPUT_ENDING_BYTES_MAX};
 
 /// The folder in which a guest finds its input as a file.
 pub const INPUT_FOLDER: &str = "in";
-/// The folder in which a guest leaves its result as a file.
+/// The folder in which a guest leaves its result: one file in it, or all that is in it.
 pub const OUTPUT_FOLDER: &str = "out";
 
 /// Arguments, with the placeholders that were found in them. Braces around anything else are text.
@@ -34,6 +34,14 @@ enum Word {
     Number,
     /// The path of the result, with this ending instead of the input's.
     Output(Option<String>),
+    /// The folder in which all files are results.
+    OutputFolder,
+}
+
+impl Word {
+    fn is_output(&self) -> bool {
+        matches!(self, Word::Output(_) | Word::OutputFolder)
+    }
 }
 
 /// What the placeholders of one unit stand for.
@@ -106,9 +114,14 @@ impl Arguments {
         self.words().any(|word| *word == Word::Input)
     }
 
-    /// Whether the guest leaves its result in a file.
+    /// Whether the guest leaves its result in a file, or in a folder of files.
     pub fn name_output(&self) -> bool {
-        self.words().any(|word| matches!(word, Word::Output(_)))
+        self.words().any(Word::is_output)
+    }
+
+    /// Whether the guest leaves a folder of files as its result.
+    pub fn name_output_folder(&self) -> bool {
+        self.words().any(|word| *word == Word::OutputFolder)
     }
 
     /// The ending of the files with the results, if one was chosen.
@@ -116,9 +129,9 @@ impl Arguments {
         self.words().find_map(|word| if let Word::Output(ending) = word { Some(ending.as_deref()) } else { None })?
     }
 
-    /// Whether all results have the same ending: there is one file for each unit.
+    /// Whether they name one result for each unit: a file with one ending, or a folder.
     pub fn agree_on_output(&self) -> bool {
-        let mut outputs = self.words().filter(|word| matches!(word, Word::Output(_)));
+        let mut outputs = self.words().filter(|word| word.is_output());
         let first = outputs.next();
         outputs.all(|other| Some(other) == first)
     }
@@ -134,13 +147,14 @@ impl Arguments {
             Part::Word(Word::Dir) => filling.dir.clone(),
             Part::Word(Word::Number) => filling.number.to_string(),
             Part::Word(Word::Output(ending)) => format!("/{OUTPUT_FOLDER}/{}", filling.output_name(ending.as_deref())),
+            Part::Word(Word::OutputFolder) => format!("/{OUTPUT_FOLDER}"),
         };
         self.arguments.iter().map(|parts| parts.iter().map(text).collect()).collect()
     }
 
-    /// The name of the file in [`OUTPUT_FOLDER`] in which the guest leaves its result.
-    pub fn output_name(&self, filling: &Filling) -> String {
-        filling.output_name(self.ending())
+    /// The path of the file in which the guest leaves its result.
+    pub fn output_path(&self, filling: &Filling) -> String {
+        format!("{OUTPUT_FOLDER}/{}", filling.output_name(self.ending()))
     }
 }
 
@@ -177,6 +191,7 @@ fn word(text: &str) -> Option<(Word, &str)> {
         "dir" => Word::Dir,
         "number" => Word::Number,
         "out" => Word::Output(None),
+        "outdir" => Word::OutputFolder,
         _ => Word::Output(Some(inside.strip_prefix("out.").filter(|ending| is_ending(ending))?.to_owned())),
     };
     Some((word, after))
@@ -204,6 +219,7 @@ mod tests {
             ("{dir}/{number}", "a/b/7"),
             ("{out}", "/out/c.tar.gz"),
             ("{out.png}", "/out/c.tar.png"),
+            ("{outdir}/index.html", "/out/index.html"),
             ("{}{}", "/in/c.tar.gz/in/c.tar.gz"),
         ] {
             assert_eq!(filled(argument, b"a/b/c.tar.gz"), wanted, "{argument}");
@@ -242,7 +258,16 @@ mod tests {
         let both = parse(&["-o", "{out.png}", "{}"]);
         assert!(both.name_input() && both.name_output() && both.agree_on_output());
         assert_eq!(both.ending(), Some("png"));
-        assert!(!parse(&["{out}", "{out.png}"]).agree_on_output());
+        let folder = parse(&["{outdir}/a", "{outdir}"]);
+        assert!(
+            folder.name_output()
+                && folder.name_output_folder()
+                && folder.agree_on_output()
+                && !both.name_output_folder()
+        );
+        for differing in [["{out}", "{out.png}"], ["{out}", "{outdir}"]] {
+            assert!(!parse(&differing).agree_on_output());
+        }
         let name = parse(&["{name}"]);
         assert!(name.have_placeholders() && !name.name_input() && !name.name_output());
     }

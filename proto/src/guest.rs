@@ -109,14 +109,14 @@ pub enum GuestError {
     TooManyShares { count: usize },
     #[error("the folder {path:?} of its inputs or outputs is not an absolute path of less than {PATH_BYTES_MAX} bytes")]
     Place { path: PathBuf },
-    #[error("the placeholders {{out}} in the arguments have more than one ending, and each unit has one result")]
+    #[error("the arguments name more than one result ({{out}}, {{out.EXT}}, {{outdir}}), and each unit has one")]
     Endings,
     #[error(
-        "the arguments name the input or the result as a file ({{}} or {{out}}), and --scratch 0 leaves no place for it"
+        "the arguments name the input or the result as files ({{}}, {{out}} or {{outdir}}), and --scratch 0 leaves no place for it"
     )]
     NoPlace,
     #[error(
-        "a shared directory is /{folder} for the program, where its arguments name a file of its own ({{}} or {{out}})"
+        "a shared directory is /{folder} for the program, where its arguments name files of its own ({{}}, {{out}} or {{outdir}})"
     )]
     HidesFolder { folder: &'static str },
     #[error(transparent)]

@@ -409,6 +409,9 @@ pub const CHECK_WITHIN: Duration = Duration::from_secs(10);
 /// Walls that a duke may name: several times those that there are, for newer dukes.
 pub const WALLS_MAX: usize = 64;
 
+/// How many files of an answer that is a folder `check` lists.
+pub const ENTRIES_SHOWN: usize = 40;
+
 /// How much of an answer `check` shows.
 pub const ANSWER_SHOWN_BYTES: usize = 4 * KIB;
 

@@ -14,6 +14,8 @@ pub enum CombinationError {
         "--output-name has no {{word}} in it, so all inputs would have one output; {{stem}} is an input's name without its extension"
     )]
     OneName,
+    #[error("--prune removes single files, and each output is a folder of them ({{outdir}} after --)")]
+    PruneFolders,
     #[error("{flag} has no effect on the output to stdout (--output -)")]
     Stdout { flag: &'static str },
     #[error("--output - writes one result to stdout, and there is more than one input: --input names one file, or `-`")]
@@ -65,6 +67,9 @@ pub fn check(options: &Options, names: &Names) -> Result<(), CombinationError> {
         && let Some(flag) = first(&[prune, retry_failed])
     {
         return Err(CombinationError::NamedInputs { flag });
+    }
+    if options.prune && options.guest.arguments().name_output_folder() {
+        return Err(CombinationError::PruneFolders);
     }
     let Some(name) = name else { return Ok(()) };
     if name.is_constant() && !is_single {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use distwasm_jobs::inputs::Names;
-use distwasm_proto::limits::{FILE_NAME_BYTES_MAX, INPUT_LIST_BYTES_MAX, OUTPUT_PATH_BYTES_MAX, UNIT_BYTES_MAX};
+use distwasm_proto::limits::{FILE_NAME_BYTES_MAX, INPUT_LIST_BYTES_MAX, OUTPUT_PATH_BYTES_MAX};
 use thiserror::Error;
 
 use crate::report::harmless;
@@ -41,10 +41,8 @@ pub enum InputError {
     Terminal { flag: &'static str },
     #[error("--input - and --input-list - cannot both read stdin")]
     BothStdin,
-    #[error("failed to read the input from stdin (--input -)")]
+    #[error("failed to read the input from stdin (--input -) into a temporary file (TMPDIR names its folder)")]
     Stdin { source: io::Error },
-    #[error("the input from stdin has more than {UNIT_BYTES_MAX} bytes, and an input may have at most that many")]
-    StdinTooLarge,
     #[error("failed to read the list of inputs {} (--input-list)", .path.display())]
     List { path: PathBuf, source: io::Error },
     #[error("the list of inputs {} (--input-list) has no name in it", .path.display())]
@@ -111,10 +109,7 @@ fn from_stdin() -> Result<InputPlace, InputError> {
     }
     let cannot_read = |source| InputError::Stdin { source };
     let mut file = tempfile::tempfile().map_err(cannot_read)?;
-    let bytes = io::copy(&mut io::stdin().lock().take(UNIT_BYTES_MAX + 1), &mut file).map_err(cannot_read)?;
-    if bytes > UNIT_BYTES_MAX {
-        return Err(InputError::StdinTooLarge);
-    }
+    io::copy(&mut io::stdin().lock(), &mut file).map_err(cannot_read)?;
     // The number of this process, and not `self`: a peasant may open it, too.
     let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
     // No path below this folder exists.

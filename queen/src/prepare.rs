@@ -71,6 +71,8 @@ pub enum PrepareError {
     NoCurrentFolder(#[source] io::Error),
     #[error("two inputs would have one output (--output-name; {{dir}} or {{path}} in the name keeps inputs of several folders apart):{}", show_clashes(.clashes))]
     Clash { clashes: Vec<Clash> },
+    #[error("the output {} would lie in the folder that is the output of another input (--output-name names it otherwise)", .path.display())]
+    Nested { path: PathBuf },
     #[error("the output {} would take the place of an input: --output names another folder, or --output-name another name", .path.display())]
     OverInput { path: PathBuf },
     #[error("{} has no record of a run, so its files may not be outputs: nothing is removed (--prune)", .path.display())]
@@ -214,7 +216,18 @@ pub fn plan(options: &Options, interrupted: &CancellationToken) -> Result<Plan, 
     let sweeps = options.selection.shard.is_none() && !options.dry_run;
     let follows_links = options.selection.follows_links(&input.names);
     let reports_done = options.dry_run;
-    let rules = InputRules { names, follows_links, selection, output_name, rerun, history, sweeps, reports_done };
+    let outputs_are_folders = guest.arguments().name_output_folder();
+    let rules = InputRules {
+        names,
+        follows_links,
+        selection,
+        output_name,
+        outputs_are_folders,
+        rerun,
+        history,
+        sweeps,
+        reports_done,
+    };
     let mut folders = Folders { input: input.folder.clone(), output, sync: options.sync, rules: Arc::new(rules) };
     survey(options, &mut folders, interrupted)?;
     let orphans = orphans(options, &folders, failures.as_deref(), interrupted)?;
@@ -342,6 +355,11 @@ fn survey(options: &Options, folders: &mut Folders, interrupted: &CancellationTo
         if !clashes.is_empty() {
             return Err(PrepareError::Clash { clashes });
         }
+    }
+    if let Some(name) = rules.output_name.as_ref().filter(|_| rules.outputs_are_folders)
+        && let Some(path) = survey(rules).nested(name)?
+    {
+        return Err(PrepareError::Nested { path });
     }
     let overlaps = output.starts_with(input) || input.starts_with(output);
     if overlaps && let Some(below) = survey(rules).output_over_input(output)? {

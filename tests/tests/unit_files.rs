@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where its expectation does")]
 
 use std::fs;
+use std::path::Path;
 
 use distwasm_tests::real::{Place, guest};
 
@@ -60,8 +61,8 @@ fn inputs_whose_results_would_have_one_name_are_told_before_the_run() {
 #[test]
 fn placeholders_for_results_must_agree_and_belong_to_commands() {
     let place = place(&[("a", "a")]);
-    place.queen(guest("busy.wat"), &["--", "w{out.png}", "w{out}"]).expect(2, &["have more than one ending"]);
-    let why = "the arguments name its result as a file ({out}), which only a program with _start can have";
+    place.queen(guest("busy.wat"), &["--", "w{out.png}", "w{out}"]).expect(2, &["name more than one result"]);
+    let why = "the arguments name its result as a file ({out}) or a folder ({outdir}), which only a program with _start can have";
     place.queen(guest("upper.wat"), &["--", "{out}"]).expect(2, &[why]);
     let why = "it imports no function that opens files";
     place.queen(guest("upper.wat"), &["--", "{}"]).expect(2, &[why]);
@@ -91,4 +92,61 @@ fn a_run_with_nothing_but_empty_outputs_is_told_loudly() {
         finished.expect(0, &["2 done"]);
         assert!(!finished.stderr.contains(warning), "{}", finished.stderr);
     }
+}
+
+#[test]
+fn a_result_may_be_a_folder_which_is_there_whole_or_not_at_all() {
+    // Small and large ones: without a king, those of inputs of 16 KiB and more are left in files.
+    let large = "x".repeat(100_000);
+    let inputs = [("a", "small"), ("sub/b.txt", &*large)];
+    let args = ["--", "d{outdir}/empty", "d{outdir}/deep", "w{outdir}/deep/one", "M{}", "M{outdir}/{name}.input"];
+    let wanted = [
+        ("a/a.input", "small"),
+        ("a/deep/one", "new"),
+        ("sub/b.txt/b.txt.input", &large),
+        ("sub/b.txt/deep/one", "new"),
+    ]
+    .map(|(name, text)| (name.to_owned(), text.to_owned()));
+    let alone = place(&inputs);
+    alone.queen(guest("busy.wat"), &args).expect(0, &["2 done"]);
+    assert_eq!(outputs(&alone), wanted);
+    assert!(alone.output().join("a/empty").is_dir());
+    let carried = place(&inputs);
+    let king = carried.king();
+    let _duke = carried.duke(&king, &[]);
+    carried.start_queen(&king, guest("busy.wat"), &args).finish().expect(0, &["2 done"]);
+    assert_eq!(outputs(&carried), wanted);
+}
+
+#[test]
+fn a_folder_that_is_an_output_is_found_again_and_exchanged_as_a_whole() {
+    let place = place(&[("a", "a"), ("b", "b")]);
+    let run = |args: &[&str]| place.queen(guest("busy.wat"), args);
+    run(&["--", "w{outdir}/old"]).expect(0, &["2 done"]);
+    run(&["--", "w{outdir}/new"]).expect(0, &["2 skipped"]);
+    run(&["--update", "--", "w{outdir}/new"]).expect(0, &["2 done"]);
+    let new = |name: &str| (name.to_owned(), "new".to_owned());
+    assert_eq!(outputs(&place), [new("a/new"), new("b/new")]);
+    run(&["--force", "--", "w{outdir}/newer"]).expect(0, &["2 done"]);
+    assert_eq!(outputs(&place), [new("a/newer"), new("b/newer")]);
+    // A failure leaves what was there, and nothing unfinished.
+    run(&["--force", "--", "w{outdir}/newest", "e1"]).expect(1, &["2 failed"]);
+    assert_eq!(outputs(&place), [new("a/newer"), new("b/newer")]);
+    let names = fs::read_dir(place.output()).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    assert_eq!(names, [".distwasm", "a", "b"]);
+    run(&["--prune", "--", "w{outdir}/x"]).expect(2, &["--prune removes single files"]);
+    run(&["--force", "--", "w{out}"]).expect(1, &["something that is not a file has that name"]);
+}
+
+#[test]
+fn the_archive_of_a_folder_goes_to_stdout() {
+    let place = place(&[("a", "text")]);
+    let mut queen = place.command("queen");
+    queen.arg("--binary").arg(guest("busy.wat")).arg("--input").arg(place.input().join("a")).args(["--output", "-"]);
+    let output = queen.args(["--", "w{outdir}/one", "d{outdir}/two"]).output().unwrap();
+    let mut archive = tar::Archive::new(output.stdout.as_slice());
+    let paths: Vec<_> = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned()).collect();
+    assert_eq!(paths, [Path::new("one"), Path::new("two")]);
 }

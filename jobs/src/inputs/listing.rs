@@ -23,11 +23,14 @@ use super::{
 use crate::{output_name::check_output, outputs::OutputPlace, run::Folders, selection::LeftOutBy};
 
 /// Why an input cannot have an output.
-const BLOCKED: &str = "its output cannot be written: something that is not a file has that name";
+fn blocked(kind: &str) -> String {
+    format!("its output cannot be written: something that is not {kind} has that name")
+}
 
 /// Why an input does not run again.
-const STRANGE: &str = "its output would replace a file that no run in the record wrote; if the file is not needed, \
-                       remove it";
+fn strange(kind: &str) -> String {
+    format!("its output would replace {kind} that no run in the record wrote; if it is not needed, remove it")
+}
 
 /// Goes through all inputs of a run, and says what is to be done with each. Ends early when the receiver is gone.
 pub fn list(folders: &Folders, found: &mpsc::Sender<Finding>) {
@@ -59,6 +62,10 @@ impl Lister<'_> {
             Ok(()) => ControlFlow::Continue(()),
             Err(_gone) => ControlFlow::Break(()),
         }
+    }
+
+    fn kind_of_outputs(&self) -> &'static str {
+        if self.rules.outputs_are_folders { "a folder" } else { "a file" }
     }
 
     fn say_batch(&mut self) -> ControlFlow<()> {
@@ -186,8 +193,8 @@ impl WalkHandler for Lister<'_> {
                 self.say_batch()
             }
             Decision::Done(outdated) => self.done(path, outdated),
-            Decision::Strange => self.bad_output(path, STRANGE),
-            Decision::Blocked => self.bad_output(path, BLOCKED),
+            Decision::Strange => self.bad_output(path, strange(self.kind_of_outputs())),
+            Decision::Blocked => self.bad_output(path, blocked(self.kind_of_outputs())),
             Decision::Unseen(why) => self.bad_input(path, format!("it cannot be examined: {why}")),
         }
     }

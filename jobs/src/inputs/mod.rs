@@ -16,6 +16,7 @@ pub(crate) use decision::EntryKind;
 pub use decision::{Outdated, Reason, Rerun};
 pub use folder::InputFolder;
 pub use listing::list;
+pub use walk::STDIN;
 pub(crate) use walk::read_folder;
 
 use std::{
@@ -45,6 +46,8 @@ pub struct InputRules {
     pub selection: Selection,
     /// What outputs are called, if not as their inputs.
     pub output_name: Option<OutputName>,
+    /// Whether each output is a folder of files.
+    pub outputs_are_folders: bool,
     /// Which inputs run although they are done.
     pub rerun: Rerun,
     /// The earlier runs into the output folder.
@@ -63,6 +66,7 @@ impl Default for InputRules {
             follows_links: false,
             selection: Selection::default(),
             output_name: None,
+            outputs_are_folders: false,
             rerun: Rerun::Never,
             history: History::default(),
             sweeps: true,

@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     ffi::{OsStr, OsString},
-    fs::File,
+    fs::{self, File},
     io,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
@@ -20,7 +20,7 @@ use super::{
     places::Places,
     walk::{kind_at, read_folder},
 };
-use crate::output_name::split_last;
+use crate::{file_time::FileTime, output_name::split_last};
 
 /// See the module's documentation.
 pub(super) struct OldOutputs<'a> {
@@ -29,6 +29,8 @@ pub(super) struct OldOutputs<'a> {
     reads_folders: bool,
     /// Whether unfinished outputs are removed: another queen may be writing them.
     sweeps: bool,
+    /// Whether an output is a folder.
+    are_folders: bool,
     /// The folder that was read last, and what is in it, in the order of names.
     current: Option<(PathBuf, Vec<(OsString, EntryKind)>)>,
     /// Folders that were read before; only where outputs are called otherwise than their inputs.
@@ -42,6 +44,7 @@ impl<'a> OldOutputs<'a> {
             places: Places::new(input, output, is_renamed),
             reads_folders: matches!(rules.names, Names::All),
             sweeps: rules.sweeps,
+            are_folders: rules.outputs_are_folders,
             current: None,
             before: HashSet::new(),
         }
@@ -76,8 +79,25 @@ impl<'a> OldOutputs<'a> {
         is_unfinished(name) && (self.places.is_renamed || !is_named_so())
     }
 
-    /// What has the name of this output, if anything has.
+    /// What has the name of this output, if anything has. An output that is a folder counts as a file that was written
+    /// when something was last added to the folder or removed from it.
     pub(super) fn kind_of(&mut self, output: &Path) -> Result<Option<EntryKind>, String> {
+        let kind = self.entry_of(output)?;
+        Ok(if self.are_folders { kind.map(|kind| self.folder_as_output(output, kind)) } else { kind })
+    }
+
+    fn folder_as_output(&self, output: &Path, kind: EntryKind) -> EntryKind {
+        match kind {
+            EntryKind::Folder => match fs::symlink_metadata(self.places.output.join(output)) {
+                Ok(found) if found.is_dir() => EntryKind::File { bytes: 0, changed: FileTime::of(&found) },
+                _ => EntryKind::Other("a link to a folder"),
+            },
+            EntryKind::File { .. } => EntryKind::Other("a file"),
+            other => other,
+        }
+    }
+
+    fn entry_of(&mut self, output: &Path) -> Result<Option<EntryKind>, String> {
         // Comparing bytes is much faster than comparing the parts of paths.
         let bytes = output.as_os_str().as_bytes();
         let (folder, name) = split_last(bytes, b'/').unwrap_or((&[], bytes));
@@ -105,7 +125,7 @@ impl<'a> OldOutputs<'a> {
 fn sweep(output: &Path, folder: &Path, name: &Path) {
     let opened = File::open(output).and_then(|output| beneath::open_folder(output, folder, Links::Own, Missing::Stays));
     // It does no harm; a later run may succeed.
-    if let Err(error) = opened.and_then(|folder| files::remove_in(folder, name)) {
+    if let Err(error) = opened.and_then(|folder| files::remove_tree(folder, name)) {
         let path = output.join(folder).join(name);
         tracing::warn!(path = %path.display(), %error, "an unfinished output of an earlier run cannot be removed");
     }

@@ -101,6 +101,23 @@ impl Survey<'_> {
         Ok(clashes)
     }
 
+    /// An output that would lie in the folder that is the output of another input, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// When the survey was interrupted.
+    pub fn nested(&self, name: &OutputName) -> Result<Option<PathBuf>, SurveyError> {
+        let (outputs, _) = self.outputs(&self.rules.names, &self.rules.selection, name, false)?;
+        let mut nested = None;
+        self.each_name(&self.rules.selection, |path, number| {
+            let Ok(output) = name.fill_in(path, number) else { return };
+            if nested.is_none() && output.ancestors().skip(1).any(|folder| outputs.has(folder)) {
+                nested = Some(output);
+            }
+        })?;
+        Ok(nested)
+    }
+
     /// The first input that passes the filters.
     ///
     /// # Errors
@@ -291,6 +308,18 @@ mod tests {
         assert_eq!(told, [r#"("a", ["a.x", "a.y"])"#, r#"("b", ["b.x", "d/b.x"])"#]);
         let few = survey(folder.path(), &rules, &going_on).clashes(&name, 1).unwrap();
         assert_eq!(few.len(), 1);
+    }
+
+    #[test]
+    fn an_output_in_the_folder_of_another_is_found() {
+        let folder = folder(&["a.x", "a/b.x", "c/d.x"]);
+        let name: OutputName = "{dir}/{stem}".parse().unwrap();
+        let going_on = CancellationToken::new();
+        let mut rules = InputRules::default();
+        let nested = |rules: &InputRules| survey(folder.path(), rules, &going_on).nested(&name).unwrap();
+        assert_eq!(nested(&rules), Some("a/b".into()));
+        rules.names = Names::Listed(["a/b.x", "c/d.x"].map(PathBuf::from).into());
+        assert_eq!(nested(&rules), None);
     }
 
     #[test]

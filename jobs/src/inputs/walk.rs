@@ -73,7 +73,7 @@ pub(super) fn walk(
 }
 
 /// The name of the unit whose input comes from stdin.
-const STDIN: &str = "stdin";
+pub const STDIN: &str = "stdin";
 
 const FOLDER: &str = "a folder, and a list names files";
 const LEADS_OUT: &str = "a link that leads out of the input folder (--follow-links follows it)";

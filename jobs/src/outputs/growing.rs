@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use distwasm_process::{files, nameless, unfinished::unfinished_name};
 use distwasm_proto::ids::AttemptId;
-use rustix::fs::{AtFlags, OFlags, openat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 
 use super::{EVERYBODY, rename};
 use crate::descriptors::when_there_are;
@@ -143,6 +143,18 @@ impl Growing {
         Ok(self.bytes)
     }
 
+    /// Opens a whole result to read it. Nothing is left of it afterwards.
+    pub(super) fn read(self) -> io::Result<GrownFile> {
+        match self.place {
+            Place::Nameless(handle) => Ok(GrownFile { file: nameless::read(&handle)?, _named: None }),
+            Place::Named(named) => {
+                let file = openat(&named.folder, &named.name, super::READ, Mode::empty())?;
+                Ok(GrownFile { file: file.into(), _named: Some(named) })
+            }
+            Place::Aside(_) => Err(io::Error::other("it belongs to stdout")),
+        }
+    }
+
     /// Copies a whole result to stdout. Returns its size.
     pub(super) fn show(self) -> io::Result<u64> {
         let Place::Aside(mut file) = self.place else { return Err(io::Error::other("it belongs to a folder")) };
@@ -154,6 +166,18 @@ impl Growing {
             }
             files::write_stdout_chunks(buffer.get(..count))?;
         }
+    }
+}
+
+/// A whole result that is read, and removed afterwards.
+pub(super) struct GrownFile {
+    file: File,
+    _named: Option<Named>,
+}
+
+impl Read for GrownFile {
+    fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        self.file.read(target)
     }
 }
 

@@ -1,15 +1,17 @@
 //! Writes outputs, on threads of their own: each to a file that has no name, or another one in the same folder, and gets
-//! the output's name when it is whole. So an output exists whole or not at all, and never replaces another.
+//! the output's name when it is whole. So an output exists whole or not at all, and never replaces another. An output may
+//! be a folder, too, which is whole in the same way.
 
 mod growing;
 mod orders;
 pub mod prune;
 pub(crate) mod rename;
+mod unpacking;
 
 use std::{
     ffi::OsStr,
     fs::{self, File},
-    io::{self, ErrorKind, Write},
+    io::{self, ErrorKind, Read, Write},
     os::unix::fs::{DirEntryExt, MetadataExt},
     path::{Path, PathBuf},
 };
@@ -31,6 +33,7 @@ use crate::{descriptors::when_there_are, inputs::Input, king_link::Room, request
 
 use orders::{nothing_stored, show, store, unshown};
 use rename::rename_new;
+use unpacking::Unpacked;
 
 pub use growing::{Parts, ResultFile};
 pub use orders::{Arrived, Stored, WriteOrder};
@@ -85,6 +88,8 @@ pub(crate) struct Writing {
     /// For which inputs the results lie in the output folder already, where dukes have written them: such a result is the
     /// name of a file.
     pub(crate) in_places: InPlaces,
+    /// Whether results are archives of folders, and outputs these folders.
+    pub(crate) in_folders: bool,
 }
 
 /// To look at a file that others could have put there.
@@ -178,10 +183,16 @@ impl<'a> Writer<'a> {
             Arrived::Whole(result) if self.writing.in_places.writes(input) => {
                 self.take(folder, name, input.replaces(), result)?
             }
+            Arrived::Whole(result) if self.writing.in_folders => {
+                self.unpack(folder, name, input.replaces(), result.reader())?
+            }
             Arrived::Whole(result) => self.write(folder, name, input.replaces(), result)?,
             Arrived::InFile(file) => {
                 let whole = file.lock().take().ok_or_else(nothing_stored)?;
-                whole.give_name(folder, name, input.replaces())?
+                match self.writing.in_folders {
+                    true => self.unpack(folder, name, input.replaces(), whole.read()?)?,
+                    false => whole.give_name(folder, name, input.replaces())?,
+                }
             }
             Arrived::Lost(_) => return Err(nothing_stored()),
         };
@@ -230,13 +241,18 @@ impl<'a> Writer<'a> {
         fill: impl FnOnce(&mut File) -> io::Result<u64>,
     ) -> io::Result<u64> {
         let unfinished = unfinished_name();
-        let placed = create(folder, &unfinished, self.writing.sync, fill)
+        let placed = create(folder, unfinished.as_ref(), self.writing.sync, fill)
             .and_then(|bytes| rename((folder, &unfinished), (folder, name), replaces).map(|()| bytes));
         if placed.is_err() {
             // If it cannot be removed now, the next run removes it.
             let _removed = unlinkat(folder, &unfinished, AtFlags::empty());
         }
         placed
+    }
+
+    /// Unpacks an archive to the folder that is an output. Returns the size of the files in it.
+    fn unpack(&self, folder: &File, name: &OsStr, replaces: bool, archive: impl Read) -> io::Result<u64> {
+        Unpacked::of(folder, archive, self.writing.sync)?.give_name(name, replaces)
     }
 
     /// Gives a result that a duke has written its name. Returns its size.
@@ -256,6 +272,12 @@ impl<'a> Writer<'a> {
             return Err(io::Error::other("what its duke has written is not a regular file"));
         }
         let open = || Ok::<_, io::Error>(File::from(openat(&own, unfinished, READ, Mode::empty())?));
+        if self.writing.in_folders {
+            let bytes = self.unpack(folder, name, replaces, open()?)?;
+            unlinkat(&own, unfinished, AtFlags::empty())?;
+            self.own = Some(own);
+            return Ok(bytes);
+        }
         if self.writing.sync {
             open()?.sync_all()?;
         }
@@ -298,7 +320,7 @@ impl<'a> Writer<'a> {
 /// Makes a file. Returns the number of bytes in it.
 fn create(
     folder: &File,
-    name: &str,
+    name: &OsStr,
     sync: bool,
     content: impl FnOnce(&mut File) -> io::Result<u64>,
 ) -> io::Result<u64> {
@@ -371,14 +393,14 @@ mod tests {
     use crate::{inputs::Reason, request::JobRequest};
 
     fn carried() -> Writing {
-        Writing { sync: true, in_places: InPlaces::default() }
+        Writing { sync: true, in_places: InPlaces::default(), in_folders: false }
     }
 
     /// Dukes write all outputs.
     fn in_places(sync: bool) -> Writing {
         let mut request = JobRequest::new("p", Payload::default(), Secret::new([1; 16]));
         request.guest.places.output = Some("/out".into());
-        Writing { sync, in_places: InPlaces::of(&request) }
+        Writing { sync, in_places: InPlaces::of(&request), in_folders: false }
     }
 
     fn put(folder: &Path, path: &str, text: &str) -> Result<u64, WriteError> {

@@ -1,7 +1,14 @@
-//! Gives a finished file or folder its name, and never replaces something that has that name already.
+//! Gives a finished file or folder its name, and never replaces something that has that name already, or exchanges the two.
 
-use std::{ffi::OsStr, io, os::fd::AsFd};
+use std::{
+    ffi::OsStr,
+    io,
+    os::fd::{AsFd, BorrowedFd},
+};
 
+use distwasm_process::unfinished::unfinished_name;
+#[cfg(target_os = "linux")]
+use rustix::fs::{RenameFlags, renameat_with};
 use rustix::{
     fs::{AtFlags, linkat, renameat, statat, unlinkat},
     io::Errno,
@@ -26,8 +33,39 @@ pub fn rename_new(from_folder: impl AsFd, from: &OsStr, to_folder: impl AsFd, to
     Err(refused.into())
 }
 
+/// Exchanges a folder for the one of another name in the same folder.
+///
+/// # Errors
+///
+/// As the system has it; both names are there then, unless the process ends in the middle of it.
+pub fn exchange(folder: impl AsFd, one: &OsStr, other: &OsStr) -> io::Result<()> {
+    let folder = folder.as_fd();
+    match rename_exchange(folder, one, other) {
+        Err(error) if is_unsupported(error) => {
+            let aside = unfinished_name();
+            rename_new(folder, other, folder, aside.as_ref())?;
+            if let Err(error) = rename_new(folder, one, folder, other) {
+                rename_new(folder, aside.as_ref(), folder, other)?;
+                return Err(error);
+            }
+            rename_new(folder, aside.as_ref(), folder, one)
+        }
+        exchanged => Ok(exchanged?),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn rename_exchange(folder: BorrowedFd<'_>, one: &OsStr, other: &OsStr) -> Result<(), Errno> {
+    renameat_with(folder, one, folder, other, RenameFlags::EXCHANGE)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn rename_exchange(_: BorrowedFd<'_>, _: &OsStr, _: &OsStr) -> Result<(), Errno> {
+    Err(Errno::NOSYS)
+}
+
 /// A name in an open folder.
-type Name<'a> = (std::os::fd::BorrowedFd<'a>, &'a OsStr);
+type Name<'a> = (BorrowedFd<'a>, &'a OsStr);
 
 /// Whether a file system does not support this way; another way may work. Folders, for one, cannot be linked.
 fn is_unsupported(error: Errno) -> bool {
@@ -36,7 +74,6 @@ fn is_unsupported(error: Errno) -> bool {
 
 #[cfg(target_os = "linux")]
 fn rename_no_replace(from: Name<'_>, to: Name<'_>) -> Result<(), Errno> {
-    use rustix::fs::{RenameFlags, renameat_with};
     renameat_with(from.0, from.1, to.0, to.1, RenameFlags::NOREPLACE)
 }
 
@@ -90,6 +127,19 @@ mod tests {
             assert_eq!(fs::read_to_string(path("to")).unwrap(), "new");
             assert!(!path("from").exists());
         }
+    }
+
+    #[test]
+    fn two_folders_exchange_their_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = File::open(folder.path()).unwrap();
+        for name in ["new", "old"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+            fs::write(folder.path().join(name).join(name), "").unwrap();
+        }
+        exchange(&opened, "new".as_ref(), "old".as_ref()).unwrap();
+        assert!(folder.path().join("old/new").exists() && folder.path().join("new/old").exists());
+        assert_eq!(exchange(&opened, "new".as_ref(), "missing".as_ref()).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -52,7 +52,8 @@ pub(super) fn start(threads: &mut JoinSet<()>, folders: &Folders, in_places: InP
     let (storer, stored) = mpsc::channel(REACTOR_QUEUE);
     for orders in orders {
         let (folders, sender, storer) = (folders.clone(), sender.clone(), storer.clone());
-        let writing = Writing { sync: folders.sync, in_places };
+        let in_folders = folders.rules.outputs_are_folders;
+        let writing = Writing { sync: folders.sync, in_places, in_folders };
         threads.spawn_blocking(move || outputs::write(&folders.output, writing, &orders, &sender, &storer));
     }
     let (sender, found) = mpsc::channel(REACTOR_QUEUE);

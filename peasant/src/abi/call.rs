@@ -73,7 +73,7 @@ impl Abi for Call {
             }
             Err(error) => {
                 verdict::of_error(&error, store.data())?;
-                Err(verdict::of_answer("exited with status 0 before it returned".to_owned(), store.data()))
+                Err(verdict::of_answer("exited before it returned".to_owned(), store.data()))
             }
         }
     }

@@ -86,7 +86,7 @@ impl Abi for Component {
             Err(judged) => {
                 judged?;
                 if !is_command {
-                    let why = "exited with status 0 before it returned".to_owned();
+                    let why = "exited before it returned".to_owned();
                     return Err(verdict::of_answer(why, store.data()));
                 }
             }

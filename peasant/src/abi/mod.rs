@@ -20,7 +20,7 @@ use wasmtime_wasi::I32Exit;
 use crate::guest::{self, Grants, Guest};
 use crate::program::{ModuleEntry, ModuleProgram, Program};
 use crate::stdio::{Input, StdioError};
-use crate::unit_files::UnitFiles;
+use crate::unit_files::{PackError, UnitFiles};
 
 /// One unit, as its guest gets it.
 #[derive(Debug)]
@@ -49,12 +49,12 @@ pub trait Abi {
 pub fn start(program: Program, grants: Grants, runtime: Option<Runtime>) -> Result<Box<dyn Abi>, Failure> {
     let names_output = grants.args.name_output();
     if names_output && !program.is_command() {
-        let why = "the arguments name its result as a file ({out}), which only a program with _start can have";
+        let why = "the arguments name its result as a file ({out}) or a folder ({outdir}), which only a program with _start can have";
         return Err(Failure::new(FailureKind::Program, why));
     }
     let opens_files = program.opens_files();
     if !opens_files && (names_output || grants.args.name_input()) && grants.files.is_some() {
-        let why = "the arguments name its input or result as a file ({} or {out}), but it imports no function that opens files";
+        let why = "the arguments name its input or result as a file ({}, {out} or {outdir}), but it imports no function that opens files";
         return Err(Failure::new(FailureKind::Program, why));
     }
     let grants = Arc::new(grants);
@@ -120,8 +120,13 @@ impl Abi for WithFiles {
         let output = unit.output.take();
         let answered = self.guest.answer(unit).map(drop).map_err(|failure| self.files.explain(failure));
         let delivered = answered.and_then(|()| {
-            let delivered = self.files.check_room().and_then(|()| self.files.result(arguments, &filling));
-            let delivered = delivered.and_then(|result| deliver_file(result, output, &self.grants, &mut self.answer));
+            let delivered = self.files.check_room().and_then(|()| match arguments.name_output_folder() {
+                true => deliver_folder(&self.files, output, &self.grants, &mut self.answer),
+                false => {
+                    let result = self.files.result(&arguments.output_path(&filling))?;
+                    deliver_file(result, output, &self.grants, &mut self.answer)
+                }
+            });
             delivered.map_err(|failure| failure.with_stderr(&self.guest.log()))
         });
         self.files.end();
@@ -144,6 +149,30 @@ fn deliver_file(mut result: File, output: Option<File>, grants: &Grants, answer:
         Some(mut output) => io::copy(&mut result, &mut output).and_then(|_| files::close(output)),
     };
     written.map_err(|error| StdioError::Output(error).into())
+}
+
+/// Makes an archive of the folder of results the answer, or writes it to the file that should hold that.
+fn deliver_folder(
+    files: &UnitFiles,
+    output: Option<File>,
+    grants: &Grants,
+    answer: &mut Vec<u8>,
+) -> Result<(), Failure> {
+    answer.clear();
+    let (in_memory, in_file) = (grants.output_bytes_max as u64, grants.file_bytes_max);
+    let (packed, too_long) = match output {
+        None => (files.pack(answer, in_memory), StdioError::too_long_for_memory(in_memory, in_file)),
+        Some(mut output) => {
+            let packed = files.pack(&mut output, in_file);
+            let closed = packed.and_then(|()| files::close(output).map_err(PackError::Write));
+            (closed, StdioError::OutputTooLong { output_bytes_max: in_file })
+        }
+    };
+    packed.map_err(|error| match error {
+        PackError::Unfit(failure) => failure,
+        PackError::TooLong => too_long.into(),
+        PackError::Write(error) => StdioError::Output(error).into(),
+    })
 }
 
 /// A module that may open files.

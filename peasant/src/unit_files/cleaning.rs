@@ -178,7 +178,7 @@ fn inode(root: BorrowedFd<'_>, name: &str) -> io::Result<Option<u64>> {
 }
 
 /// The names in a folder. They are read before any is removed, which would change what comes next.
-fn names(folder: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
+pub(super) fn names(folder: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
     let entries = Dir::read_from(folder)?;
     let names = entries.map(|entry| Ok(entry?.file_name().to_owned()));
     let is_real = |name: &io::Result<CString>| !matches!(name, Ok(name) if [c".", c".."].contains(&name.as_c_str()));

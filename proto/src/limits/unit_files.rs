@@ -16,6 +16,13 @@ pub const STDOUT_KEPT_BYTES: usize = 8 * KIB;
 /// Files of the smallest scratch. The system takes 0 for no bound.
 pub const SCRATCH_FILES_MIN: u64 = 64;
 
+/// Files and folders in a result that is a folder: as many as a directory of a web site or a split archive has. Each takes
+/// about a millisecond at worst to unpack, and KIBs on the queen's disk.
+pub const OUTPUT_FOLDER_ENTRIES_MAX: usize = 100_000;
+
+/// How deep files may lie in a result that is a folder. Removing a tree takes a descriptor for each level.
+pub const OUTPUT_FOLDER_DEPTH_MAX: usize = 64;
+
 /// The longest ending of a file with a result, after its dot.
 pub const OUTPUT_ENDING_BYTES_MAX: usize = 32;
 

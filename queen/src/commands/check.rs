@@ -17,7 +17,7 @@ use distwasm_duke::{
     peasant::{guest_flags, guest_words},
 };
 use distwasm_jobs::inputs::{
-    InputRules, Names,
+    InputRules, Names, STDIN,
     survey::{Survey, SurveyError},
 };
 use distwasm_process::{
@@ -153,7 +153,7 @@ async fn check_within(
         Err(CheckError::Survey(SurveyError::Interrupted)) => return Ok(Exit::Interrupted),
         input => input?,
     };
-    let args = options.peasant_args(input.as_ref().map(|chosen| &*chosen.path))?;
+    let args = options.peasant_args(input.as_ref())?;
     // A job without a king uses this peasant, too.
     let peasant = options.peasant.clone().unwrap_or_else(find_peasant);
     let mut command = Command::new(&peasant);
@@ -225,7 +225,7 @@ fn exit_of(status: ExitStatus, had_input: bool) -> Result<Exit, CheckError> {
 
 impl CheckOptions {
     /// The arguments of the peasant.
-    fn peasant_args(&self, input: Option<&Path>) -> Result<Arguments, CheckError> {
+    fn peasant_args(&self, input: Option<&Chosen>) -> Result<Arguments, CheckError> {
         // The archives are not used: packing them shows whether it works.
         let (mut guest, _archives) = guest_options::prepare(&self.guest, &project_of(&self.program))?;
         guest_options::name_like(&self.program, &mut guest);
@@ -238,8 +238,11 @@ impl CheckOptions {
         // A name that is not UTF-8 is shown with replacement characters.
         let mut args = vec!["check".into(), flag("--name", self.program.to_string_lossy().as_ref().as_ref())];
         if let Some(input) = input {
-            check_input(input)?;
-            args.push(flag("--input", input.as_os_str()));
+            check_input(&input.path)?;
+            args.push(flag("--input", input.path.as_os_str()));
+            if matches!(input.place.names, Names::Stdin(_)) {
+                args.push(flag("--input-name", STDIN.as_ref()));
+            }
         }
         let timeout_ms = self.timeout.unwrap_or(CHECK_WITHIN).as_millis();
         let timeout_ms = u64::try_from(timeout_ms).unwrap_or(u64::MAX).max(1);
@@ -271,8 +274,8 @@ impl CheckOptions {
 /// The input of a check.
 struct Chosen {
     path: PathBuf,
-    /// Keeps what was read from stdin.
-    _place: InputPlace,
+    /// Where it is; keeps what was read from stdin.
+    place: InputPlace,
 }
 
 /// Chooses an input: the file that was named, or the first one in a folder that the flags leave.
@@ -292,7 +295,7 @@ fn choose(options: &CheckOptions, input: &Path, interrupted: &CancellationToken)
             place.folder.join(first)
         }
     };
-    Ok(Chosen { path, _place: place })
+    Ok(Chosen { path, place })
 }
 
 fn check_input(path: &Path) -> Result<(), CheckError> {
