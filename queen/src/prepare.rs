@@ -26,10 +26,11 @@ use distwasm_jobs::{
 use distwasm_process::randomness;
 use distwasm_proto::{
     error_text::chain,
+    guest::GuestSettings,
     limits::{IN_PLACES_FROM_BYTES, NAME_BYTES_MAX, NAMES_SHOWN, STREAMED_BYTES_MIN},
     text::is_name,
 };
-use distwasm_transport::credentials::CredentialsError;
+use distwasm_transport::{credentials::CredentialsError, payload::Payload};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
@@ -182,37 +183,30 @@ pub fn plan(options: &Options, interrupted: &CancellationToken) -> Result<Plan, 
         }
     };
     let output_name = options.output_name();
-    let renames = output_name.is_some();
-    let failures =
-        failures_path(options.failures.as_deref(), &input.folder, &output, options.selection.shard, renames)?;
+    let failures = failures_path(
+        options.failures.as_deref(),
+        &input.folder,
+        &output,
+        options.selection.shard,
+        output_name.is_some(),
+    )?;
     if options.king_address.is_none() {
         local::check_memory(options)?;
     }
     let mut warnings = options.idle_flags.clone();
     warnings.extend(repeated(input.repeated));
     let (history, damage) = match &output {
-        OutputPlace::Folder(folder) => {
-            let place = if matches!(input.names, Names::Stdin(_)) { Path::new(STANDARD) } else { &input.folder };
-            History::read(folder, Making::new(place, &program, &guest))
-        }
+        OutputPlace::Folder(folder) => History::read(folder, Making::new(source(&input), &program, &guest)),
         OutputPlace::Stdout => (History::default(), None),
     };
     warnings.extend(damage.map(|damage| chain(&damage)));
     // After the record was compared: a program whose file has another name makes the same outputs.
     guest_options::name_like(&options.binary, &mut guest);
-    let mut names = input.names.clone();
-    if options.retry_failed {
-        names = Names::Failed(failures.as_deref().map(failures_file::names).transpose()?.unwrap_or_default().into());
-    }
-    let rerun = if options.force || matches!(names, Names::Stdin(_)) {
-        // What comes from stdin is another input each time.
-        Rerun::All
-    } else if options.update || options.retry_failed {
-        // An input that failed may have the output that it had before it was changed.
-        Rerun::Outdated
-    } else {
-        Rerun::Never
+    let names = match options.retry_failed {
+        true => Names::Failed(failures.as_deref().map(failures_file::names).transpose()?.unwrap_or_default().into()),
+        false => input.names.clone(),
     };
+    let rerun = rerun(options, &names);
     let sweeps = options.selection.shard.is_none() && !options.dry_run;
     let follows_links = options.selection.follows_links(&input.names);
     let reports_done = options.dry_run;
@@ -231,7 +225,18 @@ pub fn plan(options: &Options, interrupted: &CancellationToken) -> Result<Plan, 
     let mut folders = Folders { input: input.folder.clone(), output, sync: options.sync, rules: Arc::new(rules) };
     survey(options, &mut folders, interrupted)?;
     let orphans = orphans(options, &folders, failures.as_deref(), interrupted)?;
-    let request = JobRequest {
+    let request = JobRequest { archives, ..request(options, project, program, guest)? };
+    Ok(Plan { folders, request, failures, orphans, warnings, input })
+}
+
+/// The job for the king, without its shared directories.
+fn request(
+    options: &Options,
+    project: String,
+    program: Payload,
+    guest: GuestSettings,
+) -> Result<JobRequest, PrepareError> {
+    Ok(JobRequest {
         key: randomness::secret().map_err(PrepareError::Randomness)?,
         replaces: Vec::new(),
         project,
@@ -245,9 +250,26 @@ pub fn plan(options: &Options, interrupted: &CancellationToken) -> Result<Plan, 
         // On one machine the small ones take the way through memory.
         in_places_from_bytes: if is_one_machine(options) { IN_PLACES_FROM_BYTES } else { 0 },
         streamed_from_bytes: STREAMED_BYTES_MIN,
-        archives,
-    };
-    Ok(Plan { folders, request, failures, orphans, warnings, input })
+        archives: Vec::new(),
+    })
+}
+
+/// Where inputs come from, for the record of runs.
+fn source(input: &InputPlace) -> &Path {
+    if matches!(input.names, Names::Stdin(_)) { Path::new(STANDARD) } else { &input.folder }
+}
+
+/// Which inputs run although they have outputs.
+fn rerun(options: &Options, names: &Names) -> Rerun {
+    if options.force || matches!(names, Names::Stdin(_)) {
+        // What comes from stdin is another input each time.
+        Rerun::All
+    } else if options.update || options.retry_failed {
+        // An input that failed may have the output that it had before it was changed.
+        Rerun::Outdated
+    } else {
+        Rerun::Never
+    }
 }
 
 /// Whether there is no king, and nothing is said of shared folders.

@@ -38,7 +38,7 @@ impl From<Failure> for PackError {
 
 impl From<io::Error> for PackError {
     fn from(error: io::Error) -> PackError {
-        match error.get_ref().is_some_and(|inner| inner.is::<BoundReached>()) {
+        match matches!(error.get_ref(), Some(inner) if inner.is::<BoundReached>()) {
             true => PackError::TooLong,
             false => PackError::Write(error),
         }
