@@ -1,4 +1,5 @@
-//! The jail of this machine's peasants and compilers: which of its walls hold, and which an operator insists on.
+//! What this machine's peasants are: which walls of their jail hold, which of them an operator insists on, and which
+//! engine they have.
 
 use std::{collections::BTreeMap, io};
 
@@ -35,50 +36,59 @@ impl RequiredJail {
     }
 }
 
-/// Why the jail is not known, or is not good enough.
+/// Why nothing is known of the peasants: they do not work at all.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum ProbeError {
+    #[error("the peasant cannot be started: {0}")]
+    Spawn(String),
+    #[error("the peasant cannot be listened to")]
+    Io(#[from] io::Error),
+    #[error("the peasant did not tell its engine and its jail within {START_WITHIN:?}")]
+    Slow,
+    #[error("the peasant did not tell its engine and its jail: {0}")]
+    Odd(String),
+}
+
+/// Why the jail is not good enough.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum JailError {
-    #[error("failed to find out which walls the jail of peasants has: {0}")]
-    Unknown(String),
     #[error("the jail of peasants lacks {wall}, which --require-jail demands: {why}")]
     Weak { wall: Wall, why: String },
-}
-
-impl From<io::Error> for JailError {
-    fn from(error: io::Error) -> JailError {
-        JailError::Unknown(error.to_string())
-    }
 }
 
 /// What holds on this machine.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Report {
+    /// A word that differs between peasants that cannot load each other's compiled programs.
+    pub engine: String,
     /// The walls that hold.
     pub holds: Vec<Wall>,
     /// The others, and why they do not.
     pub missing: BTreeMap<Wall, String>,
 }
 
-/// Has a peasant enter the jail and tell which walls hold.
-pub(crate) async fn probe(spawner: &Spawner) -> Result<Report, JailError> {
+/// Has a peasant enter the jail, and tell which walls hold and which engine it has.
+pub(crate) async fn probe(spawner: &Spawner) -> Result<Report, ProbeError> {
     let args = Arguments { shown: vec!["jail".into()], ..Arguments::default() };
-    let child = spawner.spawn(args).await.map_err(|error| JailError::Unknown(chain(&error)))?;
-    let slow = |_| JailError::Unknown(format!("no answer in {START_WITHIN:?}"));
-    let output = timeout(START_WITHIN, child.wait_with_output()).await.map_err(slow)??;
-    parse(&output.stdout).ok_or_else(|| {
+    let child = spawner.spawn(args).await.map_err(|error| ProbeError::Spawn(chain(&error)))?;
+    let output = timeout(START_WITHIN, child.wait_with_output()).await.map_err(|_| ProbeError::Slow)??;
+    parse(&output.stdout).filter(|_| output.status.success()).ok_or_else(|| {
         let said = String::from_utf8_lossy(&output.stderr);
-        JailError::Unknown(format!("{}; it said: {}", describe(output.status), said.trim()))
+        ProbeError::Odd(format!("{}; it said: {}", describe(output.status), said.trim()))
     })
 }
 
 /// Reads what `peasant jail` prints. Walls that this version does not know are left out.
 fn parse(text: &[u8]) -> Option<Report> {
     let told: Value = serde_json::from_slice(text).ok()?;
+    let engine = told.get("engine")?.as_str()?;
+    let is_word = !engine.is_empty() && engine.len() <= 64 && engine.bytes().all(|byte| byte.is_ascii_alphanumeric());
     let holds = told.get("walls")?.as_array()?.iter().filter_map(|name| Wall::from_name(name.as_str()?)).collect();
     let missing = told.get("missing")?.as_object()?.iter();
     let missing = missing.filter_map(|(name, why)| Some((Wall::from_name(name)?, why.as_str()?.to_owned())));
-    Some(Report { holds, missing: missing.collect() })
+    is_word.then(|| Report { engine: engine.to_owned(), holds, missing: missing.collect() })
 }
 
 impl Report {
@@ -115,10 +125,18 @@ mod tests {
 
     #[test]
     fn what_a_peasant_tells_is_understood() {
-        let told = br#"{"missing":{"empty-root":"no \"right\"","moat":"dry"},"walls":["seccomp","drawbridge"]}"#;
+        let told =
+            br#"{"engine":"a1","missing":{"empty-root":"no \"right\"","moat":"dry"},"walls":["seccomp","drawbridge"]}"#;
         let missing = BTreeMap::from([(Wall::EmptyRoot, "no \"right\"".to_owned())]);
-        assert_eq!(parse(told), Some(Report { holds: vec![Wall::Seccomp], missing }));
-        for odd in [&b""[..], b"{}", b"[1]", br#"{"walls":1,"missing":{}}"#] {
+        let engine = "a1".to_owned();
+        assert_eq!(parse(told), Some(Report { engine, holds: vec![Wall::Seccomp], missing }));
+        for odd in [
+            &b""[..],
+            b"{}",
+            b"[1]",
+            br#"{"engine":"a1","walls":1,"missing":{}}"#,
+            br#"{"engine":"../a","walls":[],"missing":{}}"#,
+        ] {
             assert_eq!(parse(odd), None);
         }
     }
@@ -126,7 +144,7 @@ mod tests {
     #[test]
     fn a_wall_that_is_demanded_and_missing_is_named() {
         let missing = BTreeMap::from([(Wall::EmptyRoot, "why".to_owned())]);
-        let report = Report { holds: Wall::BASIC.to_vec(), missing };
+        let report = Report { engine: "a1".to_owned(), holds: Wall::BASIC.to_vec(), missing };
         assert!(report.check(RequiredJail::None).is_ok() && report.check(RequiredJail::Basic).is_ok());
         assert!(matches!(report.check(RequiredJail::Full), Err(JailError::Weak { wall: Wall::LandlockFiles, .. })));
         let why = Report { holds: Vec::new(), ..report }.check(RequiredJail::Basic).unwrap_err().to_string();

@@ -28,9 +28,9 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 use allowed::AllowedDirs;
+pub use cache::CacheError;
 use cache::{Cache, CompileLimits};
-pub use cache::{CacheError, FingerprintError};
-use jail::{JailError, RequiredJail};
+use jail::{JailError, ProbeError, RequiredJail};
 use king_link::KingLink;
 use local_hands::LocalHands;
 use peasant::Spawner;
@@ -75,7 +75,7 @@ pub enum DukeError {
     #[error("failed to start a thread")]
     Thread(#[source] std::io::Error),
     #[error("failed to use {} as a peasant (--peasant names another)", .path.display())]
-    Peasant { path: PathBuf, source: FingerprintError },
+    Peasant { path: PathBuf, source: ProbeError },
     #[error("failed to make up a secret")]
     Randomness(#[source] std::io::Error),
     #[error(transparent)]
@@ -100,17 +100,15 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), DukeError> {
         warn!(offered_mb, machine_mb, "guests may take more memory than this machine has (--ram-limit)");
     }
     let spawner = Spawner::start(&settings.peasant).map_err(DukeError::Thread)?;
-    // Both at once: a queen on its own machine waits for them.
-    let (engine, jail) = tokio::join!(cache::fingerprint(&spawner), jail::probe(&spawner));
-    let engine = engine.map_err(|source| DukeError::Peasant { path: settings.peasant.clone(), source })?;
+    let probed = jail::probe(&spawner).await;
+    let jail = probed.map_err(|source| DukeError::Peasant { path: settings.peasant.clone(), source })?;
     // With a king in the same process this is the only duke, and no other takes its place.
     let is_alone = matches!(settings.king, KingAddress::Local(_));
-    let jail = jail?;
     jail.check(settings.required_jail)?;
     jail.log(is_alone);
     let cpus = slots_that_fit(settings.cpus);
     let spawner = spawner.demanding(&jail.holds).with_files_of(machine::units_with_files(cpus));
-    let cache = Cache::open(&settings.cache, engine)?;
+    let cache = Cache::open(&settings.cache, jail.engine)?;
     let spawner = spawner.with_store(cache.clone());
     let seat = if is_alone { Seat::anywhere() } else { Seat::take(&settings.cache, &settings.hostname) };
     let seat = seat.map_err(DukeError::Randomness)?;

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Settings,
     allowed::AllowedDirs,
-    cache::{self, Cache, MakeError, Supply},
+    cache::{Cache, MakeError, Supply},
     jail,
     peasant::{self, HeldRoom, PeasantEvent, PeasantSettings, Spawner},
 };
@@ -60,13 +60,10 @@ pub async fn rehearse(
 ) -> Result<(), RehearsalError> {
     let impossible = RehearsalError::Impossible;
     let spawner = Spawner::start(&settings.peasant).map_err(|error| impossible(error.to_string()))?;
-    // Both at once: a queen on its own machine waits for them.
-    let (engine, jail) = tokio::join!(cache::fingerprint(&spawner), jail::probe(&spawner));
-    let engine = engine.map_err(|error| impossible(chain(&error)))?;
-    let jail = jail.map_err(|error| impossible(chain(&error)))?;
+    let jail = jail::probe(&spawner).await.map_err(|error| impossible(chain(&error)))?;
     jail.check(settings.required_jail).map_err(|error| impossible(chain(&error)))?;
     let spawner = spawner.demanding(&jail.holds);
-    let cache = Cache::open(&settings.cache, engine).map_err(|error| impossible(chain(&error)))?;
+    let cache = Cache::open(&settings.cache, jail.engine).map_err(|error| impossible(chain(&error)))?;
     let digest = Digest::of(program.chunks().map(AsRef::as_ref));
     let mut supplies = Vec::new();
     for supply in Supply::of_job(digest, guest) {

@@ -212,7 +212,7 @@ impl History {
         self.runs.is_empty()
     }
 
-    /// Whether a file that was written at this time may be the output of a run that is known.
+    /// Whether an output that was written at this time may be of a run that is known.
     pub fn is_known(&self, written: FileTime) -> bool {
         self.making(written).is_some()
     }

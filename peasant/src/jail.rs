@@ -1,4 +1,4 @@
-//! `peasant jail`: says which walls hold on this machine, and rehearses escapes.
+//! `peasant jail`: says which walls hold on this machine and which engine it has, and rehearses escapes.
 
 #[cfg(target_os = "linux")]
 mod attempts;
@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use distwasm_proto::walls::Wall;
 use serde_json::json;
 
+use crate::engine::{self, Kind};
 use crate::enter_to_compile;
 use crate::guest::{Grants, SharedDir};
 use crate::options::{CompileLimits, Inmate};
@@ -20,6 +21,7 @@ pub fn show(of: Inmate, share: Option<PathBuf>, attempt: &[String]) -> io::Resul
     let mut grants = Grants::default();
     grants.dirs.extend(share.map(|path| SharedDir::new(path, ".".to_owned())));
     grants.open_dirs().map_err(|failure| io::Error::other(failure.message))?;
+    let engine = engine::plain(Kind::default()).map_err(|error| io::Error::other(format!("{error:#}")))?;
     let open = grants.open_folders();
     let mut jail = match of {
         Inmate::Peasant => Jail::enter(&open),
@@ -33,7 +35,7 @@ pub fn show(of: Inmate, share: Option<PathBuf>, attempt: &[String]) -> io::Resul
     if matches!(of, Inmate::Peasant) {
         sandbox::limit_files()?;
     }
-    writeln!(io::stdout(), "{}", to_json(&jail))?;
+    writeln!(io::stdout(), "{}", to_json(&jail, &engine::fingerprint(&engine)))?;
     let Some(what) = attempt.first() else { return Ok(()) };
     let place = attempt.get(1).map_or("", |place| place);
     match attempts::attempt(what, place) {
@@ -50,8 +52,8 @@ mod attempts {
     }
 }
 
-fn to_json(jail: &Jail) -> serde_json::Value {
+fn to_json(jail: &Jail, engine: &str) -> serde_json::Value {
     let names: Vec<&str> = jail.holds.iter().copied().map(Wall::name).collect();
     let missing = jail.missing.iter().map(|(wall, why)| (wall.name().to_owned(), why.as_str().into()));
-    json!({ "walls": names, "missing": serde_json::Value::Object(missing.collect()) })
+    json!({ "engine": engine, "walls": names, "missing": serde_json::Value::Object(missing.collect()) })
 }

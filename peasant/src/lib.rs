@@ -32,7 +32,6 @@ use distwasm_process::{files, handed, handover, start};
 use distwasm_proto::{exit::Exit, limits::PROGRAM_BYTES_MAX, walls::Wall};
 
 use crate::check::{CheckError, CheckedInput};
-use crate::engine::Kind;
 use crate::guest::Grants;
 use crate::options::{Command, CompileLimits, Options, Serve, grants_to_compile};
 use crate::program::{Program, Unfit};
@@ -75,10 +74,6 @@ pub fn run(options: Options) -> ExitCode {
         Some(Command::Jail { of, share, attempt }) => match jail::show(of, share, &attempt) {
             Ok(()) => Exit::Done.into(),
             Err(error) => report("cannot tell about the jail", &error, TROUBLE),
-        },
-        Some(Command::Fingerprint) => match fingerprint() {
-            Ok(()) => Exit::Done.into(),
-            Err(error) => report("no fingerprint", error.as_ref(), TROUBLE),
         },
     }
 }
@@ -150,11 +145,6 @@ fn read_program() -> Result<Vec<u8>, CompileError> {
         return Err(Unfit(format!("a program longer than the {PROGRAM_BYTES_MAX} bytes that are allowed")).into());
     }
     Ok(bytes)
-}
-
-fn fingerprint() -> Result<(), Box<dyn Error>> {
-    let fingerprint = engine::fingerprint(&engine::plain(Kind::default())?);
-    Ok(writeln!(io::stdout(), "{fingerprint}")?)
 }
 
 /// Writes an error and its causes to stderr, and returns the status.

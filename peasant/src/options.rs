@@ -99,7 +99,8 @@ pub enum Command {
         #[command(flatten)]
         guest: Box<Guest>,
     },
-    /// Enter the jail and say which of its walls hold here, and why others do not, as one line of JSON.
+    /// Enter the jail and say which of its walls hold here, and why others do not, as one line of JSON; and a word that
+    /// differs between peasants that cannot load each other's compiled programs.
     Jail {
         /// Whose jail.
         #[arg(long = "as", value_name = "WHO", value_enum, default_value_t)]
@@ -111,8 +112,6 @@ pub enum Command {
         #[arg(long = "try", value_names = ["WHAT", "WHERE"], hide = true, num_args = 1..=2)]
         attempt: Vec<String>,
     },
-    /// Print a word that differs between peasants that cannot load each other's compiled programs.
-    Fingerprint,
 }
 
 /// A process that lives in the jail.

@@ -307,7 +307,7 @@ fn a_folder_with_anything_but_files_and_folders_is_a_failure() {
     let args: Vec<_> = ["--"].into_iter().chain(deep.iter().map(String::as_str)).collect();
     let mut peasant = busy(&args);
     let failure = ask(&mut peasant, "x", b"").unwrap_err();
-    assert!(failure.message.contains("lies in more than 64 folders"), "{}", failure.message);
+    assert!(failure.message.contains("lies deeper than 64 levels"), "{}", failure.message);
     peasant.ends_well();
 }
 

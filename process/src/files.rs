@@ -18,6 +18,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use distwasm_proto::limits::REMOVED_DEPTH_MAX;
 use rustix::{
     fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, renameat, statat, unlinkat},
     io::Errno,
@@ -177,15 +178,19 @@ pub fn remove_in(folder: impl AsFd, name: &Path) -> io::Result<()> {
 pub fn remove_tree(folder: impl AsFd, name: &Path) -> io::Result<()> {
     let found = statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
     match FileType::from_raw_mode(found.st_mode) {
-        FileType::Directory => remove_folder(folder.as_fd(), name.as_os_str()),
+        FileType::Directory => remove_folder(folder.as_fd(), name.as_os_str(), 0),
         _ => remove_in(folder, name),
     }
 }
 
-fn remove_folder(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+/// Each level takes a descriptor.
+fn remove_folder(parent: BorrowedFd<'_>, name: &OsStr, depth: usize) -> io::Result<()> {
+    if depth > REMOVED_DEPTH_MAX {
+        return Err(io::Error::other(format!("there are more than {REMOVED_DEPTH_MAX} folders in each other")));
+    }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder = openat(parent, name, flags, Mode::empty())?;
-    // They are read before any is removed, which would change what comes next.
+    // The names are read before any is removed, which would change what comes next.
     let entries: Vec<_> = Dir::read_from(&folder)?.collect::<Result<_, _>>()?;
     for entry in entries {
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
@@ -194,7 +199,10 @@ fn remove_folder(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         }
         match unlinkat(&folder, name, AtFlags::empty()) {
             // Systems differ in what they say of a folder.
-            Err(Errno::ISDIR | Errno::PERM) => remove_folder(folder.as_fd(), name)?,
+            Err(error @ (Errno::ISDIR | Errno::PERM)) => match remove_folder(folder.as_fd(), name, depth + 1) {
+                Err(second) if second.kind() == io::ErrorKind::NotADirectory => return Err(error.into()),
+                removed => removed?,
+            },
             removed => removed?,
         }
     }

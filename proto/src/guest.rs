@@ -110,7 +110,7 @@ pub enum GuestError {
     #[error("the folder {path:?} of its inputs or outputs is not an absolute path of less than {PATH_BYTES_MAX} bytes")]
     Place { path: PathBuf },
     #[error("the arguments name more than one result ({{out}}, {{out.EXT}}, {{outdir}}), and each unit has one")]
-    Endings,
+    ManyResults,
     #[error(
         "the arguments name the input or the result as files ({{}}, {{out}} or {{outdir}}), and --scratch 0 leaves no place for it"
     )]
@@ -246,7 +246,7 @@ impl GuestSettings {
     fn check_arguments(&self) -> Result<(), GuestError> {
         let arguments = self.arguments();
         if !arguments.agree_on_output() {
-            return Err(GuestError::Endings);
+            return Err(GuestError::ManyResults);
         }
         let named = [(arguments.name_input(), INPUT_FOLDER), (arguments.name_output(), OUTPUT_FOLDER)];
         for (_, folder) in named.into_iter().filter(|(is_named, _)| *is_named) {

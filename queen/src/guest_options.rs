@@ -36,7 +36,10 @@ pub fn prepare(
     let guest = settings(flags, project)?;
     guest.check()?;
     let Packed { shares, archives } = shares::pack(&flags.directories()?)?;
-    Ok((GuestSettings { shares, ..guest }, archives))
+    let guest = GuestSettings { shares, ..guest };
+    // The places of the directories, too.
+    guest.check()?;
+    Ok((guest, archives))
 }
 
 /// The settings without the directories.

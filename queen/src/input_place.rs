@@ -2,15 +2,16 @@
 
 use std::{
     collections::HashSet,
+    env,
     ffi::OsStr,
     fs::{self, File},
-    io::{self, IsTerminal, Read},
+    io::{self, IsTerminal, Read, Write},
     os::{fd::AsRawFd, unix::ffi::OsStrExt},
     path::{Component, Path, PathBuf},
 };
 
 use distwasm_jobs::inputs::Names;
-use distwasm_proto::limits::{FILE_NAME_BYTES_MAX, INPUT_LIST_BYTES_MAX, OUTPUT_PATH_BYTES_MAX};
+use distwasm_proto::limits::{FILE_BUFFER_BYTES, FILE_NAME_BYTES_MAX, INPUT_LIST_BYTES_MAX, OUTPUT_PATH_BYTES_MAX};
 use thiserror::Error;
 
 use crate::report::harmless;
@@ -41,8 +42,12 @@ pub enum InputError {
     Terminal { flag: &'static str },
     #[error("--input - and --input-list - cannot both read stdin")]
     BothStdin,
-    #[error("failed to read the input from stdin (--input -) into a temporary file (TMPDIR names its folder)")]
+    #[error("failed to read the input from stdin (--input -)")]
     Stdin { source: io::Error },
+    #[error("failed to keep the input from stdin in a temporary file in {} (TMPDIR names another folder)", .folder.display())]
+    StdinUnkept { folder: PathBuf, source: io::Error },
+    #[error("the input from stdin has more than {bytes_max} bytes, which is the most that may be checked")]
+    StdinTooLarge { bytes_max: u64 },
     #[error("failed to read the list of inputs {} (--input-list)", .path.display())]
     List { path: PathBuf, source: io::Error },
     #[error("the list of inputs {} (--input-list) has no name in it", .path.display())]
@@ -63,15 +68,15 @@ pub enum InputError {
 /// The word for stdin and stdout.
 pub const STANDARD: &str = "-";
 
-/// The inputs that `--input`, `--input-list` and `--null` name.
+/// The inputs that `--input`, `--input-list` and `--null` name. Stdin has at most `bytes_max` bytes.
 ///
 /// # Errors
 ///
 /// When they cannot be found or read.
-pub fn open(input: &Path, list: Option<&Path>, null: bool) -> Result<InputPlace, InputError> {
+pub fn open(input: &Path, list: Option<&Path>, null: bool, bytes_max: u64) -> Result<InputPlace, InputError> {
     if input == Path::new(STANDARD) {
         return match list {
-            None => from_stdin(),
+            None => from_stdin(bytes_max),
             Some(list) if list == Path::new(STANDARD) => Err(InputError::BothStdin),
             Some(_) => Err(InputError::ListWithoutFolder { path: input.to_owned() }),
         };
@@ -103,13 +108,27 @@ pub fn open(input: &Path, list: Option<&Path>, null: bool) -> Result<InputPlace,
 }
 
 /// Reads stdin into a file without a name: the input may have to be sent again.
-fn from_stdin() -> Result<InputPlace, InputError> {
+fn from_stdin(bytes_max: u64) -> Result<InputPlace, InputError> {
     if io::stdin().is_terminal() {
         return Err(InputError::Terminal { flag: "--input" });
     }
-    let cannot_read = |source| InputError::Stdin { source };
-    let mut file = tempfile::tempfile().map_err(cannot_read)?;
-    io::copy(&mut io::stdin().lock(), &mut file).map_err(cannot_read)?;
+    let cannot_keep = |source| InputError::StdinUnkept { folder: env::temp_dir(), source };
+    let mut file = tempfile::tempfile().map_err(cannot_keep)?;
+    let (mut stdin, mut buffer, mut bytes) = (io::stdin().lock(), vec![0; FILE_BUFFER_BYTES], 0);
+    loop {
+        let count = match stdin.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read.map_err(|source| InputError::Stdin { source })?,
+        };
+        bytes += count as u64;
+        if bytes > bytes_max {
+            return Err(InputError::StdinTooLarge { bytes_max });
+        }
+        if count == 0 {
+            break;
+        }
+        file.write_all(buffer.get(..count).unwrap_or_default()).map_err(cannot_keep)?;
+    }
     // The number of this process, and not `self`: a peasant may open it, too.
     let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
     // No path below this folder exists.
@@ -255,13 +274,13 @@ mod tests {
         fs::write(&file, "").unwrap();
         std::os::unix::fs::symlink("a", folder.path().join("b")).unwrap();
         for name in ["a", "b"] {
-            let place = open(&folder.path().join(name), None, false).unwrap();
+            let place = open(&folder.path().join(name), None, false, 9).unwrap();
             assert!(matches!(&place.names, Names::Listed(names) if names[..] == [PathBuf::from(name)]), "{place:?}");
             assert_eq!(place.folder, fs::canonicalize(folder.path()).unwrap());
         }
-        assert!(matches!(open(Path::new("/dev/null"), None, false), Err(InputError::NotAFile { .. })));
-        assert!(matches!(open(&file, Some(&file), false), Err(InputError::ListWithoutFolder { .. })));
-        assert!(matches!(open(Path::new("-"), Some(Path::new("-")), false), Err(InputError::BothStdin)));
-        assert!(matches!(open(&folder.path().join("c"), None, false), Err(InputError::NotFound { .. })));
+        assert!(matches!(open(Path::new("/dev/null"), None, false, 9), Err(InputError::NotAFile { .. })));
+        assert!(matches!(open(&file, Some(&file), false, 9), Err(InputError::ListWithoutFolder { .. })));
+        assert!(matches!(open(Path::new("-"), Some(Path::new("-")), false, 9), Err(InputError::BothStdin)));
+        assert!(matches!(open(&folder.path().join("c"), None, false, 9), Err(InputError::NotFound { .. })));
     }
 }

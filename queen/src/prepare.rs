@@ -27,7 +27,7 @@ use distwasm_process::randomness;
 use distwasm_proto::{
     error_text::chain,
     guest::GuestSettings,
-    limits::{IN_PLACES_FROM_BYTES, NAME_BYTES_MAX, NAMES_SHOWN, STREAMED_BYTES_MIN},
+    limits::{FILE_BYTES_MAX, IN_PLACES_FROM_BYTES, NAME_BYTES_MAX, NAMES_SHOWN, STREAMED_BYTES_MIN},
     text::is_name,
 };
 use distwasm_transport::{credentials::CredentialsError, payload::Payload};
@@ -173,7 +173,12 @@ pub fn plan(options: &Options, interrupted: &CancellationToken) -> Result<Plan, 
     let (mut guest, archives) = guest_options::prepare(&options.guest, &project)?;
     guest.result_bytes_max = options.max_output.map(|megabytes| megabytes.saturating_mul(1 << 20));
     let selection = options.selection.selection()?;
-    let input = input_place::open(&options.input, options.selection.input_list.as_deref(), options.selection.null)?;
+    let input = input_place::open(
+        &options.input,
+        options.selection.input_list.as_deref(),
+        options.selection.null,
+        FILE_BYTES_MAX,
+    )?;
     combinations::check(options, &input.names)?;
     let output = match options.output == Path::new(STANDARD) {
         true => OutputPlace::Stdout,
@@ -304,12 +309,12 @@ pub fn prepare(options: &Options, interrupted: &CancellationToken) -> Result<Pre
         request.replaces = note.as_ref().map(JobNote::earlier).unwrap_or_default();
         lock = Some(claimed);
     }
+    if let (OutputPlace::Folder(folder), true) = (&folders.output, folders.rules.sweeps) {
+        outputs::sweep(folder);
+    }
     let is_local = options.king_address.is_none();
     let mut probe = None;
     if let Some(shared) = options.shared.or(is_local.then_some(Shared::Both)) {
-        if let (OutputPlace::Folder(folder), true) = (&folders.output, folders.rules.sweeps) {
-            outputs::sweep(folder);
-        }
         let carried;
         (request.guest.places, probe, carried) =
             shared_folders::places(&folders, shared, !is_local).map_err(PrepareError::NoCurrentFolder)?;

@@ -67,7 +67,7 @@ fn a_dry_run_says_what_would_be_done_and_why() {
         &place,
         &prune,
         &expect![[r#"
-            fail  4: its output cannot be written: something that is not a file has that name
+            fail  4: its output cannot be written: something that is not a file has that name (remove it, or name another --output)
             run   forced             2
             run   new                3
             prune of no input        1

@@ -183,7 +183,7 @@ fn a_duke_and_a_queen_insist_on_walls() {
     // A peasant on a machine that cannot raise one of the walls.
     let peasant = place.path().join("peasant");
     let real = programs().join("peasant");
-    let report = r#"{"walls":["not-root","no-new-privileges","no-capabilities","limits","seccomp"],"missing":{"not-dumpable":"no moat"}}"#;
+    let report = r#"{"engine":"a1","walls":["not-root","no-new-privileges","no-capabilities","limits","seccomp"],"missing":{"not-dumpable":"no moat"}}"#;
     let script =
         format!("#!/bin/sh\ncase \"$1\" in jail) echo '{report}';; *) exec {} \"$@\";; esac\n", real.display());
     fs::write(&peasant, script).unwrap();

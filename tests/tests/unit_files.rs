@@ -136,6 +136,17 @@ fn a_folder_that_is_an_output_is_found_again_and_exchanged_as_a_whole() {
     let mut names: Vec<_> = names.collect();
     names.sort();
     assert_eq!(names, [".distwasm", "a", "b"]);
+    // Not even what lies there by chance is taken for an output, or replaced.
+    place.write("mine", "m");
+    fs::create_dir(place.output().join("mine")).unwrap();
+    fs::write(place.output().join("mine/notes"), "precious").unwrap();
+    let why = "something that is not a folder of results has that name";
+    run(&["--force", "--", "w{outdir}/x"]).expect(1, &["2 done", why]);
+    assert_eq!(fs::read(place.output().join("mine/notes")).unwrap(), b"precious");
+    // What the user adds to an output does not make it newer.
+    fs::write(place.output().join("a/thumbnail"), "").unwrap();
+    run(&["--update", "--", "w{outdir}/y"]).expect(1, &["2 done"]);
+    assert!(!place.output().join("a/thumbnail").exists());
     run(&["--prune", "--", "w{outdir}/x"]).expect(2, &["--prune removes single files"]);
     run(&["--force", "--", "w{out}"]).expect(1, &["something that is not a file has that name"]);
 }

@@ -31,8 +31,6 @@ use shares::{Size, UnpackError};
 
 pub use compiler::CompileLimits;
 pub use folders::CacheError;
-pub use programs::FingerprintError;
-pub(crate) use programs::fingerprint;
 pub use programs::is_compiled;
 pub use shares::SharedFolder;
 pub use supplies::{Made, MakeError, Recipe, Supply};

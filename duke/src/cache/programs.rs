@@ -1,15 +1,13 @@
 //! Compiled programs: each compiled once for the machine, in a child process, and kept in the cache.
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
-use distwasm_process::{files, handed::Arguments};
-use distwasm_proto::{digest::Digest, limits::COMPILE_WITHIN};
+use distwasm_process::files;
+use distwasm_proto::digest::Digest;
 use distwasm_transport::payload::Payload;
-use thiserror::Error;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -18,7 +16,7 @@ use super::{
     folders::{Folders, touch},
     supplies::{MakeError, Recipe},
 };
-use crate::peasant::{SpawnError, Spawner, describe};
+use crate::{jail, peasant::Spawner};
 
 /// The compiled program, if the cache has it. A file to which others may write is not one; peasants check that, too.
 pub(crate) fn find(folders: &Folders, recipe: &Recipe) -> Option<PathBuf> {
@@ -61,47 +59,9 @@ pub(crate) async fn compile(
 /// Whether a program is in this machine's folder of compiled programs, as this peasant would run it; `None` if the peasant
 /// does not tell its engine. Nothing is changed.
 pub async fn is_compiled(folder: &Path, peasant: &Path, program: Digest, deterministic: bool) -> Option<bool> {
-    let engine = fingerprint(&Spawner::start(peasant).ok()?).await.ok()?;
+    let engine = jail::probe(&Spawner::start(peasant).ok()?).await.ok()?.engine;
     let recipe = Recipe { digest: program, deterministic, call: String::new(), traps_unknown_imports: false };
     Some(open(&Folders::at(folder, engine).program(&recipe)).is_some())
-}
-
-/// The fingerprint of the peasant's engine. Fails if the peasant does not work at all.
-pub(crate) async fn fingerprint(spawner: &Spawner) -> Result<String, FingerprintError> {
-    let child = spawner.spawn(Arguments { shown: vec!["fingerprint".into()], ..Arguments::default() }).await?;
-    let output = timeout(COMPILE_WITHIN, child.wait_with_output()).await.map_err(|_| FingerprintError::Slow)??;
-    let word = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    let is_word = !word.is_empty() && word.len() <= 64 && word.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    if output.status.success() && is_word {
-        return Ok(word);
-    }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(FingerprintError::Odd(format!("{}; it said: {said}", describe(output.status))))
-}
-
-/// Why the peasant does not work.
-#[derive(Debug, Error)]
-#[expect(missing_docs, reason = "the messages say it")]
-pub enum FingerprintError {
-    #[error("the peasant cannot be started")]
-    Spawn(#[from] SpawnErrorText),
-    #[error("the peasant cannot be listened to")]
-    Io(#[from] io::Error),
-    #[error("the peasant did not tell its engine in time")]
-    Slow,
-    #[error("the peasant did not tell its engine: {0}")]
-    Odd(String),
-}
-
-/// A [`SpawnError`] as text, with its cause.
-#[derive(Debug, Error)]
-#[error("{0}")]
-pub struct SpawnErrorText(String);
-
-impl From<SpawnError> for FingerprintError {
-    fn from(error: SpawnError) -> FingerprintError {
-        FingerprintError::Spawn(SpawnErrorText(distwasm_proto::error_text::chain(&error)))
-    }
 }
 
 #[cfg(test)]

@@ -268,7 +268,7 @@ impl Supplies {
         })
     }
 
-    /// Takes it as if no program had been compiled when that was asked last.
+    /// Makes the next call of [`Supplies::compiling_anew`] tell all jobs again.
     pub(crate) fn forget_compiling(&mut self) {
         self.compiling.clear();
     }

@@ -153,8 +153,6 @@ impl<H: Hands> Reactor<H> {
     pub(super) fn on_welcome(&mut self) {
         self.away_since = None;
         self.is_in_haste = true;
-        // This king knows of none so far.
-        self.supplies.forget_compiling();
     }
 
     pub(super) fn on_lost(&mut self, error: &LinkError) {
@@ -217,6 +215,7 @@ impl<H: Hands> Reactor<H> {
         for (id, _) in self.jobs.iter().filter(|(_, job)| job.open && job.unfit.is_some()) {
             self.tell_unfit(*id);
         }
+        self.supplies.forget_compiling();
         if self.drained_at.is_some() {
             self.link.say(Word::Draining(wire::Draining {}));
         }

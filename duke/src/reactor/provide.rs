@@ -51,7 +51,7 @@ impl<H: Hands> Reactor<H> {
     pub(super) fn tell_compiling(&mut self) {
         if let Some(jobs) = self.supplies.compiling_anew() {
             let jobs = jobs.iter().map(|job| job.0).collect();
-            self.link.say(Word::Compiling(wire::Compiling { jobs }));
+            self.link.say(Word::CompilesFor(wire::CompilesFor { jobs }));
         }
     }
 

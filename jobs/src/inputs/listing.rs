@@ -24,7 +24,9 @@ use crate::{output_name::check_output, outputs::OutputPlace, run::Folders, selec
 
 /// Why an input cannot have an output.
 fn blocked(kind: &str) -> String {
-    format!("its output cannot be written: something that is not {kind} has that name")
+    format!(
+        "its output cannot be written: something that is not {kind} has that name (remove it, or name another --output)"
+    )
 }
 
 /// Why an input does not run again.
@@ -65,7 +67,7 @@ impl Lister<'_> {
     }
 
     fn kind_of_outputs(&self) -> &'static str {
-        if self.rules.outputs_are_folders { "a folder" } else { "a file" }
+        if self.rules.outputs_are_folders { "a folder of results" } else { "a file" }
     }
 
     fn say_batch(&mut self) -> ControlFlow<()> {

@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     ffi::{OsStr, OsString},
-    fs::{self, File},
+    fs::File,
     io,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
@@ -20,7 +20,7 @@ use super::{
     places::Places,
     walk::{kind_at, read_folder},
 };
-use crate::{file_time::FileTime, output_name::split_last};
+use crate::{output_name::split_last, outputs::marks};
 
 /// See the module's documentation.
 pub(super) struct OldOutputs<'a> {
@@ -79,22 +79,25 @@ impl<'a> OldOutputs<'a> {
         is_unfinished(name) && (self.places.is_renamed || !is_named_so())
     }
 
-    /// What has the name of this output, if anything has. An output that is a folder counts as a file that was written
-    /// when something was last added to the folder or removed from it.
+    /// What has the name of this output, if anything has. An output that is a folder counts as a file.
     pub(super) fn kind_of(&mut self, output: &Path) -> Result<Option<EntryKind>, String> {
         let kind = self.entry_of(output)?;
-        Ok(if self.are_folders { kind.map(|kind| self.folder_as_output(output, kind)) } else { kind })
+        match kind {
+            Some(kind) if self.are_folders => self.folder_as_output(output, kind),
+            kind => Ok(kind),
+        }
     }
 
-    fn folder_as_output(&self, output: &Path, kind: EntryKind) -> EntryKind {
-        match kind {
-            EntryKind::Folder => match fs::symlink_metadata(self.places.output.join(output)) {
-                Ok(found) if found.is_dir() => EntryKind::File { bytes: 0, changed: FileTime::of(&found) },
-                _ => EntryKind::Other("a link to a folder"),
+    fn folder_as_output(&self, output: &Path, kind: EntryKind) -> Result<Option<EntryKind>, String> {
+        Ok(Some(match kind {
+            EntryKind::Folder => match marks::time_of(self.places.output, output) {
+                Ok(Some(changed)) => EntryKind::File { bytes: 0, changed },
+                Ok(None) => EntryKind::Folder,
+                Err(error) => return Err(format!("it cannot be found out whether its output is there: {error}")),
             },
             EntryKind::File { .. } => EntryKind::Other("a file"),
             other => other,
-        }
+        }))
     }
 
     fn entry_of(&mut self, output: &Path) -> Result<Option<EntryKind>, String> {

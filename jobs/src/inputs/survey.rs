@@ -73,10 +73,7 @@ impl Survey<'_> {
     ///
     /// When the survey was interrupted.
     pub fn clashes(&self, name: &OutputName, most: usize) -> Result<Vec<Clash>, SurveyError> {
-        // Outputs are shared with other shards, and with runs of another sample or limit.
-        let selection = &Selection { globs: self.rules.selection.globs.clone(), ..Selection::default() };
-        // Failures of earlier runs have the outputs that they have among all inputs.
-        let names = if matches!(self.rules.names, Names::Failed(_)) { &Names::All } else { &self.rules.names };
+        let (names, selection) = &self.sharing();
         let (OutputSet { hasher, hashes }, _) = self.outputs(names, selection, name, false)?;
         let twice: Vec<u64> = hashes.windows(2).filter(|pair| pair.first() == pair.last()).flatten().copied().collect();
         if twice.is_empty() {
@@ -107,15 +104,24 @@ impl Survey<'_> {
     ///
     /// When the survey was interrupted.
     pub fn nested(&self, name: &OutputName) -> Result<Option<PathBuf>, SurveyError> {
-        let (outputs, _) = self.outputs(&self.rules.names, &self.rules.selection, name, false)?;
+        let (names, selection) = &self.sharing();
+        let (outputs, _) = self.outputs(names, selection, name, false)?;
         let mut nested = None;
-        self.each_name(&self.rules.selection, |path, number| {
+        self.each_name_of(names, selection, false, |path, number| {
             let Ok(output) = name.fill_in(path, number) else { return };
             if nested.is_none() && output.ancestors().skip(1).any(|folder| outputs.has(folder)) {
                 nested = Some(output);
             }
         })?;
         Ok(nested)
+    }
+
+    /// The inputs whose outputs share a folder with those of this run.
+    fn sharing(&self) -> (Names, Selection) {
+        // Failures of earlier runs have the outputs that they have among all inputs.
+        let names = if matches!(self.rules.names, Names::Failed(_)) { Names::All } else { self.rules.names.clone() };
+        // Other shards write there, and runs of another sample or limit.
+        (names, Selection { globs: self.rules.selection.globs.clone(), ..Selection::default() })
     }
 
     /// The first input that passes the filters.
@@ -163,6 +169,13 @@ impl Survey<'_> {
     pub fn output_over_input(&self, output: &Path) -> Result<Option<PathBuf>, SurveyError> {
         let Names::Listed(names) = &self.rules.names else { return Ok(None) };
         let known: HashSet<&Path> = names.iter().map(PathBuf::as_path).collect();
+        // A folder takes the place of all that is in it.
+        let mut folders = HashSet::new();
+        if self.rules.outputs_are_folders {
+            folders
+                .extend(names.iter().flat_map(|name| name.ancestors().skip(1)).map(|folder| self.input.join(folder)));
+            folders.extend(self.input.ancestors().map(Path::to_path_buf));
+        }
         let mut found = None;
         self.each_name(&self.rules.selection, |path, number| {
             let renamed = self.rules.output_name.as_ref().map(|name| name.fill_in(path, number));
@@ -170,7 +183,8 @@ impl Survey<'_> {
             let Ok(renamed) = renamed.transpose() else { return };
             let whole = output.join(renamed.as_deref().unwrap_or(path));
             let below = whole.strip_prefix(self.input).ok().filter(|below| known.contains(below));
-            found = found.take().or_else(|| below.map(Path::to_path_buf));
+            let below = below.map(Path::to_path_buf).or_else(|| folders.contains(&whole).then(|| path.to_path_buf()));
+            found = found.take().or(below);
         })?;
         Ok(found)
     }
@@ -318,6 +332,10 @@ mod tests {
         let mut rules = InputRules::default();
         let nested = |rules: &InputRules| survey(folder.path(), rules, &going_on).nested(&name).unwrap();
         assert_eq!(nested(&rules), Some("a/b".into()));
+        rules.selection.limit = Some(1);
+        assert_eq!(nested(&rules), Some("a/b".into()), "others may write there, too");
+        rules.names = Names::Failed(["a/b.x"].map(PathBuf::from).into());
+        assert_eq!(nested(&rules), Some("a/b".into()));
         rules.names = Names::Listed(["a/b.x", "c/d.x"].map(PathBuf::from).into());
         assert_eq!(nested(&rules), None);
     }
@@ -339,6 +357,19 @@ mod tests {
         }])
         .unwrap();
         assert_eq!(over(&rules), Some("f1".into()));
+    }
+
+    #[test]
+    fn a_folder_over_an_input_is_found() {
+        let folder = folder(&["site/a"]);
+        let site = folder.path().join("site");
+        let names = Names::Listed(["a"].map(PathBuf::from).into());
+        let going_on = CancellationToken::new();
+        for (are_folders, found) in [(true, Some(PathBuf::from("a"))), (false, None)] {
+            let (names, output_name) = (names.clone(), Some("site".parse().unwrap()));
+            let rules = InputRules { names, output_name, outputs_are_folders: are_folders, ..InputRules::default() };
+            assert_eq!(survey(&site, &rules, &going_on).output_over_input(folder.path()).unwrap(), found);
+        }
     }
 
     #[test]

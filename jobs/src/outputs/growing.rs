@@ -146,9 +146,12 @@ impl Growing {
     /// Opens a whole result to read it. Nothing is left of it afterwards.
     pub(super) fn read(self) -> io::Result<GrownFile> {
         match self.place {
-            Place::Nameless(handle) => Ok(GrownFile { file: nameless::read(&handle)?, _named: None }),
+            Place::Nameless(handle) => {
+                Ok(GrownFile { file: when_there_are(|| Ok(nameless::read(&handle)?))?, _named: None })
+            }
             Place::Named(named) => {
-                let file = openat(&named.folder, &named.name, super::READ, Mode::empty())?;
+                let open = || Ok(openat(&named.folder, &named.name, super::READ, Mode::empty())?);
+                let file = when_there_are(open)?;
                 Ok(GrownFile { file: file.into(), _named: Some(named) })
             }
             Place::Aside(_) => Err(io::Error::other("it belongs to stdout")),

@@ -3,9 +3,11 @@
 //! be a folder, too, which is whole in the same way.
 
 mod growing;
+pub(crate) mod marks;
 mod orders;
 pub mod prune;
 pub(crate) mod rename;
+mod taking;
 mod unpacking;
 
 use std::{
@@ -24,13 +26,14 @@ use distwasm_process::{
 use distwasm_proto::{failure::FailureKind, ids::UnitNo, limits::ENTRIES_SEARCHED_MAX};
 use distwasm_transport::payload::Payload;
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, openat, renameat, statat, unlinkat},
+    fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat},
     io::Errno,
 };
 use tokio::sync::mpsc;
 
 use crate::{descriptors::when_there_are, inputs::Input, king_link::Room, request::InPlaces, work_queue::Taker};
 
+use marks::Mark;
 use orders::{nothing_stored, show, store, unshown};
 use rename::rename_new;
 use unpacking::Unpacked;
@@ -180,17 +183,13 @@ impl<'a> Writer<'a> {
         let opened = when_there_are(|| self.open_folder(path.parent().unwrap_or(Path::new(""))))?;
         let (_, folder) = &opened;
         let bytes = match result {
-            Arrived::Whole(result) if self.writing.in_places.writes(input) => {
-                self.take(folder, name, input.replaces(), result)?
-            }
-            Arrived::Whole(result) if self.writing.in_folders => {
-                self.unpack(folder, name, input.replaces(), result.reader())?
-            }
+            Arrived::Whole(result) if self.writing.in_places.writes(input) => self.take(folder, name, input, result)?,
+            Arrived::Whole(result) if self.writing.in_folders => self.unpack(folder, name, input, result.reader())?,
             Arrived::Whole(result) => self.write(folder, name, input.replaces(), result)?,
             Arrived::InFile(file) => {
                 let whole = file.lock().take().ok_or_else(nothing_stored)?;
                 match self.writing.in_folders {
-                    true => self.unpack(folder, name, input.replaces(), whole.read()?)?,
+                    true => self.unpack(folder, name, input, whole.read()?)?,
                     false => whole.give_name(folder, name, input.replaces())?,
                 }
             }
@@ -199,7 +198,7 @@ impl<'a> Writer<'a> {
         if sync && let Err(error) = folder.sync_all() {
             // The next run must not take a name that may be lost for done. The error of the sync is the one to report.
             // Where an earlier output was, one of the two is there whatever happens.
-            let _removed = (!input.replaces()).then(|| unlinkat(folder, name, AtFlags::empty()));
+            let _removed = (!input.replaces()).then(|| files::remove_tree(folder, name.as_ref()));
             return Err(error);
         }
         // After a failure the folder is opened again: it may have been replaced by another of this name.
@@ -251,47 +250,12 @@ impl<'a> Writer<'a> {
     }
 
     /// Unpacks an archive to the folder that is an output. Returns the size of the files in it.
-    fn unpack(&self, folder: &File, name: &OsStr, replaces: bool, archive: impl Read) -> io::Result<u64> {
-        Unpacked::of(folder, archive, self.writing.sync)?.give_name(name, replaces)
-    }
-
-    /// Gives a result that a duke has written its name. Returns its size.
-    fn take(&mut self, folder: &File, name: &OsStr, replaces: bool, result: &Payload) -> io::Result<u64> {
-        let said = result.contiguous();
-        let unfinished = std::str::from_utf8(&said).ok().filter(|name| is_unfinished(name.as_ref()));
-        let unfinished = unfinished.ok_or_else(|| io::Error::other("what its duke calls the result cannot be"))?;
-        let own = match self.own.take() {
-            Some(own) => own,
-            None => open_own_folder(File::open(self.folder)?, Missing::Made)?,
-        };
-        let found = statat(&own, unfinished, AtFlags::SYMLINK_NOFOLLOW).map_err(|error| match error {
-            Errno::NOENT => io::Error::other("what its duke has written is gone from the output folder"),
-            error => error.into(),
-        })?;
-        if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
-            return Err(io::Error::other("what its duke has written is not a regular file"));
-        }
-        let open = || Ok::<_, io::Error>(File::from(openat(&own, unfinished, READ, Mode::empty())?));
-        if self.writing.in_folders {
-            let bytes = self.unpack(folder, name, replaces, open()?)?;
-            unlinkat(&own, unfinished, AtFlags::empty())?;
-            self.own = Some(own);
-            return Ok(bytes);
-        }
-        if self.writing.sync {
-            open()?.sync_all()?;
-        }
-        match rename((&own, unfinished), (folder, name), replaces) {
-            // A folder of the output folder may be on another file system.
-            Err(error) if error.kind() == ErrorKind::CrossesDevices => {
-                let mut source = open()?;
-                self.make(folder, name, replaces, |file| io::copy(&mut source, file))?;
-                unlinkat(&own, unfinished, AtFlags::empty())?;
-            }
-            renamed => renamed?,
-        }
-        self.own = Some(own);
-        Ok(u64::try_from(found.st_size).unwrap_or(0))
+    fn unpack(&self, folder: &File, name: &OsStr, input: &Input, archive: impl Read) -> io::Result<u64> {
+        let unpacked = Unpacked::of(folder, archive, self.writing.sync)?;
+        let mark = Mark::make(self.folder, input.output(), self.writing.sync)?;
+        let bytes = unpacked.give_name(name, input.replaces())?;
+        mark.renew();
+        Ok(bytes)
     }
 
     /// Opens the folder of an output; reuses the last one, because outputs often share a folder.

@@ -1,4 +1,5 @@
-//! Gives a finished file or folder its name, and never replaces something that has that name already, or exchanges the two.
+//! Gives a finished file or folder its name. Something that has that name already is never replaced; a folder can be
+//! exchanged for it.
 
 use std::{
     ffi::OsStr,
@@ -33,25 +34,37 @@ pub fn rename_new(from_folder: impl AsFd, from: &OsStr, to_folder: impl AsFd, to
     Err(refused.into())
 }
 
-/// Exchanges a folder for the one of another name in the same folder.
+/// Gives a folder another name in the same folder. What had that name before gets the folder's old name, or another one of
+/// unfinished outputs; it is there until it is removed.
 ///
 /// # Errors
 ///
-/// As the system has it; both names are there then, unless the process ends in the middle of it.
-pub fn exchange(folder: impl AsFd, one: &OsStr, other: &OsStr) -> io::Result<()> {
+/// As the system has it; both names are as they were then.
+pub fn exchange(folder: impl AsFd, new: &OsStr, name: &OsStr) -> io::Result<()> {
     let folder = folder.as_fd();
-    match rename_exchange(folder, one, other) {
-        Err(error) if is_unsupported(error) => {
-            let aside = unfinished_name();
-            rename_new(folder, other, folder, aside.as_ref())?;
-            if let Err(error) = rename_new(folder, one, folder, other) {
-                rename_new(folder, aside.as_ref(), folder, other)?;
-                return Err(error);
-            }
-            rename_new(folder, aside.as_ref(), folder, one)
-        }
+    match rename_exchange(folder, new, name) {
+        // What was to be replaced is gone.
+        Err(Errno::NOENT) => rename_new(folder, new, folder, name),
+        Err(error) if is_unsupported(error) => exchange_in_steps(folder, new, name),
         exchanged => Ok(exchanged?),
     }
+}
+
+/// For file systems that cannot exchange names: between the steps there is nothing of this name, and if the process ends
+/// there, the next run makes the output anew.
+fn exchange_in_steps(folder: BorrowedFd<'_>, new: &OsStr, name: &OsStr) -> io::Result<()> {
+    let aside = unfinished_name();
+    match rename_new(folder, name, folder, aside.as_ref()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return rename_new(folder, new, folder, name),
+        moved => moved?,
+    }
+    rename_new(folder, new, folder, name).map_err(|error| match rename_new(folder, aside.as_ref(), folder, name) {
+        Ok(()) => error,
+        Err(_) => io::Error::other(format!("{error}; the earlier output is called {aside} now")),
+    })?;
+    // It is removed under the name by which its successor was known. If it keeps the other name, the next run removes it.
+    let _renamed = rename_new(folder, aside.as_ref(), folder, new);
+    Ok(())
 }
 
 #[cfg(target_os = "linux")]
@@ -130,16 +143,27 @@ mod tests {
     }
 
     #[test]
-    fn two_folders_exchange_their_names() {
-        let folder = tempfile::tempdir().unwrap();
-        let opened = File::open(folder.path()).unwrap();
-        for name in ["new", "old"] {
-            fs::create_dir(folder.path().join(name)).unwrap();
-            fs::write(folder.path().join(name).join(name), "").unwrap();
+    fn a_folder_is_exchanged_for_the_one_that_has_its_name() {
+        let at_once = |folder: &File| exchange(folder, "new".as_ref(), "old".as_ref());
+        let in_steps = |folder: &File| exchange_in_steps(folder.as_fd(), "new".as_ref(), "old".as_ref());
+        for way in [at_once, in_steps] {
+            let folder = tempfile::tempdir().unwrap();
+            let opened = File::open(folder.path()).unwrap();
+            let make = |name: &str| {
+                fs::create_dir(folder.path().join(name)).unwrap();
+                fs::write(folder.path().join(name).join(name), "").unwrap();
+            };
+            make("new");
+            way(&opened).unwrap();
+            assert!(folder.path().join("old/new").exists(), "there was nothing of that name");
+            make("new");
+            fs::rename(folder.path().join("old/new"), folder.path().join("old/old")).unwrap();
+            way(&opened).unwrap();
+            assert!(folder.path().join("old/new").exists() && folder.path().join("new/old").exists());
+            fs::remove_dir_all(folder.path().join("new")).unwrap();
+            assert_eq!(way(&opened).unwrap_err().kind(), io::ErrorKind::NotFound);
+            assert!(folder.path().join("old/new").exists() && fs::read_dir(folder.path()).unwrap().count() == 1);
         }
-        exchange(&opened, "new".as_ref(), "old".as_ref()).unwrap();
-        assert!(folder.path().join("old/new").exists() && folder.path().join("new/old").exists());
-        assert_eq!(exchange(&opened, "new".as_ref(), "missing".as_ref()).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

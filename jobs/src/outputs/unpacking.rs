@@ -7,7 +7,7 @@
 use std::{
     ffi::OsStr,
     fs::File,
-    io::{self, Read},
+    io::{self, ErrorKind, Read},
     path::{Component, Path, PathBuf},
 };
 
@@ -16,7 +16,7 @@ use distwasm_process::{
     files,
     unfinished::unfinished_name,
 };
-use distwasm_proto::limits::{OUTPUT_FOLDER_DEPTH_MAX, OUTPUT_FOLDER_ENTRIES_MAX};
+use distwasm_proto::limits::{OUTPUT_FOLDER_DEPTH_MAX, OUTPUT_FOLDER_ENTRIES_MAX, OUTPUT_FOLDER_PATH_BYTES_MAX};
 use rustix::fs::{Mode, OFlags, mkdirat, openat};
 use tar::{Archive, Entry, EntryType};
 
@@ -33,12 +33,18 @@ pub(super) struct Unpacked<'a> {
     name: String,
     /// The size of all files together.
     bytes: u64,
+    sync: bool,
 }
 
 impl Drop for Unpacked<'_> {
     fn drop(&mut self) {
-        // If it cannot be removed now, the next run removes it.
-        let _removed = files::remove_tree(self.parent, self.name.as_ref());
+        match files::remove_tree(self.parent, self.name.as_ref()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                // A run over all inputs of the folder removes it.
+                tracing::warn!(name = self.name, %error, "an unfinished or replaced output cannot be removed");
+            }
+            _ => {}
+        }
     }
 }
 
@@ -47,7 +53,7 @@ impl<'a> Unpacked<'a> {
     pub(super) fn of(parent: &'a File, archive: impl Read, sync: bool) -> io::Result<Unpacked<'a>> {
         let name = unfinished_name();
         mkdirat(parent, &name, EVERYBODY_ENTERS)?;
-        let mut unpacked = Unpacked { parent, name, bytes: 0 };
+        let mut unpacked = Unpacked { parent, name, bytes: 0, sync };
         let root = when_there_are(|| Ok(openat(parent, &unpacked.name, FOLDER, Mode::empty())?))?;
         unpacked.bytes = Unpacking::into(root.into(), sync)?.unpack(archive)?;
         Ok(unpacked)
@@ -57,8 +63,13 @@ impl<'a> Unpacked<'a> {
     /// `replaces` that.
     pub(super) fn give_name(self, name: &OsStr, replaces: bool) -> io::Result<u64> {
         match replaces {
-            // What was there has the other name then, and is removed under that.
-            true => exchange(self.parent, self.name.as_ref(), name)?,
+            // What was there has the other name then, and is removed under that: but not before the new one is on the disk.
+            true => {
+                exchange(self.parent, self.name.as_ref(), name)?;
+                if self.sync {
+                    self.parent.sync_all()?;
+                }
+            }
             false => rename((self.parent, &self.name), (self.parent, name), false)?,
         }
         Ok(self.bytes)
@@ -78,27 +89,36 @@ struct Unpacking {
 
 impl Unpacking {
     fn into(root: File, sync: bool) -> io::Result<Unpacking> {
-        let last = (PathBuf::new(), root.try_clone()?);
+        let last = (PathBuf::new(), when_there_are(|| root.try_clone())?);
         Ok(Unpacking { root, last, sync })
     }
 
     /// Unpacks all entries. Returns how many bytes are in the files.
     fn unpack(mut self, archive: impl Read) -> io::Result<u64> {
-        let mut bytes = 0;
-        for (count, entry) in Archive::new(archive).entries()?.enumerate() {
-            if count >= OUTPUT_FOLDER_ENTRIES_MAX {
+        let (mut bytes, mut count) = (0, 0);
+        // The path of the next entry, if it is a long one: it comes in an entry of its own.
+        let mut long = None;
+        // Otherwise the library would read names of any length into memory, and other kinds of entries as well.
+        for entry in Archive::new(archive).entries()?.raw(true) {
+            let mut entry = entry?;
+            if entry.header().entry_type() == EntryType::GNULongName && long.is_none() {
+                long = Some(long_path(&mut entry)?);
+                continue;
+            }
+            count += 1;
+            if count > OUTPUT_FOLDER_ENTRIES_MAX {
                 return Err(odd(&format!("has more than {OUTPUT_FOLDER_ENTRIES_MAX} entries")));
             }
-            bytes += self.entry(entry?)?;
+            let path = long.take().unwrap_or_else(|| entry.path_bytes().into_owned());
+            bytes += self.entry(&path, entry).map_err(|error| at(&path, &error))?;
         }
         self.leave()?;
         Ok(bytes)
     }
 
     /// Unpacks an entry. Returns how many bytes are in it.
-    fn entry(&mut self, mut entry: Entry<'_, impl Read>) -> io::Result<u64> {
-        let path = entry.path_bytes().into_owned();
-        let (folder, name) = plain(&path).ok_or_else(|| odd("has a path that leads out of it"))?;
+    fn entry(&mut self, path: &[u8], mut entry: Entry<'_, impl Read>) -> io::Result<u64> {
+        let (folder, name) = plain(path).map_err(odd)?;
         self.enter(folder)?;
         let (_, folder) = &self.last;
         match entry.header().entry_type() {
@@ -132,17 +152,41 @@ impl Unpacking {
     }
 }
 
-/// What its duke says is the archive is not one that a peasant packs.
+/// The path in an entry that has nothing else in it.
+fn long_path(entry: &mut Entry<'_, impl Read>) -> io::Result<Vec<u8>> {
+    if entry.size() > OUTPUT_FOLDER_PATH_BYTES_MAX {
+        return Err(odd("has a path that is too long"));
+    }
+    let mut path = Vec::new();
+    entry.read_to_end(&mut path)?;
+    // It ends with a NUL.
+    path.truncate(path.iter().position(|byte| *byte == 0).unwrap_or(path.len()));
+    Ok(path)
+}
+
+/// An error with an entry of the archive. That the disk is full stays recognisable; a name that is taken within the
+/// folder is not one that is taken by an earlier output.
+fn at(path: &[u8], error: &io::Error) -> io::Error {
+    let kind = if error.kind() == ErrorKind::AlreadyExists { ErrorKind::Other } else { error.kind() };
+    io::Error::new(kind, format!("at {} in it: {error}", String::from_utf8_lossy(path)))
+}
+
+/// The archive is not one that a peasant packs.
 fn odd(what: &str) -> io::Error {
     io::Error::other(format!("the archive of its result {what}"))
 }
 
-/// The folder and the name of an entry, if its path cannot lead out of the root.
-fn plain(path: &[u8]) -> Option<(&Path, &OsStr)> {
-    let path = Path::new(std::str::from_utf8(path).ok()?);
-    let is_plain = path.components().all(|part| matches!(part, Component::Normal(_)));
-    let depth = path.components().count();
-    (is_plain && depth <= OUTPUT_FOLDER_DEPTH_MAX).then_some((path.parent()?, path.file_name()?))
+/// The folder and the name of an entry.
+fn plain(path: &[u8]) -> Result<(&Path, &OsStr), &'static str> {
+    const LEADS_OUT: &str = "has a path that leads out of it";
+    let path = Path::new(std::str::from_utf8(path).map_err(|_| "has a path that is not UTF-8")?);
+    if !path.components().all(|part| matches!(part, Component::Normal(_))) {
+        return Err(LEADS_OUT);
+    }
+    if path.components().count() > OUTPUT_FOLDER_DEPTH_MAX {
+        return Err("has a path that is too deep");
+    }
+    path.parent().zip(path.file_name()).ok_or(LEADS_OUT)
 }
 
 #[cfg(test)]
@@ -186,7 +230,7 @@ mod tests {
         };
         assert_eq!(unpack(&archive(&entries), false).unwrap(), 7);
         assert_eq!(fs::read_to_string(place.path().join("out/sub/a")).unwrap(), "one");
-        assert_eq!(unpack(&archive(&entries), false).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(unpack(&archive(&entries), false).unwrap_err().kind(), ErrorKind::AlreadyExists);
         assert_eq!(unpack(&archive(&[(EntryType::Regular, "new", "")]), true).unwrap(), 0);
         let names = |path: &str| fs::read_dir(place.path().join(path)).unwrap().count();
         assert!(place.path().join("out/new").exists() && names("out") == 1);
@@ -198,7 +242,8 @@ mod tests {
     fn an_archive_that_no_peasant_packs_leaves_nothing() {
         let place = tempfile::tempdir().unwrap();
         let parent = File::open(place.path()).unwrap();
-        assert!(plain("d/".repeat(OUTPUT_FOLDER_DEPTH_MAX + 1).as_bytes()).is_none());
+        assert!(plain("d/".repeat(OUTPUT_FOLDER_DEPTH_MAX + 1).as_bytes()).is_err());
+        let long = "n".repeat(20_000);
         let mut cut = archive(&[(EntryType::Regular, "a", &"x".repeat(600))]);
         cut.truncate(700);
         for (archive, why) in [
@@ -211,6 +256,8 @@ mod tests {
             (archive(&[(EntryType::Regular, "a", "1"), (EntryType::Regular, "a", "2")]), "File exists"),
             (archive(&[(EntryType::Regular, "a", "1"), (EntryType::Regular, "a/b", "2")]), "Not a directory"),
             (archive(&[(EntryType::Regular, "a/b", "")]), "No such file"),
+            (archive(&[(EntryType::GNULongName, "long", &long), (EntryType::Regular, "a", "")]), "too long"),
+            (archive(&[(EntryType::XHeader, "a", "9 path=b\n"), (EntryType::Regular, "a", "")]), "neither"),
             (cut, "ends too early"),
             (b"no archive".repeat(100), ""),
         ] {

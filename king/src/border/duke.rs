@@ -223,7 +223,7 @@ fn check_word((word, payload): Arrived<wire::DukeWord>) -> Result<DukeWord, Link
             let reason = Failure::new(FailureKind::Other, broken.reason).message;
             DukeWord::SlotsBroken { job: JobId(broken.job), slots: broken.slots, reason }
         }
-        Some(Word::Compiling(wire::Compiling { jobs })) => {
+        Some(Word::CompilesFor(wire::CompilesFor { jobs })) => {
             if jobs.len() > JOBS_MAX {
                 return Err(LinkError::Nonsense("it compiles for more jobs than there may be"));
             }

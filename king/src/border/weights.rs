@@ -29,10 +29,14 @@ static HELLO: Kind = Kind(&[(6, Each(ENTRY)), (16, Each(TEXT))]);
 
 static LEASE: Kind = Kind(&[(6, Message(listed::<wire::HeldAttempt>() + listed::<scheduler::HeldAttempt>(), &PLAIN))]);
 
+/// The jobs are in two lists and a set.
+static COMPILES_FOR: Kind = Kind(&[(1, Number(2 * listed::<u64>() + 3 * size_of::<u64>()))]);
+
 static DUKE_WORD: Kind = Kind(&[
     (1, Message(size_of::<wire::DukeHello>(), &HELLO)),
     (4, Message(0, &FAILED)),
     (8, Message(size_of::<wire::HeldLease>() + size_of::<scheduler::HeldLease>(), &LEASE)),
+    (24, Message(0, &COMPILES_FOR)),
 ]);
 
 /// Messages of dukes.

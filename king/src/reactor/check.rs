@@ -38,6 +38,10 @@ impl Reactor {
             assert_eq!(runs, transfer.result.is_none(), "results_are_of_attempts_that_are_done: {attempt}");
             assert!(self.dukes.contains_key(&duke), "transfers_go_over_a_link: {attempt}");
         }
+        for (duke, job) in self.compilations.iter() {
+            assert!(self.dukes.contains_key(&duke), "dukes_that_compile_are_here: {duke}");
+            assert!(self.scheduler.has_job(job), "what_is_compiled_is_for_a_job: {job}");
+        }
         for id in self.unclaimed.keys() {
             assert!(self.scheduler.has_job(*id), "verdicts_without_a_queen_are_of_a_job: {id}");
         }

@@ -5,42 +5,50 @@ use std::collections::{BTreeMap, BTreeSet};
 use distwasm_proto::{
     ids::{DukeId, JobId},
     time::Time,
-    wire::{self, queen_news::News},
+    wire,
 };
 
 use super::Reactor;
 
 /// Since when each duke has been compiling the program of a job.
 #[derive(Debug, Default)]
-pub(super) struct Compilations(BTreeMap<(JobId, DukeId), Time>);
+pub(super) struct Compilations(BTreeMap<DukeId, BTreeMap<JobId, Time>>);
 
 impl Compilations {
-    /// A duke compiles for these jobs, and for no others. Returns the jobs for which this is new.
+    /// A duke compiles for these jobs, and for no others. Returns the jobs for which that has changed.
     fn replace(&mut self, now: Time, duke: DukeId, jobs: &BTreeSet<JobId>) -> BTreeSet<JobId> {
-        let before: BTreeSet<JobId> = self.0.keys().filter(|(_, of)| *of == duke).map(|(job, _)| *job).collect();
-        self.0.retain(|(job, of), _| *of != duke || jobs.contains(job));
-        for job in jobs {
-            self.0.entry((*job, duke)).or_insert(now);
+        let before = self.0.remove(&duke).unwrap_or_default();
+        let since = |job: &JobId| before.get(job).copied().unwrap_or(now);
+        if !jobs.is_empty() {
+            self.0.insert(duke, jobs.iter().map(|job| (*job, since(job))).collect());
         }
-        before.symmetric_difference(jobs).copied().collect()
+        before.keys().copied().collect::<BTreeSet<_>>().symmetric_difference(jobs).copied().collect()
     }
 
     /// A job is over.
     pub(super) fn forget_job(&mut self, job: JobId) {
-        self.0.retain(|(of, _), _| *of != job);
+        self.0.retain(|_, jobs| {
+            jobs.remove(&job);
+            !jobs.is_empty()
+        });
     }
 
     /// The duke that has been compiling longest for a job.
     fn longest(&self, job: JobId) -> Option<(DukeId, Time)> {
-        let of_job = self.0.range((job, DukeId(u64::MIN))..=(job, DukeId(u64::MAX)));
-        of_job.map(|((_, duke), since)| (*duke, *since)).min_by_key(|(_, since)| *since)
+        let of_job = self.0.iter().filter_map(|(duke, jobs)| Some((*duke, *jobs.get(&job)?)));
+        of_job.min_by_key(|(_, since)| *since)
+    }
+
+    /// The dukes that compile, and for which jobs.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (DukeId, JobId)> {
+        self.0.iter().flat_map(|(duke, jobs)| jobs.keys().map(|job| (*duke, *job)))
     }
 }
 
 impl Reactor {
     /// A duke compiles for these jobs now. It says nothing of jobs that it does not serve.
     pub(super) fn on_compiling(&mut self, duke: DukeId, jobs: &[JobId]) {
-        // The duke may have joined in this batch.
+        // Its lease may have ended in this batch.
         self.run_core();
         let served = jobs.iter().copied().filter(|job| self.scheduler.serves(duke, *job)).collect();
         self.set_compilations(duke, &served);
@@ -53,14 +61,7 @@ impl Reactor {
 
     fn set_compilations(&mut self, duke: DukeId, jobs: &BTreeSet<JobId>) {
         let changed = self.compilations.replace(self.now, duke, jobs);
-        changed.into_iter().for_each(|job| self.tell_compilation(job));
-    }
-
-    fn tell_compilation(&mut self, job: JobId) {
-        let compiling = self.describe_compilation(job);
-        let Some(queen) = self.queens.get_mut(&job) else { return };
-        queen.state.compiling = compiling;
-        queen.peer.outbox.push_latest(News::JobState(queen.state.clone()));
+        changed.into_iter().for_each(|job| self.tell_state(job));
     }
 
     /// Describes what is compiled for a job, for people.

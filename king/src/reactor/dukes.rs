@@ -262,6 +262,8 @@ impl Reactor {
         }
         outbox.close();
         self.transfers.end_all(|(duke, _), _| duke == id);
+        // It says again what it compiles when it is back.
+        self.forget_compilations(id);
         if may_come_back {
             return self.events.push(Event::DukeAway { duke: id });
         }

@@ -45,7 +45,7 @@ use crate::{
     budget::{Claim, Shares},
     inbox::{Happening, LinkId, Machine, Peer},
     payloads::{Blobs, Inputs},
-    scheduler::{Event, ResultBounds, Scheduler},
+    scheduler::{Event, JobStatus, ResultBounds, Scheduler},
     transfers::Transfers,
     view::{Totals, View},
 };
@@ -127,8 +127,10 @@ struct Queen {
     requires: String,
     peer: Peer<QueenNews>,
     inputs: Inputs,
-    /// The state of its job, as it was told last, with the bytes of inputs that it may have open.
-    state: wire::JobState,
+    /// The status of its job, as it was told last.
+    status: JobStatus,
+    /// The bytes of inputs that it may have open, as it was told last.
+    window_bytes: u64,
     /// How many units the queen had numbered when it last came back, and those of them that it has to send again.
     numbered: u64,
     awaited: BTreeSet<UnitNo>,

@@ -175,13 +175,21 @@ impl Reactor {
     }
 
     fn tell_status(&mut self, job: JobId, status: JobStatus) {
-        let longest = status.longest.map(|longest| self.describe_longest(longest, Bytes::new()));
+        let Some(queen) = self.queens.get_mut(&job) else { return };
+        queen.status = status;
+        self.tell_state(job);
+    }
+
+    /// Tells a queen the state of its job, as it is now.
+    pub(super) fn tell_state(&mut self, job: JobId) {
+        let Some(&Queen { status, window_bytes, .. }) = self.queens.get(&job) else { return };
+        let JobStatus { slots, dukes, waits_for, longest } = status;
+        let longest = longest.map(|longest| self.describe_longest(longest, Bytes::new()));
         let compiling = self.describe_compilation(job);
         let Some(queen) = self.queens.get_mut(&job) else { return };
-        let waits_for = queen.waits_for(status.waits_for);
-        let (JobStatus { slots, dukes, .. }, window_bytes) = (status, queen.state.window_bytes);
-        queen.state = wire::JobState { slots, dukes, waits_for, longest, window_bytes, compiling };
-        queen.peer.outbox.push_latest(News::JobState(queen.state.clone()));
+        let waits_for = queen.waits_for(waits_for);
+        let state = wire::JobState { slots, dukes, waits_for, longest, window_bytes, compiling };
+        queen.peer.outbox.push_latest(News::JobState(state));
     }
 
     /// Describes a unit that has been running for long, for people.

@@ -22,7 +22,7 @@ use crate::{
     authority::{Identity, Origin},
     inbox::{JobRequest, Leaving, LinkId, Peer, QueenWord},
     payloads::{HeldBytes, Inputs, QueenRoom, UnitInput},
-    scheduler::{Event, Overview, Resumption},
+    scheduler::{Event, JobStatus, Overview, Resumption},
 };
 
 /// Why a queen is sent away whose job another queen has replaced.
@@ -144,12 +144,12 @@ impl Reactor {
         let judged = queen.unheard.iter().map(Unheard::unit);
         let known: BTreeSet<UnitNo> = queen.inputs.units().chain(queen.broken.keys().copied()).chain(judged).collect();
         (queen.numbered, queen.awaited) = (numbered, lacking.difference(&known).copied().collect());
-        queen.state.window_bytes = queen.inputs.held().window();
+        queen.window_bytes = queen.inputs.held().window();
         queen.peer.outbox.push(News::Welcome(wire::QueenWelcome {
             version: VERSION.to_owned(),
             job: job.0,
             window_units: self.window_units,
-            window_bytes: queen.state.window_bytes,
+            window_bytes: queen.window_bytes,
             input_bytes_max: queen.inputs.held().longest(),
             known: known.into_iter().map(|unit| unit.0).collect(),
         }));
@@ -264,9 +264,9 @@ impl Reactor {
     fn widen(&mut self, job: JobId) {
         let Some(queen) = self.queens.get_mut(&job) else { return };
         let window_bytes = queen.inputs.held().window();
-        if window_bytes != queen.state.window_bytes {
-            queen.state.window_bytes = window_bytes;
-            queen.peer.outbox.push_latest(News::JobState(queen.state.clone()));
+        if window_bytes != queen.window_bytes {
+            queen.window_bytes = window_bytes;
+            self.tell_state(job);
         }
     }
 
@@ -373,7 +373,8 @@ impl Queen {
             requires: name_labels(&spec.requires),
             peer,
             inputs: Inputs::new(held),
-            state: wire::JobState::default(),
+            status: JobStatus::default(),
+            window_bytes: 0,
             numbered: 0,
             awaited: BTreeSet::new(),
             done: 0,

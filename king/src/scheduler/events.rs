@@ -224,7 +224,7 @@ pub enum Verdict {
 }
 
 /// The slots of a job, and the reason why it waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct JobStatus {
     /// Slots that serve it.
     pub slots: u32,

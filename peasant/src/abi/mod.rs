@@ -169,7 +169,7 @@ fn deliver_folder(
         }
     };
     packed.map_err(|error| match error {
-        PackError::Unfit(failure) => failure,
+        PackError::NoResult(failure) => failure,
         PackError::TooLong => too_long.into(),
         PackError::Write(error) => StdioError::Output(error).into(),
     })

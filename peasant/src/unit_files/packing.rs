@@ -18,7 +18,7 @@ use super::{UnitFiles, wrong_result};
 #[derive(Debug)]
 pub enum PackError {
     /// Something that the guest has left there cannot be a result.
-    Unfit(Failure),
+    NoResult(Failure),
     /// It would be longer than it may be.
     TooLong,
     /// It cannot be written.
@@ -32,7 +32,7 @@ struct BoundReached;
 
 impl From<Failure> for PackError {
     fn from(failure: Failure) -> PackError {
-        PackError::Unfit(failure)
+        PackError::NoResult(failure)
     }
 }
 
@@ -58,10 +58,6 @@ impl UnitFiles {
         // Folders whose content is still to be packed.
         let mut folders = vec![OUTPUT_FOLDER.to_owned()];
         while let Some(folder) = folders.pop() {
-            if folder.split('/').count() > OUTPUT_FOLDER_DEPTH_MAX {
-                let what = format!("lies in more than {OUTPUT_FOLDER_DEPTH_MAX} folders");
-                return Err(wrong_result(&folder, &what).into());
-            }
             for name in self.names_in(&folder)? {
                 entries += 1;
                 if entries > OUTPUT_FOLDER_ENTRIES_MAX {
@@ -69,6 +65,11 @@ impl UnitFiles {
                     return Err(wrong_result(OUTPUT_FOLDER, &what).into());
                 }
                 let path = format!("{folder}/{name}");
+                // The folder of results itself is not counted.
+                if path.split('/').count() - 1 > OUTPUT_FOLDER_DEPTH_MAX {
+                    let what = format!("lies deeper than {OUTPUT_FOLDER_DEPTH_MAX} levels");
+                    return Err(wrong_result(&path, &what).into());
+                }
                 if self.pack_entry(&mut archive, &path)? {
                     folders.push(path);
                 }

@@ -16,12 +16,18 @@ pub const STDOUT_KEPT_BYTES: usize = 8 * KIB;
 /// Files of the smallest scratch. The system takes 0 for no bound.
 pub const SCRATCH_FILES_MIN: u64 = 64;
 
-/// Files and folders in a result that is a folder: as many as a directory of a web site or a split archive has. Each takes
-/// about a millisecond at worst to unpack, and KIBs on the queen's disk.
+/// Files and folders in a result that is a folder: as many as a directory of a web site or a split archive has. Their names
+/// are sorted in memory, folder by folder.
 pub const OUTPUT_FOLDER_ENTRIES_MAX: usize = 100_000;
 
 /// How deep files may lie in a result that is a folder. Removing a tree takes a descriptor for each level.
 pub const OUTPUT_FOLDER_DEPTH_MAX: usize = 64;
+
+/// The longest name in the archive of a result that is a folder: as deep as files may lie, each part of the longest name.
+pub const OUTPUT_FOLDER_PATH_BYTES_MAX: u64 = 64 * 256;
+
+/// How deep folders may lie in each other that are removed: more than outputs have, and fewer than there are descriptors.
+pub const REMOVED_DEPTH_MAX: usize = 256;
 
 /// The longest ending of a file with a result, after its dot.
 pub const OUTPUT_ENDING_BYTES_MAX: usize = 32;

@@ -281,7 +281,7 @@ struct Chosen {
 /// Chooses an input: the file that was named, or the first one in a folder that the flags leave.
 fn choose(options: &CheckOptions, input: &Path, interrupted: &CancellationToken) -> Result<Chosen, CheckError> {
     let flags = &options.selection;
-    let place = input_place::open(input, flags.input_list.as_deref(), flags.null)?;
+    let place = input_place::open(input, flags.input_list.as_deref(), flags.null, UNIT_BYTES_MAX)?;
     let path = match &place.names {
         Names::Stdin(path) => path.clone(),
         Names::Listed(_) if flags.input_list.is_none() => input.to_owned(),

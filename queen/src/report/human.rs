@@ -268,7 +268,9 @@ pub fn print_summary(summary: &Summary, first_failures: &[FailedUnit], quiet: bo
 /// A program that writes nothing mostly does not find its input.
 fn warn_of_nothing(outputs: u64) {
     talk(if outputs == 1 { "warning: the output is empty" } else { "warning: all outputs are empty" });
-    talk("does the program read its input as a file ({} after --) or write its result to one ({out})? --ok-empty says");
+    talk(
+        "does the program read its input as a file ({} after --) or write its result to one ({out} or {outdir})? --ok-empty says",
+    );
     talk("that an empty output is right");
 }
 

@@ -169,9 +169,10 @@ fn describe(now: Time, counts: &Counts, Activity { waits_for, compiling, longest
         format!(", compiling: {seconds} s (on {})", harmless(duke))
     });
     if settled == 0
+        && longest.is_none()
         && let Some(compiling) = compiling
     {
-        // Nothing runs before the program is compiled.
+        // No unit has ended, and none has run for long.
         return text + &compiling;
     }
     let bytes = counts.bytes_sent + counts.bytes_written;
