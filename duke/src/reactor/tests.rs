@@ -471,3 +471,26 @@ fn what_is_opened_or_started_twice_ends_the_link_and_changes_nothing() {
         assert_eq!((named(&said), ended(&said)), (vec![5, 6], vec![(5, wire::Outcome::Done)]));
     }
 }
+
+#[test]
+fn it_tells_for_which_jobs_it_compiles_and_tells_it_again_after_a_break() {
+    let compiles = |said: Vec<Word>| -> Vec<Vec<u64>> {
+        let told = said.into_iter().filter_map(|word| match word {
+            Word::CompilesFor(wire::CompilesFor { jobs }) => Some(jobs),
+            _ => None,
+        });
+        told.collect()
+    };
+    let mut duke = Duke::new();
+    duke.reactor.hands().finds_nothing = true;
+    duke.connects();
+    duke.hears([opened()]);
+    assert_eq!(compiles(duke.said()), Vec::<Vec<u64>>::new(), "it has nothing to compile yet");
+    duke.hears([KingOrder::BlobArrived { digest: digest(), blob: b"program".to_vec().into() }]);
+    assert_eq!(compiles(duke.said()), [[JOB.0]]);
+    duke.is_cut_off();
+    assert_eq!(compiles(duke.connects()), [[JOB.0]]);
+    let supply = Supply::of_job(digest(), &GuestSettings::default()).remove(0);
+    duke.handle(Happening::SupplyTried { supply, result: Ok(made()) });
+    assert_eq!(compiles(duke.said()), [Vec::<u64>::new()]);
+}

@@ -417,3 +417,30 @@ fn a_peer_whose_token_ends_is_told_so_and_loses_what_it_had() {
     let told = std::iter::from_fn(|| next(&mut queen.words)).flat_map(|message| message.news).last().unwrap();
     assert!(matches!(told.news, Some(News::End(end)) if end.refused && !end.come_back));
 }
+
+#[test]
+fn a_queen_hears_who_compiles_its_program_until_that_ends() {
+    let mut king = King::new();
+    let mut queen = king.queen(None, b"program");
+    let job = job_of(&mut queen);
+    let mut duke = king.duke(None);
+    assert!(orders(&mut duke).iter().any(|order| matches!(order, Order::OpenLease(_))));
+    let compiles =
+        |jobs: &[u64]| from_duke(vec![duke_word::Word::CompilesFor(wire::CompilesFor { jobs: jobs.into() })]);
+    let told = |queen: &mut Link<QueenBorder, QueenNews>| {
+        let states = news(queen).into_iter().filter_map(|news| match news {
+            News::JobState(state) => Some(state.compiling.is_some()),
+            _ => None,
+        });
+        states.last()
+    };
+    told(&mut queen);
+    king.hear(&mut duke, compiles(&[job, job + 1]));
+    assert_eq!(told(&mut queen), Some(true));
+    king.hear(&mut duke, compiles(&[]));
+    assert_eq!(told(&mut queen), Some(false));
+    king.hear(&mut duke, compiles(&[job]));
+    assert_eq!(told(&mut queen), Some(true));
+    king.leave(duke);
+    assert_eq!(told(&mut queen), Some(false));
+}
