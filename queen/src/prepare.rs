@@ -41,7 +41,7 @@ use crate::{
     local,
     options::Options,
     output_folder::{self, FolderLock, OutputFolderError},
-    program::{ProgramError, project_of, read_program},
+    program::{JobProgram, ProgramError},
     report::harmless_path,
     selection_options::SelectionError,
     shared_folders::{self, Probe, Shared},
@@ -161,9 +161,8 @@ pub struct Preparation {
 /// # Errors
 ///
 /// When the run cannot begin, with the reason.
-pub fn plan(options: &Options, interrupted: &CancellationToken) -> Result<Plan, PrepareError> {
-    let program = read_program(&options.binary)?;
-    let project = options.project.clone().unwrap_or_else(|| project_of(&options.binary));
+pub fn plan(options: &Options, program: &JobProgram, interrupted: &CancellationToken) -> Result<Plan, PrepareError> {
+    let project = options.project.clone().unwrap_or_else(|| program.project.clone());
     if project.is_empty() || !is_name(&project) {
         return Err(PrepareError::Project);
     }
@@ -191,13 +190,15 @@ pub fn plan(options: &Options, interrupted: &CancellationToken) -> Result<Plan, 
     let (history, damage) = match &output {
         OutputPlace::Folder(folder) => {
             let place = if matches!(input.names, Names::Stdin(_)) { Path::new(STANDARD) } else { &input.folder };
-            History::read(folder, Making::new(place, &program, &guest))
+            History::read(folder, Making::new(place, program.program.digest(), &guest))
         }
         OutputPlace::Stdout => (History::default(), None),
     };
     warnings.extend(damage.map(|damage| chain(&damage)));
     // After the record was compared: a program whose file has another name makes the same outputs.
-    guest_options::name_like(&options.binary, &mut guest);
+    if guest.argv0.is_empty() {
+        guest.argv0.clone_from(&program.argv0);
+    }
     let mut names = input.names.clone();
     if options.retry_failed {
         names = Names::Failed(failures.as_deref().map(failures_file::names).transpose()?.unwrap_or_default().into());
@@ -222,7 +223,7 @@ pub fn plan(options: &Options, interrupted: &CancellationToken) -> Result<Plan, 
         key: randomness::secret().map_err(PrepareError::Randomness)?,
         replaces: Vec::new(),
         project,
-        program,
+        program: program.program.clone(),
         min_ram_bytes: options.min_ram.saturating_mul(1 << 20),
         one_per_machine: options.one_per_machine,
         scheduling: options.scheduling.scheduling(),
@@ -257,8 +258,13 @@ fn repeated(count: u64) -> Option<String> {
 /// # Errors
 ///
 /// When the run cannot begin, with the reason.
-pub fn prepare(options: &Options, interrupted: &CancellationToken) -> Result<Preparation, PrepareError> {
-    let Plan { mut folders, mut request, failures, orphans, mut warnings, input } = plan(options, interrupted)?;
+pub fn prepare(
+    options: &Options,
+    program: &JobProgram,
+    interrupted: &CancellationToken,
+) -> Result<Preparation, PrepareError> {
+    let Plan { mut folders, mut request, failures, orphans, mut warnings, input } =
+        plan(options, program, interrupted)?;
     let shard = options.selection.shard;
     let (mut note, mut lock) = (None, None);
     if let OutputPlace::Folder(folder) = &mut folders.output {
@@ -292,8 +298,7 @@ pub fn prepare(options: &Options, interrupted: &CancellationToken) -> Result<Pre
         return Err(FailuresPathError::Unusable { path: path.clone(), source }.into());
     }
     if let Some(lock) = &lock {
-        let program = options.binary.file_name().unwrap_or_default().to_string_lossy();
-        let recorded = Arc::make_mut(&mut folders.rules).history.record(&lock.folder, &program);
+        let recorded = Arc::make_mut(&mut folders.rules).history.record(&lock.folder, &program.shown.to_string_lossy());
         warnings.extend(recorded.err().map(|error| chain(&error)));
         // Last of all: nothing can keep the run from its beginning now.
         prune::remove(&lock.folder, &orphans, interrupted)?;

@@ -4,7 +4,7 @@
 mod growing;
 mod orders;
 pub mod prune;
-pub(crate) mod rename;
+pub mod rename;
 
 use std::{
     ffi::OsStr,
