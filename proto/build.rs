@@ -1,4 +1,4 @@
-//! Generates the messages from `distwasm/v1/king.proto`, without an installed `protoc`.
+//! Generates the messages from `distwasm/v1/*.proto`, without an installed `protoc`.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
@@ -16,7 +16,8 @@ const SELDOM: [&str; 6] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=distwasm");
-    let descriptors = protox::compile(["distwasm/v1/king.proto"], ["."])?;
+    let descriptors =
+        protox::compile(["king", "programs", "admin"].map(|name| format!("distwasm/v1/{name}.proto")), ["."])?;
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     let mut configuration = prost_build::Config::new();

@@ -23,7 +23,6 @@ use distwasm_proto::{
     limits::{RECORD_BYTES_MAX, RUNS_RECORDED_MAX},
     statuses::Statuses,
 };
-use distwasm_transport::payload::Payload;
 use rustix::fs::{AtFlags, OFlags, statat};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -96,7 +95,7 @@ pub enum RecordError {
 
 impl Making {
     /// How a program with these settings makes outputs from the inputs in a folder.
-    pub fn new(input: &Path, program: &Payload, guest: &GuestSettings) -> Making {
+    pub fn new(input: &Path, program: Digest, guest: &GuestSettings) -> Making {
         // Where bytes go, and how many there may be, changes nothing about outputs.
         let GuestSettings {
             args,
@@ -129,7 +128,7 @@ impl Making {
         }
         Making {
             input: input.to_string_lossy().into_owned(),
-            program: Digest::of(program.chunks().map(AsRef::as_ref)).to_string(),
+            program: program.to_string(),
             args: args.clone(),
             settings: Digest::of([settings.as_bytes()]).to_string(),
             numbered: None,
@@ -337,7 +336,7 @@ mod tests {
         assert_eq!(earlier(elsewhere), (Some(Outdated::Folder), true));
         let guest =
             |env: &[&str]| GuestSettings { env: env.iter().map(|v| (*v).to_owned()).collect(), ..Default::default() };
-        let of = |env: &[&str]| Making::new(Path::new("/in"), &Payload::from(b"program".to_vec()), &guest(env));
+        let of = |env: &[&str]| Making::new(Path::new("/in"), Digest::of([b"program".as_slice()]), &guest(env));
         assert_eq!(of(&["A=1", "B=2"]), of(&["A=1", "B=2"]));
         assert_ne!(of(&["A=1", "B=2"]), of(&["A=1\", \"B=2"]));
     }

@@ -7,13 +7,45 @@ use distwasm_transport::payload::Payload;
 
 use crate::inputs::Input;
 
+/// The program of a job.
+#[derive(Clone, Debug)]
+pub enum Program {
+    /// Its bytes, which go to the king.
+    Carried(Payload),
+    /// The king keeps it.
+    Kept {
+        /// Its digest.
+        digest: Digest,
+        /// How many bytes it has.
+        bytes: u64,
+    },
+}
+
+impl Program {
+    /// The digest of its bytes.
+    pub fn digest(&self) -> Digest {
+        match self {
+            Program::Carried(program) => Digest::of(program.chunks().map(AsRef::as_ref)),
+            Program::Kept { digest, .. } => *digest,
+        }
+    }
+
+    /// How many bytes it has.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Program::Carried(program) => program.bytes(),
+            Program::Kept { bytes, .. } => *bytes,
+        }
+    }
+}
+
 /// The job that the queen submits, without its units.
 #[derive(Clone, Debug)]
 pub struct JobRequest {
     /// The key of fair sharing.
     pub project: String,
-    /// The program's bytes.
-    pub program: Payload,
+    /// The program.
+    pub program: Program,
     /// Memory that each slot must have, in bytes; 0 for no requirement.
     pub min_ram_bytes: u64,
     /// At most one slot on each duke.
@@ -43,7 +75,7 @@ impl JobRequest {
     pub fn new(project: &str, program: Payload, key: Secret) -> JobRequest {
         JobRequest {
             project: project.to_owned(),
-            program,
+            program: Program::Carried(program),
             min_ram_bytes: 0,
             one_per_machine: false,
             scheduling: Scheduling::default(),

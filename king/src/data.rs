@@ -17,6 +17,8 @@ pub enum DataError {
     NoHome,
     #[error("failed to create {}, the folder for the king's key (--data names another)", .path.display())]
     Make { path: PathBuf, source: io::Error },
+    #[error("{} is not a folder (--data names the folder of a king)", .path.display())]
+    NoFolder { path: PathBuf },
     #[error(
         "{} is not safe for the king's key: it belongs to another user, or others may enter it; `chmod 700` it, or \
          --data names another folder",
@@ -44,6 +46,18 @@ impl DataFolder {
             return Err(DataError::Rights { path });
         }
         Ok(DataFolder(path))
+    }
+
+    /// Uses this folder, which must be there.
+    ///
+    /// # Errors
+    ///
+    /// When it is not, or is not safe.
+    pub fn existing(path: &Path) -> Result<DataFolder, DataError> {
+        if !path.is_dir() {
+            return Err(DataError::NoFolder { path: path.to_owned() });
+        }
+        DataFolder::open(Some(path))
     }
 
     /// Where a file of this name is.

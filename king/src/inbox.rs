@@ -315,6 +315,8 @@ pub enum LinkError {
     TooMuch(u64),
     #[error("it speaks protocol {0}, and this king speaks {PROTOCOL}: use the same version of distwasm everywhere")]
     Protocol(u32),
+    #[error("its program cannot be run: {0}")]
+    NoProgram(String),
     #[error(transparent)]
     Garbled(StreamError),
     #[error("its words do not fit together: {0}")]

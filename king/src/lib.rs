@@ -4,10 +4,12 @@
 //! the [`border`]s around it need no runtime: the simulation runs them as they are.
 
 pub mod accept;
+mod admin;
 pub mod advertise;
 pub mod authority;
 pub mod border;
 pub mod budget;
+pub mod check;
 pub mod connection;
 pub mod data;
 mod guard;
@@ -18,7 +20,9 @@ pub mod key;
 mod metrics;
 pub mod options;
 pub mod payloads;
+pub mod programs;
 pub mod reactor;
+pub mod restore;
 pub mod scheduler;
 mod service;
 pub mod tokens;
@@ -44,7 +48,7 @@ use tracing::warn;
 
 use crate::{
     authority::Authority, budget::Budget, connection::Counted, guard::Guarded, handshakes::Handshakes, http::Pages,
-    scheduler::Rules,
+    programs::Programs, scheduler::Rules,
 };
 
 /// Why a king failed.
@@ -114,8 +118,8 @@ fn memory_bytes() -> u64 {
 /// The start of the year 2025 by the wall clock, in milliseconds. Counting from there keeps the numbers of jobs short.
 const EPOCH_MS: u128 = 1_735_689_600_000;
 
-/// Serves those connections of `incoming` that the authority lets in, and pages over HTTP if there are any, until
-/// `stop` says so: gracefully, when the king's jobs have ended, or at once.
+/// Serves those connections of `incoming` that the authority lets in, the programs that the king keeps, and pages over
+/// HTTP if there are any, until `stop` says so: gracefully, when the king's jobs have ended, or at once.
 ///
 /// # Errors
 ///
@@ -123,7 +127,7 @@ const EPOCH_MS: u128 = 1_735_689_600_000;
 pub async fn run(
     incoming: Handshakes,
     http: Option<Pages>,
-    authority: Authority,
+    (authority, programs): (Authority, Programs),
     reign: Reign,
     stop: Stop,
 ) -> Result<(), KingError> {
@@ -132,7 +136,9 @@ pub async fn run(
     let (publisher, viewer) = view::viewers();
     let reactor = reactor::run(reign, inputs, publisher, stop);
     let (links, budget) = (TaskTracker::new(), Budget::new(reign.memory_bytes));
-    let service = service::Service::new(sender, viewer.clone(), authority.clone(), links.clone(), budget);
+    let kept = programs::Methods::server(programs.clone(), authority.clone(), links.clone());
+    let admin = admin::Methods::server(programs.clone(), authority.clone(), links.clone());
+    let service = service::Service::new(sender, viewer.clone(), authority.clone(), programs, links.clone(), budget);
     let service = service::Methods::new(service);
     let (health_reporter, health) = tonic_health::server::health_reporter();
     health_reporter.set_serving::<KingServer<service::Service>>().await;
@@ -150,6 +156,8 @@ pub async fn run(
         .max_concurrent_streams(STREAMS_MAX)
         .layer(tower::layer::layer_fn(move |service| Counted(Guarded { authority: guarding.clone(), service })))
         .add_service(service)
+        .add_service(kept)
+        .add_service(admin)
         .add_service(health.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(reflection.max_decoding_message_size(REQUEST_BYTES_MAX))
         .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
@@ -199,7 +207,8 @@ pub async fn run_local(visitors: mpsc::Receiver<Visitor>, reign: Reign, stop: St
     let (sender, inputs) = mpsc::channel(REACTOR_QUEUE);
     let (links, budget) = (TaskTracker::new(), Budget::new(reign.memory_bytes));
     let (publisher, viewer) = view::viewers();
-    let service = service::Service::new(sender, viewer, Authority::without_tokens(false), links.clone(), budget);
+    let authority = Authority::without_tokens(false);
+    let service = service::Service::new(sender, viewer, authority, Programs::none(), links.clone(), budget);
     tokio::select! {
         () = reactor::run(reign, inputs, publisher, stop) => {}
         () = async { service.receive(visitors).await; std::future::pending().await } => {}

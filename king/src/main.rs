@@ -1,6 +1,6 @@
 //! The `king` program: see [`distwasm_king`].
 
-use std::{io::ErrorKind, net::SocketAddr, process::ExitCode};
+use std::{io::ErrorKind, net::SocketAddr, process::ExitCode, sync::Arc};
 
 use anyhow::Context;
 use distwasm_king::{
@@ -8,14 +8,18 @@ use distwasm_king::{
     accept::Connections,
     advertise::Advertised,
     authority::Authority,
+    check,
     handshakes::Handshakes,
     http::Pages,
     key::Key,
     options::{CertCommand, Command, Http, KeyFlags, Options, PortFile},
+    programs::Programs,
+    restore,
     scheduler::Rules,
     tokens::{self, store::Store},
 };
 use distwasm_process::{files, flags, shutdown::Stop, start};
+use distwasm_store::sqlite::SqliteStore;
 use distwasm_transport::own_socket::OwnSocket;
 use tokio::net::TcpListener;
 use tracing::{info, warn};
@@ -30,6 +34,8 @@ fn main() -> ExitCode {
         match options.command {
             Some(Command::Cert(CertCommand::Show(flags))) => show_certificate(&flags),
             Some(Command::Token(command)) => Ok(command.run()?),
+            Some(Command::Check(flags)) => Ok(check::run(&flags)?),
+            Some(Command::Restore(flags)) => Ok(restore::run(&flags)?),
             None => run(options, advertises).await,
         }
     })
@@ -50,7 +56,10 @@ fn show_certificate(flags: &KeyFlags) -> anyhow::Result<()> {
 /// Serves. If `advertises`, the user has typed where other machines reach this king.
 async fn run(options: Options, advertises: bool) -> anyhow::Result<()> {
     let key = options.key.open()?;
-    let store = Store::in_folder(options.key.data()?.path());
+    let data = options.key.data()?;
+    let store = Store::in_folder(data.path());
+    // A king remembers where it was told to, and not in a folder that it shares with this user's other kings.
+    let memory = options.key.data.as_ref().map(|_| SqliteStore::open(data.path())).transpose()?;
     let address = options.address();
     let listener = TcpListener::bind(address).await.map_err(|error| {
         let hint = match error.kind() {
@@ -81,6 +90,7 @@ async fn run(options: Options, advertises: bool) -> anyhow::Result<()> {
         http = http_address.map(|address| address.to_string()),
         socket = socket.as_ref().map(|socket| socket.path().display().to_string()),
         fingerprint = %key.fingerprint(),
+        store = memory.as_ref().map(|memory| memory.folder().display().to_string()),
         "the king is ready"
     );
     if address.ip().is_loopback() {
@@ -109,7 +119,8 @@ async fn run(options: Options, advertises: bool) -> anyhow::Result<()> {
     let incoming = Handshakes::new(connections, &key);
     let rules = Rules { grace: options.grace, preempt_after: options.preempt_after, ..Rules::default() };
     let reign = Reign::now(rules, options.timeout_max(), options.memory_bytes());
-    let king = distwasm_king::run(incoming, pages, authority, reign, stop);
+    let programs = memory.map_or_else(Programs::none, |memory| Programs::in_store(Arc::new(memory)));
+    let king = distwasm_king::run(incoming, pages, (authority, programs), reign, stop);
     let (served, ()) = tokio::join!(king, signals);
     drop(port_file);
     Ok(served?)

@@ -29,7 +29,7 @@ const HTTP_PORT: u16 = 1901;
 /// Coordinates a distwasm kingdom: takes jobs from queens and spreads their units over dukes.
 ///
 /// Dukes and queens of this user on this machine need nothing but the port; others need TLS and a token. Keeps its key on
-/// disk, and nothing about jobs. After Ctrl-C, SIGTERM or SIGHUP it takes no new jobs, and ends when its jobs have ended; a
+/// disk, programs by name if --data says where, and nothing about jobs. After Ctrl-C, SIGTERM or SIGHUP it takes no new jobs, and ends when its jobs have ended; a
 /// second signal ends it at once.
 #[derive(Debug, Parser)]
 #[command(name = "king", version = version())]
@@ -106,8 +106,9 @@ pub struct Options {
 /// Where a king's key is.
 #[derive(Args, Clone, Debug)]
 pub struct KeyFlags {
-    /// Folder of the king's key, which only its user may enter [default: distwasm/king in the user's state folder,
-    /// ~/.local/state]
+    /// Folder of the king's key and tokens, which only its user may enter. A king that serves also keeps programs there
+    /// (`queen push`), and has the folder for itself [default: distwasm/king in the user's state folder, ~/.local/state,
+    /// for key and tokens alone]
     #[arg(long, value_name = "DIR", env = "DISTWASM_DATA")]
     pub data: Option<PathBuf>,
 
@@ -129,6 +130,30 @@ pub enum Command {
     /// Tokens, by which dukes, queens and monitors on other machines are let in
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Looks through what a king keeps: whether its database is whole, and all bytes are those that were written
+    Check(CheckFlags),
+    /// Makes a folder for a king of a backup, which `queen admin backup` has made
+    Restore(RestoreFlags),
+}
+
+/// Whose memory is looked through.
+#[derive(Args, Clone, Debug)]
+pub struct CheckFlags {
+    /// The folder of a king that does not run now
+    #[arg(long, value_name = "DIR", env = "DISTWASM_DATA")]
+    pub data: PathBuf,
+}
+
+/// A backup, and where it is restored.
+#[derive(Args, Clone, Debug)]
+pub struct RestoreFlags {
+    /// The folder, which keeps nothing yet; created if missing. A king's key and tokens may be there
+    #[arg(long, value_name = "DIR", env = "DISTWASM_DATA")]
+    pub data: PathBuf,
+
+    /// The backup
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
 }
 
 /// What can be done with the certificate.

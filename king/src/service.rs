@@ -19,6 +19,7 @@ use distwasm_proto::{
 };
 use distwasm_transport::{
     link::{SUBMIT_JOB, VOLUNTEER, Visitor},
+    payload::Payload,
     service::king_server::{King, KingServer},
     stream::{self, Incoming},
     transfer::{OutboxStream, Word},
@@ -45,6 +46,7 @@ use crate::{
     budget::{Budget, MessageMeter},
     connection::Caller,
     inbox::{Arrival, Happening, Leaving, LinkError, LinkId, Peer},
+    programs::{Programs, ProgramsError},
     reactor::CancelError,
     view::Viewer,
 };
@@ -59,12 +61,13 @@ pub(crate) struct Service {
     budget: Budget,
     /// The room for messages that wait for the reactor.
     gate: Gate,
+    programs: Programs,
     tasks: TaskTracker,
 }
 
 /// Who a peer is, and where.
 #[derive(Clone, Debug)]
-struct Visit {
+pub(crate) struct Visit {
     identity: Identity,
     /// `None` for those in this process or over the king's socket.
     address: Option<SocketAddr>,
@@ -82,13 +85,23 @@ impl Visit {
         Some(Visit { identity: extensions.get::<Identity>()?.clone(), address })
     }
 
+    /// A visit of a peer that asks something over gRPC.
+    pub(crate) fn of<T>(request: &tonic::Request<T>) -> Result<Visit, Status> {
+        Visit::of_request(request.extensions()).ok_or_else(unguarded)
+    }
+
+    /// What the peer may do.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// The king's side of its link, and the words to it.
     fn peer<W: Word>(&self) -> (Peer<W>, OutboxStream<W>) {
         Peer::new(self.identity.clone(), self.address.map(|address| address.ip()))
     }
 
     /// Under which name the peer is counted.
-    fn origin(&self) -> Origin {
+    pub(crate) fn origin(&self) -> Origin {
         Origin::of(&self.identity, self.address.map(|address| address.ip()))
     }
 
@@ -112,11 +125,12 @@ impl Service {
         reactor: mpsc::Sender<Arrival>,
         viewer: Viewer,
         authority: Authority,
+        programs: Programs,
         tasks: TaskTracker,
         budget: Budget,
     ) -> Service {
         let gate = Gate::new(budget.decoded_bytes);
-        Service { reactor, viewer, links: Arc::default(), authority, budget, gate, tasks }
+        Service { reactor, viewer, links: Arc::default(), authority, budget, gate, programs, tasks }
     }
 
     /// Counts the long messages of a peer.
@@ -148,14 +162,15 @@ impl Service {
     /// Reads until the peer leaves or its link is ended, and tells the reactor all that happens on the link.
     fn listen<B>(&self, mut messages: Incoming<B::Message>, visit: Visit, ended: CancellationToken, mut border: B)
     where
-        B: Border<Message: Message + Default + 'static> + Send + 'static,
+        B: Supplied<Message: Message + Default + 'static> + Send + 'static,
     {
         let (reactor, authority) = (self.reactor.clone(), self.authority.clone());
+        let programs = self.programs.clone();
         self.tasks.spawn(async move {
             let _cancel_with_task = ended.clone().drop_guard();
             let leaving = tokio::select! {
                 biased;
-                leaving = listen(&mut messages, &mut border, &reactor, &ended) => leaving,
+                leaving = listen(&mut messages, &mut border, (&programs, &visit.identity), &reactor, &ended) => leaving,
                 refusal = authority.withdrawn(&visit.identity) => Err(LinkError::Refused(refusal)),
             };
             visit.tell(&leaving, &authority);
@@ -273,11 +288,12 @@ fn unguarded() -> Status {
 async fn listen<B>(
     messages: &mut Incoming<B::Message>,
     border: &mut B,
+    (programs, identity): (&Programs, &Identity),
     reactor: &mpsc::Sender<Arrival>,
     ended: &CancellationToken,
 ) -> Leaving
 where
-    B: Border<Message: Message + Default + 'static>,
+    B: Supplied<Message: Message + Default + 'static>,
 {
     let mut introduced = pin!(sleep(B::INTRODUCED_WITHIN));
     loop {
@@ -293,7 +309,8 @@ where
         };
         // A message that the king stumbles over ends this link, and nothing else.
         let taken = catch_unwind(AssertUnwindSafe(|| border.take(message)));
-        let heard = taken.unwrap_or(Err(LinkError::Stumbled))?;
+        let mut heard = taken.unwrap_or(Err(LinkError::Stumbled))?;
+        heard.happenings.extend(border.supply(programs, identity).await?);
         let mut admission = messages.take_admission();
         let mut happenings = heard.happenings.into_iter().peekable();
         while let Some(happening) = happenings.next() {
@@ -322,6 +339,38 @@ async fn next_message<M: Message + Default + 'static>(
     }
 }
 
+/// A border that may need what only the store has.
+trait Supplied: Border {
+    /// Gets it what it needs now, if that is anything.
+    fn supply(
+        &mut self,
+        _programs: &Programs,
+        _identity: &Identity,
+    ) -> impl Future<Output = Result<Option<Happening>, LinkError>> + Send {
+        std::future::ready(Ok(None))
+    }
+}
+
+impl Supplied for DukeBorder {}
+
+impl Supplied for QueenBorder {
+    /// The program of a job that names one which the king keeps.
+    async fn supply(&mut self, programs: &Programs, identity: &Identity) -> Result<Option<Happening>, LinkError> {
+        let Some(digest) = self.wanted_program() else { return Ok(None) };
+        let failed = |error: ProgramsError| match error.may_pass() {
+            true => LinkError::Busy(""),
+            false => LinkError::NoProgram(error.for_peer()),
+        };
+        let mut reader = programs.open(identity, digest).await.map_err(failed)?;
+        self.admit_program(reader.bytes())?;
+        let mut program = Payload::default();
+        while let Some(piece) = reader.next().await.map_err(|error| failed(error.into()))? {
+            program.push(piece);
+        }
+        Ok(self.provide_program(program))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -332,6 +381,8 @@ mod tests {
 
     /// A border with a fault.
     struct Faulty;
+
+    impl Supplied for Faulty {}
 
     impl Border for Faulty {
         type Message = wire::FromQueen;
@@ -355,12 +406,15 @@ mod tests {
     async fn a_message_over_which_the_king_stumbles_ends_its_link() {
         let (reactor, _inbox) = mpsc::channel(1);
         let mut messages = Incoming::local(tokio_stream::iter([wire::FromQueen::default()]));
-        let leaving = listen(&mut messages, &mut Faulty, &reactor, &CancellationToken::new()).await;
+        let supply = (&Programs::none(), &Identity::Trusted);
+        let leaving = listen(&mut messages, &mut Faulty, supply, &reactor, &CancellationToken::new()).await;
         assert!(matches!(leaving, Err(LinkError::Stumbled)), "{leaving:?}");
     }
 
     /// A border whose peer never gets to the end of its introduction.
     struct Endless;
+
+    impl Supplied for Endless {}
 
     impl Border for Endless {
         type Message = wire::FromQueen;
@@ -386,13 +440,14 @@ mod tests {
         let (reactor, _inbox) = mpsc::channel(1);
         let mut messages = Incoming::local(tokio_stream::wrappers::ReceiverStream::new(words));
         let (ended, mut border) = (CancellationToken::new(), Endless);
+        let supply = (&Programs::none(), &Identity::Trusted);
         let says = async {
             while sender.send(wire::FromQueen::default()).await.is_ok() {
                 tokio::task::yield_now().await;
             }
         };
         let leaving = tokio::select! {
-            leaving = listen(&mut messages, &mut border, &reactor, &ended) => leaving,
+            leaving = listen(&mut messages, &mut border, supply, &reactor, &ended) => leaving,
             () = says => Ok(()),
         };
         assert!(matches!(leaving, Err(LinkError::SlowHello(_))), "{leaving:?}");

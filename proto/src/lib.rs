@@ -13,6 +13,7 @@ pub mod guest;
 pub mod ids;
 pub mod limits;
 pub mod pipe;
+pub mod program_name;
 pub mod secret;
 pub mod statuses;
 pub mod text;

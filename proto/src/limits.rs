@@ -8,6 +8,7 @@ mod handover;
 mod king;
 mod links;
 mod queen;
+mod store;
 mod streamed;
 mod supplies;
 mod unit_files;
@@ -24,6 +25,7 @@ pub use handover::*;
 pub use king::*;
 pub use links::*;
 pub use queen::*;
+pub use store::*;
 pub use streamed::*;
 pub use supplies::{
     BLOBS_AHEAD_MAX, CACHE_BYTES_MAX, CACHE_ENTRIES_MAX, COMPILE_ALONE_SLOTS_MAX, COMPILE_DATA_BYTES_MAX,

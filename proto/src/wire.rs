@@ -1,4 +1,4 @@
-//! The gRPC messages, generated from `distwasm/v1/king.proto`, where they are documented.
+//! The gRPC messages, generated from `distwasm/v1/*.proto`, where they are documented.
 #![allow(
     missing_docs,
     unused_qualifications,

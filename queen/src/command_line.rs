@@ -6,12 +6,17 @@ use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Subcommand,
 
 use crate::{
     commands::{
+        admin::{AdminCommand, AdminOptions, BackupOptions},
+        ask::AskedKing,
         cancel::CancelOptions,
         check::CheckOptions,
         dukes::DukesOptions,
         help::{self, HelpOptions},
         jobs::{JobOptions, JobsOptions},
         new::NewOptions,
+        programs::{ProgramsCommand, ProgramsOptions, RemoveOptions},
+        pull::PullOptions,
+        push::PushOptions,
     },
     headings,
     options::Options,
@@ -36,6 +41,16 @@ pub enum CommandLine {
     OneJob(JobOptions),
     /// `queen cancel`.
     Cancel(CancelOptions),
+    /// `queen push`.
+    Push(Box<PushOptions>),
+    /// `queen programs`: the king to ask, and whether it is to be JSON.
+    Programs(AskedKing, bool),
+    /// `queen programs rm`.
+    RemovePrograms(RemoveOptions),
+    /// `queen pull`.
+    Pull(PullOptions),
+    /// `queen admin backup`.
+    Backup(BackupOptions),
     /// `queen help` with the name of a page: its text.
     Page(String),
 }
@@ -48,6 +63,10 @@ enum Tool {
     Job(JobOptions),
     Dukes(DukesOptions),
     Cancel(CancelOptions),
+    Push(Box<PushOptions>),
+    Programs(ProgramsOptions),
+    Pull(PullOptions),
+    Admin(AdminOptions),
     Help(HelpOptions),
 }
 
@@ -55,7 +74,9 @@ impl CommandLine {
     /// The whole command line, as clap knows it.
     pub fn command() -> Command {
         let job = Options::command().disable_help_subcommand(true).subcommand_negates_reqs(true);
-        Tool::augment_subcommands(headings::in_groups(job)).mut_subcommand("check", headings::in_groups)
+        Tool::augment_subcommands(headings::in_groups(job))
+            .mut_subcommand("check", headings::in_groups)
+            .mut_subcommand("push", headings::in_groups)
     }
 
     /// Threads that work for as long as the command does, besides those that handle events.
@@ -114,6 +135,17 @@ impl CommandLine {
             Tool::Job(options) => CommandLine::OneJob(options),
             Tool::Dukes(options) => CommandLine::Dukes(options),
             Tool::Cancel(options) => CommandLine::Cancel(options),
+            Tool::Push(options) => CommandLine::Push(options),
+            Tool::Programs(ProgramsOptions { command: Some(ProgramsCommand::Rm(options)), .. }) => {
+                CommandLine::RemovePrograms(options)
+            }
+            Tool::Programs(options) => {
+                let missing =
+                    || command.error(ErrorKind::MissingRequiredArgument, "--king-address names the king to ask");
+                CommandLine::Programs(options.king().ok_or_else(missing)?, options.json)
+            }
+            Tool::Pull(options) => CommandLine::Pull(options),
+            Tool::Admin(AdminOptions { command: AdminCommand::Backup(options) }) => CommandLine::Backup(options),
             Tool::Help(options) => return help(command, options),
         })
     }

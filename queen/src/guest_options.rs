@@ -67,8 +67,13 @@ fn settings(flags: &GuestFlags, project: &str) -> Result<GuestSettings, NoValue>
 /// Names a guest like the file of its program, unless it has a name already.
 pub fn name_like(program: &Path, guest: &mut GuestSettings) {
     if guest.argv0.is_empty() {
-        guest.argv0 = program.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        guest.argv0 = file_name(program);
     }
+}
+
+/// The name of a file without its folders.
+pub fn file_name(program: &Path) -> String {
+    program.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// The variables without those that a later one overrides.

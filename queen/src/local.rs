@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use distwasm_duke::{RehearsalError, Settings, allowed::AllowedDirs, options::Offer};
-use distwasm_jobs::request::JobRequest;
+use distwasm_jobs::request::{JobRequest, Program};
 use distwasm_king::Reign;
 use distwasm_process::shutdown::Stop;
 use distwasm_proto::{
@@ -53,7 +53,9 @@ pub async fn rehearse(options: &Options, request: &JobRequest) -> Result<(), Fai
         Some(_) => request.min_ram_bytes.max(MODULE_MEMORY_BYTES_MAX),
         None => slot_bytes(&settings, request),
     };
-    let (program, guest) = (request.program.clone(), &request.guest);
+    // A program that a king keeps was tried when it was pushed.
+    let Program::Carried(program) = &request.program else { return Ok(()) };
+    let (program, guest) = (program.clone(), &request.guest);
     let rehearsed = distwasm_duke::rehearse(&settings, program, guest, &request.archives, memory_bytes);
     match rehearsed.await {
         Ok(()) => Ok(()),

@@ -7,11 +7,15 @@ use distwasm_proto::{error_text::chain, exit::Exit};
 use distwasm_queen::{
     command_line::CommandLine,
     commands::{
+        admin::{self, BackupError},
         cancel::{CancelOptions, cancel},
         check::check,
         dry_run::{DryRunError, dry_run},
         dukes, jobs,
         new::{self, Made},
+        programs::{self, RemoveOptions},
+        pull::{self, PullError},
+        push::{self, PushError},
         run,
     },
     options::Options,
@@ -99,7 +103,42 @@ async fn run(command_line: CommandLine, interrupted: CancellationToken) -> ExitC
             Err(error) => fail(&error),
         },
         CommandLine::Cancel(options) => cancel_all(options).await,
+        CommandLine::Push(options) => match push::push(options, &interrupted).await {
+            Ok(pushed) => {
+                if !pushed.is_new {
+                    stderr::say(&format!("{} has these bytes already", pushed.version));
+                }
+                say(pushed.version + "\n")
+            }
+            Err(error) => stopped(&error, matches!(error, PushError::Interrupted { .. })),
+        },
+        CommandLine::Programs(king, json) => match programs::list(king).await {
+            Ok(list) if *json => say(list.iter().map(|program| programs::to_json(program) + "\n").collect::<String>()),
+            Ok(list) => say(programs::Table(&list)),
+            Err(error) => fail(&error),
+        },
+        CommandLine::RemovePrograms(options) => remove_all(options).await,
+        CommandLine::Pull(options) => match pull::pull(options, &interrupted).await {
+            Ok(version) => say(version + "\n"),
+            Err(error) => stopped(&error, matches!(error, PullError::Interrupted)),
+        },
+        CommandLine::Backup(options) => match admin::back_up(options, &interrupted).await {
+            Ok(done) => say(done + "\n"),
+            Err(error) => stopped(&error, matches!(error, BackupError::Interrupted)),
+        },
     }
+}
+
+/// Removes one program after the other, also after one that cannot be.
+async fn remove_all(RemoveOptions { programs, king }: &RemoveOptions) -> ExitCode {
+    let mut exit = Exit::Done.into();
+    for program in programs {
+        match programs::remove(king, program).await {
+            Ok(done) => stderr::say(&done),
+            Err(error) => exit = fail(&error),
+        }
+    }
+    exit
 }
 
 /// Cancels one job after the other, also after one that cannot be.
@@ -138,8 +177,13 @@ async fn run_job(options: &Options, interrupted: CancellationToken) -> ExitCode 
 }
 
 fn not_begun(error: &PrepareError) -> ExitCode {
+    stopped(error, error.is_interruption())
+}
+
+/// Says why something did not come to its end.
+fn stopped(error: &dyn std::error::Error, is_interruption: bool) -> ExitCode {
     let failed = fail(error);
-    if error.is_interruption() { Exit::Interrupted.into() } else { failed }
+    if is_interruption { Exit::Interrupted.into() } else { failed }
 }
 
 fn say(what: impl std::fmt::Display) -> ExitCode {

@@ -33,7 +33,8 @@ use crate::{
 #[derive(Debug, Parser)]
 #[command(name = "queen", version = version(), after_help = "More to read: queen help kinds|outputs|failures")]
 pub struct Options {
-    /// The program: a WebAssembly module or component, binary or text
+    /// The program: a WebAssembly module or component, binary or text; @NAME, @NAME:VERSION or @sha256:DIGITS is one that
+    /// the king keeps (queen push)
     #[arg(short, long, value_name = "PROGRAM", env = "DISTWASM_BINARY")]
     pub binary: PathBuf,
 

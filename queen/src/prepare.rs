@@ -30,7 +30,7 @@ use distwasm_proto::{
     limits::{FILE_BYTES_MAX, IN_PLACES_FROM_BYTES, NAME_BYTES_MAX, NAMES_SHOWN, STREAMED_BYTES_MIN},
     text::is_name,
 };
-use distwasm_transport::{credentials::CredentialsError, payload::Payload};
+use distwasm_transport::credentials::CredentialsError;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
@@ -42,7 +42,7 @@ use crate::{
     local,
     options::Options,
     output_folder::{self, FolderLock, OutputFolderError},
-    program::{ProgramError, project_of, read_program},
+    program::{JobProgram, ProgramError},
     report::harmless_path,
     selection_options::SelectionError,
     shared_folders::{self, Probe, Shared},
@@ -164,9 +164,8 @@ pub struct Preparation {
 /// # Errors
 ///
 /// When the run cannot begin, with the reason.
-pub fn plan(options: &Options, interrupted: &CancellationToken) -> Result<Plan, PrepareError> {
-    let program = read_program(&options.binary)?;
-    let project = options.project.clone().unwrap_or_else(|| project_of(&options.binary));
+pub fn plan(options: &Options, program: &JobProgram, interrupted: &CancellationToken) -> Result<Plan, PrepareError> {
+    let project = options.project.clone().unwrap_or_else(|| program.project.clone());
     if project.is_empty() || !is_name(&project) {
         return Err(PrepareError::Project);
     }
@@ -201,12 +200,16 @@ pub fn plan(options: &Options, interrupted: &CancellationToken) -> Result<Plan, 
     let mut warnings = options.idle_flags.clone();
     warnings.extend(repeated(input.repeated));
     let (history, damage) = match &output {
-        OutputPlace::Folder(folder) => History::read(folder, Making::new(source(&input), &program, &guest)),
+        OutputPlace::Folder(folder) => {
+            History::read(folder, Making::new(source(&input), program.program.digest(), &guest))
+        }
         OutputPlace::Stdout => (History::default(), None),
     };
     warnings.extend(damage.map(|damage| chain(&damage)));
     // After the record was compared: a program whose file has another name makes the same outputs.
-    guest_options::name_like(&options.binary, &mut guest);
+    if guest.argv0.is_empty() {
+        guest.argv0.clone_from(&program.argv0);
+    }
     let names = match options.retry_failed {
         true => Names::Failed(failures.as_deref().map(failures_file::names).transpose()?.unwrap_or_default().into()),
         false => input.names.clone(),
@@ -238,14 +241,14 @@ pub fn plan(options: &Options, interrupted: &CancellationToken) -> Result<Plan, 
 fn request(
     options: &Options,
     project: String,
-    program: Payload,
+    program: &JobProgram,
     guest: GuestSettings,
 ) -> Result<JobRequest, PrepareError> {
     Ok(JobRequest {
         key: randomness::secret().map_err(PrepareError::Randomness)?,
         replaces: Vec::new(),
         project,
-        program,
+        program: program.program.clone(),
         min_ram_bytes: options.min_ram.saturating_mul(1 << 20),
         one_per_machine: options.one_per_machine,
         scheduling: options.scheduling.scheduling(),
@@ -297,8 +300,13 @@ fn repeated(count: u64) -> Option<String> {
 /// # Errors
 ///
 /// When the run cannot begin, with the reason.
-pub fn prepare(options: &Options, interrupted: &CancellationToken) -> Result<Preparation, PrepareError> {
-    let Plan { mut folders, mut request, failures, orphans, mut warnings, input } = plan(options, interrupted)?;
+pub fn prepare(
+    options: &Options,
+    program: &JobProgram,
+    interrupted: &CancellationToken,
+) -> Result<Preparation, PrepareError> {
+    let Plan { mut folders, mut request, failures, orphans, mut warnings, input } =
+        plan(options, program, interrupted)?;
     let shard = options.selection.shard;
     let (mut note, mut lock) = (None, None);
     if let OutputPlace::Folder(folder) = &mut folders.output {
@@ -332,8 +340,7 @@ pub fn prepare(options: &Options, interrupted: &CancellationToken) -> Result<Pre
         return Err(FailuresPathError::Unusable { path: path.clone(), source }.into());
     }
     if let Some(lock) = &lock {
-        let program = options.binary.file_name().unwrap_or_default().to_string_lossy();
-        let recorded = Arc::make_mut(&mut folders.rules).history.record(&lock.folder, &program);
+        let recorded = Arc::make_mut(&mut folders.rules).history.record(&lock.folder, &program.shown.to_string_lossy());
         warnings.extend(recorded.err().map(|error| chain(&error)));
         // Last of all: nothing can keep the run from its beginning now.
         prune::remove(&lock.folder, &orphans, interrupted)?;

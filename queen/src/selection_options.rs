@@ -21,7 +21,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 /// Which files are inputs.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct SelectionOptions {
     /// Run only the inputs that FILE lists, one path a line below the input folder, in this order; `-` reads the list
     /// from stdin

@@ -13,4 +13,5 @@ pub mod fuzz;
 pub mod planted;
 pub mod pure;
 pub mod real;
+pub mod remembering;
 pub mod sim;

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use distwasm_king::{Reign, accept::Connections, authority::Authority, handshakes::Handshakes, key::Key};
+use distwasm_king::{
+    Reign, accept::Connections, authority::Authority, handshakes::Handshakes, key::Key, programs::Programs,
+};
 use distwasm_process::shutdown::Stop;
 use distwasm_proto::{
     PROTOCOL,
@@ -41,7 +43,13 @@ async fn a_king_that_drains_is_not_serving() {
     let address = listener.local_addr().unwrap().to_string();
     let stop = Stop::new(Duration::from_secs(60));
     let incoming = Handshakes::new(Connections::new(listener, 8), &Key::generate().unwrap());
-    let king = distwasm_king::run(incoming, None, Authority::without_tokens(true), Reign::first(), stop.clone());
+    let king = distwasm_king::run(
+        incoming,
+        None,
+        (Authority::without_tokens(true), Programs::none()),
+        Reign::first(),
+        stop.clone(),
+    );
     let queen = async {
         let remote = connect(&address.parse().unwrap(), &Credentials::Insecure).await.unwrap();
         let channel = remote.channel();

@@ -68,7 +68,7 @@ fn files_made_for_later_are_complete_or_missing() {
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(1), "not the program's fault: {output:?}");
     // The key of a king.
-    let data = here.join("king");
+    let data = here.join("state/distwasm/king");
     let mut command = place.command("king");
     command.args(["--port", "0", "--http", "none"]);
     fail_late(&mut command, &data.join(".distwasm"), EIO);

@@ -325,7 +325,7 @@ fn a_wrong_size_and_an_unknown_page_are_answered_by_right_ones() {
         &place,
         &["help", "failure"],
         &expect![[r#"
-            error: there is no help on `failure`; there is help on failures, cancel, kinds, outputs, new, jobs, job, dukes, check
+            error: there is no help on `failure`; there is help on failures, admin, cancel, pull, kinds, outputs, programs, new, jobs, job, dukes, check, push
 
             Usage: queen [OPTIONS] --binary <PROGRAM> [-- <ARGS>...]
                    queen [OPTIONS] <COMMAND>

@@ -22,6 +22,7 @@ fn sources() -> Vec<PathBuf> {
         "proto",
         "transport",
         "process",
+        "store",
         "king",
         "duke",
         "peasant",

@@ -112,7 +112,7 @@ fn tokens_that_are_made_while_the_king_runs_let_in_dukes_and_queens() {
     ask(kingdom.place.command("queen").env("DISTWASM_TOKEN_FILE", &file)).expect(0, &[]);
     ask(&mut kingdom.place.command("queen")).expect(2, &["king token create"]);
     let king = kingdom.king.process.log();
-    for text in [king, list.stdout, fs::read_to_string(kingdom.place.path().join("king/tokens.jsonl")).unwrap()] {
+    for text in [king, list.stdout, fs::read_to_string(kingdom.place.data().join("tokens.jsonl")).unwrap()] {
         assert!(![&duke, &queen].iter().any(|token| text.contains(&token[70..90])), "a secret is in: {text}");
     }
 }
@@ -341,7 +341,7 @@ fn a_damaged_store_of_tokens_stops_a_start_with_the_line() {
     let place = Place::default();
     let made = Finished::of(place.command("king").args(["token", "create", "--role", "duke"]));
     made.expect(0, &[]);
-    let file = place.path().join("king/tokens.jsonl");
+    let file = place.data().join("tokens.jsonl");
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text.replace("\"role\":\"duke\"", "\"role\":\"dike\"")).unwrap();
     let king = Finished::of(place.command("king").args(["--port", "0", "--http", "none"]));

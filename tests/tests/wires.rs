@@ -306,14 +306,14 @@ fn a_folder_for_sockets_that_somebody_else_made_is_not_used_and_tcp_goes_on() {
 fn a_king_whose_key_is_not_safe_does_not_start() {
     let place = Place::default();
     fingerprint(&place);
-    let data = place.path().join("king");
+    let data = place.data();
     let start = || Finished::of(place.command("king").args(["--port", "0", "--http", "none"]));
     fs::set_permissions(data.join("key.der"), fs::Permissions::from_mode(0o644)).unwrap();
     start().expect(2, &["key.der is not safe", "`chmod 600` it"]);
     fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).unwrap();
     start().expect(2, &["is not safe for the king's key", "`chmod 700` it"]);
     let mut homeless = place.command("king");
-    homeless.env_remove("DISTWASM_DATA").env_remove("XDG_STATE_HOME").env("HOME", place.path().join("none"));
+    homeless.env_remove("XDG_STATE_HOME").env("HOME", place.path().join("none"));
     Finished::of(&mut homeless).expect(2, &["HOME is not a folder (--data names one)"]);
     assert!(!place.path().join("none").exists());
 }

@@ -19,7 +19,7 @@ pub mod token;
 pub mod transfer;
 pub mod weight;
 
-/// The gRPC service of the king, as far as tonic carries it, generated from `distwasm/v1/king.proto`.
+/// The gRPC services of the king, as far as tonic carries them, generated from `distwasm/v1/*.proto`.
 #[allow(missing_docs, unused_qualifications, clippy::all, clippy::restriction, clippy::pedantic, reason = "generated")]
 pub mod service {
     tonic::include_proto!("distwasm.v1");

@@ -3,25 +3,29 @@
 use bytes::Bytes;
 use distwasm_proto::{
     PROTOCOL, VERSION,
-    digest::Digest,
     ids::UnitNo,
     secret::Secret,
     wire::{self, queen_word::Word},
 };
 use distwasm_transport::payload::Payload;
 
-use crate::request::JobRequest;
+use crate::request::{JobRequest, Program};
 
 /// The first words of a link, with their payloads: the job and its shares, and, if the queen comes back to its job,
 /// which verdicts it lacks.
 pub fn hello(request: &JobRequest, resumes: Option<wire::Resumption>) -> Vec<(Word, Payload)> {
     let scheduling = &request.scheduling;
+    let (program, program_is_kept) = match &request.program {
+        Program::Carried(program) => (program.clone(), false),
+        Program::Kept { .. } => (Payload::default(), true),
+    };
     let open = wire::OpenJob {
         protocol: PROTOCOL,
         version: VERSION.to_owned(),
         project: request.project.clone(),
-        program_digest: Digest::of(request.program.chunks().map(AsRef::as_ref)).to_wire(),
+        program_digest: request.program.digest().to_wire(),
         program: None,
+        program_is_kept,
         min_ram_bytes: request.min_ram_bytes,
         one_per_machine: request.one_per_machine,
         timeout_ms: request.timeout.map_or(0, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1)),
@@ -40,7 +44,7 @@ pub fn hello(request: &JobRequest, resumes: Option<wire::Resumption>) -> Vec<(Wo
         let share = wire::ShareData { digest: digest.to_wire(), archive: None };
         (Word::ShareData(share), archive.clone())
     });
-    std::iter::once((Word::OpenJob(Box::new(open)), request.program.clone())).chain(shares).collect()
+    std::iter::once((Word::OpenJob(Box::new(open)), program)).chain(shares).collect()
 }
 
 /// How the bytes of a unit travel.

@@ -6,7 +6,7 @@ mod growing;
 pub(crate) mod marks;
 mod orders;
 pub mod prune;
-pub(crate) mod rename;
+pub mod rename;
 mod taking;
 mod unpacking;
 

@@ -57,7 +57,11 @@ pub enum Request {
     SubmitJob,
     /// To cancel one.
     CancelJob,
-    /// To see jobs or dukes.
+    /// To push, pull, run or remove programs that the king keeps.
+    UsePrograms,
+    /// To do what only an operator may: to make a backup.
+    Administer,
+    /// To see jobs, dukes or programs.
     List,
     /// To see the metrics.
     Metrics,
@@ -98,7 +102,13 @@ impl Request {
             Some(("/distwasm.v1.King", "Volunteer")) => Request::Volunteer,
             Some(("/distwasm.v1.King", "SubmitJob")) => Request::SubmitJob,
             Some(("/distwasm.v1.King", "CancelJob")) => Request::CancelJob,
-            Some(("/distwasm.v1.King", "ListJobs" | "ListDukes")) => Request::List,
+            Some(("/distwasm.v1.King", "ListJobs" | "ListDukes") | ("/distwasm.v1.Programs", "ListPrograms")) => {
+                Request::List
+            }
+            Some(("/distwasm.v1.Programs", "PushProgram" | "PullProgram" | "FindProgram" | "RemoveProgram")) => {
+                Request::UsePrograms
+            }
+            Some(("/distwasm.v1.Admin", _)) => Request::Administer,
             // `Watch` never ends, and strangers may not hold a connection.
             Some(("/grpc.health.v1.Health", "Check")) => Request::Health,
             _ => Request::Other,
@@ -110,9 +120,12 @@ impl Role {
     fn may(self, request: Request) -> bool {
         match request {
             Request::Volunteer => matches!(self, Role::Duke | Role::Admin),
-            Request::SubmitJob | Request::CancelJob => matches!(self, Role::Queen | Role::Admin),
+            Request::SubmitJob | Request::CancelJob | Request::UsePrograms => {
+                matches!(self, Role::Queen | Role::Admin)
+            }
             Request::List => matches!(self, Role::Queen | Role::Observer | Role::Admin),
             Request::Metrics => matches!(self, Role::Observer | Role::Admin),
+            Request::Administer => self == Role::Admin,
             Request::Health | Request::Other => true,
         }
     }

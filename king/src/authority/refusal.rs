@@ -64,7 +64,9 @@ impl Request {
             Request::Volunteer => "offering slots",
             Request::SubmitJob => "submitting jobs",
             Request::CancelJob => "cancelling jobs",
-            Request::List => "seeing jobs and dukes",
+            Request::UsePrograms => "using the programs that a king keeps",
+            Request::Administer => "administering a king",
+            Request::List => "seeing jobs, dukes and programs",
             Request::Metrics => "seeing metrics",
             Request::Health | Request::Other => "this",
         }
@@ -74,7 +76,8 @@ impl Request {
     fn roles(self) -> &'static str {
         match self {
             Request::Volunteer => "dukes or admins",
-            Request::SubmitJob | Request::CancelJob => "queens or admins",
+            Request::SubmitJob | Request::CancelJob | Request::UsePrograms => "queens or admins",
+            Request::Administer => "admins",
             Request::List => "queens, observers or admins",
             Request::Metrics | Request::Health | Request::Other => "observers or admins",
         }

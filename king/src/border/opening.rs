@@ -33,13 +33,15 @@ pub(super) struct Opening {
     request: Option<JobRequest>,
     /// Archives that have not come.
     missing: BTreeSet<Digest>,
+    /// The program is among those that the king keeps, and has not been fetched from there.
+    lacks_program: bool,
     /// The room for what is announced.
     pub(super) claim: Claim,
 }
 
 impl Opening {
     pub(super) fn new(claim: Claim) -> Opening {
-        Opening { request: None, missing: BTreeSet::new(), claim }
+        Opening { request: None, missing: BTreeSet::new(), lacks_program: false, claim }
     }
 
     /// Checks the first part of a word, before the rest of the word's payload is taken in.
@@ -62,7 +64,11 @@ impl Opening {
         // Sizes that are too large are refused for that.
         let payload = word.payload().and_then(|payload| payload.as_ref());
         let bytes = payload.map_or(0, |payload| payload.bytes_total.min(PROGRAM_BYTES_MAX));
-        let bytes = bytes + word.encoded_len() as u64;
+        self.admit(bytes + word.encoded_len() as u64)
+    }
+
+    /// Takes the room for a part of the job.
+    pub(super) fn admit(&mut self, bytes: u64) -> Result<(), LinkError> {
         if self.claim.bytes() + bytes > self.claim.most() {
             return Err(LinkError::TooMuch(self.claim.most()));
         }
@@ -77,6 +83,7 @@ impl Opening {
         let payload = payload.map_err(|_| LinkError::Nonsense("it broke off in its program or in a share"))?;
         match (word.word, &mut self.request) {
             (Some(Word::OpenJob(request)), None) => {
+                self.lacks_program = request.program_is_kept;
                 let request = check_request(*request, payload)?;
                 self.missing.extend(request.guest.shares.iter().map(|share| share.digest));
                 self.request = Some(request);
@@ -94,7 +101,24 @@ impl Opening {
             (_, None) => return Err(LinkError::Nonsense("its first word opens no job")),
             (_, Some(_)) => return Err(LinkError::Nonsense("a share of its job is missing")),
         }
-        Ok(if self.missing.is_empty() { self.request.take() } else { None })
+        Ok(self.take_whole())
+    }
+
+    /// The program that is to be fetched from those that the king keeps.
+    pub(super) fn wanted_program(&self) -> Option<Digest> {
+        self.request.as_ref().filter(|_| self.lacks_program).map(|request| request.digest)
+    }
+
+    /// Takes in the program that was fetched; returns the request when nothing is missing any more.
+    pub(super) fn provide_program(&mut self, program: Payload) -> Option<JobRequest> {
+        self.request.as_mut()?.program = program;
+        self.lacks_program = false;
+        self.take_whole()
+    }
+
+    /// The request, if nothing is missing.
+    fn take_whole(&mut self) -> Option<JobRequest> {
+        if self.missing.is_empty() && !self.lacks_program { self.request.take() } else { None }
     }
 
     /// How large the next share may be.
@@ -108,8 +132,14 @@ fn check_request(mut request: wire::OpenJob, program: Payload) -> Result<JobRequ
     check_protocol(request.protocol)?;
     let spec = check_job_spec(&mut request)?;
     let guest = GuestSettings::from_wire(request.guest)?;
-    let digest = Digest::of(program.chunks().map(AsRef::as_ref));
-    if Digest::from_wire(&request.program_digest) != Some(digest) {
+    let announced = Digest::from_wire(&request.program_digest);
+    let digest = match request.program_is_kept {
+        true if program.bytes() > 0 => return Err(LinkError::Nonsense("a program that the king is said to have")),
+        // The store answers for its bytes.
+        true => announced.ok_or(LinkError::Nonsense("a digest has 32 bytes"))?,
+        false => Digest::of(program.chunks().map(AsRef::as_ref)),
+    };
+    if announced != Some(digest) {
         return Err(LinkError::Nonsense("the program is not the one whose digest it sent"));
     }
     let timeout = (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms));

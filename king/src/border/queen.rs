@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use distwasm_proto::{
+    digest::Digest,
     ids::UnitNo,
     limits::{
         BROKEN_REASON_BYTES_MAX, COPIED_BYTES_MAX, FILE_BYTES_MAX, OPENING_WITHIN, PART_BYTES_MAX, PROGRAM_BYTES_MAX,
@@ -12,14 +13,14 @@ use distwasm_proto::{
     wire::{self, FromQueen, QueenNews, queen_word::Word},
 };
 use distwasm_transport::{
-    payload::Shelf,
+    payload::{Payload, Shelf},
     transfer::{Arrived, Assembler},
 };
 
 use super::{Border, Heard, check_words, opening::Opening};
 use crate::{
     budget::{Budget, Claim},
-    inbox::{Happening, Leaving, LinkError, LinkId, Peer, QueenWord, UnitPart},
+    inbox::{Happening, JobRequest, Leaving, LinkError, LinkId, Peer, QueenWord, UnitPart},
     payloads::{HeldBytes, QueenRoom, UnitInput},
 };
 
@@ -60,11 +61,44 @@ impl QueenBorder {
     /// Takes in a word of the opening; returns the queen with its job when it was the last one.
     fn open(&mut self, arrived: Arrived<wire::QueenWord>) -> Result<Option<Happening>, LinkError> {
         let Some(mut opening) = self.opening.take() else { return Ok(None) };
-        let Some(mut request) = opening.check_word(arrived)? else {
-            self.assembler = Assembler::new(opening.room_bytes());
-            self.opening = Some(opening);
-            return Ok(None);
-        };
+        match opening.check_word(arrived)? {
+            Some(request) => Ok(Some(self.opened(opening, request))),
+            None => {
+                self.assembler = Assembler::new(opening.room_bytes());
+                self.opening = Some(opening);
+                Ok(None)
+            }
+        }
+    }
+
+    /// The program that its job lacks, and that is among those that the king keeps.
+    pub fn wanted_program(&self) -> Option<Digest> {
+        self.opening.as_ref().and_then(Opening::wanted_program)
+    }
+
+    /// Takes the room for that program, before it is read.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn admit_program(&mut self, bytes: u64) -> Result<(), LinkError> {
+        self.opening.as_mut().map_or(Ok(()), |opening| opening.admit(bytes))
+    }
+
+    /// Takes in that program; returns the queen with its job if that was the last of it.
+    pub fn provide_program(&mut self, program: Payload) -> Option<Happening> {
+        let mut opening = self.opening.take()?;
+        match opening.provide_program(program) {
+            Some(request) => Some(self.opened(opening, request)),
+            None => {
+                self.opening = Some(opening);
+                None
+            }
+        }
+    }
+
+    /// All of the job is here.
+    fn opened(&mut self, opening: Opening, mut request: JobRequest) -> Happening {
         request.spec.payer = self.peer.origin;
         self.assembler = Assembler::new(UNIT_BYTES_MAX);
         if let Some((_, resumption)) = &request.resumes {
@@ -72,12 +106,8 @@ impl QueenBorder {
             self.progress.again = resumption.lacking.iter().map(|unit| unit.0).collect();
         }
         let (request, peer, held) = (Box::new(request), self.peer.clone(), self.progress.held.clone());
-        Ok(Some(Happening::QueenJoined {
-            link: self.link,
-            request,
-            peer,
-            room: QueenRoom { held, claim: opening.claim },
-        }))
+        let room = QueenRoom { held, claim: opening.claim };
+        Happening::QueenJoined { link: self.link, request, peer, room }
     }
 }
 

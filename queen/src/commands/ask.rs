@@ -1,5 +1,7 @@
 //! Asks a king something that has one answer.
 
+use std::time::Duration;
+
 use clap::Args;
 use distwasm_process::token_flags::TokenFlags;
 use distwasm_proto::limits::{KING_PATIENCE, MESSAGE_BYTES_MAX};
@@ -37,6 +39,8 @@ pub enum AskError {
     NotLetIn { address: Address, why: String },
     #[error("the king at {address} says: {why}")]
     Refused { address: Address, why: String },
+    #[error("the king at {address} does not know this command: it runs an older version of distwasm")]
+    Older { address: Address },
 }
 
 impl AskedKing {
@@ -49,23 +53,46 @@ impl AskedKing {
         &self,
         question: impl AsyncFnOnce(KingClient<Channel>, Remote) -> Result<Response<T>, Status>,
     ) -> Result<T, AskError> {
+        let asked = async |remote: Remote| {
+            let client = KingClient::new(remote.channel()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            question(client, remote).await
+        };
+        self.ask_within(KING_PATIENCE, asked).await
+    }
+
+    /// As [`AskedKing::ask`], for any service of the king, and with more patience for what takes longer.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer in time, or the king refuses it.
+    pub(super) async fn ask_within<T>(
+        &self,
+        patience: Duration,
+        question: impl AsyncFnOnce(Remote) -> Result<Response<T>, Status>,
+    ) -> Result<T, AskError> {
         let TokenFlags { token_file, insecure } = &self.token;
         let credentials = Credentials::find(&self.king_address, token_file.as_deref(), *insecure)?;
-        let no_king = |why| AskError::NoKing { address: self.king_address.clone(), why };
         let asked = async {
             let connected = connect(&self.king_address, &credentials).await;
-            let remote = connected.map_err(|error| no_king(why_unreached(&error)))?;
-            let client = KingClient::new(remote.channel()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-            question(client, remote).await.map_err(|status| {
-                let (address, why) = (self.king_address.clone(), status.message().to_owned());
-                match status.code() {
-                    Code::Unauthenticated | Code::PermissionDenied => AskError::NotLetIn { address, why },
-                    Code::Unavailable | Code::Unknown | Code::Internal => no_king(why),
-                    _ => AskError::Refused { address, why },
-                }
-            })
+            let remote = connected.map_err(|error| self.no_king(why_unreached(&error)))?;
+            question(remote).await.map_err(|status| self.refused(&status))
         };
-        let answered = timeout(KING_PATIENCE, asked).await;
-        Ok(answered.unwrap_or_else(|_| Err(no_king(format!("no answer in {KING_PATIENCE:?}"))))?.into_inner())
+        let answered = timeout(patience, asked).await;
+        Ok(answered.unwrap_or_else(|_| Err(self.no_king(format!("no answer in {patience:?}"))))?.into_inner())
+    }
+
+    fn no_king(&self, why: String) -> AskError {
+        AskError::NoKing { address: self.king_address.clone(), why }
+    }
+
+    /// Why a king does not do what it is asked for.
+    pub(super) fn refused(&self, status: &Status) -> AskError {
+        let (address, why) = (self.king_address.clone(), status.message().to_owned());
+        match status.code() {
+            Code::Unauthenticated | Code::PermissionDenied => AskError::NotLetIn { address, why },
+            Code::Unavailable | Code::Unknown | Code::Internal => self.no_king(why),
+            Code::Unimplemented => AskError::Older { address },
+            _ => AskError::Refused { address, why },
+        }
     }
 }

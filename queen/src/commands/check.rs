@@ -137,16 +137,43 @@ pub enum CheckError {
 ///
 /// When the check cannot run, or not to its end.
 pub async fn check(options: &CheckOptions, interrupted: &CancellationToken) -> Result<Exit, CheckError> {
-    let timeout = options.timeout.unwrap_or(CHECK_WITHIN);
-    check_within(options, COMPILE_WITHIN.saturating_add(timeout.saturating_mul(2)), interrupted).await
+    let program = read_program(&options.program)?;
+    let exit = check_within(options, &program, Findings::Shown, options.patience(), interrupted).await?;
+    if matches!(exit, Exit::Done | Exit::SomeFailed) {
+        say_whether_known(options, &program).await;
+    }
+    Ok(exit)
+}
+
+/// Finds out whether a program would run. The peasant says on stderr why it would not, in the words of a check.
+///
+/// Call it as [`check`].
+///
+/// # Errors
+///
+/// When the check cannot run, or not to its end.
+pub async fn would_run(
+    options: &CheckOptions,
+    program: &Payload,
+    interrupted: &CancellationToken,
+) -> Result<Exit, CheckError> {
+    check_within(options, program, Findings::Unsaid, options.patience(), interrupted).await
+}
+
+/// What becomes of what a peasant finds out about a program that would run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Findings {
+    Shown,
+    Unsaid,
 }
 
 async fn check_within(
     options: &CheckOptions,
+    program: &Payload,
+    findings: Findings,
     within: Duration,
     interrupted: &CancellationToken,
 ) -> Result<Exit, CheckError> {
-    let program = read_program(&options.program)?;
     let input =
         options.input.as_deref().map(|input| tokio::task::block_in_place(|| choose(options, input, interrupted)));
     let input = match input.transpose() {
@@ -160,11 +187,14 @@ async fn check_within(
     let cannot_start = |source| CheckError::Start { path: peasant.clone(), source };
     let (args, handed) = args.split().map_err(cannot_start)?;
     command.args(args).env_clear().stdin(Stdio::piped()).kill_on_drop(true);
+    if findings == Findings::Unsaid {
+        command.stdout(Stdio::null());
+    }
     end_with_this_thread(&mut command, handed.as_ref().map(Handed::descriptor));
     let mut child = command.spawn().map_err(cannot_start)?;
     let stdin = child.stdin.take();
     let ended = tokio::select! {
-        status = feed_and_wait(&mut child, stdin, &program) => Some(status.map_err(CheckError::Wait)?),
+        status = feed_and_wait(&mut child, stdin, program) => Some(status.map_err(CheckError::Wait)?),
         () = interrupted.cancelled() => None,
         () = tokio::time::sleep(within) => {
             child.kill().await.map_err(CheckError::Wait)?;
@@ -172,13 +202,7 @@ async fn check_within(
         }
     };
     match ended {
-        Some(status) => {
-            let exit = exit_of(status, options.input.is_some())?;
-            if exit != Exit::CouldNotRun {
-                say_whether_known(options, &peasant, &program).await;
-            }
-            Ok(exit)
-        }
+        Some(status) => exit_of(status, options.input.is_some()),
         None => {
             child.kill().await.map_err(CheckError::Wait)?;
             Ok(Exit::Interrupted)
@@ -187,7 +211,8 @@ async fn check_within(
 }
 
 /// Says whether a job on this machine would have to compile the program.
-async fn say_whether_known(options: &CheckOptions, peasant: &Path, program: &Payload) {
+async fn say_whether_known(options: &CheckOptions, program: &Payload) {
+    let peasant = &options.peasant.clone().unwrap_or_else(find_peasant);
     let digest = Digest::of(program.chunks().map(AsRef::as_ref));
     let folder = options.cache.clone().unwrap_or_else(cache_folder);
     // A peasant that does not tell its engine has just compiled the program; there is nothing else to say.
@@ -224,6 +249,12 @@ fn exit_of(status: ExitStatus, had_input: bool) -> Result<Exit, CheckError> {
 }
 
 impl CheckOptions {
+    /// How long the whole check may take.
+    fn patience(&self) -> Duration {
+        let timeout = self.timeout.unwrap_or(CHECK_WITHIN);
+        COMPILE_WITHIN.saturating_add(timeout.saturating_mul(2))
+    }
+
     /// The arguments of the peasant.
     fn peasant_args(&self, input: Option<&Chosen>) -> Result<Arguments, CheckError> {
         // The archives are not used: packing them shows whether it works.
@@ -362,7 +393,8 @@ mod tests {
         fs::set_permissions(&peasant, fs::Permissions::from_mode(0o755)).unwrap();
         options.peasant = Some(peasant);
         loop {
-            match check_within(&options, within, interrupted).await {
+            let program = read_program(&options.program)?;
+            match check_within(&options, &program, Findings::Shown, within, interrupted).await {
                 // Another test may have started a process while the script was open for writing.
                 Err(CheckError::Start { source, .. }) if source.kind() == io::ErrorKind::ExecutableFileBusy => {}
                 checked => return checked,

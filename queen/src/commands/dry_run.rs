@@ -22,6 +22,7 @@ use crate::{
     failures_file::{self, hex_of},
     options::Options,
     prepare::{Plan, PrepareError, plan},
+    program,
     report::{harmless_path, left_out_words},
 };
 
@@ -41,7 +42,8 @@ pub enum DryRunError {
 ///
 /// When such a run could not begin, or stdout cannot be written.
 pub async fn dry_run(options: &Options, interrupted: &CancellationToken) -> Result<Exit, DryRunError> {
-    let planned = tokio::task::block_in_place(|| plan(options, interrupted))?;
+    let program = program::find(options).await.map_err(PrepareError::from)?;
+    let planned = tokio::task::block_in_place(|| plan(options, &program, interrupted))?;
     let (sender, mut found) = mpsc::channel(REACTOR_QUEUE);
     let folders = planned.folders.clone();
     let lister = tokio::task::spawn_blocking(move || inputs::list(&folders, &sender));

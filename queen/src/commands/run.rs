@@ -1,9 +1,6 @@
 //! A job: runs a program over a folder of inputs, on this machine or a kingdom.
 
-use std::{
-    io::{self, IsTerminal},
-    path::Path,
-};
+use std::io::{self, IsTerminal};
 
 use distwasm_jobs::{
     Folders, Terms,
@@ -23,6 +20,7 @@ use crate::{
     local::{self, Kingdom},
     options::Options,
     prepare::{Preparation, PrepareError, prepare},
+    program::{self, JobProgram},
     report::{FirstLine, Human, Summary, Verbosity, harmless_path, shown},
 };
 
@@ -43,7 +41,8 @@ pub struct Report {
 pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Report, PrepareError> {
     let clock = Clock::start();
     let king = options.king()?;
-    let prepared = tokio::task::block_in_place(|| prepare(options, &interrupted))?;
+    let program = program::find(options).await?;
+    let prepared = tokio::task::block_in_place(|| prepare(options, &program, &interrupted))?;
     let Preparation { folders, request, failures, note, pruned, warnings, _input, _probe, _lock } = prepared;
     let (folders, request) = (&folders, &request);
     let (address, mut kingdom) = match king {
@@ -53,7 +52,7 @@ pub async fn run(options: &Options, interrupted: CancellationToken) -> Result<Re
             (kingdom.address.clone(), Some(kingdom))
         }
     };
-    let first_line = first_line(options, folders, kingdom.as_ref());
+    let first_line = first_line(options, &program, folders, kingdom.as_ref());
     // A bar would stand in the middle of a result.
     let is_disturbed = matches!(folders.output, OutputPlace::Stdout) && io::stdout().is_terminal();
     let verbosity = Verbosity { quiet: options.quiet, verbose: options.verbose > 0, bar: !is_disturbed };
@@ -128,8 +127,7 @@ fn has_listed_all(folders: &Folders, counts: &Counts) -> bool {
 }
 
 /// The words at the start of the run.
-fn first_line(options: &Options, folders: &Folders, kingdom: Option<&Kingdom>) -> FirstLine {
-    let program = options.binary.file_name().map_or(options.binary.as_path(), Path::new);
+fn first_line(options: &Options, program: &JobProgram, folders: &Folders, kingdom: Option<&Kingdom>) -> FirstLine {
     let inputs = match &folders.rules.names {
         Names::Stdin(_) => "inputs from stdin".to_owned(),
         Names::All => format!("inputs of {}", shown(&options.input)),
@@ -144,5 +142,5 @@ fn first_line(options: &Options, folders: &Folders, kingdom: Option<&Kingdom>) -
         (None, 1) => "1 slot on this machine".to_owned(),
         (None, slots) => format!("{slots} slots on this machine"),
     };
-    FirstLine { program: harmless_path(program), inputs, place }
+    FirstLine { program: harmless_path(&program.shown), inputs, place }
 }

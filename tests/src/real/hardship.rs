@@ -15,19 +15,53 @@ pub fn fail_late(command: &mut Command, below: &Path, error: i32) {
     command.env("LD_PRELOAD", late_library()).env("LATE_BELOW", below).env("LATE_ERRNO", error.to_string());
 }
 
-/// The library that makes files fail late, built by the compiler that links the tests.
+/// The library that makes files fail late.
 fn late_library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let library = programs().join(format!("late-{}.so", std::process::id()));
-        let mut compile = Command::new("cc");
-        compile.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(root().join("tests/preload/late.c"));
-        assert!(compile.arg("-ldl").status().unwrap().success(), "tests/preload/late.c does not compile");
-        let shared = programs().join("late.so");
-        // Tests in other processes may build the same library at the same time.
-        fs::rename(&library, &shared).unwrap();
-        shared
-    })
+    LIBRARY.get_or_init(|| build_library("late"))
+}
+
+/// When a program is killed among the calls that change something below a folder.
+#[derive(Clone, Copy, Debug)]
+pub enum Death {
+    /// Before the Nth such call, counted from 1.
+    Before(u32),
+    /// When the Nth such call is done; of a write, half is.
+    Within(u32),
+}
+
+/// Kills a program when it changes something whose path begins like this. The path has no links.
+pub fn die_at(command: &mut Command, below: &Path, death: Death) {
+    let (at, how) = match death {
+        Death::Before(at) => (at, "before"),
+        Death::Within(at) => (at, "torn"),
+    };
+    command.env("LD_PRELOAD", mortal_library()).env("MORTAL_BELOW", below);
+    command.env("MORTAL_AT", at.to_string()).env("MORTAL_HOW", how);
+}
+
+/// As long as a file exists, has all that a program changes fail with this error number, where paths begin like this.
+pub fn fail_while(command: &mut Command, below: &Path, file: &Path, error: i32) {
+    command.env("LD_PRELOAD", mortal_library()).env("MORTAL_BELOW", below);
+    command.env("MORTAL_WHILE", file).env("MORTAL_ERRNO", error.to_string());
+}
+
+/// The library that kills programs, or has their writes fail.
+fn mortal_library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| build_library("mortal"))
+}
+
+/// A library of `tests/preload`, built by the compiler that links the tests.
+fn build_library(name: &str) -> PathBuf {
+    let library = programs().join(format!("{name}-{}.so", std::process::id()));
+    let mut compile = Command::new("cc");
+    compile.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(root().join(format!("tests/preload/{name}.c")));
+    assert!(compile.arg("-ldl").status().unwrap().success(), "tests/preload/{name}.c does not compile");
+    let shared = programs().join(format!("{name}.so"));
+    // Tests in other processes may build the same library at the same time.
+    fs::rename(&library, &shared).unwrap();
+    shared
 }
 
 /// A command that runs lines of a shell, such as `ulimit -n 100`, and then `command`.

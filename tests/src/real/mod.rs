@@ -24,7 +24,7 @@ use distwasm_process::clock::Clock;
 use tempfile::TempDir;
 
 pub use guests::guest;
-pub use hardship::{behind_shell, fail_late, stranger};
+pub use hardship::{Death, behind_shell, die_at, fail_late, fail_while, stranger};
 pub use process::{
     Finished, Process, memory_bytes, peak_memory_bytes, peak_memory_bytes_of_running, peak_memory_of_children,
     peasants_of, runs,
@@ -83,6 +83,13 @@ pub fn programs() -> &'static Path {
         let folder = folders.next().unwrap().to_owned();
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(root());
+        // What `cargo test` says of the crate of the tests: some build scripts would run again because of it, and then
+        // much would be built again for each of the two.
+        for (name, _) in std::env::vars_os() {
+            if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|start| name.to_string_lossy().starts_with(start)) {
+                build.env_remove(name);
+            }
+        }
         if !cfg!(debug_assertions) {
             build.arg("--release");
         }
@@ -126,6 +133,11 @@ impl Place {
     /// The folder of outputs, which queens create.
     pub fn output(&self) -> PathBuf {
         self.path().join("output")
+    }
+
+    /// The folder of the key and the tokens of this place's kings.
+    pub fn data(&self) -> PathBuf {
+        self.path().join("state/distwasm/king")
     }
 
     /// Writes an input.
@@ -187,7 +199,7 @@ impl Place {
                 command.env_remove(name);
             }
         }
-        command.env("DISTWASM_CACHE", self.path().join("cache")).env("DISTWASM_DATA", self.path().join("king"));
+        command.env("DISTWASM_CACHE", self.path().join("cache")).env("XDG_STATE_HOME", self.path().join("state"));
         command.env("XDG_RUNTIME_DIR", runtime_folder()).stdin(Stdio::null());
         command
     }
