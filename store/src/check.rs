@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::{
     OpenError, StorageError,
     blobs::{self, Found, digest_of},
-    folder::{Folder, has_store},
+    folder::{Folder, has_store, why_not_new},
     sqlite::{open_connection, schema},
 };
 
@@ -101,6 +101,9 @@ impl Report {
 ///
 /// When there is none, when a king uses it, and when it cannot be opened at all.
 pub fn check(folder: &Path) -> Result<Report, OpenError> {
+    if let Some(error) = why_not_new(folder) {
+        return Err(error);
+    }
     if !has_store(folder) {
         return Err(OpenError::None { folder: folder.to_owned() });
     }

@@ -113,6 +113,14 @@ pub enum OpenError {
     Foreign { path: PathBuf },
     #[error("{} has no store.db: a king that is started with --data {0} makes it", .folder.display())]
     None { folder: PathBuf },
+    #[error(
+        "{} has the bytes of programs, but its database store.db is missing or empty: restore a backup into another folder \
+         (`king restore`), or remove the folder blobs in it to begin anew",
+        .folder.display()
+    )]
+    Lost { folder: PathBuf },
+    #[error("a restore into {} did not come to its end: run `king restore` again", .folder.display())]
+    HalfRestored { folder: PathBuf },
     #[error(transparent)]
     Storage(#[from] StorageError),
 }

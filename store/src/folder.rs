@@ -8,12 +8,15 @@ use std::{
 };
 
 use distwasm_process::files;
+use distwasm_proto::digest::Digest;
 
 use crate::{OpenError, StorageError};
 
 const LOCK: &str = "store.lock";
 pub(crate) const DATABASE: &str = "store.db";
 pub(crate) const BLOBS: &str = "blobs";
+/// The database of a restore that has not come to its end.
+pub(crate) const RESTORED: &str = "unfinished-store.db";
 
 /// The folder of a store. Nobody else opens a store there until this is dropped, or its process has ended.
 #[derive(Debug)]
@@ -62,6 +65,22 @@ impl Drop for Folder {
         // Closing the file is not enough: a child process that is just being started may still have it.
         let _unlocked = self.lock.unlock();
     }
+}
+
+/// Why no new store may begin in a folder without a database, if it may not: there was one, whose blobs would be swept.
+pub(crate) fn why_not_new(path: &Path) -> Option<OpenError> {
+    let has_bytes = |name: String| fs::metadata(path.join(name)).is_ok_and(|found| found.len() > 0);
+    // A database that was just made may have all of its pages in its log.
+    if has_bytes(DATABASE.to_owned()) || has_bytes(format!("{DATABASE}-wal")) {
+        return None;
+    }
+    if path.join(RESTORED).exists() {
+        return Some(OpenError::HalfRestored { folder: path.to_owned() });
+    }
+    let mut blobs = fs::read_dir(path.join(BLOBS)).into_iter().flatten().flatten();
+    let is_blob = |name: &str| Digest::from_hex(name).is_some();
+    let has_blobs = blobs.any(|entry| entry.file_name().to_str().is_some_and(is_blob));
+    has_blobs.then(|| OpenError::Lost { folder: path.to_owned() })
 }
 
 /// Whether a folder has a store in it.

@@ -22,7 +22,7 @@ use crate::{
     backup::{FORMAT, MARKER},
     blobs::{self, Found},
     check::{Problem, Report, check_all},
-    folder::{self, BLOBS, DATABASE, Folder, has_store},
+    folder::{self, BLOBS, DATABASE, Folder, RESTORED, has_store},
 };
 
 /// Why a backup was not restored. Nothing of it is kept.
@@ -48,7 +48,6 @@ pub enum RestoreError {
 }
 
 /// The name of the database until it is whole.
-const UNFINISHED: &str = "unfinished-store.db";
 
 /// Restores a backup into a folder that only this user may enter. Returns what is there then.
 ///
@@ -78,7 +77,7 @@ fn clear(folder: &Folder) -> Result<(), StorageError> {
     };
     // SQLite makes files beside a database that it looks through.
     for ending in ["", "-wal", "-shm", "-journal"] {
-        remove(&folder.path().join(format!("{UNFINISHED}{ending}")))?;
+        remove(&folder.path().join(format!("{RESTORED}{ending}")))?;
     }
     for found in blobs::list(&folder.blobs())? {
         if let (path, Found::Blob(_) | Found::Unfinished) = found? {
@@ -105,7 +104,7 @@ fn unpack(folder: &Folder, archive: impl Read) -> Result<(), RestoreError> {
         } else if !entry.header().entry_type().is_file() {
             return Err(RestoreError::Damaged(format!("{name:?} is not a file")));
         } else if name == DATABASE && !has_database {
-            write(&folder.path().join(UNFINISHED), &mut entry)?;
+            write(&folder.path().join(RESTORED), &mut entry)?;
             has_database = true;
         } else {
             let digest = name.strip_prefix(BLOBS).and_then(|rest| rest.strip_prefix('/')).and_then(Digest::from_hex);
@@ -148,7 +147,7 @@ fn write(path: &Path, content: &mut impl Read) -> Result<Digest, RestoreError> {
 
 /// All files are there: looks through them, and gives the database its name.
 fn finish(folder: &Folder) -> Result<Report, RestoreError> {
-    let unfinished = folder.path().join(UNFINISHED);
+    let unfinished = folder.path().join(RESTORED);
     if !unfinished.is_file() {
         return Err(RestoreError::Damaged("there is no database in it".to_owned()));
     }

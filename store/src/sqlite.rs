@@ -33,7 +33,7 @@ use crate::{
     Page, Revision, StorageError, Store, Watch, backup,
     batch::What,
     blobs::{self, Blobs, FileReader, FileWriter, Found},
-    folder::{Folder, has_store},
+    folder::{Folder, has_store, why_not_new},
     watch::Hub,
 };
 use readers::Readers;
@@ -63,6 +63,9 @@ impl SqliteStore {
     pub fn open(folder: &Path) -> Result<SqliteStore, OpenError> {
         let folder = Arc::new(Folder::take(folder)?);
         let database = folder.database();
+        if let Some(error) = why_not_new(folder.path()) {
+            return Err(error);
+        }
         let mut connection = connection::open_or_make(&database)?;
         schema::migrate(&mut connection, &database)?;
         connection::check(&connection, &database)?;
@@ -89,7 +92,7 @@ impl SqliteStore {
     /// When there is none, and as for [`SqliteStore::open`].
     pub fn open_existing(folder: &Path) -> Result<SqliteStore, OpenError> {
         if !has_store(folder) {
-            return Err(OpenError::None { folder: folder.to_owned() });
+            return Err(why_not_new(folder).unwrap_or_else(|| OpenError::None { folder: folder.to_owned() }));
         }
         SqliteStore::open(folder)
     }

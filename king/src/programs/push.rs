@@ -74,7 +74,23 @@ impl Programs {
         let project = project_of(&head, announced, identity)?;
         let Some(newest) = head.versions.last() else { return Ok(None) };
         let newest = self.version(identity, &announced.name, *newest, project).await?;
-        Ok(newest.filter(|version| version.digest == announced.digest.to_wire()))
+        let Some(newest) = newest.filter(|version| version.digest == announced.digest.to_wire()) else {
+            return Ok(None);
+        };
+        // If its bytes are lost or damaged, they are taken once more.
+        Ok(self.has_bytes(announced.digest).await?.then_some(newest))
+    }
+
+    /// Whether all bytes of a blob are there as they should be.
+    async fn has_bytes(&self, digest: Digest) -> Result<bool, ProgramsError> {
+        let Ok(mut blob) = self.store()?.read_blob(digest).await else { return Ok(false) };
+        loop {
+            match blob.next().await {
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(true),
+                Err(_) => return Ok(false),
+            }
+        }
     }
 
     /// Makes a place for the program.

@@ -256,6 +256,25 @@ async fn what_a_killed_process_has_left_is_removed_at_the_next_start() {
 }
 
 #[tokio::test]
+async fn no_store_begins_anew_where_the_blobs_of_another_are() {
+    let folder = folder();
+    let store = SqliteStore::open(folder.path()).unwrap();
+    let blob = write(&store, b"kept").await;
+    store.commit(Batch::default().put(key("a"), Expected::Anything, "", &[blob.digest()]).hold(blob)).await.unwrap();
+    drop(store);
+    let database = folder.path().join("store.db");
+    for make in [|path: &Path| fs::remove_file(path), |path: &Path| fs::write(path, "")] {
+        make(&database).unwrap();
+        assert!(matches!(SqliteStore::open(folder.path()), Err(OpenError::Lost { .. })));
+        assert!(matches!(check(folder.path()), Err(OpenError::Lost { .. })));
+    }
+    fs::write(folder.path().join("unfinished-store.db"), "half").unwrap();
+    assert!(matches!(SqliteStore::open(folder.path()), Err(OpenError::HalfRestored { .. })));
+    assert!(matches!(check(folder.path()), Err(OpenError::HalfRestored { .. })));
+    assert_eq!(fs::read_dir(folder.path().join("blobs")).unwrap().count(), 1);
+}
+
+#[tokio::test]
 async fn a_folder_has_one_store_at_a_time() {
     let folder = folder();
     let store = SqliteStore::open(folder.path()).unwrap();
