@@ -47,8 +47,6 @@ pub enum RestoreError {
     Storage(#[from] StorageError),
 }
 
-/// The name of the database until it is whole.
-
 /// Restores a backup into a folder that only this user may enter. Returns what is there then.
 ///
 /// # Errors
