@@ -15,12 +15,9 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     authority::Authority,
-    programs::{Programs, ProgramsError},
+    programs::{PIECES_WAITING, Programs, ProgramsError},
     service::Visit,
 };
-
-/// Pieces of a backup that wait for a slow peer.
-const PIECES_WAITING: usize = 2;
 
 /// Answers what an operator asks.
 #[derive(Clone)]

@@ -207,9 +207,7 @@ pub fn plan(options: &Options, program: &JobProgram, interrupted: &CancellationT
     };
     warnings.extend(damage.map(|damage| chain(&damage)));
     // After the record was compared: a program whose file has another name makes the same outputs.
-    if guest.argv0.is_empty() {
-        guest.argv0.clone_from(&program.argv0);
-    }
+    guest_options::name_like(Path::new(&program.argv0), &mut guest);
     let names = match options.retry_failed {
         true => Names::Failed(failures.as_deref().map(failures_file::names).transpose()?.unwrap_or_default().into()),
         false => input.names.clone(),

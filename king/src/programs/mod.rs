@@ -21,7 +21,7 @@ use distwasm_proto::{
 use distwasm_store::{Backup, BlobReader, Entry, Key, Store};
 
 pub use error::ProgramsError;
-pub(crate) use rpc::Methods;
+pub(crate) use rpc::{Methods, PIECES_WAITING};
 
 use crate::authority::Identity;
 use record::{Head, Version};

@@ -28,8 +28,8 @@ use crate::{
     service::Visit,
 };
 
-/// Pieces of a program that wait for a slow peer.
-const PIECES_WAITING: usize = 2;
+/// Pieces of a program or a backup that wait for a slow peer.
+pub(crate) const PIECES_WAITING: usize = 2;
 
 /// Answers what peers ask about programs.
 #[derive(Clone)]
